@@ -1,0 +1,538 @@
+"""The four steps from files to scores: `search`, `train`, `predict`, `evaluate`.
+
+The commands, the worker and scripts call these. Each takes paths, keeps all it knows in the run
+folder, and tells its progress to a `Report`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.config import (
+    AugmentationSettings,
+    Network,
+    PredictSettings,
+    SearchSettings,
+    Settings,
+    SplitSettings,
+    TrainSettings,
+    search_settings,
+    train_settings,
+)
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report, Run, ShouldStop, listeners, never_stop, silent, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
+    from napari_autosegnet.data.normalisation import Normalisation
+    from napari_autosegnet.data.split import Split
+    from napari_autosegnet.inference.volume import PredictionSummary
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.training.metrics import Scores
+    from napari_autosegnet.training.trainer import TrainingData
+
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+#: Most validation patches that are scored at the end of a training epoch; they are spread evenly.
+VALIDATION_PATCHES = 64
+
+
+def search(
+    run: Path,
+    images: Sequence[Path] = (),
+    labels: Sequence[Path] = (),
+    *,
+    classes: str | None = None,
+    settings: SearchSettings | None = None,
+    split: SplitSettings | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> Architecture:
+    """Find an architecture for labelled images; it is written to ``RUN/architecture.json``.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder, made if missing. With ``resume`` all else comes from it.
+    images, labels : sequence of Path
+        Paired in order; anything that `data.images.open_image` opens.
+    classes : str, optional
+        ``0:membrane,255:cell``: which label value is which class.
+    settings, split : optional
+        The ``standard`` preset and an automatic split by default.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``mps``.
+    resume : bool
+        Go on with the search that the run holds.
+
+    Returns
+    -------
+    Architecture
+        The winner, or the best so far after a stop.
+
+    Raises
+    ------
+    UserError
+        When the data or the settings do not do, the run is in use, or it holds a search already.
+    """
+    folder = Run.open(run) if resume else Run.create(run)
+    with _job(folder, "search", report, should_stop) as (tell, stop):
+        if resume:
+            settings = _kept(folder, "search", SearchSettings)
+            stacks, split = _kept_data(folder)
+        else:
+            if folder.config_file.exists() and "search" in folder.read_config():
+                raise UserError(f"{run} holds a search already; go on with --resume, or choose another --run")
+            settings = settings or search_settings()
+            split = split or SplitSettings()
+            stacks = _open(images, labels, classes)
+        device_used, parts, normalisation = _prepare(stacks, split, settings.context, device, tell)
+        data = _training_data(
+            stacks,
+            parts,
+            normalisation,
+            patch_size=settings.patch_size,
+            context=settings.context,
+            augmentation=settings.augmentation,
+            limit=2 * settings.reward_patches,
+            seed=settings.seed,
+            device=device_used,
+        )
+        from napari_autosegnet.search.search import Search
+
+        if not resume:
+            folder.update_config(
+                data=_data_section(images, labels, stacks, split), search=settings.model_dump(mode="json")
+            )
+        work = Search(
+            data,
+            settings,
+            in_channels=int(data.validation_images.shape[1]),
+            checkpoint=folder.checkpoint_file("search"),
+        )
+        # A run that was ended before its first epoch begins again.
+        if resume and folder.checkpoint_file("search").exists():
+            work.resume()
+        result = work.run(report=tell, should_stop=stop)
+        write_atomically(folder.architecture_file, result.architecture.to_json())
+    return result.architecture
+
+
+def train(
+    run: Path,
+    *,
+    images: Sequence[Path] = (),
+    labels: Sequence[Path] = (),
+    classes: str | None = None,
+    architecture: Path | None = None,
+    network: Network = "searched",
+    settings: TrainSettings | None = None,
+    split: SplitSettings | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    continue_with: Path | None = None,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> Model:
+    """Train a network from scratch; the best epoch by validation mean IoU becomes ``RUN/model``.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder of a search, or a new one.
+    images, labels, classes, split
+        As for `search`; those of the run's search by default.
+    architecture : Path, optional
+        Architecture file; the run's own by default.
+    network : str
+        ``searched``, or ``unet`` or ``pspnet`` to compare with.
+    settings : TrainSettings, optional
+        The ``standard`` preset by default.
+    resume : bool
+        Go on with the training that the run holds.
+    continue_with : Path, optional
+        New labels of the run's images; training starts from the run's model instead of from scratch.
+
+    Raises
+    ------
+    UserError
+        When the data or the settings do not do, the run is in use, or it holds a training already.
+    """
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.networks.specification import NetworkSpecification
+    from napari_autosegnet.training.trainer import Trainer
+
+    folder = Run.open(run) if resume or not images else Run.create(run)
+    with _job(folder, "train", report, should_stop) as (tell, stop):
+        content = folder.read_config() if folder.config_file.exists() else {}
+        warm_start: Model | None = None
+        if resume:
+            settings = _kept(folder, "training", TrainSettings)
+            found = Architecture.load(folder.path / "training-architecture.json") if content["network"] == "searched" else None
+            network = content["network"]
+        else:
+            if continue_with is not None:
+                warm_start = Model.load(folder.model_folder)
+                network, found = warm_start.specification.network, warm_start.specification.architecture
+            else:
+                if "training" in content:
+                    raise UserError(
+                        f"{run} holds a training already; go on with --resume or --continue-with, or choose another --run"
+                    )
+                found = _architecture(folder, architecture) if network == "searched" else None
+            settings = settings or train_settings()
+        if images:
+            split = split or SplitSettings()
+            stacks = _open(images, labels, classes)
+            data_section = _data_section(images, labels, stacks, split)
+        else:
+            stacks, kept_split = _kept_data(folder, labels=None if continue_with is None else [continue_with])
+            split = split or kept_split
+            data_section = content["data"] | {"split": split.model_dump(mode="json")}
+            if continue_with is not None:
+                data_section["labels"] = [str(continue_with.absolute())]
+        device_used, parts, normalisation = _prepare(stacks, split, settings.context, device, tell)
+        if warm_start is not None:
+            normalisation = warm_start.normalisation
+        data = _training_data(
+            stacks,
+            parts,
+            normalisation,
+            patch_size=settings.patch_size,
+            context=settings.context,
+            augmentation=settings.augmentation,
+            limit=VALIDATION_PATCHES,
+            seed=settings.seed,
+            device=device_used,
+        )
+        if warm_start is not None:
+            specification = warm_start.specification
+            network_module = warm_start.network()
+        else:
+            specification = NetworkSpecification.for_patches(
+                settings.patch_size,
+                settings.network,
+                in_channels=int(data.validation_images.shape[1]),
+                classes=len(data.class_names),
+                network=network,
+                architecture=found,
+            )
+            import torch
+
+            torch.manual_seed(settings.seed)
+            network_module = specification.build()
+        if not resume:
+            folder.update_config(data=data_section, network=network, training=settings.model_dump(mode="json"))
+            if found is not None:
+                write_atomically(folder.path / "training-architecture.json", found.to_json())
+            folder.checkpoint_file("training").unlink(missing_ok=True)
+        trainer = Trainer(network_module, data, settings, checkpoint=folder.checkpoint_file("training"))
+        if resume and folder.checkpoint_file("training").exists():
+            trainer.resume()
+        result = trainer.run(report=tell, should_stop=stop)
+        model = Model.create(
+            result.weights,
+            specification,
+            classes=stacks[0].mapping.classes,
+            normalisation=normalisation,
+            image_channels=stacks[0].image.channels,
+            patch_size=settings.patch_size,
+            context=settings.context,
+            training={
+                "settings": settings.model_dump(mode="json"),
+                "label_values": {str(value): number for value, number in stacks[0].mapping.values.items()},
+                "epochs": result.epochs,
+                "seconds": result.seconds,
+            },
+            metrics={"validation": {"mean_iou": result.mean_iou, "iou": result.iou}},
+        )
+        model = _with_measured_halo(model, stacks, parts, device_used, tell, stop)
+        model.save(folder.model_folder)
+    return model
+
+
+def predict(
+    model: Path,
+    image: Path,
+    out: Path,
+    *,
+    mask: Path | None = None,
+    settings: PredictSettings | None = None,
+    device: str = "auto",
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> PredictionSummary:
+    """Apply a model folder to an image of any size.
+
+    Parameters
+    ----------
+    model : Path
+        ``RUN/model``, or a zip of one.
+    image : Path
+        Anything that `data.images.open_image` opens.
+    out : Path
+        OME-Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is gone on with.
+    mask : Path, optional
+        Only where it is not 0.
+
+    Raises
+    ------
+    UserError
+        When something cannot be read, or ``out`` holds another result and ``settings.overwrite`` is off.
+    """
+    from napari_autosegnet.data.images import open_image
+    from napari_autosegnet.inference.volume import predict_volume
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.training.trainer import choose_device
+
+    started = time.monotonic()
+    loaded = Model.load(model)
+    opened = open_image(image)
+    device_used = choose_device(device)
+    report("device", name=str(device_used))
+    summary = predict_volume(
+        loaded,
+        opened,
+        out,
+        settings or PredictSettings(),
+        device=device_used,
+        mask=None if mask is None else open_image(mask),
+        report=report,
+        should_stop=should_stop,
+    )
+    report("finished", step="predict", seconds=time.monotonic() - started)
+    return summary
+
+
+def evaluate(
+    *,
+    labels: Sequence[Path],
+    images: Sequence[Path] = (),
+    prediction: Path | None = None,
+    model: Path | None = None,
+    classes: str | None = None,
+    sections: str | None = None,
+    overlays: Path | None = None,
+    device: str = "auto",
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> Scores:
+    """Score a prediction, or a model on labelled images; pixels that are not annotated count nowhere.
+
+    Parameters
+    ----------
+    labels : sequence of Path
+        The truth.
+    images : sequence of Path
+        With ``model``: the images, paired with the labels. With ``prediction``: optional, for overlays.
+    prediction : Path, optional
+        What `predict` wrote, or a label image with class numbers 1..K.
+    model : Path, optional
+    classes : str, optional
+        How the values of ``labels`` are read; with a model that which it was trained with by default.
+    sections : str, optional
+        Only these, for example ``24-29``.
+    overlays : Path, optional
+        Folder for pictures of prediction and truth.
+
+    Raises
+    ------
+    UserError
+        When files or shapes do not fit or nothing is annotated in the sections.
+    """
+    from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
+
+    started = time.monotonic()
+    if (model is None) == (prediction is None):
+        raise UserError("give either a model or a prediction to evaluate")
+    if model is not None:
+        scores = evaluate_model(
+            model,
+            images,
+            labels,
+            classes=classes,
+            sections=sections,
+            overlays=overlays,
+            device=device,
+            report=report,
+            should_stop=should_stop,
+        )
+    else:
+        assert prediction is not None
+        scores = evaluate_prediction(
+            prediction,
+            labels,
+            images=images,
+            classes=classes,
+            sections=sections,
+            overlays=overlays,
+            report=report,
+            should_stop=should_stop,
+        )
+    report("finished", step="evaluate", seconds=time.monotonic() - started)
+    return scores
+
+
+@contextmanager
+def _job(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
+    """Hold the run, listen to its requests, and write down how the job ended."""
+    started = time.monotonic()
+    stopped = False
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = stopped or should_stop() or run.should_stop()
+        return stopped
+
+    with run.locked():
+        run.withdraw()
+        tell = listeners(run.report, report)
+        try:
+            yield tell, stop
+        except UserError as error:
+            # A run that never began is not worth a folder full of one error.
+            if run.config_file.exists():
+                run.report("failed", step=step, text=str(error))
+            raise
+        if stopped:
+            tell("stopped", step=step, reason="a stop was asked for; what was best so far is kept")
+        else:
+            tell("finished", step=step, seconds=time.monotonic() - started)
+
+
+def _open(images: Sequence[Path], labels: Sequence[Path], classes: str | None) -> list[LabelledStack]:
+    from napari_autosegnet.data.annotations import open_labelled
+
+    return open_labelled(images, labels, classes)
+
+
+def _data_section(
+    images: Sequence[Path], labels: Sequence[Path], stacks: Sequence[LabelledStack], split: SplitSettings
+) -> dict[str, Any]:
+    return {
+        "images": [str(Path(path).absolute()) for path in images],
+        "labels": [str(Path(path).absolute()) for path in labels],
+        "mapping": stacks[0].mapping.model_dump(mode="json"),
+        "split": split.model_dump(mode="json"),
+    }
+
+
+def _kept(run: Run, section: str, kind: type[SomeSettings]) -> SomeSettings:
+    content = run.read_config()
+    if section not in content:
+        raise UserError(f"{run.path} holds no {section} to resume; start it without --resume")
+    return _validated(kind, content[section], f"{run.config_file}, '{section}'")
+
+
+def _validated(kind: type[SomeSettings], content: Any, place: str) -> SomeSettings:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{place} is damaged at '{where}': {first['msg']}") from error
+
+
+def _kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[LabelledStack], SplitSettings]:
+    """The labelled stacks and the split that a run began with; other labels of the same images if given."""
+    from pydantic import ValidationError
+
+    from napari_autosegnet.data.annotations import LabelMapping, pair_stacks
+    from napari_autosegnet.data.images import open_image, open_labels
+
+    content = run.read_config().get("data")
+    if content is None:
+        raise UserError(f"{run.path} names no data; give --image and --labels")
+    try:
+        mapping: LabelMapping = LabelMapping.model_validate(content["mapping"])
+        image_paths, label_paths = list(content["images"]), labels or list(content["labels"])
+        split_content = content["split"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{run.config_file}, 'data' is damaged ({type(error).__name__}); start a new run") from error
+    stacks = pair_stacks(
+        [open_image(path) for path in image_paths], [open_labels(path) for path in label_paths], mapping
+    )
+    return stacks, _validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
+
+
+def _architecture(run: Run, given: Path | None) -> Architecture:
+    if given is not None:
+        return Architecture.load(given)
+    if not run.architecture_file.exists():
+        raise UserError(
+            f"{run.path} holds no architecture yet; run 'napari-autosegnet search' first, "
+            "or give --architecture or --network unet"
+        )
+    return Architecture.load(run.architecture_file)
+
+
+def _prepare(
+    stacks: Sequence[LabelledStack], split: SplitSettings, context: int, device: str, report: Report
+) -> tuple[torch.device, Split, Normalisation]:
+    from napari_autosegnet.data.normalisation import measure
+    from napari_autosegnet.data.split import region_pixels, split_stacks
+    from napari_autosegnet.training.trainer import choose_device
+
+    device_used = choose_device(device)
+    parts = split_stacks(stacks, split, context=context)
+    mapping = stacks[0].mapping
+    report("device", name=str(device_used))
+    report(
+        "data",
+        text=mapping.describe(),
+        classes=[c.name for c in mapping.classes],
+        training_pixels=region_pixels(stacks, parts.training).tolist(),
+        validation_pixels=region_pixels(stacks, parts.validation).tolist(),
+    )
+    return device_used, parts, measure(stacks, parts.training)
+
+
+def _training_data(
+    stacks: Sequence[LabelledStack],
+    parts: Split,
+    normalisation: Normalisation,
+    *,
+    patch_size: int,
+    context: int,
+    augmentation: AugmentationSettings,
+    limit: int,
+    seed: int,
+    device: torch.device,
+) -> TrainingData:
+    import torch
+
+    from napari_autosegnet.data.patches import PatchSource, validation_patches
+    from napari_autosegnet.training.trainer import TrainingData
+
+    patches = PatchSource(
+        stacks,
+        parts.training,
+        normalisation,
+        size=patch_size,
+        context=context,
+        augmentation=augmentation,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+    )
+    images, targets = validation_patches(
+        stacks,
+        parts.validation,
+        normalisation,
+        size=patch_size,
+        context=context,
+        limit=limit,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+    )
+    return TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes))

@@ -1,0 +1,149 @@
+"""All commands, and how they end: exit status and one line for each mistake."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from napari_autosegnet.errors import UserError
+
+PROGRAM = "napari-autosegnet"
+
+#: The commands and what each does; one module each, imported when the command is called. So the list
+#: of commands comes at once.
+COMMANDS = {
+    "demo": "Do the whole way on a built-in sample: search, train, apply, score. A few minutes on 2 cores.",
+    "search": "Find an architecture for labelled images.",
+    "train": "Train a network from scratch: what a run found, an architecture file, U-Net or PSPNet.",
+    "predict": "Apply a model to an image or stack of any size.",
+    "evaluate": "Score a prediction, or a model on labelled images: IoU, Dice, accuracy, V_rand, V_info.",
+    "show": "Show an architecture, a model or a run as text, and as a picture.",
+    "runs": "List, follow, pause, resume and stop runs.",
+}
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+#: Errors of the machine, not of the program: a line says more than a traceback.
+_MACHINE_ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "choose another folder or change its permissions",
+}
+
+
+class CommandGroup(TyperGroup):
+    """A group that knows its commands' names and loads only the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What the list of commands needs; `resolve_command` gives the command itself."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name in COMMANDS else command, rest
+
+
+def load_command(name: str) -> Any:
+    """The command of one of `COMMANDS` with all its options."""
+    module = importlib.import_module(f"napari_autosegnet.cli.{name}")
+    if name == "runs":
+        return typer.main.get_command(module.app)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    function = getattr(module, name)
+    alone.command(name, help=help_text(function), context_settings=_CONTEXT)(function)
+    return typer.main.get_command(alone)
+
+
+def help_text(function: Callable[..., Any]) -> str:
+    """The docstring with each paragraph on one line, so that it is wrapped to the terminal's width."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=CommandGroup,
+    help="Search, train and apply a segmentation network for your own microscopy stacks.\n\n"
+    "Start with: [bold]napari-autosegnet demo[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings=_CONTEXT,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Parameters
+    ----------
+    arguments
+        Without the program's name.
+
+    Returns
+    -------
+    int
+        Exit status: 0 on success, 1 for an error of the user, 2 for a wrong command line, 130 and
+        143 after Ctrl-C and SIGTERM.
+    """
+    try:
+        status = typer.main.get_command(app)(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has enough; python would complain once more while closing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno not in _MACHINE_ERRORS:
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror}{place}; {_MACHINE_ERRORS[error.errno]}", 1)
+    except Exception as error:
+        # Wrong usage. typer's exceptions for it were click's in older versions and share only their shape.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2
+        command = " ".join([PROGRAM, *(word for word in arguments[:1] if word in COMMANDS)])
+        text = message().replace("Value error, ", "").rstrip(".")
+        return _fail(f"{text} (see {command} --help)", int(getattr(error, "exit_code", 2)))
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Whether an orderly end was asked for (a `ShouldStop`)."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_status(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, as shells number them."""
+        return 128 + (self.signal or 0)
+
+    def ask(self, signum: int, frame: FrameType | None) -> None:
+        """The signals' handler."""
+        self.signal = signum
+        # From now on the system's own action: it ends the process even inside a long computation.
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        # Straight to the descriptor: a handler may interrupt a print.
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping in order ... (again: end at once)\n")
+
+
+@contextmanager
+def orderly_end() -> Iterator[Interruption]:
+    """Turn the signals that end a process into a question that long functions ask."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {each: signal.signal(each, interruption.ask) for each in _SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

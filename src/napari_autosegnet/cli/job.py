@@ -1,0 +1,84 @@
+"""What all commands that take long share: progress, an orderly end, and the result on stdout."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from napari_autosegnet.cli.interruption import orderly_end
+from napari_autosegnet.cli.progress import progress
+from napari_autosegnet.run import Report, ShouldStop, listeners
+
+Result = TypeVar("Result")
+
+
+class LastValues:
+    """Keeps the last values of each event (a `Report`)."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, Any]] = {}
+        self.ended: str | None = None
+
+    def __call__(self, event: str, /, **values: Any) -> None:
+        self._values[event] = values
+        if event in ("finished", "stopped"):
+            self.ended = event
+
+    def of(self, event: str) -> dict[str, Any]:
+        """Values of the event when it came last; empty when it never came."""
+        return self._values.get(event, {})
+
+
+def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
+    """Do the work of a command with progress on stderr; Ctrl-C and SIGTERM end it in order.
+
+    Parameters
+    ----------
+    work
+        The long function.
+    resume
+        The command line that goes on after an orderly end, where there is one.
+
+    Raises
+    ------
+    typer.Exit
+        With status 130 or 143 when the work was ended before it was done.
+    """
+    last = LastValues()
+    with orderly_end() as interruption:
+        with progress() as report:
+            result = work(listeners(last, report), interruption)
+        # A signal that came after the last step interrupted nothing.
+        if interruption() and last.ended != "finished":
+            print("stopped" if resume is None else f"stopped; go on with: {resume}", file=sys.stderr)
+            raise typer.Exit(interruption.exit_status)
+    return result, last
+
+
+def command_line(*words: object) -> str:
+    """A command line to copy, quoted for the shell."""
+    return shlex.join(["napari-autosegnet", *(str(word) for word in words)])
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One object on stdout; paths as text."""
+    print(json.dumps(result, indent=1, default=str))
+
+
+def print_paths(**paths: Path) -> None:
+    """Where each result lies, one a line."""
+    width = max(len(name) for name in paths)
+    for name, path in paths.items():
+        print(f"{name:<{width}}  {path}")
+
+
+def model_folder(path: Path) -> Path:
+    """The model's folder, for a run its ``model``."""
+    inside = path / "model"
+    return inside if (inside / "model.json").is_file() and not (path / "model.json").is_file() else path

@@ -1,0 +1,271 @@
+"""Command line options made from the settings models.
+
+The fields of a settings model become options of the same name with dashes; fields of nested models
+are flattened. Descriptions become help texts, fields marked advanced are listed apart. An option
+that is not given changes nothing, so that a preset keeps its say.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+ADVANCED = "Advanced"
+NUMBERS = "Z,Y,X"
+WORDS = "NAME,..."
+
+#: Nested models whose fields would be unclear, or not unique, without the model's name before them.
+PREFIXES: Mapping[str, str] = {"augmentation": "augment_"}
+
+SettingsModel = TypeVar("SettingsModel", bound=BaseModel)
+Changes = dict[str, Any]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds of ``90``, ``90s``, ``10m``, ``1.5h``, ``1h30m`` or ``2d``.
+
+    Raises
+    ------
+    typer.BadParameter
+        When the text is no time, or zero.
+    """
+    # typer hands an option's default through its parser, too.
+    text = str(value).strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    whole = "".join(number + unit for number, unit in parts)
+    if not parts or whole != text or (len(parts) > 1 and not all(unit for _, unit in parts)):
+        raise typer.BadParameter(f"'{value}' is no time; write for example 90s, 10m, 1h or 1h30m")
+    seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    if seconds <= 0:
+        raise typer.BadParameter("a time must be more than 0 seconds")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _parse_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' must be whole numbers with commas between, for example 1,512,512") from error
+
+
+def _parse_words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class SettingOption:
+    """One field of a settings model as an option."""
+
+    name: str
+    path: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_advanced(self) -> bool:
+        extra = self.field.json_schema_extra
+        # Fields of a model that does not know the mark (the search space) are for the curious, too.
+        return self.field.description is None or (isinstance(extra, dict) and bool(extra.get("advanced")))
+
+    @property
+    def form(self) -> str | None:
+        """How a value of several parts or kinds is written; None for plain values."""
+        kind = _plain_type(self.field.annotation)
+        if get_origin(kind) is tuple:
+            members = [_plain_type(member) for member in get_args(kind) if member is not Ellipsis]
+            return NUMBERS if all(member is int for member in members) else WORDS
+        if get_origin(kind) in (Union, types.UnionType):
+            words = [word for member in get_args(kind) if get_origin(member) is Literal for word in get_args(member)]
+            return "|".join([*words, "N"])
+        return None
+
+    def value_in(self, settings: BaseModel) -> Any:
+        value: Any = settings
+        for part in self.path:
+            value = getattr(value, part)
+        return value
+
+    def default_text(self, presets: Mapping[str, BaseModel]) -> str:
+        texts = {name: _text(self.value_in(settings), self.path[-1]) for name, settings in presets.items()}
+        different = set(texts.values())
+        if different == {"none"}:
+            return ""
+        if len(different) == 1:
+            return f" (default {different.pop()})"
+        return f" (default {', '.join(f'{name}: {text}' for name, text in texts.items())})"
+
+    def parameter(self, presets: Mapping[str, BaseModel]) -> inspect.Parameter:
+        """The command function's parameter, annotated for typer; None says that it was not given."""
+        description = self.field.description or self.name.replace("_", " ").capitalize()
+        arguments: dict[str, Any] = {
+            "help": description + self.default_text(presets),
+            "show_default": False,
+            "rich_help_panel": ADVANCED if self.is_advanced else None,
+        }
+        kind = _plain_type(self.field.annotation)
+        flags = [self.flag]
+        if kind is bool:
+            flags = [f"{self.flag}/--no-{self.flag.removeprefix('--')}"]
+        elif self.path[-1] == "budget":
+            kind = float
+            arguments |= {"parser": parse_duration, "metavar": "TIME"}
+        elif self.form is not None:
+            arguments["metavar"] = self.form
+            if get_origin(kind) is tuple:
+                arguments["parser"] = _parse_numbers if self.form == NUMBERS else _parse_words
+            kind = str
+        annotation = Annotated[kind | None, typer.Option(*flags, **arguments)]  # type: ignore[valid-type]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _text(value: Any, name: str) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "budget":
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The annotation without ``None`` and without pydantic's constraints."""
+    if get_origin(annotation) is Annotated:
+        return _plain_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not types.NoneType]
+        if len(members) == 1:
+            return _plain_type(members[0])
+        return Union[tuple(_plain_type(member) for member in members)]  # noqa: UP007
+    return annotation
+
+
+def setting_options(model: type[BaseModel], prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[SettingOption]:
+    """The options of a settings model, those of nested models at their place."""
+    for name, field in model.model_fields.items():
+        kind = _plain_type(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from setting_options(kind, prefix + PREFIXES.get(name, ""), (*path, name))
+        else:
+            yield SettingOption(prefix + name, (*path, name), field)
+
+
+def takes_settings(
+    *, without: Sequence[str] = (), renamed: Mapping[str, str] | None = None, **models: Mapping[str, BaseModel]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace parameters of a command function by the options of settings models.
+
+    Parameters
+    ----------
+    without
+        Options that the command does not offer.
+    renamed
+        ``"parameter.option"`` to another option name, where two models share one.
+    **models
+        For each parameter the presets by name (one nameless preset where there are none). The
+        command is called with a dictionary of what was given, nested like the model, for `changed`.
+    """
+    new_names = renamed or {}
+    options: dict[str, tuple[str, SettingOption]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter, presets in models.items():
+        for option in setting_options(type(next(iter(presets.values())))):
+            name = new_names.get(f"{parameter}.{option.name}", option.name)
+            if name in without:
+                continue
+            if name in options:
+                raise ValueError(f"two settings want the option --{name}")
+            option = SettingOption(name, option.path, option.field)
+            options[name] = (parameter, option)
+            parameters.append(option.parameter(presets))
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        # Written-out parameters are resolved here, since typer reads the new signature as it is.
+        own = inspect.signature(function, eval_str=True)
+
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            given: dict[str, Changes] = {parameter: {} for parameter in models}
+            for name, (parameter, option) in options.items():
+                value = values.pop(name)
+                if value is not None:
+                    place = given[parameter]
+                    for part in option.path[:-1]:
+                        place = place.setdefault(part, {})
+                    place[option.path[-1]] = value
+            return function(**values, **given)
+
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in own.parameters.items() if n not in models]
+        # typing.get_type_hints looks at __wrapped__ for names; the signature is what counts.
+        command.__signature__ = inspect.Signature([*kept, *parameters])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in [*kept, *parameters]}
+        return command
+
+    return decorate
+
+
+def changed(settings: SettingsModel, changes: Changes, renamed: Mapping[str, str] | None = None) -> SettingsModel:
+    """The settings with what was given on the command line.
+
+    Raises
+    ------
+    typer.BadParameter
+        When a value is out of its range; the message names the option.
+    """
+    try:
+        return type(settings).model_validate(_merged(settings.model_dump(), changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = tuple(str(part) for part in first["loc"])
+        options = setting_options(type(settings))
+        option = next((each for each in options if place[: len(each.path)] == each.path), None)
+        message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        if option is None:
+            # A rule about several fields.
+            raise typer.BadParameter(message) from error
+        name = (renamed or {}).get(option.name, option.name)
+        given: Any = changes
+        for part in option.path:
+            given = given[part]
+        # pydantic speaks of the first part or kind only.
+        if option.form is not None and option.form != WORDS:
+            message = f"must be {option.form}"
+        raise typer.BadParameter(
+            f"{message}, not {_text(given, option.path[-1])}", param_hint=f"'--{name.replace('_', '-')}'"
+        ) from error
+
+
+def _merged(values: Changes, changes: Changes) -> Changes:
+    result = dict(values)
+    for name, value in changes.items():
+        result[name] = _merged(result[name], value) if isinstance(value, dict) else value
+    return result

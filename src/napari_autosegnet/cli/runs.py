@@ -1,0 +1,185 @@
+"""``napari-autosegnet runs``: the runs in a folder, and requests to those that are being worked on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_autosegnet.cli.job import command_line, print_json
+from napari_autosegnet.cli.progress import PlainLines
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+
+#: Runs lie in a folder of runs, or one folder further down (runs/NAME, demo/run).
+DEPTH = 2
+SECONDS_BETWEEN_LOOKS = 0.3
+EVENTS_BEFORE = 10
+
+app = typer.Typer(
+    help="List, follow, pause, resume and stop runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder", show_default=False)]
+
+
+@app.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, two levels deep")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """List runs with their state and best score.
+
+    Example: [bold]napari-autosegnet runs list runs[/bold]
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give one that holds run folders")
+    found = [describe(run) for run in find_runs(folder)]
+    if as_json:
+        print_json({"runs": found})
+        return
+    if not found:
+        print(f"no runs in {folder}")
+        return
+    rows = [("run", "state", "step", "epoch", "score", "last event")]
+    for each in found:
+        score = "-" if each["score"] is None else f"{each['score']:.3f}"
+        rows.append(
+            (each["run"], each["state"], each["step"] or "-", str(each["epoch"] or "-"), score, each["time"] or "-")
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
+def follow(
+    run: RunFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as they are, one JSON object a line")] = False,
+) -> None:
+    """Print what happens in a run until nobody works on it; Ctrl-C ends the watching, not the run.
+
+    Example: [bold]napari-autosegnet runs follow runs/isbi[/bold]
+    """
+    opened = Run.open(run)
+    lines = PlainLines(lambda line: print(line, flush=True))
+    for event in _events_as_they_come(opened):
+        if as_json:
+            print(json.dumps(event), flush=True)
+        else:
+            lines(event["event"], **{name: value for name, value in event.items() if name != "event"})
+
+
+@app.command()
+def pause(run: RunFolder) -> None:
+    """Pause a run after its current step.
+
+    Example: [bold]napari-autosegnet runs pause runs/isbi[/bold]
+    """
+    _active(run).request("pause")
+    print(f"pause asked for; go on with: {command_line('runs', 'resume', run)}")
+
+
+@app.command()
+def resume(run: RunFolder) -> None:
+    """Let a paused run go on.
+
+    Example: [bold]napari-autosegnet runs resume runs/isbi[/bold]
+    """
+    opened = Run.open(run)
+    if not opened.requested("pause"):
+        raise UserError(f"{run} is not paused; nothing to do (an ended run goes on with 'search --resume' or 'train --resume')")
+    opened.withdraw("pause")
+    print("goes on" if opened.is_active else "the pause is lifted, but nobody works on this run; start it with --resume")
+
+
+@app.command()
+def stop(run: RunFolder) -> None:
+    """Stop a run after its current step and keep the best that it found.
+
+    Example: [bold]napari-autosegnet runs stop runs/isbi[/bold]
+    """
+    _active(run).request("stop")
+    print("stop asked for; the run ends after its current step and keeps the best")
+
+
+def _active(path: Path) -> Run:
+    run = Run.open(path)
+    if not run.is_active:
+        raise UserError(f"nobody works on {path} now; start it with 'napari-autosegnet search' or 'train'")
+    return run
+
+
+def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Run]:
+    """The run folders in and under ``folder``, sorted by name."""
+    if (folder / "config.json").is_file() and (folder / "events.jsonl").exists():
+        yield Run(folder)
+    elif depth > 0:
+        with suppress(PermissionError):
+            for inner in sorted(folder.iterdir()):
+                if inner.is_dir() and not inner.name.startswith("."):
+                    yield from find_runs(inner, depth - 1)
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """State, step, epoch, best score and time of the last event of a run."""
+    step: str | None = None
+    epoch: int | None = None
+    score: float | None = None
+    ended = "interrupted"
+    events = run.events()
+    for event in events:
+        new_step = event.get("step", step)
+        if new_step != step:
+            step, epoch, score = new_step, None, None
+        if event["event"] == "epoch":
+            epoch = event.get("epoch")
+            value = event.get("mean_iou", event.get("best_reward", event.get("reward")))
+            if isinstance(value, int | float):
+                score = max(float(value), score if score is not None else float(value))
+        ended = event["event"] if event["event"] in ("finished", "stopped", "failed") else "interrupted"
+    state = ended
+    if run.is_active:
+        state = "paused" if run.requested("pause") else "working"
+    elif not events:
+        state = "new"
+    last = str(events[-1].get("time", ""))[:19].replace("T", " ") if events else None
+    return {"run": str(run.path), "state": state, "step": step, "epoch": epoch, "score": score, "time": last}
+
+
+def _events_as_they_come(run: Run) -> Iterator[dict[str, Any]]:
+    """The last events so far, then new ones as long as a process works in the run."""
+    position = 0
+    rest = b""
+    while True:
+        # Asked before reading, so that what the process wrote last is still read.
+        active = run.is_active
+        if run.events_file.exists():
+            # Events are appended and never rewritten, so what is new begins where the file ended.
+            with open(run.events_file, "rb") as handle:
+                handle.seek(position)
+                new = handle.read()
+            *complete, rest = (rest + new).split(b"\n")
+            events = list(_parsed(complete))
+            yield from events if position else events[-EVENTS_BEFORE:]
+            position += len(new)
+        if not active:
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                yield event

@@ -1,0 +1,109 @@
+"""``napari-autosegnet search``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
+from napari_autosegnet.cli.options import Changes, changed, takes_settings
+from napari_autosegnet.config import PRESETS, Preset, SplitSettings, search_settings
+from napari_autosegnet.run import Run
+
+PRESET_SETTINGS = {preset: search_settings(preset) for preset in PRESETS}
+RENAMED = {"split.seed": "split_seed"}
+
+
+@takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
+def search(
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Image or stack: TIFF, PNG, a folder of these, Zarr, OME-Zarr; repeat for several"),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="Its labels, of the same shape; as many as images, in the same order")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
+    ] = "standard",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --run, exactly")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+    *,
+    settings: Changes,
+    split: Changes,
+) -> None:
+    """Find an architecture for labelled images.
+
+    A part of the labelled sections is kept for validation; candidates are compared on it. --epochs without
+    --budget lifts the preset's time budget.
+
+    Example: [bold]napari-autosegnet search --image train.tif --labels labels.tif --classes 0:membrane,255:cell
+    --run runs/isbi --preset fast --budget 10m[/bold]
+    """
+    images, targets = image or [], labels or []
+    if resume:
+        if run is None:
+            raise typer.BadParameter("--resume needs the run folder to go on with", param_hint="'--run'")
+        if settings or split:
+            raise typer.BadParameter(
+                "the run goes on with the settings that it began with; leave the others out", param_hint="'--resume'"
+            )
+    else:
+        check_pairs(images, targets)
+    folder = run or default_run(images[0])
+    own = None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings))
+    own_split = None if resume else changed(SplitSettings(), split, RENAMED)
+
+    from napari_autosegnet import api
+
+    _, last = carry_out(
+        lambda report, should_stop: api.search(
+            folder,
+            images,
+            targets,
+            classes=classes,
+            settings=own,
+            split=own_split,
+            device=device,
+            resume=resume,
+            report=report,
+            should_stop=should_stop,
+        ),
+        resume=command_line("search", "--run", folder, "--resume"),
+    )
+    found = Run(folder).architecture_file
+    if as_json:
+        print_json({"run": folder, "architecture": found, "score": last.of("architecture").get("score")})
+    else:
+        print_paths(run=folder, architecture=found)
+        print(f"next: {command_line('train', '--run', folder)}", file=sys.stderr)
+
+
+def check_pairs(images: list[Path], labels: list[Path]) -> None:
+    """Refuse a command line without images or with unpaired ones."""
+    if not images:
+        raise typer.BadParameter("give at least one image and its labels", param_hint="'--image'")
+    if len(images) != len(labels):
+        raise typer.BadParameter(
+            f"{len(images)} --image but {len(labels)} --labels; give one --labels for each --image",
+            param_hint="'--labels'",
+        )
+
+
+def default_run(image: Path) -> Path:
+    """``runs/IMAGE-DATE``."""
+    return Path("runs") / f"{image.name.split('.')[0] or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def end_by_epochs(settings: Changes) -> dict[str, Any]:
+    """Who gives a number of epochs and no time wants these epochs, not the preset's time."""
+    return {"budget": None, **settings} if "epochs" in settings else settings

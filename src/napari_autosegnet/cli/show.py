@@ -1,0 +1,98 @@
+"""``napari-autosegnet show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.cli.job import model_folder, print_json
+from napari_autosegnet.cli.runs import describe
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+
+
+def show(
+    what: Annotated[
+        Path, typer.Argument(metavar="WHAT", help="An architecture.json, a model or a run", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw it: .svg, .png or .pdf")] = None,
+    curves: Annotated[bool, typer.Option("--curves", help="Draw the run's curves instead of its architecture")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Show an architecture, a model or a run as text, and as a picture.
+
+    Example: [bold]napari-autosegnet show runs/isbi --out architecture.svg[/bold]
+    """
+    if curves and out is None:
+        raise typer.BadParameter("say where to draw them with --out FILE.svg", param_hint="'--curves'")
+    from napari_autosegnet import figures
+
+    run = Run.open(what) if (what / "config.json").is_file() else None
+    if curves and run is None:
+        raise UserError(f"{what} is no run folder (it has no config.json); only runs have curves")
+
+    architecture: Architecture | None = None
+    levels: int | None = None
+    values: dict[str, Any] = {} if run is None else describe(run)
+    if run is not None and run.architecture_file.is_file():
+        architecture = Architecture.load(run.architecture_file)
+    elif what.is_file() and what.suffix.lower() != ".zip":
+        architecture = Architecture.load(what)
+    elif run is None or run.model_folder.is_dir():
+        model = _model_values(what)
+        architecture, levels = model.pop("architecture"), model["levels"]
+        values |= model
+
+    if as_json:
+        content = None if architecture is None else architecture.model_dump(mode="json")
+        print_json({**values, "architecture": content})
+    else:
+        for name, value in values.items():
+            print(f"{name.replace('_', ' '):<12} {_plain(value)}")
+        if values:
+            print()
+        print("no architecture yet" if architecture is None else figures.describe_architecture(architecture))
+    if out is None:
+        return
+    if curves and run is not None:
+        figures.draw_curves(run.events(), out)
+    elif architecture is not None:
+        figures.draw_architecture(architecture, out, levels=levels)
+    else:
+        raise UserError(f"{what} has no searched architecture to draw; draw the curves of a run with --curves")
+
+
+def _model_values(path: Path) -> dict[str, Any]:
+    """What a model says about itself."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give an architecture.json, a model folder or a run folder")
+    from napari_autosegnet.model import Model
+
+    model = Model.load(model_folder(path))
+    network = model.specification
+    return {
+        "network": network.network,
+        "levels": network.levels,
+        "base_width": network.base_width,
+        "max_width": network.max_width,
+        "parameters": sum(parameter.numel() for parameter in model.network("cpu").parameters()),
+        "classes": [each.name for each in model.classes],
+        "patch_size": model.patch_size,
+        "context": model.context,
+        "halo": None if model.halo is None else model.halo.model_dump(mode="json"),
+        "metrics": model.metrics,
+        "architecture": network.architecture,
+    }
+
+
+def _plain(value: Any) -> str:
+    if value is None or value == {}:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(each) for each in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

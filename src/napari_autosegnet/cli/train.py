@@ -1,0 +1,94 @@
+"""``napari-autosegnet train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
+from napari_autosegnet.cli.options import Changes, changed, takes_settings
+from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
+from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, train_settings
+from napari_autosegnet.run import Run
+
+PRESET_SETTINGS = {preset: train_settings(preset) for preset in PRESETS}
+
+
+@takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
+def train(
+    run: Annotated[Path, typer.Option(help="Run folder, with or without a search in it")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Image or stack; what the run was searched with by default")
+    ] = None,
+    labels: Annotated[list[Path] | None, typer.Option(help="Its labels; as many as images, in the same order")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
+    ] = None,
+    architecture: Annotated[
+        Path | None, typer.Option(help="An architecture.json instead of what the run found")
+    ] = None,
+    network: Annotated[Network, typer.Option(help="The searched architecture, or a network to compare with")] = (
+        "searched"
+    ),
+    preset: Annotated[
+        Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
+    ] = "standard",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --run, exactly")] = False,
+    continue_with: Annotated[
+        Path | None, typer.Option(metavar="LABELS", help="Start from the run's last weights with these new labels")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+    *,
+    settings: Changes,
+    split: Changes,
+) -> None:
+    """Train a network from scratch: what a run found, an architecture file, U-Net or PSPNet.
+
+    The best weights by validation mean IoU end up in RUN/model. --epochs without --budget lifts the
+    preset's time budget.
+
+    Example: [bold]napari-autosegnet train --run runs/isbi --preset fast --budget 30m[/bold]
+    """
+    images, targets = image or [], labels or []
+    if images or targets:
+        check_pairs(images, targets)
+    if resume and (settings or split):
+        raise typer.BadParameter(
+            "the run goes on with the settings that it began with; leave the others out", param_hint="'--resume'"
+        )
+    if architecture is not None and network != "searched":
+        raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
+    own = None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings))
+    own_split = changed(SplitSettings(), split, RENAMED) if split else None
+
+    from napari_autosegnet import api
+
+    _, last = carry_out(
+        lambda report, should_stop: api.train(
+            run,
+            images=images,
+            labels=targets,
+            classes=classes,
+            architecture=architecture,
+            network=network,
+            settings=own,
+            split=own_split,
+            device=device,
+            resume=resume,
+            continue_with=continue_with,
+            report=report,
+            should_stop=should_stop,
+        ),
+        resume=command_line("train", "--run", run, "--resume"),
+    )
+    folder = Run(run).model_folder
+    if as_json:
+        epoch = last.of("epoch")
+        print_json({"run": run, "model": folder, "mean_iou": epoch.get("mean_iou"), "iou": epoch.get("iou")})
+    else:
+        print_paths(run=run, model=folder)
+        print(f"next: {command_line('predict', '--model', folder)} --image IMAGE --out RESULT", file=sys.stderr)

@@ -1,0 +1,250 @@
+"""Settings of a search, a training and an inference, and their presets.
+
+One pydantic model each: the docks make their forms from it, the commands their options, and a run
+folder keeps it as ``config.json``. Field descriptions are the help texts. Fields marked
+``advanced`` are folded away in the dock and listed apart in ``--help``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_autosegnet.architecture import SearchSpace
+
+Preset = Literal["fast", "standard", "paper"]
+Network = Literal["searched", "unet", "pspnet"]
+PRESETS: tuple[Preset, ...] = ("fast", "standard", "paper")
+
+_ADVANCED: dict[str, Any] = {"advanced": True}
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen, strict about unknown names, validated defaults included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SplitSettings(Settings):
+    """How labelled sections are divided into a training and a validation part.
+
+    The split comes before any augmentation, in contiguous blocks of sections with a gap, so that
+    near copies of a validation section are never trained on.
+    """
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.25, description="Share of the labelled data kept for validation"
+    )
+    gap: Annotated[int, Field(ge=0)] = Field(
+        2, description="Sections left out between the training and the validation block", json_schema_extra=_ADVANCED
+    )
+    train_sections: str | None = Field(
+        None, description="Sections to train on, for example 0-15 or 0-7,12 (first and last included)"
+    )
+    validation_sections: str | None = Field(None, description="Sections to validate on, for example 18-21")
+    group: str | None = Field(
+        None,
+        description="COLUMN@index.csv: images with the same value in that column stay on one side of the split",
+    )
+    seed: int = Field(0, description="Seed of the split", json_schema_extra=_ADVANCED)
+
+
+class AugmentationSettings(Settings):
+    """Random changes of training patches; all are done on the training device, batch-wise."""
+
+    flips: bool = Field(True, description="Mirror left-right and up-down", json_schema_extra=_ADVANCED)
+    rotation: Literal["none", "quarter", "any"] = Field(
+        "any", description="Rotate by quarter turns or by any angle", json_schema_extra=_ADVANCED
+    )
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Zoom by up to this share in or out", json_schema_extra=_ADVANCED
+    )
+    elastic: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="Largest elastic displacement in pixels", json_schema_extra=_ADVANCED
+    )
+    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.15, description="Scale grey values by up to this share", json_schema_extra=_ADVANCED
+    )
+    brightness: Annotated[float, Field(ge=0)] = Field(
+        0.15, description="Shift grey values by up to this many standard deviations", json_schema_extra=_ADVANCED
+    )
+    noise: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="Standard deviation of added noise, in standard deviations of the image",
+        json_schema_extra=_ADVANCED,
+    )
+    blur: Annotated[float, Field(ge=0)] = Field(
+        0.5, description="Largest sigma of a Gaussian blur in pixels", json_schema_extra=_ADVANCED
+    )
+
+
+class NetworkSettings(Settings):
+    """Size of the networks; the number of levels is computed from the patch size, never asked."""
+
+    base_width: Positive = Field(24, description="Channels at full resolution", json_schema_extra=_ADVANCED)
+    max_width: Positive = Field(192, description="Most channels at any level", json_schema_extra=_ADVANCED)
+    stem_stride: Literal[1, 2, 4] = Field(
+        1, description="Reduction by the first convolution; 2 computes 4 times faster (paper: 1)", json_schema_extra=_ADVANCED
+    )
+    min_size: Positive = Field(
+        16, description="Feature maps are not pooled below this size (paper: 16)", json_schema_extra=_ADVANCED
+    )
+    min_ratio: Positive = Field(
+        32, description="Feature maps are not pooled below the patch size divided by this (paper: 32)",
+        json_schema_extra=_ADVANCED,
+    )
+
+
+class SearchSettings(Settings):
+    """How an architecture is searched (AutoSegNet, section III and IV.B; ENAS for what it leaves open)."""
+
+    strategy: Literal["reinforce", "random", "evolution"] = Field("reinforce", description="How candidates are chosen")
+    epochs: Positive = Field(200, description="Most search epochs (paper: 200)")
+    budget: Annotated[float, Field(gt=0)] | None = Field(None, description="Most seconds for the whole search")
+    stop_loss: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="End when the training loss of the shared weights is this low", json_schema_extra=_ADVANCED
+    )
+    stop_accuracy: Share | None = Field(
+        None, description="End when the mean reward (mean IoU) is this high", json_schema_extra=_ADVANCED
+    )
+    patch_size: Annotated[int, Field(ge=16)] = Field(64, description="Side of the square search patches in pixels")
+    batch_size: Positive = Field(16, description="Patches per step", json_schema_extra=_ADVANCED)
+    steps_per_epoch: Positive = Field(64, description="Steps of the shared weights per epoch", json_schema_extra=_ADVANCED)
+    warmup_share: Share = Field(
+        0.4, description="Share of the budget in which only the shared weights learn, from evenly drawn architectures",
+        json_schema_extra=_ADVANCED,
+    )
+    selection_share: Share = Field(
+        0.3, description="Share of the budget kept for choosing the winner by training the best few alone",
+        json_schema_extra=_ADVANCED,
+    )
+    learning_rate: Rate = Field(0.5, description="Learning rate of the shared weights (paper: 0.5)", json_schema_extra=_ADVANCED)
+    learning_rate_decay: Rate = Field(
+        0.98, description="Factor per epoch after decay_after (paper: 0.98)", json_schema_extra=_ADVANCED
+    )
+    decay_after: Positive = Field(50, description="Epoch after which the rate decays (paper: 50)", json_schema_extra=_ADVANCED)
+    restart_period: Positive = Field(
+        10, description="Epochs of the first cosine cycle; each restart doubles it", json_schema_extra=_ADVANCED
+    )
+    momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay", json_schema_extra=_ADVANCED)
+    clip_norm: Rate = Field(0.5, description="Largest gradient norm (paper: 0.5)", json_schema_extra=_ADVANCED)
+    controller_learning_rate: Rate = Field(
+        0.0005, description="Adam's rate for the controller (paper: 0.0005)", json_schema_extra=_ADVANCED
+    )
+    controller_hidden: Positive = Field(64, description="Units of each LSTM layer", json_schema_extra=_ADVANCED)
+    controller_updates: Positive = Field(30, description="Controller updates per epoch", json_schema_extra=_ADVANCED)
+    controller_samples: Positive = Field(10, description="Architectures per update", json_schema_extra=_ADVANCED)
+    tanh_bound: Rate = Field(1.10, description="Bound of the logits (ENAS)", json_schema_extra=_ADVANCED)
+    operation_temper: Rate = Field(2.5, description="Operation logits are divided by this once more (ENAS)", json_schema_extra=_ADVANCED)
+    entropy_weight: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight of the entropy bonus (ENAS)", json_schema_extra=_ADVANCED)
+    baseline_decay: Share = Field(0.99, description="Decay of the moving-average baseline (ENAS)", json_schema_extra=_ADVANCED)
+    reward_patches: Positive = Field(64, description="Validation patches that a reward is measured on", json_schema_extra=_ADVANCED)
+    candidates: Positive = Field(64, description="Architectures sampled and rated when the search ends", json_schema_extra=_ADVANCED)
+    finalists: Positive = Field(8, description="Best of these that are trained alone", json_schema_extra=_ADVANCED)
+    finalist_steps: Positive = Field(
+        200, description="Steps that each finalist trains in the first round; halving doubles it",
+        json_schema_extra=_ADVANCED,
+    )
+    finalist_learning_rate: Rate = Field(0.1, description="Learning rate of the finalists", json_schema_extra=_ADVANCED)
+    network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the shared network")
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
+    context: Annotated[int, Field(ge=0, le=8)] = Field(
+        0, description="Sections above and below that are given as channels (2.5D)", json_schema_extra=_ADVANCED
+    )
+    space: SearchSpace = Field(default_factory=SearchSpace, description="The search space")
+    seed: int = Field(0, description="Seed of everything random")
+
+
+class TrainSettings(Settings):
+    """How the found architecture is trained from scratch (AutoSegNet, section IV)."""
+
+    epochs: Positive = Field(300, description="Most epochs (paper: 300)")
+    budget: Annotated[float, Field(gt=0)] | None = Field(None, description="Most seconds for the training")
+    patch_size: Annotated[int, Field(ge=16)] = Field(256, description="Side of the square training patches in pixels")
+    batch_size: Positive = Field(8, description="Patches per step", json_schema_extra=_ADVANCED)
+    steps_per_epoch: Positive = Field(50, description="Steps per epoch", json_schema_extra=_ADVANCED)
+    learning_rate: Rate = Field(0.1, description="Learning rate at the start of each cycle", json_schema_extra=_ADVANCED)
+    restart_period: Annotated[int, Field(ge=0)] = Field(
+        0, description="Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget",
+        json_schema_extra=_ADVANCED,
+    )
+    momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay", json_schema_extra=_ADVANCED)
+    clip_norm: Rate = Field(0.5, description="Largest gradient norm", json_schema_extra=_ADVANCED)
+    loss: Literal["cross_entropy", "weighted", "dice"] = Field(
+        "cross_entropy",
+        description="cross_entropy (paper), weighted by inverse class frequency, or cross-entropy + Dice",
+        json_schema_extra=_ADVANCED,
+    )
+    average_weights: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="Decay of the moving average of the weights that is kept; 0: none", json_schema_extra=_ADVANCED
+    )
+    network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the network")
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
+    context: Annotated[int, Field(ge=0, le=8)] = Field(
+        0, description="Sections above and below that are given as channels (2.5D)", json_schema_extra=_ADVANCED
+    )
+    seed: int = Field(0, description="Seed of everything random")
+
+
+class PredictSettings(Settings):
+    """How a model is applied."""
+
+    block: tuple[Positive, Positive, Positive] | None = Field(
+        None, description="Block of voxels z,y,x computed and written at once; a multiple of the output's chunks"
+    )
+    tile: Annotated[int, Field(ge=32)] = Field(512, description="Side of the tiles on the device, halo included", json_schema_extra=_ADVANCED)
+    batch_size: Positive = Field(1, description="Tiles per pass", json_schema_extra=_ADVANCED)
+    halo: Literal["auto", "exact"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="Pixels of real surroundings per tile: auto (measured), exact (from the network) or a number"
+    )
+    probabilities: bool = Field(False, description="Also write class probabilities (uint8)")
+    flips: bool = Field(False, description="Average over mirrored copies (4 times slower)", json_schema_extra=_ADVANCED)
+    workers: Positive = Field(1, description="Processes that share the blocks")
+    levels: Positive | None = Field(None, description="Pyramid levels; as many as the source by default", json_schema_extra=_ADVANCED)
+    overwrite: bool = Field(False, description="Start again over an existing result")
+
+
+def search_settings(preset: Preset = "standard", **changes: Any) -> SearchSettings:
+    """Settings of a preset with some of them changed."""
+    return SearchSettings(**{**_SEARCH_PRESETS[preset], **changes})
+
+
+def train_settings(preset: Preset = "standard", **changes: Any) -> TrainSettings:
+    """Settings of a preset with some of them changed."""
+    return TrainSettings(**{**_TRAIN_PRESETS[preset], **changes})
+
+
+_CHEAP_AUGMENTATION = {"rotation": "quarter", "scale": 0, "elastic": 0, "blur": 0, "noise": 0}
+# Paper, Fig. 6: four down layers for 512 x 512. These widths give a median architecture 41 M parameters.
+_PAPER_NETWORK = {"base_width": 64, "max_width": 960, "min_ratio": 16}
+_FAST_NETWORK = {"base_width": 24, "max_width": 96, "stem_stride": 2}
+
+_SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
+    # A 2-core laptop: few, small steps; the paper's rate is too slow for so few controller updates.
+    "fast": {
+        "patch_size": 96,
+        "batch_size": 8,
+        "network": {**_FAST_NETWORK, "base_width": 16, "max_width": 64},
+        "augmentation": _CHEAP_AUGMENTATION,
+        "steps_per_epoch": 32,
+        "controller_updates": 4,
+        "controller_learning_rate": 0.0035,
+        "reward_patches": 16,
+        "candidates": 24,
+        "finalists": 4,
+        "finalist_steps": 60,
+        "budget": 600.0,
+    },
+    "standard": {"controller_learning_rate": 0.0035, "budget": 3600.0},
+    "paper": {"network": {**_PAPER_NETWORK, "max_width": 256}},
+}
+_TRAIN_PRESETS: dict[Preset, dict[str, Any]] = {
+    "fast": {"patch_size": 128, "network": _FAST_NETWORK, "budget": 1200.0, "augmentation": _CHEAP_AUGMENTATION},
+    "standard": {"budget": 3 * 3600.0, "network": {"base_width": 32, "max_width": 256}},
+    "paper": {"patch_size": 512, "batch_size": 4, "restart_period": 20, "network": _PAPER_NETWORK},
+}

@@ -1,0 +1,1 @@
+"""Images, annotations, the split, and patches made of them."""

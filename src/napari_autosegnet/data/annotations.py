@@ -1,0 +1,329 @@
+"""Annotations: what the values of a label image mean, and whether they can be learnt from.
+
+Classes are numbered 1..K; 0 is not annotated. How a file's values are read as classes is a
+`LabelMapping`, which is shown to the user (product rule: the mapping is never silent).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from napari_autosegnet.data.images import ImageStack, open_image, open_labels
+from napari_autosegnet.errors import UserError
+
+#: Okabe and Ito (2008), without black, then Tol's "muted": told apart by colour-blind eyes.
+PALETTE: tuple[str, ...] = (
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#332288",
+    "#44aa99",
+    "#117733",
+    "#999933",
+    "#ddcc77",
+    "#cc6677",
+    "#882255",
+    "#aa4499",
+    "#88ccee",
+)
+#: More values than this without names are taken for instances, not classes.
+MOST_UNNAMED_CLASSES = 32
+_MOST_CLASSES = 255
+
+
+class ClassInfo(BaseModel):
+    """Name and colour (``#rrggbb``) of a class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    color: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+
+    @field_validator("color", mode="before")
+    @classmethod
+    def _lower(cls, color: object) -> object:
+        return color.lower() if isinstance(color, str) else color
+
+
+class LabelMapping(BaseModel):
+    """How the values of label files are read as classes.
+
+    ``values`` maps a value in the file to a class number 1..K (``classes[number - 1]``); every other
+    value is not annotated. Several values may be read as one class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=_MOST_CLASSES)]
+    values: dict[int, int]
+
+    @model_validator(mode="after")
+    def _complete(self) -> LabelMapping:
+        if set(self.values.values()) != set(range(1, len(self.classes) + 1)):
+            raise ValueError("every class needs a value, and every value a class")
+        return self
+
+    def describe(self) -> str:
+        """One line for the user: ``0 -> 1 membrane, 255 -> 2 cell, everything else not annotated``."""
+        parts = [f"{value} -> {number} {self.classes[number - 1].name}" for value, number in self.values.items()]
+        return ", ".join([*parts, "everything else not annotated"])
+
+    def target(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Class numbers (0 = not annotated, 1..K) of an array of label values, in its shape."""
+        if labels.dtype == np.uint8:
+            table = np.zeros(256, np.uint8)
+            for value, number in self.values.items():
+                if 0 <= value < 256:
+                    table[value] = number
+            return np.asarray(table[labels])
+        found = np.zeros(labels.shape, np.uint8)
+        for value, number in self.values.items():
+            found[labels == value] = number
+        return found
+
+
+def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
+    """Classes with the default colours, in order."""
+    return tuple(ClassInfo(name=name, color=PALETTE[i % len(PALETTE)]) for i, name in enumerate(names))
+
+
+def parse_classes(text: str) -> LabelMapping:
+    """Mapping from ``value:name[:#rrggbb],...``, for example ``0:membrane,255:cell``.
+
+    Classes are numbered in the order of the text. A name that comes twice joins the values in one
+    class (``0:membrane,32:membrane,255:cell``).
+
+    Raises
+    ------
+    UserError
+        When a part cannot be read, a value comes twice, or there are fewer than two classes.
+    """
+    names: list[str] = []
+    colors: dict[str, str] = {}
+    values: dict[int, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        fields = [piece.strip() for piece in part.split(":")]
+        if len(fields) not in (2, 3) or not fields[1]:
+            raise UserError(f"'{part}' in the classes is not value:name; write for example 0:membrane,255:cell")
+        try:
+            value = int(fields[0])
+        except ValueError:
+            raise UserError(
+                f"'{fields[0]}' in the classes is no whole number; write for example 0:membrane,255:cell"
+            ) from None
+        name = fields[1]
+        if value in values:
+            raise UserError(f"the value {value} comes twice in the classes; name each value once")
+        if name not in names:
+            names.append(name)
+        if len(fields) == 3:
+            color = fields[2].lower()
+            color = color if color.startswith("#") else f"#{color}"
+            if len(color) != 7 or any(digit not in "0123456789abcdef" for digit in color[1:]):
+                raise UserError(f"'{fields[2]}' in the classes is no colour; write it as #rrggbb")
+            colors[name] = color
+        values[value] = names.index(name) + 1
+    if len(names) < 2:
+        raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")
+    if len(names) > _MOST_CLASSES:
+        raise UserError(f"{len(names)} classes are named; at most {_MOST_CLASSES} are possible")
+    classes = tuple(
+        ClassInfo(name=info.name, color=colors.get(info.name, info.color)) for info in default_classes(names)
+    )
+    return LabelMapping(classes=classes, values=values)
+
+
+def infer_mapping(value_counts: Mapping[int, int]) -> LabelMapping:
+    """Mapping for label files whose values nobody named.
+
+    Exactly the values 0 and 255 are two classes. Otherwise 0 (and what is negative) is not annotated,
+    and every other value is a class, in rising order.
+
+    Parameters
+    ----------
+    value_counts : mapping of int to int
+        Pixels per value.
+
+    Raises
+    ------
+    UserError
+        When nothing is annotated, there is only one class, or the values look like instances.
+    """
+    values = sorted(value for value, count in value_counts.items() if count > 0)
+    if values == [0, 255]:
+        return LabelMapping(classes=default_classes(["class 0", "class 255"]), values={0: 1, 255: 2})
+    positive = [value for value in values if value > 0]
+    if not positive:
+        raise UserError("nothing is annotated (every label is 0); annotate at least two classes")
+    if len(positive) == 1:
+        only = positive[0]
+        if 0 in values:
+            raise UserError(
+                f"the labels have only one class (value {only}; 0 is not annotated); annotate a second one, or if "
+                f"everything is annotated use --classes 0:background,{only}:object"
+            )
+        raise UserError(f"the labels have only one class (value {only}); annotate a second one")
+    if len(positive) > MOST_UNNAMED_CLASSES:
+        raise UserError(
+            f"the labels have {len(positive)} different values, which look like instances; give class labels, "
+            "or name the values that are classes with --classes"
+        )
+    names = default_classes([f"class {value}" for value in positive])
+    return LabelMapping(classes=names, values={value: number for number, value in enumerate(positive, 1)})
+
+
+@dataclass
+class LabelledStack:
+    """An image, its labels and how their values are read."""
+
+    image: ImageStack
+    labels: ImageStack
+    mapping: LabelMapping
+    _pixels: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+
+    def target(self, section: int) -> npt.NDArray[np.uint8]:
+        """Class numbers of a section ``(y, x)``: 0 = not annotated, 1..K."""
+        return self.mapping.target(_label_values(self.labels, section))
+
+
+def annotated_pixels(stack: LabelledStack) -> npt.NDArray[np.int64]:
+    """Annotated pixels per section and class, ``(sections, K)``; read once, then remembered."""
+    if stack._pixels is None:
+        classes = len(stack.mapping.classes)
+        stack._pixels = np.array(
+            [
+                np.bincount(stack.target(section).ravel(), minlength=classes + 1)[1:]
+                for section in range(stack.labels.sections)
+            ],
+            dtype=np.int64,
+        )
+    return stack._pixels
+
+
+def pair_stacks(
+    images: Sequence[ImageStack], labels: Sequence[ImageStack], classes: str | LabelMapping | None
+) -> list[LabelledStack]:
+    """Pair opened images with their labels, in order, after every check of `open_labelled`."""
+    if not images:
+        raise UserError("no image is given; give at least one image with its labels")
+    if len(images) != len(labels):
+        raise UserError(
+            f"{len(images)} images and {len(labels)} label files are given; they are paired in order, so give as many"
+        )
+    for image, label in zip(images, labels, strict=True):
+        _check_pair(image, label)
+        if image.channels != images[0].channels:
+            raise UserError(
+                f"{_where(image)} has {image.channels} channels, {_where(images[0])} has {images[0].channels}; "
+                "give images of one kind"
+            )
+    counts = [[_value_counts(label, section) for section in range(label.sections)] for label in labels]
+    total: Counter[int] = Counter()
+    for section in (section for stack in counts for section in stack):
+        total.update(section)
+    if classes is None:
+        mapping = infer_mapping(total)
+    else:
+        mapping = parse_classes(classes) if isinstance(classes, str) else classes
+        _check_named(mapping, total)
+    found = []
+    for image, label, sections in zip(images, labels, counts, strict=True):
+        pixels = np.zeros((label.sections, len(mapping.classes)), np.int64)
+        for index, section in enumerate(sections):
+            for value, count in section.items():
+                if value in mapping.values:
+                    pixels[index, mapping.values[value] - 1] += count
+        found.append(LabelledStack(image, label, mapping, pixels))
+    return found
+
+
+def open_labelled(
+    images: Sequence[str | Path], labels: Sequence[str | Path], classes: str | None = None
+) -> list[LabelledStack]:
+    """Open images and labels, paired in order.
+
+    Parameters
+    ----------
+    images, labels : sequence of path
+        As many of one as of the other; anything that `open_image` opens.
+    classes : str, optional
+        ``0:membrane,255:cell``; without it the values are read as `infer_mapping` says.
+
+    Raises
+    ------
+    UserError
+        When a file is missing or unreadable, counts or shapes do not fit, labels are no whole numbers
+        or have several channels, nothing or only one class is annotated, or ``classes`` names values
+        that do not occur.
+    """
+    return pair_stacks([open_image(path) for path in images], [open_labels(path) for path in labels], classes)
+
+
+def _check_pair(image: ImageStack, labels: ImageStack) -> None:
+    if labels.dtype.kind not in "ui":
+        raise UserError(f"the labels {_where(labels)} hold {labels.dtype} values; save them as whole numbers")
+    if labels.channels not in (1, 3):
+        raise UserError(f"the labels {_where(labels)} have {labels.channels} channels; save them with one")
+    if image.sections != labels.sections:
+        raise UserError(
+            f"{_where(image)} has {image.sections} sections and its labels {_where(labels)} have {labels.sections}; "
+            "give labels for every section (0 = not annotated)"
+        )
+    for section in range(image.sections):
+        if image.section_shape(section) != labels.section_shape(section):
+            ours, theirs = ("x".join(map(str, stack.section_shape(section))) for stack in (image, labels))
+            raise UserError(
+                f"section {section} of {_where(image)} is {ours} pixels and of its labels {_where(labels)} {theirs}; "
+                "give labels of the image's size"
+            )
+    if image.section_names and labels.section_names and set(image.section_names) & set(labels.section_names):
+        # Folders that share names: the order must be theirs too.
+        for ours, theirs in zip(image.section_names, labels.section_names, strict=True):
+            if ours != theirs:
+                raise UserError(
+                    f"'{ours}' in {_where(image)} would be paired with '{theirs}' in {_where(labels)}; "
+                    "give images and labels the same names"
+                )
+
+
+def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
+    missing = [value for value in mapping.values if not total.get(value)]
+    if missing:
+        occurring = sorted(value for value, count in total.items() if count)
+        shown = ", ".join(map(str, occurring[:12])) + (", ..." if len(occurring) > 12 else "")
+        names = ", ".join(f"{value} ({mapping.classes[mapping.values[value] - 1].name})" for value in missing)
+        raise UserError(f"the classes name {names}, which no label has; the values that occur are {shown}")
+
+
+def _label_values(labels: ImageStack, section: int) -> npt.NDArray[Any]:
+    """Values ``(y, x)`` of a label section; a grey picture saved as RGB counts as grey."""
+    found = labels.section(section)
+    if found.shape[0] > 1 and not (found == found[:1]).all():
+        raise UserError(f"the labels {_where(labels)} are a colour picture; save class numbers as a grey image")
+    first: npt.NDArray[Any] = found[0]
+    return first
+
+
+def _value_counts(labels: ImageStack, section: int) -> dict[int, int]:
+    values = _label_values(labels, section)
+    if values.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(values.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    found, numbers = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), numbers.tolist(), strict=True))
+
+
+def _where(stack: ImageStack) -> str:
+    return str(stack.path or stack.name)

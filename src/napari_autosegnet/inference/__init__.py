@@ -1,0 +1,1 @@
+"""A model applied to a section, a stack, or a store of any size."""

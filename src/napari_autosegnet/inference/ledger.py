@@ -1,0 +1,214 @@
+"""Which blocks of a result are done, and of what model, input and settings.
+
+``<store>.ledger.jsonl`` lies beside the result: readers of the store never meet it, and the store is the same
+bytes whether the run was interrupted or not. Its first line holds the fingerprint, every further line one
+finished block, written after the block's data is safely on the disk. A store cannot tell by itself: a
+finished block of background leaves no chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import write_atomically
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.images import ImageStack
+
+Status = Literal["done", "skipped"]
+
+FORMAT = "napari-autosegnet/ledger"
+VERSION = 1
+
+_SAMPLES_PER_AXIS = 3
+_SAMPLE_SIDE = 64
+
+
+class Ledger:
+    """An open ledger; `Ledger.open` checks that it belongs to the run that is to go on.
+
+    Parameters
+    ----------
+    path : Path
+        The ledger's file.
+    parts : Mapping[str, Any]
+        JSON-able identity per part ("model", "image", "settings", ...).
+    """
+
+    def __init__(self, path: Path, parts: Mapping[str, Any]) -> None:
+        self.path = path
+        self.parts: dict[str, Any] = json.loads(json.dumps(dict(parts)))
+        self._finished: dict[int, dict[int, Status]] = {}
+
+    @classmethod
+    def open(cls, path: Path, parts: Mapping[str, Any]) -> Ledger:
+        """Open the ledger of an earlier run, or begin one.
+
+        Raises
+        ------
+        UserError
+            When the ledger belongs to another model, input or settings (it says which differ), or is damaged.
+        """
+        ledger = cls(path, parts)
+        if path.exists():
+            ledger._read()
+        else:
+            ledger.restart()
+        return ledger
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all parts."""
+        return hashlib.sha256(json.dumps(self.parts, sort_keys=True).encode()).hexdigest()
+
+    def finished(self, level: int = 0) -> dict[int, Status]:
+        """Finished blocks of a pyramid level by their number."""
+        return self._finished.setdefault(level, {})
+
+    def restart(self) -> None:
+        """Forget every block."""
+        self._finished.clear()
+        header = {"format": FORMAT, "version": VERSION, "fingerprint": self.fingerprint, "parts": self.parts}
+        write_atomically(self.path, json.dumps(header) + "\n")
+        sync_folder(self.path.parent)
+
+    def record(self, block: int, status: Status, *, level: int = 0) -> None:
+        """Note a finished block; its data must be on the disk by now.
+
+        Raises
+        ------
+        OSError
+            When the disk is full; the block then counts as not done.
+        """
+        line = json.dumps({"level": level, "block": block, "status": status}) + "\n"
+        with open(self.path, "ab") as handle:
+            handle.write(line.encode())
+            handle.flush()
+            os.fsync(handle.fileno())
+        self.finished(level)[block] = status
+
+    def _read(self) -> None:
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
+        header, *lines = content.split(b"\n")
+        self._check(header)
+        intact = len(header) + 1
+        for line in lines[:-1]:
+            try:
+                entry = json.loads(line)
+                self.finished(int(entry["level"]))[int(entry["block"])] = entry["status"]
+            except (ValueError, KeyError, TypeError):
+                break  # torn by a crash or a full disk; what follows was never promised
+            intact += len(line) + 1
+        if intact < len(content):
+            # The next line must not be glued to the torn one.
+            os.truncate(self.path, intact)
+
+    def _check(self, header: bytes) -> None:
+        again = "give another --out, or start again with --overwrite"
+        try:
+            found = json.loads(header)
+            parts = dict(found["parts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path} is damaged; {again}") from error
+        if found.get("format") != FORMAT or found.get("version") != VERSION:
+            raise UserError(f"{self.path} was written by another version of napari-autosegnet; {again}")
+        differing = [name for name in {**self.parts, **parts} if parts.get(name) != self.parts.get(name)]
+        if differing:
+            what = "; ".join(_difference(name, parts.get(name), self.parts.get(name)) for name in differing)
+            raise UserError(f"the result beside {self.path} was made differently ({what}); {again}")
+
+
+def ledger_path(store: Path) -> Path:
+    """The ledger of a store or file: beside it."""
+    return store.with_name(store.name + ".ledger.jsonl")
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold a result for this process.
+
+    Raises
+    ------
+    UserError
+        When another process writes it.
+    """
+    lock = FileLock(store.with_name(f".{store.name}.lock"))
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is writing {store}; wait for it, or give another --out") from None
+    except OSError as error:
+        raise UserError(f"cannot write beside {store}: {error.strerror or error}; give another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power failure (where the system can)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def image_identity(image: ImageStack) -> dict[str, Any]:
+    """What tells whether an input is still the same: shape, type, time of change, and a checksum of samples.
+
+    The samples are small boxes spread evenly over the volume, so it takes no long read.
+    """
+    identity: dict[str, Any] = {"shape": list(image.shape), "channels": image.channels, "dtype": str(image.dtype)}
+    if image.path is not None and image.path.is_file():
+        about = image.path.stat()
+        identity["file"] = [about.st_size, about.st_mtime_ns]
+    digest = hashlib.sha256()
+    axes = [_sample_spans(size, 1 if axis == 0 else _SAMPLE_SIDE) for axis, size in enumerate(image.shape)]
+    for z in axes[0]:
+        for y in axes[1]:
+            for x in axes[2]:
+                digest.update(np.ascontiguousarray(image.read(z, y, x)).tobytes())
+    identity["samples"] = digest.hexdigest()
+    return identity
+
+
+def program_version() -> str:
+    try:
+        return version("napari-autosegnet")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _sample_spans(size: int, side: int) -> list[slice]:
+    side = min(side, size)
+    starts = sorted({round(place) for place in np.linspace(0, size - side, _SAMPLES_PER_AXIS)})
+    return [slice(start, start + side) for start in starts]
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if name == "settings":
+            return ", ".join(f"{key} was {old.get(key)}, now {new.get(key)}" for key in changed)
+        return f"another {name}: {', '.join(changed)} differ"
+    if name == "model":
+        return "another model"
+    return f"{name} was {old}, now {new}"

@@ -1,0 +1,378 @@
+"""Tiles to class probabilities on one device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
+from napari_autosegnet.inference.folding import fold_batch_norm
+from napari_autosegnet.model import HaloFigure
+from napari_autosegnet.networks.receptive_field import receptive_field_radius
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+
+Array = npt.NDArray[Any]
+Halo = Literal["auto", "exact"] | int
+
+#: Window side of a network that pools over the whole image: only the whole section gives its result.
+_WHOLE = 2**30
+#: Results for windows of one value that are kept; empty regions are mostly of one or two values.
+_CONSTANTS_KEPT = 4
+
+
+class AppliedModel(Protocol):
+    """What a predictor needs of a `napari_autosegnet.model.Model`."""
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]: ...
+    @property
+    def normalisation(self) -> Normalisation: ...
+    @property
+    def image_channels(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def halo(self) -> HaloFigure | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def network(self, device: torch.device | str = "cpu") -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """What was read for a block.
+
+    Attributes
+    ----------
+    pixels : (c, z, y, x)
+        The block's surroundings (`BlockPlan.surroundings`), as they are in the image, padded to the domain.
+    origin : (z, y, x)
+        Where ``pixels`` begin.
+    wanted : (z, y, x) bool, optional
+        Voxels of the block inside the mask; None: all.
+    """
+
+    pixels: Array
+    origin: tuple[int, int, int]
+    wanted: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """Labels of a block, (z, y, x) uint8 with 0 outside the mask, and probabilities (K, z, y, x) uint8 if asked for.
+
+    ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.uint8] | None
+    computed: int
+
+
+class Predictor:
+    """A model on a device, ready to be applied.
+
+    Batch norm is folded, tensors are channels-last (on the CPU and on CUDA that was the faster format for every
+    network measured; a choice by timing would differ from run to run, and so would the last bits of the result).
+    Half precision (bf16) is used on CUDA devices that have it, except in exact mode.
+
+    Parameters
+    ----------
+    model : Model
+        The model to apply.
+    device : torch.device or str
+        Where.
+    tile : int
+        Largest side of a window in pixels, halo included.
+    halo : "auto", "exact" or int
+        Pixels of surroundings. ``auto`` takes the figure that was measured when the training ended, or
+        ``exact`` where there is none; ``exact`` is the receptive field's radius.
+    batch_size : int
+        Windows per pass; always filled, so that every pass has the same shape.
+    flips : bool
+        Average over the four mirror images.
+    report : Report
+        Is told ``note`` when less memory than planned can be used.
+
+    Attributes
+    ----------
+    halo : int
+        In pixels, a multiple of ``stride``.
+    agreement : float or None
+        Share of pixels that agree with whole-section inference at this halo; 1 when it is exact, None if unknown.
+    exact : bool
+        Tiles equal the whole section up to rounding.
+    whole_sections : bool
+        The network pools over the whole image and exactness was asked for, so each section is one window.
+    """
+
+    def __init__(
+        self,
+        model: AppliedModel,
+        device: torch.device | str = "cpu",
+        *,
+        tile: int = 512,
+        halo: Halo = "auto",
+        batch_size: int = 1,
+        flips: bool = False,
+        report: Report = silent,
+    ) -> None:
+        self.model = model
+        self.device = torch.device(device)
+        self.tile = tile
+        self.batch_size = batch_size
+        self.flips = flips
+        self.classes = len(model.classes)
+        self._report = report
+        network = model.network("cpu")
+        self.stride = int(network.stride)  # type: ignore[arg-type]
+        self._radius = receptive_field_radius(network)
+        self.halo, self.agreement, self.exact = self._choose_halo(halo)
+        self.whole_sections = self.exact and self._radius is None
+        if self.whole_sections:
+            self.tile = _WHOLE
+        self.precision: Literal["fp32", "bf16"] = "fp32"
+        if self.device.type == "cuda" and not self.exact and torch.cuda.is_bf16_supported():
+            self.precision = "bf16"
+        self._network = fold_batch_norm(network).requires_grad_(False).to(self.device)
+        if self.device.type != "mps":
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        shape = (1, -1, 1, 1, 1)
+        self._mean = torch.tensor(model.normalisation.mean, dtype=torch.float32, device=self.device).view(shape)
+        self._std = torch.tensor(model.normalisation.std, dtype=torch.float32, device=self.device).view(shape)
+        self._constants: OrderedDict[tuple[bytes, tuple[int, ...]], Tensor] = OrderedDict()
+
+    def _choose_halo(self, halo: Halo) -> tuple[int, float | None, bool]:
+        exact = None if self._radius is None else round_up(self._radius, self.stride)
+        if halo == "auto" and self.model.halo is not None:
+            return round_up(self.model.halo.pixels, self.stride), self.model.halo.agreement, False
+        if isinstance(halo, int):
+            pixels = round_up(halo, self.stride)
+            enough = exact is not None and pixels >= exact
+            return pixels, 1.0 if enough else None, enough
+        return exact or 0, 1.0, True
+
+    @property
+    def exact_halo(self) -> int | None:
+        """The receptive field's radius, rounded up to the stride; None when it is the whole image."""
+        return None if self._radius is None else round_up(self._radius, self.stride)
+
+    def plan(self, shape: tuple[int, int, int], block: tuple[int, int, int], **more: Any) -> BlockPlan:
+        """Block plan for a volume with this predictor's tiles and halo."""
+        return BlockPlan(
+            shape, block, stride=self.stride, halo=self.halo, tile=self.tile, context=self.model.context, **more
+        )
+
+    def whole_section(self, array: Array) -> npt.NDArray[np.float32]:
+        """Probabilities (K, y, x) of one section (c, y, x) in one pass; ``c`` includes the context sections."""
+        height, width = array.shape[1:]
+        padded = pad_to_domain(array, self.stride)
+        pixels = _transferable(padded).reshape(1, -1, self.model.image_channels, *padded.shape[1:])
+        return self._probabilities(pixels.to(self.device))[0, :, :height, :width].cpu().numpy()
+
+    def block(
+        self,
+        plan: BlockPlan,
+        block: Block,
+        data: BlockInput,
+        *,
+        probabilities: bool = False,
+        should_stop: ShouldStop = never_stop,
+    ) -> BlockResult | None:
+        """Labels and, if asked for, uint8 probabilities of a block; None when asked to stop."""
+        labels = np.zeros(block.shape, np.uint8)
+        scores = np.zeros((self.classes, *block.shape), np.uint8) if probabilities else None
+        computed = 0
+        for section, tile, found, fresh in self.tiles(plan, block, data):
+            if should_stop():
+                return None
+            computed += fresh
+            place = _place(section, tile, block)
+            labels[place] = found.argmax(0).add_(1).to(torch.uint8).cpu().numpy()
+            if scores is not None:
+                scores[(slice(None), *place)] = found.mul(255).round_().to(torch.uint8).cpu().numpy()
+        if data.wanted is not None:
+            labels[~data.wanted] = 0
+            if scores is not None:
+                scores[:, ~data.wanted] = 0
+        return BlockResult(labels, scores, computed)
+
+    def tiles(self, plan: BlockPlan, block: Block, data: BlockInput) -> Iterator[tuple[int, Tile, Tensor, int]]:
+        """Probabilities tile by tile: section, tile, (K, y, x) of its kept part on the device, and whether computed.
+
+        Tiles outside the mask are left out. A window in which each channel of each section has one value
+        gives the same result everywhere, so it is computed once per value. When memory does not suffice, the
+        block starts again with smaller batches, then smaller windows: then tiles come twice.
+        """
+        pixels = _transferable(data.pixels)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
+        while True:
+            plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
+            try:
+                yield from self._tiles(plan, block, data, pixels)
+                return
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            self._use_less_memory(plan)
+
+    def _tiles(
+        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: Tensor
+    ) -> Iterator[tuple[int, Tile, Tensor, int]]:
+        waiting: list[tuple[int, Tile, Tensor]] = []
+        for section in range(*block.core[0]):
+            sections = [read - data.origin[0] for read in plan.context_sections(section)]
+            for tile in plan.tiles(block):
+                if data.wanted is not None:
+                    place = _place(section, tile, block)
+                    if not data.wanted[place].any():
+                        continue
+                window = _within(tile.window, data.origin[1:])
+                value = _only_value(data.pixels[(slice(None), slice(None), *window)][:, sections])
+                here = pixels[(slice(None), slice(None), *window)][sections]
+                if value is not None:
+                    found, fresh = self._constant(value, here)
+                    yield section, tile, _kept(found, tile), fresh
+                    continue
+                waiting.append((section, tile, here))
+                if len(waiting) == self.batch_size:
+                    yield from self._batch(waiting)
+                    waiting.clear()
+        if waiting:
+            yield from self._batch(waiting)
+
+    def _batch(self, waiting: list[tuple[int, Tile, Tensor]]) -> Iterator[tuple[int, Tile, Tensor, int]]:
+        windows = [window for _, _, window in waiting]
+        windows += [windows[-1]] * (self.batch_size - len(windows))  # one fixed batch shape
+        found = self._probabilities(torch.stack(windows))
+        for (section, tile, _), one in zip(waiting, found, strict=False):
+            yield section, tile, _kept(one, tile), 1
+
+    def _constant(self, value: bytes, window: Tensor) -> tuple[Tensor, int]:
+        key = (value, tuple(window.shape))
+        fresh = key not in self._constants
+        if fresh:
+            self._constants[key] = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
+            while len(self._constants) > _CONSTANTS_KEPT:
+                self._constants.popitem(last=False)
+        self._constants.move_to_end(key)
+        return self._constants[key], int(fresh)
+
+    def _probabilities(self, pixels: Tensor) -> Tensor:
+        """Probabilities (n, K, y, x) fp32 of raw pixels (n, sections, c, y, x)."""
+        with torch.inference_mode(), self._arithmetic():
+            images = pixels.to(torch.float32).sub(self._mean).div_(self._std).flatten(1, 2)
+            if self.device.type != "mps":
+                images = images.contiguous(memory_format=torch.channels_last)
+            if not self.flips:
+                return self._softmax(images)
+            total = self._softmax(images)
+            for axes in ((-1,), (-2,), (-2, -1)):
+                total = total + self._softmax(images.flip(axes)).flip(axes)
+            return total / 4
+
+    def _softmax(self, images: Tensor) -> Tensor:
+        logits: Tensor = self._network(images)
+        return logits.to(torch.float32).softmax(1)
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Reproducible kernels, in full precision where exactness was asked for."""
+        if self.device.type != "cuda":
+            yield
+            return
+        half = self.precision == "bf16"
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=half),
+            torch.autocast("cuda", torch.bfloat16, enabled=half),
+        ):
+            yield
+
+    def _use_less_memory(self, plan: BlockPlan) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._constants.clear()
+        if self.batch_size > 1:
+            self.batch_size = -(-self.batch_size // 2)
+            self._tell(f"{self.batch_size} tiles per pass")
+            return
+        largest = max(plan.window)
+        smaller = round_up(largest // 2, self.stride)
+        if self.whole_sections or smaller >= largest or smaller < 2 * self.halo + self.stride:
+            raise UserError(
+                f"not enough memory on {self.device} for a tile of {plan.window[0]} x {plan.window[1]} pixels; "
+                "close other programs, take a smaller --halo, or another --device"
+            )
+        self.tile = smaller
+        self._tell(f"tiles of {smaller} pixels")
+
+    def _tell(self, smaller: str) -> None:
+        self._report("note", text=f"not enough memory on {self.device}: going on with {smaller}")
+
+
+def pad_to_domain(array: Array, stride: int) -> Array:
+    """Repeat the last row and column of (..., y, x) up to a multiple of ``stride``."""
+    height, width = array.shape[-2:]
+    missing = (round_up(height, stride) - height, round_up(width, stride) - width)
+    return pad_after(array, missing)
+
+
+def pad_after(array: Array, missing: tuple[int, int]) -> Array:
+    """Repeat the last row and column of (..., y, x) as often as ``missing`` says."""
+    if not any(missing):
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, missing[0]), (0, missing[1])], mode="edge")
+
+
+def _within(spans: tuple[Span, ...], origin: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(span[0] - start, span[1] - start) for span, start in zip(spans, origin, strict=True))
+
+
+def _place(section: int, tile: Tile, block: Block) -> tuple[int, slice, slice]:
+    """A tile's kept part within its block."""
+    y, x = _within(tile.core, block.origin[1:])
+    return section - block.origin[0], y, x
+
+
+def _kept(found: Tensor, tile: Tile) -> Tensor:
+    """The kept part (K, y, x) of a window's result."""
+    return found[(slice(None), *_within(tile.core, (tile.window[0][0], tile.window[1][0])))]
+
+
+def _only_value(window: Array) -> bytes | None:
+    """The value per channel and section, when a window (c, sections, y, x) has no other."""
+    corner = window[:, :, :1, :1]
+    # The middle row decides nearly always; only then is the whole window looked at.
+    if not (window[:, :, window.shape[2] // 2] == corner[:, :, 0]).all() or not (window == corner).all():
+        return None
+    return corner.tobytes()
+
+
+def _transferable(array: Array) -> Tensor:
+    """Tensor of pixels in a type that the device can take; 8 and 16 bit integers travel as they are."""
+    if array.dtype not in (np.uint8, np.int8, np.int16, np.float32, np.float16):
+        array = array.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "not enough memory" in text or (
+        "can't allocate memory" in text
+    )
+
+

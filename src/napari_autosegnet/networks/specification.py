@@ -1,0 +1,87 @@
+"""What it takes to build a network again: kept in checkpoints and in the model folder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.config import Network, NetworkSettings
+from napari_autosegnet.networks.segmentation import SegmentationNetwork, number_of_levels
+
+
+class NetworkSpecification(BaseModel):
+    """Kind, architecture and size of a network; `build` makes it with fresh weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Network = "searched"
+    architecture: Architecture | None = None
+    in_channels: Annotated[int, Field(ge=1, le=4096)]
+    classes: Annotated[int, Field(ge=2, le=1024)]
+    levels: Annotated[int, Field(ge=1, le=10)]
+    base_width: Annotated[int, Field(ge=1, le=4096)]
+    max_width: Annotated[int, Field(ge=1, le=16384)]
+    stem_stride: Literal[1, 2, 4] = 1
+
+    @model_validator(mode="after")
+    def _architecture_where_needed(self) -> NetworkSpecification:
+        if self.network != "searched" and self.architecture is not None:
+            raise ValueError("only a searched network has an architecture")
+        return self
+
+    @classmethod
+    def for_patches(
+        cls,
+        patch_size: int,
+        settings: NetworkSettings,
+        *,
+        in_channels: int,
+        classes: int,
+        network: Network = "searched",
+        architecture: Architecture | None = None,
+    ) -> NetworkSpecification:
+        """Specification whose depth follows from the patch size (AutoSegNet, section IV.B)."""
+        levels = number_of_levels(patch_size, min_size=settings.min_size, min_ratio=settings.min_ratio)
+        stem_stride = settings.stem_stride if network == "searched" else 1
+        return cls(
+            network=network,
+            architecture=architecture,
+            in_channels=in_channels,
+            classes=classes,
+            levels=max(1, levels - stem_stride.bit_length() + 1),
+            base_width=settings.base_width,
+            max_width=settings.max_width,
+            stem_stride=stem_stride,
+        )
+
+    def build(self) -> nn.Module:
+        """Network (n, in_channels, y, x) -> logits (n, classes, y, x), with a ``stride`` attribute."""
+        if self.architecture is not None:
+            return self.build_searched(self.architecture)
+        from napari_autosegnet.networks.baselines import PSPNet, UNet
+
+        if self.network == "searched":
+            raise ValueError("a searched network needs an architecture")
+        if self.network == "unet":
+            return UNet(self.in_channels, self.classes, base_width=self.base_width, levels=self.levels)
+        return PSPNet(self.in_channels, self.classes, base_width=self.base_width)
+
+    def build_searched(self, choices: Architecture | SearchSpace) -> SegmentationNetwork:
+        """Network of this size for an architecture, or the supernet of a whole space."""
+        return SegmentationNetwork(
+            choices,
+            in_channels=self.in_channels,
+            classes=self.classes,
+            levels=self.levels,
+            base_width=self.base_width,
+            max_width=self.max_width,
+            stem_stride=self.stem_stride,
+        )
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

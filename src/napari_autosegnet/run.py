@@ -1,0 +1,224 @@
+"""The run folder: all that a search or a training knows, readable without this program.
+
+::
+
+    RUN/config.json         data, classes, split and settings
+        events.jsonl        one object per line, append-only
+        architecture.json   what the search found
+        checkpoints/        for --resume; loaded with weights_only
+        model/              what `predict` applies
+        requests/           pause and stop, put there by whoever wants it
+
+The worker, the docks, the commands and ``--resume`` share this folder and nothing else. Files are
+written to a temporary name and renamed, so a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from filelock import FileLock, Timeout
+
+from napari_autosegnet.errors import UserError
+
+Request = Literal["pause", "stop", "cancel"]
+ShouldStop = Callable[[], bool]
+
+CONFIG_VERSION = 1
+
+
+class Report(Protocol):
+    """What a long function tells about its progress: an event's name and its values."""
+
+    def __call__(self, event: str, /, **values: Any) -> None: ...
+
+
+def silent(event: str, /, **values: Any) -> None:
+    """A report that nobody listens to."""
+
+
+def never_stop() -> bool:
+    """The answer of a caller that never asks a long function to stop."""
+    return False
+
+
+def listeners(*reports: Report) -> Report:
+    """One report that passes events on to several listeners."""
+
+    def report(event: str, /, **values: Any) -> None:
+        for listener in reports:
+            listener(event, **values)
+
+    return report
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old content or the new one.
+
+    Raises
+    ------
+    UserError
+        When the disk is full or the place cannot be written.
+    """
+    with replacing(path) as temporary:
+        if isinstance(content, str):
+            temporary.write_text(content, encoding="utf-8")
+        else:
+            temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; it is synced and renamed to ``path`` at the end."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """A run folder; `Run.create` makes one, `Run.open` takes an existing one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path} is no run folder (it has no config.json); start one with 'napari-autosegnet search'")
+        return cls(path)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def architecture_file(self) -> Path:
+        return self.path / "architecture.json"
+
+    @property
+    def model_folder(self) -> Path:
+        return self.path / "model"
+
+    def checkpoint_file(self, name: Literal["search", "training"]) -> Path:
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    def read_config(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {self.config_file}: {error}") from error
+        if not isinstance(content, dict) or content.get("version") != CONFIG_VERSION:
+            raise UserError(f"{self.config_file} is not of version {CONFIG_VERSION} that this program reads")
+        return content
+
+    def update_config(self, **sections: Any) -> None:
+        """Replace the named sections (JSON-able values) of ``config.json`` and keep the others."""
+        content = self.read_config() if self.config_file.exists() else {"version": CONFIG_VERSION}
+        content.update(sections)
+        write_atomically(self.config_file, json.dumps(content, indent=1) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises
+        ------
+        UserError
+            When another process works in this folder.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"the run folder {self.path} is in use by another process; wait, stop it with "
+                f"'napari-autosegnet runs stop {self.path}', or choose another --run"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot write in the run folder {self.path}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a process holds the run now."""
+        if not (self.path / ".lock").exists():
+            return False
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return True
+        lock.release()
+        return False
+
+    def report(self, event: str, /, **values: Any) -> None:
+        """Append an event to ``events.jsonl`` (a `Report`)."""
+        line = json.dumps({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values})
+        try:
+            with open(self.events_file, "a", encoding="utf-8") as handle:
+                handle.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.events_file}: {error.strerror or error}; free some space") from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far; a line cut short by a crash is left out."""
+        found = []
+        if self.events_file.exists():
+            for line in self.events_file.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError):
+                    event = json.loads(line)
+                    if isinstance(event, dict) and "event" in event:
+                        found.append(event)
+        return found
+
+    def request(self, what: Request) -> None:
+        """Ask the process that works in this run to pause, to stop and keep the best, or to cancel."""
+        write_atomically(self.path / "requests" / what, "")
+
+    def withdraw(self, *what: Request) -> None:
+        for name in what or ("pause", "stop", "cancel"):
+            (self.path / "requests" / name).unlink(missing_ok=True)
+
+    def requested(self, what: Request) -> bool:
+        return (self.path / "requests" / what).exists()
+
+    def should_stop(self) -> bool:
+        """Whether a stop was asked for (a `ShouldStop`); waits here as long as a pause is asked for."""
+        if self.requested("pause"):
+            self.report("paused")
+            while self.requested("pause") and not (self.requested("stop") or self.requested("cancel")):
+                time.sleep(0.1)
+            self.report("resumed")
+        return self.requested("stop") or self.requested("cancel")

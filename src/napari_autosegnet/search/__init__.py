@@ -1,0 +1,1 @@
+"""The search: controller, supernet, strategies, choice of the winner."""

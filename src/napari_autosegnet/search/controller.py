@@ -1,0 +1,156 @@
+"""The controller: a two-layer LSTM that writes an architecture (AutoSegNet, section III.A and Fig. 5).
+
+What the paper leaves open follows ENAS's micro search (Pham et al. 2018): inputs are chosen by
+attention over the places that can be read, logits are bounded by a scaled tanh, operation logits
+are tempered once more, and all weights start in U(-0.1, 0.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from napari_autosegnet.architecture import LAYER_INPUTS, Architecture, Decision, SearchSpace
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Architectures written by the controller, with what REINFORCE needs of them.
+
+    Attributes
+    ----------
+    choices : Tensor
+        (n, decisions) int64, one choice per decision of the space.
+    log_probabilities : Tensor
+        (n, decisions); their sum is the log-probability of the architecture.
+    entropies : Tensor
+        (n, decisions) entropy of each decision's distribution, not of the choice made.
+    """
+
+    choices: Tensor
+    log_probabilities: Tensor
+    entropies: Tensor
+
+    def architectures(self, space: SearchSpace) -> list[Architecture]:
+        return [space.decode(row) for row in self.choices.tolist()]
+
+
+class Controller(nn.Module):
+    """Two-layer LSTM over the decisions of a search space, one state through all of them.
+
+    Parameters
+    ----------
+    space : SearchSpace
+    hidden : int
+        Units of each LSTM layer.
+    tanh_bound : float
+        Logits lie within plus and minus this.
+    operation_temper : float
+        Operation logits are divided by this, so that operations stay open longer than inputs.
+    generator : torch.Generator
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        hidden: int = 64,
+        tanh_bound: float = 1.10,
+        operation_temper: float = 2.5,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.tanh_bound = tanh_bound
+        self.operation_temper = operation_temper
+        self.lower = nn.LSTMCell(hidden, hidden)
+        self.upper = nn.LSTMCell(hidden, hidden)
+        self.start = nn.Parameter(torch.empty(hidden))
+        self.input_embedding = nn.Embedding(LAYER_INPUTS, hidden)
+        self.operation_embedding = nn.Embedding(len(space.operations), hidden)
+        self.skip_embedding = nn.Embedding(2, hidden)
+        self.anchor_key = nn.Linear(hidden, hidden, bias=False)
+        self.anchor_query = nn.Linear(hidden, hidden, bias=False)
+        self.anchor_score = nn.Linear(hidden, 1, bias=False)
+        self.operation_head = nn.Linear(hidden, len(space.operations), bias=False)
+        self.skip_head = nn.Linear(hidden, 2, bias=False)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.uniform_(-0.1, 0.1, generator=generator)
+
+    def sample(self, count: int, generator: torch.Generator) -> Sample:
+        """Write ``count`` architectures."""
+        return self._write(count, None, generator)
+
+    def evaluate(self, choices: Tensor) -> Sample:
+        """Probabilities and entropies of given choices (n, decisions)."""
+        return self._write(len(choices), choices, None)
+
+    def _write(self, count: int, given: Tensor | None, generator: torch.Generator | None) -> Sample:
+        hidden = self.lower.hidden_size
+        zeros = torch.zeros(count, hidden)
+        state = (zeros, zeros, zeros, zeros)
+        fed = self.start.expand(count, hidden)
+        decisions = self.space.decisions
+        identity = self.space.operations.index("identity") if "identity" in self.space.operations else None
+        anchors: list[Tensor] = []
+        chosen: list[Tensor] = []
+        log_probabilities: list[Tensor] = []
+        entropies: list[Tensor] = []
+        layer: str | None = None
+        only_identity = torch.ones(count, dtype=torch.bool)
+        for index, decision in enumerate(decisions):
+            if decision.kind == "input" and decision.layer != layer:
+                # A new layer: anchors for h[t-2] and h[t-1], written by the LSTM itself.
+                layer, anchors = decision.layer, []
+                only_identity = torch.ones(count, dtype=torch.bool)
+                for place in range(LAYER_INPUTS):
+                    state = self._step(fed, state)
+                    anchors.append(state[2])
+                    fed = self.input_embedding.weight[place].expand(count, hidden)
+            state = self._step(fed, state)
+            logits = self._logits(decision, state[2], anchors)
+            last_of_layer = index + 1 == len(decisions) or decisions[index + 1].layer != decision.layer
+            if decision.kind == "operation" and last_of_layer and identity is not None:
+                # A layer of identities alone is not in the space.
+                forbidden = torch.zeros_like(logits, dtype=torch.bool)
+                forbidden[:, identity] = only_identity
+                logits = logits.masked_fill(forbidden, -torch.inf)
+            log_p = logits.log_softmax(dim=1)
+            p = log_p.exp()
+            if given is None:
+                choice = torch.multinomial(p.detach(), 1, generator=generator).squeeze(1)
+            else:
+                choice = given[:, index]
+            chosen.append(choice)
+            log_probabilities.append(log_p.gather(1, choice[:, None]).squeeze(1))
+            entropies.append(-(p * log_p.masked_fill(p == 0, 0.0)).sum(dim=1))
+            if decision.kind == "input":
+                fed = torch.stack(anchors, dim=1)[torch.arange(count), choice]
+            elif decision.kind == "operation":
+                only_identity = only_identity & (choice == identity if identity is not None else torch.tensor(False))
+                fed = self.operation_embedding(choice)
+                if decision.node == 1:
+                    # The cell is complete: later cells of the layer may read it.
+                    anchors.append(state[2])
+            else:
+                fed = self.skip_embedding(choice)
+        return Sample(torch.stack(chosen, dim=1), torch.stack(log_probabilities, dim=1), torch.stack(entropies, dim=1))
+
+    def _step(self, fed: Tensor, state: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        lower_hidden, lower_cell = self.lower(fed, (state[0], state[1]))
+        upper_hidden, upper_cell = self.upper(lower_hidden, (state[2], state[3]))
+        return lower_hidden, lower_cell, upper_hidden, upper_cell
+
+    def _logits(self, decision: Decision, hidden: Tensor, anchors: Sequence[Tensor]) -> Tensor:
+        if decision.kind == "input":
+            keys = self.anchor_key(torch.stack(list(anchors[: decision.choices]), dim=1))
+            scores = self.anchor_score(torch.tanh(keys + self.anchor_query(hidden)[:, None])).squeeze(2)
+            return self.tanh_bound * torch.tanh(scores)
+        if decision.kind == "operation":
+            return self.tanh_bound / self.operation_temper * torch.tanh(self.operation_head(hidden))
+        return self.tanh_bound * torch.tanh(self.skip_head(hidden))

@@ -1,0 +1,306 @@
+"""The search for an architecture (AutoSegNet, section III; ENAS for the details it leaves open).
+
+Three parts share the budget: a fair warm-up of the shared weights; epochs in which the weights
+learn on proposed architectures and the strategy learns from their rewards; and the choice of the
+winner by training the best rated few alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.config import SearchSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.search.selection import Finalist, Selection
+from napari_autosegnet.search.strategies import FairSampler, make_strategy
+from napari_autosegnet.search.supernet import Supernet
+from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
+from napari_autosegnet.training.trainer import TrainingData, device_memory, read_checkpoint, write_checkpoint
+
+#: Shares of the largest entropy, and of identities, at which the controller counts as collapsed.
+COLLAPSED_ENTROPY = 0.2
+COLLAPSED_IDENTITY = 0.8
+#: How many of the best rated architectures of the whole search compete with the last samples.
+REMEMBERED = 16
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The winner, and all that was trained alone."""
+
+    architecture: Architecture
+    score: float
+    finalists: tuple[Finalist, ...]
+    epochs: int
+    seconds: float
+
+
+class Search:
+    """State of a search; `run` goes on from wherever it is.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Patches of the search's patch size. The validation patches are what rewards are measured on;
+        no test data comes near this.
+    settings : SearchSettings
+    in_channels : int
+        Channels of the patches.
+    checkpoint : Path, optional
+        Written at the end of every epoch and after every finalist.
+    """
+
+    def __init__(
+        self, data: TrainingData, settings: SearchSettings, *, in_channels: int, checkpoint: Path | None = None
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.specification = NetworkSpecification.for_patches(
+            settings.patch_size, settings.network, in_channels=in_channels, classes=len(data.class_names)
+        )
+        self.space = settings.space.model_copy(update={"levels": self.specification.levels})
+        torch.manual_seed(settings.seed)
+        self.supernet = Supernet(
+            self.space, self.specification, settings, data.validation_images, data.validation_targets
+        )
+        self.strategy = make_strategy(self.space, settings)
+        # Another stream than the strategy's own, or the warm-up would draw what the strategy draws.
+        self.fair = FairSampler(self.space, np.random.default_rng([settings.seed, 1]))
+        self.epoch = 0
+        self.elapsed = 0.0
+        self.best: dict[Architecture, float] = {}
+        self.selection: Selection | None = None
+        self._alarmed = False
+
+    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> SearchResult:
+        """Search until the epochs, the budget, or the loss or accuracy asked for are reached, or a stop.
+
+        After a stop the best so far is returned without further training.
+        """
+        stopped = False
+        while self.selection is None and not stopped and not self._search_is_over():
+            stopped, reached = self._run_epoch(report, should_stop)
+            if reached:
+                report("note", text=reached)
+                break
+        if self.selection is None:
+            self.selection = self._choose_finalists(report, rate_new=not stopped)
+        if not stopped:
+            self._write_checkpoint()
+            self._select(report, should_stop)
+        winner = self.selection.winner
+        score = winner.rating if winner.score is None else winner.score
+        report("architecture", architecture=winner.architecture.model_dump(mode="json"), score=score, final=True)
+        return SearchResult(winner.architecture, score, tuple(self.selection.finalists), self.epoch, self.elapsed)
+
+    def resume(self) -> None:
+        """Go back to what the checkpoint holds."""
+        if self.checkpoint is None:
+            return
+        state = read_checkpoint(self.checkpoint, self.supernet.device)
+        try:
+            self.supernet.load_state(state["supernet"])
+            self.strategy.load_state(state["strategy"])
+            self.fair.load_state(state["fair"])
+            self.data.patches.generator.set_state(state["patches"].cpu())
+            self.epoch, self.elapsed, self._alarmed = state["epoch"], state["elapsed"], state["alarmed"]
+            self.best = {self.space.decode(choices): rating for choices, rating in state["best"]}
+            if state["selection"] is not None:
+                self.selection = Selection(
+                    [], self.data, self.specification, self.settings, seconds=state["selection_seconds"]
+                )
+                self.selection.load_state(state["selection"])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint {self.checkpoint} does not fit this search; "
+                "resume with the run's own settings, or start a new run"
+            ) from error
+
+    @property
+    def _share(self) -> float:
+        """Share of the search proper (warm-up included, selection not) that is done."""
+        share = self.epoch / self.settings.epochs
+        if self.settings.budget is not None:
+            share = max(share, self.elapsed / (self.settings.budget * (1 - self.settings.selection_share)))
+        return share
+
+    def _search_is_over(self) -> bool:
+        return self._share >= 1
+
+    def _run_epoch(self, report: Report, should_stop: ShouldStop) -> tuple[bool, str | None]:
+        """One epoch; returns whether a stop was asked for, and which aim was reached, if any."""
+        settings = self.settings
+        before, started = self.elapsed, time.monotonic()
+        warming_up = self._share < settings.warmup_share
+        losses = torch.zeros((), device=self.supernet.device)
+        steps, identity, proposed = 0, 0.0, 0
+
+        def stop_asked() -> bool:
+            nonlocal started
+            paused_since = time.monotonic()
+            answer = should_stop()
+            started += time.monotonic() - paused_since
+            self.elapsed = before + time.monotonic() - started
+            return answer
+
+        for step in range(settings.steps_per_epoch):
+            if stop_asked():
+                return True, None
+            if self._search_is_over():
+                break
+            architecture = self.fair.next() if warming_up else self.strategy.propose(1)[0]
+            images, targets = self.data.patches.sample(settings.batch_size)
+            rate = self._learning_rate(self.epoch + step / settings.steps_per_epoch)
+            losses += self.supernet.train_step(images, targets, architecture, rate)
+            identity, proposed, steps = identity + architecture.identity_share, proposed + 1, steps + 1
+        rewards: list[float] = []
+        if not warming_up and self.strategy.learns:
+            for _ in range(settings.controller_updates):
+                if self._search_is_over():
+                    break
+                architectures = self.strategy.propose(settings.controller_samples)
+                batch = []
+                for architecture in architectures:
+                    if stop_asked():
+                        return True, None
+                    batch.append(self._rate(architecture, settings.reward_patches))
+                self.strategy.learn(architectures, batch)
+                rewards += batch
+                identity += sum(a.identity_share for a in architectures)
+                proposed += len(architectures)
+        self.elapsed = before + time.monotonic() - started
+        self.epoch += 1
+        loss = float(losses) / max(steps, 1)
+        identity_share = identity / max(proposed, 1)
+        self._report_epoch(report, loss, rewards, identity_share, warming_up)
+        self._write_checkpoint()
+        if settings.stop_loss is not None and steps and loss <= settings.stop_loss:
+            return False, f"the loss {loss:.4f} reached {settings.stop_loss}"
+        if settings.stop_accuracy is not None and rewards and np.mean(rewards) >= settings.stop_accuracy:
+            return False, f"the mean reward {np.mean(rewards):.4f} reached {settings.stop_accuracy}"
+        return False, None
+
+    def _rate(self, architecture: Architecture, patches: int | None) -> float:
+        rating = self.supernet.rate(architecture, patches=patches)
+        self.best[architecture] = rating
+        if len(self.best) > 4 * REMEMBERED:
+            kept = sorted(self.best.items(), key=lambda item: item[1], reverse=True)[:REMEMBERED]
+            self.best = dict(kept)
+        return rating
+
+    def _learning_rate(self, position: float) -> float:
+        settings = self.settings
+        return (
+            settings.learning_rate
+            * cosine_rate(position, settings.restart_period, floor=0.01)
+            * decayed_rate(self.epoch, decay=settings.learning_rate_decay, after=settings.decay_after)
+            * warmup_rate(position, 1.0)
+        )
+
+    def _report_epoch(
+        self, report: Report, loss: float, rewards: list[float], identity_share: float, warming_up: bool
+    ) -> None:
+        settings = self.settings
+        statistics = self.strategy.statistics()
+        share = self._share
+        report(
+            "epoch",
+            step="search",
+            phase="warm-up" if warming_up else "search",
+            epoch=self.epoch,
+            epochs=settings.epochs,
+            loss=loss,
+            reward=float(np.mean(rewards)) if rewards else None,
+            best_reward=max(self.best.values(), default=None),
+            identity_share=identity_share,
+            **statistics,
+            seconds=self.elapsed,
+            seconds_left=self._seconds_left(share),
+            memory=device_memory(self.supernet.device),
+        )
+        if self.best:
+            best = max(self.best, key=self.best.__getitem__)
+            report("architecture", architecture=best.model_dump(mode="json"), score=self.best[best], final=False)
+        entropy, largest = statistics.get("entropy"), statistics.get("largest_entropy")
+        collapsed = entropy is not None and largest is not None and entropy < COLLAPSED_ENTROPY * largest
+        if not self._alarmed and (collapsed or identity_share > COLLAPSED_IDENTITY):
+            self._alarmed = True
+            what = "chooses almost always the same" if collapsed else "chooses almost only identities"
+            report("alarm", text=f"the controller {what}: what it finds from here on is not worth more time")
+
+    def _seconds_left(self, share: float) -> float | None:
+        if self.settings.budget is not None:
+            return max(0.0, self.settings.budget - self.elapsed)
+        return self.elapsed * (1 / share - 1) if share else None
+
+    def _choose_finalists(self, report: Report, *, rate_new: bool) -> Selection:
+        """Sample the strategy's last word, rate it on all validation patches beside the best so far."""
+        settings = self.settings
+        started = time.monotonic()
+        seconds: float | None = None
+        if settings.budget is not None:
+            seconds = max(0.0, settings.budget - self.elapsed)
+        ranked = sorted(self.best, key=self.best.__getitem__, reverse=True)[:REMEMBERED]
+        if rate_new:
+            ranked = list(dict.fromkeys(ranked + self.strategy.propose(settings.candidates)))
+            ratings: dict[Architecture, float] = {}
+            for architecture in ranked:
+                # Rating the candidates may take a fifth of what is left, and then the rest is not rated.
+                if ratings and seconds is not None and time.monotonic() - started > 0.2 * seconds:
+                    break
+                ratings[architecture] = self.supernet.rate(architecture)
+        else:
+            ratings = {a: self.best[a] for a in ranked} or {self.strategy.propose(1)[0]: 0.0}
+        ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
+        report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
+        spent = time.monotonic() - started
+        self.elapsed += spent
+        return Selection(
+            [Finalist(architecture, ratings[architecture]) for architecture in ranked[: settings.finalists]],
+            self.data,
+            self.specification,
+            settings,
+            seconds=None if seconds is None else max(1.0, seconds - spent),
+        )
+
+    def _select(self, report: Report, should_stop: ShouldStop) -> None:
+        assert self.selection is not None
+        started, before = time.monotonic(), self.elapsed
+
+        def listen(event: str, /, **values: Any) -> None:
+            self.elapsed = before + time.monotonic() - started
+            self._write_checkpoint()
+            report(event, **values)
+
+        self.selection.run(report=listen, should_stop=should_stop)
+        self.elapsed = before + time.monotonic() - started
+        self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        write_checkpoint(
+            self.checkpoint,
+            {
+                "epoch": self.epoch,
+                "elapsed": self.elapsed,
+                "alarmed": self._alarmed,
+                "supernet": self.supernet.state(),
+                "strategy": self.strategy.state(),
+                "fair": self.fair.state(),
+                "patches": self.data.patches.generator.get_state(),
+                "best": [(list(self.space.encode(a)), rating) for a, rating in self.best.items()],
+                "selection": None if self.selection is None else self.selection.state(),
+                "selection_seconds": None if self.selection is None else self.selection.seconds,
+            },
+        )

@@ -1,0 +1,169 @@
+"""Choice of the winner: the best rated few are trained alone, and the worse half leaves after each round.
+
+Ratings with shared weights order architectures only roughly, so they decide who may compete and no
+more (successive halving, Jamieson and Talwalkar 2016). With a time budget every finalist of a round trains
+equally long, so a slow architecture has to be worth its time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.config import SearchSettings, TrainSettings
+from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.training.trainer import Trainer, TrainingData
+
+
+@dataclass
+class Finalist:
+    """An architecture, its rating with shared weights, and what it reached alone (None: not trained yet)."""
+
+    architecture: Architecture
+    rating: float
+    score: float | None = None
+    rounds: int = 0
+    parameters: int = 0
+
+
+class Selection:
+    """Successive halving over finalists, best rated first.
+
+    Parameters
+    ----------
+    finalists : sequence of Finalist
+    data : TrainingData
+    specification : NetworkSpecification
+        Size of the networks.
+    settings : SearchSettings
+    seconds : float, optional
+        Time for all rounds together; without it a round has ``finalist_steps`` steps, doubled each round.
+    """
+
+    def __init__(
+        self,
+        finalists: Sequence[Finalist],
+        data: TrainingData,
+        specification: NetworkSpecification,
+        settings: SearchSettings,
+        *,
+        seconds: float | None,
+    ) -> None:
+        self.finalists = list(finalists)
+        self.data = data
+        self.specification = specification
+        self.settings = settings
+        self.seconds = seconds
+        self.round = 0
+        self._trainers: dict[Architecture, Trainer] = {}
+
+    @property
+    def rounds(self) -> int:
+        return max(1, math.ceil(math.log2(max(len(self.finalists), 2))))
+
+    @property
+    def competing(self) -> list[Finalist]:
+        """Who trains in the current round: half as many each time, the best of the rounds before."""
+        count = max(1, math.ceil(len(self.finalists) / 2**self.round))
+        return sorted(self.finalists, key=_order, reverse=True)[:count]
+
+    @property
+    def winner(self) -> Finalist:
+        return max(self.finalists, key=_order)
+
+    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Finalist:
+        """Train until one is left or a stop is asked for; returns the best so far."""
+        while self.round < self.rounds:
+            competing = self.competing
+            for index, finalist in enumerate(competing):
+                if finalist.rounds > self.round:
+                    continue
+                if should_stop():
+                    return self.winner
+                self._train(finalist, len(competing), should_stop)
+                report(
+                    "finalist",
+                    round=self.round + 1,
+                    rounds=self.rounds,
+                    index=index + 1,
+                    count=len(competing),
+                    rating=finalist.rating,
+                    score=finalist.score,
+                    parameters=finalist.parameters,
+                )
+            self.round += 1
+        return self.winner
+
+    def _train(self, finalist: Finalist, competitors: int, should_stop: ShouldStop) -> None:
+        trainer = self._trainers.get(finalist.architecture) or self._make_trainer(finalist)
+        if self.seconds is None:
+            settings = trainer.settings.model_copy(update={"epochs": 2 ** (self.round + 1) - 1})
+        else:
+            share = self.seconds / self.rounds / competitors
+            settings = trainer.settings.model_copy(update={"budget": trainer.elapsed + share})
+        trainer.settings = settings
+        result = trainer.run(should_stop=should_stop)
+        finalist.score, finalist.rounds = result.mean_iou, self.round + 1
+
+    def _make_trainer(self, finalist: Finalist) -> Trainer:
+        settings = self.settings
+        torch.manual_seed(settings.seed)
+        network = self.specification.build_searched(finalist.architecture)
+        finalist.parameters = parameter_count(network)
+        training = TrainSettings(
+            epochs=10**6,
+            steps_per_epoch=settings.finalist_steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.finalist_learning_rate,
+            # In effect a constant rate: averaged weights are scored, and any round may be the last.
+            restart_period=10**6,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            average_weights=0.95,
+            seed=settings.seed,
+        )
+        trainer = Trainer(network, self.data, training)
+        self._trainers[finalist.architecture] = trainer
+        return trainer
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "round": self.round,
+            "finalists": [
+                {
+                    "architecture": f.architecture.to_json(),
+                    "rating": f.rating,
+                    "score": f.score,
+                    "rounds": f.rounds,
+                    "parameters": f.parameters,
+                    "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
+                }
+                for f in self.finalists
+            ],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.round = state["round"]
+        self.finalists = []
+        for entry in state["finalists"]:
+            finalist = Finalist(
+                Architecture.from_json(entry["architecture"]),
+                entry["rating"],
+                entry["score"],
+                entry["rounds"],
+                entry["parameters"],
+            )
+            self.finalists.append(finalist)
+            if entry["trainer"] is not None:
+                self._make_trainer(finalist).load_state(entry["trainer"])
+
+
+def _order(finalist: Finalist) -> tuple[int, float]:
+    """Who survived longer is ahead; then the score alone, or before that the rating."""
+    return finalist.rounds, finalist.rating if finalist.score is None else finalist.score

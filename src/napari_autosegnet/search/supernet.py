@@ -1,0 +1,95 @@
+"""The supernet: one set of weights shared by every architecture (the paper's validation network)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.config import SearchSettings
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.training.losses import cross_entropy
+from napari_autosegnet.training.metrics import ConfusionMatrix
+from napari_autosegnet.training.trainer import mixed_precision
+
+
+class Supernet:
+    """Shared weights, their training, and the rating of architectures with them.
+
+    Parameters
+    ----------
+    space : SearchSpace
+    specification : NetworkSpecification
+        Size of the network; its architecture, if any, is not used.
+    settings : SearchSettings
+    images, targets : Tensor
+        Fixed validation patches (n, c, y, x) and (n, y, x) that rewards are measured on, on the device.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        specification: NetworkSpecification,
+        settings: SearchSettings,
+        images: Tensor,
+        targets: Tensor,
+    ) -> None:
+        self.device = images.device
+        self.settings = settings
+        self.classes = specification.classes
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.targets = targets
+        network: nn.Module = specification.build_searched(space)
+        self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self._ratings: dict[tuple[Architecture, int], float] = {}
+
+    def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate: float) -> Tensor:
+        """One SGD step of the weights that the architecture uses; returns the loss without waiting for it."""
+        self._ratings.clear()
+        self.network.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with mixed_precision(self.device):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last), architecture)
+        loss = cross_entropy(logits.float(), targets)
+        # Weights of other architectures have no gradient, so SGD leaves them and their momentum alone.
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.optimiser.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def rate(self, architecture: Architecture, *, patches: int | None = None) -> float:
+        """Mean IoU of a child on the first ``patches`` validation patches with the shared weights as they are.
+
+        Batch norm uses the statistics of these patches, so the rating does not depend on which
+        child was trained last. Equal architectures are rated once for the same weights.
+        """
+        count = len(self.images) if patches is None else min(patches, len(self.images))
+        if (architecture, count) in self._ratings:
+            return self._ratings[architecture, count]
+        matrix = ConfusionMatrix(self.classes, self.device)
+        with mixed_precision(self.device):
+            for start in range(0, count, self.settings.batch_size):
+                stop = min(start + self.settings.batch_size, count)
+                logits = self.network(self.images[start:stop], architecture)
+                matrix.add(logits.argmax(dim=1), self.targets[start:stop])
+        self._ratings[architecture, count] = matrix.mean_iou
+        return self._ratings[architecture, count]
+
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._ratings.clear()

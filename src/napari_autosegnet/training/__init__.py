@@ -1,0 +1,1 @@
+"""Losses, learning-rate schedules, metrics and the training of one network."""

@@ -1,0 +1,385 @@
+"""Training of one network (AutoSegNet, section IV.B): the winner's, a baseline's, a finalist's.
+
+The loop waits for the device only at the end of an epoch. Out of device memory it goes on with
+smaller batches whose gradients are added up; a loss that is not finite takes it back to the end of
+the last good epoch at half the learning rate. Both are told.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from napari_autosegnet.config import TrainSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report, ShouldStop, never_stop, replacing, silent
+from napari_autosegnet.training.losses import Loss, make_loss
+from napari_autosegnet.training.metrics import ConfusionMatrix
+from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
+
+#: Share of the training in which the learning rate rises to its full height.
+WARMUP_SHARE = 0.03
+#: A loss that is not finite this many times in a row ends the training.
+MOST_ROLLBACKS = 5
+
+
+class PatchStream(Protocol):
+    """Where training patches come from."""
+
+    class_frequencies: Tensor
+    generator: torch.Generator
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """Images (n, c, y, x) and class indices (n, y, x), -1 where not annotated, on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Patches to train on, and fixed patches to validate on: (n, c, y, x) and (n, y, x)."""
+
+    patches: PatchStream
+    validation_images: Tensor
+    validation_targets: Tensor
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Weights of the best epoch on the CPU, and what they reached on the validation patches."""
+
+    weights: dict[str, Tensor]
+    mean_iou: float
+    iou: dict[str, float | None]
+    epochs: int
+    seconds: float
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or for ``auto`` the best there is: CUDA, MPS, CPU.
+
+    Raises
+    ------
+    UserError
+        When the device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"there is no device '{name}' here; use --device auto, cpu, cuda or mps") from error
+    return device
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 on CUDA devices that have it; float32 elsewhere (bfloat16 can be far slower on CPUs)."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the CPU's allocator, could not give the memory asked for."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+@torch.no_grad()
+def score_network(network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int) -> ConfusionMatrix:
+    """Confusion matrix of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
+    matrix = ConfusionMatrix(classes, images.device)
+    was_training = network.training
+    network.eval()
+    with mixed_precision(images.device):
+        for start in range(0, len(images), batch_size):
+            logits = network(images[start : start + batch_size].contiguous(memory_format=torch.channels_last))
+            matrix.add(logits.argmax(dim=1), targets[start : start + batch_size])
+    network.train(was_training)
+    return matrix
+
+
+class Trainer:
+    """State of a training; `run` goes on from wherever it is.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Moved to the device of the validation patches; trained in place.
+    data : TrainingData
+    settings : TrainSettings
+    checkpoint : Path, optional
+        Written at the end of every epoch.
+    """
+
+    def __init__(
+        self, network: nn.Module, data: TrainingData, settings: TrainSettings, *, checkpoint: Path | None = None
+    ) -> None:
+        self.device = data.validation_images.device
+        self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.data = data
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.loss: Loss = make_loss(settings.loss, data.patches.class_frequencies)
+        self.optimiser = torch.optim.SGD(
+            _parameter_groups(network, settings.weight_decay),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+        )
+        self.averaged = (
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.average_weights), use_buffers=True)  # type: ignore[no-untyped-call]
+            if settings.average_weights
+            else None
+        )
+        self.epoch = 0
+        self.elapsed = 0.0
+        self.steps_at_once = settings.batch_size
+        self.rate_factor = 1.0
+        self.best_mean_iou = -1.0
+        self.best_iou: dict[str, float | None] = {}
+        self.best_weights: dict[str, Tensor] = {}
+
+    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> TrainingResult:
+        """Train until the epochs or the budget are used up or a stop is asked for; the best epoch is kept.
+
+        Raises
+        ------
+        UserError
+            When the loss is not finite again and again, or one patch does not fit in memory.
+        """
+        settings = self.settings
+        good = self.state()
+        rollbacks = 0
+        while self.epoch < settings.epochs and not self._budget_used():
+            started = time.monotonic()
+            before = self.elapsed
+            self.network.train()
+            losses = torch.zeros((), device=self.device)
+            steps, stopped = 0, False
+            for step in range(settings.steps_per_epoch):
+                self.elapsed = before + time.monotonic() - started
+                if self._budget_used():
+                    break
+                paused_since = time.monotonic()
+                if stopped := should_stop():
+                    break
+                started += time.monotonic() - paused_since
+                self._set_rate(self.epoch + step / settings.steps_per_epoch)
+                losses += self._step(report)
+                steps += 1
+            mean_loss = float(losses) / max(steps, 1)
+            if not math.isfinite(mean_loss):
+                rollbacks += 1
+                if rollbacks > MOST_ROLLBACKS:
+                    raise UserError(
+                        "the training loss is not finite even at a low learning rate; "
+                        "check the image for extreme values, or lower --learning-rate"
+                    )
+                self.load_state(good)
+                self.rate_factor *= 0.5
+                report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
+                continue
+            if steps:
+                self._validate()
+            self.elapsed = before + time.monotonic() - started
+            if stopped:
+                # The epoch that was begun is not counted, so that a resumed run repeats it exactly.
+                report("stopped", step="train", reason="a stop was asked for")
+                break
+            self.epoch += 1
+            report("epoch", step="train", **self._progress(mean_loss))
+            good = self.state()
+            self._write_checkpoint(good)
+        if not self.best_weights:
+            self._validate()
+        return TrainingResult(self.best_weights, self.best_mean_iou, self.best_iou, self.epoch, self.elapsed)
+
+    def resume(self) -> None:
+        """Go back to the end of the last epoch that the checkpoint holds."""
+        if self.checkpoint is not None:
+            self.load_state(read_checkpoint(self.checkpoint, self.device))
+
+    def _budget_used(self) -> bool:
+        return self.settings.budget is not None and self.elapsed >= self.settings.budget
+
+    def _set_rate(self, position: float) -> None:
+        settings = self.settings
+        share = position / settings.epochs
+        if settings.budget is not None:
+            share = max(share, min(1.0, self.elapsed / settings.budget))
+        factor = cosine_rate(position, settings.restart_period) if settings.restart_period else cosine_rate(share, 1.0001)
+        rate = settings.learning_rate * factor * warmup_rate(share, WARMUP_SHARE) * self.rate_factor
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def _step(self, report: Report) -> Tensor:
+        images, targets = self.data.patches.sample(self.settings.batch_size)
+        while True:
+            try:
+                total = self._accumulate(images, targets)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.steps_at_once == 1:
+                    raise UserError(
+                        "one patch does not fit in the device's memory; use a smaller --patch-size or --base-width"
+                    ) from error
+                self.steps_at_once = (self.steps_at_once + 1) // 2
+                self.optimiser.zero_grad(set_to_none=True)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                report("note", text=f"out of memory: going on with {self.steps_at_once} patches at a time, gradients added up")
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        self.optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        return total
+
+    def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for part_images, part_targets in _parts(images, targets, self.steps_at_once):
+            with mixed_precision(self.device):
+                logits = self.network(part_images.contiguous(memory_format=torch.channels_last))
+            loss = self.loss(logits.float(), part_targets) * (len(part_images) / len(images))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _validate(self) -> None:
+        candidate: nn.Module = self.network
+        if self.averaged is not None and int(self.averaged.n_averaged) > 0:
+            candidate = self.averaged.module
+        names = self.data.class_names
+        matrix = score_network(
+            candidate,
+            self.data.validation_images,
+            self.data.validation_targets,
+            len(names),
+            batch_size=self.settings.batch_size,
+        )
+        self.last_iou = dict(zip(names, matrix.iou, strict=True))
+        self.last_mean_iou = matrix.mean_iou
+        if self.last_mean_iou > self.best_mean_iou:
+            self.best_mean_iou, self.best_iou = self.last_mean_iou, self.last_iou
+            self.best_weights = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
+
+    def _progress(self, loss: float) -> dict[str, Any]:
+        settings = self.settings
+        share = max(self.epoch / settings.epochs, 0 if settings.budget is None else self.elapsed / settings.budget)
+        return {
+            "epoch": self.epoch,
+            "epochs": settings.epochs,
+            "loss": loss,
+            "mean_iou": self.last_mean_iou,
+            "iou": self.last_iou,
+            "best_mean_iou": self.best_mean_iou,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "seconds": self.elapsed,
+            "seconds_left": self.elapsed * (1 / share - 1) if share else None,
+            "memory": device_memory(self.device),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "elapsed": self.elapsed,
+            "steps_at_once": self.steps_at_once,
+            "rate_factor": self.rate_factor,
+            "network": copy.deepcopy(self.network.state_dict()),
+            "averaged": None if self.averaged is None else copy.deepcopy(self.averaged.state_dict()),
+            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
+            "generator": self.data.patches.generator.get_state(),
+            "best": {"mean_iou": self.best_mean_iou, "iou": self.best_iou, "weights": self.best_weights},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        try:
+            self.network.load_state_dict(state["network"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state["averaged"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.data.patches.generator.set_state(state["generator"].cpu())
+            self.epoch, self.elapsed = state["epoch"], state["elapsed"]
+            self.steps_at_once, self.rate_factor = state["steps_at_once"], state["rate_factor"]
+            best = state["best"]
+            self.best_mean_iou, self.best_iou, self.best_weights = best["mean_iou"], best["iou"], best["weights"]
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
+                "resume with the run's own settings, or start a new run"
+            ) from error
+
+    def _write_checkpoint(self, state: dict[str, Any]) -> None:
+        if self.checkpoint is not None:
+            write_checkpoint(self.checkpoint, state)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Save tensors and plain values so that a crash leaves the last checkpoint or this one."""
+    with replacing(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a failed write of its own.
+            raise OSError(28, f"could not be written ({str(error).splitlines()[0]})") from error
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Load a checkpoint; only tensors and plain values are accepted.
+
+    Raises
+    ------
+    UserError
+        When there is none or it is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path} to resume from; start without --resume")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(f"the checkpoint {path} is damaged ({type(error).__name__}); start a new run") from error
+    if not isinstance(state, dict):
+        raise UserError(f"the checkpoint {path} is damaged (it holds a {type(state).__name__}); start a new run")
+    return state
+
+
+def device_memory(device: torch.device) -> int:
+    """Peak bytes in use: on the device, or by this process on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return 0
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _parts(images: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    yield from zip(images.split(size), targets.split(size), strict=True)
+
+
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and batch norm do not."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
