@@ -177,7 +177,11 @@ def train(
         warm_start: Model | None = None
         if resume:
             settings = _kept(folder, "training", TrainSettings)
-            found = Architecture.load(folder.path / "training-architecture.json") if content["network"] == "searched" else None
+            found = (
+                Architecture.load(folder.path / "training-architecture.json")
+                if content["network"] == "searched"
+                else None
+            )
             network = content["network"]
         else:
             if continue_with is not None:
@@ -186,7 +190,8 @@ def train(
             else:
                 if "training" in content:
                     raise UserError(
-                        f"{run} holds a training already; go on with --resume or --continue-with, or choose another --run"
+                        f"{run} holds a training already; go on with --resume or --continue-with, "
+                        "or choose another --run"
                     )
                 found = _architecture(folder, architecture) if network == "searched" else None
             settings = settings or train_settings()
@@ -536,3 +541,25 @@ def _training_data(
         device=device,
     )
     return TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes))
+
+
+def _with_measured_halo(
+    model: Model,
+    stacks: Sequence[LabelledStack],
+    parts: Split,
+    device: torch.device,
+    report: Report,
+    should_stop: ShouldStop,
+) -> Model:
+    """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
+    from napari_autosegnet.inference.halo import measure_halo
+
+    trained_on = sorted({region.stack for region in parts.training})
+    figure = measure_halo(
+        model,
+        [stacks[index].image for index in trained_on if stacks[index].image.uniform],
+        device=device,
+        report=report,
+        should_stop=should_stop,
+    )
+    return model if figure is None else model.with_(halo=figure)

@@ -73,7 +73,8 @@ class AugmentationSettings(Settings):
         0.15, description="Shift grey values by up to this many standard deviations", json_schema_extra=_ADVANCED
     )
     noise: Annotated[float, Field(ge=0)] = Field(
-        0.05, description="Standard deviation of added noise, in standard deviations of the image",
+        0.05,
+        description="Standard deviation of added noise, in standard deviations of the image",
         json_schema_extra=_ADVANCED,
     )
     blur: Annotated[float, Field(ge=0)] = Field(
@@ -87,13 +88,16 @@ class NetworkSettings(Settings):
     base_width: Positive = Field(24, description="Channels at full resolution", json_schema_extra=_ADVANCED)
     max_width: Positive = Field(192, description="Most channels at any level", json_schema_extra=_ADVANCED)
     stem_stride: Literal[1, 2, 4] = Field(
-        1, description="Reduction by the first convolution; 2 computes 4 times faster (paper: 1)", json_schema_extra=_ADVANCED
+        1,
+        description="Reduction by the first convolution; 2 computes 4 times faster (paper: 1)",
+        json_schema_extra=_ADVANCED,
     )
     min_size: Positive = Field(
         16, description="Feature maps are not pooled below this size (paper: 16)", json_schema_extra=_ADVANCED
     )
     min_ratio: Positive = Field(
-        32, description="Feature maps are not pooled below the patch size divided by this (paper: 32)",
+        32,
+        description="Feature maps are not pooled below the patch size divided by this (paper: 32)",
         json_schema_extra=_ADVANCED,
     )
 
@@ -112,20 +116,28 @@ class SearchSettings(Settings):
     )
     patch_size: Annotated[int, Field(ge=16)] = Field(64, description="Side of the square search patches in pixels")
     batch_size: Positive = Field(16, description="Patches per step", json_schema_extra=_ADVANCED)
-    steps_per_epoch: Positive = Field(64, description="Steps of the shared weights per epoch", json_schema_extra=_ADVANCED)
+    steps_per_epoch: Positive = Field(
+        64, description="Steps of the shared weights per epoch", json_schema_extra=_ADVANCED
+    )
     warmup_share: Share = Field(
-        0.4, description="Share of the budget in which only the shared weights learn, from evenly drawn architectures",
+        0.4,
+        description="Share of the budget in which only the shared weights learn, from evenly drawn architectures",
         json_schema_extra=_ADVANCED,
     )
     selection_share: Share = Field(
-        0.3, description="Share of the budget kept for choosing the winner by training the best few alone",
+        0.3,
+        description="Share of the budget kept for choosing the winner by training the best few alone",
         json_schema_extra=_ADVANCED,
     )
-    learning_rate: Rate = Field(0.5, description="Learning rate of the shared weights (paper: 0.5)", json_schema_extra=_ADVANCED)
+    learning_rate: Rate = Field(
+        0.5, description="Learning rate of the shared weights (paper: 0.5)", json_schema_extra=_ADVANCED
+    )
     learning_rate_decay: Rate = Field(
         0.98, description="Factor per epoch after decay_after (paper: 0.98)", json_schema_extra=_ADVANCED
     )
-    decay_after: Positive = Field(50, description="Epoch after which the rate decays (paper: 50)", json_schema_extra=_ADVANCED)
+    decay_after: Positive = Field(
+        50, description="Epoch after which the rate decays (paper: 50)", json_schema_extra=_ADVANCED
+    )
     restart_period: Positive = Field(
         10, description="Epochs of the first cosine cycle; each restart doubles it", json_schema_extra=_ADVANCED
     )
@@ -139,14 +151,25 @@ class SearchSettings(Settings):
     controller_updates: Positive = Field(30, description="Controller updates per epoch", json_schema_extra=_ADVANCED)
     controller_samples: Positive = Field(10, description="Architectures per update", json_schema_extra=_ADVANCED)
     tanh_bound: Rate = Field(1.10, description="Bound of the logits (ENAS)", json_schema_extra=_ADVANCED)
-    operation_temper: Rate = Field(2.5, description="Operation logits are divided by this once more (ENAS)", json_schema_extra=_ADVANCED)
-    entropy_weight: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight of the entropy bonus (ENAS)", json_schema_extra=_ADVANCED)
-    baseline_decay: Share = Field(0.99, description="Decay of the moving-average baseline (ENAS)", json_schema_extra=_ADVANCED)
-    reward_patches: Positive = Field(64, description="Validation patches that a reward is measured on", json_schema_extra=_ADVANCED)
-    candidates: Positive = Field(64, description="Architectures sampled and rated when the search ends", json_schema_extra=_ADVANCED)
+    operation_temper: Rate = Field(
+        2.5, description="Operation logits are divided by this once more (ENAS)", json_schema_extra=_ADVANCED
+    )
+    entropy_weight: Annotated[float, Field(ge=0)] = Field(
+        1e-4, description="Weight of the entropy bonus (ENAS)", json_schema_extra=_ADVANCED
+    )
+    baseline_decay: Share = Field(
+        0.99, description="Decay of the moving-average baseline (ENAS)", json_schema_extra=_ADVANCED
+    )
+    reward_patches: Positive = Field(
+        64, description="Validation patches that a reward is measured on", json_schema_extra=_ADVANCED
+    )
+    candidates: Positive = Field(
+        64, description="Architectures sampled and rated when the search ends", json_schema_extra=_ADVANCED
+    )
     finalists: Positive = Field(8, description="Best of these that are trained alone", json_schema_extra=_ADVANCED)
     finalist_steps: Positive = Field(
-        200, description="Steps that each finalist trains in the first round; halving doubles it",
+        200,
+        description="Steps that each finalist trains in the first round; halving doubles it",
         json_schema_extra=_ADVANCED,
     )
     finalist_learning_rate: Rate = Field(0.1, description="Learning rate of the finalists", json_schema_extra=_ADVANCED)
@@ -167,9 +190,12 @@ class TrainSettings(Settings):
     patch_size: Annotated[int, Field(ge=16)] = Field(256, description="Side of the square training patches in pixels")
     batch_size: Positive = Field(8, description="Patches per step", json_schema_extra=_ADVANCED)
     steps_per_epoch: Positive = Field(50, description="Steps per epoch", json_schema_extra=_ADVANCED)
-    learning_rate: Rate = Field(0.1, description="Learning rate at the start of each cycle", json_schema_extra=_ADVANCED)
+    learning_rate: Rate = Field(
+        0.1, description="Learning rate at the start of each cycle", json_schema_extra=_ADVANCED
+    )
     restart_period: Annotated[int, Field(ge=0)] = Field(
-        0, description="Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget",
+        0,
+        description="Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget",
         json_schema_extra=_ADVANCED,
     )
     momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
@@ -181,7 +207,9 @@ class TrainSettings(Settings):
         json_schema_extra=_ADVANCED,
     )
     average_weights: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.99, description="Decay of the moving average of the weights that is kept; 0: none", json_schema_extra=_ADVANCED
+        0.99,
+        description="Decay of the moving average of the weights that is kept; 0: none",
+        json_schema_extra=_ADVANCED,
     )
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the network")
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
@@ -197,15 +225,20 @@ class PredictSettings(Settings):
     block: tuple[Positive, Positive, Positive] | None = Field(
         None, description="Block of voxels z,y,x computed and written at once; a multiple of the output's chunks"
     )
-    tile: Annotated[int, Field(ge=32)] = Field(512, description="Side of the tiles on the device, halo included", json_schema_extra=_ADVANCED)
+    tile: Annotated[int, Field(ge=32)] = Field(
+        512, description="Side of the tiles on the device, halo included", json_schema_extra=_ADVANCED
+    )
     batch_size: Positive = Field(1, description="Tiles per pass", json_schema_extra=_ADVANCED)
     halo: Literal["auto", "exact"] | Annotated[int, Field(ge=0)] = Field(
-        "auto", description="Pixels of real surroundings per tile: auto (measured), exact (from the network) or a number"
+        "auto",
+        description="Pixels of real surroundings per tile: auto (measured), exact (from the network) or a number",
     )
     probabilities: bool = Field(False, description="Also write class probabilities (uint8)")
     flips: bool = Field(False, description="Average over mirrored copies (4 times slower)", json_schema_extra=_ADVANCED)
     workers: Positive = Field(1, description="Processes that share the blocks")
-    levels: Positive | None = Field(None, description="Pyramid levels; as many as the source by default", json_schema_extra=_ADVANCED)
+    levels: Positive | None = Field(
+        None, description="Pyramid levels; as many as the source by default", json_schema_extra=_ADVANCED
+    )
     overwrite: bool = Field(False, description="Start again over an existing result")
 
 

@@ -59,8 +59,8 @@ class HaloFigure(_Frozen):
 class ModelDescription(_Frozen):
     """What stands in ``model.json``."""
 
-    format: Literal["napari-autosegnet/model"] = FORMAT
-    schema_version: Literal[1] = SCHEMA_VERSION
+    format: Literal["napari-autosegnet/model"] = "napari-autosegnet/model"
+    schema_version: Literal[1] = 1
     network: NetworkSpecification
     classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2)]
     normalisation: Normalisation
@@ -247,7 +247,7 @@ class Model:
         if description.weights_sha256 != digest and copy is not None:
             description = _parse(copy, place)
         if description.weights_sha256 != digest:
-            raise UserError(f"{DESCRIPTION_FILE} and the weights in {place} do not belong together; copy the model again")
+            raise UserError(f"{DESCRIPTION_FILE} and weights in {place} do not belong together; copy the model again")
         return cls(description, weights)
 
 

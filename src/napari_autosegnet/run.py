@@ -85,7 +85,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -109,7 +111,9 @@ class Run:
     @classmethod
     def open(cls, path: Path) -> Run:
         if not (path / "config.json").is_file():
-            raise UserError(f"{path} is no run folder (it has no config.json); start one with 'napari-autosegnet search'")
+            raise UserError(
+                f"{path} is no run folder (it has no config.json); start one with 'napari-autosegnet search'"
+            )
         return cls(path)
 
     @property

@@ -10,6 +10,7 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
 from napari_autosegnet.cli.options import parse_duration
+from napari_autosegnet.errors import UserError
 
 
 def demo(
@@ -39,6 +40,8 @@ def demo(
         ),
         resume=command_line("demo", "--out", out),
     )
+    if summary["mean_iou"] is None:
+        raise UserError(f"the demo was stopped before it was done; go on with '{command_line('demo', '--out', out)}'")
     if as_json:
         print_json(summary)
         return

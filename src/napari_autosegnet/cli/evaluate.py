@@ -19,7 +19,9 @@ def evaluate(
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
     sections: Annotated[str | None, typer.Option(help="Score only these sections, for example 24-29")] = None,
-    overlays: Annotated[Path | None, typer.Option(help="Folder for PNGs of prediction and truth over the image")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Folder for PNGs of prediction and truth over the image")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON object")] = False,
 ) -> None:

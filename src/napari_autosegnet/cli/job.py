@@ -54,8 +54,8 @@ def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | Non
     with orderly_end() as interruption:
         with progress() as report:
             result = work(listeners(last, report), interruption)
-        # A signal that came after the last step interrupted nothing.
-        if interruption() and last.ended != "finished":
+        # A signal that came after the last step interrupted nothing; a prediction's summary says so itself.
+        if interruption() and (last.ended != "finished" or getattr(result, "stopped", False)):
             print("stopped" if resume is None else f"stopped; go on with: {resume}", file=sys.stderr)
             raise typer.Exit(interruption.exit_status)
     return result, last

@@ -69,7 +69,9 @@ def _parse_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise typer.BadParameter(f"'{text}' must be whole numbers with commas between, for example 1,512,512") from error
+        raise typer.BadParameter(
+            f"'{text}' must be whole numbers with commas between, for example 1,512,512"
+        ) from error
 
 
 def _parse_words(text: str) -> tuple[str, ...]:

@@ -42,20 +42,22 @@ def sentence(event: str, values: dict[str, Any]) -> str | None:
             best = f", best {values['best']:.3f}" if isinstance(values.get("best"), float) else ""
             return f"search: {values.get('count')} candidates rated{best}"
         case "finalist":
-            parameters = f", {values['parameters'] / 1e6:.2f} M parameters" if "parameters" in values else ""
+            place = f"{values.get('index')} of {values.get('count')}"
+            turn = f"round {values.get('round')} of {values.get('rounds')}"
             score = f": {values['score']:.3f}" if isinstance(values.get("score"), float) else ""
-            return f"search: finalist {values.get('index')}, round {values.get('rank_round')}{score}{parameters}"
-        case "architecture":
+            parameters = f", {values['parameters'] / 1e6:.2f} M parameters" if "parameters" in values else ""
+            return f"search: finalist {place}, {turn}{score}{parameters}"
+        case "architecture" if values.get("final", True):
             score = f" (score {values['score']:.3f})" if isinstance(values.get("score"), float) else ""
             return f"search: architecture chosen{score}"
         case "plan":
             skipped = f", {values['skipped']} empty" if values.get("skipped") else ""
             done = f", {values['done']} done before" if values.get("done") else ""
-            return f"predict: {values.get('blocks')} blocks{done}{skipped}"
+            return f"predict: {values.get('blocks')} blocks{done}{skipped}{_halo(values)}"
         case "progress":
             speed = values.get("voxels_per_second")
             pace = f", {speed / 1e6:.2f} M voxels/s" if isinstance(speed, int | float) else ""
-            return f"predict: {values.get('done')} of {values.get('total')} blocks{pace}{_left(values)}"
+            return f"{_counted(values)}: {values.get('done')} of {values.get('total')}{pace}{_left(values)}"
         case "paused" | "resumed":
             return event
         case "finished":
@@ -72,7 +74,23 @@ def sentence(event: str, values: dict[str, Any]) -> str | None:
 def _epoch(values: dict[str, Any]) -> str:
     figures = [f"{n.replace('_', ' ')} {values[n]:.3f}" for n in _FIGURES if isinstance(values.get(n), int | float)]
     count = f"{values.get('epoch')}" + (f"/{values['epochs']}" if values.get("epochs") else "")
-    return f"{values.get('step', '')}: epoch {count}  {'  '.join(figures)}{_left(values)}"
+    step = values.get("phase") or values.get("step", "")
+    return "  ".join([f"{step}: epoch {count}", *figures]) + _left(values)
+
+
+def _halo(values: dict[str, Any]) -> str:
+    if values.get("halo") is None:
+        return ""
+    agreement = values.get("halo_agreement")
+    measured = (
+        f" (labels agree with exact on {100 * agreement:.3f} % of pixels)" if isinstance(agreement, float) else ""
+    )
+    return f", halo {values['halo']} pixels{measured}"
+
+
+def _counted(values: dict[str, Any]) -> str:
+    """The step that a `progress` event counts for: blocks of a prediction, or sections that are scored."""
+    return str(values.get("step") or ("predict" if "voxels_per_second" in values else "evaluate"))
 
 
 def _left(values: dict[str, Any]) -> str:
@@ -115,12 +133,14 @@ class Bar:
         if event == "epoch":
             self._epoch(values)
         elif event == "plan":
+            self._print(event, values)
             done = int(values.get("done", 0)) + int(values.get("skipped", 0))
             self._advance("predict", "predict", done, int(values.get("blocks", 0)))
         elif event == "progress":
             speed = values.get("voxels_per_second")
             pace = f"  {speed / 1e6:.2f} M voxels/s" if isinstance(speed, int | float) else ""
-            self._advance("predict", f"predict{pace}", values.get("done", 0), values.get("total"), values)
+            name = _counted(values)
+            self._advance(name, f"{name}{pace}", values.get("done", 0), values.get("total"), values)
         elif event == "finished" and values.get("step") in self._tasks:
             task = self._tasks.pop(values["step"])
             self._bar.remove_task(task)
@@ -139,7 +159,9 @@ class Bar:
         text = _epoch({name: value for name, value in values.items() if name != "seconds_left"})
         self._advance(step, text, done, total, values)
 
-    def _advance(self, name: str, text: str, done: float, total: float | None, values: dict[str, Any] | None = None) -> None:
+    def _advance(
+        self, name: str, text: str, done: float, total: float | None, values: dict[str, Any] | None = None
+    ) -> None:
         left = _left(values or {}).removeprefix(", ")
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(text, total=total, left=left)

@@ -50,7 +50,7 @@ def list_runs(
     if not found:
         print(f"no runs in {folder}")
         return
-    rows = [("run", "state", "step", "epoch", "score", "last event")]
+    rows = [("run", "state", "step", "epoch", "score", "last event (UTC)")]
     for each in found:
         score = "-" if each["score"] is None else f"{each['score']:.3f}"
         rows.append(
@@ -97,9 +97,13 @@ def resume(run: RunFolder) -> None:
     """
     opened = Run.open(run)
     if not opened.requested("pause"):
-        raise UserError(f"{run} is not paused; nothing to do (an ended run goes on with 'search --resume' or 'train --resume')")
+        raise UserError(
+            f"{run} is not paused; nothing to do (an ended run goes on with 'search --resume' or 'train --resume')"
+        )
     opened.withdraw("pause")
-    print("goes on" if opened.is_active else "the pause is lifted, but nobody works on this run; start it with --resume")
+    print(
+        "goes on" if opened.is_active else "the pause is lifted, but nobody works on this run; start it with --resume"
+    )
 
 
 @app.command()
@@ -146,6 +150,8 @@ def describe(run: Run) -> dict[str, Any]:
             value = event.get("mean_iou", event.get("best_reward", event.get("reward")))
             if isinstance(value, int | float):
                 score = max(float(value), score if score is not None else float(value))
+        if event["event"] == "architecture" and isinstance(event.get("score"), int | float):
+            score = float(event["score"])
         ended = event["event"] if event["event"] in ("finished", "stopped", "failed") else "interrupted"
     state = ended
     if run.is_active:

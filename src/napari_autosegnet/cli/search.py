@@ -11,10 +11,10 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
-from napari_autosegnet.config import PRESETS, Preset, SplitSettings, search_settings
+from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.run import Run
 
-PRESET_SETTINGS = {preset: search_settings(preset) for preset in PRESETS}
+PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
 RENAMED = {"split.seed": "split_seed"}
 
 

@@ -11,10 +11,10 @@ import typer
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
-from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, train_settings
+from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.run import Run
 
-PRESET_SETTINGS = {preset: train_settings(preset) for preset in PRESETS}
+PRESET_SETTINGS: dict[str, TrainSettings] = {preset: train_settings(preset) for preset in PRESETS}
 
 
 @takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)

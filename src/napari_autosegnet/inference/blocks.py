@@ -308,7 +308,8 @@ def choose_block(shape: Shape, chunks: Shape, block: Shape | None, *, whole_sect
         wished = block
     else:
         y, x = (
-            -(-size // -(-size // LARGEST_SIDE)) for size in shape[1:]  # equal parts of at most LARGEST_SIDE
+            -(-size // -(-size // LARGEST_SIDE))
+            for size in shape[1:]  # equal parts of at most LARGEST_SIDE
         )
         z = chunks[0]
         wished = (z, y, x)

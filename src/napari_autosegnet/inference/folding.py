@@ -26,54 +26,39 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         for module in list(folded.modules()):
             match module:
                 case SeparableConvolution():
-                    module.norm = _fold([module.pointwise], module.norm)
+                    _fold(module, [module.pointwise])
                 case HybridDilatedConvolution():
-                    module.norm = _fold_side_by_side(list(module.branches), module.norm)
+                    _fold(module, list(module.branches), side_by_side=True)
                 case InputFit():
                     # The convolution commutes with resizing, and a sum of convolutions shares one bias. A skip that
                     # was built is always added, so the bias may stand in the first one.
                     parts = [module.convolution, module.skip_convolution]
-                    module.norm = _fold([part for part in parts if part is not None], module.norm)
+                    _fold(module, [part for part in parts if part is not None])
                 case SearchedLayer() if module.layer is not None:
-                    module.norm = _fold([module.output], module.norm)
+                    _fold(module, [module.output])
                 case nn.Sequential():
-                    for place, (first, second) in enumerate(zip(list(module), list(module)[1:], strict=False)):
-                        module[place + 1] = _fold([first], second)
+                    for place in range(1, len(module)):
+                        _fold(module, [module[place - 1]], str(place))
     return folded
 
 
-def _can_fold(norm: nn.Module) -> bool:
-    return isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-
-
-def _fold(convolutions: list[nn.Module], norm: nn.Module) -> nn.Module:
-    """Fold ``norm`` into convolutions whose results are added; gives what stands in its place."""
-    if not _can_fold(norm) or not all(type(convolution) is nn.Conv2d for convolution in convolutions):
-        return norm
-    assert isinstance(norm, nn.BatchNorm2d)
+def _fold(parent: nn.Module, convolutions: list[nn.Module], name: str = "norm", *, side_by_side: bool = False) -> None:
+    """Fold a batch norm of ``parent`` into convolutions whose results are added, or concatenated, before it."""
+    norm = parent.get_submodule(name)
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        return
+    if not all(type(convolution) is nn.Conv2d for convolution in convolutions):
+        return
+    start = 0
     for place, convolution in enumerate(convolutions):
         assert isinstance(convolution, nn.Conv2d)
-        weight, bias = _folded(convolution, norm, slice(None))
+        channels = slice(start, start + convolution.out_channels) if side_by_side else slice(None)
+        weight, bias = _folded(convolution, norm, channels)
         convolution.weight = nn.Parameter(weight, requires_grad=False)
-        if place == 0:
+        if side_by_side or place == 0:
             convolution.bias = nn.Parameter(bias, requires_grad=False)
-    return nn.Identity()
-
-
-def _fold_side_by_side(convolutions: list[nn.Module], norm: nn.Module) -> nn.Module:
-    """Fold ``norm`` into convolutions whose results are concatenated."""
-    if not _can_fold(norm) or not all(type(convolution) is nn.Conv2d for convolution in convolutions):
-        return norm
-    assert isinstance(norm, nn.BatchNorm2d)
-    start = 0
-    for convolution in convolutions:
-        assert isinstance(convolution, nn.Conv2d)
-        stop = start + convolution.out_channels
-        weight, bias = _folded(convolution, norm, slice(start, stop))
-        convolution.weight = nn.Parameter(weight, requires_grad=False)
-        convolution.bias = nn.Parameter(bias, requires_grad=False)
-        start = stop
-    return nn.Identity()
+        start = channels.stop or 0
+    setattr(parent, name, nn.Identity())
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d, channels: slice) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 Halo = Literal["auto", "exact"] | int
 
 #: Window side of a network that pools over the whole image: only the whole section gives its result.
-_WHOLE = 2**30
+WHOLE = 2**30
 #: Results for windows of one value that are kept; empty regions are mostly of one or two values.
 _CONSTANTS_KEPT = 4
 
@@ -142,7 +142,7 @@ class Predictor:
         self.halo, self.agreement, self.exact = self._choose_halo(halo)
         self.whole_sections = self.exact and self._radius is None
         if self.whole_sections:
-            self.tile = _WHOLE
+            self.tile = WHOLE
         self.precision: Literal["fp32", "bf16"] = "fp32"
         if self.device.type == "cuda" and not self.exact and torch.cuda.is_bf16_supported():
             self.precision = "bf16"
@@ -371,8 +371,9 @@ def _transferable(array: Array) -> Tensor:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "not enough memory" in text or (
-        "can't allocate memory" in text
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "not enough memory" in text
+        or ("can't allocate memory" in text)
     )
-
-

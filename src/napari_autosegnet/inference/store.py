@@ -50,7 +50,12 @@ PROBABILITIES = "probabilities"
 
 #: OME-XML wants symbols where OME-Zarr wants names.
 _OME_TIFF_UNITS = {
-    "angstrom": "Å", "nanometer": "nm", "micrometer": "µm", "millimeter": "mm", "centimeter": "cm", "meter": "m"
+    "angstrom": "Å",
+    "nanometer": "nm",
+    "micrometer": "µm",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "meter": "m",
 }
 
 

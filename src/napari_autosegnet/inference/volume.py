@@ -203,9 +203,7 @@ class VolumeJob:
         if data.wanted is not None and not data.wanted.any():
             scores = np.zeros((self.predictor.classes, *block.shape), np.uint8) if self.probabilities else None
             return BlockResult(np.zeros(block.shape, np.uint8), scores, 0)
-        return self.predictor.block(
-            self.plan, block, data, probabilities=self.probabilities, should_stop=should_stop
-        )
+        return self.predictor.block(self.plan, block, data, probabilities=self.probabilities, should_stop=should_stop)
 
 
 def open_job(
@@ -329,9 +327,9 @@ def predict_volume(
     sharded : bool
         One shard per block (0.5 only): few files on large volumes.
     report : Report
-        Is told ``plan``, ``block``, ``progress``, ``note`` and ``finished`` or ``stopped``, always from this thread.
+        Is told ``plan``, ``block``, ``progress`` and ``note``, always from this thread.
     should_stop : ShouldStop
-        Asked after every tile.
+        Asked after every tile; then the summary's ``stopped`` is true, and the same call goes on from there.
 
     Raises
     ------
@@ -362,10 +360,6 @@ def predict_volume(
         except OSError as error:
             raise disk_error(error, job.output.path) from error
     seconds = time.monotonic() - started
-    if stopped:
-        report("stopped", step="predict", reason="asked to stop; the same command goes on from here")
-    else:
-        report("finished", step="predict", seconds=seconds)
     return PredictionSummary(
         path=job.output.path,
         labels=job.output.labels_path,
@@ -390,7 +384,15 @@ class _Progress:
         self._total_voxels = sum(job.plan[index].voxels for index in self._wanted if index not in self._finished)
         self.voxels = 0
         self._began = time.monotonic()
-        report("plan", blocks=len(self._wanted), done=self.count("done"), skipped=self.count("skipped"))
+        report(
+            "plan",
+            blocks=len(self._wanted),
+            done=self.count("done"),
+            skipped=self.count("skipped"),
+            halo=job.predictor.halo,
+            halo_agreement=job.predictor.agreement,
+            tile=job.plan.window,
+        )
 
     @property
     def pending(self) -> tuple[int, ...]:

@@ -54,16 +54,14 @@ class InputFit(nn.Module):
         self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        fitted: Tensor
-        if self.resize.steps > 0:
-            fitted = self.resize(self.convolution(x))
-        else:
-            fitted = self.convolution(self.resize(x))
+        grows = self.resize.steps > 0
+        fitted: Tensor = self.resize(self.convolution(x)) if grows else self.convolution(self.resize(x))
         if skip is not None:
             if self.skip_convolution is None:
                 raise ValueError("this layer was built without a long skip")
             fitted = fitted + self.skip_convolution(skip)
-        return self.norm(fitted).relu_()
+        normed: Tensor = self.norm(fitted)
+        return normed.relu_()
 
 
 class SearchedLayer(nn.Module):

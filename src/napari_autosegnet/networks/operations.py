@@ -20,7 +20,8 @@ class SeparableConvolution(nn.Module):
         self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.pointwise(self.depthwise(x))).relu_()
+        normed: Tensor = self.norm(self.pointwise(self.depthwise(x)))
+        return normed.relu_()
 
 
 class HybridDilatedConvolution(nn.Module):
@@ -41,7 +42,8 @@ class HybridDilatedConvolution(nn.Module):
         self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(torch.cat([branch(x) for branch in self.branches], dim=1)).relu_()
+        normed: Tensor = self.norm(torch.cat([branch(x) for branch in self.branches], dim=1))
+        return normed.relu_()
 
 
 def make_operation(operation: Operation, width: int, *, track_statistics: bool = True) -> nn.Module:

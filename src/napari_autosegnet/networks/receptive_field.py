@@ -172,6 +172,11 @@ def _interpolate(
     return x.take(len(places), (left, left + 1))
 
 
+def _shuffle(x: _Support, upscale_factor: int) -> _Support:
+    cells = len(x.first) * upscale_factor
+    return x.take(cells, (np.arange(cells) // upscale_factor,))
+
+
 def _concatenate(parts: list[_Support], dim: int = 0) -> _Support:
     return parts[0].join(*parts[1:])
 
@@ -191,6 +196,7 @@ _RULES: dict[Any, Callable[..., _Support]] = {
     torch.max_pool2d: _pool,
     functional.avg_pool2d: _pool,
     functional.interpolate: _interpolate,
+    functional.pixel_shuffle: _shuffle,
     torch.cat: _concatenate,
     functional.batch_norm: _pointwise,
     functional.relu: _pointwise,

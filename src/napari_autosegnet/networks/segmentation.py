@@ -24,7 +24,7 @@ def number_of_levels(size: int, *, min_size: int = 16, min_ratio: int = 32) -> i
     that rounds down. Never less than one.
     """
     smallest = max(min_size, size / min_ratio)
-    return max(1, int(math.floor(math.log2(size / smallest) + 1e-9)))
+    return max(1, math.floor(math.log2(size / smallest) + 1e-9))
 
 
 def level_widths(levels: int, base_width: int, max_width: int) -> tuple[int, ...]:

@@ -18,10 +18,8 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) 
     """Mean cross-entropy over the annotated pixels; 0 with a zero gradient when there are none."""
     losses = functional.cross_entropy(logits, target, weight=weight, ignore_index=IGNORE, reduction="sum")
     annotated = target != IGNORE
-    if weight is None:
-        total = annotated.sum().to(losses.dtype)
-    else:
-        total = (weight[target.clamp_min(0)] * annotated).sum()
+    counted = annotated if weight is None else weight[target.clamp_min(0)] * annotated
+    total = counted.sum().to(losses.dtype)
     return losses / total.clamp_min(1e-6)
 
 

@@ -19,6 +19,9 @@ def cosine_rate(position: float, period: float, *, floor: float = 0.0) -> float:
     """
     if period <= 0:
         raise ValueError("the period of a cosine cycle must be positive")
+    if position == period:
+        # The very end of a first cycle, not the start of a second: trainings of one cycle end low.
+        return floor
     cycle = math.floor(math.log2(position / period + 1) + 1e-12)
     start = period * (2**cycle - 1)
     share = min(1.0, max(0.0, (position - start) / (period * 2**cycle)))

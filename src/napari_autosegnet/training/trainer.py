@@ -98,7 +98,9 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 @torch.no_grad()
-def score_network(network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int) -> ConfusionMatrix:
+def score_network(
+    network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int
+) -> ConfusionMatrix:
     """Confusion matrix of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
     matrix = ConfusionMatrix(classes, images.device)
     was_training = network.training
@@ -220,7 +222,9 @@ class Trainer:
         share = position / settings.epochs
         if settings.budget is not None:
             share = max(share, min(1.0, self.elapsed / settings.budget))
-        factor = cosine_rate(position, settings.restart_period) if settings.restart_period else cosine_rate(share, 1.0001)
+        # Without restarts one cycle spans the whole training.
+        at, period = (position, settings.restart_period) if settings.restart_period else (share, 1.0)
+        factor = cosine_rate(at, period)
         rate = settings.learning_rate * factor * warmup_rate(share, WARMUP_SHARE) * self.rate_factor
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -242,7 +246,8 @@ class Trainer:
                 self.optimiser.zero_grad(set_to_none=True)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                report("note", text=f"out of memory: going on with {self.steps_at_once} patches at a time, gradients added up")
+                text = f"out of memory: going on with {self.steps_at_once} patches at a time, gradients added up"
+                report("note", text=text)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
@@ -373,7 +378,8 @@ def device_memory(device: torch.device) -> int:
 
 
 def _parts(images: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    yield from zip(images.split(size), targets.split(size), strict=True)
+    for start in range(0, len(images), size):
+        yield images[start : start + size], targets[start : start + size]
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,181 @@
+"""The whole way on the built-in sample: search and train on one micrograph, apply to another, score."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from napari_autosegnet import api
+from napari_autosegnet.config import search_settings, train_settings
+from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
+
+#: Shares of the budget; the rest is left for start-up, applying, scoring and pictures.
+SEARCH_SHARE = 0.3
+TRAIN_SHARE = 0.55
+
+
+def run_demo(
+    out: Path,
+    *,
+    view: bool = False,
+    budget: float = 300.0,
+    device: str = "auto",
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> dict[str, Any]:
+    """Do the four steps and write what a user wants to see of them into ``out``.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for all results; an unfinished demo in it is gone on with.
+    view : bool
+        Open the results in napari at the end.
+    budget : float
+        Seconds for everything.
+
+    Returns
+    -------
+    dict
+        What ``out/summary.json`` holds: ``mean_iou``, ``iou`` by class name, ``seconds`` by step, ``paths``.
+
+    Raises
+    ------
+    UserError
+        When the folder holds something else, or a step fails.
+    """
+    summary_file = out / "summary.json"
+    if summary_file.is_file():
+        report("note", text=f"{out} holds a finished demo; delete it, or give another --out, to run it again")
+        summary = _read_summary(summary_file)
+    else:
+        found = _carry_out(out, budget, device, report, should_stop)
+        if found is None:
+            return {"mean_iou": None, "iou": {}, "seconds": {}, "paths": {}}
+        summary = found
+    if view:
+        _show(summary)
+    return summary
+
+
+def _carry_out(out: Path, budget: float, device: str, report: Report, should_stop: ShouldStop) -> dict[str, Any] | None:
+    sample = sample_folder()
+    image, labels = sample / "axon-sem-a.png", sample / "axon-sem-a-labels.png"
+    test_image, test_labels = sample / "axon-sem-b.png", sample / "axon-sem-b-labels.png"
+    folder, result = out / "run", out / "segmentation.zarr"
+    run = Run(folder)
+    content = run.read_config() if run.config_file.exists() else {}
+    seconds: dict[str, float] = {}
+
+    started = time.monotonic()
+    if not run.architecture_file.exists():
+        api.search(
+            folder,
+            [image],
+            [labels],
+            classes=SAMPLE_CLASSES,
+            settings=search_settings("fast", budget=SEARCH_SHARE * budget),
+            device=device,
+            resume="search" in content,
+            report=report,
+            should_stop=should_stop,
+        )
+    if should_stop():
+        # What was found so far stands, but a demo that is gone on with should search its whole time.
+        run.architecture_file.unlink(missing_ok=True)
+        return None
+    seconds["search"] = time.monotonic() - started
+
+    started = time.monotonic()
+    if not (run.model_folder / "model.json").exists():
+        api.train(
+            folder,
+            settings=None if "training" in content else train_settings("fast", budget=TRAIN_SHARE * budget),
+            device=device,
+            resume="training" in content,
+            report=report,
+            should_stop=should_stop,
+        )
+    if should_stop():
+        return None
+    seconds["train"] = time.monotonic() - started
+
+    started = time.monotonic()
+    api.predict(run.model_folder, test_image, result, device=device, report=report, should_stop=should_stop)
+    if should_stop():
+        return None
+    seconds["predict"] = time.monotonic() - started
+
+    started = time.monotonic()
+    scores = api.evaluate(
+        prediction=result, labels=[test_labels], images=[test_image], classes=SAMPLE_CLASSES, report=report
+    )
+    seconds["evaluate"] = time.monotonic() - started
+    paths = {
+        "run": folder,
+        "model": run.model_folder,
+        "labels": result,
+        "overlay": out / "overlay.png",
+        "architecture": out / "architecture.png",
+        "curves": out / "curves.png",
+        "uncertainty": out / "uncertainty.png",
+    }
+    _draw(run, test_image, test_labels, paths, device)
+    summary: dict[str, Any] = {
+        "mean_iou": scores.mean_iou,
+        "iou": scores.iou,
+        "seconds": {step: round(value, 1) for step, value in seconds.items()},
+        "paths": {name: str(path.absolute()) for name, path in paths.items()},
+    }
+    write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: str) -> None:
+    from napari_autosegnet import figures
+    from napari_autosegnet.architecture import Architecture
+    from napari_autosegnet.data.annotations import open_labelled
+    from napari_autosegnet.inference.volume import predict_sections
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.training.trainer import choose_device
+
+    model = Model.load(run.model_folder)
+    stack = open_labelled([image], [labels], SAMPLE_CLASSES)[0]
+    predicted, probabilities = predict_sections(model, stack.image, device=choose_device(device))
+    grey = stack.image.section(0)[0]
+    figures.overlay(grey, predicted[0], model.classes, paths["overlay"], truth=stack.target(0))
+    figures.draw_uncertainty(probabilities[:, 0], paths["uncertainty"], image=grey)
+    figures.draw_architecture(
+        Architecture.load(run.architecture_file), paths["architecture"], levels=model.specification.levels
+    )
+    figures.draw_curves(run.events(), paths["curves"])
+
+
+def _read_summary(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {name: content[name] for name in ("mean_iou", "iou", "seconds", "paths")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no summary of a demo ({error}); give another --out") from error
+
+
+def _show(summary: dict[str, Any]) -> None:
+    """Open image and result in napari; returns when the window is closed."""
+    try:
+        import napari
+    except ImportError as error:
+        raise UserError("napari is not installed here; install 'napari-autosegnet[all]' to look at results") from error
+    from napari_autosegnet.data.images import open_image, open_labels
+
+    sample = sample_folder()
+    viewer = napari.Viewer(title="napari-autosegnet demo")
+    viewer.add_image(open_image(sample / "axon-sem-b.png").section(0)[0], name="axon-sem-b")
+    truth = open_labels(sample / "axon-sem-b-labels.png").section(0)[0]
+    viewer.add_labels(truth + 1, name="truth", visible=False)
+    found = open_labels(Path(summary["paths"]["labels"]) / "labels" / "segmentation").section(0)[0]
+    viewer.add_labels(found, name="segmentation", opacity=0.5)
+    napari.run()

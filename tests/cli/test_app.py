@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import errno
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_autosegnet import api
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.cli import runs as runs_module
+from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
+from napari_autosegnet.config import SplitSettings, search_settings, train_settings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.training.metrics import Scores
+
+ROOT = Path(__file__).parents[2]
+PAIR = ["--image", "a.tif", "--labels", "b.tif"]
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the API's functions are called with; they do nothing."""
+    seen: dict[str, Any] = {}
+
+    def replace(name: str) -> None:
+        signature = inspect.signature(getattr(api, name))
+
+        def function(*arguments: Any, **named: Any) -> None:
+            seen.update(signature.bind(*arguments, **named).arguments)
+
+        monkeypatch.setattr(api, name, function)
+
+    for name in ("search", "train"):
+        replace(name)
+    return seen
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# Help
+
+
+def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
+    program = "import sys; from napari_autosegnet.cli.app import run; run(['--help']); print('loaded', *sys.modules)"
+    took = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+        took.append(time.perf_counter() - started)
+    assert "evaluate" in done.stdout
+    loaded = {name.split(".")[0] for name in done.stdout.split("loaded ")[1].split()}
+    assert loaded.isdisjoint({"torch", "numpy", "scipy", "skimage", "zarr", "dask", "matplotlib", "napari", "qtpy"})
+    # 0.35 s on an idle core; a busy machine gets some room.
+    assert min(took) < 1.0
+
+
+@pytest.mark.parametrize("command", ["search", "train", "predict", "evaluate", "demo", "show", "runs"])
+def test_help_of_a_command_loads_no_torch(command: str) -> None:
+    program = "import sys; from napari_autosegnet.cli.app import run; run(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, "-h"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "runs"])
+def test_the_list_of_commands_tells_what_each_does(name: str) -> None:
+    assert load_command(name).help.startswith(COMMANDS[name])
+    assert "Example: " in load_command(name).help
+
+
+def test_the_commands_of_runs_have_examples() -> None:
+    assert runs_module.app.info.help == COMMANDS["runs"]
+    for info in runs_module.app.registered_commands:
+        assert info.callback is not None
+        assert "Example: " in help_text(info.callback)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"napari-autosegnet {version('napari-autosegnet')}\n"
+
+
+def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    assert "Usage" in capsys.readouterr().out
+
+
+def _examples() -> list[str]:
+    """Every command line in help texts and documents."""
+    texts = [load_command(name).help for name in COMMANDS if name != "runs"]
+    texts += [help_text(info.callback) for info in runs_module.app.registered_commands if info.callback]
+    found = [line for text in texts for line in re.findall(r"\[bold\](napari-autosegnet .*?)\[/bold\]", text)]
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```sh\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
+            found += [line for line in block.splitlines() if line.startswith("napari-autosegnet ")]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("line", _examples())
+def test_examples_are_command_lines(line: str) -> None:
+    _, name, *words = shlex.split(line)
+    command = load_command(name)
+    if name == "runs":
+        _, command, words = command.resolve_command(command.make_context(name, [*words]), words)
+    # Parses and converts, and calls nothing.
+    command.make_context(name, words)
+
+
+def test_there_are_examples() -> None:
+    assert len(_examples()) > 20
+
+
+# Parsing
+
+
+def test_search_passes_on_what_was_given(
+    called: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    words = [*PAIR, "--image", "c.tif", "--labels", "d.tif", "--classes", "0:x,255:y", "--run", str(folder)]
+    words += ["--preset", "fast", "--budget", "2m", "--train-sections", "0-3", "--seed", "4", "--split-seed", "5"]
+    assert run(["search", *words, "--base-width", "8", "--device", "cpu", "--json"]) == 0
+    assert called["images"] == [Path("a.tif"), Path("c.tif")]
+    assert called["labels"] == [Path("b.tif"), Path("d.tif")]
+    fast = search_settings("fast", budget=120.0, seed=4)
+    assert called["settings"] == fast.model_copy(update={"network": fast.network.model_copy(update={"base_width": 8})})
+    assert called["split"] == SplitSettings(train_sections="0-3", seed=5)
+    assert (called["run"], called["classes"], called["device"]) == (folder, "0:x,255:y", "cpu")
+    result = json.loads(capsys.readouterr().out)
+    assert result["architecture"] == str(folder / "architecture.json")
+
+
+def test_a_preset_keeps_its_say(called: dict[str, Any]) -> None:
+    for preset in ("fast", "standard", "paper"):
+        assert run(["search", *PAIR, "--preset", preset]) == 0
+        assert called["settings"] == search_settings(preset)
+        assert run(["train", "--run", "r", "--preset", preset]) == 0
+        assert called["settings"] == train_settings(preset)
+
+
+def test_epochs_lift_the_time_budget_of_the_preset(called: dict[str, Any]) -> None:
+    assert run(["search", *PAIR, "--epochs", "85"]) == 0
+    assert called["settings"] == search_settings(epochs=85, budget=None)
+    assert run(["search", *PAIR, "--epochs", "85", "--budget", "1h"]) == 0
+    assert called["settings"] == search_settings(epochs=85, budget=3600.0)
+
+
+def test_a_run_folder_is_named_after_the_image(called: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["search", "--image", "x/stack.ome.zarr", "--labels", "b"]) == 0
+    assert re.fullmatch(r"runs/stack-\d{8}-\d{6}", called["run"].as_posix())
+    assert str(called["run"]) in capsys.readouterr().out
+
+
+def test_resume_takes_all_from_the_run(called: dict[str, Any]) -> None:
+    assert run(["search", "--run", "r", "--resume"]) == 0
+    assert called["settings"] is None and called["split"] is None and called["resume"]
+    assert run(["train", "--run", "r", "--resume"]) == 0
+    assert called["settings"] is None and called["resume"]
+
+
+def test_train_passes_on_what_was_given(called: dict[str, Any]) -> None:
+    assert run(["train", "--run", "r", "--network", "unet", "--augment-noise", "0", "--continue-with", "l.tif"]) == 0
+    assert called["network"] == "unet"
+    assert called["continue_with"] == Path("l.tif")
+    assert called["settings"].augmentation.noise == 0
+    assert called["split"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["serch"], "serch"),
+        (["search"], "--image"),
+        (["search", "--image", "a"], "1 --image but 0 --labels"),
+        (["search", "--resume"], "--run"),
+        (["search", "--run", "r", "--resume", "--epochs", "3"], "--resume"),
+        (["search", *PAIR, "--epochs", "0"], "--epochs"),
+        (["search", *PAIR, "--epochs", "many"], "--epochs"),
+        (["search", *PAIR, "--budget", "soon"], "--budget"),
+        (["search", *PAIR, "--preset", "slow"], "'fast', 'standard', 'paper'"),
+        (["search", *PAIR, "--frob"], "--frob"),
+        (["train"], "--run"),
+        (["train", "--run", "r", "--network", "unet", "--architecture", "a.json"], "--architecture"),
+        (["predict", "--model", "m", "--image", "i"], "--out"),
+        (["predict", "--model", "m", "--image", "i", "--out", "o", "--block", "1,2"], "--block"),
+        (["predict", "--model", "m", "--image", "i", "--out", "o", "--resume", "--overwrite"], "--resume"),
+        (["evaluate", "--labels", "l"], "--prediction"),
+        (["evaluate", "--labels", "l", "--model", "m"], "--image"),
+        (["evaluate", "--labels", "l", "--model", "m", "--prediction", "p"], "--prediction"),
+        (["show", "x", "--curves"], "--out"),
+        (["runs", "frob"], "frob"),
+        (["demo", "--budget", "0"], "--budget"),
+    ],
+)
+def test_wrong_command_lines(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 2
+    line = _error(capsys)
+    assert part in line
+    assert "--help)" in line
+
+
+# Errors
+
+
+def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def search(*arguments: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "search", search)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (UserError("no such file: a.tif;\n give one"), 1, "error: no such file: a.tif; give one"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "error: No space left on device x; free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: Permission denied x; choose another"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, text: str
+) -> None:
+    _raising(monkeypatch, error)
+    assert run(["search", *PAIR, "--json"]) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(text)
+    assert len(captured.err.splitlines()) <= 1
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    _raising(monkeypatch, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        run(["search", *PAIR])
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    program = (
+        "import sys; from napari_autosegnet.cli.app import run; sys.exit(run(['runs', 'list', sys.argv[1], '--json']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(ROOT)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(30)
+
+
+# Results
+
+
+def test_scores_as_json_and_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = Scores(
+        classes=("membrane", "cell"),
+        mean_iou=0.75,
+        iou={"membrane": 0.5, "cell": None},
+        dice={"membrane": 0.6, "cell": None},
+        accuracy=0.9,
+        confusion=[[1, 2], [3, 4]],
+        not_predicted=[0, 0],
+        v_rand=0.95,
+    )
+    seen: dict[str, Any] = {}
+
+    def evaluate(**named: Any) -> Scores:
+        seen.update(named)
+        return scores
+
+    monkeypatch.setattr(api, "evaluate", evaluate)
+    words = ["evaluate", "--prediction", "p", "--labels", "l", "--sections", "24-29"]
+    assert run([*words, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["iou"] == {"membrane": 0.5, "cell": None}
+    assert values["v_rand"] == 0.95
+    assert "v_info" not in values
+    assert seen["sections"] == "24-29" and seen["labels"] == [Path("l")]
+    assert run(words) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"membrane +0\.5000 +0\.6000", table)
+    assert re.search(r"cell +- +-", table)
+    assert "V_rand" in table and "V_info" not in table
+
+
+def test_show_an_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    architecture = SearchSpace().sample(np.random.default_rng(1))
+    path = tmp_path / "architecture.json"
+    path.write_text(architecture.to_json())
+    picture = tmp_path / "picture.svg"
+    assert run(["show", str(path), "--out", str(picture)]) == 0
+    assert "bridge" in capsys.readouterr().out
+    assert picture.read_text().lstrip().startswith("<?xml")
+    assert run(["show", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == architecture.model_dump(mode="json")
+
+
+def test_show_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Run.create(tmp_path / "run")
+    folder.update_config(data={})
+    folder.report("epoch", step="search", epoch=1, epochs=2, loss=1.0, reward=0.5, best_reward=0.6, seconds=1.0)
+    assert run(["show", str(folder.path)]) == 0
+    out = capsys.readouterr().out
+    assert "no architecture yet" in out and "interrupted" in out
+    assert run(["show", str(folder.path), "--out", str(tmp_path / "a.svg")]) == 1
+    assert "--curves" in capsys.readouterr().err
+    assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.png")]) == 0
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in (tmp_path, tmp_path / "none"):
+        assert run(["show", str(place)]) == 1
+        _error(capsys)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_autosegnet.cli.interruption import orderly_end
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
+
+#: A search that lasts until it is asked to stop, or for ever when it does not ask.
+PROGRAM = """
+import sys, time
+from napari_autosegnet import api
+from napari_autosegnet.cli.app import run
+
+def search(run, images, labels, *, report, should_stop, **rest):
+    print("ready", file=sys.stderr, flush=True)
+    asks, finishes = sys.argv[1] == "asks", sys.argv[1] == "finishes"
+    started = time.monotonic()
+    while not (asks and should_stop()) and not (finishes and time.monotonic() > started + 1):
+        time.sleep(0.01)
+    if finishes:
+        report("finished", step="search", seconds=1.0)
+    else:
+        report("stopped", step="search", reason="asked")
+
+api.search = search
+sys.exit(run(["search", "--image", "a", "--labels", "b", "--run", "my run", "--json"]))
+"""
+
+
+def _start(how: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("what", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> None:
+    process = _start("asks")
+    process.send_signal(what)
+    out, error = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert out == ""
+    assert "go on with: napari-autosegnet search --run 'my run' --resume" in error
+    assert "Traceback" not in error
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    process = _start("never asks")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in error
+
+
+def test_a_signal_after_the_last_step_changes_nothing() -> None:
+    process = _start("finishes")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "architecture" in out
+
+
+def test_the_handlers_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with orderly_end() as interruption:
+        assert not interruption()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption()
+        assert interruption.exit_status == 143
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

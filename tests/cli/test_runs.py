@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_autosegnet.cli.app import run as run_command
+from napari_autosegnet.cli.runs import describe, find_runs
+from napari_autosegnet.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    made = Run.create(tmp_path / "runs" / "first")
+    made.update_config(data={})
+    for epoch in range(1, 4):
+        made.report(
+            "epoch", step="search", epoch=epoch, epochs=3, loss=0.5, reward=0.1 * epoch, best_reward=0.2 * epoch
+        )
+    made.report("finished", step="search", seconds=3.0)
+    return made
+
+
+def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert run_command([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_runs_are_found_two_levels_deep(run: Run, tmp_path: Path) -> None:
+    deeper = Run.create(tmp_path / "a" / "b" / "c")
+    deeper.update_config(data={})
+    deeper.report("epoch")
+    (tmp_path / ".hidden").mkdir()
+    assert [found.path for found in find_runs(tmp_path)] == [run.path]
+    assert [found.path for found in find_runs(run.path)] == [run.path]
+
+
+def test_list(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = _json(capsys, "runs", "list", str(tmp_path))["runs"]
+    assert found["run"] == str(run.path)
+    assert (found["state"], found["step"], found["epoch"]) == ("finished", "search", 3)
+    assert found["score"] == pytest.approx(0.6)
+    assert run_command(["runs", "list", str(tmp_path)]) == 0
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.startswith("run") and "first" in line and "0.600" in line
+
+
+def test_list_of_an_empty_and_of_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["runs", "list", str(tmp_path)]) == 0
+    assert run_command(["runs", "list", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_states(run: Run) -> None:
+    assert describe(run)["state"] == "finished"
+    run.report("epoch", step="train", epoch=1, mean_iou=0.4)
+    assert describe(run) | {"time": None} == {
+        "run": str(run.path),
+        "state": "interrupted",
+        "step": "train",
+        "epoch": 1,
+        "score": 0.4,
+        "time": None,
+    }
+    with run.locked():
+        assert describe(run)["state"] == "working"
+        run.request("pause")
+        assert describe(run)["state"] == "paused"
+    run.report("stopped", step="train", reason="asked")
+    assert describe(run)["state"] == "stopped"
+
+
+def test_requests_reach_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(run.path)
+    with run.locked():
+        assert run_command(["runs", "pause", folder]) == 0
+        assert run.requested("pause")
+        assert run_command(["runs", "resume", folder]) == 0
+        assert not run.requested("pause")
+        assert run_command(["runs", "stop", folder]) == 0
+        assert run.requested("stop")
+    assert "napari-autosegnet runs resume" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "stop"])
+def test_nobody_to_ask(run: Run, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["runs", command, str(run.path)]) == 1
+    assert not run.requested("pause") and not run.requested("stop")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(run.path) in line
+
+
+@pytest.mark.parametrize("command", ["follow", "pause", "resume", "stop"])
+def test_no_run(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["runs", command, str(tmp_path)]) == 1
+    assert "no run folder" in capsys.readouterr().err
+
+
+def test_follow_an_ended_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(run.events_file, "a", encoding="utf-8") as handle:
+        handle.write('{"event": "epo')
+    assert run_command(["runs", "follow", str(run.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[-1] == "search: finished in 3 s"
+
+
+def test_follow_until_the_run_ends(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    started = threading.Event()
+
+    def work() -> None:
+        with run.locked():
+            started.set()
+            for epoch in range(1, 6):
+                time.sleep(0.1)
+                run.report("epoch", step="train", epoch=epoch, epochs=5, loss=0.1)
+            run.report("finished", step="train", seconds=0.5)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    started.wait(5)
+    assert run_command(["runs", "follow", str(run.path), "--json"]) == 0
+    worker.join()
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["epoch"] for event in events if event.get("step") == "train" and "epoch" in event] == [1, 2, 3, 4, 5]
+    assert events[-1]["event"] == "finished"

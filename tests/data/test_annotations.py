@@ -1,0 +1,221 @@
+"""Reading label values as classes, and refusing what cannot be learnt from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from napari_autosegnet.data.annotations import (
+    PALETTE,
+    ClassInfo,
+    LabelMapping,
+    annotated_pixels,
+    infer_mapping,
+    open_labelled,
+    pair_stacks,
+    parse_classes,
+)
+from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.errors import UserError
+
+
+def test_parse_classes() -> None:
+    mapping = parse_classes(" 0:membrane , 255:cell:#FF0000 ")
+    assert mapping.classes == (ClassInfo(name="membrane", color=PALETTE[0]), ClassInfo(name="cell", color="#ff0000"))
+    assert mapping.values == {0: 1, 255: 2}
+    assert mapping.describe() == "0 -> 1 membrane, 255 -> 2 cell, everything else not annotated"
+    target = mapping.target(np.array([[0, 255, 7]], np.uint8))
+    assert target.dtype == np.uint8 and target.tolist() == [[1, 2, 0]]
+
+
+def test_one_name_joins_several_values() -> None:
+    mapping = parse_classes("0:membrane,32:membrane,255:cell,64:membrane")
+    assert [info.name for info in mapping.classes] == ["membrane", "cell"]
+    assert mapping.target(np.array([0, 32, 64, 255, 1])).tolist() == [1, 1, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0:membrane", "fewer than two classes"),
+        ("", "fewer than two classes"),
+        ("membrane,cell", "'membrane' in the classes is not value:name"),
+        ("a:membrane,1:cell", "'a' in the classes is no whole number"),
+        ("0:membrane,0:cell", "the value 0 comes twice"),
+        ("0:,1:cell", "is not value:name"),
+        ("0:a:red,1:b", "'red' in the classes is no colour"),
+        ("0:a:#ff00001,1:b", "is no colour"),
+        ("0:a:#ff0000:x,1:b", "is not value:name"),
+    ],
+)
+def test_classes_that_cannot_be_read(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_classes(text)
+
+
+def test_mapping_needs_a_value_for_every_class() -> None:
+    classes = (ClassInfo(name="a", color="#000000"), ClassInfo(name="b", color="#ffffff"))
+    with pytest.raises(ValidationError, match="every class needs a value"):
+        LabelMapping(classes=classes, values={0: 1})
+    mapping = LabelMapping(classes=classes, values={0: 1, 9: 2})
+    assert LabelMapping.model_validate_json(mapping.model_dump_json()) == mapping
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 255], {0: 1, 255: 2}),
+        ([1, 2], {1: 1, 2: 2}),
+        ([0, 1, 2, 3], {1: 1, 2: 2, 3: 3}),
+        ([0, 3, 7], {3: 1, 7: 2}),
+        ([0, 127, 255], {127: 1, 255: 2}),
+        ([-1, 1, 2], {1: 1, 2: 2}),
+    ],
+)
+def test_values_are_read_as_classes(values: list[int], expected: dict[int, int]) -> None:
+    mapping = infer_mapping(dict.fromkeys(values, 5))
+    assert mapping.values == expected
+    for value, number in expected.items():
+        assert mapping.classes[number - 1].name == f"class {value}"
+    assert len({info.color for info in mapping.classes}) == len(mapping.classes)
+
+
+def test_values_without_pixels_do_not_count() -> None:
+    assert infer_mapping({0: 4, 128: 0, 255: 1}).values == {0: 1, 255: 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0], "nothing is annotated"),
+        ([], "nothing is annotated"),
+        ([0, 1], "only one class .* --classes 0:background,1:object"),
+        ([0, 7], "only one class .* --classes 0:background,7:object"),
+        ([255], "only one class"),
+        (list(range(50)), "look like instances"),
+    ],
+)
+def test_values_that_are_no_classes(values: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        infer_mapping(dict.fromkeys(values, 5))
+
+
+@given(
+    st.dictionaries(st.integers(-5, 300), st.integers(1, 3), min_size=3).filter(lambda d: set(d.values()) == {1, 2, 3}),
+    st.sampled_from(["uint8", "int8", "uint16", "int32", "int64"]),
+)
+def test_target_is_the_mapping_pixel_by_pixel(values: dict[int, int], dtype: str) -> None:
+    classes = tuple(ClassInfo(name=name, color="#000000") for name in "abc")
+    mapping = LabelMapping(classes=classes, values=values)
+    limits = np.iinfo(dtype)
+    labels = np.arange(max(-10, int(limits.min)), min(310, int(limits.max)) + 1).astype(dtype)
+    assert mapping.target(labels).tolist() == [values.get(int(label), 0) for label in labels]
+
+
+def saved(folder: Path, **arrays: np.ndarray) -> dict[str, Path]:
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return {name: folder / f"{name}.npy" for name in arrays}
+
+
+def test_labelled_stack(tmp_path: Path) -> None:
+    labels = np.zeros((3, 8, 9), np.int32)
+    labels[0, :2], labels[0, 2:3], labels[2, 0, 0] = 1, 2, 2
+    paths = saved(tmp_path, image=np.ones((3, 8, 9), np.uint8), labels=labels)
+    (stack,) = open_labelled([paths["image"]], [paths["labels"]])
+    assert annotated_pixels(stack).tolist() == [[18, 9], [0, 0], [0, 1]]
+    np.testing.assert_array_equal(stack.target(0), labels[0])
+    assert stack.target(0).dtype == np.uint8
+
+
+def test_classes_are_those_of_all_files_together(tmp_path: Path) -> None:
+    paths = saved(tmp_path, i=np.ones((8, 8), np.uint8), a=np.full((8, 8), 1), b=np.full((8, 8), 3))
+    stacks = open_labelled([paths["i"]] * 2, [paths["a"], paths["b"]])
+    assert [annotated_pixels(stack).tolist() for stack in stacks] == [[[64, 0]], [[0, 64]]]
+    assert stacks[0].mapping == stacks[1].mapping
+
+
+@pytest.mark.parametrize(
+    ("image", "labels", "classes", "message"),
+    [
+        ((3, 8, 8), np.zeros((2, 8, 8), np.uint8), None, "has 3 sections and its labels .* have 2"),
+        ((3, 8, 8), np.zeros((3, 8, 9), np.uint8), None, "section 0 .* is 8x8 pixels and of its labels .* 8x9"),
+        ((8, 8), np.full((8, 8), 0.5, np.float32), None, "hold float32 values; save them as whole numbers"),
+        ((8, 8), np.zeros((8, 8), np.uint8), None, "nothing is annotated"),
+        ((8, 8), np.ones((8, 8), np.uint8), None, "only one class"),
+        ((8, 8), np.eye(8, dtype=np.uint8), "0:a,2:b", r"name 2 \(b\), which no label has; the values .* are 0, 1"),
+        ((8, 8), np.dstack([np.eye(8), np.zeros((8, 8, 2))]).astype(np.uint8), None, "colour picture"),
+    ],
+)
+def test_labels_that_do_not_fit(
+    tmp_path: Path, image: tuple[int, ...], labels: np.ndarray, classes: str | None, message: str
+) -> None:
+    paths = saved(tmp_path, image=np.ones(image, np.uint8), labels=labels)
+    with pytest.raises(UserError, match=message) as error:
+        open_labelled([paths["image"]], [paths["labels"]], classes)
+    assert "\n" not in str(error.value)
+
+
+def test_counts_files_and_channels_must_fit(tmp_path: Path) -> None:
+    eye = np.eye(8, dtype=np.uint8) + 1
+    paths = saved(tmp_path, image=eye, rgb=np.dstack([eye] * 3), labels=eye)
+    with pytest.raises(UserError, match="no image is given"):
+        open_labelled([], [])
+    with pytest.raises(UserError, match="2 images and 1 label files"):
+        open_labelled([paths["image"]] * 2, [paths["labels"]])
+    with pytest.raises(UserError, match="there is no file"):
+        open_labelled([paths["image"]], [tmp_path / "absent.tif"])
+    with pytest.raises(UserError, match="has 3 channels"):
+        open_labelled([paths["image"], paths["rgb"]], [paths["labels"]] * 2)
+    # A grey label picture saved as RGB is taken for what it is.
+    (stack,) = open_labelled([paths["image"]], [paths["rgb"]])
+    np.testing.assert_array_equal(stack.target(0), eye)
+
+
+def test_folders_with_shared_names_are_paired_by_name(tmp_path: Path) -> None:
+    from PIL import Image
+
+    eye = np.eye(8, dtype=np.uint8) + 1
+    for folder, names in {"images": "abc", "masks": "acd", "others": "xyz"}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(eye).save(tmp_path / folder / f"{name}.png")
+    with pytest.raises(UserError, match=r"'b' in .* would be paired with 'c'"):
+        open_labelled([tmp_path / "images"], [tmp_path / "masks"])
+    assert len(open_labelled([tmp_path / "images"], [tmp_path / "others"])) == 1
+
+
+def test_pairs_of_arrays() -> None:
+    image = image_from_array(np.ones((8, 8), np.uint8))
+    labels = image_from_array(np.eye(8, dtype=np.uint8))
+    mapping = parse_classes("0:a,1:b")
+    (stack,) = pair_stacks([image], [labels], mapping)
+    assert stack.mapping is mapping
+    assert annotated_pixels(stack).tolist() == [[56, 8]]
+
+
+# ---------------------------------------------------------------- real data
+
+
+def test_isbi_labels_are_two_classes(shared_data: Path) -> None:
+    folder = shared_data / "isbi2012"
+    (stack,) = open_labelled([folder / "train-volume.tif"], [folder / "train-labels.tif"])
+    assert stack.mapping.describe() == "0 -> 1 class 0, 255 -> 2 class 255, everything else not annotated"
+    share = annotated_pixels(stack).sum(0) / annotated_pixels(stack).sum()
+    assert share[0] == pytest.approx(0.2196, abs=1e-4)
+
+
+def test_vnc_merged_classes(shared_data: Path) -> None:
+    folder = shared_data / "vnc"
+    membranes = ",".join(f"{value}:membrane" for value in (0, 32, 64, 96, 128))
+    (stack,) = open_labelled(
+        [folder / "raw.tif"], [folder / "labels.tif"], f"{membranes},159:glia,191:mitochondrion,223:synapse,255:cell"
+    )
+    pixels = annotated_pixels(stack).sum(0)
+    assert pixels.sum() == 20 * 1024 * 1024  # every value is named
+    np.testing.assert_allclose(pixels / pixels.sum(), [0.172, 0.028, 0.054, 0.0056, 0.741], atol=2e-3)

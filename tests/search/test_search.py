@@ -1,0 +1,157 @@
+"""The search as a whole, on a small problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learnable import blobs
+
+from napari_autosegnet.config import NetworkSettings, SearchSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.search.search import Search, SearchResult
+
+SETTINGS = SearchSettings(
+    epochs=4,
+    patch_size=32,
+    batch_size=4,
+    steps_per_epoch=4,
+    warmup_share=0.25,
+    controller_updates=2,
+    controller_samples=3,
+    candidates=4,
+    finalists=3,
+    finalist_steps=4,
+    network=NetworkSettings(base_width=4, max_width=8),
+)
+
+
+def make(settings: SearchSettings = SETTINGS, checkpoint: Path | None = None, seed: int = 0) -> Search:
+    return Search(blobs(seed=seed), settings, in_channels=1, checkpoint=checkpoint)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, event: str, /, **values: Any) -> None:
+        self.events.append((event, values))
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [values for event, values in self.events if event == name]
+
+
+def run(search: Search, stop_after: int | None = None) -> tuple[SearchResult, Listener]:
+    listener = Listener()
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return stop_after is not None and asked > stop_after
+
+    return search.run(report=listener, should_stop=stop), listener
+
+
+def losses(listener: Listener) -> list[float]:
+    return [values["loss"] for values in listener.of("epoch")]
+
+
+@pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
+def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
+    search = make(SETTINGS.model_copy(update={"strategy": strategy}))
+    result, listener = run(search)
+    assert search.space.allows(result.architecture)
+    assert [values["phase"] for values in listener.of("epoch")] == ["warm-up", "search", "search", "search"]
+    assert listener.of("architecture")[-1]["architecture"] == result.architecture.model_dump(mode="json")
+    # Three finalists, then two, and the score of the best is the result's.
+    assert [values["count"] for values in listener.of("finalist")] == [3, 3, 3, 2, 2]
+    last = [f for f in result.finalists if f.rounds == 2]
+    assert len(last) == 2 and result.score == max(f.score for f in last if f.score is not None)
+
+
+def test_the_same_seed_finds_the_same() -> None:
+    first, heard = run(make())
+    second, again = run(make())
+    assert first.architecture == second.architecture
+    assert losses(heard) == losses(again)
+    other, _ = run(make(SETTINGS.model_copy(update={"seed": 1})))
+    assert other.architecture != first.architecture
+
+
+@pytest.mark.parametrize("stop_after", [7, 13, 24])
+def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int) -> None:
+    expected, heard = run(make())
+    _, before = run(make(checkpoint=tmp_path / "search.pt"), stop_after)
+    resumed = make(checkpoint=tmp_path / "search.pt", seed=9)
+    resumed.resume()
+    assert 0 < resumed.epoch < SETTINGS.epochs
+    result, after = run(resumed)
+    assert losses(before) + losses(after) == losses(heard)
+    rewards = [values["reward"] for values in before.of("epoch") + after.of("epoch")]
+    assert rewards == [values["reward"] for values in heard.of("epoch")]
+    assert result.architecture == expected.architecture
+    assert result.score == expected.score
+
+
+def test_a_search_ended_among_its_finalists_goes_on_there(tmp_path: Path) -> None:
+    expected, heard = run(make())
+
+    class Ended(Exception):
+        pass
+
+    def report(event: str, /, **values: Any) -> None:
+        if event == "finalist" and values["round"] == 2:
+            raise Ended
+
+    with pytest.raises(Ended):
+        make(checkpoint=tmp_path / "search.pt").run(report=report)
+    resumed = make(checkpoint=tmp_path / "search.pt", seed=9)
+    resumed.resume()
+    result, listener = run(resumed)
+    assert result.architecture == expected.architecture and result.score == expected.score
+    assert len(listener.of("epoch")) == 0
+    assert len(listener.of("finalist")) < len(heard.of("finalist"))
+
+
+def test_a_stop_keeps_the_best_without_further_training() -> None:
+    result, listener = run(make(), stop_after=14)
+    assert listener.of("finalist") == []
+    assert result.architecture in [f.architecture for f in result.finalists]
+
+
+def test_the_three_ends() -> None:
+    by_loss, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_loss": 10.0})))
+    assert by_loss.epochs == 1 and "the loss" in listener.of("note")[0]["text"]
+    by_reward, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_accuracy": 0.0, "warmup_share": 0})))
+    assert by_reward.epochs == 1 and "the mean reward" in listener.of("note")[0]["text"]
+    by_epochs, _ = run(make())
+    assert by_epochs.epochs == SETTINGS.epochs
+
+
+def test_a_budget_covers_search_and_selection() -> None:
+    search = make(SETTINGS.model_copy(update={"epochs": 10**6, "budget": 6.0}))
+    result, listener = run(search)
+    assert 4.5 < result.seconds < 15
+    seconds = {values["phase"]: values["seconds"] for values in listener.of("epoch")}
+    assert seconds["warm-up"] < seconds["search"] <= 0.7 * 6 + 4
+    assert listener.of("finalist")
+
+
+def test_collapse_raises_an_alarm() -> None:
+    search = make(SETTINGS.model_copy(update={"tanh_bound": 50.0, "operation_temper": 1.0}))
+    with torch.no_grad():
+        for parameter in search.strategy.controller.parameters():  # type: ignore[attr-defined]
+            parameter.mul_(40)
+    _, listener = run(search)
+    assert len(listener.of("alarm")) == 1
+    assert listener.of("epoch")[-1]["entropy"] < 0.2 * listener.of("epoch")[-1]["largest_entropy"]
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    run(make(checkpoint=tmp_path / "search.pt"))
+    other = SETTINGS.model_copy(update={"network": NetworkSettings(base_width=6, max_width=8)})
+    with pytest.raises(UserError, match="does not fit this search"):
+        make(other, checkpoint=tmp_path / "search.pt").resume()

@@ -1,0 +1,102 @@
+"""The supernet."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.config import NetworkSettings, SearchSettings
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.search.strategies import ReinforceStrategy
+from napari_autosegnet.search.supernet import Supernet
+
+SETTINGS = SearchSettings(patch_size=32, batch_size=2, network=NetworkSettings(base_width=4, max_width=8))
+SPACE = SearchSpace(levels=1)
+
+
+def make() -> Supernet:
+    torch.manual_seed(0)
+    specification = NetworkSpecification.for_patches(32, SETTINGS.network, in_channels=1, classes=2)
+    images = torch.randn(4, 1, 32, 32)
+    return Supernet(SPACE, specification, SETTINGS, images, (images[:, 0] > 0).long())
+
+
+def test_a_child_computes_what_the_derived_network_computes() -> None:
+    supernet = make()
+    specification = NetworkSpecification.for_patches(32, SETTINGS.network, in_channels=1, classes=2)
+    generator = np.random.default_rng(1)
+    for _ in range(5):
+        architecture = SPACE.sample(generator)
+        derived = specification.build_searched(architecture)
+        shared = supernet.network.state_dict()
+        for name, value in derived.named_parameters():
+            source = shared[name]
+            if source.shape != value.shape:
+                # The derived network's output convolution has the columns of its loose ends only.
+                kind = name.split(".")[0]
+                ends = architecture.layer(kind).loose_ends  # type: ignore[arg-type]
+                width = value.shape[0]
+                source = source[:, [c for i in ends for c in range(i * width, (i + 1) * width)]]
+            value.data.copy_(source)
+        x = torch.randn(2, 1, 32, 32)
+        torch.testing.assert_close(derived.train()(x), supernet.network(x, architecture), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_are_shared_and_only_those_in_use_change() -> None:
+    supernet = make()
+    generator = np.random.default_rng(2)
+    first = SPACE.sample(generator)
+    before = {name: value.clone() for name, value in supernet.network.named_parameters()}
+    supernet.train_step(supernet.images[:2], supernet.targets[:2], first, 0.1)
+    changed = {name for name, value in supernet.network.named_parameters() if not torch.equal(value, before[name])}
+    used = {
+        f"{cell}_{place}_{node.operation}"
+        for cell, each in enumerate(first.down.cells)
+        for place, node in enumerate(each.nodes)
+        if node.operation != "identity"
+    }
+    touched = {name.split(".")[3] for name in changed if name.startswith("down.0.operations")}
+    assert touched == used
+    # Another architecture with one of these operations at the same place sees the change.
+    assert "stem.0.weight" in changed and "head.weight" in changed
+
+
+def test_a_rating_does_not_depend_on_which_child_trained_last() -> None:
+    """Batch norm keeps no statistics: training at rate 0 changes nothing that a rating could see."""
+    supernet = make()
+    generator = np.random.default_rng(3)
+    rated, other = SPACE.sample(generator), SPACE.sample(generator)
+    before = supernet.rate(rated)
+    supernet.train_step(100 + 50 * torch.randn(2, 1, 32, 32), supernet.targets[:2], other, 0.0)
+    assert supernet.rate(rated) == before
+    assert not any("running" in name for name in supernet.network.state_dict())
+
+
+def test_the_shared_weights_are_untouched_while_the_controller_learns() -> None:
+    supernet = make()
+    strategy = ReinforceStrategy(SPACE, SETTINGS)
+    before = {name: value.clone() for name, value in supernet.network.state_dict().items()}
+    architectures = strategy.propose(4)
+    strategy.learn(architectures, [supernet.rate(a) for a in architectures])
+    after = supernet.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_equal_architectures_are_rated_once() -> None:
+    supernet = make()
+    calls = 0
+    forward = supernet.network.forward
+
+    def counting(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        return forward(*args)
+
+    supernet.network.forward = counting  # type: ignore[method-assign]
+    architecture = SPACE.sample(np.random.default_rng(0))
+    assert supernet.rate(architecture) == supernet.rate(architecture)
+    assert calls == 2  # four patches in batches of two, once
+    supernet.train_step(supernet.images[:2], supernet.targets[:2], architecture, 0.1)
+    supernet.rate(architecture)
+    assert calls == 5

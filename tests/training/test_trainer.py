@@ -1,0 +1,163 @@
+"""Training of one network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from learnable import blobs
+from torch import nn
+
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.config import NetworkSettings, TrainSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.training.trainer import Trainer, choose_device
+
+SETTINGS = TrainSettings(
+    epochs=4,
+    steps_per_epoch=6,
+    batch_size=4,
+    patch_size=32,
+    network=NetworkSettings(base_width=4, max_width=8),
+    average_weights=0.9,
+)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    specification = NetworkSpecification.for_patches(
+        32, SETTINGS.network, in_channels=1, classes=2, architecture=SearchSpace().sample(np.random.default_rng(2))
+    )
+    return specification.build()
+
+
+def test_it_learns() -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 12, "steps_per_epoch": 10})
+    losses: list[float] = []
+
+    def report(event: str, /, **values: object) -> None:
+        if event == "epoch":
+            losses.append(float(values["loss"]))  # type: ignore[arg-type]
+
+    result = Trainer(network(), blobs(), settings).run(report=report)
+    assert result.mean_iou > 0.8
+    assert losses[-1] < 0.5 * losses[0]
+    assert result.epochs == 12
+
+
+def test_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    undisturbed = Trainer(network(), blobs(), SETTINGS)
+    expected = undisturbed.run()
+
+    first = Trainer(network(), blobs(), SETTINGS, checkpoint=tmp_path / "training.pt")
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2 * SETTINGS.steps_per_epoch + 3  # in the middle of the third epoch
+
+    first.run(should_stop=stop)
+    assert first.epoch == 2
+    second = Trainer(network(), blobs(seed=5), SETTINGS, checkpoint=tmp_path / "training.pt")
+    second.resume()
+    result = second.run()
+    assert result.epochs == SETTINGS.epochs
+    assert result.mean_iou == expected.mean_iou
+    for name, value in undisturbed.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[name]), name
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "training.pt"
+    trainer = Trainer(network(), blobs(), SETTINGS, checkpoint=file)
+    with pytest.raises(UserError, match="no checkpoint"):
+        trainer.resume()
+    trainer.run()
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        trainer.resume()
+    torch.save({"epoch": 3}, file)
+    with pytest.raises(UserError, match="does not fit"):
+        trainer.resume()
+
+
+def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient() -> None:
+    class Narrow(nn.Module):
+        """Takes two patches at most."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(1, 2, 1)
+            self.stride = 1
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training and len(x) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return self.convolution(x)
+
+    class Wide(Narrow):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(x)
+
+    notes: list[str] = []
+
+    def report(event: str, /, **values: object) -> None:
+        if event == "note":
+            notes.append(str(values["text"]))
+
+    trained = []
+    for kind in (Narrow, Wide):
+        torch.manual_seed(0)
+        trainer = Trainer(kind(), blobs(), SETTINGS.model_copy(update={"epochs": 1}))
+        trainer.run(report=report)
+        trained.append(trainer.network.convolution.weight)
+    assert len(notes) == 1 and "2 patches at a time" in notes[0]
+    torch.testing.assert_close(trained[0], trained[1])
+
+
+def test_a_loss_that_is_not_finite_is_rolled_back() -> None:
+    class Poisoned:
+        def __init__(self) -> None:
+            self.inner = blobs().patches
+            self.generator = self.inner.generator
+            self.class_frequencies = self.inner.class_frequencies
+            self.calls = 0
+
+        def sample(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+            self.calls += 1
+            images, targets = self.inner.sample(count)
+            return (images * float("nan") if self.calls == 9 else images), targets
+
+    notes: list[str] = []
+
+    def report(event: str, /, **values: object) -> None:
+        if event == "note":
+            notes.append(str(values["text"]))
+
+    data = blobs()
+    poisoned = type(data)(Poisoned(), data.validation_images, data.validation_targets, data.class_names)
+    trainer = Trainer(network(), poisoned, SETTINGS)
+    result = trainer.run(report=report)
+    assert result.epochs == SETTINGS.epochs
+    assert len(notes) == 1 and "not finite" in notes[0]
+    assert trainer.rate_factor == 0.5
+    assert all(torch.isfinite(v).all() for v in result.weights.values())
+
+
+def test_the_budget_ends_it() -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 10**6, "budget": 1.0})
+    result = Trainer(network(), blobs(), settings).run()
+    assert 0.9 < result.seconds < 10
+    assert result.weights
+
+
+def test_unknown_devices_are_refused() -> None:
+    assert choose_device("cpu").type == "cpu"
+    for name in ("cuda:99", "abacus"):
+        with pytest.raises(UserError, match=f"no device '{name}'"):
+            choose_device(name)
