@@ -52,7 +52,7 @@ def test_kept_parts_divide_the_volume_and_keep_their_distance(plan: BlockPlan) -
             ):
                 assert window[1] - window[0] == side
                 assert window[0] % plan.stride == 0 and side % plan.stride == 0
-                assert 0 <= window[0] and window[1] <= domain
+                assert window[0] >= 0 and window[1] <= domain
                 assert window[0] == 0 or core[0] - window[0] >= plan.halo
                 assert window[1] == domain or window[1] - core[1] >= plan.halo
                 assert read[0] <= window[0] and window[1] <= read[1]
@@ -67,9 +67,7 @@ def test_kept_parts_divide_the_volume_and_keep_their_distance(plan: BlockPlan) -
 @settings(max_examples=100, deadline=None)
 @given(plan=plans(), tile=st.integers(1, 96))
 def test_smaller_tiles_need_no_more_than_was_read(plan: BlockPlan, tile: int) -> None:
-    smaller = BlockPlan(
-        plan.shape, plan.block, plan.stride, plan.halo, min(tile, plan.tile), plan.context, plan.region
-    )
+    smaller = BlockPlan(plan.shape, plan.block, plan.stride, plan.halo, min(tile, plan.tile), plan.context, plan.region)
     for block in plan:
         for read, needed in zip(plan.surroundings(block), smaller.surroundings(block), strict=True):
             assert read[0] <= needed[0] and needed[1] <= read[1]
@@ -132,9 +130,7 @@ def test_a_wished_block_sets_the_chunks_or_is_a_multiple() -> None:
     block=st.tuples(st.integers(1, 4), st.integers(1, 16), st.integers(1, 16)),
     count=st.integers(1, 4),
 )
-def test_pyramid_parents_and_children_fit(
-    shape: tuple[int, int, int], block: tuple[int, int, int], count: int
-) -> None:
+def test_pyramid_parents_and_children_fit(shape: tuple[int, int, int], block: tuple[int, int, int], count: int) -> None:
     plan = PyramidPlan(pyramid_levels(shape, count), block)
     assert len(plan.levels) == count
     for level in range(1, count):

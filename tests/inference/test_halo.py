@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.halo import measure_halo
 from napari_autosegnet.inference.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_sections
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.model import Model
 
 MakeModel = Callable[..., Model]
@@ -49,9 +49,7 @@ def test_a_network_that_looks_at_little_needs_a_small_halo(
     assert narrow is not None and narrow.pixels <= 8 and narrow.agreement >= 0.9995
 
 
-def test_sections_without_room_for_a_seam_say_nothing(
-    make_model: MakeModel, noise: Callable[..., np.ndarray]
-) -> None:
+def test_sections_without_room_for_a_seam_say_nothing(make_model: MakeModel, noise: Callable[..., np.ndarray]) -> None:
     assert measure_halo(make_model(levels=2), [image_from_array(noise(3, 15, 15))]) is None
 
 

@@ -144,7 +144,11 @@ def test_out_of_memory_makes_batches_then_tiles_smaller(
     told: list[str] = []
     image = noise(1, 2, 256, 256)
     predictor = _Limited(
-        make_model(levels=1), halo=16, tile=256, batch_size=2, report=lambda event, **values: told.append(values["text"])
+        make_model(levels=1),
+        halo=16,
+        tile=256,
+        batch_size=2,
+        report=lambda event, **values: told.append(values["text"]),
     )
     predictor.room, predictor.passes = 150 * 150, []
     plan = predictor.plan((2, 256, 256), (2, 256, 256))
@@ -173,9 +177,7 @@ def test_other_errors_are_not_swallowed(make_model: MakeModel, noise: Callable[.
 def test_pixel_types_give_one_result(model: Model, noise: Callable[..., np.ndarray], dtype: Any) -> None:
     image = noise(1, 48, 48)
     predictor = Predictor(model)
-    np.testing.assert_allclose(
-        predictor.whole_section(image.astype(dtype)), predictor.whole_section(image), atol=1e-6
-    )
+    np.testing.assert_allclose(predictor.whole_section(image.astype(dtype)), predictor.whole_section(image), atol=1e-6)
 
 
 def test_a_whole_section_is_what_the_network_gives(model: Model, noise: Callable[..., np.ndarray]) -> None:

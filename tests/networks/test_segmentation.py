@@ -75,9 +75,7 @@ def test_transfer_from_64_to_512_restacks_the_same_layers() -> None:
 @pytest.mark.parametrize("skip", [True, False])
 def test_a_long_skip_carries_what_the_bottom_loses(skip: bool) -> None:
     """With h[t-2] never read, the finest detail reaches the output through the skip alone."""
-    plain = Layer(
-        cells=(Cell(nodes=(Node(operation="identity", input=1), Node(operation="sep_conv_3x3", input=1))),)
-    )
+    plain = Layer(cells=(Cell(nodes=(Node(operation="identity", input=1), Node(operation="sep_conv_3x3", input=1))),))
     network = SegmentationNetwork(
         Architecture(down=plain, bridge=plain, up=plain, skips=(skip,)),
         in_channels=1,

@@ -24,7 +24,9 @@ def test_initial_weights_are_uniform() -> None:
     assert float(values.std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.05)
 
 
-@pytest.mark.parametrize("space", [SPACE, SearchSpace(cells=1, levels=1), SearchSpace(short_skips=False, long_skips=False)])
+@pytest.mark.parametrize(
+    "space", [SPACE, SearchSpace(cells=1, levels=1), SearchSpace(short_skips=False, long_skips=False)]
+)
 def test_log_probability_is_the_sum_over_the_choices_made(space: SearchSpace) -> None:
     controller = make(space)
     with torch.no_grad():

@@ -53,7 +53,9 @@ def test_the_controllers_gradient_is_clipped() -> None:
     assert float(norm) <= 5.0 + 1e-3
 
 
-def rewarded_architectures(strategy: ReinforceStrategy | RandomStrategy | EvolutionStrategy, updates: int) -> list[float]:
+def rewarded_architectures(
+    strategy: ReinforceStrategy | RandomStrategy | EvolutionStrategy, updates: int
+) -> list[float]:
     """Rewards of what the strategy proposes in its last update."""
     for _ in range(updates):
         architectures = strategy.propose(10)

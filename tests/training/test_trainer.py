@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from learnable import blobs
 from torch import nn
 
+from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, TrainSettings
 from napari_autosegnet.errors import UserError

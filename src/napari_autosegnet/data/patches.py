@@ -289,7 +289,8 @@ class _Sections:
             image = stacks[index].image
             found = image.section(section)
             check_finite(found, image, section)
-            values = found if self._raw else normalisation.apply(found)
+            # A copy where the file is mapped into memory: torch has no read-only tensors.
+            values = np.require(found, requirements="W") if self._raw else normalisation.apply(found)
             self._sections[index, section] = torch.from_numpy(values).to(self.device)
 
     def around(self, stacks: Sequence[LabelledStack], region: Region) -> Tensor:

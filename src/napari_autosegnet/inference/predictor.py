@@ -366,7 +366,8 @@ def _transferable(array: Array) -> Tensor:
     """Tensor of pixels in a type that the device can take; 8 and 16 bit integers travel as they are."""
     if array.dtype not in (np.uint8, np.int8, np.int16, np.float32, np.float16):
         array = array.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(array))
+    # A copy where the file is mapped into memory: torch has no read-only tensors.
+    return torch.from_numpy(np.require(array, requirements="CW"))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
