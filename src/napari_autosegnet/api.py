@@ -56,7 +56,7 @@ def search(
     resume: bool = False,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
-) -> Architecture:
+) -> Architecture | None:
     """Find an architecture for labelled images; it is written to ``RUN/architecture.json``.
 
     Parameters
@@ -76,8 +76,8 @@ def search(
 
     Returns
     -------
-    Architecture
-        The winner, or the best so far after a stop.
+    Architecture or None
+        The winner, or the best so far after a stop; None when nothing was rated before the stop.
 
     Raises
     ------
@@ -123,8 +123,9 @@ def search(
         if resume and folder.checkpoint_file("search").exists():
             work.resume()
         result = work.run(report=tell, should_stop=stop)
-        write_atomically(folder.architecture_file, result.architecture.to_json())
-    return result.architecture
+        if result is not None:
+            write_atomically(folder.architecture_file, result.architecture.to_json())
+    return None if result is None else result.architecture
 
 
 def train(
@@ -314,7 +315,10 @@ def predict(
         report=report,
         should_stop=should_stop,
     )
-    report("finished", step="predict", seconds=time.monotonic() - started)
+    if summary.stopped:
+        report("stopped", step="predict", reason="a stop was asked for; finished blocks are kept")
+    else:
+        report("finished", step="predict", seconds=time.monotonic() - started)
     return summary
 
 

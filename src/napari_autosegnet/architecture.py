@@ -168,11 +168,13 @@ class SearchSpace(_Frozen):
     skips (cells read only h[t-2] and h[t-1]), without long skips.
     """
 
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = OPERATIONS
-    cells: Annotated[int, Field(ge=1, le=8)] = CELLS_PER_LAYER
-    levels: Annotated[int, Field(ge=1)] = 2
-    short_skips: bool = True
-    long_skips: bool = True
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = Field(
+        OPERATIONS, description="Operations to choose from"
+    )
+    cells: Annotated[int, Field(ge=1, le=8)] = Field(CELLS_PER_LAYER, description="Cells per layer (paper: 3)")
+    levels: Annotated[int, Field(ge=1)] = Field(2, description="Long skips to decide; a search sets it to its depth")
+    short_skips: bool = Field(True, description="Cells may read the cells before them in their layer")
+    long_skips: bool = Field(True, description="Encoder and decoder may be joined")
 
     @model_validator(mode="after")
     def _not_identity_alone(self) -> SearchSpace:

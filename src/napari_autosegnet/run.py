@@ -161,7 +161,8 @@ class Run:
         """
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            # Whoever asks `is_active` holds the lock for a moment.
+            lock.acquire(timeout=0.5, poll_interval=0.02)
         except Timeout:
             raise UserError(
                 f"the run folder {self.path} is in use by another process; wait, stop it with "

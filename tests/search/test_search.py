@@ -43,6 +43,12 @@ class Listener:
 
 
 def run(search: Search, stop_after: int | None = None) -> tuple[SearchResult, Listener]:
+    result, listener = run_or_not(search, stop_after)
+    assert result is not None
+    return result, listener
+
+
+def run_or_not(search: Search, stop_after: int | None) -> tuple[SearchResult | None, Listener]:
     listener = Listener()
     asked = 0
 
@@ -83,7 +89,7 @@ def test_the_same_seed_finds_the_same() -> None:
 @pytest.mark.parametrize("stop_after", [7, 13, 24])
 def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int) -> None:
     expected, heard = run(make())
-    _, before = run(make(checkpoint=tmp_path / "search.pt"), stop_after)
+    _, before = run_or_not(make(checkpoint=tmp_path / "search.pt"), stop_after)
     resumed = make(checkpoint=tmp_path / "search.pt", seed=9)
     resumed.resume()
     assert 0 < resumed.epoch < SETTINGS.epochs
@@ -119,6 +125,12 @@ def test_a_stop_keeps_the_best_without_further_training() -> None:
     result, listener = run(make(), stop_after=14)
     assert listener.of("finalist") == []
     assert result.architecture in [f.architecture for f in result.finalists]
+
+
+def test_a_stop_before_anything_was_rated_finds_nothing() -> None:
+    result, listener = run_or_not(make(), stop_after=2)
+    assert result is None
+    assert listener.of("architecture") == []
 
 
 def test_the_three_ends() -> None:

@@ -12,6 +12,7 @@ import typer
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
@@ -65,7 +66,7 @@ def search(
 
     from napari_autosegnet import api
 
-    _, last = carry_out(
+    found, last = carry_out(
         lambda report, should_stop: api.search(
             folder,
             images,
@@ -80,11 +81,14 @@ def search(
         ),
         resume=command_line("search", "--run", folder, "--resume"),
     )
-    found = Run(folder).architecture_file
+    if found is None:
+        again = command_line("search", "--run", folder, "--resume")
+        raise UserError(f"the search was stopped before it rated any architecture; go on with: {again}")
+    file = Run(folder).architecture_file
     if as_json:
-        print_json({"run": folder, "architecture": found, "score": last.of("architecture").get("score")})
+        print_json({"run": folder, "architecture": file, "score": last.of("architecture").get("score")})
     else:
-        print_paths(run=folder, architecture=found)
+        print_paths(run=folder, architecture=file)
         print(f"next: {command_line('train', '--run', folder)}", file=sys.stderr)
 
 

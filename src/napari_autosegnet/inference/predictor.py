@@ -149,7 +149,7 @@ class Predictor:
         self._network = fold_batch_norm(network).requires_grad_(False).to(self.device)
         if self.device.type != "mps":
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shape = (1, -1, 1, 1, 1)
+        shape = (1, 1, -1, 1, 1)  # (n, sections, c, y, x)
         self._mean = torch.tensor(model.normalisation.mean, dtype=torch.float32, device=self.device).view(shape)
         self._std = torch.tensor(model.normalisation.std, dtype=torch.float32, device=self.device).view(shape)
         self._constants: OrderedDict[tuple[bytes, tuple[int, ...]], Tensor] = OrderedDict()
@@ -367,7 +367,7 @@ def _transferable(array: Array) -> Tensor:
     if array.dtype not in (np.uint8, np.int8, np.int16, np.float32, np.float16):
         array = array.astype(np.float32)
     # A copy where the file is mapped into memory: torch has no read-only tensors.
-    return torch.from_numpy(np.require(array, requirements="CW"))
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

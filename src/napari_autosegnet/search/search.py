@@ -82,10 +82,10 @@ class Search:
         self.selection: Selection | None = None
         self._alarmed = False
 
-    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> SearchResult:
+    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> SearchResult | None:
         """Search until the epochs, the budget, or the loss or accuracy asked for are reached, or a stop.
 
-        After a stop the best so far is returned without further training.
+        After a stop the best so far is returned without further training; None if nothing was rated yet.
         """
         stopped = False
         while self.selection is None and not stopped and not self._search_is_over():
@@ -93,6 +93,8 @@ class Search:
             if reached:
                 report("note", text=reached)
                 break
+        if self.selection is None and stopped and not self.best:
+            return None
         if self.selection is None:
             self.selection = self._choose_finalists(report, rate_new=not stopped)
         if not stopped:
@@ -260,7 +262,7 @@ class Search:
                     break
                 ratings[architecture] = self.supernet.rate(architecture)
         else:
-            ratings = {a: self.best[a] for a in ranked} or {self.strategy.propose(1)[0]: 0.0}
+            ratings = {a: self.best[a] for a in ranked}
         ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
         report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
         spent = time.monotonic() - started

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.ledger import Ledger, image_identity, ledger_path, locked
+
+PARTS = {"model": "abc", "image": {"shape": [1, 2, 3]}, "settings": {"halo": 16, "tile": 512}, "version": "1"}
+
+
+def test_finished_blocks_are_remembered(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "a.ledger.jsonl", PARTS)
+    ledger.record(3, "done")
+    ledger.record(5, "skipped")
+    ledger.record(0, "done", level=1)
+    again = Ledger.open(tmp_path / "a.ledger.jsonl", PARTS)
+    assert again.finished() == {3: "done", 5: "skipped"}
+    assert again.finished(1) == {0: "done"} and again.finished(2) == {}
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_torn_line_is_forgotten_and_not_glued_to_the_next(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "a.ledger.jsonl"
+    ledger = Ledger.open(path, PARTS)
+    ledger.record(1, "done")
+    ledger.record(2, "done")
+    os.truncate(path, path.stat().st_size - cut)
+    ledger = Ledger.open(path, PARTS)
+    assert ledger.finished() == {1: "done"}
+    ledger.record(7, "done")
+    assert Ledger.open(path, PARTS).finished() == {1: "done", 7: "done"}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("model", "xyz", "another model"),
+        ("image", {"shape": [1, 2, 4]}, "another image: shape differ"),
+        ("settings", {"halo": 32, "tile": 512}, "halo was 16, now 32"),
+        ("version", "2", "version was 1, now 2"),
+    ],
+)
+def test_another_run_is_refused_and_says_what_differs(tmp_path: Path, part: str, value: object, said: str) -> None:
+    path = tmp_path / "a.ledger.jsonl"
+    Ledger.open(path, PARTS).record(1, "done")
+    with pytest.raises(UserError, match=said) as raised:
+        Ledger.open(path, {**PARTS, part: value})
+    assert "--overwrite" in str(raised.value) and "\n" not in str(raised.value)
+    assert Ledger.open(path, PARTS).finished() == {1: "done"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"\x00\xff\n", b'{"format": "other", "parts": {}}\n'])
+def test_a_damaged_ledger_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.ledger.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="--overwrite"):
+        Ledger.open(path, PARTS)
+
+
+def test_it_lies_beside_the_store() -> None:
+    assert ledger_path(Path("/a/b.zarr")) == Path("/a/b.zarr.ledger.jsonl")
+
+
+def test_two_processes_do_not_write_one_result(tmp_path: Path) -> None:
+    with locked(tmp_path / "a.zarr"), pytest.raises(UserError, match="another process"), locked(tmp_path / "a.zarr"):
+        pass
+    with locked(tmp_path / "a.zarr"):
+        pass
+
+
+def test_an_input_is_known_by_its_content_and_its_file(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (4, 100, 100), dtype=np.uint8)
+    one = image_identity(image_from_array(array))
+    assert one == image_identity(image_from_array(array.copy()))
+    changed = array.copy()
+    changed[2, 50, 50] += 1
+    assert one != image_identity(image_from_array(changed))
+    assert one != image_identity(image_from_array(array.astype(np.uint16)))
+    file = tmp_path / "a.npy"
+    np.save(file, array)
+    before = image_identity(open_image(file))
+    assert before == image_identity(open_image(file))
+    os.utime(file, ns=(0, 0))
+    assert before != image_identity(open_image(file))

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_autosegnet import model as model_module
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.data.annotations import default_classes
+from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.model import HaloFigure, Model
+from napari_autosegnet.networks.specification import NetworkSpecification
+
+
+def make_model(seed: int = 0, width: int = 4) -> Model:
+    specification = NetworkSpecification(
+        architecture=SearchSpace().sample(np.random.default_rng(0)),
+        in_channels=3,
+        classes=2,
+        levels=1,
+        base_width=width,
+        max_width=8,
+    )
+    torch.manual_seed(seed)
+    return Model.create(
+        specification.build(),
+        specification,
+        classes=default_classes(["membrane", "cell"]),
+        normalisation=Normalisation(mean=(10.0,), std=(3.0,)),
+        image_channels=1,
+        context=1,
+        patch_size=64,
+        halo=HaloFigure(pixels=24, agreement=0.9997),
+        training={"epochs": 3},
+        metrics={"mean_iou": 0.8},
+    )
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    model = make_model()
+    model.save(tmp_path / "model")
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]
+    again = Model.load(tmp_path / "model")
+    assert again.description == model.description and again.fingerprint == model.fingerprint
+    assert again.halo == HaloFigure(pixels=24, agreement=0.9997)
+    assert (again.in_channels, again.image_channels, again.context, again.patch_size) == (3, 1, 1, 64)
+    assert [info.name for info in again.classes] == ["membrane", "cell"]
+    image = torch.randn(1, 3, 16, 16)
+    network = again.network()
+    assert not network.training
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image), model.network()(image), rtol=0, atol=0)
+    content = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert content["network"]["architecture"]["down"] and content["packages"]["torch"]
+
+
+def test_the_fingerprint_is_of_what_decides_the_result() -> None:
+    model = make_model()
+    assert model.fingerprint == make_model().fingerprint
+    assert model.fingerprint == model.with_(halo=HaloFigure(pixels=8, agreement=1), metrics={}).fingerprint
+    assert model.fingerprint != make_model(seed=1).fingerprint
+    other = Model(
+        model.description.model_copy(update={"normalisation": Normalisation(mean=(11.0,), std=(3.0,))}), model.weights
+    )
+    assert model.fingerprint != other.fingerprint
+
+
+def test_training_on_does_not_change_a_model() -> None:
+    specification = make_model().specification
+    network = specification.build()
+    model = Model(make_model().description, network.state_dict())
+    before = model.fingerprint
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    assert model.fingerprint == before and Model(model.description, model.weights).fingerprint == before
+
+
+@pytest.mark.parametrize("folder", ["", "run/model/"])
+def test_a_zip_of_the_folder(tmp_path: Path, folder: str) -> None:
+    make_model().save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        for file in (tmp_path / "model").iterdir():
+            archive.write(file, folder + file.name)
+    assert Model.load(tmp_path / "model.zip").fingerprint == make_model().fingerprint
+
+
+def test_an_evil_zip_writes_nothing_and_reads_no_more_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model().save(tmp_path / "model")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    with zipfile.ZipFile(inner / "evil.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in (tmp_path / "model").iterdir():
+            archive.write(file, f"../../{file.name}")
+        archive.writestr("../../../escaped.txt", "boo")
+    Model.load(inner / "evil.zip")
+    assert not list(tmp_path.rglob("escaped.txt")) and [file.name for file in inner.iterdir()] == ["evil.zip"]
+    monkeypatch.setattr(model_module, "LARGEST_WEIGHTS", 100)
+    with pytest.raises(UserError, match="larger than a model can be"):
+        Model.load(inner / "evil.zip")
+    with pytest.raises(UserError, match="larger than a model can be"):
+        Model.load(tmp_path / "model")
+
+
+def test_a_zip_of_two_models_is_refused(tmp_path: Path) -> None:
+    make_model().save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("a", "b"):
+            archive.write(tmp_path / "model" / "model.json", f"{name}/model.json")
+    with pytest.raises(UserError, match=r"more than one model\.json"):
+        Model.load(tmp_path / "two.zip")
+
+
+@pytest.mark.parametrize("crash_at", [0, 1])
+def test_replacing_never_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: int) -> None:
+    old, new = make_model(seed=0), make_model(seed=1, width=6)
+    old.save(tmp_path / "model")
+    real, count = os.replace, 0
+
+    def replace(source: Path, target: Path) -> None:
+        nonlocal count
+        if count == crash_at:
+            raise KeyboardInterrupt
+        count += 1
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        new.save(tmp_path / "model")
+    monkeypatch.undo()
+    found = Model.load(tmp_path / "model")
+    assert found.fingerprint == (new if crash_at else old).fingerprint
+    assert found.description == (new if crash_at else old).description
+    found.network()
+    assert len(list((tmp_path / "model").iterdir())) == 2
+
+
+def test_names_and_colours_may_be_edited(tmp_path: Path) -> None:
+    make_model().save(tmp_path)
+    text = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(text.replace("membrane", "border"))
+    assert Model.load(tmp_path).classes[0].name == "border"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema_version": 2}, "model version 2, this program reads 1; update"),
+        ({"schema_version": 0}, "model version 0, this program reads 1; train it again"),
+        ({"format": "other"}, "no model of napari-autosegnet"),
+        ({"image_channels": 0}, "damaged at 'image_channels'"),
+        ({"image_channels": 2}, "6 channels, the network 3"),
+        ({"surprise": 1}, "damaged at 'surprise'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    make_model().save(tmp_path)
+    content = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(UserError, match=said) as raised:
+        Model.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no model"):
+        Model.load(tmp_path / "nothing")
+    make_model().save(tmp_path)
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    (tmp_path / "weights.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match=r"weights of .* are damaged"):
+        Model.load(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(UserError, match="do not belong together"):
+        Model.load(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(weights)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        Model.load(tmp_path)
+    (tmp_path / "bad.zip").write_bytes(b"PK no zip")
+    with pytest.raises(UserError, match="cannot read the model"):
+        Model.load(tmp_path / "bad.zip")
+
+
+def test_a_checkpoint_with_a_pickle_in_it_is_not_loaded(tmp_path: Path) -> None:
+    make_model().save(tmp_path)
+    torch.save(make_model().weights, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="damaged"):
+        Model.load(tmp_path)
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    other = Model(make_model(width=6).description, make_model(width=4).weights)
+    with pytest.raises(UserError, match="do not fit its network"):
+        other.network()
