@@ -30,7 +30,7 @@ def test_folding_batch_norm_changes_nothing(make_model: MakeModel, network: Any,
     assert any(isinstance(part, torch.nn.BatchNorm2d) for part in module.modules())
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_tiles_equal_the_whole_section_in_exact_mode(
     make_model: MakeModel,
@@ -42,6 +42,7 @@ def test_tiles_equal_the_whole_section_in_exact_mode(
     context = data.draw(st.integers(0, 1), "context")
     channels = data.draw(st.sampled_from([1, 3]), "channels")
     model = make_model(
+        width=3,
         seed=data.draw(st.integers(0, 10_000), "architecture"),
         levels=levels,
         image_channels=channels,
@@ -65,7 +66,6 @@ def test_tiles_equal_the_whole_section_in_exact_mode(
         [predictor.whole_section(one.transpose(1, 0, 2, 3).reshape(-1, *shape[1:])) for one in stacked], axis=1
     )
     found = np.zeros_like(whole)
-    labels = np.zeros(shape, np.uint8)
     padded = pad_to_domain(image, predictor.stride)
     for one in plan:
         z, y, x = plan.surroundings(one)
@@ -73,11 +73,8 @@ def test_tiles_equal_the_whole_section_in_exact_mode(
         for section, tile, probabilities, computed in predictor.tiles(plan, one, read):
             assert computed == 1
             found[:, section, slice(*tile.core[0]), slice(*tile.core[1])] = probabilities.numpy()
-        result = predictor.block(plan, one, read)
-        assert result is not None
-        labels[tuple(slice(*span) for span in one.core)] = result.labels
     np.testing.assert_allclose(found, whole, atol=1e-5)
-    assert labels_agree(labels, whole)
+    assert labels_agree((found.argmax(0) + 1).astype(np.uint8), whole)
 
 
 def test_too_small_a_halo_is_seen(make_model: MakeModel, noise: Callable[..., np.ndarray]) -> None:
@@ -142,13 +139,17 @@ def test_out_of_memory_makes_batches_then_tiles_smaller(
     make_model: MakeModel, noise: Callable[..., np.ndarray]
 ) -> None:
     told: list[str] = []
+
+    def report(event: str, /, **values: Any) -> None:
+        told.append(values["text"])
+
     image = noise(1, 2, 256, 256)
     predictor = _Limited(
         make_model(levels=1),
         halo=16,
         tile=256,
         batch_size=2,
-        report=lambda event, **values: told.append(values["text"]),
+        report=report,
     )
     predictor.room, predictor.passes = 150 * 150, []
     plan = predictor.plan((2, 256, 256), (2, 256, 256))

@@ -118,7 +118,7 @@ def test_results_go_under_the_images_own_labels(model: Model, ome_image: Callabl
     for level in range(3):
         assert levels[level].shape == group[str(level)].shape  # type: ignore[union-attr]
     np.testing.assert_array_equal(levels[1], levels[0][:, :70:2, :100:2])
-    assert group["labels/segmentation/0"].metadata.zarr_format == (2 if version == "0.4" else 3)  # type: ignore[union-attr]
+    assert group["labels/segmentation/0"].metadata.zarr_format == (2 if version == "0.4" else 3)
     yaozarrs.validate_zarr_store(str(path / "labels" / "segmentation"))
     assert {file: file.read_bytes() for file in before} == before
     again = predict_volume(model, open_image(path), path, settings)

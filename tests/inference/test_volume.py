@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from napari_autosegnet.config import PredictSettings
@@ -292,7 +293,12 @@ def test_a_mask_costs_no_reading_and_no_computing(
     image = _Counting.over(image_from_array(array))
     passes: list[int] = []
     real = Predictor._probabilities
-    monkeypatch.setattr(Predictor, "_probabilities", lambda self, pixels: passes.append(1) or real(self, pixels))
+
+    def counting(self: Predictor, pixels: torch.Tensor) -> torch.Tensor:
+        passes.append(len(pixels))
+        return real(self, pixels)
+
+    monkeypatch.setattr(Predictor, "_probabilities", counting)
     settings = PredictSettings(block=(2, 32, 48), tile=64, halo=8, probabilities=True)
     summary = predict_volume(model, image, tmp_path / "a.zarr", settings, mask=image_from_array(mask), report=events)
     assert (summary.blocks, summary.done, summary.skipped) == (8, 2, 6)

@@ -61,7 +61,8 @@ def test_an_unknown_operation_is_not_guessed() -> None:
         stride = 1
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.fft.fft2(x)
+            spectrum: torch.Tensor = torch.fft.fft2(x)
+            return spectrum
 
     with pytest.raises(TypeError, match="reach of"):
         receptive_field_radius(Fourier())

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_autosegnet.config import TrainSettings
 from napari_autosegnet.errors import UserError
@@ -113,6 +112,34 @@ def score_network(
     return matrix
 
 
+class AveragedWeights:
+    """Exponential moving average of a network's weights and batch norm statistics.
+
+    The first steps are forgotten sooner, so that short trainings profit too. Unlike torch's
+    `AveragedModel` it counts its steps on the host, so that an update does not wait for the device.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 1.0
+        averaged, current = self.network.state_dict(), network.state_dict()
+        names = [name for name, value in averaged.items() if value.is_floating_point()]
+        torch._foreach_lerp_([averaged[n] for n in names], [current[n] for n in names], weight)
+        self.steps += 1
+
+    def state(self) -> dict[str, Any]:
+        return {"network": copy.deepcopy(self.network.state_dict()), "steps": self.steps}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.steps = state["steps"]
+
+
 class Trainer:
     """State of a training; `run` goes on from wherever it is.
 
@@ -141,11 +168,7 @@ class Trainer:
             momentum=settings.momentum,
             nesterov=settings.momentum > 0,
         )
-        self.averaged = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.average_weights), use_buffers=True)  # type: ignore[no-untyped-call]
-            if settings.average_weights
-            else None
-        )
+        self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.epoch = 0
         self.elapsed = 0.0
         self.steps_at_once = settings.batch_size
@@ -251,7 +274,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
-            self.averaged.update_parameters(self.network)
+            self.averaged.update(self.network)
         return total
 
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -267,8 +290,8 @@ class Trainer:
 
     def _validate(self) -> None:
         candidate: nn.Module = self.network
-        if self.averaged is not None and int(self.averaged.n_averaged) > 0:
-            candidate = self.averaged.module
+        if self.averaged is not None and self.averaged.steps:
+            candidate = self.averaged.network
         names = self.data.class_names
         matrix = score_network(
             candidate,
@@ -306,7 +329,7 @@ class Trainer:
             "steps_at_once": self.steps_at_once,
             "rate_factor": self.rate_factor,
             "network": copy.deepcopy(self.network.state_dict()),
-            "averaged": None if self.averaged is None else copy.deepcopy(self.averaged.state_dict()),
+            "averaged": None if self.averaged is None else self.averaged.state(),
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),
             "generator": self.data.patches.generator.get_state(),
             "best": {"mean_iou": self.best_mean_iou, "iou": self.best_iou, "weights": self.best_weights},
@@ -316,7 +339,7 @@ class Trainer:
         try:
             self.network.load_state_dict(state["network"])
             if self.averaged is not None:
-                self.averaged.load_state_dict(state["averaged"])
+                self.averaged.load_state(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.data.patches.generator.set_state(state["generator"].cpu())
             self.epoch, self.elapsed = state["epoch"], state["elapsed"]
