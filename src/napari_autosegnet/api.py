@@ -95,7 +95,9 @@ def search(
             settings = settings or search_settings()
             split = split or SplitSettings()
             stacks = _open(images, labels, classes)
-        device_used, parts, normalisation = _prepare(stacks, split, settings.context, device, tell)
+        device_used, parts, normalisation = _prepare(
+            stacks, split, settings.context, settings.network.min_size, device, tell
+        )
         data = _training_data(
             stacks,
             parts,
@@ -206,7 +208,9 @@ def train(
             data_section = content["data"] | {"split": split.model_dump(mode="json")}
             if continue_with is not None:
                 data_section["labels"] = [str(continue_with.absolute())]
-        device_used, parts, normalisation = _prepare(stacks, split, settings.context, device, tell)
+        device_used, parts, normalisation = _prepare(
+            stacks, split, settings.context, settings.network.min_size, device, tell
+        )
         if warm_start is not None:
             normalisation = warm_start.normalisation
         data = _training_data(
@@ -487,13 +491,21 @@ def _architecture(run: Run, given: Path | None) -> Architecture:
 
 
 def _prepare(
-    stacks: Sequence[LabelledStack], split: SplitSettings, context: int, device: str, report: Report
+    stacks: Sequence[LabelledStack], split: SplitSettings, context: int, min_size: int, device: str, report: Report
 ) -> tuple[torch.device, Split, Normalisation]:
     from napari_autosegnet.data.normalisation import measure
     from napari_autosegnet.data.split import region_pixels, split_stacks
     from napari_autosegnet.training.trainer import choose_device
 
     device_used = choose_device(device)
+    for stack in stacks:
+        for section in range(stack.image.sections):
+            if min(stack.image.section_shape(section)) < min_size:
+                y, x = stack.image.section_shape(section)
+                raise UserError(
+                    f"section {section} of {stack.image.path or stack.image.name} is {y}x{x} pixels; "
+                    f"give images of at least {min_size}x{min_size}"
+                )
     parts = split_stacks(stacks, split, context=context)
     mapping = stacks[0].mapping
     report("device", name=str(device_used))

@@ -505,7 +505,7 @@ def _draw_overview(
     _pill(axes, _Point(ups[0], ys[0] + tall / 2 + 0.55), "classes", _INK)
     _line(axes, [_Point(downs[0], ys[0] + tall / 2 + 0.41), _Point(downs[0], ys[0] + tall / 2)], _INK, arrow=True)
     _line(axes, [_Point(ups[0], ys[0] + tall / 2), _Point(ups[0], ys[0] + tall / 2 + 0.41)], _INK, arrow=True)
-    side_note(downs[0] + 0.1, ys[0] + tall / 2 + 0.24, "stem 3×3", "left")
+    side_note(downs[0] + 0.1, ys[0] + tall / 2 + 0.24, "stem", "left")
     side_note(ups[0] - 0.1, ys[0] + tall / 2 + 0.24, "1×1, softmax", "right")
     for level in range(levels):
         place(downs[level], ys[level], "down", _KIND_COLOR["down"])

@@ -1,0 +1,69 @@
+"""The demo, as a command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import io
+
+from napari_autosegnet.data.images import open_labels
+from napari_autosegnet.data.sample import sample_folder
+
+
+def demo(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "napari_autosegnet", "demo", "--out", str(out), "--device", "cpu", *more],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    found = demo(out, "--budget", "12s")
+    assert found.returncode == 0, found.stderr
+    return out
+
+
+def test_the_summary_says_what_was_reached_and_where_it_lies(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert set(summary) == {"mean_iou", "iou", "seconds", "paths"}
+    assert set(summary["iou"]) == {"background", "myelin", "axon"}
+    assert summary["mean_iou"] == pytest.approx(np.mean(list(summary["iou"].values())))
+    assert {"search", "train"} <= set(summary["seconds"])
+    for name in ("run", "model", "labels", "overlay", "architecture", "curves", "uncertainty"):
+        assert Path(summary["paths"][name]).exists(), name
+
+
+def test_the_score_is_that_of_the_labels_written(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    found = open_labels(Path(summary["paths"]["labels"]) / "labels" / "segmentation").section(0)[0].astype(int) - 1
+    truth = io.imread(sample_folder() / "axon-sem-b-labels.png")
+    assert found.shape == truth.shape
+    for index, name in enumerate(("background", "myelin", "axon")):
+        both = ((found == index) & (truth == index)).sum()
+        either = ((found == index) | (truth == index)).sum()
+        assert summary["iou"][name] == pytest.approx(both / either)
+
+
+def test_pictures_show_something(finished: Path) -> None:
+    for name in ("overlay", "architecture", "curves", "uncertainty"):
+        picture = io.imread(finished / f"{name}.png")
+        assert min(picture.shape[:2]) > 200
+        assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
+
+
+def test_a_finished_demo_is_not_done_again(finished: Path) -> None:
+    before = (finished / "summary.json").stat().st_mtime_ns
+    again = demo(finished, "--json")
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["mean_iou"] == json.loads((finished / "summary.json").read_text())["mean_iou"]
+    assert (finished / "summary.json").stat().st_mtime_ns == before
+    assert "holds a finished demo" in again.stderr
