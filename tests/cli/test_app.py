@@ -30,14 +30,15 @@ PAIR = ["--image", "a.tif", "--labels", "b.tif"]
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the API's functions are called with; they do nothing."""
+    """What the API's functions are called with; they do nothing but return something."""
     seen: dict[str, Any] = {}
 
     def replace(name: str) -> None:
         signature = inspect.signature(getattr(api, name))
 
-        def function(*arguments: Any, **named: Any) -> None:
+        def function(*arguments: Any, **named: Any) -> object:
             seen.update(signature.bind(*arguments, **named).arguments)
+            return object()
 
         monkeypatch.setattr(api, name, function)
 

@@ -29,6 +29,7 @@ def search(run, images, labels, *, report, should_stop, **rest):
         report("finished", step="search", seconds=1.0)
     else:
         report("stopped", step="search", reason="asked")
+    return object()
 
 api.search = search
 sys.exit(run(["search", "--image", "a", "--labels", "b", "--run", "my run", "--json"]))
