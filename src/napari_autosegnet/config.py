@@ -254,7 +254,7 @@ def train_settings(preset: Preset = "standard", **changes: Any) -> TrainSettings
 
 # Paper, Fig. 6: four down layers for 512 x 512. These widths give a median architecture 41 M parameters.
 _PAPER_NETWORK = {"base_width": 64, "max_width": 960, "min_ratio": 16}
-_FAST_NETWORK = {"base_width": 16, "max_width": 64, "stem_stride": 2, "min_size": 8}
+_FAST_NETWORK = {"base_width": 16, "max_width": 64, "stem_stride": 2}
 
 _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
     # A 2-core laptop: few, small steps; the paper's rate is too slow for so few controller updates.
