@@ -169,13 +169,23 @@ def _show(summary: dict[str, Any]) -> None:
         import napari
     except ImportError as error:
         raise UserError("napari is not installed here; install 'napari-autosegnet[all]' to look at results") from error
+    from napari.utils import DirectLabelColormap
+
     from napari_autosegnet.data.images import open_image, open_labels
+    from napari_autosegnet.model import Model
 
     sample = sample_folder()
     viewer = napari.Viewer(title="napari-autosegnet demo")
     viewer.add_image(open_image(sample / "axon-sem-b.png").section(0)[0], name="axon-sem-b")
     truth = open_labels(sample / "axon-sem-b-labels.png").section(0)[0]
-    viewer.add_labels(truth + 1, name="truth", visible=False)
+    classes = Model.load(Path(summary["paths"]["model"])).classes
+    colours: dict[int | None, str] = {
+        None: "transparent",
+        0: "transparent",
+        **{i: c.color for i, c in enumerate(classes, start=1)},
+    }
+    colormap = DirectLabelColormap(color_dict=colours)
+    viewer.add_labels(truth + 1, name="truth", visible=False, colormap=colormap)
     found = open_labels(Path(summary["paths"]["labels"]) / "labels" / "segmentation").section(0)[0]
-    viewer.add_labels(found, name="segmentation", opacity=0.5)
+    viewer.add_labels(found, name="segmentation", opacity=0.5, colormap=colormap)
     napari.run()

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -301,7 +302,8 @@ def _read_zip(place: Path) -> dict[str, bytes]:
                 with archive.open(member) as handle:
                     files[name] = handle.read(member.file_size + 1)
                 _check_size(len(files[name]), member.file_size, place)
-    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, NotImplementedError) as error:
+    # Damaged, encrypted (RuntimeError), or compressed in a way that this Python does not know (NotImplementedError).
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError) as error:
         raise UserError(f"cannot read the model {place} ({error}); give a RUN/model folder or a zip of one") from error
     return files
 

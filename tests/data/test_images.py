@@ -19,10 +19,10 @@ from napari_autosegnet.data.images import (
     ImageStack,
     check_finite,
     image_from_array,
-    natural_key,
     open_image,
     open_labels,
 )
+from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
 
 ALL = slice(None)

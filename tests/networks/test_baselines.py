@@ -24,7 +24,7 @@ def test_unet_has_the_published_size() -> None:
     assert network.stride == 16
 
 
-def test_pspnet_has_the_published_size() -> None:
+def test_pspnet_has_the_size_of_its_published_layout() -> None:
     with torch.device("meta"):
         network = PSPNet(3, 21)
     residual = 23_508_032  # ResNet-50 without its classifier

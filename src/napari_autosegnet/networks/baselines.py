@@ -78,8 +78,8 @@ class PSPNet(nn.Module):
     1/8 of the input's size. They are pooled to 1, 2, 3 and 6 bins per side, concatenated, and the logits
     enlarged to the input's size. The auxiliary loss is left out.
 
-    With the default width and depth it has 46.71 M parameters for 3 channels and 21 classes, as
-    the authors' ``semseg`` code without its auxiliary branch. The pooling over the whole image means
+    With the default width and depth it has 46.72 M parameters for 3 channels and 21 classes, the sum over the
+    parts of this layout (the paper states no count). The pooling over the whole image means
     that tiles and whole sections cannot agree exactly.
 
     Parameters

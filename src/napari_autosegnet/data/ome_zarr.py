@@ -1,0 +1,158 @@
+"""Zarr arrays and OME-Zarr images, versions 0.4 and 0.5; chunks are read only where a read falls on them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.stack import (
+    ImageStack,
+    natural_key,
+    one_line,
+    stack_of_array,
+    stack_of_unnamed,
+    stem,
+    triple,
+)
+from napari_autosegnet.errors import UserError
+
+if TYPE_CHECKING:
+    import zarr
+
+
+def open_zarr(path: Path, time: int | None) -> ImageStack:
+    import zarr
+
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        parent = _parent_multiscales(path)
+        if parent is not None:
+            return _open_level(node, parent, path.name, path, time, levels=1)
+        return _open_plain_zarr(node, path, time)
+    attributes = _attributes(node)
+    if "multiscales" in attributes:
+        multiscales = attributes["multiscales"]
+        if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
+            raise UserError(f"the OME-Zarr metadata of {path} is damaged: 'multiscales' is no list of images")
+        image = multiscales[0]
+        first = _multiscale(image, path).datasets[0].path
+        if first not in node:
+            raise UserError(f"{path} lacks its full-resolution array '{first}'; the store is incomplete")
+        level = node[first]
+        if not isinstance(level, zarr.Array):
+            raise UserError(f"'{first}' in {path} is no array; the store is damaged")
+        return _open_level(level, image, first, path, time, levels=len(image["datasets"]))
+    if "plate" in attributes or "well" in attributes:
+        raise UserError(f"{path} is an OME-Zarr plate; give one image of it, for example {path / 'A' / '1' / '0'}")
+    names = sorted((name for name, _ in node.members()), key=natural_key)
+    if "bioformats2raw.layout" in attributes:
+        names = [name for name in names if name != "OME"]
+    if len(names) == 1:
+        return open_zarr(path / names[0], time)
+    if not names:
+        raise UserError(f"the Zarr group {path} is empty; give a store that holds an image")
+    raise UserError(f"{path} is a Zarr group, not an image; give one of {', '.join(names[:8])} in it")
+
+
+def _attributes(group: zarr.Group) -> dict[str, Any]:
+    """OME metadata of a group: beside the others in 0.4, under ``ome`` in 0.5."""
+    attributes = dict(group.attrs)
+    inner = attributes.get("ome")
+    return dict(inner) if isinstance(inner, Mapping) else attributes
+
+
+def _parent_multiscales(path: Path) -> dict[str, Any] | None:
+    """The image that an array is a level of, if the folder above says so."""
+    import zarr
+
+    folder = path.resolve().parent
+    if not any((folder / name).exists() for name in ("zarr.json", ".zattrs")):
+        return None
+    try:
+        node = zarr.open_group(folder, mode="r")
+    except Exception:  # the folder above is no group: then the array stands alone
+        return None
+    for image in _attributes(node).get("multiscales") or []:
+        if any(level.get("path") == path.name for level in image.get("datasets", [])):
+            return dict(image)
+    return None
+
+
+def _multiscale(image: Mapping[str, Any], path: Path) -> Any:
+    """One entry of ``multiscales`` as a model; 0.4 and 0.5 have the same."""
+    from pydantic import ValidationError
+    from yaozarrs import v04, v05
+
+    version: Any = v04 if image.get("version", "0.5") == "0.4" else v05
+    content = {key: value for key, value in image.items() if key != "version"} if version is v05 else dict(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the standard only recommends
+        try:
+            return version.Multiscale.model_validate_json(json.dumps(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "multiscales"
+            raise UserError(
+                f"the OME-Zarr metadata of {path} cannot be read at '{place}': {one_line(first['msg'])}"
+            ) from error
+
+
+def _open_level(
+    array: zarr.Array[Any], image: Mapping[str, Any], level: str, path: Path, time: int | None, *, levels: int
+) -> ImageStack:
+    model = _multiscale(image, path)
+    axes = [axis.name.lower() for axis in model.axes]
+    kinds = [getattr(axis, "type", None) for axis in model.axes]
+    names = [{"time": "t", "channel": "c"}.get(str(kind), axis) for axis, kind in zip(axes, kinds, strict=True)]
+    if len(set(names)) != len(names) or set(names) - set("tczyx") or len(names) != len(array.shape):
+        raise UserError(f"{path} has the axes {', '.join(axes)}; an image has y, x and at most t, c and z")
+    dataset = next(entry for entry in model.datasets if entry.path == level)
+    scale, translation = _placed(dataset.coordinateTransformations, len(names))
+    outer_scale, outer_translation = _placed(model.coordinateTransformations or [], len(names))
+    scale, translation = scale * outer_scale, translation * outer_scale + outer_translation
+    place = {axis: index for index, axis in enumerate(names)}
+    units = [getattr(axis, "unit", None) for axis in model.axes]
+    step = [float(scale[place[axis]]) if axis in place else 1.0 for axis in "zyx"]
+    origin = [float(translation[place[axis]]) if axis in place else 0.0 for axis in "zyx"]
+    return stack_of_array(
+        array,
+        names,
+        name=stem(path),
+        path=path,
+        time=time,
+        chunks=array.chunks,
+        scale=triple(step, 1.0),
+        translation=triple(origin, 0.0),
+        unit=units[place["x"]] if "x" in place else None,
+        pyramid_levels=levels,
+    )
+
+
+def _placed(transformations: Sequence[Any], dimensions: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scale and translation that a list of transformations comes to."""
+    scale, translation = np.ones(dimensions), np.zeros(dimensions)
+    for step in transformations:
+        if step.type == "scale":
+            scale, translation = scale * step.scale, translation * step.scale
+        elif step.type == "translation":
+            translation = translation + step.translation
+    return scale, translation
+
+
+def _open_plain_zarr(array: zarr.Array[Any], path: Path, time: int | None) -> ImageStack:
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(array.shape):
+        short = {"time": "t", "channel": "c", "channels": "c"}
+        axes = [short.get(name, name) for name in (str(name).lower() for name in names)]
+        if {"y", "x"} <= set(axes) <= set("tczyx"):
+            return stack_of_array(array, axes, name=stem(path), path=path, time=time, chunks=array.chunks)
+    stack = stack_of_unnamed(array, path, time)
+    spatial = array.chunks[:-1] if stack.channels > 1 else array.chunks
+    stack.chunks = (1, *spatial) if len(spatial) == 2 else (spatial[0], spatial[1], spatial[2])
+    return stack

@@ -1,0 +1,130 @@
+"""PNG, JPEG and BMP, and folders of images: a file is a section."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.stack import (
+    Array,
+    ImageStack,
+    natural_key,
+    stem,
+)
+from napari_autosegnet.data.tiff import TIFF_SUFFIXES, open_tiff
+from napari_autosegnet.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
+
+
+def open_folder(folder: Path, *, labels: bool) -> ImageStack:
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in TIFF_SUFFIXES | PICTURE_SUFFIXES and not file.name.startswith(".")
+    ]
+    if not files:
+        raise UserError(f"the folder {folder} holds no TIFF, PNG, JPEG or BMP image and is no Zarr store")
+    return stack_of_files(sorted(files, key=lambda file: natural_key(file.name)), folder, is_2d=False, labels=labels)
+
+
+@dataclass
+class _FilesSource:
+    """One file per section. The last one decoded is kept: blocks of one section are read one by one."""
+
+    files: Sequence[Path]
+    labels: bool
+    _last: tuple[int, Array] | None = None
+
+    def read(self, z: slice, y: slice, x: slice) -> Array:
+        return np.stack([self._section(index)[:, y, x] for index in range(z.start, z.stop)], axis=1)
+
+    def _section(self, index: int) -> Array:
+        last = self._last
+        if last is None or last[0] != index:
+            file = self.files[index]
+            if file.suffix.lower() in TIFF_SUFFIXES:
+                found = open_tiff(file, None).section(0)
+            else:
+                found = _read_picture(file, labels=self.labels)
+            last = self._last = (index, found)
+        return last[1]
+
+
+def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bool) -> ImageStack:
+    shapes, kinds = [], []
+    for file in files:
+        if file.suffix.lower() in TIFF_SUFFIXES:
+            single = open_tiff(file, None)
+            if single.sections > 1:
+                raise UserError(f"{file} has {single.sections} pages; a folder holds one section per file")
+            shapes.append(single.section_shape(0))
+            kinds.append((single.channels, single.dtype))
+        else:
+            shape, channels, dtype = _describe_picture(file, labels=labels)
+            shapes.append(shape)
+            kinds.append((channels, dtype))
+    for file, kind in zip(files, kinds, strict=True):
+        if kind != kinds[0]:
+            first, other = (f"{dtype} with {channels} channels" for channels, dtype in (kinds[0], kind))
+            raise UserError(f"{file.name} is {other}, {files[0].name} is {first}; give images of one kind in {path}")
+    return ImageStack(
+        _FilesSource(files, labels),
+        name=stem(path),
+        path=path,
+        shapes=shapes,
+        channels=kinds[0][0],
+        dtype=kinds[0][1],
+        is_2d=is_2d,
+        section_names=tuple(file.stem for file in files),
+    )
+
+
+def _picture_mode(mode: str, *, labels: bool) -> tuple[str | None, int, npt.DTypeLike]:
+    """What a Pillow mode is turned into (None: read as it is), its channels and pixel type."""
+    if mode == "P":
+        # In a label picture the palette only colours the class numbers.
+        return (None, 1, np.uint8) if labels else ("RGB", 3, np.uint8)
+    if mode == "1":
+        return None, 1, np.uint8
+    if mode in ("L", "LA", "La"):
+        return (None if mode == "L" else "L"), 1, np.uint8
+    if mode.startswith("I;16"):
+        return None, 1, np.uint16
+    if mode in ("I", "F"):
+        return None, 1, np.int32 if mode == "I" else np.float32
+    return (None if mode == "RGB" else "RGB"), 3, np.uint8
+
+
+def _describe_picture(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dtype[Any]]:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Sections of more than 90 megapixels are ordinary here, not an attack.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file) as picture:
+                _, channels, dtype = _picture_mode(picture.mode, labels=labels)
+                return (picture.height, picture.width), channels, np.dtype(dtype)
+        except Image.DecompressionBombError as error:
+            raise UserError(f"{file} is too large for a picture file; save it as TIFF or Zarr") from error
+
+
+def _read_picture(file: Path, *, labels: bool) -> Array:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file) as picture:
+            mode, channels, dtype = _picture_mode(picture.mode, labels=labels)
+            found = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
+    return np.moveaxis(found, -1, 0) if channels > 1 else found[np.newaxis]

@@ -1,0 +1,297 @@
+"""A stack of sections: what every kind of image file becomes.
+
+An `ImageStack` is a series of sections ``(c, y, x)`` with their physical scale, read lazily from a
+`PixelSource`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+Array = npt.NDArray[Any]
+Triple = tuple[float, float, float]
+
+
+class PixelSource(Protocol):
+    """Where the pixels come from."""
+
+    def read(self, z: slice, y: slice, x: slice) -> Array:
+        """Region of uniform sections as ``(c, z, y, x)``; the slices are plain (start, stop, step 1)."""
+        ...
+
+
+class ImageStack:
+    """A stack of sections, read where and when it is asked for; a 2D image is a stack of one.
+
+    Made by `open_image` and `image_from_array`.
+
+    Attributes
+    ----------
+    name : str
+        File name without its ending, or the name given.
+    path : Path or None
+        Where it was opened; None for an array.
+    sections, channels : int
+        Number of z planes and of channels.
+    dtype : numpy.dtype
+        Native byte order; boolean sources are read as uint8.
+    scale, translation : tuple of float
+        Physical size of a voxel and position of the first one, ``(z, y, x)``, in `unit`.
+    unit : str or None
+        As in OME-Zarr ("nanometer", "micrometer"), None when the source says nothing.
+    is_2d : bool
+        The source had no z axis, so results are written without one.
+    pyramid_levels : int
+        Resolution levels of the source (1 unless it is multiscale); level 0 is read.
+    chunks : tuple of int or None
+        Chunk ``(z, y, x)`` of the source store.
+    section_names : tuple of str or None
+        File names without ending when every section is a file of its own.
+    """
+
+    def __init__(
+        self,
+        source: PixelSource,
+        *,
+        name: str,
+        shapes: Sequence[tuple[int, int]],
+        channels: int,
+        dtype: npt.DTypeLike,
+        path: Path | None = None,
+        scale: Triple = (1.0, 1.0, 1.0),
+        translation: Triple = (0.0, 0.0, 0.0),
+        unit: str | None = None,
+        is_2d: bool = False,
+        pyramid_levels: int = 1,
+        chunks: tuple[int, int, int] | None = None,
+        section_names: tuple[str, ...] | None = None,
+    ) -> None:
+        self._source = source
+        self._shapes = tuple((int(height), int(width)) for height, width in shapes)
+        self.name = name
+        self.path = path
+        self.channels = int(channels)
+        self.dtype = readable_dtype(np.dtype(dtype), path or name)
+        self.scale = scale
+        self.translation = translation
+        self.unit = unit
+        self.is_2d = is_2d
+        self.pyramid_levels = pyramid_levels
+        self.chunks = chunks
+        self.section_names = section_names
+        if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):
+            raise UserError(f"{path or name} holds no pixels; give an image of at least one pixel per axis")
+        self._uniform = len(set(self._shapes)) == 1
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self._shapes[0])) if self._uniform else "mixed sizes"
+        return f"<ImageStack {self.name}: {self.sections} sections of {size}, {self.channels} channels, {self.dtype}>"
+
+    @property
+    def sections(self) -> int:
+        """Number of z planes."""
+        return len(self._shapes)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all sections have one shape."""
+        return self._uniform
+
+    def section_shape(self, section: int) -> tuple[int, int]:
+        """Shape ``(y, x)`` of one section."""
+        return self._shapes[section]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape ``(z, y, x)``.
+
+        Raises
+        ------
+        UserError
+            When the sections differ in shape.
+        """
+        self._need_uniform()
+        return (self.sections, *self._shapes[0])
+
+    def read(self, z: slice, y: slice, x: slice) -> Array:
+        """Region as ``(c, z, y, x)``; only what lies in it is read.
+
+        Slices have step 1 and are cut at the stack's borders, as in numpy.
+
+        Raises
+        ------
+        UserError
+            When the sections differ in shape, or the file cannot be read.
+        """
+        shape = self.shape
+        cut = [slice(*part.indices(size)[:2]) for part, size in zip((z, y, x), shape, strict=True)]
+        if any(part.stop <= part.start for part in cut):
+            extent = [max(0, part.stop - part.start) for part in cut]
+            return np.zeros((self.channels, *extent), self.dtype)
+        return self._read(*cut)
+
+    def section(self, section: int) -> Array:
+        """One whole section as ``(c, y, x)``."""
+        if not 0 <= section < self.sections:
+            raise IndexError(f"section {section} of {self.sections}")
+        height, width = self._shapes[section]
+        return self._read(slice(section, section + 1), slice(0, height), slice(0, width))[:, 0]
+
+    def _read(self, z: slice, y: slice, x: slice) -> Array:
+        try:
+            found = self._source.read(z, y, x)
+        except UserError:
+            raise
+        except Exception as error:  # decoders raise whatever they like on damaged files
+            where = self.path or self.name
+            raise UserError(f"cannot read {where}, sections {z.start}-{z.stop - 1}: {one_line(error)}") from error
+        return np.ascontiguousarray(found, dtype=self.dtype)
+
+    def _need_uniform(self) -> None:
+        if not self._uniform:
+            raise UserError(f"the sections of {self.path or self.name} differ in size; give images of one size")
+
+
+def check_finite(section: Array, image: ImageStack, index: int) -> None:
+    """Refuse NaN and infinity in one section ``(c, y, x)`` that was read from ``image`` at ``index``.
+
+    Raises
+    ------
+    UserError
+        Names the section and how many pixels are affected.
+    """
+    if section.dtype.kind != "f":
+        return
+    bad = int(section.size - np.count_nonzero(np.isfinite(section)))
+    if bad:
+        raise UserError(
+            f"section {index} of {image.path or image.name} has {bad} pixels that are NaN or infinite; "
+            "replace them (for example by 0) before training"
+        )
+
+
+def stack_of_unnamed(array: Any, path: Path, time: int | None) -> ImageStack:
+    """Stack over an array whose axes have no names: ``[z,] y, x`` and a last axis of 3 or 4 is RGB(A)."""
+    shape = array.shape
+    colour = len(shape) in (3, 4) and shape[-1] in (3, 4)
+    spatial = len(shape) - colour
+    if spatial not in (2, 3):
+        raise UserError(
+            f"{path} has {len(shape)} axes without names; save it as (z, y, x) or as OME-TIFF or OME-Zarr, "
+            "which name their axes"
+        )
+    axes = [*"zyx"[-spatial:], *(["c"] if colour else [])]
+    return stack_of_array(array, axes, name=stem(path), path=path, time=time, alpha=colour and shape[-1] == 4)
+
+
+@dataclass
+class ArraySource:
+    """Anything indexed like a numpy array; ``axes`` are its axes by name (t, c, z, y, x)."""
+
+    array: Any
+    axes: Sequence[str]
+    time: int
+    channels: int
+
+    def read(self, z: slice, y: slice, x: slice) -> Array:
+        where: dict[str, Any] = {"t": self.time, "c": slice(0, self.channels), "z": z, "y": y, "x": x}
+        found = np.asarray(self.array[tuple(where[axis] for axis in self.axes)])
+        left = [axis for axis in self.axes if axis != "t"]
+        found = found.transpose([left.index(axis) for axis in "czyx" if axis in left])
+        if "z" not in left:
+            found = found[..., np.newaxis, :, :]
+        return found if "c" in left else found[np.newaxis]
+
+
+def stack_of_array(
+    array: Any,
+    axes: Sequence[str],
+    *,
+    name: str,
+    time: int | None,
+    alpha: bool = False,
+    chunks: Sequence[int] | None = None,
+    path: Path | None = None,
+    **about: Any,
+) -> ImageStack:
+    sizes = dict(zip(axes, array.shape, strict=True))
+    if not {"y", "x"} <= set(axes):
+        raise UserError(f"{path or name} has the axes {', '.join(axes)}; an image needs y and x")
+    channels = sizes.get("c", 1) - alpha
+    by_axis = dict(zip(axes, chunks, strict=True)) if chunks else {}
+    return ImageStack(
+        ArraySource(array, list(axes), time_point(sizes.get("t"), time, path or name), channels),
+        name=name,
+        path=path,
+        shapes=[(sizes["y"], sizes["x"])] * sizes.get("z", 1),
+        channels=channels,
+        dtype=array.dtype,
+        is_2d="z" not in axes,
+        chunks=(by_axis.get("z", 1), by_axis["y"], by_axis["x"]) if by_axis else None,
+        **about,
+    )
+
+
+def time_point(points: int | None, time: int | None, where: object) -> int:
+    """Index on the time axis, or the error that says what to choose."""
+    if points is None or points == 1:
+        if time not in (None, 0):
+            raise UserError(f"{where} has one time point, so time point {time} cannot be read; leave it out")
+        return 0
+    if time is None:
+        raise UserError(f"{where} has {points} time points; say which one to read (0 to {points - 1})")
+    if not 0 <= time < points:
+        raise UserError(f"{where} has the time points 0 to {points - 1}, not {time}; choose one of them")
+    return time
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key by which ``slice2`` comes before ``slice10``."""
+    parts = re.split(r"(\d+)", text.lower())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+
+
+def readable_dtype(dtype: np.dtype[Any], where: object) -> np.dtype[Any]:
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype.kind not in "uif":
+        raise UserError(f"{where} holds {dtype} values; give an image of whole or real numbers")
+    return dtype.newbyteorder("=")
+
+
+def triple(values: Sequence[float] | None, missing: float) -> Triple:
+    """Numbers per axis as ``(z, y, x)``; what is not said is ``missing``."""
+    known = [float(value) for value in values or ()][-3:]
+    filled = [missing] * (3 - len(known)) + known
+    return filled[0], filled[1], filled[2]
+
+
+def positive(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def stem(path: Path) -> str:
+    name = path.resolve().name
+    return re.sub(r"\.(ome\.)?(tiff?|zarr|png|jpe?g|bmp|npy)$", "", name, flags=re.IGNORECASE) or name
+
+
+def one_line(error: object) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
