@@ -63,7 +63,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
     split = SplitSettings(train_sections="0-1", validation_sections="3")
     api.search(
-        folder / "run", [paths[0]], [paths[1]], classes=SAMPLE_CLASSES, settings=SEARCH, split=split, report=report
+        folder / "run",
+        [paths[0]],
+        [paths[1]],
+        classes=SAMPLE_CLASSES,
+        preset="fast",
+        settings=SEARCH,
+        split=split,
+        report=report,
     )
     api.train(folder / "run", settings=TRAIN, report=report)
     return Finished(folder / "run", [paths[0]], [paths[1]], events)
@@ -75,6 +82,7 @@ def test_a_run_keeps_all_that_it_knows(finished: Finished) -> None:
     assert content["data"]["split"]["train_sections"] == "0-1"
     assert SearchSettings.model_validate(content["search"]) == SEARCH
     assert TrainSettings.model_validate(content["training"]) == TRAIN
+    assert api.kept_preset(finished.run) == "fast"
     model = Model.load(run.model_folder)
     assert model.specification.architecture == Architecture.load(run.architecture_file)
     assert [c.name for c in model.classes] == ["background", "myelin", "axon"]

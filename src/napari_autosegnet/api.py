@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import (
+    PRESETS,
     AugmentationSettings,
     Network,
     PredictSettings,
+    Preset,
     SearchSettings,
     Settings,
     SplitSettings,
@@ -50,6 +52,7 @@ def search(
     labels: Sequence[Path] = (),
     *,
     classes: str | None = None,
+    preset: Preset = "standard",
     settings: SearchSettings | None = None,
     split: SplitSettings | None = None,
     device: str = "auto",
@@ -67,8 +70,10 @@ def search(
         Paired in order; anything that `data.images.open_image` opens.
     classes : str, optional
         ``0:membrane,255:cell``: which label value is which class.
+    preset : str
+        The run keeps it: a training of what was found takes the same one by default.
     settings, split : optional
-        The ``standard`` preset and an automatic split by default.
+        The preset's and an automatic split by default.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``mps``.
     resume : bool
@@ -92,7 +97,7 @@ def search(
         else:
             if folder.config_file.exists() and "search" in folder.read_config():
                 raise UserError(f"{run} holds a search already; go on with --resume, or choose another --run")
-            settings = settings or search_settings()
+            settings = settings or search_settings(preset)
             split = split or SplitSettings()
             stacks = _open(images, labels, classes)
         device_used, parts, normalisation = _prepare(
@@ -113,7 +118,9 @@ def search(
 
         if not resume:
             folder.update_config(
-                data=_data_section(images, labels, stacks, split), search=settings.model_dump(mode="json")
+                preset=preset,
+                data=_data_section(images, labels, stacks, split),
+                search=settings.model_dump(mode="json"),
             )
         work = Search(
             data,
@@ -159,7 +166,7 @@ def train(
     network : str
         ``searched``, or ``unet`` or ``pspnet`` to compare with.
     settings : TrainSettings, optional
-        The ``standard`` preset by default.
+        By default those of the preset that the run was searched with (`kept_preset`).
     resume : bool
         Go on with the training that the run holds.
     continue_with : Path, optional
@@ -197,7 +204,7 @@ def train(
                         "or choose another --run"
                     )
                 found = _architecture(folder, architecture) if network == "searched" else None
-            settings = settings or train_settings()
+            settings = settings or train_settings(kept_preset(run))
         if images:
             split = split or SplitSettings()
             stacks = _open(images, labels, classes)
@@ -268,6 +275,13 @@ def train(
         model = _with_measured_halo(model, stacks, parts, device_used, tell, stop)
         model.save(folder.model_folder)
     return model
+
+
+def kept_preset(run: Path) -> Preset:
+    """The preset that a run was searched with; ``standard`` when it holds no search."""
+    folder = Run(run)
+    found = folder.read_config().get("preset") if folder.config_file.exists() else None
+    return next((preset for preset in PRESETS if preset == found), "standard")
 
 
 def predict(

@@ -78,6 +78,7 @@ def _carry_out(out: Path, budget: float, device: str, report: Report, should_sto
             [image],
             [labels],
             classes=SAMPLE_CLASSES,
+            preset="fast",
             settings=search_settings("fast", budget=SEARCH_SHARE * budget),
             device=device,
             resume="search" in content,

@@ -159,6 +159,14 @@ def test_a_preset_keeps_its_say(called: dict[str, Any]) -> None:
         assert called["settings"] == train_settings(preset)
 
 
+def test_training_takes_the_preset_that_the_run_was_searched_with(called: dict[str, Any], tmp_path: Path) -> None:
+    Run.create(tmp_path / "run").update_config(preset="fast")
+    assert run(["train", "--run", str(tmp_path / "run")]) == 0
+    assert called["settings"] == train_settings("fast")
+    assert run(["train", "--run", str(tmp_path / "new")]) == 0
+    assert called["settings"] == train_settings("standard")
+
+
 def test_epochs_lift_the_time_budget_of_the_preset(called: dict[str, Any]) -> None:
     assert run(["search", *PAIR, "--epochs", "85"]) == 0
     assert called["settings"] == search_settings(epochs=85, budget=None)

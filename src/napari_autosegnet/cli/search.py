@@ -72,6 +72,7 @@ def search(
             images,
             targets,
             classes=classes,
+            preset=preset,
             settings=own,
             split=own_split,
             device=device,

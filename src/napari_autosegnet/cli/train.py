@@ -34,8 +34,13 @@ def train(
         "searched"
     ),
     preset: Annotated[
-        Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
-    ] = "standard",
+        Preset | None,
+        typer.Option(
+            help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes "
+            "(default what the run was searched with, else standard)",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --run, exactly")] = False,
     continue_with: Annotated[
         Path | None, typer.Option(metavar="LABELS", help="Start from the run's last weights with these new labels")
@@ -62,10 +67,11 @@ def train(
         )
     if architecture is not None and network != "searched":
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
-    own = None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings))
-    own_split = changed(SplitSettings(), split, RENAMED) if split else None
 
     from napari_autosegnet import api
+
+    own = None if resume else changed(PRESET_SETTINGS[preset or api.kept_preset(run)], end_by_epochs(settings))
+    own_split = changed(SplitSettings(), split, RENAMED) if split else None
 
     _, last = carry_out(
         lambda report, should_stop: api.train(

@@ -21,7 +21,8 @@ from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 IGNORE = -1
 #: Cuts of the boundary probability among which the best is chosen.
-THRESHOLDS: tuple[float, ...] = tuple(step / 20 for step in range(1, 20))
+#: The low ones matter: a network that is unsure of a faint membrane still gives it a few percent, and that closes it.
+THRESHOLDS: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, *(step / 20 for step in range(1, 20)))
 
 Classes = Tensor | npt.NDArray[np.integer]
 
