@@ -1,0 +1,1 @@
+"""Qt docks inside napari."""

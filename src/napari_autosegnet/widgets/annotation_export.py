@@ -1,0 +1,205 @@
+"""Annotation between layers and run folders, and what a search would find wrong with it.
+
+``RUN/annotation/`` holds the annotation of every image as class numbers (0: not annotated), the image itself where
+no file holds it, and ``annotation.json`` which says what belongs together. All of this reads and writes pixels:
+call it in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.config import SplitSettings
+from napari_autosegnet.data.annotations import ClassInfo, LabelledStack, LabelMapping
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run, write_atomically
+from napari_autosegnet.widgets.layer_arrays import (
+    file_of,
+    full_resolution,
+    is_rgb,
+    layer_stack,
+    read_section,
+    spatial_shape,
+)
+from napari_autosegnet.widgets.ome_store import write_stack
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+FOLDER = "annotation"
+DESCRIPTION = "annotation.json"
+
+
+@dataclass(frozen=True)
+class ExportedData:
+    """Paths for `api.search` and `api.train`; ``classes`` reads the labels."""
+
+    images: list[Path]
+    labels: list[Path]
+    classes: str
+
+
+@dataclass(frozen=True)
+class ImageAnnotation:
+    """An image layer and the Labels layers on it, the topmost last; where it is painted it counts."""
+
+    image: Image
+    labels: tuple[Labels, ...]
+
+
+class _Overlaid:
+    """Several label arrays of one shape as one, indexed like an array."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self._arrays = arrays
+        self.shape = arrays[0].shape
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        found = np.asarray(self._arrays[0][key]).astype(self.dtype)
+        for array in self._arrays[1:]:
+            above = np.asarray(array[key])
+            found = np.where(above != 0, above, found)
+        return found
+
+
+def labelled_stack(
+    annotation: ImageAnnotation, mapping: LabelMapping, pixels: npt.NDArray[np.int64] | None = None
+) -> LabelledStack:
+    """The layers as a labelled stack; ``pixels`` (sections, K) are its counts, where they are known."""
+    from napari_autosegnet.data.images import image_from_array
+
+    labels = image_from_array(
+        _Overlaid([full_resolution(layer) for layer in annotation.labels]), name=annotation.labels[-1].name
+    )
+    return LabelledStack(layer_stack(annotation.image), labels, mapping, pixels)
+
+
+def find_problem(stacks: Sequence[LabelledStack], split: SplitSettings) -> str | None:
+    """What keeps the annotation from being divided into a part to learn from and a part to check with."""
+    from napari_autosegnet.data.split import split_stacks
+
+    try:
+        split_stacks(stacks, split)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def export_annotation(
+    run: Run,
+    annotations: Sequence[ImageAnnotation],
+    mapping: LabelMapping,
+    image_files: dict[int, tuple[Any, Path]] | None = None,
+) -> ExportedData:
+    """Write annotation into a run folder; earlier annotation there is kept for whoever still reads it.
+
+    Parameters
+    ----------
+    image_files : dict, optional
+        Remembers the file of each image layer's array between calls.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be written.
+    """
+    folder = run.path / FOLDER
+    number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
+    known = {} if image_files is None else image_files
+    images: list[Path] = []
+    labels: list[Path] = []
+    for index, annotation in enumerate(annotations, start=1):
+        name = f"{index}-{file_name(annotation.image.name)}"
+        array = full_resolution(annotation.image)
+        held, path = known.get(id(annotation.image), (None, None))
+        if held is not array or path is None or not path.exists():
+            path = file_of(annotation.image)
+            if path is None:
+                path = (folder / "images" / f"{name}.ome.zarr").absolute()
+                write_image_layer(annotation.image, path)
+            known[id(annotation.image)] = (array, path)
+        target = (folder / str(number) / f"{name}.ome.zarr").absolute()
+        write_labels(annotation, mapping, target)
+        images.append(path)
+        labels.append(target)
+    classes = ",".join(f"{value}:{info.name}:{info.color}" for value, info in enumerate(mapping.classes, start=1))
+    entries = [
+        {
+            "name": annotation.image.name,
+            "image": relative(image, folder),
+            "labels": relative(label, folder),
+            "scale": [float(value) for value in annotation.image.scale],
+            "translate": [float(value) for value in annotation.image.translate],
+        }
+        for annotation, image, label in zip(annotations, images, labels, strict=True)
+    ]
+    content = {"version": 1, "classes": classes, "images": entries}
+    write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
+    return ExportedData(images, labels, classes)
+
+
+def write_image_layer(layer: Image, path: Path) -> None:
+    """Write an image layer's full resolution as OME-Zarr."""
+    stack = layer_stack(layer)
+    rgb = is_rgb(layer)
+    write_stack(
+        path,
+        spatial_shape(layer),
+        stack.dtype,
+        lambda index: stack.section(index) if rgb else stack.section(index)[0],
+        scale=layer.scale,
+        translation=layer.translate,
+        channels=stack.channels if rgb else None,
+    )
+
+
+def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path) -> None:
+    """Write the Labels layers of an image as class numbers."""
+    stack = labelled_stack(annotation, mapping)
+    write_stack(
+        path,
+        spatial_shape(annotation.image),
+        np.uint8,
+        stack.target,
+        scale=annotation.image.scale,
+        translation=annotation.image.translate,
+        classes=list(enumerate(mapping.classes, start=1)),
+    )
+
+
+def write_painted(layer: Labels, values: Sequence[tuple[int, ClassInfo]], path: Path) -> None:
+    """Write one Labels layer as it is, with the names of its values."""
+    largest = max((value for value, _ in values), default=0)
+    dtype = full_resolution(layer).dtype
+    if dtype.kind not in "ui" or (dtype.itemsize > 1 and 0 < largest < 256):
+        dtype = np.dtype(np.uint8 if largest < 256 else np.int64)
+    write_stack(
+        path,
+        spatial_shape(layer),
+        dtype,
+        lambda index: read_section(layer, index),
+        scale=layer.scale,
+        translation=layer.translate,
+        classes=values,
+    )
+
+
+def file_name(name: str) -> str:
+    """A layer's name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:40] or "image"
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path inside the run folder as seen from ``folder``, so that the folder can be moved; others as they are."""
+    inside = path.is_relative_to(folder.absolute())
+    return Path(os.path.relpath(path, folder.absolute())).as_posix() if inside else str(path)

@@ -1,0 +1,123 @@
+"""Layers as stacks: spatial shape, full resolution, section in view, the file behind a layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.errors import UserError
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+
+    from napari_autosegnet.data.images import ImageStack
+
+#: Key in a layer's metadata under which this program keeps what it needs to know of layers that it made.
+METADATA = "napari-autosegnet"
+
+Role = Literal["result", "preview", "uncertainty"]
+
+
+def role(layer: Layer) -> Role | None:
+    """What this program made the layer for; None for the user's own layers."""
+    about = layer.metadata.get(METADATA)
+    return about.get("role") if isinstance(about, dict) else None
+
+
+def full_resolution(layer: Image | Labels) -> Any:
+    """Array of the layer's full resolution: level 0 of a multiscale layer."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def is_rgb(layer: Layer) -> bool:
+    return bool(getattr(layer, "rgb", False))
+
+
+def spatial_shape(layer: Image | Labels) -> tuple[int, ...]:
+    """Shape without a colour axis."""
+    shape = tuple(int(size) for size in full_resolution(layer).shape)
+    return shape[:-1] if is_rgb(layer) else shape
+
+
+def is_stack(layer: Image | Labels) -> bool:
+    """Whether the layer is a 2D or 3D image."""
+    return len(spatial_shape(layer)) in (2, 3)
+
+
+def sections(layer: Image | Labels) -> int:
+    shape = spatial_shape(layer)
+    return shape[0] if len(shape) == 3 else 1
+
+
+def read_section(layer: Image | Labels, section: int) -> npt.NDArray[Any]:
+    """Section of a layer: (y, x), or (y, x, c) for RGB. May read a file, so call it in a thread."""
+    array = full_resolution(layer)
+    return np.asarray(array[section] if len(spatial_shape(layer)) == 3 else array)
+
+
+def layer_stack(layer: Image | Labels) -> ImageStack:
+    """A layer as the stack that all other rooms work on; nothing is read yet.
+
+    Raises
+    ------
+    UserError
+        When the layer has a time axis or the like.
+    """
+    from napari_autosegnet.data.images import image_from_array
+
+    if not is_stack(layer):
+        raise UserError(
+            f"'{layer.name}' has {len(spatial_shape(layer))} axes where 2 or 3 are needed; "
+            "split it (right click the layer: Split Stack) and use one part"
+        )
+    array = full_resolution(layer)
+    alpha = is_rgb(layer) and array.shape[-1] == 4
+    return image_from_array(
+        array[..., :3] if alpha else array,
+        name=layer.name,
+        channel_axis=-1 if is_rgb(layer) else None,
+        scale=tuple(layer.scale),
+        translation=tuple(layer.translate),
+    )
+
+
+def section_in_view(viewer: ViewerModel, layer: Image | Labels) -> int | None:
+    """Section of a layer that the viewer shows; None when the viewer is outside the layer."""
+    if len(spatial_shape(layer)) == 2:
+        return 0
+    point = np.asarray(viewer.dims.point, float)[-layer.ndim :]
+    if len(point) < layer.ndim:
+        return None
+    section = int(np.round(layer.world_to_data(point)[-3]))
+    return section if 0 <= section < sections(layer) else None
+
+
+def file_of(layer: Image | Labels) -> Path | None:
+    """File that holds exactly what the layer shows, if there is one. Reads some sections: call it in a thread."""
+    from napari_autosegnet.data.images import open_image
+
+    path = _store_of(full_resolution(layer)) or getattr(layer.source, "path", None)
+    if not isinstance(path, str | Path) or not Path(path).exists() or not is_stack(layer):
+        return None
+    try:
+        found = open_image(path)
+        stack = layer_stack(layer)
+        if not found.uniform or (found.shape, found.channels) != (stack.shape, stack.channels):
+            return None
+        depth = stack.sections
+        same = all(
+            np.array_equal(found.section(section), stack.section(section)) for section in {0, depth // 2, depth - 1}
+        )
+    except UserError:
+        return None
+    return Path(path) if same else None
+
+
+def _store_of(array: Any) -> Path | None:
+    """Folder of a zarr array on the disk."""
+    root = getattr(getattr(array, "store", None), "root", None)
+    return None if root is None else Path(root) / str(getattr(array, "path", ""))
