@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 #: Every room and the floor that it is on. A room may import rooms of its floor and of those below.
 FLOORS = {
     "errors": 0,
+    "duration": 0,
     "architecture": 0,
     "config": 0,
     "run": 0,

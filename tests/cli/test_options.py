@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from napari_autosegnet.cli.options import (
     ADVANCED,
     changed,
-    format_duration,
     parse_duration,
     setting_options,
     takes_settings,
@@ -28,13 +27,25 @@ from napari_autosegnet.config import (
     TrainSettings,
     train_settings,
 )
+from napari_autosegnet.duration import format_duration
 
 SETTINGS: list[type[BaseModel]] = [SearchSettings, TrainSettings, SplitSettings, PredictSettings]
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("10m", 600), ("1h", 3600), ("1.5h", 5400), ("1h30m", 5400), ("2d", 172800), ("5M", 300)],
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("10m", 600),
+        ("1h", 3600),
+        ("1.5h", 5400),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("5M", 300),
+        ("10 min", 600),
+        ("1 h 30 min", 5400),
+    ],
 )
 def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds

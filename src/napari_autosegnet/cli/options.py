@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from napari_autosegnet import duration
+from napari_autosegnet.duration import format_duration
+from napari_autosegnet.errors import UserError
 
 ADVANCED = "Advanced"
 NUMBERS = "Z,Y,X"
@@ -30,11 +32,9 @@ PREFIXES: Mapping[str, str] = {"augmentation": "augment_"}
 SettingsModel = TypeVar("SettingsModel", bound=BaseModel)
 Changes = dict[str, Any]
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
 
 def parse_duration(value: str | float) -> float:
-    """Seconds of ``90``, ``90s``, ``10m``, ``1.5h``, ``1h30m`` or ``2d``.
+    """`napari_autosegnet.duration.parse_duration` for options: its error is the command line's.
 
     Raises
     ------
@@ -42,27 +42,10 @@ def parse_duration(value: str | float) -> float:
         When the text is no time, or zero.
     """
     # typer hands an option's default through its parser, too.
-    text = str(value).strip().lower()
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    whole = "".join(number + unit for number, unit in parts)
-    if not parts or whole != text or (len(parts) > 1 and not all(unit for _, unit in parts)):
-        raise typer.BadParameter(f"'{value}' is no time; write for example 90s, 10m, 1h or 1h30m")
-    seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
-    if seconds <= 0:
-        raise typer.BadParameter("a time must be more than 0 seconds")
-    return seconds
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    try:
+        return duration.parse_duration(value)
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _parse_numbers(text: str) -> tuple[int, ...]:

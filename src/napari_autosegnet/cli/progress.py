@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from napari_autosegnet.cli.options import format_duration
+from napari_autosegnet.duration import format_duration
 from napari_autosegnet.run import Report
 
 if TYPE_CHECKING:
