@@ -1,4 +1,4 @@
-"""The four steps from files to scores: `search`, `train`, `predict`, `evaluate`.
+"""The four steps from files to scores, `search`, `train`, `predict`, `evaluate`, and `export` for other programs.
 
 The commands, the worker and scripts call these. Each takes paths, keeps all it knows in the run
 folder, and tells its progress to a `Report`.
@@ -7,10 +7,10 @@ folder, and tells its progress to a `Report`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import (
@@ -149,7 +149,8 @@ def train(
     split: SplitSettings | None = None,
     device: str = "auto",
     resume: bool = False,
-    continue_with: Path | None = None,
+    continue_with: Path | Sequence[Path] | None = None,
+    on_epoch: Callable[[Callable[[], Model]], None] | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Model:
@@ -169,8 +170,11 @@ def train(
         By default those of the preset that the run was searched with (`kept_preset`).
     resume : bool
         Go on with the training that the run holds.
-    continue_with : Path, optional
-        New labels of the run's images; training starts from the run's model instead of from scratch.
+    continue_with : Path or sequence of Path, optional
+        New labels of the run's images, or of ``images``; training starts from the run's model instead of
+        from scratch.
+    on_epoch : callable, optional
+        Called at the end of every epoch with a function that gives the model as it is then.
 
     Raises
     ------
@@ -185,6 +189,9 @@ def train(
     with _job(folder, "train", report, should_stop) as (tell, stop):
         content = folder.read_config() if folder.config_file.exists() else {}
         warm_start: Model | None = None
+        new_labels = [continue_with] if isinstance(continue_with, Path) else list(continue_with or ())
+        if new_labels or (resume and content.get("continued")):
+            warm_start = Model.load(folder.model_folder)
         if resume:
             settings = _kept(folder, "training", TrainSettings)
             found = (
@@ -194,8 +201,7 @@ def train(
             )
             network = content["network"]
         else:
-            if continue_with is not None:
-                warm_start = Model.load(folder.model_folder)
+            if warm_start is not None:
                 network, found = warm_start.specification.network, warm_start.specification.architecture
             else:
                 if "training" in content:
@@ -207,14 +213,17 @@ def train(
             settings = settings or train_settings(kept_preset(run))
         if images:
             split = split or SplitSettings()
+            labels = labels or new_labels
             stacks = _open(images, labels, classes)
             data_section = _data_section(images, labels, stacks, split)
         else:
-            stacks, kept_split = _kept_data(folder, labels=None if continue_with is None else [continue_with])
+            stacks, kept_split = _kept_data(folder, labels=new_labels or None)
             split = split or kept_split
             data_section = content["data"] | {"split": split.model_dump(mode="json")}
-            if continue_with is not None:
-                data_section["labels"] = [str(continue_with.absolute())]
+            if new_labels:
+                data_section["labels"] = [str(path.absolute()) for path in new_labels]
+        if warm_start is not None:
+            _check_same_classes(warm_start, stacks[0].mapping)
         device_used, parts, normalisation = _prepare(
             stacks, split, settings.context, settings.network.min_size, device, tell
         )
@@ -248,22 +257,38 @@ def train(
             torch.manual_seed(settings.seed)
             network_module = specification.build()
         if not resume:
-            folder.update_config(data=data_section, network=network, training=settings.model_dump(mode="json"))
+            folder.update_config(
+                data=data_section,
+                network=network,
+                training=settings.model_dump(mode="json"),
+                continued=warm_start is not None,
+            )
             if found is not None:
                 write_atomically(folder.path / "training-architecture.json", found.to_json())
             folder.checkpoint_file("training").unlink(missing_ok=True)
         trainer = Trainer(network_module, data, settings, checkpoint=folder.checkpoint_file("training"))
         if resume and folder.checkpoint_file("training").exists():
             trainer.resume()
-        result = trainer.run(report=tell, should_stop=stop)
-        model = Model.create(
+
+        def as_model(weights: Mapping[str, torch.Tensor], **more: Any) -> Model:
+            return Model.create(
+                weights,
+                specification,
+                classes=stacks[0].mapping.classes,
+                normalisation=normalisation,
+                image_channels=stacks[0].image.channels,
+                patch_size=settings.patch_size,
+                context=settings.context,
+                **more,
+            )
+
+        result = trainer.run(
+            report=tell,
+            should_stop=stop,
+            on_epoch=None if on_epoch is None else lambda: on_epoch(lambda: as_model(trainer.current.state_dict())),
+        )
+        model = as_model(
             result.weights,
-            specification,
-            classes=stacks[0].mapping.classes,
-            normalisation=normalisation,
-            image_channels=stacks[0].image.channels,
-            patch_size=settings.patch_size,
-            context=settings.context,
             training={
                 "settings": settings.model_dump(mode="json"),
                 "label_values": {str(value): number for value, number in stacks[0].mapping.values.items()},
@@ -409,6 +434,56 @@ def evaluate(
     return scores
 
 
+def export(
+    model: Path,
+    out: Path,
+    *,
+    format: Literal["onnx", "bioimageio"] = "onnx",
+    image: Path | None = None,
+    name: str = "",
+    description: str = "",
+    authors: Sequence[str] = (),
+    licence: str = "",
+) -> float:
+    """Write a model for other programs; needs the extra ``export``.
+
+    Parameters
+    ----------
+    model : Path
+        ``RUN/model``, or a zip of one.
+    out : Path
+        ``NAME.onnx``, or ``NAME.zip`` for a package of the bioimage.io model zoo.
+    format : str
+        ``onnx`` or ``bioimageio``.
+    image : Path, optional
+        For a package: an image that its test image and its cover are cut from.
+    name, description, authors, licence
+        For a package: what the zoo wants to know; an author is ``NAME`` or ``NAME (AFFILIATION)``.
+
+    Returns
+    -------
+    float
+        Largest difference in probability between the file and the model.
+
+    Raises
+    ------
+    UserError
+        When the extra is not installed, something does not fit, or ``out`` cannot be written.
+    """
+    from napari_autosegnet.model import Model
+
+    loaded = Model.load(model)
+    if format == "onnx":
+        from napari_autosegnet.export.onnx_file import write_onnx
+
+        return write_onnx(loaded, out)
+    from napari_autosegnet.data.images import open_image
+    from napari_autosegnet.export.bioimageio_package import About, write_bioimageio
+
+    about = About(name=name, description=description, authors=tuple(authors), licence=licence)
+    return write_bioimageio(loaded, out, about=about, image=None if image is None else open_image(image))
+
+
 @contextmanager
 def _job(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
     """Hold the run, listen to its requests, and write down how the job ended."""
@@ -417,12 +492,22 @@ def _job(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterat
 
     def stop() -> bool:
         nonlocal stopped
-        stopped = stopped or should_stop() or run.should_stop()
+        stopped = stopped or should_stop() or run.should_stop(should_stop)
         return stopped
 
     with run.locked():
         run.withdraw()
-        tell = listeners(run.report, report)
+        heard = listeners(run.report, report)
+        begun = False
+
+        def tell(event: str, /, **values: Any) -> None:
+            # Only now is it known that there is something to do, and that the folder is worth being kept.
+            nonlocal begun
+            if not begun:
+                begun = True
+                heard("started", step=step)
+            heard(event, **values)
+
         try:
             yield tell, stop
         except UserError as error:
@@ -491,6 +576,15 @@ def _kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Lab
         [open_image(path) for path in image_paths], [open_labels(path) for path in label_paths], mapping
     )
     return stacks, _validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
+
+
+def _check_same_classes(model: Model, mapping: LabelMapping) -> None:
+    ours, theirs = ([c.name for c in classes] for classes in (mapping.classes, model.classes))
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"the labels have the classes {', '.join(ours)}, the model {', '.join(theirs)}; "
+            "to change the classes train from scratch in a new run"
+        )
 
 
 def _architecture(run: Run, given: Path | None) -> Architecture:

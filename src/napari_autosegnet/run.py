@@ -219,11 +219,14 @@ class Run:
     def requested(self, what: Request) -> bool:
         return (self.path / "requests" / what).exists()
 
-    def should_stop(self) -> bool:
-        """Whether a stop was asked for (a `ShouldStop`); waits here as long as a pause is asked for."""
-        if self.requested("pause"):
+    def should_stop(self, interrupted: ShouldStop = never_stop) -> bool:
+        """Whether a stop was asked for (a `ShouldStop`); waits here as long as a pause is asked for.
+
+        ``interrupted`` is another way to ask for a stop, which ends the waiting too.
+        """
+        if self.requested("pause") and not interrupted():
             self.report("paused")
-            while self.requested("pause") and not (self.requested("stop") or self.requested("cancel")):
+            while self.requested("pause") and not (self.requested("stop") or self.requested("cancel") or interrupted()):
                 time.sleep(0.1)
             self.report("resumed")
-        return self.requested("stop") or self.requested("cancel")
+        return self.requested("stop") or self.requested("cancel") or interrupted()

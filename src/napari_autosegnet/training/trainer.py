@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +178,16 @@ class Trainer:
         self.best_iou: dict[str, float | None] = {}
         self.best_weights: dict[str, Tensor] = {}
 
-    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> TrainingResult:
+    def run(
+        self,
+        *,
+        report: Report = silent,
+        should_stop: ShouldStop = never_stop,
+        on_epoch: Callable[[], None] | None = None,
+    ) -> TrainingResult:
         """Train until the epochs or the budget are used up or a stop is asked for; the best epoch is kept.
+
+        ``on_epoch`` is called after each epoch; its time is not counted.
 
         Raises
         ------
@@ -229,9 +237,17 @@ class Trainer:
             report("epoch", step="train", **self._progress(mean_loss))
             good = self.state()
             self._write_checkpoint(good)
+            if on_epoch is not None:
+                on_epoch()
         if not self.best_weights:
             self._validate()
         return TrainingResult(self.best_weights, self.best_mean_iou, self.best_iou, self.epoch, self.elapsed)
+
+    @property
+    def current(self) -> nn.Module:
+        """The network that is validated: that of the averaged weights, where there are any."""
+        averaged = self.averaged
+        return self.network if averaged is None or not averaged.steps else averaged.network
 
     def resume(self) -> None:
         """Go back to the end of the last epoch that the checkpoint holds."""
@@ -290,9 +306,7 @@ class Trainer:
         return total
 
     def _validate(self) -> None:
-        candidate: nn.Module = self.network
-        if self.averaged is not None and self.averaged.steps:
-            candidate = self.averaged.network
+        candidate = self.current
         names = self.data.class_names
         matrix = score_network(
             candidate,

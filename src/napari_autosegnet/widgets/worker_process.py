@@ -1,0 +1,157 @@
+"""The worker's process as napari sees it: started, found again, ended by force.
+
+It has a session of its own, so that it outlives napari; the run folder is all that ties them together.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.worker import Job, log_file, read_info, write_job
+
+#: Clocks of the system and of a process may differ by this many seconds.
+_CLOCKS_DIFFER = 2.0
+#: Kept until they have ended, so that a dock that is opened again learns how.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class WorkerProcess:
+    """A process that does, or did, the job of a run folder."""
+
+    def __init__(self, pid: int, host: str = "", created: float | None = None) -> None:
+        self.pid = pid
+        self._created = created
+        self._here = host in ("", socket.gethostname())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; a later process of the same number is not it."""
+        if not self._here:
+            return False
+        if (child := _children.get(self.pid)) is not None:
+            return child.poll() is None
+        with suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            if self._created is not None and process.create_time() > self._created + _CLOCKS_DIFFER:
+                return False
+            return bool(process.status() != psutil.STATUS_ZOMBIE)
+        return False
+
+    @property
+    def exit_status(self) -> int | None:
+        """As `subprocess.Popen.returncode`; None while it runs, and when somebody else started it."""
+        child = _children.get(self.pid)
+        return None if child is None else child.poll()
+
+    def ask_to_end(self) -> None:
+        """SIGTERM, where a process can answer that with an orderly end."""
+        if os.name == "posix" and self.alive:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and the processes that it started, now."""
+        if not self.alive:
+            return
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.name == "posix" and os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+                return
+            process = psutil.Process(self.pid)
+            for each in (*process.children(recursive=True), process):
+                with suppress(psutil.Error):
+                    each.kill()
+
+
+def launch(run: Run, job: Job) -> WorkerProcess:
+    """Start a worker for the job.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be written or the process not be started.
+    """
+    write_job(run, job)
+    log = log_file(run)
+    # Windows has neither sessions nor nice.
+    options: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        options = {"creationflags": flags | subprocess.CREATE_NO_WINDOW}
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as output:
+            output.write(f"--- {job.step} {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
+            output.flush()
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "napari_autosegnet.worker", str(run.path.absolute())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+                **options,
+            )
+    except OSError as error:
+        raise UserError(f"cannot start the worker: {error.strerror or error}; see {log}") from error
+    for pid in [pid for pid, other in _children.items() if other.poll() is not None]:
+        del _children[pid]
+    _children[child.pid] = child
+    return WorkerProcess(child.pid)
+
+
+def find(run: Run) -> WorkerProcess | None:
+    """The process that works on the run, when it was started through a job and runs on this computer."""
+    info = read_info(run)
+    if info is None:
+        return None
+    process = WorkerProcess(info.pid, info.host, info.started)
+    return process if process.alive else None
+
+
+def cause_of_death(run: Run, status: int | None) -> str:
+    """One line on why a worker that told nothing is gone."""
+    info = read_info(run)
+    if status is not None and status < 0:
+        return _by_signal(-status)
+    if status is None and info is not None and psutil.boot_time() > info.started + _CLOCKS_DIFFER:
+        return "the computer was restarted"
+    last = last_words(run)
+    if last:
+        return last
+    return "the worker was killed, most often because the computer ran out of memory"
+
+
+def _by_signal(number: int) -> str:
+    if number == 9:
+        return "the worker was killed (signal 9), most often because the computer ran out of memory"
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"the worker crashed or was ended ({name}); its log has the details"
+
+
+def last_words(run: Run) -> str:
+    """Last line that the worker printed in its last job; empty when it printed none."""
+    try:
+        with open(log_file(run), "rb") as handle:
+            handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, handle.tell() - 4096))
+            lines = handle.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines or lines[-1].startswith("--- "):
+        return ""
+    return lines[-1].removeprefix("error: ")

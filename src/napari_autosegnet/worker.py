@@ -1,0 +1,351 @@
+"""One job in a process of its own: ``python -m napari_autosegnet.worker RUN`` does what ``RUN/job.json`` says.
+
+::
+
+    RUN/job.json            step and arguments: a `Job`
+        worker.json         who works, or worked last, on it: a `WorkerInfo`
+        logs/worker.log     what the process printed, when a dock started it
+        preview/            input.npy, the slice that somebody looks at, and what the network makes of it
+
+The process shares nothing with whoever started it but the folder, and outlives it. SIGTERM asks for an
+orderly end, as a stop request does; a cancel request ends it without a new result.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from napari_autosegnet.config import Network, PredictSettings, Preset, SearchSettings, SplitSettings, TrainSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run, ShouldStop, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_autosegnet.model import Model
+
+Step = Literal["search", "train", "predict"]
+
+#: Exit status of a job that ended with an error that was told.
+FAILED = 2
+#: Pixels of surroundings of a preview's tiles, and the largest share of the training's time that previews take.
+PREVIEW_HALO = 32
+PREVIEW_SHARE = 0.2
+
+
+class _Job(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "auto"
+
+
+class SearchJob(_Job):
+    """Arguments of `api.search`."""
+
+    step: Literal["search"] = "search"
+    images: tuple[Path, ...] = ()
+    labels: tuple[Path, ...] = ()
+    classes: str | None = None
+    preset: Preset = "standard"
+    settings: SearchSettings | None = None
+    split: SplitSettings | None = None
+    resume: bool = False
+
+
+class TrainJob(_Job):
+    """Arguments of `api.train`."""
+
+    step: Literal["train"] = "train"
+    images: tuple[Path, ...] = ()
+    labels: tuple[Path, ...] = ()
+    classes: str | None = None
+    architecture: Path | None = None
+    network: Network = "searched"
+    settings: TrainSettings | None = None
+    split: SplitSettings | None = None
+    resume: bool = False
+    continue_with: tuple[Path, ...] = ()
+
+
+class PredictJob(_Job):
+    """Arguments of `api.predict`; an unfinished result is gone on with."""
+
+    step: Literal["predict"] = "predict"
+    model: Path
+    image: Path
+    out: Path
+    mask: Path | None = None
+    settings: PredictSettings | None = None
+
+
+Job = Annotated[SearchJob | TrainJob | PredictJob, Field(discriminator="step")]
+_JOB: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+class WorkerInfo(BaseModel):
+    """Which process works, or worked last, on a run: ``started`` tells it from a later one of the same number."""
+
+    pid: int
+    started: float
+    step: Step
+    host: str
+
+
+class Cancelled(BaseException):
+    """Ends a job at once, without a new result; no handler of errors takes it for one."""
+
+
+def job_file(run: Run) -> Path:
+    return run.path / "job.json"
+
+
+def info_file(run: Run) -> Path:
+    return run.path / "worker.json"
+
+
+def log_file(run: Run) -> Path:
+    return run.path / "logs" / "worker.log"
+
+
+def preview_file(run: Run, name: Literal["input", "labels", "uncertainty"]) -> Path:
+    return run.path / "preview" / f"{name}.npy"
+
+
+def write_job(run: Run, job: Job) -> None:
+    write_atomically(job_file(run), job.model_dump_json(indent=1) + "\n")
+
+
+def read_job(run: Run) -> Job:
+    """The job that stands in the run folder.
+
+    Raises
+    ------
+    UserError
+        When there is none or it is damaged.
+    """
+    try:
+        return _JOB.validate_json(job_file(run).read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {job_file(run)}: {error.strerror or error}; start the step again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top"
+        raise UserError(f"{job_file(run)} is damaged at '{where}': {first['msg']}; start the step again") from error
+
+
+def read_info(run: Run) -> WorkerInfo | None:
+    """Who works or worked last on the run; None when nobody did or the file cannot be read."""
+    with suppress(OSError, ValidationError):
+        return WorkerInfo.model_validate_json(info_file(run).read_bytes())
+    return None
+
+
+def carry_out(run: Run, job: Job, should_stop: ShouldStop) -> None:
+    """Do the job; what it tells stands in the run's events.
+
+    Raises
+    ------
+    UserError
+        As the step's function in `api`.
+    """
+    from napari_autosegnet import api
+
+    arguments: dict[str, Any] = {name: getattr(job, name) for name in type(job).model_fields if name != "step"}
+    match job.step:
+        case "search":
+            api.search(run.path, **arguments, should_stop=should_stop)
+        case "train":
+            preview = Preview(run, job.device, should_stop)
+            api.train(run.path, **arguments, on_epoch=preview, should_stop=should_stop)
+        case "predict":
+            # `api.predict` knows no run folder; this one is there for the job alone.
+            with run.locked():
+                run.withdraw()
+                run.report("started", step="predict")
+                api.predict(**arguments, report=run.report, should_stop=should_stop)
+
+
+class Preview:
+    """What the network makes of the slice that somebody looks at, at the end of an epoch.
+
+    Parameters
+    ----------
+    run : Run
+        Holds the slice and gets the result; see `preview_file`.
+    device : str
+        That of the training.
+    should_stop : ShouldStop
+        Ends a preview in its middle.
+    """
+
+    def __init__(self, run: Run, device: str, should_stop: ShouldStop, clock: Callable[[], float] = time.monotonic):
+        self.run = run
+        self.device = device
+        self.should_stop = should_stop
+        self._clock = clock
+        self._spent = 0.0
+        self._began = clock()
+        self._last_problem = ""
+
+    def __call__(self, current: Callable[[], Model]) -> None:
+        """Take the current model, if there is a slice and previews have not taken too much time already."""
+        started = self._clock()
+        if self._spent > PREVIEW_SHARE * (started - self._began) or not preview_file(self.run, "input").is_file():
+            return
+        try:
+            self._draw(current())
+        except (UserError, RuntimeError, ValueError, OSError, EOFError) as error:
+            # A training is worth more than its preview: told once, and gone on with.
+            problem = str(error).partition("\n")[0]
+            if problem != self._last_problem:
+                self.run.report("note", text=f"no preview: {problem}")
+            self._last_problem = problem
+        self._spent += self._clock() - started
+
+    def _draw(self, model: Model) -> None:
+        import numpy as np
+
+        from napari_autosegnet.figures import normalised_entropy
+
+        source = preview_file(self.run, "input")
+        modified = source.stat().st_mtime_ns
+        pixels = np.load(source, allow_pickle=False)
+        if pixels.ndim != 3 or len(pixels) != model.image_channels:
+            raise UserError(f"the slice is {pixels.shape}, the network takes {model.image_channels} channels")
+        probabilities = _probabilities(model, pixels, self.device, self.should_stop)
+        if probabilities is None:
+            return
+        labels = (probabilities.argmax(axis=0) + 1).astype(np.uint8)
+        _save_array(preview_file(self.run, "labels"), labels)
+        _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
+        self.run.report("preview", shape=list(labels.shape), input=modified)
+
+
+def _probabilities(
+    model: Model, pixels: npt.NDArray[Any], device: str, should_stop: ShouldStop
+) -> npt.NDArray[np.float32] | None:
+    """Class probabilities (K, y, x) of a slice (c, y, x), which stands for its neighbours too; None when stopped."""
+    import numpy as np
+    import torch
+
+    from napari_autosegnet.inference.blocks import BlockPlan
+    from napari_autosegnet.inference.predictor import BlockInput, Predictor, pad_to_domain
+    from napari_autosegnet.training.trainer import choose_device
+
+    # Building a network draws its first weights, which must not change what the training draws.
+    with torch.random.fork_rng(devices=[]):
+        predictor = Predictor(model, choose_device(device), halo=PREVIEW_HALO)
+    sections = 2 * model.context + 1
+    height, width = pixels.shape[1:]
+    plan = BlockPlan(
+        (sections, height, width),
+        (1, height, width),
+        stride=predictor.stride,
+        halo=predictor.halo,
+        tile=predictor.tile,
+        context=model.context,
+    )
+    around = np.repeat(pixels[:, np.newaxis], sections, axis=1)
+    data = BlockInput(pad_to_domain(around, predictor.stride), (0, 0, 0))
+    found = np.zeros((len(model.classes), height, width), np.float32)
+    for _, tile, part, _ in predictor.tiles(plan, plan[model.context], data):
+        if should_stop():
+            return None
+        (top, bottom), (left, right) = tile.core
+        found[:, top:bottom, left:right] = part.cpu().numpy()
+    return found
+
+
+def _save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_atomically(path, content.getvalue())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the job of a run folder; the exit status is 0 after an orderly end and `FAILED` after an error."""
+    if len(arguments) != 1:
+        print("usage: python -m napari_autosegnet.worker RUN", file=sys.stderr)
+        return FAILED
+    run = Run(Path(arguments[0]).absolute())
+    _stay_out_of_the_way()
+    faulthandler.enable()
+    from napari_autosegnet.cli.interruption import orderly_end
+
+    with orderly_end() as interruption:
+
+        def should_stop() -> bool:
+            asked = run.should_stop(interruption)
+            # A prediction keeps its finished blocks either way, and has threads of its own to end.
+            if run.requested("cancel") and job.step != "predict":
+                raise Cancelled
+            return asked
+
+        told_before = len(run.events())
+        try:
+            job = read_job(run)
+            info = WorkerInfo(pid=os.getpid(), started=time.time(), step=job.step, host=socket.gethostname())
+            write_atomically(info_file(run), info.model_dump_json())
+            carry_out(run, job, should_stop)
+        except Cancelled:
+            run.report("stopped", step=job.step, reason="cancelled")
+            return 0
+        except UserError as error:
+            return _fail(run, str(error), told_before)
+        except Exception as error:
+            traceback.print_exc()
+            return _fail(run, _in_words(error), told_before)
+    return 0
+
+
+def _stay_out_of_the_way() -> None:
+    """Leave the processor to whoever works in front of the screen; before torch is imported."""
+    # Threads that spin while they wait hold up every other program.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores > 4:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores - 1))
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(10)
+
+
+def _fail(run: Run, text: str, told_before: int) -> int:
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    told = any(event["event"] == "failed" for event in run.events()[told_before:])
+    # What another process is doing here is not to be taken for failed.
+    if not told and not run.is_active:
+        with suppress(UserError):
+            run.report("failed", text=text)
+    return FAILED
+
+
+def _in_words(error: Exception) -> str:
+    """One line on an error that is not the user's."""
+    line = str(error).partition("\n")[0]
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or "out of memory" in line.lower() or "not enough memory" in line.lower():
+        return (
+            "the memory of the computer or its graphics card did not suffice; "
+            "close other programs, or set a smaller patch size"
+        )
+    return f"an unexpected error, {kind}: {line}; the log has the details"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
