@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a network from scratch: what a run found, an architecture file, U-Net or PSPNet.",
     "predict": "Apply a model to an image or stack of any size.",
     "evaluate": "Score a prediction, or a model on labelled images: IoU, Dice, accuracy, V_rand, V_info.",
+    "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
     "show": "Show an architecture, a model or a run as text, and as a picture.",
     "runs": "List, follow, pause, resume and stop runs.",
 }

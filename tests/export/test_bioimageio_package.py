@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_autosegnet import api
+from napari_autosegnet.cli.app import run
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.export.bioimageio_package import About, identifiers, sample_of, write_bioimageio
+from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.model import Model
+from small_models import small_model
+
+
+def test_the_zoo_s_own_test_is_green(package: Path, tmp_path: Path) -> None:
+    """``bioimageio test`` as anyone calls it: format, test tensors, other sizes and batches."""
+    report = tmp_path / "summary.json"
+    found = subprocess.run(
+        [sys.executable, "-m", "bioimageio.core", "test", str(package), f"--summary={report}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    summary = json.loads(report.read_text(encoding="utf-8"))
+    assert summary["status"] == "passed"
+    names = [detail["name"] for detail in summary["details"]]
+    assert any("Reproduce test outputs" in name for name in names)
+    assert any("batch_size: 2 and size parameter n: 2" in name for name in names)
+    assert [detail["errors"] for detail in summary["details"] if detail["errors"]] == []
+
+
+def test_all_that_the_zoo_asks_for_is_in_it(package: Path, model: Model) -> None:
+    import yaml
+
+    with zipfile.ZipFile(package) as archive:
+        assert archive.testzip() is None
+        names = set(archive.namelist())
+        assert all("/" not in name and ".." not in name for name in names)
+        description: dict[str, Any] = yaml.safe_load(archive.read("rdf.yaml"))
+        cover = Image.open(io.BytesIO(archive.read("cover.png")))
+        readme = archive.read("README.md").decode()
+        image = np.load(io.BytesIO(archive.read("test-image.npy")))
+        probabilities = np.load(io.BytesIO(archive.read("test-probabilities.npy")))
+    assert description["authors"][0] == {"affiliation": "An Institute", "name": "A. Person"}
+    assert description["license"] == "CC-BY-4.0" and description["name"] == "Nerve fibres  myelin axon"
+    axes = description["inputs"][0]["axes"]
+    assert axes[1]["channel_names"] == ["channel_0_below_1", "channel_0_here", "channel_0_above_1"]
+    # The smallest tile has something left inside its halo.
+    assert axes[2]["size"] == {"min": 2 * 22 + 2, "step": 2} and (axes[2]["scale"], axes[2]["unit"]) == (4, "nanometer")
+    out = description["outputs"][0]["axes"]
+    assert out[2]["halo"] == 22 and out[1]["channel_names"] == ["background", "class_2nd_myelin", "class_2nd_myelin_3"]
+    listed = [description["weights"]["onnx"], description["documentation"], *description["attachments"]]
+    assert all(len(each["sha256"]) == 64 and each["source"] in names for each in listed)
+    assert cover.size == (800, 400)
+    assert "## Validation" in readme and "0.8100" in readme and "99.96%" in readme
+    assert image.shape == (1, 3, 128, 128) and probabilities.shape == (1, 3, 128, 128)
+    np.testing.assert_allclose(probabilities[0], Predictor(model, halo="exact").whole_section(image[0]), atol=1e-6)
+
+
+def test_predict_takes_the_package(package: Path, model: Model, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 255, (2, 40, 60), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="minisblack")
+    model.save(tmp_path / "model")
+    for name, source in (("zip", package), ("folder", tmp_path / "model")):
+        out = tmp_path / f"{name}.tif"
+        assert run(["predict", "--model", str(source), "--image", str(tmp_path / "image.tif"), "--out", str(out)]) == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "zip.tif"), tifffile.imread(tmp_path / "folder.tif"))
+    assert Model.load(package).fingerprint == model.fingerprint
+
+
+_OTHER_PROGRAM = """
+import sys
+import numpy as np
+from bioimageio.core import load_model_description, predict
+found = predict(model=load_model_description(sys.argv[1]), inputs=np.load(sys.argv[2]))
+(member,) = found.members.values()
+np.save(sys.argv[3], np.asarray(member.data)[0].argmax(0) + 1)
+"""
+
+
+def test_bioimageio_core_gives_the_same_labels(package: Path, tmp_path: Path) -> None:
+    """Another program that follows the description gets what ``predict`` gives, but near borders, which it mirrors."""
+    sections = np.random.default_rng(4).integers(0, 255, (3, 128, 128), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", sections, photometric="minisblack")
+    np.save(tmp_path / "image.npy", sections[np.newaxis].astype(np.float32))
+    api.predict(package, tmp_path / "image.tif", tmp_path / "labels.tif", settings=PredictSettings(halo="exact"))
+    program = [sys.executable, "-c", _OTHER_PROGRAM, package, tmp_path / "image.npy", tmp_path / "labels.npy"]
+    subprocess.run(list(map(str, program)), check=True, capture_output=True, timeout=300)
+    inner = (slice(32, -32), slice(32, -32))
+    labels = np.load(tmp_path / "labels.npy")
+    assert labels.shape == (128, 128)
+    assert (labels[inner] == tifffile.imread(tmp_path / "labels.tif")[1][inner]).mean() > 0.9999
+
+
+def test_without_words_and_image_it_is_made_of_noise(model: Model, tmp_path: Path) -> None:
+    """What is left out is left open, not made up."""
+    noise = sample_of(model, None, 64, 4)
+    assert noise.shape == (3, 64, 64) and 100 < noise.mean() < 140 and noise.std() > 20
+    with pytest.raises(UserError, match="'do what you like' is no licence"):
+        write_bioimageio(model, tmp_path / "model.zip", about=About(licence="do what you like"))
+    assert not (tmp_path / "model.zip").exists()
+
+
+def test_an_image_of_another_kind_is_refused() -> None:
+    image = image_from_array(np.zeros((64, 64, 3), np.uint8), channel_axis=-1)
+    with pytest.raises(UserError, match="3 channels and the model 1"):
+        sample_of(small_model(), image, 64, 4)
+
+
+def test_a_small_image_is_padded_and_the_ends_of_a_stack_repeat() -> None:
+    image = image_from_array(np.stack([np.full((10, 20), value, np.uint8) for value in (7, 9)]))
+    found = sample_of(small_model(context=1), image, 32, 4)
+    assert found.shape == (3, 32, 32) and [set(np.unique(part)) for part in found] == [{7.0}, {9.0}, {9.0}]
+
+
+def test_names_become_words_that_are_unique() -> None:
+    assert identifiers(["Zellkörper", "a b", "A-B", "???"]) == ["zellk_rper", "a_b", "a_b_3", "class_4"]
+
+
+def test_a_name_that_says_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"call it NAME\.zip"):
+        write_bioimageio(small_model(), tmp_path / "model.onnx")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_autosegnet.cli.app import run
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.export.onnx_file import noise, onnx_runner, write_onnx
+from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.model import Model
+from small_models import small_model
+
+#: Sides that are and are not multiples of the stride (2), larger and smaller than a patch.
+SIZES = ((2, 2), (3, 5), (64, 64), (33, 70), (97, 130))
+
+
+def check(model: Model, content: bytes) -> None:
+    compute = onnx_runner(content)
+    predictor = Predictor(model, halo="exact")
+    generator = np.random.default_rng(5)
+    for height, width in SIZES:
+        images = np.stack([noise(model, generator, height, width) for _ in range(2)])
+        found = compute(images)
+        assert found.shape == (2, 3, height, width)
+        for image, probabilities in zip(images, found, strict=True):
+            np.testing.assert_allclose(probabilities, predictor.whole_section(image), rtol=0, atol=1e-4)
+
+
+def test_the_file_gives_what_the_model_gives_at_every_size(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    file = tmp_path / "ein netz ü.onnx"
+    assert run(["export", "--model", str(tmp_path / "model"), "--format", "onnx", "--out", str(file)]) == 0
+    check(model, file.read_bytes())
+
+    import onnx
+
+    about = {each.key: each.value for each in onnx.load(file).metadata_props}
+    assert [each["name"] for each in json.loads(about["classes"])] == [each.name for each in model.classes]
+    assert (about["stride"], about["halo"], about["context"]) == ("2", "22", "1")
+    assert about["fingerprint"] == model.fingerprint
+    assert list(file.parent.glob("*.onnx")) == [file] and not list(file.parent.glob(".*.partial"))
+
+
+def test_the_check_sees_a_file_of_other_weights(model: Model) -> None:
+    """Noise of this kind tells networks apart; so agreement within 1e-4 means something."""
+    generator = np.random.default_rng(5)
+    image = noise(model, generator, 64, 64)
+    other = small_model(context=1).weights
+    name = next(name for name in other if name.startswith("head") and name.endswith("bias"))
+    other[name] = other[name] + np.float32(0.01)
+    changed = Predictor(Model(model.description, other), halo="exact").whole_section(image)
+    assert np.abs(changed - Predictor(model, halo="exact").whole_section(image)).max() < 1e-6  # softmax: a shift of all
+    other[name][0] += 0.01
+    changed = Predictor(Model(model.description, other), halo="exact").whole_section(image)
+    assert np.abs(changed - Predictor(model, halo="exact").whole_section(image)).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["unet", "pspnet"])
+@pytest.mark.usefixtures("model")
+def test_the_networks_to_compare_with(network: str, tmp_path: Path) -> None:
+    compared = small_model(network, image_channels=3)
+    write_onnx(compared, tmp_path / "network.onnx")
+    check(compared, (tmp_path / "network.onnx").read_bytes())
+
+
+@pytest.mark.parametrize("form", ["onnx", "bioimageio"])
+def test_without_the_extra_the_error_names_it(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real: Callable[..., ModuleSpec | None] = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in ("onnxscript", "bioimageio") else real(name, package)
+
+    small_model().save(tmp_path / "model")
+    out = tmp_path / ("out.zip" if form == "bioimageio" else "out.onnx")
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    assert run(["export", "--model", str(tmp_path / "model"), "--format", form, "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "pip install 'napari-autosegnet[export]'" in error and "onnxscript" in error
+    assert len(error.splitlines()) == 1 and not out.exists()
+
+
+def test_a_name_that_says_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"call it NAME\.onnx"):
+        write_onnx(small_model(), tmp_path / "model.pt")

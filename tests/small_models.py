@@ -1,0 +1,43 @@
+"""Models of random weights for tests that need one, not a good one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.data.annotations import default_classes
+from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.model import HaloFigure, Model
+from napari_autosegnet.networks.specification import NetworkSpecification
+
+
+def small_model(network: Any = "searched", *, context: int = 0, image_channels: int = 1) -> Model:
+    """Random weights, batch norms that do something, and probabilities that are neither 0 nor 1."""
+    torch.manual_seed(0)
+    specification = NetworkSpecification(
+        network=network,
+        architecture=SearchSpace().sample(np.random.default_rng(1)) if network == "searched" else None,
+        in_channels=image_channels * (2 * context + 1),
+        classes=3,
+        levels=1,
+        base_width=4,
+        max_width=8,
+    )
+    module = specification.build().train()
+    with torch.no_grad():
+        for _ in range(20):
+            module(torch.randn(4, specification.in_channels, 64, 64))
+    return Model.create(
+        module,
+        specification,
+        classes=default_classes(["Background", "2nd myelin", "2nd  myelin!"]),
+        normalisation=Normalisation(mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        image_channels=image_channels,
+        context=context,
+        patch_size=32,
+        halo=HaloFigure(pixels=22, agreement=0.9996),
+        metrics={"validation": {"mean_iou": 0.81, "iou": {"Background": 0.9}}},
+    )
