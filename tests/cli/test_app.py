@@ -73,7 +73,7 @@ def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
     assert min(took) < 1.0
 
 
-@pytest.mark.parametrize("command", ["search", "train", "predict", "evaluate", "demo", "show", "runs"])
+@pytest.mark.parametrize("command", ["search", "train", "predict", "evaluate", "export", "demo", "show", "runs"])
 def test_help_of_a_command_loads_no_torch(command: str) -> None:
     program = "import sys; from napari_autosegnet.cli.app import run; run(sys.argv[1:]); print('torch' in sys.modules)"
     done = subprocess.run(
