@@ -31,20 +31,21 @@ _FAINT = "#8a9099"
 _PAPER = "#ffffff"
 
 #: Fill and edge of an operation, its name in a box and its meaning in the legend.
-_OPERATION_STYLE: dict[Operation, tuple[str, str, str, str]] = {
+OPERATION_STYLE: dict[Operation, tuple[str, str, str, str]] = {
     "sep_conv_3x3": ("#d4e9fb", "#2f7fc1", "sep conv\n3×3", "depthwise-separable convolution"),
     "sep_conv_5x5": ("#a3bff0", "#27479b", "sep conv\n5×5", "depthwise-separable convolution"),
     "hdc_3x3": ("#fcd9ae", "#d0730b", "HDC\n3×3", "hybrid dilated convolution, rates 1, 2, 3"),
     "identity": ("#f1f2f4", "#9aa1ab", "identity", "passes its input on"),
 }
 #: Colours of the paper's Fig. 6: green down, purple bridge, blue up, red HDC.
-_KIND_COLOR = {"down": "#3c8d5a", "bridge": "#7d55a5", "up": "#2878a8", "hdc": "#c2493d"}
+KIND_COLORS = {"down": "#3c8d5a", "bridge": "#7d55a5", "up": "#2878a8", "hdc": "#c2493d"}
 _KIND_NOTE = {
     "down": "followed by pooling",
     "bridge": "after the hybrid dilated convolution (HDC)",
     "up": "after upsampling; long skips join h[t-1]",
 }
-_SOURCE_COLORS = ("#8c6d1f", "#3d4450", "#0d8a72", "#b8336a", "#6a4fb3", "#b35900", "#3b7dd8", "#5b8c00", "#a33b3b")
+#: Colours of what operations read: h[t-2], h[t-1], then the cells.
+SOURCE_COLORS = ("#8c6d1f", "#3d4450", "#0d8a72", "#b8336a", "#6a4fb3", "#b35900", "#3b7dd8", "#5b8c00", "#a33b3b")
 
 
 class NamedColor(Protocol):
@@ -155,7 +156,7 @@ def draw_curves(events: Iterable[Mapping[str, Any]], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6, marker="." if few else None)
         if course is search:
             for alarm in alarms:
-                axes.axvline(alarm, color=_KIND_COLOR["hdc"], linewidth=1, linestyle="--")
+                axes.axvline(alarm, color=KIND_COLORS["hdc"], linewidth=1, linestyle="--")
         _plain(axes, title)
         axes.set_xlabel("epoch", color=_FAINT)
         if len(curves) > 1:
@@ -331,7 +332,7 @@ class _LayerPlan:
         return 0.34 + max(0, lanes) * _LANE
 
     def draw(self, axes: Axes, kind: str, left: float, top: float, width: float, height: float) -> None:
-        color = _KIND_COLOR[kind]
+        color = KIND_COLORS[kind]
         _panel(axes, left, top, width, height, f"{kind} layer", _KIND_NOTE[kind], color)
         first = left + _LABELS + (width - self.width) / 2
         centres = [
@@ -355,7 +356,7 @@ class _LayerPlan:
                 axes,
                 _Point(first - 0.56, lane_of[source]),
                 _source_name(source),
-                _SOURCE_COLORS[source],
+                SOURCE_COLORS[source],
                 faint=not read,
             )
         for source, lane in lane_of.items():
@@ -376,7 +377,7 @@ class _LayerPlan:
         ]
         if not targets:
             return
-        color = _SOURCE_COLORS[source % len(_SOURCE_COLORS)]
+        color = SOURCE_COLORS[source % len(SOURCE_COLORS)]
         if source < LAYER_INPUTS:
             start = [_Point(first - 0.22, lane)]
         else:
@@ -402,7 +403,7 @@ class _LayerPlan:
             zorder=2,
         )
         source = LAYER_INPUTS + index
-        color = _FAINT if index in self.layer.loose_ends else _SOURCE_COLORS[source % len(_SOURCE_COLORS)]
+        color = _FAINT if index in self.layer.loose_ends else SOURCE_COLORS[source % len(SOURCE_COLORS)]
         axes.text(
             centre - _CELL_WIDTH / 2 + 0.1,
             top - _CELL_HEIGHT + 0.1,
@@ -414,7 +415,7 @@ class _LayerPlan:
         )
         plus = _Point(centre, top - 1.0)
         for place, node in enumerate(self.layer.cells[index].nodes):
-            fill, edge, text, _ = _OPERATION_STYLE[node.operation]
+            fill, edge, text, _ = OPERATION_STYLE[node.operation]
             x = _operation_x(centre, place)
             _rectangle(
                 axes,
@@ -508,16 +509,16 @@ def _draw_overview(
     side_note(downs[0] + 0.1, ys[0] + tall / 2 + 0.24, "stem", "left")
     side_note(ups[0] - 0.1, ys[0] + tall / 2 + 0.24, "1×1, softmax", "right")
     for level in range(levels):
-        place(downs[level], ys[level], "down", _KIND_COLOR["down"])
-        place(ups[level], ys[level], "up", _KIND_COLOR["up"])
+        place(downs[level], ys[level], "down", KIND_COLORS["down"])
+        place(ups[level], ys[level], "up", KIND_COLORS["up"])
         side_note(downs[level] - block / 2 - 0.08, ys[level], "1" if level == 0 else f"1/{2**level}", "right")
         ends = [_Point(downs[level] + block / 2, ys[level]), _Point(ups[level] - block / 2, ys[level])]
         joined = architecture.skip_at(levels - 1 - level)
         middle = (ends[0].x + ends[1].x) / 2
         if joined:
-            _line(axes, ends, _KIND_COLOR["hdc"], arrow=True, width=2.0, name=f"skip-{levels - 1 - level}")
+            _line(axes, ends, KIND_COLORS["hdc"], arrow=True, width=2.0, name=f"skip-{levels - 1 - level}")
             axes.text(
-                middle, ys[level] + 0.05, "long skip", fontsize=8.5, color=_KIND_COLOR["hdc"], ha="center", va="bottom"
+                middle, ys[level] + 0.05, "long skip", fontsize=8.5, color=KIND_COLORS["hdc"], ha="center", va="bottom"
             )
         else:
             _line(axes, ends, "#d3d7dd", dashed=True)
@@ -529,16 +530,16 @@ def _draw_overview(
         lane = ups[level] - slant / 2
         _line(axes, [_Point(lane, low), _Point(lane, high)], _INK, arrow=True)
         side_note(lane + 0.08, (low + high) / 2, "upsample", "left")
-    place(downs[-1], ys[-1], "HDC", _KIND_COLOR["hdc"])
+    place(downs[-1], ys[-1], "HDC", KIND_COLORS["hdc"])
     side_note(downs[-1] - block / 2 - 0.08, ys[-1], f"1/{2**levels}", "right")
-    place(ups[-1], ys[-1], "bridge", _KIND_COLOR["bridge"])
+    place(ups[-1], ys[-1], "bridge", KIND_COLORS["bridge"])
     _line(axes, [_Point(downs[-1] + block / 2, ys[-1]), _Point(ups[-1] - block / 2, ys[-1])], _INK, arrow=True)
 
 
 def _draw_legend(axes: Axes, architecture: Architecture, left: float, y: float, width: float) -> None:
     used = [name for name in OPERATIONS if any(node.operation == name for node in architecture.nodes)]
     for index, name in enumerate(used):
-        fill, edge, _, meaning = _OPERATION_STYLE[name]
+        fill, edge, _, meaning = OPERATION_STYLE[name]
         x = left + 0.1 + index * width / len(OPERATIONS)
         _rectangle(axes, x, y - 0.11, 0.34, 0.22, fill, edge, zorder=3)
         axes.text(x + 0.44, y + 0.1, name, fontsize=10, color=_INK, va="center", fontweight="bold")

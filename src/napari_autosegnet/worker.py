@@ -348,4 +348,8 @@ def _in_words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All that is to be kept is on disk; taking torch down in order can take seconds more.
+    os._exit(status)

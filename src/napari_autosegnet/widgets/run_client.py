@@ -107,6 +107,10 @@ class RunClient(QObject):
             raise UserError("no run is open; start a search, or open a run folder")
         return self._run
 
+    def attached_to(self, run: Run) -> bool:
+        """Whether this run is followed."""
+        return self._run is not None and self._run.path == run.path
+
     @property
     def state(self) -> State:
         return self._state
@@ -209,7 +213,6 @@ class RunClient(QObject):
         if self._state in ("starting", "working"):
             self._wanted.add("pause")
             self._ask("pause")
-            self.state_changed.emit(self._state)
 
     def resume(self) -> None:
         """End a pause."""

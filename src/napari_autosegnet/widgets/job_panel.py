@@ -1,0 +1,257 @@
+"""State of a job, its progress with the time left, and the buttons to pause, stop and cancel it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_autosegnet.duration import format_duration
+from napari_autosegnet.widgets.run_client import RunClient
+
+_STEPS = 1000
+_NAMES = {"search": "Search", "train": "Training", "predict": "Segmentation"}
+_DEVICES = {"cpu": "the processor (CPU)", "cuda": "the graphics card (CUDA)", "mps": "the Apple graphics chip (MPS)"}
+#: What a button that takes back results asks before it does.
+_ENDINGS = {
+    "search": "Ends the search now, without a result",
+    "train": "Ends the training now; an older model stays as it is",
+    "predict": "Ends the segmentation now; finished blocks are kept",
+}
+
+
+class JobPanel(QWidget):
+    """Shows one client's job and sends what its buttons ask for.
+
+    Parameters
+    ----------
+    client : RunClient
+        Of one step.
+    keeps_best : bool
+        Whether an orderly stop keeps a result, so that there are two ways to end the job.
+    parent : QWidget, optional
+    """
+
+    #: Something changed that a step may want to show otherwise.
+    changed = Signal()
+
+    def __init__(self, client: RunClient, *, keeps_best: bool = True, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.client = client
+        self._step = client.step or "search"
+        self._device = ""
+        self._where = ""
+        self._memory = 0
+        self._counted: tuple[int, int] | None = None
+        self._timed: tuple[float, float] | None = None
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, _STEPS)
+        self.bar.setTextVisible(True)
+        self.bar.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.note = QLabel()
+        self.note.setWordWrap(True)
+        self.note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.pause = self._button("Pause", "Lets other programs have the computer; nothing is lost", self._toggle_pause)
+        self.stop = self._button("Stop, keep the best", "Ends it after the current step", client.stop)
+        self.cancel = self._button("Cancel", _ENDINGS[self._step], client.cancel)
+        self.stop.setVisible(keeps_best)
+        self._keeps_best = keeps_best
+        self._buttons = QWidget()
+        row = QHBoxLayout(self._buttons)
+        row.setContentsMargins(0, 0, 0, 0)
+        for button in (self.stop, self.pause, self.cancel):
+            row.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.status, self.bar, self._buttons, self.note):
+            layout.addWidget(widget)
+        client.reported.connect(self._take)
+        client.state_changed.connect(self._on_state)
+        self._clock = QTimer(self)
+        self._clock.setInterval(500)
+        self._clock.timeout.connect(self._show_progress)
+        self._activity = _Activity(_NAMES[self._step])
+        # Also when the panel goes while a job is under way.
+        self.destroyed.connect(self._activity.close)
+        self._on_state(client.state)
+
+    def forget(self) -> None:
+        """Show nothing of an earlier run."""
+        self._device = self._where = ""
+        self._memory, self._counted, self._timed = 0, None, None
+        self.note.setText("")
+        self._on_state(self.client.state)
+
+    def close_activity(self) -> None:
+        """Take the job out of napari's activity dock."""
+        self._clock.stop()
+        self._activity.close()
+
+    def _button(self, text: str, tip: str, action: Callable[[], None]) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(lambda: self._press(action))
+        return button
+
+    def _press(self, action: Callable[[], None]) -> None:
+        action()
+        self._on_state(self.client.state)
+
+    def _toggle_pause(self) -> None:
+        if self.client.state == "paused" or self.client.pause_asked:
+            self.client.resume()
+        else:
+            self.client.pause()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "started":
+                self._where, self._counted, self._timed = "", None, None
+                self.note.setText("")
+            case "device":
+                self._device = str(event.get("name", ""))
+            case "note":
+                self.note.setText(_sentence(event.get("text")))
+            case "alarm":
+                self.note.setText("Warning: " + _sentence(event.get("text")))
+            case "epoch":
+                self._take_epoch(event)
+            case "candidates":
+                self._where = "choosing the best networks"
+            case "finalist":
+                self._where = (
+                    f"training the best few alone: network {event.get('index')} of {event.get('count')}, "
+                    f"round {event.get('round')} of {event.get('rounds')}"
+                )
+            case "progress":
+                if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
+                    self._counted = (event["done"], event["total"])
+                    self._where = f"block {event['done']} of {event['total']}"
+            case "stopped" if self.client.state == "stopping":
+                self._where = "writing the result"
+            case _:
+                return
+        if self.client.active:
+            self._show_progress()
+
+    def _take_epoch(self, event: dict[str, Any]) -> None:
+        seconds, left = event.get("seconds"), event.get("seconds_left")
+        if isinstance(seconds, int | float) and isinstance(left, int | float):
+            self._timed = (float(seconds) + float(left), time.time())
+        self._where = f"epoch {event.get('epoch')}"
+        if event.get("phase") == "warm-up":
+            self._where += ", warming up"
+        memory = event.get("memory")
+        self._memory = memory if isinstance(memory, int) else 0
+
+    def _on_state(self, state: str) -> None:
+        active = self.client.active
+        self._buttons.setVisible(active)
+        self.bar.setVisible(active)
+        self.setVisible(state != "idle")
+        can_end = active and state != "stopping"
+        for button in (self.pause, self.stop, self.cancel):
+            button.setEnabled(can_end)
+        self.cancel.setEnabled(active and not self.client.cancelled)
+        waiting = self.client.pause_asked
+        self.pause.setText("Resume" if state == "paused" or waiting else "Pause")
+        if active:
+            self._clock.start()
+            self._show_progress()
+        else:
+            self._clock.stop()
+            self._activity.close()
+            self.status.setText(self._ended(state))
+            if state in ("failed", "died") and self.client.reason:
+                self.note.setText(_sentence(self.client.reason))
+            elif state in ("finished", "stopped"):
+                self.note.setText("")
+        self.changed.emit()
+
+    def _ended(self, state: str) -> str:
+        name = _NAMES[self._step]
+        match state:
+            case "finished":
+                return f"<b>{name} finished.</b>"
+            case "stopped" if self.client.reason == "cancelled":
+                return f"<b>{name} cancelled.</b>"
+            case "stopped":
+                return f"<b>{name} stopped.</b>" + (" The best so far was kept." if self._keeps_best else "")
+            case "failed":
+                return f"<b>{name} could not go on.</b>"
+            case "died":
+                return f"<b>{name} broke off.</b>"
+            case _:
+                return ""
+
+    def _show_progress(self) -> None:
+        state = self.client.state
+        name = _NAMES[self._step]
+        words = {
+            "starting": f"{name} is starting ...",
+            "working": f"{name} under way",
+            "paused": f"{name} paused",
+            "stopping": f"{name} is ending ..." if self.client.cancelled else f"{name} is stopping in order ...",
+        }
+        text = f"<b>{words.get(state, '')}</b>"
+        if self.client.pause_asked:
+            text += " (will pause after the current step)"
+        if self._where and not self.client.cancelled:
+            text += f" &nbsp;{self._where}"
+        if self._device and state in ("working", "paused"):
+            device = _DEVICES.get(self._device.partition(":")[0], self._device)
+            memory = f", {self._memory / 2**30:.1f} GB of memory" if self._memory else ""
+            text += f"<br>on {device}{memory}"
+        self.status.setText(text)
+        share = self._share()
+        left = self.client.seconds_left
+        self.bar.setRange(0, 0 if share is None else _STEPS)
+        if share is not None:
+            self.bar.setValue(round(share * _STEPS))
+        time_left = "" if left is None else f"{format_duration(left)} left"
+        percent = "" if share is None else f"{share:.0%}"
+        self.bar.setFormat("   ".join(part for part in (percent, time_left) if part))
+        self._activity.show(share, time_left, paused=state == "paused")
+
+    def _share(self) -> float | None:
+        """Share of the job that is done; None while nobody knows."""
+        if self._counted is not None:
+            return self._counted[0] / max(1, self._counted[1])
+        left = self.client.seconds_left
+        if self._timed is None or left is None or self._timed[0] <= 0:
+            return None
+        return min(1.0, max(0.0, 1 - left / self._timed[0]))
+
+
+class _Activity:
+    """The job in napari's activity dock."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._progress: Any = None
+
+    def show(self, share: float | None, time_left: str, *, paused: bool) -> None:
+        if self._progress is None:
+            from napari.utils import progress
+
+            self._progress = progress(total=100, desc=self._name)
+        done = 0 if share is None else round(100 * share)
+        if done > self._progress.n:
+            self._progress.update(done - self._progress.n)
+        words = "paused" if paused else time_left
+        self._progress.set_description(f"{self._name}, {words}" if words else self._name)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+
+def _sentence(text: object) -> str:
+    words = str(text or "").strip()
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!")) or not words else ".")

@@ -1,0 +1,199 @@
+"""What the network in training makes of the slice in view, as a Labels layer that follows the epochs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, QTimer
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import write_atomically
+from napari_autosegnet.widgets.class_colors import LabelClass, class_colormap, class_features, class_metadata
+from napari_autosegnet.widgets.layer_arrays import is_rgb, read_section, section_in_view, spatial_shape
+from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.run_client import RunClient
+from napari_autosegnet.worker import preview_file
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+#: Largest side in pixels: of larger slices the part around the middle of the view is taken.
+LARGEST_SIDE = 1024
+_NAME = "training preview"
+_WAIT = 400  # milliseconds after the view has come to rest
+_KEPT_PLACES = 16
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a slice lies: the image, its section, and the first row and column."""
+
+    image: Image
+    section: int
+    origin: tuple[int, int]
+
+
+class LivePreview(QObject):
+    """Gives the worker the slice in view, and shows what comes back.
+
+    Parameters
+    ----------
+    session : Session
+    client : RunClient
+        Of the training.
+    parent : QObject, optional
+    """
+
+    def __init__(self, session: Session, client: RunClient, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._client = client
+        self._places: dict[int, _Place] = {}
+        self._layer: Labels | None = None
+        self._enabled = True
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_WAIT)
+        self._later.timeout.connect(self._offer_slice)
+        client.reported.connect(self._take)
+        client.state_changed.connect(self._on_state)
+        session.viewer.dims.events.current_step.connect(self._on_view)
+        session.viewer.layers.selection.events.active.connect(self._on_view)
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._later.stop()
+        self._session.viewer.dims.events.current_step.disconnect(self._on_view)
+        self._session.viewer.layers.selection.events.active.disconnect(self._on_view)
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer that is shown; None when there is none, or the user removed it."""
+        if self._layer is not None and self._layer not in self._session.viewer.layers:
+            self._layer = None
+        return self._layer
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Ask for previews, or leave the worker to its training."""
+        self._enabled = enabled
+        if not enabled:
+            if (layer := self.layer) is not None:
+                self._session.viewer.layers.remove(layer)
+            if self._client.active:
+                source = preview_file(self._client.run, "input")
+                self._session.background.call(lambda: source.unlink(missing_ok=True), _nothing)
+        else:
+            self._on_view()
+
+    def _on_state(self, state: str) -> None:
+        if state == "starting":
+            self._places.clear()
+        if self._client.active:
+            self._on_view()
+
+    def _on_view(self, event: Any = None) -> None:
+        if self._enabled and self._client.active:
+            self._later.start()
+
+    def _offer_slice(self) -> None:
+        image = self._session.image_in_view()
+        section = None if image is None else section_in_view(self._session.viewer, image)
+        if image is None or section is None or not self._client.active:
+            return
+        last = next(reversed(self._places.values()), None)
+        window = self._window(image)
+        place = _Place(image, section, (window[0].start, window[1].start))
+        if last == place:
+            return
+        target = preview_file(self._client.run, "input")
+
+        def write() -> int:
+            return _write_slice(image, section, window, target)
+
+        self._session.background.call(write, lambda modified: self._remember(modified, place), _nothing)
+
+    def _window(self, image: Image) -> tuple[slice, slice]:
+        """Rows and columns around the middle of the view."""
+        sides = spatial_shape(image)[-2:]
+        centre = image.world_to_data(self._session.viewer.camera.center[-image.ndim :])[-2:]
+        found = []
+        for side, middle in zip(sides, centre, strict=True):
+            start = int(np.clip(round(middle) - LARGEST_SIDE // 2, 0, max(0, side - LARGEST_SIDE)))
+            found.append(slice(start, min(side, start + LARGEST_SIDE)))
+        return found[0], found[1]
+
+    def _remember(self, modified: int, place: _Place) -> None:
+        self._places[modified] = place
+        while len(self._places) > _KEPT_PLACES:
+            del self._places[next(iter(self._places))]
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] != "preview" or not self._enabled:
+            return
+        place = self._places.get(event.get("input", -1))
+        if place is None:
+            return
+        source = preview_file(self._client.run, "labels")
+        self._session.background.call(lambda: _read_labels(source), lambda labels: self._show(labels, place), _nothing)
+
+    def _show(self, labels: npt.NDArray[np.uint8], place: _Place) -> None:
+        viewer, image = self._session.viewer, place.image
+        if image not in viewer.layers or not self._enabled:
+            return
+        data = labels if len(spatial_shape(image)) == 2 else labels[np.newaxis]
+        offset = np.zeros(data.ndim)
+        offset[-2:] = place.origin
+        if data.ndim == 3:
+            offset[0] = place.section
+        scale = np.asarray(image.scale)[-data.ndim :]
+        translate = np.asarray(image.translate)[-data.ndim :] + offset * scale
+        layer = self.layer
+        if layer is not None and layer.ndim == data.ndim:
+            layer.data = data
+            layer.scale, layer.translate = scale, translate
+            return
+        if layer is not None:
+            viewer.layers.remove(layer)
+        classes = tuple(
+            LabelClass(number, each.name, each.color) for number, each in enumerate(self._session.classes, start=1)
+        )
+        active = viewer.layers.selection.active
+        self._layer = viewer.add_labels(
+            data,
+            name=_NAME,
+            scale=scale,
+            translate=translate,
+            opacity=0.5,
+            colormap=class_colormap(classes),
+            features=class_features(classes),
+            metadata=class_metadata(classes, role="preview"),
+        )
+        # Whoever is painting goes on painting.
+        if active is not None:
+            viewer.layers.selection.active = active
+
+
+def _write_slice(image: Image, section: int, window: tuple[slice, slice], target: Path) -> int:
+    pixels = read_section(image, section)[window]
+    pixels = np.moveaxis(pixels[..., :3], -1, 0) if is_rgb(image) else pixels[np.newaxis]
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(pixels), allow_pickle=False)
+    write_atomically(target, content.getvalue())
+    return target.stat().st_mtime_ns
+
+
+def _read_labels(source: Path) -> npt.NDArray[np.uint8]:
+    try:
+        found: npt.NDArray[np.uint8] = np.load(source, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read {source}: {error}") from error
+    return found
+
+
+def _nothing(result: Any) -> None:
+    """A preview that does not come is not worth a message."""

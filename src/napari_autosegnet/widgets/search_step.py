@@ -1,0 +1,128 @@
+"""Step 2 of the dock: search for an architecture."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from qtpy.QtWidgets import QWidget
+
+from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_settings
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.architecture_view import ArchitectureView
+from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
+from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.plots import SEARCH_PLOTS, LivePlots
+from napari_autosegnet.widgets.settings_form import SettingsForm
+from napari_autosegnet.worker import SearchJob
+
+_WHAT = (
+    "The search tries many small networks on your annotation and keeps the design that fits it best. "
+    "You can go on painting meanwhile, or close napari: it runs in a program of its own."
+)
+
+
+class SearchStep(JobStep):
+    """Settings, start, progress, curves and the best architecture so far.
+
+    Parameters
+    ----------
+    session : Session
+        State that the steps share.
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, "search", parent)
+        first = likely_preset()
+        order = (first, *(preset for preset in PRESETS if preset != first))
+        presets: dict[str, SearchSettings] = {PRESET_WORDS[preset]: search_settings(preset) for preset in order}
+        self.form = SettingsForm(SearchSettings, presets)
+        self.plots = LivePlots(SEARCH_PLOTS)
+        self.architecture = ArchitectureView()
+        for widget in (
+            self.words,
+            self.form,
+            self.buttons,
+            self.problem,
+            self.panel,
+            self.architecture,
+            self.plots,
+        ):
+            self.layout_.addWidget(widget)
+        self.client.reported.connect(self._take)
+        self.begin()
+
+    @property
+    def preset(self) -> Preset:
+        """The chosen preset."""
+        chosen = self.form.preset.currentText()
+        return next(preset for preset, words in PRESET_WORDS.items() if words == chosen)
+
+    def show_run(self, run: Run | None) -> None:
+        """Forget curves and architecture of another run."""
+        self.plots.clear()
+        self.architecture.clear()
+
+    def refresh(self) -> None:
+        """Say what is needed or next, and offer it."""
+        active = self.client.active
+        self.form.setVisible(not active)
+        missing = self.session.problem()
+        if active:
+            self.words.setText("")
+            self.offer(None)
+        elif self.client.can_resume:
+            words = "This search ended early; it can go on from its last finished epoch."
+            if self.run is not None and self.run.architecture_file.exists():
+                words += " The best network so far was kept: it can be trained in the step Retrain, too."
+            self.words.setText(words)
+            again = ("Start a new one", self.start_search) if missing is None else None
+            self.offer(("Go on with the search", self.go_on), again)
+        elif self.client.state == "finished":
+            self.words.setText("<b>An architecture was found.</b> Next: train it in the step Retrain.")
+            self.offer(None, ("Search again", self.start_search) if missing is None else None)
+        elif missing is not None:
+            self.words.setText(f"{_WHAT}<br><br><b>First:</b> {html.escape(missing)}")
+            self.offer(("Start the search", self.start_search), enabled=False)
+        else:
+            self.words.setText(_WHAT)
+            self.offer(("Start the search", self.start_search))
+        self.words.setVisible(bool(self.words.text()))
+
+    def start_search(self) -> None:
+        """Write the annotation into a run folder and start a worker on it.
+
+        Raises
+        ------
+        UserError
+            When a setting does not do.
+        """
+        settings = self.form.value()
+        assert isinstance(settings, SearchSettings)
+        session, preset, split = self.session, self.preset, self.session.split
+        run = self.new_run()
+
+        def job() -> SearchJob:
+            data = session.export_annotation(run)
+            return SearchJob(
+                images=tuple(data.images),
+                labels=tuple(data.labels),
+                classes=data.classes,
+                preset=preset,
+                settings=settings,
+                split=split,
+                device=session.device,
+            )
+
+        self.plots.clear()
+        self.architecture.clear()
+        self.start(run, job)
+
+    def on_finished(self) -> None:
+        """Tell the dock."""
+        self.session.step_finished.emit("search")
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self.plots.take(event)
+        self.architecture.take(event)
