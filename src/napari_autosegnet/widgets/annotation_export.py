@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.config import SplitSettings
-from napari_autosegnet.data.annotations import ClassInfo, LabelledStack, LabelMapping
+from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run, write_atomically
 from napari_autosegnet.widgets.layer_arrays import (
@@ -27,7 +27,6 @@ from napari_autosegnet.widgets.layer_arrays import (
     full_resolution,
     is_rgb,
     layer_stack,
-    read_section,
     spatial_shape,
 )
 from napari_autosegnet.widgets.ome_store import write_stack
@@ -174,23 +173,6 @@ def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path)
         scale=annotation.image.scale,
         translation=annotation.image.translate,
         classes=list(enumerate(mapping.classes, start=1)),
-    )
-
-
-def write_painted(layer: Labels, values: Sequence[tuple[int, ClassInfo]], path: Path) -> None:
-    """Write one Labels layer as it is, with the names of its values."""
-    largest = max((value for value, _ in values), default=0)
-    dtype = full_resolution(layer).dtype
-    if dtype.kind not in "ui" or (dtype.itemsize > 1 and 0 < largest < 256):
-        dtype = np.dtype(np.uint8 if largest < 256 else np.int64)
-    write_stack(
-        path,
-        spatial_shape(layer),
-        dtype,
-        lambda index: read_section(layer, index),
-        scale=layer.scale,
-        translation=layer.translate,
-        classes=values,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_autosegnet.widgets.layer_arrays import METADATA
+from napari_autosegnet.widgets.layer_arrays import METADATA, Role
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -65,3 +65,21 @@ def show_classes(layer: Labels, classes: tuple[LabelClass, ...]) -> None:
         **layer.metadata,
         METADATA: {**(kept if isinstance(kept, dict) else {}), **class_metadata(classes)[METADATA]},
     }
+
+
+def annotation_layer(classes: Iterable[LabelClass], **about: Any) -> dict[str, Any]:
+    """Attributes of a Labels layer that the user paints in."""
+    kept = tuple(classes)
+    return {
+        "colormap": class_colormap(kept),
+        "features": class_features(kept),
+        "metadata": class_metadata(kept),
+        "opacity": 0.6,
+        **about,
+    }
+
+
+def result_layer(classes: Iterable[LabelClass], role: Role = "result", **about: Any) -> dict[str, Any]:
+    """Attributes of a Labels layer that a model filled; it is not taken for annotation."""
+    kept = tuple(classes)
+    return annotation_layer(kept, **about) | {"metadata": class_metadata(kept, role=role)}

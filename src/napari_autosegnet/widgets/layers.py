@@ -6,8 +6,7 @@ thread, and only those sections again that were painted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,14 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.config import SplitSettings
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo, LabelMapping, default_classes
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.annotation_export import ExportedData, ImageAnnotation
 from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.class_colors import LabelClass, kept_classes, show_classes
+from napari_autosegnet.widgets.class_list import ClassList
 from napari_autosegnet.widgets.layer_arrays import (
     is_rgb,
     is_stack,
@@ -34,6 +34,7 @@ from napari_autosegnet.widgets.layer_arrays import (
 )
 from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
+from napari_autosegnet.widgets.section_layers import image_behind
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -78,6 +79,8 @@ class Session(QObject):
     viewer : ViewerModel
     preferences : Preferences
         Runs folder, device and number of workers, from napari's preferences.
+    class_list : ClassList
+        The classes, to change them.
     background : Background
         A thread for whatever reads files or many pixels.
     split : SplitSettings
@@ -104,12 +107,8 @@ class Session(QObject):
         self.background = Background(self)
         self.split = SplitSettings()
         self._run: Run | None = None
-        self._classes = tuple(
-            LabelClass(value, info.name, info.color)
-            for value, info in enumerate(default_classes(["class 1", "class 2"]), start=1)
-        )
-        self._classes_are_defaults = True
-        self._ignored: set[int] = set()
+        self.class_list = ClassList(self)
+        self.class_list.changed.connect(self._on_classes)
         self._unused: set[int] = set()
         self._chosen_image: dict[int, Image] = {}
         self._named: list[Any] = []
@@ -237,8 +236,8 @@ class Session(QObject):
         self._chosen_image[id(labels)] = image
         self._follow_layers()
         self.viewer.layers.selection.active = labels
-        if self._classes:
-            labels.selected_label = self._classes[0].value
+        if self.label_classes:
+            labels.selected_label = self.label_classes[0].value or 1
         labels.mode = "paint"
         return labels
 
@@ -250,10 +249,13 @@ class Session(QObject):
         active = self.viewer.layers.selection.active
         if any(active is image for image in images):
             return active
-        if isinstance(active, Labels):
+        image = None
+        if active is not None and role(active):
+            image = image_behind(self.viewer, active)
+        elif isinstance(active, Labels):
             image = self.image_of(active)
-            if image is not None:
-                return image
+        if image is not None:
+            return image
         visible = [image for image in images if image.visible]
         return (visible or images or [None])[-1]
 
@@ -284,7 +286,8 @@ class Session(QObject):
             for labels in self.labels_layers()
             if self.is_used(labels) and (image := self.image_of(labels)) is not None
         ]
-        self._adopt_classes()
+        for pair in self._pairs:
+            self.class_list.adopt(kept_classes(pair.labels))
         self._counter.follow([pair.labels for pair in self._pairs])
         self._show_classes()
         self.pairs_changed.emit()
@@ -295,116 +298,30 @@ class Session(QObject):
     @property
     def label_classes(self) -> tuple[LabelClass, ...]:
         """Classes with the value that each is painted with."""
-        return self._classes
+        return self.class_list.label_classes
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         """Names and colours of the classes, in order: class number 1 first."""
-        return tuple(ClassInfo(name=each.name, color=each.color) for each in self._classes)
+        return self.class_list.infos
 
-    @property
-    def zero_is_class(self) -> bool:
-        """Whether pixels of value 0 are a class, and not unpainted."""
-        return any(each.value == 0 for each in self._classes)
-
-    @zero_is_class.setter
-    def zero_is_class(self, is_class: bool) -> None:
-        if is_class == self.zero_is_class:
-            return
-        others = tuple(each for each in self._classes if each.value != 0)
-        if is_class:
-            used = {each.color for each in others}
-            color = next((info.color for info in default_classes(["0"] * 16) if info.color not in used), "#999999")
-            others = (LabelClass(0, "background", color), *others)
-        self.set_classes(others)
-
-    def set_classes(self, classes: Sequence[LabelClass]) -> None:
-        """Replace the classes.
-
-        Raises
-        ------
-        UserError
-            When names are empty, come twice, or hold a comma or colon.
-        """
-        names = [each.name for each in classes]
-        for name in names:
-            if not name.strip():
-                raise UserError("a class has no name; give it one")
-            if "," in name or ":" in name:
-                raise UserError(f"the class name '{name}' holds a comma or colon; leave these out")
-            if names.count(name) > 1:
-                raise UserError(f"two classes are called '{name}'; give each its own name")
-        self._ignored |= {each.value for each in self._classes} - {each.value for each in classes}
-        self._ignored -= {each.value for each in classes}
-        self._classes = tuple(classes)
-        self._classes_are_defaults = False
+    def _on_classes(self) -> None:
         self._show_classes()
         self.classes_changed.emit()
         self._check()
 
-    def add_class(self) -> LabelClass:
-        """One more class, with the next free value and colour."""
-        value = 1 + max((each.value for each in self._classes), default=0)
-        names = {each.name for each in self._classes}
-        number = value
-        while f"class {number}" in names:
-            number += 1
-        added = LabelClass(value, f"class {number}", self._free_color())
-        self.set_classes([*self._classes, added])
-        return added
-
-    def change_class(self, value: int, *, name: str | None = None, color: str | None = None) -> None:
-        changes: dict[str, Any] = {key: new for key, new in (("name", name), ("color", color)) if new is not None}
-        self.set_classes([replace(each, **changes) if each.value == value else each for each in self._classes])
-
-    def remove_class(self, value: int) -> None:
-        """What is painted with the value counts as not annotated from now on."""
-        self.set_classes([each for each in self._classes if each.value != value])
-
-    def _free_color(self) -> str:
-        used = {each.color for each in self._classes}
-        palette = [info.color for info in default_classes(["class"] * 16)]
-        return next((color for color in palette if color not in used), palette[len(self._classes) % len(palette)])
-
-    def _adopt_classes(self) -> None:
-        """Take over names and colours that a layer brings with it, as long as the user gave none."""
-        if not self._classes_are_defaults:
-            return
-        for pair in self._pairs:
-            found = kept_classes(pair.labels)
-            if found:
-                self._classes = found
-                self._classes_are_defaults = False
-                self.classes_changed.emit()
-                return
-
     def _show_classes(self) -> None:
         for pair in self._pairs:
             if len(self._counter.counts(pair.labels).values) <= MOST_UNNAMED_CLASSES:
-                show_classes(pair.labels, self._classes)
+                show_classes(pair.labels, self.label_classes)
 
     def _on_counted(self) -> None:
         found: set[int] = set()
         for pair in self._pairs:
             found.update(self._counter.counts(pair.labels).values)
-        if self._classes_are_defaults and found == {0, 255} and self._counter.is_complete:
-            names = default_classes(["class 0", "class 255"])
-            self._classes = tuple(
-                LabelClass(value, info.name, info.color) for value, info in zip((0, 255), names, strict=True)
-            )
-            self._after_new_values()
-        known = {each.value for each in self._classes} | self._ignored | {0}
-        new = sorted(value for value in found - known if value > 0)
-        if new and len(found) <= MOST_UNNAMED_CLASSES:
-            for value in new:
-                self._classes = (*self._classes, LabelClass(value, f"class {value}", self._free_color()))
-            self._after_new_values()
+        self.class_list.take_values(found, complete=self._counter.is_complete)
         self.counts_changed.emit()
         self._check()
-
-    def _after_new_values(self) -> None:
-        self._show_classes()
-        self.classes_changed.emit()
 
     # ------------------------------------------------------------ counts and problem
 
@@ -434,11 +351,6 @@ class Session(QObject):
             by_image.setdefault(id(pair.image), []).append(pair)
         return [ImageAnnotation(pairs[0].image, tuple(pair.labels for pair in pairs)) for pairs in by_image.values()]
 
-    def _mapping(self) -> LabelMapping:
-        return LabelMapping(
-            classes=self.classes, values={each.value: number for number, each in enumerate(self._classes, start=1)}
-        )
-
     def _simple_problem(self) -> str | None:
         if not self.image_layers():
             return "Open an image: drop a file on the window, or use File > Open Sample > AutoSegNet."
@@ -447,7 +359,7 @@ class Session(QObject):
         channels = {layer.data.shape[-1] if is_rgb(layer) else 1 for layer in (pair.image for pair in self._pairs)}
         if len(channels) > 1:
             return "Some images are coloured and some grey; use images of one kind together."
-        if self.zero_is_class and len(self._annotations()) < len(self._pairs):
+        if self.class_list.zero_is_class and len(self._annotations()) < len(self._pairs):
             return "One image has several annotation layers, and unpainted counts as a class; use one layer per image."
         for pair in self._pairs:
             if len(self.counts(pair.labels).values) > MOST_UNNAMED_CLASSES:
@@ -455,14 +367,14 @@ class Session(QObject):
                     f"'{pair.labels.name}' has very many values, which look like single objects; "
                     "use a layer with one value per class."
                 )
-        if len(self._classes) < 2:
+        if len(self.label_classes) < 2:
             return "Name at least two classes."
         return None
 
     def _check(self) -> None:
         problem = self._simple_problem()
         if problem is None and self._counter.is_complete:
-            empty = [f"'{each.name}'" for each in self._classes if not self.pixels_of(each.value)]
+            empty = [f"'{each.name}'" for each in self.label_classes if not self.pixels_of(each.value)]
             if empty:
                 problem = f"Nothing is painted as {' or '.join(empty)} yet; paint some, or remove the class."
         if problem is not None:
@@ -470,10 +382,13 @@ class Session(QObject):
         elif not self._counter.is_complete:
             self._set_problem("Counting the annotated pixels ...")
         else:
-            mapping, split, stacks = self._mapping(), self.split, []
+            mapping, split, stacks = self.class_list.mapping(), self.split, []
             for annotation in self._annotations():
                 pixels = np.stack(
-                    [sum(self.counts(layer).of(each.value) for layer in annotation.labels) for each in self._classes],
+                    [
+                        sum(self.counts(layer).of(each.value) for layer in annotation.labels)
+                        for each in self.label_classes
+                    ],
                     axis=1,
                 )
                 stacks.append(annotation_export.labelled_stack(annotation, mapping, pixels))
@@ -502,4 +417,4 @@ class Session(QObject):
         problem = self._simple_problem()
         if problem is not None:
             raise UserError(problem)
-        return annotation_export.export_annotation(run, self._annotations(), self._mapping(), self._files)
+        return annotation_export.export_annotation(run, self._annotations(), self.class_list.mapping(), self._files)

@@ -43,6 +43,10 @@ TITLES = {
     "augmentation": "Random changes of patches",
     "space": "What may be chosen",
 }
+#: Fields that are folded away here, though the command line lists them among the first.
+FOLDED = {"seed"}
+#: What an empty field means.
+EMPTY = {"budget": "no limit", "stop_loss": "not used", "stop_accuracy": "not used"}
 #: Words for values.
 CHOICES = {"reinforce": "learning (as in the paper)", "random": "chance", "evolution": "evolution"}
 
@@ -58,6 +62,8 @@ class SettingsForm(QWidget):
         Values to start from by name; with more than one there is a box to choose from. The first one is shown.
     hidden : sequence of str
         Fields that keep the preset's value.
+    shown : sequence of str, optional
+        Fields that are not folded away; those that are not marked advanced by default.
     parent : QWidget, optional
     """
 
@@ -69,6 +75,7 @@ class SettingsForm(QWidget):
         model: type[BaseModel],
         presets: Mapping[str, BaseModel],
         hidden: Sequence[str] = (),
+        shown: Sequence[str] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -82,6 +89,7 @@ class SettingsForm(QWidget):
         outer.addLayout(form)
         self.preset = QComboBox()
         self.preset.addItems(list(self._presets))
+        narrow(self.preset)
         self.preset.setToolTip("Settings that fit together; any of them can be changed below")
         self.preset.currentTextChanged.connect(self._on_preset)
         if len(self._presets) > 1:
@@ -96,16 +104,18 @@ class SettingsForm(QWidget):
         for field in _fields(model):
             if field.path[0] in hidden:
                 continue
+            is_folded = field.is_advanced if shown is None else field.path[0] not in shown
             editor = _Editor(field, self)
             editor.edited.connect(self.changed)
             self._editors[field.path] = editor
-            if field.is_advanced and field.path[:-1] and field.path[0] != section:
+            if is_folded and field.path[:-1] and field.path[0] != section:
                 section = field.path[0]
                 heading = QLabel(f"<b>{title(section)}</b>")
                 folded.addRow(heading)
-            (folded if field.is_advanced else form).addRow(editor.label, editor.widget)
+            (folded if is_folded else form).addRow(editor.label, editor.widget)
         self.advanced = QCollapsible("Advanced")
         self.advanced.setContent(inner)
+        self.advanced.collapse(animate=False)
         outer.addWidget(self.advanced)
         self.advanced.setVisible(folded.rowCount() > 0)
         self.set_value(self._value)
@@ -126,10 +136,10 @@ class SettingsForm(QWidget):
         """
         content = self._value.model_dump()
         for path, editor in self._editors.items():
-            place = content
+            section = content
             for part in path[:-1]:
-                place = place[part]
-            place[path[-1]] = editor.read()
+                section = section[part]
+            section[path[-1]] = editor.read()
         try:
             return self._model.model_validate(content)
         except ValidationError as error:
@@ -144,6 +154,12 @@ class SettingsForm(QWidget):
     def _on_preset(self, name: str) -> None:
         self.set_value(self._presets[name])
         self.changed.emit()
+
+
+def narrow(box: QComboBox) -> None:
+    """Let a box be narrower than its longest choice, so that it fits a dock."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
 
 
 def title(name: str) -> str:
@@ -161,7 +177,7 @@ class _Field:
     @property
     def is_advanced(self) -> bool:
         extra = self.info.json_schema_extra
-        return len(self.path) > 1 or (isinstance(extra, dict) and bool(extra.get("advanced")))
+        return len(self.path) > 1 or self.path[0] in FOLDED or (isinstance(extra, dict) and bool(extra.get("advanced")))
 
 
 def _fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[_Field]:
@@ -221,6 +237,7 @@ class _Editor(QObject):
             else:
                 box.currentIndexChanged.connect(self.edited)
             box.installEventFilter(self)
+            narrow(box)
             self.widget = box
         else:
             line = QLineEdit()
@@ -236,17 +253,20 @@ class _Editor(QObject):
         self.label.setToolTip(tip)
         self.widget.setToolTip(tip)
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Keep the wheel from changing a value while the dock is scrolled."""
-        if event.type() == QEvent.Type.Wheel and isinstance(watched, QComboBox) and not watched.hasFocus():
+        if (
+            event is not None
+            and event.type() == QEvent.Type.Wheel
+            and isinstance(watched, QComboBox)
+            and not watched.hasFocus()
+        ):
             event.ignore()
             return True
         return super().eventFilter(watched, event)
 
     def _placeholder(self) -> str:
-        if self.field.path[-1] == "budget":
-            return "no limit"
-        return "automatic" if self.field.optional else ""
+        return EMPTY.get(self.field.path[-1], "automatic") if self.field.optional else ""
 
     def text(self) -> str:
         if isinstance(self.widget, QComboBox):

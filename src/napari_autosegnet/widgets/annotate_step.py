@@ -1,0 +1,277 @@
+"""The first step: which layers are annotation, what the classes are called, and how much is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.class_table import ClassTable
+from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.message_line import MessageLine
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+
+class AnnotateStep(QWidget):
+    """Annotation layers, classes and what is still missing.
+
+    Parameters
+    ----------
+    session : Session
+        Shared with the other steps.
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+
+        intro = QLabel(
+            "Paint a little of every class: some strokes on several sections are enough, where the image looks "
+            "different. What is left unpainted is not used."
+        )
+        intro.setWordWrap(True)
+        self.layer_rows = QGridLayout()
+        self.layer_rows.setColumnStretch(0, 1)
+        self.layer_rows.setHorizontalSpacing(8)
+        self.new_button = QPushButton("New annotation layer")
+        self.new_button.setToolTip("Add an empty Labels layer that fits the selected image, with the brush in hand")
+        self.new_button.clicked.connect(self._on_new)
+
+        self.table = ClassTable(session)
+        self.table.complained.connect(lambda text: self.message.say(text, "error"))
+        self.add_button = QPushButton("Add class")
+        self.add_button.clicked.connect(self._on_add)
+        self.remove_button = QPushButton("Remove class")
+        self.remove_button.setToolTip("What is painted in it stays in the layer, but is not used")
+        self.remove_button.clicked.connect(self._on_remove)
+        self.zero_box = QCheckBox("Unpainted is a class, too")
+        self.zero_box.setToolTip(
+            "Tick this when every pixel is labelled and the value 0 means something, such as background or membrane"
+        )
+        self.zero_box.clicked.connect(self._on_zero)
+
+        self.message = MessageLine()
+        self.status = MessageLine()
+        self.next_button = QPushButton("Next: search a network")
+        self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
+        self.save_button = QPushButton("Save ...")
+        self.save_button.setToolTip("Keep the annotation in a run folder")
+        self.save_button.clicked.connect(self._on_save)
+        self.load_button = QPushButton("Load ...")
+        self.load_button.setToolTip("Open the images and annotation of a run folder")
+        self.load_button.clicked.connect(self._on_load)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(intro)
+        layout.addWidget(_heading("Annotation layers"))
+        layout.addLayout(self.layer_rows)
+        layout.addWidget(self.new_button)
+        layout.addWidget(_heading("Classes"))
+        layout.addWidget(self.table)
+        layout.addLayout(_row(self.add_button, self.remove_button))
+        layout.addWidget(self.zero_box)
+        layout.addWidget(self.message)
+        layout.addWidget(self.status)
+        layout.addWidget(self.next_button)
+        layout.addLayout(_row(self.save_button, self.load_button))
+        layout.addStretch(1)
+
+        session.pairs_changed.connect(self._show_layers)
+        session.classes_changed.connect(self._show_state)
+        session.counts_changed.connect(self._show_layer_counts)
+        session.problem_changed.connect(self._show_state)
+        # The counts of the section in view follow the slider, but not every tick of it.
+        self._moved = QTimer(self)
+        self._moved.setSingleShot(True)
+        self._moved.setInterval(100)
+        self._moved.timeout.connect(self._show_section)
+        session.viewer.dims.events.point.connect(self._on_moved)
+        session.viewer.layers.selection.events.active.connect(self._on_moved)
+        self._count_labels: dict[int, QLabel] = {}
+        self._show_layers()
+        self._show_state()
+
+    def release(self) -> None:
+        """Let go of the viewer."""
+        self._moved.stop()
+        self._session.viewer.dims.events.point.disconnect(self._on_moved)
+        self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)
+
+    # ------------------------------------------------------------ what is shown
+
+    def _show_layers(self) -> None:
+        while (item := self.layer_rows.takeAt(0)) is not None:
+            widget = item.widget()
+            if widget is not None:
+                widget.deleteLater()
+        self._count_labels = {}
+        session = self._session
+        for row, labels in enumerate(reversed(session.labels_layers())):
+            box = QCheckBox(_short(labels.name))
+            box.setToolTip(f"Use '{labels.name}' as annotation")
+            box.setChecked(session.is_used(labels))
+            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            box.toggled.connect(partial(session.use, labels))
+            self.layer_rows.addWidget(box, 2 * row, 0)
+            counted = QLabel()
+            self._count_labels[id(labels)] = counted
+            self.layer_rows.addWidget(counted, 2 * row, 1)
+            choices = session.image_choices(labels)
+            if len(choices) > 1:
+                self.layer_rows.addWidget(self._image_box(labels), 2 * row + 1, 0, 1, 2)
+        if not session.labels_layers():
+            none = QLabel("none yet")
+            none.setEnabled(False)
+            self.layer_rows.addWidget(none, 0, 0)
+        image = session.image_in_view()
+        self.new_button.setEnabled(image is not None)
+        self._show_layer_counts()
+        self._show_state()
+
+    def _image_box(self, labels: Labels) -> QComboBox:
+        box = QComboBox()
+        box.setToolTip("The image that this layer is painted on")
+        box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        choices = self._session.image_choices(labels)
+        for image in choices:
+            box.addItem(f"on {image.name}")
+        chosen = self._session.image_of(labels)
+        box.setCurrentIndex(next((index for index, image in enumerate(choices) if image is chosen), 0))
+        box.activated.connect(lambda index: self._session.choose_image(labels, choices[index]))
+        return box
+
+    def _show_layer_counts(self) -> None:
+        session = self._session
+        values = {each.value for each in session.label_classes}
+        for labels in session.labels_layers():
+            shown = self._count_labels.get(id(labels))
+            if shown is None:
+                continue
+            if not session.is_used(labels):
+                shown.setText("not used")
+                continue
+            counts = session.counts(labels)
+            painted = sum((counts.of(value) for value in values), start=np.zeros(counts.sections, np.int64))
+            annotated = int(np.count_nonzero(painted))
+            shown.setText(f"{annotated} of {counts.sections} section{'' if counts.sections == 1 else 's'}")
+        self._show_section()
+
+    def _show_section(self) -> None:
+        self.table.show_counts()
+
+    def _on_moved(self, event: object = None) -> None:
+        self._moved.start()
+
+    def _show_state(self) -> None:
+        session = self._session
+        self.zero_box.setChecked(session.class_list.zero_is_class)
+        self.remove_button.setEnabled(len(session.label_classes) > 2)
+        problem = session.problem()
+        if problem is None:
+            self.status.say("The annotation is enough to begin with. More of it makes the result better.", "good")
+        else:
+            self.status.say(problem, "info")
+        self.next_button.setEnabled(problem is None)
+
+    # ------------------------------------------------------------ what is pressed
+
+    def _tried(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+            self.message.clear()
+        except UserError as error:
+            self.message.say(str(error), "error")
+        self._show_state()
+
+    def _on_new(self) -> None:
+        image = self._session.image_in_view()
+        if image is not None:
+            self._session.new_labels(image)
+
+    def _on_add(self) -> None:
+        self._tried(self._session.class_list.add)
+        self.table.choose_last()
+
+    def _on_remove(self) -> None:
+        value = self.table.chosen_value()
+        if value is None:
+            self.message.say("Choose the class to remove in the table first.", "error")
+        else:
+            self._tried(lambda: self._session.class_list.remove(value))
+
+    def _on_zero(self, checked: bool) -> None:
+        self._tried(lambda: self._session.class_list.set_zero_is_class(checked))
+
+    def _on_save(self) -> None:
+        start = self._session.run.path if self._session.run else self._session.runs_folder
+        folder = QFileDialog.getExistingDirectory(self, "Save the annotation in this run folder", str(start))
+        if folder:
+            self.save(Path(folder))
+
+    def save(self, folder: Path) -> None:
+        """Write the annotation into a run folder."""
+        self.message.say("Saving the annotation ...")
+        self._session.background.call(
+            lambda: self._session.export_annotation(Run.create(folder)),
+            lambda found: self.message.say(f"Saved in {folder}.", "good"),
+            lambda text: self.message.say(text, "error"),
+        )
+
+    def _on_load(self) -> None:
+        folder = QFileDialog.getExistingDirectory(
+            self, "Load the annotation of this run folder", str(self._session.runs_folder)
+        )
+        if folder:
+            self.load(Path(folder))
+
+    def load(self, folder: Path) -> None:
+        """Open the images and annotation of a run folder."""
+        from napari_autosegnet.widgets.readers import run_layers
+
+        def show(found: list[tuple[object, ...]]) -> None:
+            from napari.layers import Layer
+
+            for layer_data in found:
+                self._session.viewer.add_layer(Layer.create(*layer_data))
+            text = "Loaded." if found else f"{folder} holds no annotation; choose a run folder."
+            self.message.say(text, "good" if found else "error")
+
+        self.message.say("Loading the annotation ...")
+        self._session.background.call(lambda: run_layers(folder), show, lambda text: self.message.say(text, "error"))
+
+
+def _heading(text: str) -> QLabel:
+    return QLabel(f"<b>{text}</b>")
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    layout = QHBoxLayout()
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 32 else f"{name[:20]} ... {name[-9:]}"

@@ -1,0 +1,164 @@
+"""Dialog for a segmentation of a whole layer or of a file: what, where to, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.message_line import MessageLine
+from napari_autosegnet.widgets.settings_form import SettingsForm
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+_FILE = "A file or folder ..."
+#: Where napari could not follow, or what is of no use in a window.
+_HIDDEN = ("format", "overwrite", "region", "sharded", "retries")
+
+
+class ApplyDialog(QDialog):
+    """Asks what to segment.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Segment a whole stack")
+        self._session = session
+        self._images: list[Image] = session.image_layers()
+        self.image_box = QComboBox()
+        self.image_box.addItems([image.name for image in self._images])
+        self.image_box.addItem(_FILE)
+        in_view = session.image_in_view()
+        self.image_box.setCurrentIndex(
+            next((index for index, image in enumerate(self._images) if image is in_view), len(self._images))
+        )
+        self.image_box.currentTextChanged.connect(self._on_image)
+        self.file_line, file_row = _path_row(self._menu_of_sources())
+        self._file_row = file_row
+        out_button = QPushButton("...")
+        out_button.clicked.connect(self._choose_out)
+        self.out_line, out_row = _path_row(out_button)
+        self.out_line.setPlaceholderText("a new folder in the runs folder")
+        self.out_line.setToolTip("Folder that is made for the result, an OME-Zarr: give a name that ends in .zarr")
+        start = PredictSettings(workers=session.preferences.workers)
+        self.form = SettingsForm(
+            PredictSettings, {"": start}, hidden=_HIDDEN, shown=("probabilities", "instances", "block", "workers")
+        )
+        self.message = MessageLine()
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        self.start_button = QPushButton("Start")
+        self.start_button.setDefault(True)
+        buttons.addButton(self.start_button, QDialogButtonBox.ButtonRole.AcceptRole)
+        buttons.accepted.connect(self._on_start)
+        buttons.rejected.connect(self.reject)
+        paths = QFormLayout()
+        paths.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        paths.addRow("Image", self.image_box)
+        paths.addRow("", file_row)
+        paths.addRow("Result", out_row)
+        layout = QVBoxLayout(self)
+        layout.addLayout(paths)
+        layout.addWidget(self.form)
+        layout.addWidget(self.message)
+        layout.addStretch(1)
+        layout.addWidget(buttons)
+        self.setMinimumWidth(420)
+        self._on_image(self.image_box.currentText())
+        self.chosen: tuple[Image | Path, Path | None, PredictSettings] | None = None
+
+    def _menu_of_sources(self) -> QPushButton:
+        button = QPushButton("...")
+        menu = QMenu(button)
+        file_action = menu.addAction("File (TIFF, PNG) ...")
+        folder_action = menu.addAction("Folder (Zarr, OME-Zarr, images) ...")
+        assert file_action is not None and folder_action is not None
+        file_action.triggered.connect(self._choose_file)
+        folder_action.triggered.connect(self._choose_folder)
+        button.setMenu(menu)
+        return button
+
+    def _on_image(self, text: str) -> None:
+        self._file_row.setVisible(text == _FILE)
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Image to segment")
+        if path:
+            self.file_line.setText(path)
+
+    def _choose_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Zarr or folder of images to segment")
+        if path:
+            self.file_line.setText(path)
+
+    def _choose_out(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Result", str(self._session.runs_folder / "result.ome.zarr"), "OME-Zarr (*.zarr)"
+        )
+        if path:
+            self.out_line.setText(path)
+
+    def _on_start(self) -> None:
+        try:
+            self.chosen = self.read()
+        except UserError as error:
+            text = str(error)
+            self.message.say(text[:1].upper() + text[1:], "error")
+            return
+        self.accept()
+
+    def read(self) -> tuple[Image | Path, Path | None, PredictSettings]:
+        """What was chosen: image, store of the result (None: a new one), settings.
+
+        Raises
+        ------
+        UserError
+            When something is missing or cannot be.
+        """
+        source: Image | Path
+        if self.image_box.currentText() == _FILE and self.image_box.currentIndex() == len(self._images):
+            text = self.file_line.text().strip()
+            if not text:
+                raise UserError("choose the file to segment")
+            source = Path(text).expanduser()
+            if not source.exists():
+                raise UserError(f"there is no file {source}; check the path")
+        else:
+            source = self._images[self.image_box.currentIndex()]
+        written = self.out_line.text().strip()
+        out = Path(written).expanduser().absolute() if written else None
+        if out is not None and out.suffix.lower() != ".zarr":
+            raise UserError(f"give the result a name that ends in .zarr, not '{out.name}'")
+        settings = self.form.value()
+        assert isinstance(settings, PredictSettings)
+        return source, out, settings
+
+
+def _path_row(button: QPushButton) -> tuple[QLineEdit, QWidget]:
+    line, row = QLineEdit(), QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(line, 1)
+    layout.addWidget(button)
+    return line, row

@@ -1,0 +1,355 @@
+"""The last step: a model applied to the slice in view, to a layer or to a store, and its mistakes corrected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets import section_layers, uncertainty
+from napari_autosegnet.widgets.apply_dialog import ApplyDialog
+from napari_autosegnet.widgets.background import Background
+from napari_autosegnet.widgets.corrections import Corrections
+from napari_autosegnet.widgets.job_panel import JobPanel
+from napari_autosegnet.widgets.layer_arrays import layer_stack, read_section, section_in_view, spatial_shape
+from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.message_line import MessageLine
+from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
+from napari_autosegnet.widgets.volume_job import VolumeJob, probabilities_of
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+
+class ApplyStep(QWidget):
+    """Segments with the run's model, or with one that was chosen.
+
+    Parameters
+    ----------
+    session : Session
+        Shared with the other steps.
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._chosen: Path | None = None
+        self.model: ModelSummary | None = None
+        self._computing = Background(self)
+        self._section_model = SectionModel()
+        self._visited: dict[int, list[tuple[int, int, int]]] = {}
+        self.volume = VolumeJob(session, self)
+        self.corrections = Corrections(session, self)
+
+        self.model_label = QLabel()
+        self.model_label.setWordWrap(True)
+        self.choose_button = QPushButton("Choose another model ...")
+        self.choose_button.setToolTip("A run folder or a model folder, also one that somebody gave you")
+        self.choose_button.clicked.connect(self._on_choose)
+        self.slice_button = QPushButton("Segment the slice in view")
+        self.slice_button.clicked.connect(self.segment_slice)
+        self.unsure_box = QCheckBox("Show where the model is unsure")
+        self.unsure_box.setChecked(True)
+        self.unsure_box.setToolTip("Adds a layer: the brighter a place, the less sure the model is")
+        self.place_button = QPushButton("Go to the least certain place")
+        self.place_button.setToolTip(
+            "Painting the right classes there teaches the network most. Press again for the next place"
+        )
+        self.place_button.clicked.connect(self.go_to_least_certain)
+        self.stack_button = QPushButton("Segment a whole stack ...")
+        self.stack_button.setToolTip("A layer, or a file of any size; napari can be used meanwhile")
+        self.stack_button.clicked.connect(self._on_stack)
+        self.panel = JobPanel(self.volume.client, keeps_best=False)
+        self.continue_button = QPushButton("Go on with it")
+        self.continue_button.setToolTip("Blocks that are finished are not computed again")
+        self.continue_button.clicked.connect(lambda: self.volume.client.go_on(session.device))
+        self.message = MessageLine()
+        self.corrected_label = QLabel()
+        self.corrected_label.setWordWrap(True)
+        self.take_button = QPushButton("Take corrections over as annotation")
+        self.take_button.clicked.connect(self.take_over)
+        self.next_button = QPushButton("Next: continue training")
+        self.next_button.clicked.connect(lambda: session.step_finished.emit("apply"))
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (
+            self.model_label,
+            self.choose_button,
+            QLabel("<b>One slice</b>"),
+            self.slice_button,
+            self.unsure_box,
+            self.place_button,
+            QLabel("<b>Everything</b>"),
+            self.stack_button,
+            self.panel,
+            self.continue_button,
+            self.message,
+            QLabel("<b>Mistakes</b>"),
+            self.corrected_label,
+            self.take_button,
+            self.next_button,
+        ):
+            layout.addWidget(widget)
+        layout.addStretch(1)
+
+        session.run_changed.connect(self._on_run)
+        session.pairs_changed.connect(self._show_state)
+        self.corrections.changed.connect(self._show_state)
+        self.volume.failed.connect(lambda text: self._say(text, "error"))
+        self.volume.done.connect(lambda out: self._say(f"The result lies in {out}.", "good"))
+        self.panel.changed.connect(self._show_state)
+        self.refresh()
+
+    def release(self) -> None:
+        """Let go of the viewer and of threads; a worker goes on."""
+        self.corrections.release()
+        self.volume.release()
+        self._computing.close()
+
+    # ------------------------------------------------------------ the model
+
+    def refresh(self) -> None:
+        """Look again which model there is."""
+        path = self._chosen
+        if path is None and self._session.run is not None:
+            path = self._session.run.model_folder
+        if path is None or not path.exists():
+            self._take_model(None)
+            return
+        self._session.background.call(lambda: summarise(path), self._take_model, self._refuse_model)
+
+    def set_model(self, path: Path) -> None:
+        """Use the model of a run folder, or a model folder."""
+        self._chosen = path / "model" if (path / "model" / "model.json").is_file() else path
+        self.refresh()
+
+    def _on_run(self, run: Run | None) -> None:
+        self._chosen = None
+        self.refresh()
+
+    def _on_choose(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Run folder or model folder", str(self._session.runs_folder))
+        if folder:
+            self.set_model(Path(folder))
+
+    def _take_model(self, model: ModelSummary | None) -> None:
+        self.model = model
+        self._show_state()
+
+    def _refuse_model(self, text: str) -> None:
+        self._chosen = None
+        self._say(text, "error")
+        self._take_model(None)
+
+    # ------------------------------------------------------------ what is shown
+
+    def _say(self, text: str, kind: Any = "info") -> None:
+        self.message.say(text[:1].upper() + text[1:], kind)
+
+    def _show_state(self, _: object = None) -> None:
+        model = self.model
+        if model is None:
+            self.model_label.setText("There is no trained network yet: train one in step 3, or choose a model.")
+        else:
+            name = model.path.parent.name if model.path.name == "model" else model.path.name
+            names = ", ".join(each.name for each in model.classes)
+            score = (
+                "" if model.mean_iou is None else f" Overlap with the check sections (mean IoU): {model.mean_iou:.2f}."
+            )
+            self.model_label.setText(f"Model of <b>{name}</b>, for {names}.{score}")
+        self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
+        ready = model is not None and not self._computing.is_busy
+        has_image = self._session.image_in_view() is not None
+        self.slice_button.setEnabled(ready and has_image)
+        self.place_button.setEnabled(ready and has_image)
+        client = self.volume.client
+        self.stack_button.setEnabled(model is not None and not client.active)
+        self.continue_button.setVisible(client.can_resume)
+        pixels = self.corrections.pixels
+        if pixels:
+            self.corrected_label.setText(f"{pixels:,} pixels are corrected.")
+        else:
+            self.corrected_label.setText(
+                "Select a segmentation layer, paint the right class over its mistakes, and train on with them."
+            )
+        self.take_button.setEnabled(pixels > 0)
+        run = self._session.run
+        self.next_button.setEnabled(run is not None and model is not None and model.path == run.model_folder)
+
+    # ------------------------------------------------------------ one slice
+
+    def segment_slice(self) -> None:
+        """Segment the slice in view, in a thread."""
+        wanted = self._wanted_slice()
+        if wanted is None:
+            return
+        image, section = wanted
+        self._compute(image, section, lambda found: self._show_slice(image, section, found))
+
+    def _wanted_slice(self) -> tuple[Image, int] | None:
+        image = self._session.image_in_view()
+        section = None if image is None else section_in_view(self._session.viewer, image)
+        if self.model is None or image is None:
+            self._say("Open an image first.", "error")
+            return None
+        if section is None:
+            self._say(f"The slider is outside of '{image.name}'; move it to a section of the image.", "error")
+            return None
+        return image, section
+
+    def _compute(self, image: Image, section: int, then: Any) -> None:
+        if self.model is None or self._computing.is_busy:
+            return
+        path, device = self.model.path, self._session.device
+        self._say("Segmenting the slice ...")
+
+        def work() -> SectionResult | None:
+            return self._section_model.predict(
+                path, layer_stack(image), section, device, self._computing.closing.is_set
+            )
+
+        def take(found: SectionResult | None) -> None:
+            self.message.clear()
+            if found is not None and image in self._session.viewer.layers:
+                then(found)
+            self._show_state()
+
+        def refuse(text: str) -> None:
+            self._say(text, "error")
+            self._show_state()
+
+        self._computing.call(work, take, refuse)
+        self._show_state()
+
+    def _show_slice(self, image: Image, section: int, found: SectionResult) -> None:
+        viewer = self._session.viewer
+        active = viewer.layers.selection.active
+        section_layers.show_labels(viewer, image, section, found.labels, found.classes)
+        if self.unsure_box.isChecked():
+            section_layers.show_uncertainty(viewer, image, section, found.uncertainty)
+        if active is not None:
+            viewer.layers.selection.active = active
+
+    # ------------------------------------------------------------ the least certain place
+
+    def go_to_least_certain(self) -> None:
+        """Move to where painting teaches most: in the stack if probabilities were written, else in the slice."""
+        wanted = self._wanted_slice()
+        if wanted is None:
+            return
+        image, section = wanted
+        visited = self._visited.setdefault(id(image), [])
+        annotated = _annotation_reader(self._session, image)
+        read = self._probabilities(image)
+        if read is None:
+
+            def look(found: SectionResult) -> None:
+                self._show_slice(image, section, found)
+                self._session.background.call(
+                    lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), visited),
+                    lambda place: self._go(image, place),
+                )
+
+            self._compute(image, section, look)
+            return
+        self._say("Looking for the least certain place ...")
+        self._computing.call(
+            lambda: uncertainty.least_certain_of_volume(
+                read,
+                annotated,
+                layer_stack(image).sections,
+                visited,
+                self._computing.closing.is_set,
+            ),
+            lambda place: self._go(image, place),
+            lambda text: self._say(text, "error"),
+        )
+        self._show_state()
+
+    def _probabilities(self, image: Image) -> Any:
+        """Reads the uncertainty of a section of the latest result of an image, if its probabilities were written."""
+        layer, out = self.volume.layer, self.volume.out
+        if layer is None or out is None or section_layers.image_behind(self._session.viewer, layer) is not image:
+            return None
+        probabilities = probabilities_of(out)
+        if probabilities is None:
+            return None
+        from napari_autosegnet.figures import normalised_entropy
+
+        return lambda section: normalised_entropy(probabilities(section))
+
+    def _go(self, image: Image, place: uncertainty.Place | None) -> None:
+        self._show_state()
+        if place is None:
+            self._say("Every uncertain place here is annotated or was shown; go to another section.", "info")
+            return
+        self._visited[id(image)].append((place.section, place.y, place.x))
+        uncertainty.go_to(self._session.viewer, image, place)
+        labels = [pair.labels for pair in self._session.pairs() if pair.image is image]
+        layer = labels[-1] if labels else self._session.new_labels(image)
+        self._session.viewer.layers.selection.active = layer
+        layer.mode = "paint"
+        self._say("In the yellow frame the model is least sure. Paint the right classes there.", "info")
+
+    # ------------------------------------------------------------ everything
+
+    def _on_stack(self) -> None:
+        dialog = ApplyDialog(self._session, self)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.accepted.connect(lambda: self._start(dialog))
+        dialog.open()
+
+    def _start(self, dialog: ApplyDialog) -> None:
+        if self.model is None or dialog.chosen is None:
+            return
+        source, out, settings = dialog.chosen
+        self.message.clear()
+        try:
+            self.volume.start(self.model.path, source, out, settings)
+        except UserError as error:
+            self._say(str(error), "error")
+        self._show_state()
+
+    # ------------------------------------------------------------ corrections
+
+    def take_over(self) -> None:
+        """Paint the corrections into the annotation."""
+        try:
+            taken = self.corrections.take_over()
+        except UserError as error:
+            self._say(str(error), "error")
+        else:
+            self._say(f"{taken:,} corrected pixels are annotation now. Continue the training with them.", "good")
+        self._show_state()
+
+
+def _annotation_reader(session: Session, image: Image) -> Any:
+    """Reads which pixels of a section are annotated already."""
+    layers = [pair.labels for pair in session.pairs() if pair.image is image]
+    values = [each.value for each in session.label_classes]
+
+    def read(section: int) -> Any:
+        if not layers:
+            return None
+        found = np.zeros(spatial_shape(image)[-2:], bool)
+        for layer in layers:
+            found |= np.isin(read_section(layer, section), values)
+        return found
+
+    return read
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder holds a model itself, and is not a run."""
+    try:
+        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict)

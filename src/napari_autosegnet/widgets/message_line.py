@@ -1,0 +1,36 @@
+"""One line of text in a step: what is wrong, what is going on, or that all is well."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+
+Kind = Literal["info", "error", "good"]
+
+#: Borders that can be told apart on the dark and on the light theme.
+_COLORS: dict[Kind, str] = {"info": "#56b4e9", "error": "#d55e00", "good": "#009e73"}
+
+
+class MessageLine(QLabel):
+    """A wrapped line with a coloured edge; hidden while it has nothing to say."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.kind: Kind = "info"
+        self.clear()
+
+    def say(self, text: str, kind: Kind = "info") -> None:
+        """Show a text; an empty one hides the line."""
+        self.kind = kind
+        self.setText(text)
+        self.setStyleSheet(f"QLabel {{ border-left: 3px solid {_COLORS[kind]}; padding: 2px 2px 2px 6px; }}")
+        self.setVisible(bool(text))
+
+    def clear(self) -> None:
+        self.say("")

@@ -1,0 +1,274 @@
+"""Reader of run folders, model folders and OME-Zarr stores, with colours and class names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_autosegnet.data.annotations import LabelMapping, parse_classes
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets import annotation_export
+from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
+
+LayerData = tuple[Any, ...]
+Reader = Callable[[Any], list[LayerData]]
+
+#: Stacks up to this size (bytes) are read whole; larger ones section by section as they are looked at.
+IN_MEMORY = 2**30
+#: Longest side (pixels) of a section that is shown at full resolution, so that it can be painted.
+LARGEST_PAINTED = 8192
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """Reader for a path, or None when it is nothing of this program's."""
+    if not isinstance(path, str):
+        return None
+    place = Path(path)
+    if place.name == "model.json":
+        place = place.parent
+    if is_run(place):
+        return lambda _: read_run(place)
+    if is_model(place):
+        return lambda _: read_model(place)
+    if _ome(place) is not None:
+        return lambda _: read_ome_zarr(place)
+    return None
+
+
+def is_run(path: Path) -> bool:
+    if (path / annotation_export.FOLDER / annotation_export.DESCRIPTION).is_file():
+        return True
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "version" in content and ("data" in content or "search" in content)
+
+
+def is_model(path: Path) -> bool:
+    try:
+        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("napari-autosegnet/")
+
+
+def read_run(path: Path) -> list[LayerData]:
+    """Images and annotation of a run; the dock goes on with it."""
+    _tell_dock(path)
+    found = run_layers(path)
+    return found or [(None,)]
+
+
+def read_model(path: Path) -> list[LayerData]:
+    """No layers: the dock's last step takes the model."""
+    _tell_dock(path)
+    return [(None,)]
+
+
+def run_layers(path: Path) -> list[LayerData]:
+    """Images and annotation that a run folder holds or names.
+
+    Raises
+    ------
+    UserError
+        When a file is damaged or was moved.
+    """
+    from napari_autosegnet.data.images import open_labels
+
+    layers: list[LayerData] = []
+    for name, image, labels, mapping, place in _annotated_images(path):
+        data, about = image_layer(image)
+        about |= {"name": name, **place}
+        layers.append((data, about, "image"))
+        stack = open_labels(labels)
+        target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
+        classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
+        shown = annotation_layer(classes, name=f"{name} annotation", scale=about["scale"], translate=about["translate"])
+        layers.append((target[0] if len(about["scale"]) == 2 else target, shown, "labels"))
+    return layers
+
+
+def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, dict[str, Any]]]:
+    folder = path / annotation_export.FOLDER
+    description = folder / annotation_export.DESCRIPTION
+    try:
+        if description.is_file():
+            content = json.loads(description.read_text(encoding="utf-8"))
+            mapping = parse_classes(content["classes"])
+            return [
+                (
+                    entry["name"],
+                    folder / entry["image"],
+                    folder / entry["labels"],
+                    mapping,
+                    {"scale": entry["scale"], "translate": entry["translate"]},
+                )
+                for entry in content["images"]
+            ]
+        content = json.loads((path / "config.json").read_text(encoding="utf-8")).get("data")
+        if content is None:
+            return []
+        mapping = LabelMapping.model_validate(content["mapping"])
+        pairs = zip(content["images"], content["labels"], strict=True)
+        return [(Path(image).stem, Path(image), Path(labels), mapping, {}) for image, labels in pairs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the annotation in {path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def image_layer(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Data and attributes of an Image layer for anything that `open_image` opens.
+
+    Raises
+    ------
+    UserError
+        When it cannot be opened.
+    """
+    from napari_autosegnet.data.images import open_image
+
+    ome = _ome(path)
+    if ome is not None:
+        return _ome_image(path, ome)
+    stack = open_image(path)
+    flat = 1 if stack.is_2d else 0
+    about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
+    if stack.channels in (3, 4) and stack.dtype == np.uint8:
+        about["rgb"] = True
+
+    def section(index: int) -> Any:
+        pixels = stack.section(index)
+        return np.moveaxis(pixels, 0, -1) if "rgb" in about else pixels[0]
+
+    shape = (*stack.section_shape(0), stack.channels) if "rgb" in about else stack.section_shape(0)
+    if stack.is_2d:
+        return section(0), about
+    size = stack.sections * int(np.prod(shape)) * stack.dtype.itemsize
+    if size <= IN_MEMORY:
+        return np.stack([section(index) for index in range(stack.sections)]), about
+    import dask.array
+    from dask.delayed import delayed
+
+    lazy = [dask.array.from_delayed(delayed(section)(index), shape, stack.dtype) for index in range(stack.sections)]
+    return dask.array.stack(lazy), about
+
+
+# ---------------------------------------------------------------- OME-Zarr
+
+
+def read_ome_zarr(path: Path) -> list[LayerData]:
+    """Image levels, label images and probabilities of an OME-Zarr store."""
+    ome = _ome(path)
+    assert ome is not None
+    if "image-label" in ome:
+        return [labels_layer(path)]
+    layers: list[LayerData] = []
+    first = ome["multiscales"][0]["datasets"][0]["path"]
+    if not first.startswith("labels/"):  # a store of our results names its labels as its image
+        data, about = _ome_image(path, ome)
+        layers.append((data, about, "image"))
+    scores = path / "probabilities"
+    scores_ome = _ome(scores)
+    if scores_ome is not None:
+        data, about = _ome_image(scores, scores_ome)
+        names = [channel.get("label", "") for channel in scores_ome.get("omero", {}).get("channels", [])]
+        about |= {"visible": False, "blending": "additive", "contrast_limits": (0, 255)}
+        about["name"] = [f"probability of {name}" for name in names] if names else "probability"
+        layers.append((data, about, "image"))
+    for name in _label_names(path):
+        layers.append(labels_layer(path / "labels" / name))
+    return layers
+
+
+def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
+    """Labels layer on the store itself, so that what is painted reaches it; multiscale where it is large."""
+    import zarr
+
+    from napari_autosegnet.widgets.ome_store import class_names
+
+    ome = _ome(path)
+    if ome is None:
+        raise UserError(f"{path} is no label image of an OME-Zarr; choose another")
+    multiscale = ome["multiscales"][0]
+    levels = [zarr.open_array(path / entry["path"], mode="r+") for entry in multiscale["datasets"]]
+    place = _place(multiscale)
+    classes = tuple(LabelClass(value, info.name, info.color) for value, info in class_names(path))
+    about = result_layer(classes, name=name or _store_name(path), **place, **more)
+    about.pop("channel_axis", None)
+    # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted.
+    too_wide = max(levels[0].shape[-2:]) > LARGEST_PAINTED and len(levels) > 1
+    return (levels if too_wide else levels[0]), about, "labels"
+
+
+def _ome(path: Path) -> dict[str, Any] | None:
+    """OME metadata of an image group, versions 0.4 and 0.5; None when it is something else."""
+    for file, inside in (("zarr.json", True), (".zattrs", False)):
+        try:
+            content = json.loads((path / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            ome = content.get("attributes", {}).get("ome") if inside else content
+            if isinstance(ome, dict) and ome.get("multiscales"):
+                return ome
+    return None
+
+
+def _label_names(path: Path) -> list[str]:
+    for file, inside in (("zarr.json", True), (".zattrs", False)):
+        try:
+            content = json.loads((path / "labels" / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        about = content.get("attributes", {}).get("ome", {}) if inside else content
+        return [name for name in about.get("labels", []) if _ome(path / "labels" / name) is not None]
+    return []
+
+
+def _ome_image(path: Path, ome: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    import zarr
+
+    multiscale = ome["multiscales"][0]
+    levels: list[Any] = [zarr.open_array(path / entry["path"], mode="r") for entry in multiscale["datasets"]]
+    about: dict[str, Any] = {"name": _store_name(path), **_place(multiscale)}
+    return (levels if len(levels) > 1 else levels[0]), about
+
+
+def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
+    """Scale and translation of level 0 and the channel axis, for napari."""
+    axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
+    scale, translate = np.ones(len(axes)), np.zeros(len(axes))
+    steps = multiscale["datasets"][0].get("coordinateTransformations", [])
+    for step in [*steps, *(multiscale.get("coordinateTransformations") or [])]:
+        if step["type"] == "scale":
+            scale, translate = scale * step["scale"], translate * step["scale"]
+        elif step["type"] == "translation":
+            translate = translate + step["translation"]
+    kept = [index for index, name in enumerate(axes) if name.lower() != "c"]
+    about: dict[str, Any] = {"scale": tuple(scale[kept]), "translate": tuple(translate[kept])}
+    if len(kept) < len(axes):
+        about["channel_axis"] = next(index for index, name in enumerate(axes) if name.lower() == "c")
+    return about
+
+
+def _store_name(path: Path) -> str:
+    return path.name.removesuffix(".zarr").removesuffix(".ome")
+
+
+# ---------------------------------------------------------------- the dock
+
+
+def _tell_dock(path: Path) -> None:
+    """Show the dock, if there is a window, and let it take the run or model."""
+    import napari
+
+    from napari_autosegnet.widgets.preferences import PLUGIN
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
+    dock.open(path)

@@ -1,0 +1,110 @@
+"""Layers that show what a model makes of one section: its labels and its uncertainty, at the section's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.widgets.class_colors import LabelClass, result_layer
+from napari_autosegnet.widgets.layer_arrays import METADATA, Role, role, spatial_shape
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+
+
+def show_labels(
+    viewer: ViewerModel,
+    image: Image,
+    section: int,
+    labels: npt.NDArray[np.uint8],
+    classes: Sequence[ClassInfo],
+    name: str = "segmentation of the slice",
+) -> Labels:
+    """Show class numbers (y, x) over a section of an image; one layer of that name per image is used again."""
+    named = tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(classes, start=1))
+    data, place = _placed(image, section, labels)
+    layer = _known(viewer, image, "preview", name)
+    if layer is not None:
+        _replace(layer, data, place, section)
+        return layer
+    about = result_layer(named, role="preview", name=name, **place)
+    about["metadata"][METADATA] |= {"section": section}
+    layer = viewer.add_labels(data, **about)
+    _remember(layer, image)
+    return layer
+
+
+def show_uncertainty(
+    viewer: ViewerModel, image: Image, section: int, uncertainty: npt.NDArray[np.float32], name: str = "uncertainty"
+) -> Image:
+    """Show uncertainty (y, x) from 0 to 1 over a section of an image."""
+    data, place = _placed(image, section, uncertainty)
+    layer = _known(viewer, image, "uncertainty", name)
+    if layer is not None:
+        _replace(layer, data, place, section)
+        return layer
+    layer = viewer.add_image(
+        data,
+        name=name,
+        colormap="magma",
+        contrast_limits=(0.0, 1.0),
+        blending="additive",
+        opacity=0.7,
+        metadata={METADATA: {"role": "uncertainty", "section": section}},
+        **place,
+    )
+    _remember(layer, image)
+    return layer
+
+
+def shown_section(layer: Layer) -> int:
+    """Section of the image at which a layer of one section lies."""
+    about = layer.metadata.get(METADATA, {})
+    return int(about.get("section", 0))
+
+
+def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
+    """Image that a layer of this program was computed from, or else an image of its shape."""
+    from napari.layers import Image
+
+    images = [other for other in viewer.layers if type(other) is Image and not role(other)]
+    known = layer.metadata.get(METADATA, {}).get("image")
+    found = next((image for image in images if id(image) == known), None)
+    if found is not None or role(layer) != "result":
+        return found
+    return next((image for image in images if spatial_shape(image) == spatial_shape(layer)), None)
+
+
+def _remember(layer: Layer, image: Image) -> None:
+    layer.metadata[METADATA]["image"] = id(image)
+
+
+def _placed(image: Image, section: int, pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    scale, translate = np.array(image.scale, float), np.array(image.translate, float)
+    if len(spatial_shape(image)) == 2:
+        return pixels, {"scale": scale, "translate": translate}
+    translate = translate.copy()
+    translate[-3] += section * scale[-3]
+    return pixels[np.newaxis], {"scale": scale, "translate": translate}
+
+
+def _known(viewer: ViewerModel, image: Image, kind: Role, name: str) -> Any:
+    return next(
+        (
+            layer
+            for layer in viewer.layers
+            if role(layer) == kind and layer.metadata[METADATA].get("image") == id(image) and layer.name == name
+        ),
+        None,
+    )
+
+
+def _replace(layer: Any, data: npt.NDArray[Any], place: dict[str, Any], section: int) -> None:
+    layer.metadata[METADATA]["section"] = section
+    layer.translate = place["translate"]
+    layer.data = data

@@ -1,0 +1,94 @@
+"""A model kept in memory, applied to single sections for the slice in view. Imports torch when it is first used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import ShouldStop, never_stop
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.images import ImageStack
+
+
+class SectionResult(NamedTuple):
+    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), and the classes."""
+
+    labels: npt.NDArray[np.uint8]
+    uncertainty: npt.NDArray[np.float32]
+    classes: tuple[ClassInfo, ...]
+
+
+class ModelSummary(NamedTuple):
+    """What a person wants to know of a model."""
+
+    path: Path
+    classes: tuple[ClassInfo, ...]
+    channels: int
+    mean_iou: float | None
+
+
+class SectionModel:
+    """Loads a model once and keeps it as long as its file stays the same."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._predictor: Any = None
+
+    def predict(
+        self, path: Path, image: ImageStack, section: int, device: str, should_stop: ShouldStop = never_stop
+    ) -> SectionResult | None:
+        """Labels and uncertainty of one section; None when stopped.
+
+        Raises
+        ------
+        UserError
+            When the model cannot be read or does not fit the image.
+        """
+        from napari_autosegnet.config import PredictSettings
+        from napari_autosegnet.figures import normalised_entropy
+        from napari_autosegnet.inference.sections import make_predictor, predict_section
+        from napari_autosegnet.model import Model
+        from napari_autosegnet.training.trainer import choose_device
+
+        key = (path, _changed(path), device)
+        if key != self._key:
+            self._predictor = make_predictor(Model.load(path), choose_device(device), PredictSettings())
+            self._key = key
+        found = predict_section(self._predictor, image, section, should_stop=should_stop)
+        if found is None:
+            return None
+        labels, probabilities = found
+        uncertainty = normalised_entropy(probabilities).astype(np.float32)
+        return SectionResult(labels, uncertainty, self._predictor.model.classes)
+
+
+def summarise(path: Path) -> ModelSummary:
+    """Classes and score of a model, read without torch.
+
+    Raises
+    ------
+    UserError
+        When there is no model.
+    """
+    import json
+
+    from pydantic import ValidationError
+
+    try:
+        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        classes = tuple(ClassInfo.model_validate(entry) for entry in content["classes"])
+        score = content.get("metrics", {}).get("validation", {}).get("mean_iou")
+        return ModelSummary(path, classes, int(content["image_channels"]), None if score is None else float(score))
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{path} holds no model that can be read; choose a run with a trained network") from error
+
+
+def _changed(path: Path) -> int:
+    file = path / "model.json" if path.is_dir() else path
+    return file.stat().st_mtime_ns if file.exists() else 0

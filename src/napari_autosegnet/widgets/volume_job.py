@@ -1,0 +1,240 @@
+"""A model applied to a whole layer or store by a worker, its result a layer that fills in as blocks finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.annotation_export import file_name, write_image_layer
+from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, spatial_shape
+from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.readers import image_layer, labels_layer
+from napari_autosegnet.widgets.run_client import RunClient
+from napari_autosegnet.worker import PredictJob, read_job
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+#: Where in a store the labels lie.
+LABELS = Path("labels") / "segmentation"
+_REFRESH = 300  # milliseconds between two looks at the store
+#: Drawing the layer anew takes at most this share of the time.
+_SHARE = 0.1
+
+
+class VolumeJob(QObject):
+    """Starts a worker, follows it, and shows what it writes.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QObject, optional
+
+    Attributes
+    ----------
+    client : RunClient
+        Of the worker.
+    """
+
+    #: Something went wrong: one line.
+    failed = Signal(str)
+    #: The result layer was added.
+    shown = Signal(object)
+    #: The whole result is there: its store.
+    done = Signal(object)
+
+    def __init__(self, session: Session, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self.client = RunClient(step="predict", parent=self)
+        self.client.reported.connect(self._take)
+        self.client.state_changed.connect(self._on_state)
+        self._image: Image | None = None
+        self._source: Path | None = None
+        self._out: Path | None = None
+        self._layer: Labels | None = None
+        self._opening = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._refresh)
+
+    def release(self) -> None:
+        """Stop following; the worker goes on."""
+        self._timer.stop()
+        self.client.close()
+
+    @property
+    def layer(self) -> Labels | None:
+        """The result, while it is in the viewer."""
+        if self._layer is not None and self._layer not in self._session.viewer.layers:
+            self._layer = None
+        return self._layer
+
+    @property
+    def out(self) -> Path | None:
+        """Store of the latest result."""
+        return self._out
+
+    def start(self, model: Path, source: Image | Path, out: Path | None, settings: PredictSettings) -> None:
+        """Apply a model to a layer or a file.
+
+        Parameters
+        ----------
+        source : Image layer or Path
+            A layer that no file holds is written into the job's folder first.
+        out : Path, optional
+            The store; in the job's folder by default.
+
+        Raises
+        ------
+        UserError
+            When a job is under way.
+        """
+        if self.client.active:
+            raise UserError("a segmentation is under way; wait, or cancel it first")
+        name = source.stem if isinstance(source, Path) else source.name
+        run = Run.create(self._session.new_run_folder(f"apply-{file_name(name)}"))
+        target = out or run.path / "result.ome.zarr"
+        self._begin(None if isinstance(source, Path) else source, target)
+        device = self._session.device
+
+        def job() -> PredictJob:
+            image = source if isinstance(source, Path) else _file(source, run)
+            return PredictJob(model=model, image=image, out=target, settings=settings, device=device)
+
+        self.client.attach(run)
+        self.client.start(job)
+
+    def attach(self, run: Run) -> None:
+        """Follow a job that was started before; its result is shown on a fitting image layer."""
+        job = read_job(run)
+        if not isinstance(job, PredictJob):
+            raise UserError(f"{run.path} holds no segmentation; choose another folder")
+        self._begin(None, job.out)
+        self._source = job.image
+        self.client.attach(run)
+
+    def _begin(self, image: Image | None, out: Path) -> None:
+        self._image, self._source, self._out = image, None, out
+        self._layer, self._opening = None, False
+
+    # ------------------------------------------------------------ following
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "plan":
+            self._open()
+        elif event["event"] == "block" and not self._timer.isActive():
+            self._timer.start(_REFRESH)
+
+    def _on_state(self, state: str) -> None:
+        layer = self.layer
+        if self.client.active:
+            return
+        if state == "finished":
+            if layer is None:
+                self._open()
+            else:
+                self._settle(layer)
+            self.done.emit(self._out)
+        elif layer is not None:
+            self._settle(layer)
+
+    def _settle(self, layer: Labels) -> None:
+        """Nobody else writes any more, so the layer may be painted on."""
+        layer.editable = not layer.multiscale
+        layer.refresh(extent=False)
+
+    def _open(self) -> None:
+        if self._opening or self._out is None:
+            return
+        self._opening = True
+        out = self._out
+        self._session.background.call(lambda: _result(out), self._show, self.failed.emit)
+
+    def _show(self, found: tuple[Any, dict[str, Any], str]) -> None:
+        data, about, _ = found
+        viewer = self._session.viewer
+        shape = tuple((data[0] if isinstance(data, list) else data).shape)
+        image = self._image if self._image in viewer.layers else self._fitting(shape)
+        active = viewer.layers.selection.active
+        if image is None:
+            self._add_source(shape)
+        else:
+            about |= {"scale": image.scale, "translate": image.translate}
+            about["metadata"][METADATA]["image"] = id(image)
+            about["name"] = f"{image.name} segmentation"
+        layer = viewer.add_labels(data, **about)
+        layer.editable = not self.client.active and not layer.multiscale
+        self._layer = layer
+        if active is not None:
+            viewer.layers.selection.active = active
+        self.shown.emit(layer)
+
+    def _fitting(self, shape: tuple[int, ...]) -> Image | None:
+        """An image layer that came from the file that is segmented."""
+        source = self._source
+        for image in self._session.image_layers():
+            path = getattr(image.source, "path", None)
+            if source is not None and path and Path(path) == source and spatial_shape(image) == shape:
+                return image
+        return None
+
+    def _add_source(self, shape: tuple[int, ...]) -> None:
+        """Show the image that was given as a file beneath its result."""
+        source = self._source
+        if source is None:
+            return
+
+        def add(found: tuple[Any, dict[str, Any]]) -> None:
+            data, about = found
+            layers = self._session.viewer.add_image(data, **about)
+            for layer in layers if isinstance(layers, list) else [layers]:
+                self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
+
+        self._session.background.call(lambda: image_layer(source), add, self.failed.emit)
+
+    def _refresh(self) -> None:
+        layer = self.layer
+        if layer is None:
+            return
+        began = time.monotonic()
+        layer.refresh(extent=False)
+        spent = time.monotonic() - began
+        # Of a large section a look takes long: then look less often.
+        self._timer.setInterval(max(_REFRESH, round(1000 * spent / _SHARE)))
+
+
+def _file(layer: Image, run: Run) -> Path:
+    path = file_of(layer)
+    if path is None:
+        path = (run.path / f"{file_name(layer.name)}.ome.zarr").absolute()
+        write_image_layer(layer, path)
+    return path
+
+
+def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
+    data, about, kind = labels_layer(out / LABELS)
+    return data, about, kind
+
+
+def probabilities_of(out: Path) -> Callable[[int], Any] | None:
+    """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none."""
+    import zarr
+
+    folder = out / "probabilities" / "0"
+    if not folder.is_dir():
+        return None
+    array = zarr.open_array(folder, mode="r")
+
+    def read(section: int) -> Any:
+        return np.asarray(array[:, section] if array.ndim == 4 else array[:])
+
+    return read
