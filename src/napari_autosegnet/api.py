@@ -312,15 +312,23 @@ def kept_preset(run: Path) -> Preset:
 def predict(
     model: Path,
     image: Path,
-    out: Path,
+    out: Path | None = None,
     *,
     mask: Path | None = None,
+    time_point: int | None = None,
+    channels: Sequence[str] | None = None,
+    axes: str | None = None,
     settings: PredictSettings | None = None,
     device: str = "auto",
+    scheduler: str | None = None,
+    slurm: Path | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> PredictionSummary:
     """Apply a model folder to an image of any size.
+
+    With several ``settings.workers`` a script must do its work under ``if __name__ == "__main__":``, as
+    with Python's own `multiprocessing`.
 
     Parameters
     ----------
@@ -328,36 +336,61 @@ def predict(
         ``RUN/model``, or a zip of one.
     image : Path
         Anything that `data.images.open_image` opens.
-    out : Path
-        OME-Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is gone on with.
+    out : Path, optional
+        Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is gone on with. By default the
+        result goes under ``labels/`` of the image, which must be OME-Zarr.
     mask : Path, optional
         Only where it is not 0.
+    time_point, channels, axes : optional
+        What of the image is read; see `data.images.open_image`.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``mps``; of the workers, if there are several.
+    scheduler : str, optional
+        Address of a dask scheduler, whose workers do the work; they see all paths under the same names.
+    slurm : Path, optional
+        YAML file with the arguments of ``dask_jobqueue.SLURMCluster`` and the number of ``workers``.
+
+    Returns
+    -------
+    PredictionSummary
+        Blocks that could not be computed stand in ``failed``; the rest is finished.
 
     Raises
     ------
     UserError
         When something cannot be read, or ``out`` holds another result and ``settings.overwrite`` is off.
     """
-    from napari_autosegnet.data.images import open_image
+    from napari_autosegnet.inference.job import VolumeRequest
     from napari_autosegnet.inference.volume import predict_volume
-    from napari_autosegnet.model import Model
-    from napari_autosegnet.training.trainer import choose_device
+    from napari_autosegnet.inference.workers import WorkerSource
 
     started = time.monotonic()
-    loaded = Model.load(model)
-    opened = open_image(image)
-    device_used = choose_device(device)
-    report("device", name=str(device_used))
-    summary = predict_volume(
-        loaded,
-        opened,
-        out,
-        settings or PredictSettings(),
-        device=device_used,
-        mask=None if mask is None else open_image(mask),
-        report=report,
-        should_stop=should_stop,
-    )
+    settings = settings or PredictSettings()
+    if scheduler is not None and slurm is not None:
+        raise UserError("the workers come from a scheduler or from SLURM; give one of --scheduler and --slurm")
+    chosen = None if channels is None else tuple(channels)
+    request = VolumeRequest(model, image, out, settings, mask=mask, time=time_point, channels=chosen, axes=axes)
+    source = WorkerSource(settings.workers, scheduler, slurm)
+    if source.is_needed:
+        from napari_autosegnet.inference.cluster import predict_on_workers
+
+        summary = predict_on_workers(request, source, device=device, report=report, should_stop=should_stop)
+    else:
+        from napari_autosegnet.training.trainer import choose_device
+
+        loaded, opened, opened_mask = request.read()
+        device_used = choose_device(device)
+        report("device", name=str(device_used))
+        summary = predict_volume(
+            loaded,
+            opened,
+            out,
+            settings,
+            device=device_used,
+            mask=opened_mask,
+            report=report,
+            should_stop=should_stop,
+        )
     if summary.stopped:
         report("stopped", step="predict", reason="a stop was asked for; finished blocks are kept")
     else:

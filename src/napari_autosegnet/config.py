@@ -7,9 +7,10 @@ folder keeps it as ``config.json``. Field descriptions are the help texts. Field
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_autosegnet.architecture import SearchSpace
 
@@ -126,7 +127,8 @@ class SearchSettings(Settings):
     )
     selection_share: Share = Field(
         0.3,
-        description="Share of the budget kept for choosing the winner by training the best few alone",
+        description="Share of the budget kept for choosing the winner by training the best few alone; "
+        "1: no shared weights at all, the finalists are whom the strategy proposes first",
         json_schema_extra=_ADVANCED,
     )
     learning_rate: Rate = Field(
@@ -235,11 +237,46 @@ class PredictSettings(Settings):
     )
     probabilities: bool = Field(False, description="Also write class probabilities (uint8)")
     flips: bool = Field(False, description="Average over mirrored copies (4 times slower)", json_schema_extra=_ADVANCED)
+    instances: bool = Field(
+        False, description="Also give every object a number of its own: labels/instances (writes probabilities, too)"
+    )
+    instance_classes: tuple[str, ...] | None = Field(
+        None,
+        description="Classes whose objects are numbered; all but background and boundary by default",
+        json_schema_extra=_ADVANCED,
+    )
+    instance_distance: Annotated[float, Field(gt=0, le=64)] = Field(
+        4.0,
+        description="Objects grow from places that are at least this many pixels from a boundary",
+        json_schema_extra=_ADVANCED,
+    )
+    region: str | None = Field(
+        None, description="Only these voxels, z0:z1,y0:y1,x0:x1 with the ends left out, for example :,0:512,256:768"
+    )
+    format: Literal["ome-zarr", "ome-zarr-0.4", "zarr"] = Field(
+        "ome-zarr", description="Kind of a new store: OME-Zarr 0.5, OME-Zarr 0.4, or one plain Zarr array"
+    )
+    sharded: bool = Field(False, description="One file per block instead of one per chunk (not for OME-Zarr 0.4)")
     workers: Positive = Field(1, description="Processes that share the blocks")
+    retries: Annotated[int, Field(ge=0)] = Field(
+        2, description="Times that a block which failed is tried again", json_schema_extra=_ADVANCED
+    )
+    engine: Literal["auto", "channels_last", "contiguous", "onnxruntime"] = Field(
+        "auto",
+        description="What computes: PyTorch in one of two memory layouts, or ONNX Runtime; auto measures at the start",
+        json_schema_extra=_ADVANCED,
+    )
     levels: Positive | None = Field(
         None, description="Pyramid levels; as many as the source by default", json_schema_extra=_ADVANCED
     )
     overwrite: bool = Field(False, description="Start again over an existing result")
+
+    @field_validator("region")
+    @classmethod
+    def _region_is_ranges(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d*:\d*(,\d*:\d*){1,2}", value.replace(" ", "")):
+            raise ValueError("must be ranges of z, y and x such as 0:16,0:512,256:768 (of y and x for one section)")
+        return value
 
 
 def search_settings(preset: Preset = "standard", **changes: Any) -> SearchSettings:

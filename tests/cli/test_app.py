@@ -111,7 +111,7 @@ def _examples() -> list[str]:
     texts = [load_command(name).help for name in COMMANDS if name != "runs"]
     texts += [help_text(info.callback) for info in runs_module.app.registered_commands if info.callback]
     found = [line for text in texts for line in re.findall(r"\[bold\](napari-autosegnet .*?)\[/bold\]", text)]
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in re.findall(r"```sh\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
             found += [line for line in block.splitlines() if line.startswith("napari-autosegnet ")]
     return sorted(set(found))
@@ -210,7 +210,7 @@ def test_train_passes_on_what_was_given(called: dict[str, Any]) -> None:
         (["search", *PAIR, "--frob"], "--frob"),
         (["train"], "--run"),
         (["train", "--run", "r", "--network", "unet", "--architecture", "a.json"], "--architecture"),
-        (["predict", "--model", "m", "--image", "i"], "--out"),
+        (["predict", "--model", "m", "--image", "i", "--region", "all"], "--region"),
         (["predict", "--model", "m", "--image", "i", "--out", "o", "--block", "1,2"], "--block"),
         (["predict", "--model", "m", "--image", "i", "--out", "o", "--resume", "--overwrite"], "--resume"),
         (["evaluate", "--labels", "l"], "--prediction"),

@@ -64,11 +64,13 @@ def ome_image(tmp_path: Path, noise: Noise) -> Callable[[str], Path]:
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_store_of_its_own(tmp_path: Path, model: Model, image: ImageStack, version: Any, sharded: bool) -> None:
     out = tmp_path / "out.zarr"
+    kind = "ome-zarr-0.4" if version == "0.4" else "ome-zarr"
+    settings = SETTINGS.model_copy(update={"format": kind, "sharded": sharded})
     if sharded and version == "0.4":
         with pytest.raises(UserError, match="no shards"):
-            predict_volume(model, image, out, SETTINGS, version=version, sharded=sharded)
+            predict_volume(model, image, out, settings)
         return
-    summary = predict_volume(model, image, out, SETTINGS, version=version, sharded=sharded)
+    summary = predict_volume(model, image, out, settings)
     assert summary.path == out and summary.labels == out / "labels" / "segmentation"
     # In 0.4 a labels group names no version, so there is nothing that yaozarrs could tell it by.
     for node in ("", "labels/segmentation", "probabilities", *(["labels"] if version == "0.5" else [])):

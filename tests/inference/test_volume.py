@@ -21,9 +21,9 @@ import zarr
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.arrays import BlockArray
 from napari_autosegnet.inference.ledger import Ledger
 from napari_autosegnet.inference.predictor import Predictor
-from napari_autosegnet.inference.store import ZarrOutput
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
 
@@ -331,10 +331,11 @@ def test_empty_blocks_are_computed_once_and_look_like_the_rest(tmp_path: Path, m
 def test_a_region_of_interest(tmp_path: Path, model: Model, noise: Noise) -> None:
     image = image_from_array(noise(3, 70, 101))
     region = ((1, 3), (20, 50), (30, 101))
-    summary = predict_volume(model, image, tmp_path / "a.zarr", SETTINGS, region=region)
+    partly = SETTINGS.model_copy(update={"region": "1:,20:50,30:101"})
+    summary = predict_volume(model, image, tmp_path / "a.zarr", partly)
     assert summary.blocks == 2 * 2 * 3
     settings = SETTINGS.model_copy(update={"halo": "exact", "overwrite": True})
-    predict_volume(model, image, tmp_path / "a.zarr", settings, region=region)
+    predict_volume(model, image, tmp_path / "a.zarr", settings.model_copy(update={"region": "1:3,20:50,30:"}))
     predict_volume(model, image, tmp_path / "b.zarr", settings)
     labels, everywhere = found_labels(tmp_path / "a.zarr"), found_labels(tmp_path / "b.zarr")
     inside = tuple(slice(*span) for span in region)
@@ -349,21 +350,21 @@ def test_one_writer_per_chunk_and_the_ledger_comes_last(
     tmp_path: Path, model: Model, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[tuple[str, Any]] = []
-    settle, record = ZarrOutput._settle, Ledger.record
-    chunks: Counter[tuple[str, Any]] = Counter()
+    settle, record = BlockArray._settle, Ledger.record
+    chunks: Counter[tuple[Any, ...]] = Counter()
 
-    def watch_settle(self: ZarrOutput, name: str, core: Any, channel: int | None) -> None:
-        order.append(("data", core))
-        unit = (2, 32, 48)
-        for place in np.ndindex(*(-(-(b - a) // step) for (a, b), step in zip(core, unit, strict=True))):
-            chunks[name, channel, *((a // s) + p for (a, _), s, p in zip(core, unit, place, strict=True))] += 1
-        settle(self, name, core, channel)
+    def watch_settle(self: BlockArray, *spans: Any) -> None:
+        order.append(("data", spans))
+        unit = (1, 2, 32, 48)[-len(spans) :]
+        for place in np.ndindex(*(-(-(b - a) // step) for (a, b), step in zip(spans, unit, strict=True))):
+            chunks[str(self.folder), *((a // s) + p for (a, _), s, p in zip(spans, unit, place, strict=True))] += 1
+        settle(self, *spans)
 
     def watch_record(self: Ledger, block: int, status: Any, *, level: int = 0) -> None:
         order.append(("ledger", block))
         record(self, block, status, level=level)
 
-    monkeypatch.setattr(ZarrOutput, "_settle", watch_settle)
+    monkeypatch.setattr(BlockArray, "_settle", watch_settle)
     monkeypatch.setattr(Ledger, "record", watch_record)
     predict_volume(model, image_from_array(noise(3, 70, 101)), tmp_path / "a.zarr", SETTINGS)
     assert set(chunks.values()) == {1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,27 @@ from napari_autosegnet.config import PredictSettings
 def predict(
     model: Annotated[Path, typer.Option(help="Model folder, or a run folder with a trained model")],
     image: Annotated[Path, typer.Option(help="Image or stack: TIFF, PNG, a folder of these, Zarr, OME-Zarr")],
-    out: Annotated[Path, typer.Option(help="Where the labels go: NAME.tif, or a store NAME.zarr")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the labels go: NAME.tif, or a store NAME.zarr; without it under labels/ of an OME-Zarr image"
+        ),
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="Compute only where this image is not 0")] = None,
+    time: Annotated[int | None, typer.Option(help="Time point to read, from 0, where there are several")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Channels to read, by name or by number from 0")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Names of a plain array's axes, such as tczyx, where the file has none")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Let the workers of this dask scheduler do it")
+    ] = None,
+    slurm: Annotated[
+        Path | None,
+        typer.Option(help="Let SLURM jobs do it: YAML file with queue, cores, memory, walltime, workers ..."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished result; happens by itself anyway")
     ] = False,
@@ -28,7 +48,8 @@ def predict(
 ) -> None:
     """Apply a model to an image or stack of any size.
 
-    An unfinished result is gone on with, block by block.
+    An unfinished result is gone on with, block by block. Blocks that fail again and again are named at the end, the
+    rest is finished, and the exit status is 1.
 
     Example: [bold]napari-autosegnet predict --model runs/isbi --image stack.ome.zarr --out cells.zarr[/bold]
     """
@@ -39,20 +60,32 @@ def predict(
 
     from napari_autosegnet import api
 
+    place = [] if out is None else ["--out", out]
     summary, _ = carry_out(
         lambda report, should_stop: api.predict(
             folder,
             image,
             out,
             mask=mask,
+            time_point=time,
+            channels=None if channels is None else [name.strip() for name in channels.split(",")],
+            axes=axes,
             settings=own,
             device=device,
+            scheduler=scheduler,
+            slurm=slurm,
             report=report,
             should_stop=should_stop,
         ),
-        resume=command_line("predict", "--model", model, "--image", image, "--out", out),
+        resume=command_line("predict", "--model", model, "--image", image, *place),
     )
     if as_json:
-        print_json({"out": out, **summary.model_dump(mode="json")})
+        print_json({"out": summary.path, **summary.model_dump(mode="json")})
     else:
-        print_paths(labels=out)
+        parts = {"labels": out or summary.labels, "instances": summary.instances}
+        print_paths(**{name: path for name, path in parts.items() if path is not None})
+    if summary.failed:
+        for failed in summary.failed:
+            print(f"error: {failed}", file=sys.stderr)
+        print(f"error: {len(summary.failed)} of {summary.blocks} blocks failed; all others are done", file=sys.stderr)
+        raise typer.Exit(1)

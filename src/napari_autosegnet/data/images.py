@@ -30,7 +30,9 @@ __all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
-def open_image(path: str | Path, *, time: int | None = None) -> ImageStack:
+def open_image(
+    path: str | Path, *, time: int | None = None, channels: Sequence[str] | None = None, axes: str | None = None
+) -> ImageStack:
     """Open a TIFF, PNG, JPEG, a folder of those, a .npy file, a Zarr array or an OME-Zarr image.
 
     Parameters
@@ -41,6 +43,10 @@ def open_image(path: str | Path, *, time: int | None = None) -> ImageStack:
         level 0.
     time : int, optional
         Time point to read, needed when there are several.
+    channels : sequence of str, optional
+        Channels to read, by name or by number (from 0); all by default.
+    axes : str, optional
+        Names of a plain array's axes (Zarr, .npy), such as ``tczyx``; where the file names them, it knows better.
 
     Raises
     ------
@@ -48,7 +54,8 @@ def open_image(path: str | Path, *, time: int | None = None) -> ImageStack:
         When there is no such file, it is of another kind or damaged, its pixels are no real numbers,
         it has axes that cannot be told apart, or it has several time points and ``time`` is not given.
     """
-    return _open(Path(path), time, labels=False)
+    stack = _open(Path(path), time, labels=False, axes=axes)
+    return stack if channels is None else stack.with_channels(channels)
 
 
 def open_labels(path: str | Path, *, time: int | None = None) -> ImageStack:
@@ -93,13 +100,13 @@ def image_from_array(
     )
 
 
-def _open(path: Path, time: int | None, *, labels: bool) -> ImageStack:
+def _open(path: Path, time: int | None, *, labels: bool, axes: str | None = None) -> ImageStack:
     if not path.exists():
         raise UserError(f"there is no file or folder {path}; check the path")
     try:
         if path.is_dir():
             if any((path / name).exists() for name in _ZARR_FILES):
-                return open_zarr(path, time)
+                return open_zarr(path, time, axes)
             return open_folder(path, labels=labels)
         suffix = path.suffix.lower()
         if suffix in TIFF_SUFFIXES:
@@ -107,7 +114,7 @@ def _open(path: Path, time: int | None, *, labels: bool) -> ImageStack:
         if suffix in PICTURE_SUFFIXES:
             return stack_of_files([path], path, is_2d=True, labels=labels)
         if suffix == ".npy":
-            return _open_npy(path, time)
+            return _open_npy(path, time, axes)
     except UserError:
         raise
     except Exception as error:  # each library has errors of its own for damaged files
@@ -117,6 +124,6 @@ def _open(path: Path, time: int | None, *, labels: bool) -> ImageStack:
     )
 
 
-def _open_npy(path: Path, time: int | None) -> ImageStack:
+def _open_npy(path: Path, time: int | None, axes: str | None) -> ImageStack:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return stack_of_unnamed(array, path, time)
+    return stack_of_unnamed(array, path, time, axes)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import zarr
 
 
-def open_zarr(path: Path, time: int | None) -> ImageStack:
+def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageStack:
     import zarr
 
     node = zarr.open(path, mode="r")
@@ -34,7 +34,7 @@ def open_zarr(path: Path, time: int | None) -> ImageStack:
         parent = _parent_multiscales(path)
         if parent is not None:
             return _open_level(node, parent, path.name, path, time, levels=1)
-        return _open_plain_zarr(node, path, time)
+        return _open_plain_zarr(node, path, time, axes)
     attributes = _attributes(node)
     if "multiscales" in attributes:
         multiscales = attributes["multiscales"]
@@ -47,14 +47,16 @@ def open_zarr(path: Path, time: int | None) -> ImageStack:
         level = node[first]
         if not isinstance(level, zarr.Array):
             raise UserError(f"'{first}' in {path} is no array; the store is damaged")
-        return _open_level(level, image, first, path, time, levels=len(image["datasets"]))
+        stack = _open_level(level, image, first, path, time, levels=len(image["datasets"]))
+        stack.channel_names = _channel_names(attributes, stack.channels)
+        return stack
     if "plate" in attributes or "well" in attributes:
         raise UserError(f"{path} is an OME-Zarr plate; give one image of it, for example {path / 'A' / '1' / '0'}")
     names = sorted((name for name, _ in node.members()), key=natural_key)
     if "bioformats2raw.layout" in attributes:
         names = [name for name in names if name != "OME"]
     if len(names) == 1:
-        return open_zarr(path / names[0], time)
+        return open_zarr(path / names[0], time, axes)
     if not names:
         raise UserError(f"the Zarr group {path} is empty; give a store that holds an image")
     raise UserError(f"{path} is a Zarr group, not an image; give one of {', '.join(names[:8])} in it")
@@ -145,14 +147,28 @@ def _placed(transformations: Sequence[Any], dimensions: int) -> tuple[npt.NDArra
     return scale, translation
 
 
-def _open_plain_zarr(array: zarr.Array[Any], path: Path, time: int | None) -> ImageStack:
+def _channel_names(attributes: Mapping[str, Any], channels: int) -> tuple[str, ...] | None:
+    """Names that a store's display settings give its channels."""
+    omero = attributes.get("omero")
+    about = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not isinstance(about, list) or len(about) != channels:
+        return None
+    names = [entry.get("label") for entry in about if isinstance(entry, Mapping)]
+    return tuple(map(str, names)) if len(names) == channels and all(names) else None
+
+
+def _open_plain_zarr(array: zarr.Array[Any], path: Path, time: int | None, axes: str | None = None) -> ImageStack:
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(array.shape):
         short = {"time": "t", "channel": "c", "channels": "c"}
-        axes = [short.get(name, name) for name in (str(name).lower() for name in names)]
-        if {"y", "x"} <= set(axes) <= set("tczyx"):
-            return stack_of_array(array, axes, name=stem(path), path=path, time=time, chunks=array.chunks)
-    stack = stack_of_unnamed(array, path, time)
+        named = [short.get(name, name) for name in (str(name).lower() for name in names)]
+        if {"y", "x"} <= set(named) <= set("tczyx"):
+            return stack_of_array(array, named, name=stem(path), path=path, time=time, chunks=array.chunks)
+    stack = stack_of_unnamed(array, path, time, axes)
+    if axes is not None:
+        chunks = dict(zip(axes, array.chunks, strict=True))
+        stack.chunks = (chunks.get("z", 1), chunks["y"], chunks["x"])
+        return stack
     spatial = array.chunks[:-1] if stack.channels > 1 else array.chunks
     stack.chunks = (1, *spatial) if len(spatial) == 2 else (spatial[0], spatial[1], spatial[2])
     return stack

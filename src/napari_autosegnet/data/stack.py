@@ -6,6 +6,7 @@ An `ImageStack` is a series of sections ``(c, y, x)`` with their physical scale,
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Sequence
@@ -60,6 +61,8 @@ class ImageStack:
         Chunk ``(z, y, x)`` of the source store.
     section_names : tuple of str or None
         File names without ending when every section is a file of its own.
+    channel_names : tuple of str or None
+        Names of the channels, where the source gives some.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class ImageStack:
         pyramid_levels: int = 1,
         chunks: tuple[int, int, int] | None = None,
         section_names: tuple[str, ...] | None = None,
+        channel_names: tuple[str, ...] | None = None,
     ) -> None:
         self._source = source
         self._shapes = tuple((int(height), int(width)) for height, width in shapes)
@@ -92,6 +96,7 @@ class ImageStack:
         self.pyramid_levels = pyramid_levels
         self.chunks = chunks
         self.section_names = section_names
+        self.channel_names = channel_names
         if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):
             raise UserError(f"{path or name} holds no pixels; give an image of at least one pixel per axis")
         self._uniform = len(set(self._shapes)) == 1
@@ -143,6 +148,32 @@ class ImageStack:
             return np.zeros((self.channels, *extent), self.dtype)
         return self._read(*cut)
 
+    def with_channels(self, wanted: Sequence[str | int]) -> ImageStack:
+        """The same stack with some of its channels, by number (from 0) or by name, in the order given.
+
+        Raises
+        ------
+        UserError
+            When there is no such channel.
+        """
+        names = list(self.channel_names or ())
+        chosen = []
+        for channel in wanted:
+            if str(channel) in names:
+                chosen.append(names.index(str(channel)))
+            elif str(channel).isdigit() and int(channel) < self.channels:
+                chosen.append(int(channel))
+            else:
+                known = f"{', '.join(names)} or " if names else ""
+                raise UserError(
+                    f"{self.path or self.name} has no channel '{channel}'; choose among {known}0 to {self.channels - 1}"
+                )
+        stack = copy.copy(self)
+        stack._source = _ChannelSource(self._source, chosen)
+        stack.channels = len(chosen)
+        stack.channel_names = tuple(names[channel] for channel in chosen) if names else None
+        return stack
+
     def section(self, section: int) -> Array:
         """One whole section as ``(c, y, x)``."""
         if not 0 <= section < self.sections:
@@ -183,9 +214,16 @@ def check_finite(section: Array, image: ImageStack, index: int) -> None:
         )
 
 
-def stack_of_unnamed(array: Any, path: Path, time: int | None) -> ImageStack:
-    """Stack over an array whose axes have no names: ``[z,] y, x`` and a last axis of 3 or 4 is RGB(A)."""
+def stack_of_unnamed(array: Any, path: Path, time: int | None, axes: str | None = None) -> ImageStack:
+    """Stack over an array whose axes have no names: ``[z,] y, x`` and a last axis of 3 or 4 is RGB(A).
+
+    ``axes``, such as ``tczyx``, names them instead.
+    """
     shape = array.shape
+    if axes is not None:
+        if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("tczyx"):
+            raise UserError(f"{path} has {len(shape)} axes, not '{axes}'; name each once by t, c, z, y or x")
+        return stack_of_array(array, axes, name=stem(path), path=path, time=time)
     colour = len(shape) in (3, 4) and shape[-1] in (3, 4)
     spatial = len(shape) - colour
     if spatial not in (2, 3):
@@ -193,8 +231,20 @@ def stack_of_unnamed(array: Any, path: Path, time: int | None) -> ImageStack:
             f"{path} has {len(shape)} axes without names; save it as (z, y, x) or as OME-TIFF or OME-Zarr, "
             "which name their axes"
         )
-    axes = [*"zyx"[-spatial:], *(["c"] if colour else [])]
-    return stack_of_array(array, axes, name=stem(path), path=path, time=time, alpha=colour and shape[-1] == 4)
+    usual = [*"zyx"[-spatial:], *(["c"] if colour else [])]
+    return stack_of_array(array, usual, name=stem(path), path=path, time=time, alpha=colour and shape[-1] == 4)
+
+
+@dataclass
+class _ChannelSource:
+    """Some channels of another source."""
+
+    source: PixelSource
+    channels: Sequence[int]
+
+    def read(self, z: slice, y: slice, x: slice) -> Array:
+        found: Array = self.source.read(z, y, x)[list(self.channels)]
+        return found
 
 
 @dataclass

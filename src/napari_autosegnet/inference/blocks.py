@@ -130,7 +130,7 @@ class BlockPlan:
         return y, x
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.indices())
+        return math.prod(self.grid) if self.region is None else sum(1 for _ in self.indices())
 
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in self.indices())
@@ -218,6 +218,26 @@ def _cover(core: Span, domain: int, window: int, halo: int, stride: int) -> list
     return found
 
 
+def parse_region(text: str, shape: Shape) -> Box:
+    """Region ``z0:z1,y0:y1,x0:x1`` of a volume; an end that is left out is the volume's, z may be left out.
+
+    Raises
+    ------
+    UserError
+        When it does not lie inside the volume.
+    """
+    parts = text.replace(" ", "").split(",")
+    parts = [":"] * (3 - len(parts)) + parts
+    spans = []
+    for part, size in zip(parts, shape, strict=True):
+        start, end = part.split(":")
+        spans.append((int(start or 0), int(end or size)))
+    if not all(0 <= start < end <= size for (start, end), size in zip(spans, shape, strict=True)):
+        whole = ",".join(f"0:{size}" for size in shape)
+        raise UserError(f"the region {text} does not lie inside the image, which is {whole}; choose another --region")
+    return spans[0], spans[1], spans[2]
+
+
 @dataclass(frozen=True)
 class Level:
     """One pyramid level: its shape and the factor ``(z, y, x)`` from the level above."""
@@ -238,6 +258,18 @@ class PyramidPlan:
 
     def grid(self, level: int) -> Shape:
         z, y, x = (-(-size // step) for size, step in zip(self.levels[level].shape, self.block, strict=True))
+        return z, y, x
+
+    def number(self, level: int, position: Shape) -> int:
+        """Number of the block at a place of a level's grid; at level 0 that of the block plan."""
+        grid = self.grid(level)
+        return (position[0] * grid[1] + position[1]) * grid[2] + position[2]
+
+    def position(self, level: int, number: int) -> Shape:
+        """Place of a block in its level's grid."""
+        grid = self.grid(level)
+        rest, x = divmod(number, grid[2])
+        z, y = divmod(rest, grid[1])
         return z, y, x
 
     def core(self, level: int, position: Shape) -> Box:

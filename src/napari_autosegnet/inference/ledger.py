@@ -67,6 +67,15 @@ class Ledger:
             ledger.restart()
         return ledger
 
+    @staticmethod
+    def parts_of(path: Path) -> dict[str, Any]:
+        """Identity per part that a ledger was begun with; empty when there is none, or a damaged one."""
+        try:
+            with open(path, "rb") as handle:
+                return dict(json.loads(handle.readline())["parts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all parts."""
@@ -135,6 +144,11 @@ class Ledger:
 def ledger_path(store: Path) -> Path:
     """The ledger of a store or file: beside it."""
     return store.with_name(store.name + ".ledger.jsonl")
+
+
+def instance_ledger_path(store: Path) -> Path:
+    """The ledger of a store's numbered objects."""
+    return store.with_name(store.name + ".instances.ledger.jsonl")
 
 
 @contextmanager

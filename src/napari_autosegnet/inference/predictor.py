@@ -18,6 +18,7 @@ from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
+from napari_autosegnet.inference.engines import EngineName, fastest_engine, make_engine, usual_engine
 from napari_autosegnet.inference.folding import fold_batch_norm
 from napari_autosegnet.model import HaloFigure
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
@@ -25,6 +26,7 @@ from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 Array = npt.NDArray[Any]
 Halo = Literal["auto", "exact"] | int
+Precision = Literal["fp32", "bf16"]
 
 #: Window side of a network that pools over the whole image: only the whole section gives its result.
 WHOLE = 2**30
@@ -84,9 +86,7 @@ class BlockResult:
 class Predictor:
     """A model on a device, ready to be applied.
 
-    Batch norm is folded, tensors are channels-last (on the CPU and on CUDA that was the faster format for every
-    network measured; a choice by timing would differ from run to run, and so would the last bits of the result).
-    Half precision (bf16) is used on CUDA devices that have it, except in exact mode.
+    Batch norm is folded. Half precision (bf16) is used on CUDA devices that have it, except in exact mode.
 
     Parameters
     ----------
@@ -103,6 +103,10 @@ class Predictor:
         Windows per pass; always filled, so that every pass has the same shape.
     flips : bool
         Average over the four mirror images.
+    engine : EngineName, optional
+        What computes; `use_engine` changes it.
+    precision : "fp32" or "bf16", optional
+        Other than this device's own choice: all processes of one run use the same.
     report : Report
         Is told ``note`` when less memory than planned can be used.
 
@@ -127,6 +131,8 @@ class Predictor:
         halo: Halo = "auto",
         batch_size: int = 1,
         flips: bool = False,
+        engine: EngineName | None = None,
+        precision: Precision | None = None,
         report: Report = silent,
     ) -> None:
         self.model = model
@@ -143,12 +149,9 @@ class Predictor:
         self.whole_sections = self.exact and self._radius is None
         if self.whole_sections:
             self.tile = WHOLE
-        self.precision: Literal["fp32", "bf16"] = "fp32"
-        if self.device.type == "cuda" and not self.exact and torch.cuda.is_bf16_supported():
-            self.precision = "bf16"
-        self._network = fold_batch_norm(network).requires_grad_(False).to(self.device)
-        if self.device.type != "mps":
-            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision: Precision = precision or ("fp32" if self.exact else own_precision(self.device))
+        self._network = fold_batch_norm(network).requires_grad_(False)
+        self._engine = make_engine(engine or usual_engine(self.device), self._network, self.device)
         shape = (1, 1, -1, 1, 1)  # (n, sections, c, y, x)
         self._mean = torch.tensor(model.normalisation.mean, dtype=torch.float32, device=self.device).view(shape)
         self._std = torch.tensor(model.normalisation.std, dtype=torch.float32, device=self.device).view(shape)
@@ -163,6 +166,25 @@ class Predictor:
             enough = exact is not None and pixels >= exact
             return pixels, 1.0 if enough else None, enough
         return exact or 0, 1.0, True
+
+    @property
+    def engine(self) -> EngineName:
+        """What computes."""
+        return self._engine.name
+
+    def use_engine(self, name: EngineName) -> None:
+        """Compute with something else from now on."""
+        if name != self._engine.name:
+            self._engine = make_engine(name, self._network, self.device)
+            self._constants.clear()
+
+    def fastest_engine(self, plan: BlockPlan) -> EngineName:
+        """The engine that is fastest for a plan's windows (or smaller ones, to be quick), measured now."""
+        channels = (2 * self.model.context + 1) * self.model.image_channels
+        y, x = (min(side, round_up(256, self.stride)) for side in plan.window)
+        shape = (self.batch_size, channels, y, x)
+        with self._arithmetic():
+            return fastest_engine(self._network, self.device, shape, report=self._report)
 
     @property
     def exact_halo(self) -> int | None:
@@ -192,17 +214,22 @@ class Predictor:
         should_stop: ShouldStop = never_stop,
     ) -> BlockResult | None:
         """Labels and, if asked for, uint8 probabilities of a block; None when asked to stop."""
-        labels = np.zeros(block.shape, np.uint8)
-        scores = np.zeros((self.classes, *block.shape), np.uint8) if probabilities else None
+        # Gathered on the device and copied once: a copy per tile would make the device wait for the host.
+        gathered = torch.zeros(block.shape, dtype=torch.uint8, device=self.device)
+        shares = None
+        if probabilities:
+            shares = torch.zeros((self.classes, *block.shape), dtype=torch.uint8, device=self.device)
         computed = 0
         for section, tile, found, fresh in self.tiles(plan, block, data):
             if should_stop():
                 return None
             computed += fresh
             place = _place(section, tile, block)
-            labels[place] = found.argmax(0).add_(1).to(torch.uint8).cpu().numpy()
-            if scores is not None:
-                scores[(slice(None), *place)] = found.mul(255).round_().to(torch.uint8).cpu().numpy()
+            gathered[place] = found.argmax(0).add_(1)
+            if shares is not None:
+                shares[(slice(None), *place)] = found.mul(255).round_()
+        labels = _on_host(gathered)
+        scores = None if shares is None else _on_host(shares)
         if data.wanted is not None:
             labels[~data.wanted] = 0
             if scores is not None:
@@ -276,8 +303,6 @@ class Predictor:
         """Probabilities (n, K, y, x) fp32 of raw pixels (n, sections, c, y, x)."""
         with torch.inference_mode(), self._arithmetic():
             images = pixels.to(torch.float32).sub(self._mean).div_(self._std).flatten(1, 2)
-            if self.device.type != "mps":
-                images = images.contiguous(memory_format=torch.channels_last)
             if not self.flips:
                 return self._softmax(images)
             total = self._softmax(images)
@@ -286,8 +311,7 @@ class Predictor:
             return total / 4
 
     def _softmax(self, images: Tensor) -> Tensor:
-        logits: Tensor = self._network(images)
-        return logits.to(torch.float32).softmax(1)
+        return self._engine(images).to(torch.float32).softmax(1)
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -322,6 +346,11 @@ class Predictor:
 
     def _tell(self, smaller: str) -> None:
         self._report("note", text=f"not enough memory on {self.device}: going on with {smaller}")
+
+
+def own_precision(device: torch.device) -> Precision:
+    """The arithmetic that a device is fast in, and that is good enough where a small halo is."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def pad_to_domain(array: Array, stride: int) -> Array:
@@ -360,6 +389,16 @@ def _only_value(window: Array) -> bytes | None:
     if not (window[:, :, window.shape[2] // 2] == corner[:, :, 0]).all() or not (window == corner).all():
         return None
     return corner.tobytes()
+
+
+def _on_host(found: Tensor) -> npt.NDArray[np.uint8]:
+    """A result as an array; from CUDA through pinned memory, waited for once."""
+    if found.device.type != "cuda":
+        return found.cpu().numpy()
+    pinned = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+    pinned.copy_(found, non_blocking=True)
+    torch.cuda.current_stream(found.device).synchronize()
+    return pinned.numpy()
 
 
 def _transferable(array: Array) -> Tensor:

@@ -1,0 +1,154 @@
+"""What computes a folded network: PyTorch in one of two memory layouts, or ONNX Runtime on the CPU.
+
+Which is fastest depends on the network and the machine (ONNX Runtime took 0.55 to 0.85 times as long as PyTorch
+for searched networks on an AVX-512 CPU, and as long for a U-Net), so a long run measures it first.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import time
+import warnings
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report, silent
+
+EngineName = Literal["channels_last", "contiguous", "onnxruntime"]
+
+#: Runs over fewer pixels (all windows together) are over before a measurement pays.
+WORTH_MEASURING = 2**25
+_REPEATS = 3
+
+
+class Engine(Protocol):
+    """Computes logits (n, K, y, x) of images (n, c, y, x)."""
+
+    name: EngineName
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class TorchEngine:
+    """PyTorch with weights and images in one memory layout."""
+
+    def __init__(self, network: nn.Module, device: torch.device, name: Literal["channels_last", "contiguous"]) -> None:
+        self.name: EngineName = name
+        self._format = torch.channels_last if name == "channels_last" else torch.contiguous_format
+        self._network = copy.deepcopy(network).to(device)
+        self._network.to(memory_format=self._format)  # type: ignore[call-overload]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = self._network(images.contiguous(memory_format=self._format))
+        return logits
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU; one session per window shape, because graphs of fixed shapes run fastest."""
+
+    name: EngineName = "onnxruntime"
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._sessions: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        shape = tuple(images.shape)
+        if shape not in self._sessions:
+            self._sessions.clear()  # a session keeps its buffers; windows of a plan have one shape
+            self._sessions[shape] = self._session(shape)
+        session = self._sessions[shape]
+        try:
+            found = session.run(None, {"images": images.contiguous().numpy()})
+        except Exception as error:  # ONNX Runtime's errors have no ancestor of their own
+            if "alloc" in str(error).lower():
+                raise torch.OutOfMemoryError(f"out of memory: {error}") from error
+            raise
+        return torch.from_numpy(found[0])
+
+    def _session(self, shape: tuple[int, ...]) -> Any:
+        import onnxruntime
+
+        file = io.BytesIO()
+        with warnings.catch_warnings(), torch.inference_mode(False):
+            warnings.simplefilter("ignore")  # the older exporter needs neither onnx nor onnxscript
+            torch.onnx.export(
+                self._network,
+                (torch.zeros(shape),),
+                file,  # type: ignore[arg-type] # the older exporter takes open files
+                input_names=["images"],
+                output_names=["logits"],
+                opset_version=17,
+                dynamo=False,
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+
+
+def make_engine(name: EngineName, network: nn.Module, device: torch.device) -> Engine:
+    """Engine for a folded network in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        When ONNX Runtime is asked for where it cannot compute.
+    """
+    if name == "onnxruntime":
+        if name not in available_engines(device):
+            raise UserError(
+                "ONNX Runtime computes on the CPU, where it is installed: pip install 'napari-autosegnet[export]', "
+                "or leave --engine out"
+            )
+        return OnnxEngine(network)
+    return TorchEngine(network, device, name)
+
+
+def usual_engine(device: torch.device) -> EngineName:
+    """The engine of runs too short to measure. channels_last was never slower on the CPU and on CUDA."""
+    return "contiguous" if device.type == "mps" else "channels_last"
+
+
+def available_engines(device: torch.device) -> list[EngineName]:
+    """What can compute on a device here."""
+    if device.type == "mps":
+        return ["contiguous"]
+    found: list[EngineName] = ["channels_last", "contiguous"]
+    if device.type == "cpu" and importlib.util.find_spec("onnxruntime") is not None:
+        found.append("onnxruntime")
+    return found
+
+
+def fastest_engine(
+    network: nn.Module, device: torch.device, shape: tuple[int, int, int, int], *, report: Report = silent
+) -> EngineName:
+    """The engine that computes windows (n, c, y, x) fastest here and now; told as ``note``."""
+    seconds: dict[EngineName, float] = {}
+    images = torch.zeros(shape, device=device)
+    with torch.inference_mode():
+        for name in available_engines(device):
+            engine = make_engine(name, network, device)
+            engine(images)  # the first pass prepares
+            seconds[name] = min(_seconds(engine, images) for _ in range(_REPEATS))
+    best = min(seconds, key=lambda name: seconds[name])
+    usual = usual_engine(device)
+    # Another one must win clearly: a few per cent are noise.
+    if seconds[best] > 0.95 * seconds[usual]:
+        best = usual
+    timings = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
+    report("note", text=f"computing with {best} ({timings} per pass)")
+    return best
+
+
+def _seconds(engine: Engine, images: Tensor) -> float:
+    began = time.perf_counter()
+    engine(images)
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - began

@@ -1,0 +1,140 @@
+"""Objects with numbers of their own, from class probabilities: seeds, their numbers, and what grows from them.
+
+A seed is a connected part of what is at least some pixels away from every boundary. Whether a voxel belongs to one
+depends on its neighbourhood alone, so seeds are the same whatever the blocks, and parts of one that lie in several
+blocks are joined over the blocks' faces. Then every block is flooded from the seeds in and around it (watershed of
+the boundary probability); only there, and only where a flood comes from farther away than the surroundings that
+are read, can the result depend on the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.blocks import Box, Shape
+
+#: Words in the names of classes that hold no objects.
+NO_OBJECTS = ("boundary", "membrane", "border", "edge", "background", "outside")
+#: A voxel whose boundary probability (of 255) is less belongs to an object.
+INSIDE = 128
+#: Sides (y, x) of what is flooded at once; it bounds the memory.
+TILE = 256
+#: Surroundings that a flood may come from, in pixels.
+FLOOD = 48
+
+Ids = npt.NDArray[np.uint32]
+
+
+def object_classes(classes: Sequence[ClassInfo], wanted: Sequence[str] | None) -> tuple[int, ...]:
+    """Indices of the classes whose objects are numbered: those named, or all but background and boundaries.
+
+    Raises
+    ------
+    UserError
+        When there is no such class, or nothing tells objects from their boundaries.
+    """
+    names = [info.name for info in classes]
+    unknown = [name for name in wanted or () if name not in names]
+    if unknown:
+        raise UserError(f"the model has no class '{unknown[0]}'; --instance-classes takes some of {', '.join(names)}")
+    if wanted:
+        chosen = [names.index(name) for name in wanted]
+    else:
+        chosen = [n for n, name in enumerate(names) if not any(word in name.lower() for word in NO_OBJECTS)]
+    if not 0 < len(chosen) < len(names):
+        raise UserError(
+            f"it is not clear which of the classes {', '.join(names)} are objects and which lie between them; "
+            "name those with objects, for example --instance-classes cell"
+        )
+    return tuple(sorted(chosen))
+
+
+def boundary_probability(scores: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What the object classes (c, z, y, x) leave of 255."""
+    inside = scores.astype(np.uint16).sum(axis=0)
+    found: npt.NDArray[np.uint8] = (255 - np.minimum(inside, 255)).astype(np.uint8)
+    return found
+
+
+def seed_mask(boundary: npt.NDArray[np.uint8], distance: float, sampling: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Voxels (z, y, x) at least ``distance`` pixels from every voxel of a boundary."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside = boundary < INSIDE
+    if inside.all():
+        return inside  # no boundary in reach; scipy has no answer to that
+    if not inside.any():
+        return inside
+    found: npt.NDArray[np.bool_] = distance_transform_edt(inside, sampling=sampling) >= distance
+    return found
+
+
+def label_seeds(mask: npt.NDArray[np.bool_]) -> Ids:
+    """Number the connected parts (over faces) of a block's seeds from 1."""
+    from scipy.ndimage import label
+
+    found: Ids = label(mask)[0].astype(np.uint32)
+    return found
+
+
+def contacts(one: Ids, other: Ids) -> npt.NDArray[np.int64]:
+    """Pairs (n, 2) of seeds that touch across a face, given the two planes of voxels beside it."""
+    both = (one > 0) & (other > 0)
+    pairs: npt.NDArray[np.int64] = np.unique(
+        np.stack([one[both].astype(np.int64), other[both].astype(np.int64)], axis=1), axis=0
+    )
+    return pairs
+
+
+def joined(count: int, pairs: npt.NDArray[np.int64]) -> Ids:
+    """Number of the object of every part 0..count, where parts in contact are one; part 0 is no object."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count + 1, count + 1))
+    # Numbered by their first part, so 0, which touches nothing, stays 0.
+    found: Ids = connected_components(graph, directed=False)[1].astype(np.uint32)
+    return found
+
+
+def flood(boundary: npt.NDArray[np.uint8], seeds: Ids) -> Ids:
+    """Grow seeds (z, y, x) through all voxels inside, the likeliest boundaries last."""
+    from skimage.segmentation import watershed
+
+    numbers, compact = np.unique(seeds, return_inverse=True)
+    if numbers[0] != 0:
+        numbers, compact = np.concatenate([[0], numbers]), compact + 1
+    if len(numbers) == 1:
+        return np.zeros(seeds.shape, np.uint32)
+    markers = compact.reshape(seeds.shape).astype(np.int32)
+    found = watershed(boundary, markers, mask=boundary < INSIDE)  # type: ignore[no-untyped-call]
+    result: Ids = numbers.astype(np.uint32)[found]
+    return result
+
+
+def tiles_of(core: Box, side: int = TILE) -> Iterator[Box]:
+    """Parts of a block, no larger than ``side`` in y and x."""
+    z, (y0, y1), (x0, x1) = core
+    for y in range(y0, y1, side):
+        for x in range(x0, x1, side):
+            yield z, (y, min(y + side, y1)), (x, min(x + side, x1))
+
+
+def grown(core: Box, margin: Shape, shape: Shape) -> Box:
+    """A box with its surroundings, cut at the volume's borders."""
+    z, y, x = (
+        (max(0, span[0] - more), min(size, span[1] + more))
+        for span, more, size in zip(core, margin, shape, strict=True)
+    )
+    return z, y, x
+
+
+def within(core: Box, box: Box) -> tuple[slice, slice, slice]:
+    """Where a box lies inside a larger one."""
+    z, y, x = (slice(a[0] - b[0], a[1] - b[0]) for a, b in zip(core, box, strict=True))
+    return z, y, x

@@ -1,0 +1,201 @@
+"""One prediction of a volume: all that is decided before its first block, in one process or in many."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import ImageStack, open_image
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
+from napari_autosegnet.inference.engines import WORTH_MEASURING, available_engines, usual_engine
+from napari_autosegnet.inference.instances import object_classes
+from napari_autosegnet.inference.ledger import (
+    Ledger,
+    image_identity,
+    instance_ledger_path,
+    ledger_path,
+    program_version,
+)
+from napari_autosegnet.inference.output import Output, open_output
+from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
+from napari_autosegnet.inference.reading import check_image, read_block
+from napari_autosegnet.inference.sections import make_predictor
+from napari_autosegnet.inference.store import ZarrOutput
+from napari_autosegnet.model import Model
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class VolumeJob:
+    """A volume, a model, and where the result goes."""
+
+    image: ImageStack
+    mask: ImageStack | None
+    predictor: Predictor
+    plan: BlockPlan
+    output: Output
+    settings: PredictSettings
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether probabilities are written: objects are numbered from them."""
+        return self.settings.probabilities or self.settings.instances
+
+    def read(self, index: int) -> tuple[Block, BlockInput]:
+        block = self.plan[index]
+        return block, read_block(self.image, self.plan, block, self.mask)
+
+    def compute(self, block: Block, data: BlockInput, should_stop: ShouldStop = never_stop) -> BlockResult | None:
+        if data.wanted is not None and not data.wanted.any():
+            scores = np.zeros((self.predictor.classes, *block.shape), np.uint8) if self.probabilities else None
+            return BlockResult(np.zeros(block.shape, np.uint8), scores, 0)
+        return self.predictor.block(self.plan, block, data, probabilities=self.probabilities, should_stop=should_stop)
+
+
+@dataclass(frozen=True)
+class VolumeRequest:
+    """A prediction by paths: all that another process needs to open the same job.
+
+    Attributes
+    ----------
+    model, image, mask, out : Path
+        See `napari_autosegnet.api.predict`.
+    time, channels, axes
+        What of the image is read; see `napari_autosegnet.data.images.open_image`.
+    precision : "fp32" or "bf16", optional
+        The same for all processes.
+    """
+
+    model: Path
+    image: Path
+    out: Path | None
+    settings: PredictSettings
+    mask: Path | None = None
+    time: int | None = None
+    channels: tuple[str, ...] | None = None
+    axes: str | None = None
+    precision: Precision | None = None
+
+    def read(self) -> tuple[Model, ImageStack, ImageStack | None]:
+        """Open model, image and mask.
+
+        Raises
+        ------
+        UserError
+            When one of them cannot be opened.
+        """
+        image = open_image(self.image, time=self.time, channels=self.channels, axes=self.axes)
+        return Model.load(self.model), image, None if self.mask is None else open_image(self.mask)
+
+    def open(self, device: torch.device | str, report: Report = silent) -> tuple[Model, VolumeJob]:
+        """Open everything, the output too; nothing is written."""
+        model, image, mask = self.read()
+        job = open_job(
+            model, image, self.out, self.settings, device=device, mask=mask, precision=self.precision, report=report
+        )
+        return model, job
+
+
+def open_job(
+    model: AppliedModel,
+    image: ImageStack,
+    out: Path | None,
+    settings: PredictSettings,
+    *,
+    device: torch.device | str = "cpu",
+    mask: ImageStack | None = None,
+    precision: Precision | None = None,
+    report: Report = silent,
+) -> VolumeJob:
+    """Decide blocks, tiles and output of a prediction; nothing is written yet.
+
+    Raises
+    ------
+    UserError
+        When image, mask, model, block and output do not fit together.
+    """
+    check_image(model, image)
+    shape = image.shape
+    if mask is not None and mask.shape != shape:
+        raise UserError(f"the mask has the shape {mask.shape}, the image {shape}; give a mask of the same shape")
+    region = None if settings.region is None else parse_region(settings.region, shape)
+    predictor = make_predictor(model, device, settings, report, precision=precision)
+    chunks = choose_chunks(shape, settings.block, image.chunks)
+    block = choose_block(shape, chunks, settings.block, whole_sections=predictor.whole_sections)
+    if out is not None and out.suffix.lower() == ".png":
+        block = shape
+    output = open_output(out, image, model.classes, settings, chunks=chunks, block=block)
+    return VolumeJob(image, mask, predictor, predictor.plan(shape, block, region=region), output, settings)
+
+
+def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
+    """The job's ledger, after the output was made or found to be that of an unfinished run of the same job.
+
+    Raises
+    ------
+    UserError
+        When there is something else, or a result made otherwise, in the output's place.
+    """
+    output, plan, settings = job.output, job.plan, job.settings
+    path = ledger_path(output.path)
+    if settings.overwrite:
+        if output.is_occupied() and not output.exists() and not path.exists():
+            raise UserError(f"{output.path} exists and is no result of this program; give another --out")
+        path.unlink(missing_ok=True)  # first: a ledger without a store is harmless, a store without one is not trusted
+        output.remove()
+    elif not path.exists() and output.is_occupied():
+        raise UserError(f"{output.labels_path} exists already; give another --out, or start again with --overwrite")
+    _choose_engine(job, path)
+    parts = {
+        "model": model.fingerprint,
+        "image": image_identity(job.image),
+        "mask": None if job.mask is None else image_identity(job.mask),
+        "settings": {
+            "block": plan.block,
+            "tile": settings.tile,
+            "halo": job.predictor.halo,
+            "flips": settings.flips,
+            "probabilities": job.probabilities,
+            "instances": settings.instances,
+            "format": settings.format,
+            "sharded": settings.sharded,
+            "levels": [level.shape for level in output.pyramid.levels],
+            "region": plan.region,
+            "precision": job.predictor.precision,
+            "engine": job.predictor.engine,
+        },
+        "version": program_version(),
+    }
+    ledger = Ledger.open(path, parts)
+    if ledger.finished() and not output.exists():
+        ledger.restart()  # the result was deleted, its ledger was not
+    if isinstance(output, ZarrOutput) and output.instances is not None:
+        object_classes(model.classes, settings.instance_classes)  # known to be possible before the hours of computing
+        if not output.instances.folder.exists():
+            instance_ledger_path(output.path).unlink(missing_ok=True)
+    output.prepare()
+    return ledger
+
+
+def _choose_engine(job: VolumeJob, ledger: Path) -> None:
+    """What computes: as in the run that is gone on with, since another has other last bits; else the fastest."""
+    if job.settings.engine != "auto":
+        return
+    earlier = Ledger.parts_of(ledger).get("settings", {}).get("engine")
+    available = available_engines(job.predictor.device)
+    if earlier is not None:
+        job.predictor.use_engine(earlier if earlier in available else usual_engine(job.predictor.device))
+        return
+    first = next(job.plan.indices())
+    windows = len(job.plan) * job.plan[first].shape[0] * len(job.plan.tiles(job.plan[first]))
+    if windows * math.prod(job.plan.window) >= WORTH_MEASURING and len(available) > 1:
+        job.predictor.use_engine(job.predictor.fastest_engine(job.plan))

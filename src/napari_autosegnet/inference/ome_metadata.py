@@ -1,0 +1,158 @@
+"""What an OME-Zarr store says about itself, made with the models of yaozarrs: axes, scale, classes, colours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_autosegnet.inference.arrays import is_node, remove_partials
+from napari_autosegnet.inference.blocks import Level
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.annotations import ClassInfo
+    from napari_autosegnet.data.images import ImageStack
+
+OmeVersion = Literal["0.4", "0.5"]
+
+
+class OmeMetadata:
+    """Metadata of one result: an image's place and scale, and the classes of its labels.
+
+    Parameters
+    ----------
+    image : ImageStack
+        The image that the result belongs to.
+    classes : Sequence[ClassInfo]
+        Numbered from 1.
+    version : "0.4" or "0.5"
+        Of OME-Zarr.
+    """
+
+    def __init__(self, image: ImageStack, classes: Sequence[ClassInfo], version: OmeVersion) -> None:
+        self._image = image
+        self._classes = tuple(classes)
+        self.version = version
+        self.zarr_format: Literal[2, 3] = 2 if version == "0.4" else 3
+
+    def multiscale(
+        self, levels: Sequence[Level], *, prefix: str = "", channel: bool = False, type: str | None = None
+    ) -> dict[str, Any]:
+        """One entry of ``multiscales``: the arrays ``<prefix>0``, ``<prefix>1``, ... and where they lie."""
+        unit = self._image.unit if _is_ome_unit(self._image.unit) else None
+        axes: list[dict[str, Any]] = [{"name": "c", "type": "channel"}] if channel else []
+        for name in "yx" if self._image.is_2d else "zyx":
+            axes.append({"name": name, "type": "space", **({"unit": unit} if unit else {})})
+        datasets = []
+        factor = np.ones(3, int)
+        leading = int(channel)
+        for number, level in enumerate(levels):
+            factor = factor * level.factor
+            # Subsampling takes the first voxel of each group, whose place stays what it was.
+            scale = [1.0] * leading + self._flat(
+                float(step * int(more)) for step, more in zip(self._image.scale, factor, strict=True)
+            )
+            translation = [0.0] * leading + self._flat(float(value) for value in self._image.translation)
+            transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+            if any(translation):
+                transformations.append({"type": "translation", "translation": translation})
+            datasets.append({"path": f"{prefix}{number}", "coordinateTransformations": transformations})
+        content: dict[str, Any] = {"name": self._image.name, "axes": axes, "datasets": datasets}
+        if self.version == "0.4":
+            content["version"] = "0.4"
+        if type is not None:
+            content["type"] = type
+        return content
+
+    def image_label(self, *, within_image: bool, colours: bool = True) -> dict[str, Any]:
+        """The ``image-label`` entry; class colours and names unless the labels are no classes."""
+        about: dict[str, Any] = {"version": self.version}
+        if colours:
+            numbered = list(enumerate(self._classes, start=1))
+            about["colors"] = [{"label-value": n, "rgba": [*_rgb(info.color), 255]} for n, info in numbered]
+            about["properties"] = [{"label-value": n, "class": info.name} for n, info in numbered]
+        if within_image:
+            about["source"] = {"image": "../../"}
+        return about
+
+    def omero(self) -> dict[str, Any]:
+        """Names and colours of the probabilities' channels."""
+        return {
+            "channels": [
+                {
+                    "label": info.name,
+                    "color": info.color.lstrip("#").upper(),
+                    "active": True,
+                    "window": {"start": 0, "min": 0, "end": 255, "max": 255},
+                }
+                for info in self._classes
+            ]
+        }
+
+    def write_group(self, folder: Path, ome: dict[str, Any]) -> None:
+        """Make a group with OME metadata, or bring that of an existing one up to date."""
+        import zarr
+
+        remove_partials(folder)
+        attributes = self._validated(ome)
+        if not is_node(folder):
+            zarr.create_group(folder, zarr_format=self.zarr_format, attributes=attributes)
+            return
+        group = zarr.open_group(folder, mode="r+")
+        if dict(group.attrs) != attributes:
+            group.attrs.put(attributes)
+
+    def list_label(self, folder: Path, name: str) -> None:
+        """Put a label on the list of a ``labels`` group, beside those that are there."""
+        import zarr
+
+        remove_partials(folder)
+        if is_node(folder):
+            group = zarr.open_group(folder, mode="r+")
+        else:
+            group = zarr.create_group(folder, zarr_format=self.zarr_format)
+        attributes = dict(group.attrs)
+        ome: Any = attributes.get("ome", {}) if self.version == "0.5" else attributes
+        listed = list(ome.get("labels", []))
+        if name in listed:
+            return
+        listed.append(name)
+        if self.version == "0.5":
+            group.attrs.update({"ome": {"version": "0.5", **ome, "labels": listed}})
+        else:
+            group.attrs.update({"labels": listed})
+
+    def _flat(self, values: Iterable[float]) -> list[float]:
+        """Values per axis of the arrays; without z for a 2D image."""
+        return list(values)[1:] if self._image.is_2d else list(values)
+
+    def _validated(self, ome: dict[str, Any]) -> dict[str, Any]:
+        from yaozarrs import v04, v05, validate_ome_object
+
+        if self.version == "0.5":
+            content = {"ome": {"version": "0.5", **ome}}
+            validate_ome_object(content, v05.OMEAttributes)
+            return content
+        v04.LabelImage.model_validate(ome) if "image-label" in ome else v04.Image.model_validate(ome)
+        return ome
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    value = int(color.lstrip("#"), 16)
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def _is_ome_unit(unit: str | None) -> bool:
+    """Whether a unit is one of OME-Zarr's; others are left out, since a wrong one is worse than none."""
+    from yaozarrs import v05
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            v05.SpaceAxis(name="x", unit=unit)
+        except (ValueError, Warning):
+            return False
+    return unit is not None

@@ -1,0 +1,191 @@
+"""Results in one file: TIFF and PNG."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape
+from napari_autosegnet.inference.ledger import sync_folder
+from napari_autosegnet.run import write_atomically
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.images import ImageStack
+    from napari_autosegnet.inference.predictor import BlockResult
+
+#: OME-XML wants symbols where OME-Zarr wants names.
+_OME_TIFF_UNITS = {
+    "angstrom": "Å",
+    "nanometer": "nm",
+    "micrometer": "µm",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "meter": "m",
+}
+
+
+class TiffOutput:
+    """One uncompressed uint8 TIFF stack, written in place; probabilities in ``<name>-probabilities.tif`` (c, z, y, x).
+
+    It has its full size from the start, and every block its place in it, so a run goes on where it stopped.
+    """
+
+    def __init__(self, path: Path, image: ImageStack, channels: int, block: Shape) -> None:
+        self.path = self.labels_path = path
+        self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
+        self._image = image
+        shape = image.shape[1:] if image.is_2d else image.shape
+        self._files: dict[Path, tuple[int, ...]] = {path: shape}
+        self._scores = path.with_name(f"{path.stem}-probabilities{path.suffix}")
+        if channels:
+            self._files[self._scores] = (channels, *shape)
+        self._offsets: dict[Path, int] = {}
+
+    def exists(self) -> bool:
+        return all(file.exists() for file in self._files)
+
+    def is_occupied(self) -> bool:
+        return any(file.exists() for file in self._files)
+
+    def remove(self) -> None:
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        for file, shape in self._files.items():
+            if not file.exists():
+                self._make(file, shape)
+        self.attach()
+
+    def attach(self) -> None:
+        import tifffile
+
+        for file, shape in self._files.items():
+            try:
+                with tifffile.TiffFile(file) as tiff:
+                    series = tiff.series[0]
+                    offset = series.dataoffset
+                    if tuple(series.shape) != shape or series.dtype != np.uint8 or offset is None:
+                        raise ValueError(f"it holds {series.shape} {series.dtype}")
+            except (tifffile.TiffFileError, FileNotFoundError, ValueError, IndexError) as error:
+                raise UserError(f"{file} is no unfinished result ({error}); start again with --overwrite") from error
+            self._offsets[file] = int(offset)
+
+    def _make(self, file: Path, shape: tuple[int, ...]) -> None:
+        import tifffile
+
+        axes = "CYX" if len(shape) == 3 and self._image.is_2d else "CZYX"[-len(shape) :]
+        partial = file.with_name(f".{file.name}.partial")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(
+            partial,
+            shape=shape,
+            dtype=np.uint8,
+            photometric="minisblack",
+            ome=True,
+            bigtiff=math.prod(shape) > 2**31,
+            # tifffile would draw a random identity, and two runs would differ.
+            metadata={"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, file.name)), **self._voxel_size()},
+        )
+        with open(partial, "rb+") as handle:
+            _reserve(handle.fileno(), partial.stat().st_size)
+            os.fsync(handle.fileno())
+        partial.replace(file)
+        sync_folder(file.parent)
+
+    def _voxel_size(self) -> dict[str, Any]:
+        image = self._image
+        if image.unit is None and image.scale == (1.0, 1.0, 1.0):
+            return {}
+        unit = _OME_TIFF_UNITS.get(image.unit or "", "pixel")
+        about: dict[str, Any] = {}
+        for axis, step in zip("ZYX", image.scale, strict=True):
+            about |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": unit}
+        return about
+
+    def write(self, block: Block, result: BlockResult) -> None:
+        """Write a block and wait until it is on the disk."""
+        self._put(self.path, block, result.labels)
+        if result.probabilities is not None:
+            for channel, scores in enumerate(result.probabilities):
+                self._put(self._scores, block, scores, channel)
+
+    def _put(self, file: Path, block: Block, values: npt.NDArray[np.uint8], channel: int = 0) -> None:
+        depth, height, width = self._image.shape
+        (z0, z1), (y0, y1), (x0, x1) = block.core
+        start = self._offsets[file] + channel * depth * height * width
+        with open(file, "rb+") as handle:
+            for z in range(z0, z1):
+                section = np.ascontiguousarray(values[z - z0])
+                if x1 - x0 == width:
+                    handle.seek(start + (z * height + y0) * width)
+                    handle.write(section.tobytes())
+                    continue
+                for y in range(y0, y1):
+                    handle.seek(start + (z * height + y) * width + x0)
+                    handle.write(section[y - y0].tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def subsample(self, level: int, position: Shape) -> None:
+        raise ValueError("a TIFF has no pyramid")
+
+
+class PngOutput:
+    """One uint8 PNG of a 2D image, which is one block."""
+
+    def __init__(self, path: Path, image: ImageStack, probabilities: bool, block: Shape) -> None:
+        if image.sections != 1:
+            raise UserError(f"{path.name} cannot hold {image.sections} sections; give --out with .zarr or .tif")
+        if probabilities:
+            raise UserError("probabilities cannot be written as PNG; give --out with .zarr or .tif")
+        self.path = self.labels_path = path
+        self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
+        self._shape = image.shape
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    is_occupied = exists
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def attach(self) -> None:
+        """Nothing is kept open."""
+
+    def write(self, block: Block, result: BlockResult) -> None:
+        """Write a block and wait until it is on the disk."""
+        from PIL import Image
+
+        if block.shape != self._shape:
+            raise ValueError("a PNG is written as one block")
+        content = io.BytesIO()
+        Image.fromarray(result.labels[0]).save(content, format="PNG")
+        write_atomically(self.path, content.getvalue())
+        sync_folder(self.path.parent)
+
+    def subsample(self, level: int, position: Shape) -> None:
+        raise ValueError("a PNG has no pyramid")
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Take the space at once, so that a full disk is met at the start and not in the middle of a run."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
