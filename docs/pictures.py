@@ -1,0 +1,27 @@
+"""Draw the pictures of the guides: `napari-autosegnet demo --out DEMO`, then `python docs/pictures.py DEMO`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.figures import draw_architecture, draw_curves
+from napari_autosegnet.run import Run
+
+IMAGES = Path(__file__).parent / "images"
+
+
+def main(demo: Path) -> None:
+    """Draw what the demo found, one architecture drawn evenly, and the demo's curves."""
+    run = Run.open(demo / "run")
+    draw_architecture(Architecture.load(run.architecture_file), IMAGES / "search-architecture.svg")
+    drawn = SearchSpace(levels=3).sample(np.random.default_rng(2020))
+    draw_architecture(drawn, IMAGES / "random-architecture.svg")
+    draw_curves(run.events(), IMAGES / "search-curves.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
