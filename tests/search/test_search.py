@@ -166,3 +166,19 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     other = SETTINGS.model_copy(update={"network": NetworkSettings(base_width=6, max_width=8)})
     with pytest.raises(UserError, match="does not fit this search"):
         make(other, checkpoint=tmp_path / "search.pt").resume()
+
+
+def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> None:
+    settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
+    result, listener = run(make(settings))
+    assert listener.of("epoch") == [] and listener.of("candidates") == []
+    first = [values for values in listener.of("finalist") if values["round"] == 1]
+    assert len(first) == settings.finalists and all(values["rating"] is None for values in first)
+    best = max(first, key=lambda values: values["score"])
+    assert result.architecture == result.finalists[best["index"] - 1].architecture or result.score >= best["score"]
+
+
+def test_a_stop_before_anything_was_trained_or_rated_finds_nothing() -> None:
+    settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
+    result, _ = run_or_not(make(settings), stop_after=0)
+    assert result is None

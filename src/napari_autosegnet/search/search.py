@@ -102,6 +102,8 @@ class Search:
             self._select(report, should_stop)
         winner = self.selection.winner
         score = winner.rating if winner.score is None else winner.score
+        if score is None:
+            return None
         report("architecture", architecture=winner.architecture.model_dump(mode="json"), score=score, final=True)
         return SearchResult(winner.architecture, score, tuple(self.selection.finalists), self.epoch, self.elapsed)
 
@@ -131,9 +133,12 @@ class Search:
     @property
     def _share(self) -> float:
         """Share of the search proper (warm-up included, selection not) that is done."""
+        shared_weights = 1 - self.settings.selection_share
+        if not shared_weights:
+            return 1.0
         share = self.epoch / self.settings.epochs
         if self.settings.budget is not None:
-            share = max(share, self.elapsed / (self.settings.budget * (1 - self.settings.selection_share)))
+            share = max(share, self.elapsed / (self.settings.budget * shared_weights))
         return share
 
     def _search_is_over(self) -> bool:
@@ -246,34 +251,42 @@ class Search:
         return self.elapsed * (1 / share - 1) if share else None
 
     def _choose_finalists(self, report: Report, *, rate_new: bool) -> Selection:
-        """Sample the strategy's last word, rate it on all validation patches beside the best so far."""
+        """The strategy's last word, rated on all validation patches beside the best so far."""
         settings = self.settings
         started = time.monotonic()
         seconds: float | None = None
         if settings.budget is not None:
             seconds = max(0.0, settings.budget - self.elapsed)
-        ranked = sorted(self.best, key=self.best.__getitem__, reverse=True)[:REMEMBERED]
-        if rate_new:
-            ranked = list(dict.fromkeys(ranked + self.strategy.propose(settings.candidates)))
-            ratings: dict[Architecture, float] = {}
-            for architecture in ranked:
-                # Rating the candidates may take a fifth of what is left, and then the rest is not rated.
-                if ratings and seconds is not None and time.monotonic() - started > 0.2 * seconds:
-                    break
-                ratings[architecture] = self.supernet.rate(architecture)
-        else:
-            ratings = {a: self.best[a] for a in ranked}
-        ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
-        report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
+        finalists = self._rated_finalists(seconds, report, rate_new) if settings.selection_share < 1 else None
+        if finalists is None:
+            # No shared weights that could rate anything: whoever is proposed first competes.
+            finalists = [
+                Finalist(architecture) for architecture in dict.fromkeys(self.strategy.propose(settings.finalists))
+            ]
         spent = time.monotonic() - started
         self.elapsed += spent
         return Selection(
-            [Finalist(architecture, ratings[architecture]) for architecture in ranked[: settings.finalists]],
+            finalists,
             self.data,
             self.specification,
             settings,
             seconds=None if seconds is None else max(1.0, seconds - spent),
         )
+
+    def _rated_finalists(self, seconds: float | None, report: Report, rate_new: bool) -> list[Finalist]:
+        started = time.monotonic()
+        ranked = sorted(self.best, key=self.best.__getitem__, reverse=True)[:REMEMBERED]
+        ratings = {a: self.best[a] for a in ranked}
+        if rate_new:
+            ratings = {}
+            for architecture in dict.fromkeys(ranked + self.strategy.propose(self.settings.candidates)):
+                # Rating the candidates may take a fifth of what is left, and then the rest is not rated.
+                if ratings and seconds is not None and time.monotonic() - started > 0.2 * seconds:
+                    break
+                ratings[architecture] = self.supernet.rate(architecture)
+        ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
+        report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
+        return [Finalist(architecture, ratings[architecture]) for architecture in ranked[: self.settings.finalists]]
 
     def _select(self, report: Report, should_stop: ShouldStop) -> None:
         assert self.selection is not None

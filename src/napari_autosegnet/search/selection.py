@@ -23,10 +23,10 @@ from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 @dataclass
 class Finalist:
-    """An architecture, its rating with shared weights, and what it reached alone (None: not trained yet)."""
+    """An architecture, its rating with shared weights (if any), and what it reached alone (None: not trained yet)."""
 
     architecture: Architecture
-    rating: float
+    rating: float | None = None
     score: float | None = None
     rounds: int = 0
     parameters: int = 0
@@ -166,4 +166,5 @@ class Selection:
 
 def _order(finalist: Finalist) -> tuple[int, float]:
     """Who survived longer is ahead; then the score alone, or before that the rating."""
-    return finalist.rounds, finalist.rating if finalist.score is None else finalist.score
+    known = finalist.rating if finalist.score is None else finalist.score
+    return finalist.rounds, -1.0 if known is None else known

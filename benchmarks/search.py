@@ -1,0 +1,344 @@
+r"""Is the search worth its time? Arms with the same total time, scored on data that none of them has seen.
+
+====================  ================================================================================
+arm                   what it spends its time on
+====================  ================================================================================
+reinforce             the paper's search (a third of the time), then training of what it found
+evolution             the same with regularised evolution on the shared weights
+random                the same with architectures drawn evenly, rated with the shared weights
+halving               architectures drawn evenly, trained alone (no shared weights), then training of the best
+parameters            training of the largest of 200 architectures drawn evenly
+chain                 training of a plain residual chain out of the same operations, without any search
+unet, pspnet          training of U-Net or PSPNet
+====================  ================================================================================
+
+Time is the processor time of this process with one thread (``--clock cpu``), so that other programs on
+the machine change nothing, or the time on the wall (``--clock wall``, for a GPU). Example::
+
+    python benchmarks/search.py sample --data sample --budget 5m --seeds 0,1,2 --out search-sample
+    python benchmarks/search.py isbi --data isbi2012 --budget 10m --seeds 0 --rank 12 --out search-isbi
+
+Arms whose result lies in ``--out`` already are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+import main_job
+from napari_autosegnet import api
+from napari_autosegnet.architecture import Architecture, Cell, Layer, Node, SearchSpace
+from napari_autosegnet.cli.options import parse_duration
+from napari_autosegnet.config import SplitSettings, search_settings, train_settings
+from napari_autosegnet.run import Run
+
+Counts = npt.NDArray[np.int64]
+
+#: Share of an arm's time that goes into the search, where it has one.
+SEARCH_SHARE = 1 / 3
+#: Resampled sets of sections for an interval.
+BOOTSTRAP = 10_000
+SEARCHES: dict[str, dict[str, Any]] = {
+    "reinforce": {"strategy": "reinforce"},
+    "evolution": {"strategy": "evolution"},
+    "random": {"strategy": "random"},
+    "halving": {"strategy": "random", "selection_share": 1.0, "finalists": 8},
+}
+ARMS = (*SEARCHES, "parameters", "chain", "unet", "pspnet")
+
+
+def sample(data: Path, out: Path) -> main_job.Problem:
+    """Axon sample: image a to learn from, quarters of image b scored."""
+    return main_job.Problem(
+        data / "axon-sem-a.png",
+        data / "axon-sem-a-labels.png",
+        data / "axon-sem-b.png",
+        data / "axon-sem-b-labels.png",
+        "0:background,1:myelin,2:axon",
+        [],
+    )
+
+
+SETS: dict[str, Callable[[Path, Path], main_job.Problem]] = {"sample": sample, **main_job.SETS}
+
+
+def residual_chain(levels: int) -> Architecture:
+    """Three cells in a row, each an operation beside an identity, all levels joined."""
+
+    def cell(source: int, operation: str) -> Cell:
+        return Cell(
+            nodes=(Node(input=source, operation=operation), Node(input=source, operation="identity"))  # type: ignore[arg-type]
+        )
+
+    layer = Layer(cells=(cell(1, "sep_conv_3x3"), cell(2, "sep_conv_3x3"), cell(3, "hdc_3x3")))
+    return Architecture(down=layer, bridge=layer, up=layer, skips=(True,) * levels)
+
+
+def most_parameters(generator: np.random.Generator, levels: int) -> Architecture:
+    """The one with the most weights of 200 architectures drawn evenly."""
+    from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
+
+    settings = train_settings("fast")
+    found: list[tuple[int, Architecture]] = []
+    for _ in range(200):
+        architecture = SearchSpace(levels=levels).sample(generator)
+        specification = NetworkSpecification.for_patches(
+            settings.patch_size, settings.network, in_channels=1, classes=2, architecture=architecture
+        )
+        found.append((parameter_count(specification.build()), architecture))
+    return max(found, key=lambda each: each[0])[1]
+
+
+@dataclass
+class Task:
+    """One set, one budget."""
+
+    problem: main_job.Problem
+    budget: float
+    preset: Any
+    out: Path
+    device: str
+
+    @property
+    def split(self) -> SplitSettings:
+        words = iter(self.problem.split)
+        return SplitSettings(**{word.removeprefix("--").replace("-", "_"): next(words) for word in words})
+
+    def train(self, arm: str, seed: int, *, folder: Path | None = None, budget: float | None = None) -> dict[str, Any]:
+        """Run an arm; the confusion matrix of every scored section, and what it took."""
+        run = folder or self.out / f"{arm}-{seed}"
+        result = run / "result.json"
+        if result.exists():
+            content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+            return content
+        problem, left = self.problem, budget or self.budget
+        pair: dict[str, Any] = {
+            "images": [problem.image],
+            "labels": [problem.labels],
+            "classes": problem.classes,
+            "split": self.split,
+        }
+        began = time.monotonic()
+        architecture: Path | None = None
+        if arm in SEARCHES:
+            settings = search_settings(self.preset, budget=SEARCH_SHARE * left, seed=seed, **SEARCHES[arm])
+            api.search(run, **pair, preset=self.preset, settings=settings, device=self.device)
+            pair = {}
+        elif arm not in ("unet", "pspnet"):
+            architecture = run / "given.json"
+            run.mkdir(parents=True, exist_ok=True)
+            made = (
+                residual_chain(2)
+                if arm == "chain"
+                else most_parameters(np.random.default_rng(seed), 2)
+                if arm == "parameters"
+                else Architecture.from_json((self.out / f"{arm}.json").read_text(encoding="utf-8"))
+            )
+            architecture.write_text(made.to_json(), encoding="utf-8")
+        searched = time.monotonic() - began
+        model = api.train(
+            run,
+            **pair,
+            architecture=architecture,
+            network=arm if arm in ("unet", "pspnet") else "searched",  # type: ignore[arg-type]
+            settings=train_settings(self.preset, budget=left - searched, seed=seed),
+            device=self.device,
+        )
+        total = time.monotonic() - began
+        events = [e for e in Run(run).events() if e["event"] == "epoch" and e.get("step") == "train"]
+        content = {
+            "arm": arm,
+            "seed": seed,
+            "search_seconds": searched,
+            "seconds": total,
+            "epochs": len(events),
+            "parameters": main_job.parameters(run / "model"),
+            "validation": model.metrics["validation"]["mean_iou"],
+            "sections": [counts.tolist() for counts in self.counts(run / "model")],
+        }
+        result.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        return content
+
+    def counts(self, model: Path) -> list[Counts]:
+        """Confusion matrix (truth, prediction) of each scored section; a single image counts as its four quarters."""
+        from napari_autosegnet.data.annotations import open_labelled
+        from napari_autosegnet.data.split import parse_sections
+        from napari_autosegnet.inference.volume import predict_sections
+        from napari_autosegnet.model import Model
+        from napari_autosegnet.training.trainer import choose_device
+
+        (stack,) = open_labelled([self.problem.test_image], [self.problem.test_labels], self.problem.classes)
+        chosen = parse_sections(self.problem.test_sections or f"0-{stack.image.sections - 1}")
+        labels, _ = predict_sections(Model.load(model), stack.image, chosen, device=choose_device(self.device))
+        classes = len(stack.mapping.classes)
+        found: list[Counts] = []
+        for place, section in enumerate(chosen):
+            truth, predicted = stack.target(section), labels[place]
+            height, width = truth.shape
+            parts = [(slice(None), slice(None))]
+            if len(chosen) == 1:
+                halves_y = (slice(0, height // 2), slice(height // 2, height))
+                halves_x = (slice(0, width // 2), slice(width // 2, width))
+                parts = [(y, x) for y in halves_y for x in halves_x]
+            for part in parts:
+                t, p = truth[part].ravel().astype(int), predicted[part].ravel().astype(int)
+                counted = t > 0
+                pairs = (t[counted] - 1) * classes + p[counted] - 1
+                found.append(np.bincount(pairs, minlength=classes**2).reshape(classes, classes))
+        return found
+
+    def rank(self, number: int, seed: int) -> dict[str, Any]:
+        """Kendall's tau between ratings with shared weights and validation scores after training alone."""
+        file = self.out / f"rank-{seed}.json"
+        if file.exists():
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return content
+        from scipy.stats import kendalltau
+
+        # All of the time goes into shared weights and their ratings of as many architectures drawn evenly.
+        settings = search_settings(
+            self.preset,
+            budget=self.budget,
+            seed=seed,
+            strategy="random",
+            warmup_share=1.0,
+            candidates=number,
+            finalists=number,
+            selection_share=0.5,
+        )
+        problem = self.problem
+        run = self.out / f"rank-{seed}"
+        ratings: dict[str, tuple[float, float]] = {}
+
+        def listen(event: str, /, **values: Any) -> None:
+            # All finalists train equally long in the first round; later rounds are of no interest.
+            if event == "finalist" and values["round"] == 1:
+                ratings[str(values["index"])] = (values["rating"], values["score"])
+
+        api.search(
+            run,
+            [problem.image],
+            [problem.labels],
+            classes=problem.classes,
+            preset=self.preset,
+            settings=settings,
+            split=self.split,
+            device=self.device,
+            report=listen,
+            should_stop=lambda: len(ratings) >= number,
+        )
+        pairs = list(ratings.values())
+        tau = kendalltau([rating for rating, _ in pairs], [score for _, score in pairs])
+        content = {"seed": seed, "pairs": pairs, "tau": float(tau.statistic), "p": float(tau.pvalue)}
+        file.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        return content
+
+
+def iou(counts: Sequence[Counts] | Counts) -> npt.NDArray[np.float64]:
+    """IoU per class of summed confusion matrices."""
+    total = np.sum(np.asarray(counts), axis=0)
+    right = np.diag(total)
+    found: npt.NDArray[np.float64] = right / np.maximum(total.sum(0) + total.sum(1) - right, 1)
+    return found
+
+
+def paired_interval(ours: Sequence[Counts], theirs: Sequence[Counts]) -> tuple[float, float, float]:
+    """Difference of the mean IoU and its 95 % interval over resampled sections (the same for both)."""
+    generator = np.random.default_rng(0)
+    a, b = np.asarray(ours), np.asarray(theirs)
+    drawn = generator.integers(len(a), size=(BOOTSTRAP, len(a)))
+    differences = [iou(a[rows]).mean() - iou(b[rows]).mean() for rows in drawn]
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return float(iou(a).mean() - iou(b).mean()), float(low), float(high)
+
+
+def table(results: dict[str, list[dict[str, Any]]], names: Sequence[str], against: str) -> str:
+    """Markdown: a row per arm, averaged over the seeds, and the difference to one of them."""
+    head = ["arm", "seeds", "search s", "total s", "epochs", "parameters", "validation", *(f"IoU {n}" for n in names)]
+    head += ["mean IoU", "lowest to highest seed", f"difference to {against} (95 % over sections)"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for arm, runs in results.items():
+        scores = np.array([iou([np.array(s) for s in run["sections"]]) for run in runs])
+        means = scores.mean(axis=1)
+        cells = [arm, str(len(runs))]
+        cells += [f"{np.mean([run[key] for run in runs]):.0f}" for key in ("search_seconds", "seconds", "epochs")]
+        cells.append(f"{np.mean([run['parameters'] for run in runs]) / 1e6:.2f} M")
+        cells.append(f"{np.mean([run['validation'] for run in runs]):.3f}")
+        cells += [f"{value:.3f}" for value in scores.mean(axis=0)]
+        cells += [f"{means.mean():.3f}", f"{means.min():.3f} to {means.max():.3f}"]
+        if arm == against or against not in results:
+            cells.append("-")
+        else:
+            ours = [np.array(s) for run in runs for s in run["sections"]]
+            theirs = [np.array(s) for run in results[against] for s in run["sections"]]
+            if len(ours) == len(theirs):
+                difference, low, high = paired_interval(ours, theirs)
+                cells.append(f"{difference:+.3f} ({low:+.3f} to {high:+.3f})")
+            else:
+                cells.append("other seeds")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the arms, print the table, keep all in ``--out``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("--data", required=True, type=Path, help="folder with the set's files")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--budget", type=parse_duration, default=300.0, help="time of each arm, such as 5m")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--preset", default="fast", choices=("fast", "standard", "paper"))
+    parser.add_argument("--against", default="unet")
+    parser.add_argument("--rank", type=int, default=0, help="also Kendall's tau over this many architectures")
+    parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args(arguments)
+    if given.clock == "cpu":
+        import torch
+
+        torch.set_num_threads(1)
+        # The package's budgets look at this clock.
+        time.monotonic = time.process_time
+    out = given.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    problem = SETS[given.set](given.data.absolute(), out / "data")
+    task = Task(problem, given.budget, given.preset, out, given.device)
+    results: dict[str, list[dict[str, Any]]] = {}
+    # Seed by seed, so that a run that is cut short has whole comparisons.
+    for seed in map(int, given.seeds.split(",")):
+        for arm in given.arms.split(","):
+            results.setdefault(arm, []).append(task.train(arm, seed))
+            print(arm, seed, f"{iou([np.array(s) for s in results[arm][-1]['sections']]).mean():.4f}", file=sys.stderr)
+    from napari_autosegnet.data.annotations import parse_classes
+
+    names = [info.name for info in parse_classes(problem.classes).classes]
+    lines = [*problem.notes, table(results, names, given.against), ""]
+    if given.rank:
+        ranked = task.rank(given.rank, int(given.seeds.split(",")[0]))
+        lines.append(
+            f"Kendall's tau between rating and score alone, {len(ranked['pairs'])} architectures: {ranked['tau']:.2f} "
+            f"(p = {ranked['p']:.2f})"
+        )
+    threads = "1 thread, processor time" if given.clock == "cpu" else f"{os.cpu_count()} cores, wall time"
+    lines.append(f"{given.budget:.0f} s per arm, {threads}, {platform.machine()}, Python {platform.python_version()}")
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Console().print("\n".join(lines), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
