@@ -5,15 +5,16 @@ The small one is painted by Qt. The full one is `figures.draw_architecture`, dra
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt, QTimer
+from qtpy.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer
 from qtpy.QtGui import QColor, QFont, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen
-from qtpy.QtWidgets import QDialog, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_autosegnet.architecture import (
     LAYER_INPUTS,
@@ -116,7 +117,8 @@ class ArchitectureView(QWidget):
         ink = self.palette().color(QPalette.ColorRole.WindowText)
         width = float(self.width())
         title = "Network found" if self.final else "Best network so far"
-        if self.score is not None:
+        # The final score was measured otherwise than those before: it would look like a step back.
+        if self.score is not None and not self.final:
             title += f", quality {self.score:.3f}"
         _text(painter, QRectF(0, 0, width, _HEAD), title, ink, bold=True, align=Qt.AlignmentFlag.AlignLeft)
         column = (width - 2 * _GAP) / 3
@@ -211,18 +213,25 @@ class ArchitectureDialog(QDialog):
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle("Architecture")
         self.picture = QSvgWidget()
-        self.picture.load(content)
+        self.picture.load(without_blanks(content))
         renderer = self.picture.renderer()
         assert renderer is not None
-        size = renderer.defaultSize()
-        self.picture.setFixedSize(size)
-        area = QScrollArea()
-        area.setWidget(self.picture)
-        area.setWidgetResizable(False)
+        renderer.setAspectRatioMode(Qt.AspectRatioMode.KeepAspectRatio)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(area)
-        self.resize(min(size.width() + 20, 1200), min(size.height() + 20, 900))
+        layout.addWidget(self.picture)
+        self.setStyleSheet("background: white")
+        size, screen = QSizeF(renderer.defaultSize()), self.screen()
+        room = QSizeF(1200, 900) if screen is None else QSizeF(screen.availableSize()) * 0.85
+        if size.width() > room.width() or size.height() > room.height():
+            size.scale(room, Qt.AspectRatioMode.KeepAspectRatio)
+        self.resize(size.toSize())
+
+
+def without_blanks(content: bytes) -> bytes:
+    """An SVG of matplotlib without references to glyphs that draw nothing: Qt warns of each."""
+    blank = set(re.findall(rb'<path id="([^"]+)" transform="[^"]*"/>', content))
+    return re.sub(rb'<use xlink:href="#([^"]+)"[^>]*/>', lambda use: b"" if use[1] in blank else use[0], content)
 
 
 _LEFT = Qt.AlignmentFlag.AlignLeft

@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
+from napari_autosegnet.widgets.message_line import MessageLine
 from napari_autosegnet.widgets.run_client import RunClient
 
 _STEPS = 1000
@@ -53,12 +54,13 @@ class JobPanel(QWidget):
         self.bar.setRange(0, _STEPS)
         self.bar.setTextVisible(True)
         self.bar.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.note = QLabel()
-        self.note.setWordWrap(True)
-        self.note.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.note = MessageLine()
         self.pause = self._button("Pause", "Lets other programs have the computer; nothing is lost", self._toggle_pause)
         self.stop = self._button("Stop, keep the best", "Ends it after the current step", client.stop)
         self.cancel = self._button("Cancel", _ENDINGS[self._step], client.cancel)
+        font = self.stop.font()
+        font.setBold(True)
+        self.stop.setFont(font)
         self.stop.setVisible(keeps_best)
         self._keeps_best = keeps_best
         self._buttons = QWidget()
@@ -84,7 +86,7 @@ class JobPanel(QWidget):
         """Show nothing of an earlier run."""
         self._device = self._where = ""
         self._memory, self._counted, self._timed = 0, None, None
-        self.note.setText("")
+        self.note.clear()
         self._on_state(self.client.state)
 
     def close_activity(self) -> None:
@@ -112,13 +114,13 @@ class JobPanel(QWidget):
         match event["event"]:
             case "started":
                 self._where, self._counted, self._timed = "", None, None
-                self.note.setText("")
+                self.note.clear()
             case "device":
                 self._device = str(event.get("name", ""))
             case "note":
-                self.note.setText(_sentence(event.get("text")))
+                self.note.say(_sentence(event.get("text")))
             case "alarm":
-                self.note.setText("Warning: " + _sentence(event.get("text")))
+                self.note.say("Warning: " + _sentence(event.get("text")), "error")
             case "epoch":
                 self._take_epoch(event)
             case "candidates":
@@ -168,9 +170,9 @@ class JobPanel(QWidget):
             self._activity.close()
             self.status.setText(self._ended(state))
             if state in ("failed", "died") and self.client.reason:
-                self.note.setText(_sentence(self.client.reason))
+                self.note.say(_sentence(self.client.reason), "error")
             elif state in ("finished", "stopped"):
-                self.note.setText("")
+                self.note.clear()
         self.changed.emit()
 
     def _ended(self, state: str) -> str:
@@ -234,17 +236,26 @@ class _Activity:
     def __init__(self, name: str) -> None:
         self._name = name
         self._progress: Any = None
+        self._busy = False
 
     def show(self, share: float | None, time_left: str, *, paused: bool) -> None:
-        if self._progress is None:
-            from napari.utils import progress
+        # napari handles events while it draws its bar, and one of them may come back here.
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            if self._progress is None:
+                from napari.utils import progress
 
-            self._progress = progress(total=100, desc=self._name)
-        done = 0 if share is None else round(100 * share)
-        if done > self._progress.n:
-            self._progress.update(done - self._progress.n)
-        words = "paused" if paused else time_left
-        self._progress.set_description(f"{self._name}, {words}" if words else self._name)
+                self._progress = progress(total=100, desc=self._name)
+            bar = self._progress
+            done = 0 if share is None else round(100 * share)
+            if done > bar.n:
+                bar.update(done - bar.n)
+            words = "paused" if paused else time_left
+            bar.set_description(f"{self._name}, {words}" if words else self._name)
+        finally:
+            self._busy = False
 
     def close(self) -> None:
         if self._progress is not None:

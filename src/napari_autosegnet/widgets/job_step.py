@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 import sys
 from collections.abc import Callable
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.config import Preset
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.job_panel import JobPanel
 from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.message_line import MessageLine
 from napari_autosegnet.widgets.run_client import RunClient
 from napari_autosegnet.worker import Job, Step
 
@@ -55,29 +55,29 @@ class JobStep(QWidget):
         self.secondary = QPushButton()
         self.secondary.clicked.connect(self._press_secondary)
         self.buttons = QWidget()
-        row = QHBoxLayout(self.buttons)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.primary, 2)
-        row.addWidget(self.secondary, 1)
-        self.problem = QLabel()
-        self.problem.setWordWrap(True)
-        self.problem.setObjectName("problem")
-        self.problem.hide()
+        column = QVBoxLayout(self.buttons)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.primary)
+        column.addWidget(self.secondary)
+        self.problem = MessageLine()
+        self.is_starting_anew = False
         self._actions: list[Callable[[], None] | None] = [None, None]
         self._is_open = True
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.timeout.connect(self.refresh)
-        self.layout_ = QVBoxLayout(self)
-        self.layout_.setAlignment(Qt.AlignmentFlag.AlignTop)
         session.run_changed.connect(self._on_run)
         session.problem_changed.connect(self._refresh_soon)
         session.classes_changed.connect(self._refresh_soon)
         self.panel.changed.connect(self._refresh_soon)
         self.client.finished.connect(self._on_finished)
 
-    def begin(self) -> None:
-        """Show the session's run; to be called when the step's own widgets are there."""
+    def begin(self, *widgets: QWidget) -> None:
+        """Put the step's widgets below each other, and show the session's run."""
+        layout = QVBoxLayout(self)
+        for widget in widgets:
+            layout.addWidget(widget)
+        layout.addStretch(1)
         self._on_run(self.session.run)
         self.refresh()
 
@@ -133,15 +133,19 @@ class JobStep(QWidget):
 
     def complain(self, text: str) -> None:
         """Show one line on what was wrong with the last press of a button; none when empty."""
-        self.problem.setText(text[:1].upper() + text[1:])
-        self.problem.setVisible(bool(text))
+        self.problem.say(text[:1].upper() + text[1:], "error")
 
     def start(self, run: Run, job: Callable[[], Job]) -> None:
         """Start a job in a run, which becomes the session's."""
+        self.is_starting_anew = False
         self.session.run = run
         if not self.client.attached_to(run):
             self.client.attach(run)
         self.client.start(job)
+
+    def ask_anew(self) -> None:
+        """Offer the settings of a new job beside the ended one."""
+        self.is_starting_anew = True
 
     def go_on(self) -> None:
         """Go on with the job that ended before it was done."""
@@ -180,6 +184,7 @@ class JobStep(QWidget):
         if not self._is_open:
             return
         self.complain("")
+        self.is_starting_anew = False
         self.show_run(run)
         self.panel.forget()
         if run is None:
@@ -196,8 +201,3 @@ def likely_preset() -> Preset:
     """The preset that this computer can be expected to manage."""
     has_card = shutil.which("nvidia-smi") is not None or sys.platform == "darwin"
     return "standard" if has_card else "fast"
-
-
-def in_bold(text: str) -> str:
-    """Text in bold, for a label with rich text."""
-    return f"<b>{html.escape(text)}</b>"

@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import write_atomically
-from napari_autosegnet.widgets.class_colors import LabelClass, class_colormap, class_features, class_metadata
+from napari_autosegnet.widgets.class_colors import LabelClass, result_layer
 from napari_autosegnet.widgets.layer_arrays import is_rgb, read_section, section_in_view, spatial_shape
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.run_client import RunClient
@@ -163,16 +163,8 @@ class LivePreview(QObject):
             LabelClass(number, each.name, each.color) for number, each in enumerate(self._session.classes, start=1)
         )
         active = viewer.layers.selection.active
-        self._layer = viewer.add_labels(
-            data,
-            name=_NAME,
-            scale=scale,
-            translate=translate,
-            opacity=0.5,
-            colormap=class_colormap(classes),
-            features=class_features(classes),
-            metadata=class_metadata(classes, role="preview"),
-        )
+        about = result_layer(classes, role="preview", name=_NAME, scale=scale, translate=translate, opacity=0.5)
+        self._layer = viewer.add_labels(data, **about)
         # Whoever is painting goes on painting.
         if active is not None:
             viewer.layers.selection.active = active

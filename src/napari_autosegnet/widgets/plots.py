@@ -14,7 +14,7 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_autosegnet.data.annotations import PALETTE
 
@@ -192,6 +192,7 @@ class _PlotRow(QWidget):
         self.legend.setTextFormat(Qt.TextFormat.RichText)
         self.legend.setWordWrap(True)
         self.setToolTip(plot.tip)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._rows = QVBoxLayout(self)
         self._rows.setContentsMargins(0, 0, 0, 0)
         self._rows.setSpacing(0)
@@ -231,16 +232,24 @@ class _PlotRow(QWidget):
 
     def draw(self) -> bool:
         """Draw what there is; returns whether there is more to do."""
+        if not any(course.values for course in self.courses.values()):
+            self.hide()
+            return False
         if self._view is None:
             self._make_view()
             self.show()
             return True
+        last = 5
         for key, course in self.courses.items():
             if key not in self._items and course.values:
                 self._items[key] = self._make_curve(course.curve)
             if key in self._items:
                 epochs, values = course.points()
                 self._items[key].setData(epochs, values)
+                # One epoch makes no line.
+                self._items[key].setSymbol("o" if course.curve.dots or len(epochs) < 2 else None)
+                last = max(last, *epochs) if epochs else last
+        self._view.setXRange(1, last, padding=0.02)
         self.legend.setText(self._legend())
         self.show()
         return False
@@ -258,13 +267,14 @@ class _PlotRow(QWidget):
         left = pyqtgraph.AxisItem("left", linkView=view)
         left.setWidth(34)
         bottom = pyqtgraph.AxisItem("bottom", linkView=view)
-        bottom.setHeight(18)
+        bottom.setHeight(22)
         for axis in (left, bottom):
             axis.setStyle(tickLength=3, tickTextOffset=3)
         canvas.addItem(left, 0, 0)
         canvas.addItem(view, 0, 1)
         canvas.addItem(bottom, 1, 1)
         canvas.layout.setSpacing(0)
+        view.disableAutoRange("x")
         self._view, self._axes = view, (left, bottom)
         self._rows.addWidget(graphics)
         self.recolor()
@@ -274,7 +284,6 @@ class _PlotRow(QWidget):
         pen = pyqtgraph.mkPen(curve.color, width=2)
         item = pyqtgraph.PlotDataItem(
             pen=None if curve.dots else pen,
-            symbol="o" if curve.dots else None,
             symbolSize=4,
             symbolPen=None,
             symbolBrush=curve.color,

@@ -55,22 +55,20 @@ class RetrainStep(JobStep):
         self.plots = LivePlots(TRAIN_PLOTS)
         self.preview = LivePreview(session, self.client, self)
         self.preview_wanted.toggled.connect(self.preview.set_enabled)
-        for widget in (
+        self.client.reported.connect(self._take)
+        session.classes_changed.connect(self._on_classes)
+        session.step_finished.connect(self._on_step_finished)
+        self._on_classes()
+        self.begin(
+            self.panel,
             self.words,
             self._choice,
             self.form,
             self.preview_wanted,
             self.buttons,
             self.problem,
-            self.panel,
             self.plots,
-        ):
-            self.layout_.addWidget(widget)
-        self.client.reported.connect(self._take)
-        session.classes_changed.connect(self._on_classes)
-        session.step_finished.connect(self._on_step_finished)
-        self._on_classes()
-        self.begin()
+        )
 
     def shutdown(self) -> None:
         """Let go of the run and the viewer; a worker goes on by itself."""
@@ -110,17 +108,16 @@ class RetrainStep(JobStep):
         active = self.client.active
         missing = self.session.problem()
         searched = self.chosen_network == "searched"
-        self.form.setVisible(not active)
-        self._choice.setVisible(not active and not self.has_model and not self.client.can_resume)
-        words, anew = "", ("Train from scratch", self.start_training)
+        self._show_form()
+        words, anew = "", ("Train from scratch ...", self.ask_anew)
         if active:
             self.offer(None)
-        elif self.client.can_resume:
+        elif self.client.can_resume and not self.is_starting_anew:
             words = "This training ended early; it can go on from its last finished epoch."
             if self.has_model:
                 words += " There is a model already: it can be applied in the step Apply, too."
             self.offer(("Go on with the training", self.go_on), self._more_labels(missing))
-        elif self.has_model:
+        elif self.has_model and not self.is_starting_anew:
             words = self._result()
             if missing is None:
                 words += " To make it better, correct or paint more and go on from it. Or apply it: step Apply."
@@ -129,10 +126,10 @@ class RetrainStep(JobStep):
             self.offer(self._more_labels(missing), anew if missing is None else None)
         elif searched and not self.has_architecture:
             words = "<b>First:</b> search for an architecture in the step Search, or open a run that holds one."
-            self.offer(anew, enabled=False)
+            self.offer(("Start the training", self.start_training), enabled=False)
         elif missing is not None and not self._run_has_data():
             words = f"<b>First:</b> {html.escape(missing)}"
-            self.offer(anew, enabled=False)
+            self.offer(("Start the training", self.start_training), enabled=False)
         else:
             what = "the architecture that was found" if searched else "this network"
             source = "what is painted now" if missing is None else "the annotation that the run keeps"
@@ -140,6 +137,11 @@ class RetrainStep(JobStep):
             self.offer(("Start the training", self.start_training))
         self.words.setText(words)
         self.words.setVisible(bool(words))
+
+    def _show_form(self) -> None:
+        active, anew = self.client.active, self.is_starting_anew
+        self.form.setVisible(not active and (anew or not self.client.can_resume))
+        self._choice.setVisible(not active and (anew or not (self.has_model or self.client.can_resume)))
 
     def _more_labels(self, missing: str | None) -> tuple[str, Callable[[], None]] | None:
         if not self.has_model or missing is not None:

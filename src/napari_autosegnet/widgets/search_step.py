@@ -40,18 +40,8 @@ class SearchStep(JobStep):
         self.form = SettingsForm(SearchSettings, presets)
         self.plots = LivePlots(SEARCH_PLOTS)
         self.architecture = ArchitectureView()
-        for widget in (
-            self.words,
-            self.form,
-            self.buttons,
-            self.problem,
-            self.panel,
-            self.architecture,
-            self.plots,
-        ):
-            self.layout_.addWidget(widget)
         self.client.reported.connect(self._take)
-        self.begin()
+        self.begin(self.panel, self.words, self.form, self.buttons, self.problem, self.architecture, self.plots)
 
     @property
     def preset(self) -> Preset:
@@ -66,28 +56,29 @@ class SearchStep(JobStep):
 
     def refresh(self) -> None:
         """Say what is needed or next, and offer it."""
-        active = self.client.active
-        self.form.setVisible(not active)
+        active, anew = self.client.active, self.is_starting_anew
+        ended = self.client.state == "finished" or self.client.can_resume
+        self.form.setVisible(not active and (anew or not ended))
         missing = self.session.problem()
+        again = ("New search ...", self.ask_anew) if missing is None else None
         if active:
             self.words.setText("")
             self.offer(None)
+        elif missing is not None and not ended:
+            self.words.setText(f"{_WHAT}<br><br><b>First:</b> {html.escape(missing)}")
+            self.offer(("Start the search", self.start_search), enabled=False)
+        elif anew or not ended:
+            self.words.setText(_WHAT)
+            self.offer(("Start the search", self.start_search))
         elif self.client.can_resume:
             words = "This search ended early; it can go on from its last finished epoch."
             if self.run is not None and self.run.architecture_file.exists():
                 words += " The best network so far was kept: it can be trained in the step Retrain, too."
             self.words.setText(words)
-            again = ("Start a new one", self.start_search) if missing is None else None
             self.offer(("Go on with the search", self.go_on), again)
-        elif self.client.state == "finished":
-            self.words.setText("<b>An architecture was found.</b> Next: train it in the step Retrain.")
-            self.offer(None, ("Search again", self.start_search) if missing is None else None)
-        elif missing is not None:
-            self.words.setText(f"{_WHAT}<br><br><b>First:</b> {html.escape(missing)}")
-            self.offer(("Start the search", self.start_search), enabled=False)
         else:
-            self.words.setText(_WHAT)
-            self.offer(("Start the search", self.start_search))
+            self.words.setText("A network was found. Next: train it from scratch in the step Retrain.")
+            self.offer(None, again)
         self.words.setVisible(bool(self.words.text()))
 
     def start_search(self) -> None:
