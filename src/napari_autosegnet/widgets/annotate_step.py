@@ -46,6 +46,7 @@ class AnnotateStep(QWidget):
         super().__init__(parent)
         self._session = session
 
+        self.message = MessageLine()
         intro = QLabel(
             "Paint a little of every class: some strokes on several sections are enough, where the image looks "
             "different. What is left unpainted is not used."
@@ -71,7 +72,6 @@ class AnnotateStep(QWidget):
         )
         self.zero_box.clicked.connect(self._on_zero)
 
-        self.message = MessageLine()
         self.status = MessageLine()
         self.next_button = QPushButton("Next: search a network")
         self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))

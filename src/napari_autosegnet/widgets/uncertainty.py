@@ -56,9 +56,9 @@ def least_certain(
     for where, y, x in visited:
         if where == section:
             means[max(0, y - side) : y + side, max(0, x - side) : x + side] = 0
-    y, x = np.unravel_index(int(means.argmax()), means.shape)
-    best = float(means[y, x])
-    return Place(section, int(y), int(x), best) if best > 0 else None
+    row, column = divmod(int(means.argmax()), means.shape[1])
+    best = float(means[row, column])
+    return Place(section, row, column, best) if best > 0 else None
 
 
 def least_certain_of_volume(

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+from napari_autosegnet.data.annotations import open_labelled  # noqa: E402
+from napari_autosegnet.errors import UserError  # noqa: E402
+from napari_autosegnet.run import Run  # noqa: E402
+from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer  # noqa: E402
+from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, section_in_view  # noqa: E402
+
+
+def grey(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+
+
+def painted(*shape: int) -> np.ndarray:
+    """Two classes in stripes, so that every part of it has both."""
+    labels = np.ones(shape, np.uint8)
+    labels[..., ::2] = 2
+    return labels
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "multiscale", "rgb", "zarr"])
+def test_new_labels_fit_every_kind_of_image(kind: str, make_session: Any, tmp_path: Path) -> None:
+    import zarr
+
+    session = make_session()
+    viewer, place = session.viewer, {"scale": (50, 4, 4), "translate": (100, 8, 8)}
+    flat = {"scale": (4, 4), "translate": (8, 8)}
+    match kind:
+        case "2d":
+            image, shape = viewer.add_image(grey(48, 40), **flat), (48, 40)
+        case "3d":
+            image, shape = viewer.add_image(grey(3, 48, 40), **place), (3, 48, 40)
+        case "multiscale":
+            levels = [grey(3, 48, 40), grey(3, 24, 20)]
+            image, shape = viewer.add_image(levels, multiscale=True, **place), (3, 48, 40)
+        case "rgb":
+            image, shape = viewer.add_image(grey(3, 48, 40, 3), rgb=True, **place), (3, 48, 40)
+        case _:
+            array = zarr.create_array(tmp_path / "image.zarr", data=grey(3, 48, 40))
+            image, shape = viewer.add_image(array, **place), (3, 48, 40)
+    labels = session.new_labels(image)
+    assert labels.data.shape == shape
+    assert tuple(labels.scale) == tuple(image.scale) and tuple(labels.translate) == tuple(image.translate)
+    assert [(pair.image, pair.labels) for pair in session.pairs()] == [(image, labels)]
+    assert viewer.layers.selection.active is labels and labels.mode == "paint"
+    seen = session.slice_in_view()
+    assert seen is not None and seen.shape == ((3 if kind == "rgb" else 1), 48, 40)
+
+
+def test_pairs_follow_the_viewer(make_session: Any, qtbot: Any) -> None:
+    session = make_session()
+    viewer = session.viewer
+    first, second = viewer.add_image(grey(32, 32), name="a"), viewer.add_image(grey(32, 32), name="b")
+    labels = viewer.add_labels(painted(32, 32), name="drawn")
+    with qtbot.waitSignal(session.pairs_changed):
+        pass
+    assert [pair.name for pair in session.pairs()] == ["b / drawn"]
+    with qtbot.waitSignal(session.pairs_changed):
+        labels.name = "by hand"
+    assert [pair.name for pair in session.pairs()] == ["b / by hand"]
+    with qtbot.waitSignal(session.pairs_changed):
+        viewer.layers.move(2, 1)  # between the two images
+    assert session.pairs()[0].image is first
+    session.choose_image(labels, second)
+    assert session.pairs()[0].image is second
+    with qtbot.waitSignal(session.pairs_changed):
+        viewer.layers.remove(second)
+    assert session.pairs()[0].image is first
+    session.use(labels, False)
+    assert session.pairs() == []
+    session.use(labels, True)
+    with qtbot.waitSignal(session.pairs_changed):
+        viewer.layers.remove(first)
+    assert session.pairs() == [] and session.labels_layers() == []
+
+
+def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any) -> None:
+    session = make_session()
+    viewer = session.viewer
+    viewer.add_image(grey(32, 32))
+    viewer.add_image(grey(2, 3, 4, 32, 32), name="five axes")
+    viewer.add_labels(painted(16, 32))
+    viewer.add_labels(painted(32, 32), metadata={METADATA: {"role": "result"}})
+    session._follow_layers()
+    assert session.pairs() == []
+    assert [image.name for image in session.image_layers()] == ["Image"]
+
+
+def test_pixels_are_counted_per_class_and_section(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(4, 32, 32))
+    data = np.zeros((4, 32, 32), np.int64)
+    data[1, :4] = 1
+    data[3, :2] = 2
+    data[3, 8:9, :5] = 1
+    labels = session.viewer.add_labels(data)
+    session._follow_layers()
+    settled(session)
+    assert session.counts(labels).of(1).tolist() == [0, 128, 0, 5]
+    assert (session.pixels_of(2), session.sections_of(2)) == (64, 1)
+    assert (session.pixels_of(1), session.sections_of(1)) == (133, 2)
+
+
+def test_counts_follow_painting_undo_and_new_data(
+    make_session: Any, settled: Callable[[Any], None], qtbot: Any, tmp_path: Path
+) -> None:
+    import zarr
+
+    session = make_session()
+    session.viewer.add_image(grey(3, 64, 64))
+    stores = [np.zeros((3, 64, 64), np.uint8), zarr.create_array(tmp_path / "l", data=np.zeros((3, 64, 64), np.uint8))]
+    for store in stores:
+        labels = session.viewer.add_labels(store)
+        session._follow_layers()
+        settled(session)
+        labels.brush_size = 6
+        with qtbot.waitSignal(session.counts_changed):
+            labels.paint((1, 32, 32), 2)
+        settled(session)
+        count = int(np.count_nonzero(np.asarray(labels.data[1]) == 2))
+        assert count > 20 and session.counts(labels).of(2).tolist() == [0, count, 0]
+        with qtbot.waitSignal(session.counts_changed):
+            labels.undo()
+        settled(session)
+        assert session.counts(labels).of(2).tolist() == [0, 0, 0]
+    labels.data = painted(3, 64, 64)
+    settled(session)
+    assert session.counts(labels).of(1).tolist() == [2048] * 3
+
+
+def test_painting_a_new_value_makes_a_class(make_session: Any, settled: Callable[[Any], None], qtbot: Any) -> None:
+    session = make_session()
+    labels = session.new_labels(session.viewer.add_image(grey(64, 64)))
+    settled(session)
+    with qtbot.waitSignal(session.classes_changed):
+        labels.paint((32, 32), 3)
+    assert [each.name for each in session.classes] == ["class 1", "class 2", "class 3"]
+    assert labels.colormap.map(3).tolist() == pytest.approx(labels.get_color(3).tolist())
+    session.class_list.remove(3)
+    labels.paint((10, 10), 3)
+    qtbot.wait(300)
+    assert len(session.classes) == 2, "a class that was removed came back"
+
+
+def test_zero_and_255_are_two_classes(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(3, 48, 48))
+    full = np.zeros((3, 48, 48), np.uint8)
+    full[..., ::2] = 255
+    session.viewer.add_labels(full)
+    session._follow_layers()
+    settled(session)
+    assert [(each.value, each.name) for each in session.label_classes] == [(0, "class 0"), (255, "class 255")]
+    assert session.class_list.zero_is_class and session.problem() is None
+    data = session.export_annotation(Run.create(tmp_path / "run"))
+    (stack,) = open_labelled(data.images, data.labels, data.classes)
+    assert np.array_equal(stack.target(1), np.where(full[1] == 255, 2, 1))
+
+
+def test_classes_come_with_layers_and_names_are_checked(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(32, 32))
+    classes = (LabelClass(4, "membrane", "#112233"), LabelClass(7, "cell", "#445566"))
+    session.viewer.add_labels(painted(32, 32) * 0 + 4, **annotation_layer(classes))
+    session._follow_layers()
+    assert session.label_classes == classes
+    for name, word in (("a,b", "comma"), ("a:b", "comma"), ("  ", "name"), ("cell", "two classes")):
+        with pytest.raises(UserError, match=word):
+            session.class_list.change(4, name=name)
+    session.class_list.change(4, name="wall", color="#000000")
+    assert session.classes[0].name == "wall" and session.classes[0].color == "#000000"
+
+
+def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    viewer = session.viewer
+    assert "Open an image" in session.problem()
+    image = viewer.add_image(grey(8, 48, 48))
+    session._follow_layers()
+    assert "annotation layer" in session.problem()
+    labels = session.new_labels(image)
+    settled(session)
+    assert "'class 1' or 'class 2'" in session.problem()
+    data = np.zeros((8, 48, 48), np.uint8)
+    data[0, :4, :4], data[1, :4] = 1, 2
+    labels.data = data
+    settled(session)
+    assert "class 1" in session.problem() and "has no pixel in the training part" in session.problem()
+    labels.data = painted(8, 48, 48)
+    settled(session)
+    assert session.problem() is None
+    labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
+    settled(session)
+    assert "single objects" in session.problem()
+    viewer.add_image(grey(8, 48, 48, 3), rgb=True)
+    other = viewer.add_labels(painted(8, 48, 48))
+    session._follow_layers()
+    session.use(labels, True)
+    settled(session)
+    assert other in [pair.labels for pair in session.pairs()]
+    assert "coloured and some grey" in session.problem()
+
+
+def test_several_images_and_several_layers_on_one_are_exported(
+    make_session: Any, settled: Callable[[Any], None], tmp_path: Path
+) -> None:
+    session = make_session()
+    viewer = session.viewer
+    one = viewer.add_image(grey(2, 48, 48), name="one")
+    two = viewer.add_image(grey(64, 64), name="two")
+    below, above = painted(2, 48, 48), np.zeros((2, 48, 48), np.uint8)
+    above[0, 10:20] = 3
+    viewer.add_labels(below)
+    viewer.add_labels(above)
+    viewer.add_labels(painted(64, 64))
+    session._follow_layers()
+    settled(session)
+    data = session.export_annotation(Run.create(tmp_path / "run"))
+    assert len(data.images) == len(data.labels) == 2
+    stacks = open_labelled(data.images, data.labels, data.classes)
+    expected = below[0].copy()
+    expected[10:20] = 3
+    assert np.array_equal(stacks[0].target(0), expected)
+    assert np.array_equal(stacks[0].image.section(1)[0], one.data[1])
+    assert np.array_equal(stacks[1].image.section(0)[0], two.data)
+
+
+def test_an_export_does_not_touch_the_one_before(
+    make_session: Any, settled: Callable[[Any], None], tmp_path: Path
+) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(48, 48))
+    labels = session.viewer.add_labels(painted(48, 48))
+    session._follow_layers()
+    settled(session)
+    run = Run.create(tmp_path / "run")
+    first = session.export_annotation(run)
+    labels.data = 3 - painted(48, 48)
+    settled(session)
+    second = session.export_annotation(run)
+    assert first.images == second.images and first.labels != second.labels
+    for data, values in ((first, painted(48, 48)), (second, 3 - painted(48, 48))):
+        assert np.array_equal(open_labelled(data.images, data.labels, data.classes)[0].target(0), values)
+
+
+def test_a_file_is_used_as_it_is_only_when_it_holds_what_is_shown(make_session: Any, tmp_path: Path) -> None:
+    import tifffile
+    from napari.layers._source import layer_source
+
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, grey(3, 40, 40), photometric="minisblack")
+    viewer = make_session().viewer
+    with layer_source(path=str(path)):
+        layer, cut = viewer.add_image(grey(3, 40, 40)), viewer.add_image(grey(3, 40, 40)[:2])
+    assert file_of(layer) == path and file_of(cut) is None
+    layer.data = layer.data + 1
+    assert file_of(layer) is None
+
+
+def test_the_section_in_view_heeds_scale_and_translation(make_session: Any) -> None:
+    session = make_session()
+    viewer = session.viewer
+    near = viewer.add_image(grey(4, 32, 32), scale=(50, 4, 4))
+    far = viewer.add_image(grey(4, 32, 32), scale=(50, 4, 4), translate=(100, 0, 0))
+    flat = viewer.add_image(grey(32, 32))
+    viewer.dims.set_point(0, 150)
+    assert [section_in_view(viewer, layer) for layer in (near, far, flat)] == [3, 1, 0]
+    viewer.dims.set_point(0, 0)
+    assert [section_in_view(viewer, layer) for layer in (near, far)] == [0, None]
+
+
+def test_new_run_folders_are_never_taken(make_session: Any, runs_folder: Path) -> None:
+    session = make_session()
+    first = session.new_run_folder("my image: 1")
+    assert first.parent == runs_folder and ":" not in first.name
+    first.mkdir(parents=True)
+    assert session.new_run_folder("my image: 1") != first
+
+
+def test_a_closed_session_lets_go_of_the_viewer(qapp: Any) -> None:
+    from napari.components import ViewerModel
+
+    from napari_autosegnet.widgets.layers import Session
+
+    viewer = ViewerModel()
+    layer = viewer.add_image(grey(32, 32))
+
+    def listeners() -> int:
+        emitters = [viewer.layers.events.inserted, viewer.layers.events.removed, layer.events.name]
+        return sum(len(emitter.callbacks) for emitter in emitters)
+
+    before = listeners()
+    session = Session(viewer)
+    assert listeners() > before
+    session.close()
+    assert listeners() == before
