@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import (
@@ -194,12 +194,11 @@ def train(
             warm_start = Model.load(folder.model_folder)
         if resume:
             settings = _kept(folder, "training", TrainSettings)
-            found = (
-                Architecture.load(folder.path / "training-architecture.json")
-                if content["network"] == "searched"
-                else None
-            )
-            network = content["network"]
+            network = content.get("network", "")
+            if network not in get_args(Network):
+                raise UserError(f"{folder.config_file}, 'network' is damaged; start a new run")
+            searched = network == "searched"
+            found = Architecture.load(folder.path / "training-architecture.json") if searched else None
         else:
             if warm_start is not None:
                 network, found = warm_start.specification.network, warm_start.specification.architecture
@@ -601,7 +600,8 @@ def _kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Lab
         raise UserError(f"{run.path} names no data; give --image and --labels")
     try:
         mapping: LabelMapping = LabelMapping.model_validate(content["mapping"])
-        image_paths, label_paths = list(content["images"]), labels or list(content["labels"])
+        image_paths = [Path(path) for path in content["images"]]
+        label_paths = labels or [Path(path) for path in content["labels"]]
         split_content = content["split"]
     except (KeyError, TypeError, ValidationError) as error:
         raise UserError(f"{run.config_file}, 'data' is damaged ({type(error).__name__}); start a new run") from error

@@ -81,6 +81,8 @@ class ModelDescription(_Frozen):
         channels = self.image_channels * (2 * self.context + 1)
         if channels != self.network.in_channels:
             raise ValueError(f"image and context have {channels} channels, the network {self.network.in_channels}")
+        if self.network.network == "searched" and self.network.architecture is None:
+            raise ValueError("a searched network needs its architecture")
         if len(self.normalisation.mean) != self.image_channels:
             raise ValueError("normalisation and image_channels differ")
         return self
@@ -200,9 +202,11 @@ class Model:
         UserError
             When the weights do not fit the network that ``model.json`` describes.
         """
-        network = self.description.network.build()
+        # Without memory at first: a description that asks for a network far too big only does not fit its weights.
+        with torch.device("meta"):
+            network = self.description.network.build()
         try:
-            network.load_state_dict(self._weights)
+            network.load_state_dict({name: weight.clone() for name, weight in self._weights.items()}, assign=True)
         except RuntimeError as error:
             line = " ".join(str(error).split())[:200]
             raise UserError(f"the model's weights do not fit its network ({line}); train or copy it again") from error

@@ -204,7 +204,7 @@ class Run:
             for line in self.events_file.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValueError):
                     event = json.loads(line)
-                    if isinstance(event, dict) and "event" in event:
+                    if isinstance(event, dict) and isinstance(event.get("event"), str):
                         found.append(event)
         return found
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -118,8 +118,10 @@ class Ledger:
         for line in lines[:-1]:
             try:
                 entry = json.loads(line)
+                if entry["status"] not in get_args(Status):
+                    raise ValueError(entry["status"])
                 self.finished(int(entry["level"]))[int(entry["block"])] = entry["status"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 break  # torn by a crash or a full disk; what follows was never promised
             intact += len(line) + 1
         if intact < len(content):
@@ -131,7 +133,7 @@ class Ledger:
         try:
             found = json.loads(header)
             parts = dict(found["parts"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{self.path} is damaged; {again}") from error
         if found.get("format") != FORMAT or found.get("version") != VERSION:
             raise UserError(f"{self.path} was written by another version of napari-autosegnet; {again}")
