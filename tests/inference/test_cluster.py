@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import open_image
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.job import VolumeRequest
+from napari_autosegnet.inference.progress import PredictionSummary
+from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.inference.workers import WorkerSource, need_cluster_extra
+from napari_autosegnet.model import Model
+
+distributed = pytest.importorskip("distributed")
+
+Noise = Callable[..., np.ndarray]
+Tree = Callable[[Path], dict[str, bytes]]
+SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo=8, probabilities=True, levels=2, engine="channels_last")
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.inference.cluster import predict_on_workers
+from napari_autosegnet.inference.job import VolumeRequest
+from napari_autosegnet.inference.workers import WorkerSource
+
+def report(event, /, **values):
+    with open(events, "a") as handle:
+        handle.write(json.dumps({"event": event, **values}, default=str) + "\\n")
+
+if __name__ == "__main__":
+    model, image, out, events, settings = sys.argv[1:]
+    settings = PredictSettings.model_validate_json(settings)
+    request = VolumeRequest(Path(model), Path(image), Path(out), settings)
+    predict_on_workers(request, WorkerSource(2), device="cpu", report=report)
+"""
+
+
+class Events:
+    """A report that remembers."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, event: str, /, **values: Any) -> None:
+        self.all.append((event, values))
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [values for event, values in self.all if event == name]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two workers, as somebody's own scheduler would have them; dead ones are replaced."""
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
+        ) as found,
+    ):
+        yield found
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, model: Model, noise: Noise) -> Callable[..., VolumeRequest]:
+    """A prediction by paths: the usual model, and a Zarr array of noise in chunks as large as the blocks."""
+    model.save(tmp_path / "model")
+    image = tmp_path / "image.zarr"
+    zarr.create_array(image, data=noise(4, 100, 150), chunks=(2, 32, 48))
+
+    def make(out: str, **changes: Any) -> VolumeRequest:
+        settings = SETTINGS.model_copy(update=changes)
+        return VolumeRequest(tmp_path / "model", image, tmp_path / out, settings)
+
+    return make
+
+
+def alone(request: VolumeRequest) -> PredictionSummary:
+    """The same in this process."""
+    return predict_volume(Model.load(request.model), open_image(request.image), request.out, request.settings)
+
+
+def on(cluster: Any, request: VolumeRequest, **more: Any) -> PredictionSummary:
+    from napari_autosegnet.inference.cluster import predict_on_workers
+
+    return predict_on_workers(request, WorkerSource(scheduler=cluster.scheduler_address), device="cpu", **more)
+
+
+def pids(cluster: Any) -> list[int]:
+    with distributed.Client(cluster, set_as_default=False) as client:
+        return list(client.run(os.getpid).values())
+
+
+def test_workers_write_what_one_process_writes(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    events = Events()
+    summary = on(cluster, request_for("many.zarr"), report=events)
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+    assert (summary.blocks, summary.done, summary.failed, summary.stopped) == (32, 32, (), False)
+    blocks = events.named("block")
+    assert Counter(block["index"] for block in blocks) == Counter(range(32))
+    assert len({block["worker"] for block in blocks}) == 2
+    assert events.named("progress")[-1]["done"] == 32 and events.named("device") == [{"name": "cpu"}]
+    again = Events()
+    assert on(cluster, request_for("many.zarr"), report=again).done == 32
+    assert not again.named("block")
+
+
+def test_killed_workers_lose_no_block(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    events = Events()
+    killed = []
+
+    def report(event: str, /, **values: Any) -> None:
+        events(event, **values)
+        if event == "block" and len(events.named("block")) in (4, 14):
+            killed.append(random.Random(len(killed)).choice(pids(cluster)))
+            os.kill(killed[-1], signal.SIGKILL)
+
+    summary = on(cluster, request_for("many.zarr"), report=report)
+    assert len(killed) == 2 and summary.done == 32 and not summary.failed
+    assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+
+
+def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    """A chunk of the image is damaged; two blocks read it with their surroundings, and all blocks beside it."""
+    chunk = tmp_path / "image.zarr" / "c" / "1" / "3" / "3"
+    whole = chunk.read_bytes()
+    events = Events()
+    chunk.write_bytes(b"not a chunk")
+    many = on(cluster, request_for("many.zarr", halo=0, retries=1), report=events)
+    one = alone(request_for("one.zarr", halo=0, retries=1))
+    for summary in (many, one):
+        (failed,) = summary.failed
+        assert (failed.origin, failed.shape) == ((2, 96, 144), (2, 4, 6))
+        assert "2:4,96:100,144:150" in str(failed) and "cannot read" in failed.reason
+        assert summary.done == 31 and not summary.stopped
+    tries = [alarm["text"] for alarm in events.named("alarm")]
+    assert len(tries) == 2 and "tried again" in tries[0] and "left out" in tries[1]
+    chunk.write_bytes(whole)
+    assert on(cluster, request_for("many.zarr", halo=0, retries=1)).failed == ()
+    assert alone(request_for("whole.zarr", halo=0)).failed == ()
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "whole.zarr")
+
+
+def test_a_block_that_kills_its_worker_is_named_and_the_rest_done(
+    cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference import cluster as module
+
+    real = module.work
+
+    def poison(about: Any, task: Any) -> Any:
+        import os as there
+        import signal as signals
+
+        if (task.stage, task.level, task.number) == ("labels", 0, 5):
+            there.kill(there.getpid(), signals.SIGKILL)
+        return real(about, task)
+
+    monkeypatch.setattr(module, "work", poison)
+    summary = on(cluster, request_for("many.zarr", retries=0))
+    (failed,) = summary.failed
+    assert failed.index == 5 and "died" in failed.reason
+    assert summary.done == 31
+
+
+def test_when_everything_fails_the_run_ends_soon(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tmp_path: Path
+) -> None:
+    for chunk in (tmp_path / "image.zarr" / "c").rglob("*"):
+        if chunk.is_file() and chunk.name != "0":  # the identity of the image is taken from its corners, too
+            chunk.write_bytes(b"not a chunk")
+    with pytest.raises(UserError):
+        on(cluster, request_for("many.zarr"))
+
+
+def test_a_stop_ends_the_workers_within_a_tile(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    events = Events()
+    stopped = on(cluster, request_for("many.zarr"), report=events, should_stop=lambda: len(events.named("block")) >= 3)
+    assert stopped.stopped and 3 <= stopped.done < 32
+    finished = on(cluster, request_for("many.zarr"), report=events)
+    assert finished.done == 32
+    assert Counter(block["index"] for block in events.named("block")) == Counter(range(32))
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+
+
+def test_a_full_disk_ends_the_run_in_one_line(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=420k", "tmpfs", str(small)]
+    if os.name == "nt" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs to mount a small file system")
+    events = Events()
+    try:
+        with pytest.raises(UserError, match="no space left"):
+            on(cluster, request_for("small/out.zarr"), report=events)
+        done = len(events.named("block"))
+        assert 0 < done < 32
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        assert on(cluster, request_for("small/out.zarr"), report=events).done == 32
+        assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+        alone(request_for("one.zarr"))
+        assert tree(small / "out.zarr") == tree(tmp_path / "one.zarr")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_what_a_worker_does_not_see_is_said_at_once(
+    cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from napari_autosegnet.inference import cluster as module
+
+    real = module.work
+
+    def elsewhere(about: Any, task: Any) -> Any:
+        import dataclasses as there
+        from pathlib import Path as Elsewhere
+
+        request = there.replace(about.request, model=Elsewhere("nowhere"))
+        return real(there.replace(about, request=request), task)
+
+    monkeypatch.setattr(module, "work", elsewhere)
+    with pytest.raises(UserError, match=r"worker .*: nowhere is no model"):
+        on(cluster, request_for("many.zarr"))
+
+
+def test_files_that_only_one_machine_can_write_are_refused(
+    cluster: Any, request_for: Callable[..., VolumeRequest]
+) -> None:
+    with pytest.raises(UserError, match="several machines"):
+        on(cluster, request_for("out.tif"))
+
+
+def test_without_a_scheduler_there_is_one_line(
+    request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference import workers
+    from napari_autosegnet.inference.cluster import predict_on_workers
+
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 0.5)
+    with pytest.raises(UserError, match="no dask scheduler answers"):
+        predict_on_workers(request_for("a.zarr"), WorkerSource(scheduler="tcp://127.0.0.1:9"))
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'napari-autosegnet\[cluster\]'"):
+        need_cluster_extra()
+
+
+@pytest.mark.slow
+def test_killed_dispatchers_and_workers_of_this_machine(
+    tmp_path: Path, request_for: Callable[..., VolumeRequest], noise: Noise, tree: Tree
+) -> None:
+    """The process that started the workers is killed, again and again; its workers end with it."""
+    psutil = pytest.importorskip("psutil")
+    request = request_for("many.zarr")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    events = tmp_path / "events.jsonl"
+    command = [sys.executable, str(tmp_path / "run.py"), str(request.model), str(request.image), str(request.out)]
+    command += [str(events), request.settings.model_dump_json()]
+    ledger = tmp_path / "many.zarr.ledger.jsonl"
+    generator = random.Random(0)
+    for turn in range(4):
+        lines = len(ledger.read_bytes().splitlines()) if ledger.exists() else 0
+        process = subprocess.Popen(command)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if ledger.exists() and len(ledger.read_bytes().splitlines()) > lines + 2:
+                break
+            time.sleep(0.005)
+        time.sleep(generator.random() * 0.05)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        if turn % 2 and children:
+            os.kill(generator.choice(children).pid, signal.SIGKILL)
+            time.sleep(generator.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+    subprocess.run(command, check=True, timeout=300)
+    found = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
+    assert max(Counter(event["index"] for event in found if event["event"] == "block").values()) == 1
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.cluster_work import _own_device
+from napari_autosegnet.inference.workers import WorkerSource, read_slurm_settings, slurm_cluster, workers
+
+pytest.importorskip("dask_jobqueue")
+
+SETTINGS = """
+queue: gpu
+account: lab
+cores: 4
+memory: 16GB
+walltime: "02:00:00"
+job_extra_directives: ["--gres=gpu:1"]
+workers: 8
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def one(text: str) -> Path:
+        path = tmp_path / "slurm.yaml"
+        path.write_text(text)
+        return path
+
+    return one
+
+
+def test_slurm_settings_make_the_job_script(write: Any) -> None:
+    settings, count = read_slurm_settings(write(SETTINGS), 1)
+    assert count == 8
+    with slurm_cluster(settings) as cluster:
+        script = cluster.job_script()
+    for line in ("#SBATCH -p gpu", "#SBATCH -A lab", "#SBATCH --cpus-per-task=4", "#SBATCH -t 02:00:00"):
+        assert line in script
+    assert "#SBATCH --gres=gpu:1" in script and "#SBATCH --mem=15G" in script
+    # Workers end before SLURM ends them, and not all at once.
+    assert "--lifetime 6900s" in script and "--lifetime-stagger 4m" in script
+    assert "distributed.cli.dask_worker" in script
+
+
+def test_own_lifetimes_and_short_jobs(write: Any) -> None:
+    settings, count = read_slurm_settings(write("cores: 1\nmemory: 1GB\nwalltime: '00:10:00'\n"), 3)
+    assert count == 3
+    assert settings["worker_extra_args"] == ["--lifetime", "450s", "--lifetime-stagger", "10s"]
+    text = "cores: 1\nmemory: 1GB\nwalltime: '00:10:00'\nworker_extra_args: [--lifetime, 1m]\n"
+    assert read_slurm_settings(write(text), 3)[0]["worker_extra_args"] == ["--lifetime", "1m"]
+    assert read_slurm_settings(write("cores: 1\nmemory: 1GB\n"), 3)[0]["worker_extra_args"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- a\n", "must hold settings"),
+        ("a: [\n", "is no YAML"),
+        ("workers: many\n", "must be a number"),
+        ("workers: 0\n", "must be a number"),
+    ],
+)
+def test_wrong_slurm_files(write: Any, text: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        read_slurm_settings(write(text), 1)
+
+
+# dask-jobqueue leaves what it refused half made.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("settings", [{"queue": "gpu"}, {"cores": 1, "memory": "1GB", "colour": "red"}])
+def test_settings_that_make_no_job(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="SLURM settings make no job"):
+        slurm_cluster(settings)
+
+
+def test_a_missing_slurm_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        read_slurm_settings(tmp_path / "no.yaml", 1)
+
+
+def test_every_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cuda = torch.device("cuda")
+    assert [str(_own_device(cuda, name)) for name in ("0", "1", "2", "SLURMCluster-3")] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:0",
+        "cuda:1",
+    ]
+    assert str(_own_device(torch.device("cpu"), "1")) == "cpu"
+    assert str(_own_device(torch.device("cuda:1"), "0")) == "cuda:1"
+
+
+@pytest.mark.slow
+def test_slurm_jobs_work_and_lost_ones_are_asked_for_again(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands that look like SLURM's and run a job at once: the whole way but the queue."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "sbatch").write_text(
+        f"#!/bin/sh\nsetsid sh $1 >>{tmp_path}/log 2>&1 &\necho $! >>{tmp_path}/jobs\necho Submitted batch job $!\n"
+    )
+    (commands / "scancel").write_text("#!/bin/sh\nkill -- -$1\n")
+    for command in commands.iterdir():
+        command.chmod(command.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    text = "cores: 1\nmemory: 1GB\nwalltime: '00:10:00'\nworkers: 1\ninterface: lo\n"
+    with workers(WorkerSource(slurm=write(text))) as found:
+        found.client.wait_for_workers(1, timeout=60)
+        assert found.client.submit(sum, [1, 2]).result(timeout=60) == 3
+    assert len((tmp_path / "jobs").read_text().split()) == 1
