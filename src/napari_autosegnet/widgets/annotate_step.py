@@ -26,7 +26,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.class_table import ClassTable
 from napari_autosegnet.widgets.layers import Session
-from napari_autosegnet.widgets.message_line import MessageLine
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -73,7 +73,7 @@ class AnnotateStep(QWidget):
         self.zero_box.clicked.connect(self._on_zero)
 
         self.status = MessageLine()
-        self.next_button = QPushButton("Next: search a network")
+        self.next_button = emphasised(QPushButton("Next: search a network"))
         self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
         self.save_button = QPushButton("Save ...")
         self.save_button.setToolTip("Keep the annotation in a run folder")
@@ -83,7 +83,6 @@ class AnnotateStep(QWidget):
         self.load_button.clicked.connect(self._on_load)
 
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(intro)
         layout.addWidget(_heading("Annotation layers"))
         layout.addLayout(self.layer_rows)

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
     QLineEdit,
     QMenu,
@@ -73,13 +72,9 @@ class ApplyDialog(QDialog):
         buttons.addButton(self.start_button, QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.accepted.connect(self._on_start)
         buttons.rejected.connect(self.reject)
-        paths = QFormLayout()
-        paths.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        paths.addRow("Image", self.image_box)
-        paths.addRow("", file_row)
-        paths.addRow("Result", out_row)
+        for place, (label, row) in enumerate((("Image", self.image_box), ("", file_row), ("Result", out_row))):
+            self.form.rows.insertRow(place, label, row)
         layout = QVBoxLayout(self)
-        layout.addLayout(paths)
         layout.addWidget(self.form)
         layout.addWidget(self.message)
         layout.addStretch(1)

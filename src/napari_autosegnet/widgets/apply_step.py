@@ -18,7 +18,7 @@ from napari_autosegnet.widgets.corrections import Corrections
 from napari_autosegnet.widgets.job_panel import JobPanel
 from napari_autosegnet.widgets.layer_arrays import layer_stack, read_section, section_in_view, spatial_shape
 from napari_autosegnet.widgets.layers import Session
-from napari_autosegnet.widgets.message_line import MessageLine
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
 from napari_autosegnet.widgets.volume_job import VolumeJob, probabilities_of
 
@@ -52,7 +52,7 @@ class ApplyStep(QWidget):
         self.choose_button = QPushButton("Choose another model ...")
         self.choose_button.setToolTip("A run folder or a model folder, also one that somebody gave you")
         self.choose_button.clicked.connect(self._on_choose)
-        self.slice_button = QPushButton("Segment the slice in view")
+        self.slice_button = emphasised(QPushButton("Segment the slice in view"))
         self.slice_button.clicked.connect(self.segment_slice)
         self.unsure_box = QCheckBox("Show where the model is unsure")
         self.unsure_box.setChecked(True)
@@ -78,7 +78,6 @@ class ApplyStep(QWidget):
         self.next_button.clicked.connect(lambda: session.step_finished.emit("apply"))
 
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
         for widget in (
             self.model_label,
             self.choose_button,

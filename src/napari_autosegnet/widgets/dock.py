@@ -30,6 +30,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.apply_step import ApplyStep, is_model_folder
 from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.message_line import emphasised
 from napari_autosegnet.widgets.retrain_step import RetrainStep
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, step_of
 from napari_autosegnet.widgets.search_step import SearchStep
@@ -102,8 +103,11 @@ class AutoSegNetDock(QWidget):
 
         self.pages = QStackedWidget()
         for name in STEPS:
+            step_layout = self.steps[name].layout()
+            if step_layout is not None:
+                step_layout.setContentsMargins(2, 6, 6, 6)
             self.pages.addWidget(_scrolling(self.steps[name]))
-        self.next_button = QPushButton()
+        self.next_button = emphasised(QPushButton())
         self.next_button.clicked.connect(self._on_next)
 
         # Or else napari adds a stretch below.

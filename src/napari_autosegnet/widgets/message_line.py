@@ -1,11 +1,11 @@
-"""One line of text in a step: what is wrong, what is going on, or that all is well."""
+"""What a step says: one line on what is wrong or going on, and a button that stands out as the next one."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 Kind = Literal["info", "error", "good"]
 
@@ -34,3 +34,11 @@ class MessageLine(QLabel):
 
     def clear(self) -> None:
         self.say("")
+
+
+def emphasised(button: QPushButton) -> QPushButton:
+    """The button in bold: the one that is next."""
+    font = button.font()
+    font.setBold(True)
+    button.setFont(font)
+    return button

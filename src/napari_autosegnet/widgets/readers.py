@@ -110,6 +110,8 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
                 )
                 for entry in content["images"]
             ]
+        if not (path / "config.json").is_file():
+            return []
         content = json.loads((path / "config.json").read_text(encoding="utf-8")).get("data")
         if content is None:
             return []

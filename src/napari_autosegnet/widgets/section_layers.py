@@ -51,10 +51,10 @@ def show_uncertainty(
     layer = viewer.add_image(
         data,
         name=name,
-        colormap="magma",
+        colormap=_unsure(),
         contrast_limits=(0.0, 1.0),
-        blending="additive",
-        opacity=0.7,
+        blending="translucent",
+        opacity=0.9,
         metadata={METADATA: {"role": "uncertainty", "section": section}},
         **place,
     )
@@ -78,6 +78,13 @@ def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
     if found is not None or role(layer) != "result":
         return found
     return next((image for image in images if spatial_shape(image) == spatial_shape(layer)), None)
+
+
+def _unsure() -> Any:
+    """From nothing to a colour that no class has by default, so that what lies below stays visible."""
+    from napari.utils import Colormap
+
+    return Colormap([[1.0, 0.1, 0.6, 0.0], [1.0, 0.1, 0.6, 0.45], [1.0, 0.1, 0.6, 1.0]], name="unsure")
 
 
 def _remember(layer: Layer, image: Image) -> None:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import ShouldStop, never_stop
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
+
+#: Comparing engines first takes longer than one slice.
+_SETTINGS = PredictSettings(engine="channels_last")
 
 
 class SectionResult(NamedTuple):
@@ -50,7 +54,6 @@ class SectionModel:
         UserError
             When the model cannot be read or does not fit the image.
         """
-        from napari_autosegnet.config import PredictSettings
         from napari_autosegnet.figures import normalised_entropy
         from napari_autosegnet.inference.sections import make_predictor, predict_section
         from napari_autosegnet.model import Model
@@ -58,7 +61,7 @@ class SectionModel:
 
         key = (path, _changed(path), device)
         if key != self._key:
-            self._predictor = make_predictor(Model.load(path), choose_device(device), PredictSettings())
+            self._predictor = make_predictor(Model.load(path), choose_device(device), _SETTINGS)
             self._key = key
         found = predict_section(self._predictor, image, section, should_stop=should_stop)
         if found is None:

@@ -36,6 +36,8 @@ TITLES = {
     "halo": "Surroundings",
     "workers": "Processes",
     "levels": "Resolution levels",
+    "probabilities": "Keep probabilities",
+    "instances": "Number single objects",
     "tile": "Tile size",
     "flips": "Mirrored copies",
     "context": "Neighbouring sections",
@@ -65,6 +67,11 @@ class SettingsForm(QWidget):
     shown : sequence of str, optional
         Fields that are not folded away; those that are not marked advanced by default.
     parent : QWidget, optional
+
+    Attributes
+    ----------
+    rows : QFormLayout
+        The rows that are not folded away, for whoever has more to ask.
     """
 
     #: The user changed something.
@@ -85,7 +92,7 @@ class SettingsForm(QWidget):
         self._editors: dict[tuple[str, ...], _Editor] = {}
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        form = _form_layout()
+        form = self.rows = _form_layout()
         outer.addLayout(form)
         self.preset = QComboBox()
         self.preset.addItems(list(self._presets))

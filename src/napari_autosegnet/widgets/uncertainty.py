@@ -86,10 +86,11 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     world = np.asarray(image.data_to_world(centre))
     if dimensions == 3:
         viewer.dims.set_point(viewer.dims.ndim - 3, world[-3])
-    viewer.camera.center = (0.0, float(world[-2]), float(world[-1]))
+    camera = viewer.scene.camera
+    camera.center = (0.0, float(world[-2]), float(world[-1]))
     # A good part of the surroundings stays visible, so that one sees where one is.
-    width = max(1.0, min(viewer._canvas_size))
-    viewer.camera.zoom = width / (5 * PLACE * float(np.abs(image.scale[-1])))
+    width = max(1.0, float(min(viewer.canvas.size)))
+    camera.zoom = width / (5 * PLACE * float(np.abs(image.scale[-1])))
     half = PLACE / 2
     corners = np.array([[-half, -half], [-half, half], [half, half], [half, -half]]) + centre[-2:]
     frame = np.hstack([np.full((4, dimensions - 2), centre[0] if dimensions == 3 else 0.0), corners])

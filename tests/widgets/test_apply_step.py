@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.inference.sections import make_predictor, predict_section
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.apply_dialog import ApplyDialog
+from napari_autosegnet.widgets.apply_step import ApplyStep
+from napari_autosegnet.widgets.layer_arrays import role
+from small_models import small_model
+
+
+@pytest.fixture
+def stack() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 96, 96), np.uint8)
+
+
+@pytest.fixture
+def session(make_session: Any, stack: np.ndarray) -> Any:
+    session = make_session()
+    session.viewer.add_image(stack, name="stack", scale=(50, 4, 4), translate=(100, 8, 8))
+    session._follow_layers()
+    return session
+
+
+@pytest.fixture
+def run(runs_folder: Path) -> Run:
+    run = Run.create(runs_folder / "first")
+    small_model().save(run.model_folder)
+    return run
+
+
+@pytest.fixture
+def step(session: Any, run: Run, qtbot: Any) -> Iterator[ApplyStep]:
+    step = ApplyStep(session)
+    qtbot.addWidget(step)
+    step.show()
+    yield step
+    step.volume.client.cancel()
+    step.release()
+
+
+def use_run(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    step._session.run = run
+    qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
+
+
+def idle(step: ApplyStep, qtbot: Any) -> None:
+    session = step._session
+    qtbot.waitUntil(lambda: not step._computing.is_busy and not session.background.is_busy, timeout=60_000)
+
+
+def expected(stack: np.ndarray, section: int) -> np.ndarray:
+    predictor = make_predictor(small_model(), "cpu", PredictSettings())
+    found = predict_section(predictor, image_from_array(stack), section)
+    assert found is not None
+    return found[0]
+
+
+def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    assert "no trained network" in step.model_label.text()
+    for button in (step.slice_button, step.place_button, step.stack_button, step.take_button, step.next_button):
+        assert not button.isEnabled()
+    use_run(step, run, qtbot)
+    assert "first" in step.model_label.text() and "0.81" in step.model_label.text()
+    for button in (step.slice_button, step.place_button, step.stack_button, step.next_button):
+        assert button.isEnabled()
+    step._session.run = None
+    assert "no trained network" in step.model_label.text()
+
+
+def test_a_model_that_cannot_be_read_is_one_line(step: ApplyStep, run: Run, qtbot: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.json").write_text("{")
+    step.set_model(tmp_path / "broken")
+    qtbot.waitUntil(lambda: "no model that can be read" in step.message.text(), timeout=10_000)
+    assert "\n" not in step.message.text() and step.model is None
+    use_run(step, run, qtbot)
+    (run.model_folder / "weights.safetensors").write_bytes(b"x" * 100)
+    step.segment_slice()
+    idle(step, qtbot)
+    assert step.message.kind == "error" and "damaged" in step.message.text() and "\n" not in step.message.text()
+
+
+def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    viewer.dims.set_point(0, 150)
+    step.segment_slice()
+    assert not step.slice_button.isEnabled()
+    idle(step, qtbot)
+    labels, unsure = viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]
+    assert np.array_equal(labels.data[0], expected(stack, 1))
+    assert tuple(labels.translate) == (150, 8, 8) and tuple(labels.scale) == (50, 4, 4)
+    assert unsure.data.shape == (1, 96, 96) and 0 < unsure.data.max() <= 1
+    viewer.dims.set_point(0, 200)
+    step.unsure_box.setChecked(False)
+    step.segment_slice()
+    idle(step, qtbot)
+    assert np.array_equal(labels.data[0], expected(stack, 2)) and tuple(labels.translate) == (200, 8, 8)
+    assert tuple(unsure.translate) == (150, 8, 8)
+    viewer.add_points(np.zeros((1, 3)))  # now the slider reaches beyond the stack
+    viewer.layers.selection.active = viewer.layers["stack"]
+    viewer.dims.set_point(0, 0)
+    step.segment_slice()
+    assert "outside of 'stack'" in step.message.text()
+
+
+def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    use_run(step, run, qtbot)
+    step._session.viewer.layers.clear()
+    step._session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
+    step._session._follow_layers()
+    step.segment_slice()
+    idle(step, qtbot)
+    assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
+
+
+def test_the_least_certain_place_is_framed_and_the_brush_is_taken(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    viewer.dims.set_point(0, 150)
+    centres = []
+    for _ in range(2):
+        step.go_to_least_certain()
+        idle(step, qtbot)
+        centres.append(viewer.scene.camera.center)
+    assert centres[0] != centres[1], "the next place is another one"
+    active = viewer.layers.selection.active
+    assert active.name == "stack annotation" and active.mode == "paint"
+    assert "yellow frame" in step.message.text()
+
+
+def test_a_whole_layer_is_segmented_by_a_worker(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, runs_folder: Path
+) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    image = viewer.layers["stack"]
+    with qtbot.waitSignal(step.volume.done, timeout=120_000):
+        step.volume.start(run.model_folder, image, None, PredictSettings(block=(1, 96, 96), probabilities=True))
+        assert not step.stack_button.isEnabled()
+        qtbot.waitUntil(lambda: step.volume.layer is not None or not step.volume.client.active, timeout=90_000)
+    assert step.volume.client.state == "finished", step.volume.client.reason
+    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    layer = step.volume.layer
+    assert layer.name == "stack segmentation" and role(layer) == "result" and layer.editable
+    assert tuple(layer.scale) == (50, 4, 4) and tuple(layer.translate) == (100, 8, 8)
+    assert type(layer.data).__module__.startswith("zarr")
+    for section in range(3):
+        assert np.mean(np.asarray(layer.data[section]) == expected(stack, section)) > 0.999
+    # Places of the whole stack come from the probabilities, then.
+    step.go_to_least_certain()
+    idle(step, qtbot)
+    assert step._visited[id(image)]
+    layer.data_setitem((np.zeros(4, int), np.arange(4), np.arange(4)), 3 - np.asarray(layer.data[0])[0, 0] % 2)
+    qtbot.waitUntil(lambda: step.take_button.isEnabled())
+    step.take_over()
+    assert "are annotation now" in step.message.text() and not step.take_button.isEnabled()
+
+
+def test_a_worker_that_fails_says_why(step: ApplyStep, run: Run, qtbot: Any, tmp_path: Path) -> None:
+    use_run(step, run, qtbot)
+    (tmp_path / "taken.zarr").mkdir()
+    (tmp_path / "taken.zarr" / "other").write_text("something else")
+    step.volume.start(
+        run.model_folder, step._session.viewer.layers["stack"], tmp_path / "taken.zarr", PredictSettings()
+    )
+    qtbot.waitUntil(lambda: not step.volume.client.active, timeout=90_000)
+    assert step.volume.client.state == "failed"
+    assert "exists already" in step.panel.note.text()
+
+
+@pytest.fixture
+def dialog(session: Any, qtbot: Any) -> ApplyDialog:
+    dialog = ApplyDialog(session)
+    qtbot.addWidget(dialog)
+    return dialog
+
+
+def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, tmp_path: Path) -> None:
+    image = session.viewer.layers["stack"]
+    assert dialog.read() == (image, None, PredictSettings())
+    dialog.out_line.setText(str(tmp_path / "result.zarr"))
+    assert dialog.read()[1] == tmp_path / "result.zarr"
+    dialog.image_box.setCurrentIndex(1)
+    (tmp_path / "stack.tif").write_bytes(b"")
+    dialog.file_line.setText(str(tmp_path / "stack.tif"))
+    assert dialog.read()[0] == tmp_path / "stack.tif"
+    dialog._on_start()
+    assert dialog.chosen is not None and dialog.result() == dialog.DialogCode.Accepted
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("file", "", "Choose the file"),
+        ("file", "/no/such/file.tif", "There is no file"),
+        ("out", "result.tif", "ends in .zarr, not 'result.tif'"),
+        ("block", "512", "'Block'"),
+        ("workers", "0", "'Processes' should be greater than or equal to 1"),
+    ],
+)
+def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, dialog: ApplyDialog) -> None:
+    from qtpy.QtWidgets import QLineEdit
+
+    if field == "file":
+        dialog.image_box.setCurrentIndex(1)
+        dialog.file_line.setText(text)
+    elif field == "out":
+        dialog.out_line.setText(text)
+    else:
+        dialog.form.findChild(QLineEdit, field).setText(text)
+    dialog._on_start()
+    assert message in dialog.message.text() and "\n" not in dialog.message.text()
+    assert dialog.chosen is None

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
+from napari_autosegnet.widgets.run_list import find_runs, step_of
+from small_models import small_model
+
+
+@pytest.fixture
+def make_dock(make_napari_viewer: Callable[..., Any], qtbot: Any) -> Callable[..., AutoSegNetDock]:
+    def make() -> AutoSegNetDock:
+        viewer = make_napari_viewer()
+        dock = AutoSegNetDock(viewer)
+        viewer.window.add_dock_widget(dock, name="AutoSegNet")
+        qtbot.waitUntil(lambda: not dock.session.background.is_busy, timeout=10_000)
+        return dock
+
+    return make
+
+
+def our_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("napari-autosegnet")]
+
+
+def test_steps_are_reached_by_their_buttons_and_by_what_is_next(make_dock: Any, qtbot: Any) -> None:
+    dock = make_dock()
+    for name in reversed(STEPS):
+        qtbot.mouseClick(dock.step_buttons[name], Qt.MouseButton.LeftButton)
+        assert dock.step == name and dock.step_buttons[name].isChecked()
+        assert [button.isChecked() for button in dock.step_buttons.values()].count(True) == 1
+        assert dock.next_button.isHidden()
+    dock.session.step_finished.emit("annotate")
+    assert dock.step == "search"
+    dock.session.step_finished.emit("search")
+    assert dock.step == "search", "whoever paints is not sent elsewhere"
+    dock.session.step_finished.emit("apply")
+    assert dock.step == "retrain"
+
+
+def test_a_run_with_a_model_offers_to_apply_it(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:
+    dock = make_dock()
+    run = Run.create(runs_folder / "earlier")
+    run.update_config(search={})
+    small_model().save(run.model_folder)
+    dock.open(run.path)
+    assert dock.step == "apply" and dock.session.run.path == run.path
+    qtbot.waitUntil(lambda: dock.apply_step.model is not None, timeout=10_000)
+    assert dock.run_box.currentText() == "earlier"
+    dock.show_step("retrain")
+    assert "apply" in dock.next_button.text() and not dock.next_button.isHidden()
+    qtbot.mouseClick(dock.next_button, Qt.MouseButton.LeftButton)
+    assert dock.step == "apply"
+    dock.run_box.setCurrentIndex(0)
+    dock.run_box.activated.emit(0)
+    assert dock.session.run is None
+    dock.open(run.model_folder)
+    assert dock.step == "apply" and dock.session.run is None
+    qtbot.waitUntil(lambda: dock.apply_step.model is not None, timeout=10_000)
+
+
+def test_the_dock_goes_on_with_what_is_under_way(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:
+    Run.create(runs_folder / "old").update_config(search={})
+    run = Run.create(runs_folder / "busy")
+    run.update_config(search={})
+    (run.path / "job.json").write_text('{"step": "search"}')
+    with run.locked():
+        dock = make_dock()
+        qtbot.waitUntil(lambda: dock.session.run is not None, timeout=10_000)
+        assert dock.session.run.path == run.path and dock.step == "search"
+        assert "busy (working)" in [dock.run_box.itemText(index) for index in range(dock.run_box.count())]
+
+
+@pytest.mark.parametrize("way", ["viewer", "dock button", "widget"])
+def test_nothing_is_left_when_it_closes(way: str, make_dock: Any, qtbot: Any) -> None:
+    dock = make_dock()
+    viewer = dock.session.viewer
+    layer = viewer.add_image(np.zeros((64, 64), np.uint8))
+    dock.show()
+    qtbot.wait(50)
+    assert our_threads()
+    if way == "viewer":
+        viewer.close()
+    elif way == "dock button":
+        viewer.window.remove_dock_widget(dock)
+        assert len(layer.events.name.callbacks) < 10
+    else:
+        dock.close()
+    qtbot.waitUntil(lambda: our_threads() == [], timeout=10_000)
+    if way == "dock button":
+        before = set(QApplication.topLevelWidgets())
+        viewer.add_labels(np.zeros((64, 64), np.uint8))  # nobody listens any more
+        qtbot.wait(50)
+        assert set(QApplication.topLevelWidgets()) <= before
+
+
+def test_small_windows_scroll_and_nothing_is_cut_off_sideways(make_dock: Any, qtbot: Any) -> None:
+    dock = make_dock()
+    dock.setParent(None) if dock.parent() is None else None
+    for name in STEPS:
+        dock.show_step(name)
+        qtbot.wait(20)
+        area = dock.pages.currentWidget()
+        assert area.widget().minimumSizeHint().width() <= dock.minimumSizeHint().width(), name
+
+
+def test_opening_is_quick(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        dock = AutoSegNetDock(viewer)
+        times.append(time.perf_counter() - began)
+        dock.close()
+        dock.deleteLater()
+    # Imports are there already; a slow machine that tests in parallel gets some leeway.
+    assert min(times) < 1.0
+
+
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
+    for number, name in enumerate(("b", "a")):
+        run = Run.create(tmp_path / name)
+        run.update_config(search={})
+        run.report("epoch")
+        stamp = 1e9 + number
+        for path in (run.path, run.events_file):
+            import os
+
+            os.utime(path, (stamp, stamp))
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "job.json").write_text('{"step": "predict"}')
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "job.json").write_text("{")
+    found = find_runs(tmp_path)
+    assert [(entry.path.name, entry.kind) for entry in found] == [
+        ("p", "segmentation"),
+        ("a", "network"),
+        ("b", "network"),
+    ]
+    assert find_runs(tmp_path / "missing") == []
+
+
+def test_a_run_is_opened_at_its_step(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    assert step_of(run) == "annotate"
+    run.update_config(search={})
+    assert step_of(run) == "search"
+    run.architecture_file.write_text("{}")
+    assert step_of(run) == "retrain"
+    run.model_folder.mkdir()
+    (run.model_folder / "model.json").write_text("{}")
+    assert step_of(run) == "apply"
+    (run.path / "job.json").write_text('{"step": "train"}')
+    with run.locked():
+        assert step_of(run) == "retrain"
