@@ -5,7 +5,6 @@ The small one is painted by Qt. The full one is `figures.draw_architecture`, dra
 
 from __future__ import annotations
 
-import re
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 from qtpy.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer
-from qtpy.QtGui import QColor, QFont, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen
-from qtpy.QtWidgets import QDialog, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtGui import QColor, QFont, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen, QPixmap
+from qtpy.QtWidgets import QDialog, QSizePolicy, QWidget
 
 from napari_autosegnet.architecture import (
     LAYER_INPUTS,
@@ -198,40 +197,44 @@ class _FullDrawing:
         from napari_autosegnet.figures import draw_architecture
 
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "architecture.svg"
+            path = Path(folder) / "architecture.png"
             draw_architecture(self._architecture, path)
             self.content = path.read_bytes()
 
 
 class ArchitectureDialog(QDialog):
-    """The full drawing in a window of its own."""
+    """The full drawing in a window of its own, as large as the window.
+
+    Parameters
+    ----------
+    content : bytes
+        A picture in a format that Qt reads.
+    parent : QWidget, optional
+    """
 
     def __init__(self, content: bytes, parent: QWidget | None = None) -> None:
-        from qtpy.QtSvgWidgets import QSvgWidget
-
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle("Architecture")
-        self.picture = QSvgWidget()
-        self.picture.load(without_blanks(content))
-        renderer = self.picture.renderer()
-        assert renderer is not None
-        renderer.setAspectRatioMode(Qt.AspectRatioMode.KeepAspectRatio)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.picture)
-        self.setStyleSheet("background: white")
-        size, screen = QSizeF(renderer.defaultSize()), self.screen()
-        room = QSizeF(1200, 900) if screen is None else QSizeF(screen.availableSize()) * 0.85
+        self.picture = QPixmap()
+        self.picture.loadFromData(content)
+        size, screen = self.picture.size(), self.screen()
+        room = QSize(1200, 900) if screen is None else screen.availableSize() * 0.85
         if size.width() > room.width() or size.height() > room.height():
             size.scale(room, Qt.AspectRatioMode.KeepAspectRatio)
-        self.resize(size.toSize())
+        self.resize(size)
 
-
-def without_blanks(content: bytes) -> bytes:
-    """An SVG of matplotlib without references to glyphs that draw nothing: Qt warns of each."""
-    blank = set(re.findall(rb'<path id="([^"]+)" transform="[^"]*"/>', content))
-    return re.sub(rb'<use xlink:href="#([^"]+)"[^>]*/>', lambda use: b"" if use[1] in blank else use[0], content)
+    def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802
+        """Paint the picture in the middle."""
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor("white"))
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
+        place = QRectF(
+            QPointF(0, 0), QSizeF(self.picture.size().scaled(self.size(), Qt.AspectRatioMode.KeepAspectRatio))
+        )
+        place.moveCenter(QRectF(self.rect()).center())
+        painter.drawPixmap(place, self.picture, QRectF(self.picture.rect()))
+        painter.end()
 
 
 _LEFT = Qt.AlignmentFlag.AlignLeft

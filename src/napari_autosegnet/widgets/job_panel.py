@@ -218,7 +218,7 @@ class JobPanel(QWidget):
         time_left = "" if left is None else f"{format_duration(left)} left"
         percent = "" if share is None else f"{share:.0%}"
         self.bar.setFormat("   ".join(part for part in (percent, time_left) if part))
-        self._activity.show(share, time_left, paused=state == "paused")
+        self._activity.show(share, paused=state == "paused")
 
     def _share(self) -> float | None:
         """Share of the job that is done; None while nobody knows."""
@@ -237,23 +237,27 @@ class _Activity:
         self._name = name
         self._progress: Any = None
         self._busy = False
+        self._shown = (0, "")
 
-    def show(self, share: float | None, time_left: str, *, paused: bool) -> None:
-        # napari handles events while it draws its bar, and one of them may come back here.
-        if self._busy:
+    def show(self, share: float | None, *, paused: bool) -> None:
+        # napari takes some 25 ms to draw its bar, so it gets only what changed; the time left it reckons itself.
+        # It handles events meanwhile, and one of them may come back here.
+        done = 0 if share is None else int(100 * share)
+        words = f"{self._name}, paused" if paused else self._name
+        if self._busy or (self._progress is not None and (done, words) == self._shown):
             return
-        self._busy = True
+        self._busy, before = True, self._shown
+        self._shown = (done, words)
         try:
             if self._progress is None:
                 from napari.utils import progress
 
-                self._progress = progress(total=100, desc=self._name)
+                self._progress, before = progress(total=100, desc=self._name), (0, self._name)
             bar = self._progress
-            done = 0 if share is None else round(100 * share)
             if done > bar.n:
                 bar.update(done - bar.n)
-            words = "paused" if paused else time_left
-            bar.set_description(f"{self._name}, {words}" if words else self._name)
+            if words != before[1]:
+                bar.set_description(words)
         finally:
             self._busy = False
 
