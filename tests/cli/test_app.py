@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,18 +58,12 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
 # Help
 
 
-def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     program = "import sys; from napari_autosegnet.cli.app import run; run(['--help']); print('loaded', *sys.modules)"
-    took = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-        took.append(time.perf_counter() - started)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "evaluate" in done.stdout
     loaded = {name.split(".")[0] for name in done.stdout.split("loaded ")[1].split()}
     assert loaded.isdisjoint({"torch", "numpy", "scipy", "skimage", "zarr", "dask", "matplotlib", "napari", "qtpy"})
-    # 0.35 s on an idle core; a busy machine gets some room.
-    assert min(took) < 1.0
 
 
 @pytest.mark.parametrize("command", ["search", "train", "predict", "evaluate", "export", "demo", "show", "runs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,16 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         trainer.resume()
 
 
-def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient() -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Batches are not divided among threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(one_thread: None) -> None:
     class Narrow(nn.Module):
         """Takes two patches at most."""
 

@@ -12,6 +12,7 @@ from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.losses import cross_entropy
 from napari_autosegnet.training.metrics import ConfusionMatrix
+from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
 from napari_autosegnet.training.trainer import mixed_precision
 
 
@@ -49,6 +50,7 @@ class Supernet:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
+        self.threads = SideBySide(settings.batch_size, self.device)
         self._ratings: dict[tuple[Architecture, int], float] = {}
 
     def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate: float) -> Tensor:
@@ -57,17 +59,20 @@ class Supernet:
         self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with mixed_precision(self.device):
-            logits = self.network(images.contiguous(memory_format=torch.channels_last), architecture)
-        loss = cross_entropy(logits.float(), targets)
-        # Weights of other architectures have no gradient, so SGD leaves them and their momentum alone.
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+
+        def part_loss(network: nn.Module, part: Part) -> Tensor:
+            with mixed_precision(self.device):
+                logits = network(part[0].contiguous(memory_format=torch.channels_last), architecture)
+            return cross_entropy(logits.float(), part[1]) * annotated_share(part, targets)
+
+        # Batch norm keeps no statistics here, so threads share one network. Weights of other architectures have
+        # no gradient, so SGD leaves them and their momentum alone.
+        parts = self.threads.divide(images, targets)
+        loss = self.threads.accumulate([self.network] * len(parts), parts, part_loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.optimiser.step()
-        return loss.detach()
+        return loss
 
-    @torch.no_grad()
     def rate(self, architecture: Architecture, *, patches: int | None = None) -> float:
         """Mean IoU of a child on the first ``patches`` validation patches with the shared weights as they are.
 
@@ -78,11 +83,17 @@ class Supernet:
         if (architecture, count) in self._ratings:
             return self._ratings[architecture, count]
         matrix = ConfusionMatrix(self.classes, self.device)
-        with mixed_precision(self.device):
-            for start in range(0, count, self.settings.batch_size):
-                stop = min(start + self.settings.batch_size, count)
-                logits = self.network(self.images[start:stop], architecture)
-                matrix.add(logits.argmax(dim=1), self.targets[start:stop])
+
+        @torch.no_grad()
+        def predict(batch: Tensor) -> Tensor:
+            with mixed_precision(self.device):
+                logits: Tensor = self.network(batch, architecture)
+            return logits.argmax(dim=1)
+
+        batches = self.images[:count].split(self.settings.batch_size)
+        targets = self.targets[:count].split(self.settings.batch_size)
+        for found, target in zip(self.threads.map(predict, batches), targets, strict=True):
+            matrix.add(found, target)
         self._ratings[architecture, count] = matrix.mean_iou
         return self._ratings[architecture, count]
 

@@ -25,6 +25,7 @@ from napari_autosegnet.run import Report, ShouldStop, never_stop, replacing, sil
 from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
+from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
 
 #: Share of the training in which the learning rate rises to its full height.
 WARMUP_SHARE = 0.03
@@ -97,18 +98,23 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
-@torch.no_grad()
 def score_network(
-    network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int
+    network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int, threads: SideBySide
 ) -> ConfusionMatrix:
     """Confusion matrix of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
     matrix = ConfusionMatrix(classes, images.device)
     was_training = network.training
     network.eval()
-    with mixed_precision(images.device):
-        for start in range(0, len(images), batch_size):
-            logits = network(images[start : start + batch_size].contiguous(memory_format=torch.channels_last))
-            matrix.add(logits.argmax(dim=1), targets[start : start + batch_size])
+
+    @torch.no_grad()
+    def predict(batch: Tensor) -> Tensor:
+        with mixed_precision(images.device):
+            logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
+        return logits.argmax(dim=1)
+
+    batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+    for found, (_, target) in zip(threads.map(predict, [batch for batch, _ in batches]), batches, strict=True):
+        matrix.add(found, target)
     network.train(was_training)
     return matrix
 
@@ -170,6 +176,8 @@ class Trainer:
             nesterov=settings.momentum > 0,
         )
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
+        self.threads = SideBySide(settings.batch_size, self.device)
+        self.replicas = self.threads.replicas(self.network)
         self.epoch = 0
         self.elapsed = 0.0
         self.steps_at_once = settings.batch_size
@@ -200,7 +208,8 @@ class Trainer:
         while self.epoch < settings.epochs and not self._budget_used():
             started = time.monotonic()
             before = self.elapsed
-            self.network.train()
+            for replica in self.replicas:
+                replica.train()
             losses = torch.zeros((), device=self.device)
             steps, stopped = 0, False
             for step in range(settings.steps_per_epoch):
@@ -296,13 +305,19 @@ class Trainer:
 
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for part_images, part_targets in _parts(images, targets, self.steps_at_once):
+
+        def loss(network: nn.Module, part: Part) -> Tensor:
             with mixed_precision(self.device):
-                logits = self.network(part_images.contiguous(memory_format=torch.channels_last))
-            loss = self.loss(logits.float(), part_targets) * (len(part_images) / len(images))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+                logits = network(part[0].contiguous(memory_format=torch.channels_last))
+            return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
+
+        if self.steps_at_once == len(images):
+            return self.threads.accumulate(self.replicas, self.threads.divide(images, targets), loss)
+        total = torch.zeros((), device=self.device)
+        for part in _parts(images, targets, self.steps_at_once):
+            value = loss(self.network, part)
+            value.backward()  # type: ignore[no-untyped-call]
+            total += value.detach()
         return total
 
     def _validate(self) -> None:
@@ -314,6 +329,7 @@ class Trainer:
             self.data.validation_targets,
             len(names),
             batch_size=self.settings.batch_size,
+            threads=self.threads,
         )
         self.last_iou = dict(zip(names, matrix.iou, strict=True))
         self.last_mean_iou = matrix.mean_iou
@@ -415,7 +431,7 @@ def device_memory(device: torch.device) -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def _parts(images: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _parts(images: Tensor, targets: Tensor, size: int) -> Iterator[Part]:
     for start in range(0, len(images), size):
         yield images[start : start + size], targets[start : start + size]
 
