@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QStackedWidget,
+    QStyle,
     QVBoxLayout,
     QWidget,
 )
@@ -67,7 +68,9 @@ class AutoSegNetDock(QWidget):
         # Without a parent, so that it outlives the widgets that have to let go of it.
         self.session = Session(napari_viewer)
         self._released = False
-        self._was_shown = False
+        self._moved = QTimer(self)
+        self._moved.setSingleShot(True)
+        self._moved.timeout.connect(self._watch_window)
         self._window: QWidget | None = None
         self._listed: list[RunEntry] = []
 
@@ -136,8 +139,11 @@ class AutoSegNetDock(QWidget):
         return QSize(370, 560)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Small windows scroll."""
-        return QSize(300, 240)
+        """Small windows scroll, but only up and down."""
+        widest = max(step.minimumSizeHint().width() for step in self.steps.values())
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent) if self.style() else 0
+        margins = self.contentsMargins()
+        return QSize(min(420, max(300, widest + bar + 16 + margins.left() + margins.right())), 240)
 
     # ------------------------------------------------------------ steps
 
@@ -261,11 +267,14 @@ class AutoSegNetDock(QWidget):
             let_go()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
-        """Watch the window, which tells nobody inside that it closes."""
+        """Note the window."""
         super().showEvent(event)
-        self._was_shown = True
+        self._watch_window()
+
+    def _watch_window(self) -> None:
+        """Watch the window, which tells nobody inside that it closes."""
         window = self.window()
-        if window is not self._window and window is not self:
+        if window is not self._window and window is not self and not self._released:
             if self._window is not None:
                 self._window.removeEventFilter(self)
             self._window = window
@@ -283,7 +292,9 @@ class AutoSegNetDock(QWidget):
     def event(self, event: QEvent | None) -> bool:
         """Notice when napari takes the widget out of its dock."""
         was_moved = event is not None and event.type() == QEvent.Type.ParentChange
-        if was_moved and self._was_shown and self.parent() is None:
+        if was_moved and self.parent() is not None:
+            self._moved.start(0)  # the dock widget itself is not in the window yet
+        elif was_moved and self._window is not None:
             self.release()
             self.deleteLater()
         return super().event(event)
