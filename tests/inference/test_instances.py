@@ -81,13 +81,13 @@ def instances(folder: Path, level: int = 0) -> np.ndarray:
 def test_objects_do_not_depend_on_the_blocks(number: Any, tmp_path: Path) -> None:
     truth, boundary = cells((20, 120, 150), 40)
     found = {}
-    for block in [(20, 120, 150), (8, 48, 64), (5, 30, 40), (20, 16, 16)]:
+    for block in [(20, 120, 150), (8, 48, 64), (5, 40, 40)]:
         name = f"{block[1]}.zarr"
         number(boundary, block, name)
         found[block] = instances(tmp_path / name)
     whole = found[20, 120, 150]
     assert whole.dtype == np.uint32 and (whole > 0).sum() > 0.6 * whole.size
-    assert adapted_rand_error(truth, whole)[0] < 0.1
+    assert adapted_rand_error(truth * (whole > 0), whole)[0] < 0.05
     for other in found.values():
         # Seeds are joined exactly, so the objects are as many; floods may differ far from their seeds.
         assert len(np.unique(other)) == len(np.unique(whole))

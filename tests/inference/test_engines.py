@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference import engines, job
+from napari_autosegnet.inference.engines import available_engines, fastest_engine, make_engine
+from napari_autosegnet.inference.folding import fold_batch_norm
+from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.inference.volume import predict_sections, predict_volume
+from napari_autosegnet.model import Model
+
+CPU = torch.device("cpu")
+Noise = Callable[..., np.ndarray]
+
+
+@pytest.mark.parametrize("network", ["searched", "unet"])
+@pytest.mark.parametrize("name", ["contiguous", "onnxruntime"])
+def test_all_engines_compute_the_same(make_model: Callable[..., Model], network: Any, name: Any, noise: Noise) -> None:
+    if name not in available_engines(CPU):
+        pytest.skip("needs onnxruntime")
+    model = make_model(levels=2, network=network)
+    image = noise(1, 150, 170)
+    expected = Predictor(model, halo="exact").whole_section(image)
+    found = Predictor(model, halo="exact", engine=name).whole_section(image)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_tiles_equal_the_whole_section_with_onnxruntime(make_model: Callable[..., Model], noise: Noise) -> None:
+    pytest.importorskip("onnxruntime")
+    model = make_model(seed=5)
+    image = image_from_array(noise(2, 150, 170))
+    settings = PredictSettings(halo="exact", tile=96, engine="onnxruntime")
+    _, tiled = predict_sections(model, image, None, settings)
+    _, whole = predict_sections(model, image, None, PredictSettings(halo="exact", tile=512, engine="channels_last"))
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_the_fastest_is_taken_and_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"channels_last": 1.0, "contiguous": 2.0, "onnxruntime": 0.5}
+    monkeypatch.setattr(engines, "available_engines", lambda device: list(seconds))
+    monkeypatch.setattr(engines, "make_engine", lambda name, network, device: lambda images: name)
+    monkeypatch.setattr(engines, "_seconds", lambda engine, images: seconds[engine(images)])
+    told = []
+    network = fold_batch_norm(model.network())
+
+    def report(event: str, /, **values: Any) -> None:
+        told.append(values["text"])
+
+    assert fastest_engine(network, CPU, (1, 1, 32, 32), report=report) == "onnxruntime"
+    assert "onnxruntime 500 ms" in told[0]
+    seconds["onnxruntime"] = 0.97
+    # Not worth leaving the usual one for.
+    assert fastest_engine(network, CPU, (1, 1, 32, 32)) == "channels_last"
+
+
+def test_a_resumed_run_computes_as_it_began(
+    tmp_path: Path, model: Model, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another engine has other last bits, so the ledger says which one it was."""
+    monkeypatch.setattr(job, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(Predictor, "fastest_engine", lambda self, plan: "contiguous")
+    image = image_from_array(noise(2, 60, 60))
+    settings = PredictSettings(block=(1, 32, 32), tile=64, halo=0)
+    predict_volume(model, image, tmp_path / "a.zarr", settings, should_stop=lambda: True)
+    kept = json.loads((tmp_path / "a.zarr.ledger.jsonl").read_text().splitlines()[0])
+    assert kept["parts"]["settings"]["engine"] == "contiguous"
+    monkeypatch.setattr(Predictor, "fastest_engine", lambda self, plan: "channels_last")
+    assert not predict_volume(model, image, tmp_path / "a.zarr", settings).stopped
+    assert (np.asarray(zarr.open_group(tmp_path / "a.zarr")["labels/segmentation/0"]) > 0).all()
+
+
+def test_onnxruntime_where_it_is_not(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert available_engines(CPU) == ["channels_last", "contiguous"]
+    with pytest.raises(UserError, match=r"napari-autosegnet\[export\]"):
+        make_engine("onnxruntime", model.network(), CPU)

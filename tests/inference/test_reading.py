@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference import reading
+from napari_autosegnet.inference.blocks import parse_region
+from napari_autosegnet.inference.reading import _read, check_image
+from napari_autosegnet.inference.volume import predict_sections, predict_volume
+from napari_autosegnet.model import Model
+
+Noise = Callable[..., np.ndarray]
+ALL = slice(None)
+
+
+class Away:
+    """A store that fails some times before it answers."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error, self.left = error, times
+        self.shape, self.dtype = (2, 8, 8), np.dtype(np.uint8)
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return np.ones(self.shape, np.uint8)[place]
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    found: list[float] = []
+    monkeypatch.setattr(reading.time, "sleep", found.append)
+    return found
+
+
+def test_a_store_that_is_away_for_a_moment(waits: list[float]) -> None:
+    stack = image_from_array(Away(OSError(errno.EIO, "Input/output error"), 2))
+    assert _read(stack, ALL, ALL, ALL).all()
+    assert waits == list(reading.WAITS[:2]) and waits == sorted(waits)
+
+
+def test_a_store_that_stays_away(waits: list[float]) -> None:
+    stack = image_from_array(Away(ConnectionError("reset"), 100))
+    with pytest.raises(UserError, match="cannot read"):
+        _read(stack, ALL, ALL, ALL)
+    assert waits == list(reading.WAITS)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no"), ValueError("damaged")])
+def test_what_will_not_change_is_not_waited_for(waits: list[float], error: Exception) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        _read(image_from_array(Away(error, 1)), ALL, ALL, ALL)
+    assert waits == []
+
+
+def test_channels_and_times_by_name(tmp_path: Path, noise: Noise, make_model: Callable[..., Model]) -> None:
+    array = noise(2, 3, 4, 40, 50)
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
+    axes += [{"name": name, "type": "space"} for name in "zyx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * 5}]}]
+    omero = {"channels": [{"label": name, "color": "FFFFFF"} for name in ("EM", "DAPI", "GFP")]}
+    attributes = {"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}], "omero": omero}}
+    group = zarr.open_group(tmp_path / "image.zarr", mode="w", attributes=attributes)
+    group.create_array("0", data=array, chunks=(1, 1, 4, 32, 32))
+    stack = open_image(tmp_path / "image.zarr", time=1, channels=["GFP", "0"])
+    assert stack.channel_names == ("GFP", "EM") and stack.channels == 2
+    np.testing.assert_array_equal(stack.read(ALL, ALL, ALL), array[1, [2, 0]])
+    with pytest.raises(UserError, match="no channel 'RFP'; choose among EM, DAPI, GFP or 0 to 2"):
+        open_image(tmp_path / "image.zarr", time=1, channels=["RFP"])
+    model = make_model()
+    with pytest.raises(UserError, match="choose among its channels"):
+        check_image(model, open_image(tmp_path / "image.zarr", time=1))
+    check_image(model, open_image(tmp_path / "image.zarr", time=1, channels=["DAPI"]))
+
+
+@pytest.mark.parametrize("kind", ["npy", "zarr"])
+def test_axes_of_a_plain_array_are_named(tmp_path: Path, noise: Noise, kind: str) -> None:
+    array = noise(3, 4, 2, 20, 30)
+    path = tmp_path / f"image.{kind}"
+    if kind == "npy":
+        np.save(path, array)
+    else:
+        zarr.create_array(path, data=array, chunks=(1, 2, 2, 10, 10))
+    stack = open_image(path, time=2, axes="tzcyx")
+    np.testing.assert_array_equal(stack.read(ALL, ALL, ALL), array[2].transpose(1, 0, 2, 3))
+    assert stack.chunks == (None if kind == "npy" else (2, 10, 10))
+    for wrong in ("tzcy", "tzzyx", "tzcyw"):
+        with pytest.raises(UserError, match="name each once"):
+            open_image(path, time=2, axes=wrong)
+
+
+def test_a_region_is_ranges_of_the_image() -> None:
+    assert parse_region("1:3, :,5:", (4, 10, 20)) == ((1, 3), (0, 10), (5, 20))
+    assert parse_region("2:4,0:20", (1, 10, 20)) == ((0, 1), (2, 4), (0, 20))
+    for wrong in ("0:5,:,:", "2:2,:,:", ":,:,30:40"):
+        with pytest.raises(UserError, match="which is 0:4,0:10,0:20"):
+            parse_region(wrong, (4, 10, 20))
+    with pytest.raises(ValueError, match="must be ranges"):
+        PredictSettings(region="everything")
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_plain_array(tmp_path: Path, model: Model, noise: Noise, sharded: bool) -> None:
+    image = image_from_array(noise(3, 70, 101))
+    settings = PredictSettings(block=(2, 32, 48), halo="exact", probabilities=True, format="zarr", sharded=sharded)
+    summary = predict_volume(model, image, tmp_path / "out.zarr", settings)
+    assert summary.labels == tmp_path / "out.zarr"
+    array = zarr.open_array(tmp_path / "out.zarr", mode="r")
+    whole, _ = predict_sections(model, image, None, PredictSettings(halo="exact"))
+    assert (np.asarray(array) == whole).mean() > 1 - 1e-4
+    assert array.metadata.dimension_names == ("z", "y", "x")
+    assert (array.shards is not None) == sharded
+    assert zarr.open_array(tmp_path / "out-probabilities.zarr", mode="r").shape == (2, 3, 70, 101)
+    assert predict_volume(model, image, tmp_path / "out.zarr", settings).done == summary.done
+    with pytest.raises(UserError, match="made differently"):
+        predict_volume(model, image, tmp_path / "out.zarr", settings.model_copy(update={"halo": 0}))
