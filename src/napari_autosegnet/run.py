@@ -16,9 +16,10 @@ written to a temporary name and renamed, so a crash leaves the old one or the ne
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +92,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _for_json(value: Any) -> Any:
+    """The value with None for NaN and infinity, which Python writes and other programs cannot read."""
+    if isinstance(value, Mapping):
+        return {name: _for_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Run:
@@ -190,7 +200,8 @@ class Run:
 
     def report(self, event: str, /, **values: Any) -> None:
         """Append an event to ``events.jsonl`` (a `Report`)."""
-        line = json.dumps({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **values})
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"event": event, "time": now, **_for_json(values)}, allow_nan=False)
         try:
             with open(self.events_file, "a", encoding="utf-8") as handle:
                 handle.write(line + "\n")

@@ -7,6 +7,8 @@ winner by training the best rated few alone.
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,13 @@ from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
 from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
-from napari_autosegnet.training.trainer import TrainingData, device_memory, read_checkpoint, write_checkpoint
+from napari_autosegnet.training.trainer import (
+    MOST_ROLLBACKS,
+    TrainingData,
+    device_memory,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 #: Shares of the largest entropy, and of identities, at which the controller counts as collapsed.
 COLLAPSED_ENTROPY = 0.2
@@ -81,6 +89,9 @@ class Search:
         self.best: dict[Architecture, float] = {}
         self.selection: Selection | None = None
         self._alarmed = False
+        self.rate_factor = 1.0
+        self._rollbacks = 0
+        self._good: dict[str, Any] = {}
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> SearchResult | None:
         """Search until the epochs, the budget, or the loss or accuracy asked for are reached, or a stop.
@@ -88,6 +99,7 @@ class Search:
         After a stop the best so far is returned without further training; None if nothing was rated yet.
         """
         stopped = False
+        self._good = copy.deepcopy(self.supernet.state())
         while self.selection is None and not stopped and not self._search_is_over():
             stopped, reached = self._run_epoch(report, should_stop)
             if reached:
@@ -118,6 +130,7 @@ class Search:
             self.fair.load_state(state["fair"])
             self.data.patches.generator.set_state(state["patches"].cpu())
             self.epoch, self.elapsed, self._alarmed = state["epoch"], state["elapsed"], state["alarmed"]
+            self.rate_factor = state.get("rate_factor", 1.0)
             self.best = {self.space.decode(choices): rating for choices, rating in state["best"]}
             if state["selection"] is not None:
                 self.selection = Selection(
@@ -170,6 +183,11 @@ class Search:
             rate = self._learning_rate(self.epoch + step / settings.steps_per_epoch)
             losses += self.supernet.train_step(images, targets, architecture, rate)
             identity, proposed, steps = identity + architecture.identity_share, proposed + 1, steps + 1
+        loss = float(losses) / max(steps, 1)
+        if not math.isfinite(loss):
+            self._roll_back(report)
+            self.elapsed = before + time.monotonic() - started
+            return False, None
         rewards: list[float] = []
         if not warming_up and self.strategy.learns:
             for _ in range(settings.controller_updates):
@@ -187,7 +205,7 @@ class Search:
                 proposed += len(architectures)
         self.elapsed = before + time.monotonic() - started
         self.epoch += 1
-        loss = float(losses) / max(steps, 1)
+        self._rollbacks, self._good = 0, copy.deepcopy(self.supernet.state())
         identity_share = identity / max(proposed, 1)
         self._report_epoch(report, loss, rewards, identity_share, warming_up)
         self._write_checkpoint()
@@ -196,6 +214,18 @@ class Search:
         if settings.stop_accuracy is not None and rewards and np.mean(rewards) >= settings.stop_accuracy:
             return False, f"the mean reward {np.mean(rewards):.4f} reached {settings.stop_accuracy}"
         return False, None
+
+    def _roll_back(self, report: Report) -> None:
+        """Go back to the shared weights of the last good epoch, at half the learning rate."""
+        self._rollbacks += 1
+        if self._rollbacks > MOST_ROLLBACKS:
+            raise UserError(
+                "the loss of the search is not finite even at a low learning rate; "
+                "check the image for extreme values, or lower --learning-rate"
+            )
+        self.supernet.load_state(copy.deepcopy(self._good))
+        self.rate_factor *= 0.5
+        report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
 
     def _rate(self, architecture: Architecture, patches: int | None) -> float:
         rating = self.supernet.rate(architecture, patches=patches)
@@ -209,6 +239,7 @@ class Search:
         settings = self.settings
         return (
             settings.learning_rate
+            * self.rate_factor
             * cosine_rate(position, settings.restart_period, floor=0.01)
             * decayed_rate(self.epoch, decay=settings.learning_rate_decay, after=settings.decay_after)
             * warmup_rate(position, 1.0)
@@ -310,6 +341,7 @@ class Search:
                 "epoch": self.epoch,
                 "elapsed": self.elapsed,
                 "alarmed": self._alarmed,
+                "rate_factor": self.rate_factor,
                 "supernet": self.supernet.state(),
                 "strategy": self.strategy.state(),
                 "fair": self.fair.state(),
