@@ -90,6 +90,7 @@ class RunClient(QObject):
         self._paused = False
         self._left: tuple[float, float] | None = None
         self._resumable = False
+        self._never_began = False
         self._next_lock = 0.0
 
     # -- what is known ---------------------------------------------------------------------------------------------
@@ -189,6 +190,7 @@ class RunClient(QObject):
         run = self.run
         self._outcome, self._begun, self._cancelled, self._paused = None, False, False, False
         self._wanted, self._kill_at, self._left, self._process = set(), None, None, None
+        self._never_began = False
 
         def begin() -> WorkerProcess:
             Run.create(run.path)
@@ -279,6 +281,7 @@ class RunClient(QObject):
         self._starting = None
         if error is not None:
             self._reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self._never_began = True
             self._end("failed")
 
     def _read(self) -> bool:
@@ -360,6 +363,10 @@ class RunClient(QObject):
             return
         first = not self._caught_up
         if not first and not self.active:
+            return
+        if first and self._never_began:
+            self._caught_up = True
+            self.caught_up.emit()
             return
         alive = self._is_alive()
         if alive:
