@@ -218,3 +218,13 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     other = Model(make_model(width=6).description, make_model(width=4).weights)
     with pytest.raises(UserError, match="do not fit its network"):
         other.network()
+
+
+def test_a_network_too_big_for_any_machine_takes_no_memory(tmp_path: Path) -> None:
+    """A few bytes may ask for terabytes; they do not fit the weights, which is seen before memory is taken."""
+    make_model().save(tmp_path)
+    content = json.loads((tmp_path / "model.json").read_text())
+    content["network"] |= {"base_width": 4096, "max_width": 16384, "levels": 10}
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="do not fit its network"):
+        Model.load(tmp_path).network()
