@@ -120,7 +120,7 @@ class LivePreview(QObject):
     def _window(self, image: Image) -> tuple[slice, slice]:
         """Rows and columns around the middle of the view."""
         sides = spatial_shape(image)[-2:]
-        centre = image.world_to_data(self._session.viewer.camera.center[-image.ndim :])[-2:]
+        centre = image.world_to_data(self._session.viewer.scene.camera.center[-image.ndim :])[-2:]
         found = []
         for side, middle in zip(sides, centre, strict=True):
             start = int(np.clip(round(middle) - LARGEST_SIDE // 2, 0, max(0, side - LARGEST_SIDE)))
