@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -343,12 +342,3 @@ def _annotation_reader(session: Session, image: Image) -> Any:
         return found
 
     return read
-
-
-def is_model_folder(path: Path) -> bool:
-    """Whether a folder holds a model itself, and is not a run."""
-    try:
-        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
@@ -29,15 +29,16 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
-from napari_autosegnet.widgets.apply_step import ApplyStep, is_model_folder
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import emphasised
-from napari_autosegnet.widgets.retrain_step import RetrainStep
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, step_of
-from napari_autosegnet.widgets.search_step import SearchStep
 
 if TYPE_CHECKING:
     import napari.viewer
+
+    from napari_autosegnet.widgets.apply_step import ApplyStep
+    from napari_autosegnet.widgets.retrain_step import RetrainStep
+    from napari_autosegnet.widgets.search_step import SearchStep
 
 STEPS = ("annotate", "search", "retrain", "apply")
 TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}
@@ -59,8 +60,6 @@ class AutoSegNetDock(QWidget):
     ----------
     session : Session
         What the steps share.
-    steps : dict of str to QWidget
-        By their names in `STEPS`.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
@@ -73,14 +72,6 @@ class AutoSegNetDock(QWidget):
         self._moved.timeout.connect(self._watch_window)
         self._window: QWidget | None = None
         self._listed: list[RunEntry] = []
-
-        self.annotate_step = AnnotateStep(self.session)
-        self.search_step = SearchStep(self.session)
-        self.retrain_step = RetrainStep(self.session)
-        self.apply_step = ApplyStep(self.session)
-        self.steps: dict[str, QWidget] = dict(
-            zip(STEPS, (self.annotate_step, self.search_step, self.retrain_step, self.apply_step), strict=True)
-        )
 
         self.run_box = QComboBox()
         self.run_box.setToolTip("A run is a folder that keeps annotation, search, network and curves")
@@ -105,11 +96,10 @@ class AutoSegNetDock(QWidget):
         self._group.idClicked.connect(lambda index: self.show_step(STEPS[index]))
 
         self.pages = QStackedWidget()
-        for name in STEPS:
-            step_layout = self.steps[name].layout()
-            if step_layout is not None:
-                step_layout.setContentsMargins(2, 6, 6, 6)
-            self.pages.addWidget(_scrolling(self.steps[name]))
+        self._areas = {name: _scrolling() for name in STEPS}
+        for area in self._areas.values():
+            self.pages.addWidget(area)
+        self._steps: dict[str, QWidget] = {}
         self.next_button = emphasised(QPushButton())
         self.next_button.clicked.connect(self._on_next)
 
@@ -124,15 +114,16 @@ class AutoSegNetDock(QWidget):
 
         self.session.step_finished.connect(self._on_step_finished)
         self.session.run_changed.connect(self._on_run_changed)
-        self.search_step.panel.changed.connect(self._show_next)
-        self.retrain_step.panel.changed.connect(self._show_next)
-        self.apply_step.volume.client.state_changed.connect(lambda _: self._show_next())
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.release)
         self._show_runs([])
         self.show_step("annotate")
         self._look_for_runs(then=self._attach)
+        # The dock opens at once with its first step; the others are made when nothing else is to be done.
+        self._idle = QTimer(self)
+        self._idle.timeout.connect(self._make_another_step)
+        self._idle.start(150)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Wide enough for the class table; the height is the window's business."""
@@ -140,12 +131,71 @@ class AutoSegNetDock(QWidget):
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Small windows scroll, but only up and down."""
-        widest = max(step.minimumSizeHint().width() for step in self.steps.values())
-        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent) if self.style() else 0
+        widest = max((step.minimumSizeHint().width() for step in self._steps.values()), default=0)
+        style = self.style()
+        bar = 0 if style is None else style.pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
         margins = self.contentsMargins()
         return QSize(min(420, max(300, widest + bar + 16 + margins.left() + margins.right())), 240)
 
     # ------------------------------------------------------------ steps
+
+    @property
+    def annotate_step(self) -> AnnotateStep:
+        """The first step."""
+        step = self._make("annotate")
+        assert isinstance(step, AnnotateStep)
+        return step
+
+    @property
+    def search_step(self) -> SearchStep:
+        """The second step; it is made when it is asked for."""
+        return cast("SearchStep", self._make("search"))
+
+    @property
+    def retrain_step(self) -> RetrainStep:
+        """The third step; it is made when it is asked for."""
+        return cast("RetrainStep", self._make("retrain"))
+
+    @property
+    def apply_step(self) -> ApplyStep:
+        """The last step; it is made when it is asked for."""
+        return cast("ApplyStep", self._make("apply"))
+
+    def _make(self, name: str) -> QWidget:
+        if name not in self._steps:
+            # Imported here, so that the dock opens before they are.
+            match name:
+                case "annotate":
+                    step: QWidget = AnnotateStep(self.session)
+                case "search":
+                    from napari_autosegnet.widgets.search_step import SearchStep
+
+                    step = SearchStep(self.session)
+                    step.panel.changed.connect(self._show_next)
+                case "retrain":
+                    from napari_autosegnet.widgets.retrain_step import RetrainStep
+
+                    step = RetrainStep(self.session)
+                    step.panel.changed.connect(self._show_next)
+                case _:
+                    from napari_autosegnet.widgets.apply_step import ApplyStep
+
+                    step = ApplyStep(self.session)
+                    step.volume.client.state_changed.connect(lambda _: self._show_next())
+            self._steps[name] = step
+            layout = step.layout()
+            if layout is not None:
+                layout.setContentsMargins(2, 6, 6, 6)
+            self._areas[name].setWidget(step)
+            self.updateGeometry()
+        return self._steps[name]
+
+    def _make_another_step(self) -> None:
+        missing = [name for name in STEPS if name not in self._steps]
+        if missing:
+            self._make(missing[0])
+        else:
+            self._idle.stop()
 
     @property
     def step(self) -> str:
@@ -154,6 +204,7 @@ class AutoSegNetDock(QWidget):
 
     def show_step(self, name: str) -> None:
         """Show a step."""
+        self._make(name)
         self.pages.setCurrentIndex(STEPS.index(name))
         self.step_buttons[name].setChecked(True)
         if name == "apply":
@@ -172,12 +223,13 @@ class AutoSegNetDock(QWidget):
 
     def _show_next(self) -> None:
         name, run = self.step, self.session.run
-        there = run is not None and {
-            "search": run.architecture_file.is_file() and not self.search_step.client.active,
-            "retrain": (run.model_folder / "model.json").is_file() and not self.retrain_step.client.active,
-        }.get(name, False)
+        there = False
+        if run is not None and name == "search":
+            there = run.architecture_file.is_file() and not self.search_step.client.active
+        elif run is not None and name == "retrain":
+            there = (run.model_folder / "model.json").is_file() and not self.retrain_step.client.active
         self.next_button.setText(_NEXT.get(name, ""))
-        self.next_button.setVisible(bool(there))
+        self.next_button.setVisible(there)
 
     def _on_next(self) -> None:
         self.show_step(STEPS[STEPS.index(self.step) + 1])
@@ -186,7 +238,7 @@ class AutoSegNetDock(QWidget):
 
     def open(self, path: Path) -> None:
         """Go on with a run folder, or use a model folder."""
-        if is_model_folder(path):
+        if _is_model_folder(path):
             self.apply_step.set_model(path)
             self.show_step("apply")
             return
@@ -257,14 +309,15 @@ class AutoSegNetDock(QWidget):
         self._released = True
         if self._window is not None:
             self._window.removeEventFilter(self)
-        for let_go in (
-            self.annotate_step.release,
-            self.search_step.shutdown,
-            self.retrain_step.shutdown,
-            self.apply_step.release,
-            self.session.close,
-        ):
-            let_go()
+        self._idle.stop()
+        if "search" in self._steps:
+            self.search_step.shutdown()
+        if "retrain" in self._steps:
+            self.retrain_step.shutdown()
+        if "apply" in self._steps:
+            self.apply_step.release()
+        self.annotate_step.release()
+        self.session.close()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
         """Note the window."""
@@ -305,11 +358,15 @@ class AutoSegNetDock(QWidget):
         super().closeEvent(event)
 
 
-def _scrolling(step: QWidget) -> QScrollArea:
+def _scrolling() -> QScrollArea:
     """A page that scrolls when the window is too small for it."""
     area = QScrollArea()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setWidget(step)
     return area
+
+
+def _is_model_folder(path: Path) -> bool:
+    """Whether a folder holds a model itself, and is not a run."""
+    return (path / "model.json").is_file()

@@ -1,0 +1,201 @@
+"""How long napari's event loop is blocked while a search runs and somebody paints, scrolls and switches steps.
+
+::
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/responsiveness.py --seconds 20 --json result.json
+
+A timer of 5 ms notes how late it comes; what it is late is the time in which nothing else could happen either.
+The same is done three times: napari alone, with the dock, and with the dock and a search in the worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TICK = 5  # milliseconds
+#: Milliseconds between two things that are done: a stroke's part, a turn of the wheel, a click.
+PACE = 30
+TARGET = 50
+
+
+class Clock:
+    """Collects the lateness of a timer."""
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import Qt, QTimer
+
+        self.late: list[float] = []
+        self._last = time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.setInterval(TICK)
+        self._timer.timeout.connect(self._tick)
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.late.append(max(0.0, 1000 * (now - self._last) - TICK))
+        self._last = now
+
+    def run(self, seconds: float, action: Callable[[int], None]) -> dict[str, float]:
+        """Do something again and again; percentiles of the lateness in milliseconds."""
+        from qtpy.QtCore import QEventLoop, QTimer
+
+        loop, count = QEventLoop(), 0
+        actor, errors = QTimer(), []
+
+        def act() -> None:
+            nonlocal count
+            try:
+                action(count)
+            except Exception as error:
+                errors.append(error)
+                loop.quit()
+            count += 1
+
+        actor.setInterval(PACE)
+        actor.timeout.connect(act)
+        self.late.clear()
+        self._last = time.perf_counter()
+        self._timer.start()
+        actor.start()
+        QTimer.singleShot(int(1000 * seconds), loop.quit)
+        loop.exec()
+        actor.stop()
+        self._timer.stop()
+        if errors:
+            raise errors[0]
+        late = np.array(self.late)
+        return {
+            "ticks": len(late),
+            "actions": count,
+            "p50": float(np.percentile(late, 50)),
+            "p99": float(np.percentile(late, 99)),
+            "max": float(late.max()),
+        }
+
+
+def measure(clock: Clock, viewer: Any, dock: Any, seconds: float) -> dict[str, dict[str, float]]:
+    """Paint, scroll and switch steps."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    labels = viewer.layers["annotation"]
+    viewer.layers.selection.active = labels
+    labels.brush_size = 10
+    generator = np.random.default_rng(0)
+
+    def paint(number: int) -> None:
+        section = int(viewer.dims.current_step[0])
+        angle = number / 12
+        y, x = 256 + 150 * np.sin(angle), 256 + 150 * np.cos(1.3 * angle)
+        labels.paint((section, y, x), 1 + number // 50 % 3)
+
+    def scroll(number: int) -> None:
+        viewer.dims.set_current_step(0, number % 30)
+
+    def zoom(number: int) -> None:
+        viewer.scene.camera.zoom *= 1.05 if number // 20 % 2 else 1 / 1.05
+
+    def switch(number: int) -> None:
+        if number % 10 == 0:
+            button = list(dock.step_buttons.values())[int(generator.integers(4))]
+            QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    actions: dict[str, Callable[[int], None]] = {
+        "nothing": lambda _: None,
+        "painting": paint,
+        "scrolling": scroll,
+        "zooming": zoom,
+    }
+    if dock is not None:
+        actions["switching steps"] = switch
+    return {name: clock.run(seconds, action) for name, action in actions.items()}
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=20, help="per thing that is done")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    import napari
+    from napari.plugins import _initialize_plugins
+    from napari.settings import get_plugin_settings
+    from qtpy.QtTest import QTest
+
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as runs:
+        generator = np.random.default_rng(0)
+        stack = generator.integers(0, 255, (30, 512, 512), np.uint8)
+        annotation = np.zeros((30, 512, 512), np.uint8)
+        annotation[:, 100:200], annotation[:, 200:300], annotation[:, 300:400] = 1, 2, 3
+        viewer = napari.Viewer()
+        viewer.window.resize(1400, 900)
+        viewer.add_image(stack, name="stack")
+        viewer.add_labels(annotation, name="annotation")
+        QTest.qWait(1000)
+        # napari does this when it is started as a program.
+        _initialize_plugins()
+        get_plugin_settings()
+        clock = Clock()
+        results["napari alone"] = measure(clock, viewer, None, arguments.seconds)
+
+        began, used = time.perf_counter(), time.process_time()
+        from napari_autosegnet.widgets.dock import AutoSegNetDock
+
+        dock = AutoSegNetDock(viewer)
+        viewer.window.add_dock_widget(dock, name="AutoSegNet")
+        results["opening the dock (s)"] = time.perf_counter() - began
+        results["opening the dock (s of the processor)"] = time.process_time() - used
+        from napari_autosegnet.widgets.preferences import Preferences
+
+        dock.session.preferences = Preferences(runs_folder=Path(runs), device="cpu")
+        QTest.qWait(2000)
+        results["with the dock"] = measure(clock, viewer, dock, arguments.seconds)
+
+        dock.show_step("search")
+        QTest.qWait(500)
+        dock.search_step.start_search()
+        client = dock.search_step.client
+        events: list[str] = []
+        client.reported.connect(lambda event: events.append(event["event"]))
+        end = time.monotonic() + 300
+        while "epoch" not in events and client.state not in ("failed", "died") and time.monotonic() < end:
+            QTest.qWait(100)
+        results["search"] = client.state
+        results["with the dock and a search"] = measure(clock, viewer, dock, arguments.seconds)
+        results["search epochs meanwhile"] = events.count("epoch")
+        client.cancel()
+        while client.active:
+            QTest.qWait(50)
+        viewer.close()
+    results["machine"] = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+    opening, used = results["opening the dock (s)"], results["opening the dock (s of the processor)"]
+    print(f"opening the dock, with its imports: {opening:.3f} s, {used:.3f} s of the processor")
+    print(f"search: {results['search']}, {results['search epochs meanwhile']} epochs meanwhile")
+    print(f"{'':28}{'doing':18}{'p50':>8}{'p99':>8}{'max':>8}   lateness in ms")
+    for state in ("napari alone", "with the dock", "with the dock and a search"):
+        for name, row in results[state].items():
+            mark = "" if row["p99"] < TARGET else "  above the target"
+            print(f"{state:28}{name:18}{row['p50']:8.1f}{row['p99']:8.1f}{row['max']:8.1f}{mark}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
