@@ -10,7 +10,7 @@ the network with its batch norms folded and in channels-last layout, too, so tha
 - ``monai``: MONAI's ``sliding_window_inference`` (overlap 0.25, Gaussian weights), result in memory, and buffered.
 - ``map_overlap``: ``dask.array.map_overlap`` with our halo, one thread of tasks.
 - ``half_overlap``: tiles at half-tile steps with Gaussian weights, as nnU-Net does.
-- ``ours``: one process; with PyTorch as the peers, and with what it chooses itself (``ours, auto``).
+- ``ours``: one process; with PyTorch as the peers, and with what it chooses itself (``ours-auto``).
 - ``workers``: one and two dask workers on this machine, a core each.
 
 Example::
@@ -42,9 +42,9 @@ CONTENDERS = (
     "whole",
     "bare",
     "ours",
-    "ours, auto",
+    "ours-auto",
     "monai",
-    "monai, buffered",
+    "monai-buffered",
     "map_overlap",
     "half_overlap",
     "workers 1",
@@ -251,25 +251,26 @@ def contend(name: str, folder: Path, threads: int) -> None:
         "whole": lambda: whole(setting),
         "bare": lambda: bare(setting),
         "ours": lambda: ours(setting, "channels_last"),
-        "ours, auto": lambda: ours(setting, "auto"),
+        "ours-auto": lambda: ours(setting, "auto"),
         "monai": lambda: monai(setting, buffered=False),
-        "monai, buffered": lambda: monai(setting, buffered=True),
+        "monai-buffered": lambda: monai(setting, buffered=True),
         "map_overlap": lambda: map_overlap(setting),
         "half_overlap": lambda: half_overlap(setting),
         "workers": lambda: with_workers(setting, int(rest)),
     }
     # Loaded before the clock starts.
     libraries = {"monai": "monai.inferers", "map_overlap": "dask.array", "half_overlap": "scipy.ndimage"}
-    for library in ("zarr", "napari_autosegnet.inference.volume", libraries.get(name.split(",")[0], "json")):
+    for library in ("zarr", "napari_autosegnet.inference.volume", libraries.get(name.split("-")[0], "json")):
         importlib.import_module(library)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     own = runs[kind if kind == "workers" else name]()
     seconds = own or time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if kind == "workers":
         peak = max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024, "before_mb": before / 1024}))
+    figures = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+    print(json.dumps({**figures, "peak_mb": peak / 1024, "before_mb": before / 1024}))
 
 
 def make_volume(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -413,7 +414,7 @@ def markdown(content: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "`ours` computes with PyTorch as all others do; `ours, auto` with what it measured to be the fastest at its "
+        "`ours` computes with PyTorch as all others do; `ours-auto` with what it measured to be the fastest at its "
         "start. Peak memory includes Python, PyTorch and the libraries loaded.",
         "",
     ]

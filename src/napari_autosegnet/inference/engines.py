@@ -76,7 +76,7 @@ class OnnxEngine:
 
         file = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode(False):
-            warnings.simplefilter("ignore")  # the older exporter needs neither onnx nor onnxscript
+            warnings.simplefilter("ignore")  # the older exporter needs no onnxscript, and no time
             torch.onnx.export(
                 self._network,
                 (torch.zeros(shape),),
@@ -120,7 +120,8 @@ def available_engines(device: torch.device) -> list[EngineName]:
     if device.type == "mps":
         return ["contiguous"]
     found: list[EngineName] = ["channels_last", "contiguous"]
-    if device.type == "cpu" and importlib.util.find_spec("onnxruntime") is not None:
+    # PyTorch writes the graph with onnx, ONNX Runtime computes it.
+    if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
         found.append("onnxruntime")
     return found
 
