@@ -119,7 +119,7 @@ def bare(setting: Setting) -> None:
     window = torch.zeros(1, 1, *_plan(setting).window)
     with torch.inference_mode():
         for _ in range(_windows(setting)):
-            setting.network(window).softmax(1).argmax(1)
+            setting.network(window).softmax(1)
 
 
 def ours(setting: Setting, engine: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import BlockPlan
 from napari_autosegnet.inference.folding import fold_batch_norm
-from napari_autosegnet.inference.predictor import BlockInput, Predictor, pad_to_domain
+from napari_autosegnet.inference.predictor import BlockInput, Predictor, likeliest, pad_to_domain
 from napari_autosegnet.model import HaloFigure, Model
 
 MakeModel = Callable[..., Model]
@@ -179,6 +179,12 @@ def test_pixel_types_give_one_result(model: Model, noise: Callable[..., np.ndarr
     image = noise(1, 48, 48)
     predictor = Predictor(model)
     np.testing.assert_allclose(predictor.whole_section(image.astype(dtype)), predictor.whole_section(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_likeliest_class_is_the_first_of_the_largest(classes: int) -> None:
+    shares = torch.randint(0, 4, (classes, 40, 50)) / 4
+    np.testing.assert_array_equal(likeliest(shares).numpy(), shares.numpy().argmax(0) + 1)
 
 
 def test_a_whole_section_is_what_the_network_gives(model: Model, noise: Callable[..., np.ndarray]) -> None:
