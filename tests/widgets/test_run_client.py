@@ -258,7 +258,9 @@ def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(follow: Callab
     write_events(run, {"event": "started", "step": "train"}, EPOCH)
     half = json.dumps(EPOCH | {"epoch": 2})
     with open(run.events_file, "ab") as handle:
-        handle.write(b'{"event": \n[1]\n"text"\n{"no": "event"}\n\xff\xfe\n' + half[:20].encode())
+        handle.write(
+            b'{"event": \n[1]\n"text"\n{"no": "event"}\n' + b"x" * 200_000 + b"\n\xff\xfe\n" + half[:20].encode()
+        )
     follower = follow(run)
     follower.until_caught_up()
     assert [event.get("epoch") for event in follower.events] == [None, 1]

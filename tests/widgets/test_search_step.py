@@ -239,3 +239,28 @@ def test_the_activity_dock_shows_the_job(qtbot: Any, steps: Callable[..., Any], 
         assert "left" in search.panel.bar.text()
     wait(qtbot, search, "died")
     assert not progress._all_instances
+
+
+def test_the_viewer_is_closed_in_mid_run(qtbot: Any, make_napari_viewer: Callable[..., Any], tmp_path: Path) -> None:
+    from napari_autosegnet.widgets.dock import AutoSegNetDock
+
+    viewer = make_napari_viewer()
+    (image, about_image, _), (labels, about_labels, _) = axons_labelled()
+    viewer.add_image(image[:256, :256], **about_image)
+    viewer.add_labels(labels[:256, :256], **about_labels)
+    dock = AutoSegNetDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    step = dock.retrain_step
+    dock.show_step("retrain")
+    qtbot.waitUntil(lambda: not dock.session.is_counting and not dock.session.background.is_busy, timeout=20_000)
+    step.network.setCurrentIndex(1)
+    settings = small_jobs.TRAIN.model_copy(update={"epochs": ENDLESS})
+    step.form.set_value(settings.model_copy(update={"network": settings.network.model_copy(update={"base_width": 2})}))
+    step.primary.click()
+    qtbot.waitUntil(lambda: step.preview.layer is not None or not step.client.active, timeout=LONG)
+    process = find(step.run)
+    assert process is not None and process.alive and step.preview.layer is not None
+    viewer.close()
+    assert process.alive
+    process.kill()
+    qtbot.waitUntil(lambda: not process.alive, timeout=5000)

@@ -5,7 +5,6 @@ Nothing here waits: files are read in small pieces by a timer, written and proce
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Request, Run
+from napari_autosegnet.widgets.event_tail import EventTail
 from napari_autosegnet.widgets.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
 from napari_autosegnet.worker import Job, SearchJob, Step, TrainJob, read_info, read_job
 
@@ -25,7 +25,6 @@ State = Literal["idle", "starting", "working", "paused", "stopping", "finished",
 ACTIVE: frozenset[State] = frozenset({"starting", "working", "paused", "stopping"})
 
 _INTERVAL, _INTERVAL_BEHIND, _INTERVAL_CANCELLING = 200, 10, 50  # milliseconds
-_PIECE = 64 * 1024
 _SECONDS_PER_TICK = 0.006
 _SECONDS_UNTIL_KILL = 1.0
 _SECONDS_BETWEEN_LOCKS = 1.0
@@ -74,8 +73,7 @@ class RunClient(QObject):
 
     def _forget(self, run: Run | None) -> None:
         self._run = run
-        self._position = 0
-        self._rest = b""
+        self._tail = None if run is None else EventTail(run.events_file)
         self._caught_up = False
         self._process: WorkerProcess | None = None
         self._starting: Future[WorkerProcess] | None = None
@@ -286,40 +284,9 @@ class RunClient(QObject):
 
     def _read(self) -> bool:
         """Report new events for some milliseconds; returns whether there are more."""
-        until = time.monotonic() + _SECONDS_PER_TICK
-        while True:
-            try:
-                with open(self.run.events_file, "rb") as handle:
-                    # A file that became shorter is another one.
-                    if handle.seek(0, 2) < self._position:
-                        self._position, self._rest = 0, b""
-                    handle.seek(self._position)
-                    piece = handle.read(_PIECE)
-            except OSError:
-                return False
-            if not piece:
-                return False
-            complete, newline, _ = piece.rpartition(b"\n")
-            if not newline:
-                if len(piece) < _PIECE:
-                    return False  # a line that is being written
-                complete = b""  # a line as long as this is damage
-            # What does not fit in this tick's time is read again in the next one.
-            for line in complete.split(b"\n"):
-                if time.monotonic() > until:
-                    return True
-                self._position += len(line) + 1
-                self._take(line)
-            if not newline:
-                self._position += len(piece)
+        return self._tail is not None and self._tail.read(self._take, _SECONDS_PER_TICK)
 
-    def _take(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            return
+    def _take(self, event: dict[str, Any]) -> None:
         self._event_step = event.get("step", self._event_step)
         if self.step is not None and self._event_step != self.step:
             return
