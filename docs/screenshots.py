@@ -131,6 +131,9 @@ def shoot(film: Film, search: str, train: str) -> None:
 
     dock, session = film.dock, film.session
 
+    if film.isbi is not None:
+        for row, name in enumerate(("membrane", "cell")):
+            dock.annotate_step.table.item(row, 1).setText(name)
     film.take("annotate")
     film.click(dock.annotate_step.next_button)
 
@@ -191,6 +194,8 @@ def shoot(film: Film, search: str, train: str) -> None:
     for layer in list(film.viewer.layers):
         if layer.name in ("uncertainty", "least certain place"):
             film.viewer.layers.remove(layer)
+    for layer in session.labels_layers():
+        layer.visible = False
 
     film.click(step.stack_button)
     dialog = next(widget for widget in QApplication.topLevelWidgets() if type(widget).__name__ == "ApplyDialog")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,10 +159,8 @@ class ApplyStep(QWidget):
         else:
             name = model.path.parent.name if model.path.name == "model" else model.path.name
             names = ", ".join(each.name for each in model.classes)
-            score = (
-                "" if model.mean_iou is None else f" Overlap with the check sections (mean IoU): {model.mean_iou:.2f}."
-            )
-            self.model_label.setText(f"Model of <b>{name}</b>, for {names}.{score}")
+            score = "" if model.mean_iou is None else f" Quality where it was checked: {model.mean_iou:.2f} of 1."
+            self.model_label.setText(f"Model of <b>{html.escape(name)}</b>, for {html.escape(names)}.{score}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         ready = model is not None and not self._computing.is_busy
         has_image = self._session.image_in_view() is not None
@@ -292,7 +291,11 @@ class ApplyStep(QWidget):
         uncertainty.go_to(self._session.viewer, image, place)
         labels = [pair.labels for pair in self._session.pairs() if pair.image is image]
         layer = labels[-1] if labels else self._session.new_labels(image)
-        self._session.viewer.layers.selection.active = layer
+        layers = self._session.viewer.layers
+        # What is painted has to be seen: above the segmentation, below the frame.
+        layers.move(layers.index(layer), len(layers) - 1)
+        layer.visible = True
+        layers.selection.active = layer
         layer.mode = "paint"
         self._say("In the yellow frame the model is least sure. Paint the right classes there.", "info")
 
