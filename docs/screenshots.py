@@ -217,7 +217,7 @@ def shoot(film: Film, search: str, train: str) -> None:
         film.paint(result, [(200 + t, 180 + t) for t in range(0, 60, 2)], 2)
         film.paint(result, [(300, 200 + t) for t in range(0, 60, 2)], 1)
         film.pause(0.6)
-        film.take("apply-corrections")
+        film.take("apply")
         film.click(step.take_button)
         film.pause(0.5)
         film.take("apply-done")

@@ -79,6 +79,7 @@ def test_classes_are_matched_by_name_and_other_annotation_stays(session: Any, re
     data = np.zeros((4, 64, 64), np.uint8)
     data[0] = 9
     labels = session.viewer.add_labels(data, **annotation_layer(own, name="mine", scale=(10, 2, 2)))
+    labels.visible = False
     session._follow_layers()
     corrections = Corrections(session)
     result.brush_size = 4

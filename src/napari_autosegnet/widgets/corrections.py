@@ -151,6 +151,7 @@ class Corrections(QObject):
         if len(spatial_shape(image)) == 3:
             depth = section + (shown_section(layer) if role(layer) == "preview" else 0)
             indices = (np.full(len(indices[0]), depth), *indices)
+        target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
         target.data_setitem(indices, painted[kept].astype(full_resolution(target).dtype))
         target.refresh()
         return int(np.count_nonzero(kept))
