@@ -13,8 +13,8 @@ from napari_autosegnet.inference.blocks import Block, BlockPlan, Shape
 from napari_autosegnet.inference.ledger import Status
 from napari_autosegnet.run import Report
 
-#: A run whose first blocks all fail has another reason than bad blocks.
-HOPELESS = 8
+#: A run whose first blocks all fail has another reason than bad blocks. (One bad chunk can spoil a dozen.)
+HOPELESS = 50
 
 
 class FailedBlock(BaseModel):
