@@ -258,6 +258,8 @@ class _PlotRow(QWidget):
         pyqtgraph = import_module("pyqtgraph")
         graphics = pyqtgraph.GraphicsView(self, background=None)
         graphics.setFixedHeight(_HEIGHT)
+        # A background that is kept would be the old one when the theme changes.
+        graphics.setCacheMode(graphics.CacheModeFlag.CacheNone)
         # The wheel scrolls the dock, and the row shows its tool tip.
         graphics.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         canvas = pyqtgraph.GraphicsLayout()
