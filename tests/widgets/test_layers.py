@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from napari_autosegnet.data.annotations import open_labelled  # noqa: E402
-from napari_autosegnet.errors import UserError  # noqa: E402
-from napari_autosegnet.run import Run  # noqa: E402
-from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer  # noqa: E402
-from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, section_in_view  # noqa: E402
+from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer
+from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, section_in_view
 
 
 def grey(*shape: int) -> np.ndarray:
