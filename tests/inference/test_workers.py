@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.cluster_work import _own_device
 from napari_autosegnet.inference.workers import WorkerSource, read_slurm_settings, slurm_cluster, workers
 
+dask = pytest.importorskip("dask")
 pytest.importorskip("dask_jobqueue")
 
 SETTINGS = """
@@ -104,15 +107,28 @@ def test_slurm_jobs_work_and_lost_ones_are_asked_for_again(
     """Commands that look like SLURM's and run a job at once: the whole way but the queue."""
     commands = tmp_path / "bin"
     commands.mkdir()
+    # As SLURM, which keeps a copy of the script.
     (commands / "sbatch").write_text(
-        f"#!/bin/sh\nsetsid sh $1 >>{tmp_path}/log 2>&1 &\necho $! >>{tmp_path}/jobs\necho Submitted batch job $!\n"
+        f"#!/bin/sh\ncp $1 {tmp_path}/job.sh\nsetsid sh {tmp_path}/job.sh >>{tmp_path}/log 2>&1 &\n"
+        f"echo $! >>{tmp_path}/jobs\necho Submitted batch job $!\n"
     )
     (commands / "scancel").write_text("#!/bin/sh\nkill -- -$1\n")
     for command in commands.iterdir():
         command.chmod(command.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     text = "cores: 1\nmemory: 1GB\nwalltime: '00:10:00'\nworkers: 1\ninterface: lo\n"
-    with workers(WorkerSource(slurm=write(text))) as found:
-        found.client.wait_for_workers(1, timeout=60)
-        assert found.client.submit(sum, [1, 2]).result(timeout=60) == 3
-    assert len((tmp_path / "jobs").read_text().split()) == 1
+
+    def jobs() -> list[int]:
+        return [int(number) for number in (tmp_path / "jobs").read_text().split()]
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "500ms"}):
+        with workers(WorkerSource(slurm=write(text))) as found:
+            found.client.wait_for_workers(1, timeout=120)
+            assert found.client.submit(sum, [1, 2]).result(timeout=60) == 3
+            os.killpg(jobs()[0], signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while len(jobs()) < 2 and time.monotonic() < deadline:
+                time.sleep(0.5)
+                found.refill()
+            assert found.client.submit(sum, [3, 4]).result(timeout=120) == 7
+        assert len(jobs()) == 2

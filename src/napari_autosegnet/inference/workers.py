@@ -166,6 +166,8 @@ def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:
         margin = min(_LIFETIME_MARGIN, seconds // 4)
         extra += ["--lifetime", f"{seconds - margin}s", "--lifetime-stagger", _STAGGER if seconds > 3600 else "10s"]
     settings["worker_extra_args"] = extra
+    # No web page that nobody asked for on a login node, and no quarrel over its port.
+    settings.setdefault("scheduler_options", {"dashboard_address": None})
     return settings, wanted
 
 
