@@ -130,7 +130,8 @@ def draw_curves(events: Iterable[Mapping[str, Any]], path: Path) -> None:
         train.take(event)
         if event.get("event") == "alarm" and search.epochs:
             alarms.append(max(search.epochs))
-    class_names = list(dict.fromkeys(name for values in train.epochs.values() for name in values.get("iou") or {}))
+    ious = [values["iou"] for values in train.epochs.values() if isinstance(values.get("iou"), Mapping)]
+    class_names = list(dict.fromkeys(name for iou in ious for name in iou))
     plots = [
         (search, "search: reward (mean IoU)", {"reward": "reward", "baseline": "baseline", "best_reward": "best"}),
         (search, "search: loss of the shared weights", {"loss": "loss"}),
@@ -647,8 +648,10 @@ class _Course:
         self.epochs: dict[float, Mapping[str, Any]] = {}
 
     def take(self, event: Mapping[str, Any]) -> None:
-        if event.get("event") == "epoch" and event.get("step") == self.step and "epoch" in event:
-            self.epochs[event["epoch"]] = event
+        if event.get("event") == "epoch" and event.get("step") == self.step:
+            epoch = _finite(event.get("epoch"))
+            if epoch is not None:
+                self.epochs[epoch] = event
 
     def points(self, key: str) -> list[tuple[float, float]]:
         """Epochs and values of ``key`` (``iou/NAME``: of a class), where there is a finite one."""
@@ -657,10 +660,20 @@ class _Course:
         for epoch, values in sorted(self.epochs.items()):
             value = values.get(group)
             if name:
-                value = (value or {}).get(name)
-            if isinstance(value, int | float) and math.isfinite(value):
-                found.append((epoch, float(value)))
+                value = value.get(name) if isinstance(value, Mapping) else None
+            number = _finite(value)
+            if number is not None:
+                found.append((epoch, number))
         return found
+
+
+def _finite(value: Any) -> float | None:
+    """The value if it is a number that can be drawn; a damaged event may hold anything."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if abs(number) < 1e300 else None
 
 
 def _cycle(count: int) -> list[str]:
