@@ -88,6 +88,7 @@ class Clock:
             "max": float(late.max()),
             "used_p99": float(np.percentile(used, 99)),
             "used_max": float(used.max()),
+            "share": float(used.sum() / 1000 / seconds),
         }
 
 
@@ -196,12 +197,12 @@ def main() -> None:
     print(f"opening the dock, with its imports: {opening:.3f} s, {used:.3f} s of the processor")
     print(f"search: {results['search']}, {results['search epochs meanwhile']} epochs meanwhile")
     print(f"load {results['machine']['load']:.1f} on {results['machine']['cores']} cores; milliseconds")
-    print(f"{'':28}{'doing':18}{'late p50':>10}{'p99':>8}{'max':>8}{'used p99':>12}{'max':>8}")
+    print(f"{'':28}{'doing':18}{'late p50':>10}{'p99':>8}{'max':>8}{'used p99':>12}{'max':>8}{'share':>8}")
     for state in ("napari alone", "with the dock", "with the dock and a search"):
         for name, row in results[state].items():
             mark = "" if row["p99"] < TARGET else "  above the target"
             late = f"{row['p50']:10.1f}{row['p99']:8.1f}{row['max']:8.1f}"
-            print(f"{state:28}{name:18}{late}{row['used_p99']:12.1f}{row['used_max']:8.1f}{mark}")
+            print(f"{state:28}{name:18}{late}{row['used_p99']:12.1f}{row['used_max']:8.1f}{row['share']:8.0%}{mark}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -164,3 +164,16 @@ def test_a_run_is_opened_at_its_step(tmp_path: Path) -> None:
     (run.path / "job.json").write_text('{"step": "train"}')
     with run.locked():
         assert step_of(run) == "retrain"
+
+
+def test_a_job_does_not_have_the_window_drawn_all_the_time(make_dock: Any, qtbot: Any) -> None:
+    from qtpy.QtGui import QMovie
+    from qtpy.QtWidgets import QLabel
+
+    dock = make_dock()
+    panel = dock.search_step.panel
+    panel._activity.show(0.1, paused=False)
+    movies = [label.movie() for label in panel.window().statusBar().findChildren(QLabel)]
+    states = [movie.state() for movie in movies if movie is not None]
+    assert states == [QMovie.MovieState.Paused]
+    panel._activity.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.widgets.message_line import MessageLine
@@ -77,7 +77,7 @@ class JobPanel(QWidget):
         self._clock = QTimer(self)
         self._clock.setInterval(500)
         self._clock.timeout.connect(self._show_progress)
-        self._activity = _Activity(_NAMES[self._step])
+        self._activity = _Activity(_NAMES[self._step], self)
         # Also when the panel goes while a job is under way.
         self.destroyed.connect(self._activity.close)
         self._on_state(client.state)
@@ -233,8 +233,9 @@ class JobPanel(QWidget):
 class _Activity:
     """The job in napari's activity dock."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, panel: QWidget) -> None:
         self._name = name
+        self._panel = panel
         self._progress: Any = None
         self._busy = False
         self._shown = (0, "")
@@ -253,6 +254,7 @@ class _Activity:
                 from napari.utils import progress
 
                 self._progress, before = progress(total=100, desc=self._name), (0, self._name)
+                hold_spinner(self._panel.window())
             bar = self._progress
             if done > bar.n:
                 bar.update(done - bar.n)
@@ -265,6 +267,19 @@ class _Activity:
         if self._progress is not None:
             self._progress.close()
             self._progress = None
+
+
+def hold_spinner(window: QWidget | None) -> None:
+    """Stop the turning wheel in the status bar of napari's window.
+
+    Every one of its pictures has the whole window drawn anew, canvas included: without a graphics card that is
+    100 ms, ten times a second, for as long as the job takes.
+    """
+    bar = window.statusBar() if isinstance(window, QMainWindow) else None
+    for label in () if bar is None else bar.findChildren(QLabel):
+        movie = label.movie()
+        if movie is not None:
+            movie.setPaused(True)
 
 
 def _sentence(text: object) -> str:
