@@ -143,7 +143,7 @@ def shoot(film: Film, search: str, train: str) -> None:
     film.click(dock.search_step.primary)
     client = dock.search_step.client
     film.wait(lambda: dock.search_step.architecture.isVisible() or not client.active)
-    film.pause(20)
+    film.pause(20)  # for another epoch
     film.take("search")
     film.wait(lambda: client.state in ("finished", "failed", "died", "stopped"))
     print("search:", client.state, client.reason)
@@ -155,7 +155,8 @@ def shoot(film: Film, search: str, train: str) -> None:
     film.click(dock.retrain_step.primary)
     client = dock.retrain_step.client
     film.wait(lambda: dock.retrain_step.preview.layer is not None or not client.active)
-    film.pause(15)
+    whole = client.seconds_left or 0.0
+    film.wait(lambda: (client.seconds_left or 0.0) < whole / 2 or not client.active)
     film.take("retrain")
     film.wait(lambda: client.state in ("finished", "failed", "died", "stopped"))
     print("training:", client.state, client.reason)
