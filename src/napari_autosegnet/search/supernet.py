@@ -90,8 +90,8 @@ class Supernet:
                 logits: Tensor = self.network(batch, architecture)
             return logits.argmax(dim=1)
 
-        batches = self.images[:count].split(self.settings.batch_size)
-        targets = self.targets[:count].split(self.settings.batch_size)
+        batches = torch.split(self.images[:count], self.settings.batch_size)
+        targets = torch.split(self.targets[:count], self.settings.batch_size)
         for found, target in zip(self.threads.map(predict, batches), targets, strict=True):
             matrix.add(found, target)
         self._ratings[architecture, count] = matrix.mean_iou

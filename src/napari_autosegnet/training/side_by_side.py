@@ -51,7 +51,7 @@ class SideBySide:
     def divide(self, images: Tensor, targets: Tensor) -> list[Part]:
         """Equal parts of a batch."""
         size = -(-len(images) // self.count)
-        return list(zip(images.split(size), targets.split(size), strict=True))
+        return list(zip(torch.split(images, size), torch.split(targets, size), strict=True))
 
     def replicas(self, network: nn.Module) -> list[nn.Module]:
         """The network, and copies that share its weights but have batch norm statistics and modes of their own."""

@@ -112,7 +112,7 @@ def score_network(
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
         return logits.argmax(dim=1)
 
-    batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+    batches = list(zip(torch.split(images, batch_size), torch.split(targets, batch_size), strict=True))
     for found, (_, target) in zip(threads.map(predict, [batch for batch, _ in batches]), batches, strict=True):
         matrix.add(found, target)
     network.train(was_training)
