@@ -93,7 +93,7 @@ def _write(folder: Path) -> None:
     for name, array in files.items():
         colour = array.shape[-1] == 3
         tifffile.imwrite(folder / f"{name}.tif", array.astype(np.uint8), photometric="rgb" if colour else "minisblack")
-    zarr.create_array(folder / "stack.ome.zarr", data=image, chunks=(1, 64, 64))
+    zarr.create_array(folder / "stack.ome.zarr", shape=image.shape, dtype=image.dtype, chunks=(1, 64, 64))[:] = image
 
 
 @pytest.fixture(scope="module")

@@ -274,7 +274,7 @@ def ome_zarr(folder: Path, version: int) -> Path:
     import zarr
 
     group = zarr.open_group(folder, mode="w", zarr_format=3 if version == 5 else 2)
-    group.create_array("0", data=np.zeros((2, 8, 8), np.uint8), chunks=(1, 8, 8))
+    group.create_array("0", shape=(2, 8, 8), dtype="uint8", chunks=(1, 8, 8))[:] = 1
     axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
     scale = {"type": "scale", "scale": [50.0, 4.0, 4.0]}
     image = {"version": f"0.{version}", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
