@@ -12,15 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 Array = npt.NDArray[Any]
 Triple = tuple[float, float, float]
