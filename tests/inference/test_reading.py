@@ -71,7 +71,7 @@ def test_channels_and_times_by_name(tmp_path: Path, noise: Noise, make_model: Ca
     omero = {"channels": [{"label": name, "color": "FFFFFF"} for name in ("EM", "DAPI", "GFP")]}
     attributes = {"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}], "omero": omero}}
     group = zarr.open_group(tmp_path / "image.zarr", mode="w", attributes=attributes)
-    group.create_array("0", data=array, chunks=(1, 1, 4, 32, 32))
+    group.create_array("0", shape=array.shape, dtype=array.dtype, chunks=(1, 1, 4, 32, 32))[:] = array
     stack = open_image(tmp_path / "image.zarr", time=1, channels=["GFP", "0"])
     assert stack.channel_names == ("GFP", "EM") and stack.channels == 2
     np.testing.assert_array_equal(stack.read(ALL, ALL, ALL), array[1, [2, 0]])

@@ -53,7 +53,8 @@ def ome_image(tmp_path: Path, noise: Noise) -> Callable[[str], Path]:
             # This source drops the odd remainder, where ours would round up.
             smaller = array[:, : 71 // 2**level * 2**level : 2**level, : 101 // 2**level * 2**level : 2**level]
             encoding: Any = {"name": "v2" if version == "0.4" else "default", "separator": "/"}
-            group.create_array(str(level), data=smaller, chunks=(2, 32, 32), chunk_key_encoding=encoding)
+            about = {"shape": smaller.shape, "dtype": smaller.dtype, "chunks": (2, 32, 32)}
+            group.create_array(str(level), **about, chunk_key_encoding=encoding)[:] = smaller
         return path
 
     return make
