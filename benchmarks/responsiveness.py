@@ -134,6 +134,7 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=20, help="per thing that is done")
+    parser.add_argument("--window", default="1400x900", help="pixels; software that draws takes longer for larger ones")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
@@ -149,7 +150,7 @@ def main() -> None:
         annotation = np.zeros((30, 512, 512), np.uint8)
         annotation[:, 100:200], annotation[:, 200:300], annotation[:, 300:400] = 1, 2, 3
         viewer = napari.Viewer()
-        viewer.window.resize(1400, 900)
+        viewer.window.resize(*map(int, arguments.window.split("x")))
         viewer.add_image(stack, name="stack")
         viewer.add_labels(annotation, name="annotation")
         QTest.qWait(1000)
@@ -189,6 +190,7 @@ def main() -> None:
             QTest.qWait(50)
         viewer.close()
     results["machine"] = {
+        "window": arguments.window,
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -227,8 +227,10 @@ class PredictSettings(Settings):
     block: tuple[Positive, Positive, Positive] | None = Field(
         None, description="Block of voxels z,y,x computed and written at once; a multiple of the output's chunks"
     )
-    tile: Annotated[int, Field(ge=32)] = Field(
-        512, description="Side of the tiles on the device, halo included", json_schema_extra=_ADVANCED
+    tile: Literal["auto"] | Annotated[int, Field(ge=32)] = Field(
+        "auto",
+        description="Largest side of the tiles on the device, halo included; auto measures at the start of long runs",
+        json_schema_extra=_ADVANCED,
     )
     batch_size: Positive = Field(1, description="Tiles per pass", json_schema_extra=_ADVANCED)
     halo: Literal["auto", "exact"] | Annotated[int, Field(ge=0)] = Field(

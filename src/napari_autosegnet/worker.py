@@ -41,6 +41,8 @@ Step = Literal["search", "train", "predict"]
 
 #: Exit status of a job that ended with an error that was told.
 FAILED = 2
+#: Of ten parts of a busy processor, programs in front of the screen get nine.
+_NICE = 10
 #: Pixels of surroundings of a preview's tiles, and the largest share of the training's time that previews take.
 PREVIEW_HALO = 32
 PREVIEW_SHARE = 0.2
@@ -322,7 +324,11 @@ def _stay_out_of_the_way() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores - 1))
     if hasattr(os, "nice"):
         with suppress(OSError):
-            os.nice(10)
+            os.nice(_NICE)
+        # Linux shares the processor out among sessions first, and the worker has one of its own, where its
+        # nice value counts against nobody else.
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 def _fail(run: Run, text: str, told_before: int) -> int:

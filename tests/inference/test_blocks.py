@@ -86,6 +86,20 @@ def test_windows_are_no_larger_than_the_block_needs() -> None:
     assert all(len(plan.tiles(block)) == 4 for block in plan)
 
 
+def test_windows_at_the_edges_of_the_domain_need_no_halo_there() -> None:
+    # Three windows along 1024: 3 w less four halos.
+    plan = BlockPlan((1, 1024, 1024), (1, 1024, 1024), stride=8, halo=40, tile=512)
+    assert plan.window == (400, 400) and plan.windows == 9
+    larger = BlockPlan((1, 1024, 1024), (1, 1024, 1024), stride=8, halo=40, tile=768)
+    assert larger.window == (552, 552) and larger.windows == 4
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans())
+def test_windows_are_counted_without_being_made(plan: BlockPlan) -> None:
+    assert plan.windows == sum(len(plan.tiles(block)) * block.shape[0] for block in plan)
+
+
 def test_context_repeats_the_ends() -> None:
     plan = BlockPlan((3, 8, 8), (1, 8, 8), stride=1, halo=0, tile=8, context=2)
     assert plan.context_sections(0) == (0, 0, 0, 1, 2)

@@ -122,12 +122,32 @@ class BlockPlan:
 
     @cached_property
     def window(self) -> tuple[int, int]:
-        """Window ``(y, x)`` of every tile: as few tiles per block as ``tile`` allows, and no larger than they need."""
+        """Window ``(y, x)`` of every tile: of those that ``tile`` allows, the one that computes the fewest pixels."""
         y, x = (
-            _window_side(domain, min(block, size), self.halo, self.stride, self.tile)
-            for domain, block, size in zip(self.domain, self.block[1:], self.shape[1:], strict=True)
+            _window_side(size, block, domain, self.halo, self.stride, self.tile)
+            for size, block, domain in zip(self.shape[1:], self.block[1:], self.domain, strict=True)
         )
         return y, x
+
+    @cached_property
+    def windows(self) -> int:
+        """Number of windows of all blocks together."""
+        limits = self.region or tuple((0, size) for size in self.shape)
+        rows, columns = (
+            sum(
+                len(_cover((max(start, low), min(start + step, high)), domain, window, self.halo, self.stride))
+                for start in range(low // step * step, high, step)
+            )
+            for (low, high), step, domain, window in zip(
+                limits[1:], self.block[1:], self.domain, self.window, strict=True
+            )
+        )
+        return length(limits[0]) * rows * columns
+
+    @property
+    def computed(self) -> int:
+        """Pixels of all windows together: at least the voxels of the volume."""
+        return self.windows * math.prod(self.window)
 
     def __len__(self) -> int:
         return math.prod(self.grid) if self.region is None else sum(1 for _ in self.indices())
@@ -192,15 +212,25 @@ class BlockPlan:
         return tuple(min(max(section + offset, 0), last) for offset in range(-self.context, self.context + 1))
 
 
-def _window_side(domain: int, block: int, halo: int, stride: int, tile: int) -> int:
+def _window_side(size: int, block: int, domain: int, halo: int, stride: int, tile: int) -> int:
     if domain <= tile:
         return domain
     # Blocks that do not start at a multiple of the stride lose up to one stride to alignment.
-    slack = stride if block % stride else 0
-    smallest = 2 * halo + stride + slack
+    smallest = 2 * halo + stride + (stride if block % stride else 0)
     largest = max(tile // stride * stride, smallest)
-    count = -(-block // (largest - 2 * halo - slack))
-    return min(domain, round_up(-(-block // count), stride) + 2 * halo + slack, largest)
+    if largest >= domain:
+        return domain
+    blocks = -(-size // block)
+    # The first and the last block have an edge of the domain, where no halo is; all between are alike.
+    weights = {0: 1, blocks // 2: max(1, blocks - 2), blocks - 1: 1}
+
+    def computed(window: int) -> int:
+        return window * sum(
+            weight * len(_cover((place * block, min(size, (place + 1) * block)), domain, window, halo, stride))
+            for place, weight in weights.items()
+        )
+
+    return min(range(largest, smallest - 1, -stride), key=computed)  # of equals the largest
 
 
 def _cover(core: Span, domain: int, window: int, halo: int, stride: int) -> list[tuple[Span, Span]]:

@@ -6,7 +6,8 @@ written here, after a worker said that the block's data is on the disk. So worke
 (dask hands their tasks to others), and so may this process: the next one goes on from the ledger.
 
 A block that fails is tried again when all others are done, alone, so that it takes no other block down with
-it; what still fails is reported by its place, and the rest is finished.
+it; what still fails is reported by its place, and the rest is finished. Workers that die take blocks down that only
+waited there, so such a death counts against a block only where it was alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ _COUNT_EVERY = 2.0
 _REFILL_EVERY = 60.0
 #: Seconds that workers get to end their tile after a stop.
 _END_WITHIN = 30.0
+
+_WORKER_DIED = "its worker died each time (out of memory, or a crash)"
 
 #: Notes a finished task and names those that it made possible.
 Finish = Callable[[Outcome], Iterable[Task]]
@@ -85,17 +88,17 @@ def predict_on_workers(
             job.predictor.precision = "bf16"
         if not source.is_local and isinstance(job.output, TiffOutput | PngOutput):
             raise UserError("several machines cannot write into one file; give --out with .zarr")
-        if request.settings.engine == "auto" and not (source.is_local and all(k["device"] == "cpu" for k in kinds)):
+        if not (source.is_local and all(kind["device"] == "cpu" for kind in kinds)):
             # What is fastest here need not be there.
-            job.settings = job.settings.model_copy(update={"engine": job.predictor.engine})
+            job.settings = job.settings.model_copy(update={"engine": job.predictor.engine, "tile": job.predictor.tile})
         with locked(job.output.path):
             try:
                 with _torch_threads(threads):
                     ledger = open_ledger(job, model)  # measures what computes fastest, as the workers will
-                engine = job.settings.model_copy(update={"engine": job.predictor.engine})
+                fixed = job.settings.model_copy(update={"engine": job.predictor.engine, "tile": job.predictor.tile})
                 about = ClusterJob(
                     uuid.uuid4().hex,
-                    dataclasses.replace(request, settings=engine, precision=job.predictor.precision),
+                    dataclasses.replace(request, settings=fixed, precision=job.predictor.precision),
                     device,
                     threads,
                     model.fingerprint,
@@ -223,6 +226,7 @@ class Dispatcher:
         """
         waiting, failed = deque(tasks), deque[Task]()
         attempts: Counter[Task] = Counter()
+        alone: Task | None = None
         while waiting or self._under_way or failed:
             if self._should_stop():
                 self._stop(about, finish)
@@ -231,7 +235,8 @@ class Dispatcher:
                 self._submit(about, waiting.popleft())
             if failed and not self._under_way:
                 # Alone: a block that kills its worker would count against its neighbours.
-                self._submit(about, failed.popleft())
+                alone = failed.popleft()
+                self._submit(about, alone)
             ended = self._next()
             if ended is None:
                 continue
@@ -240,6 +245,8 @@ class Dispatcher:
                 waiting.extendleft(self._settle(result, finish))
             elif result is None:
                 waiting.append(task)  # lost on its way: that is no attempt
+            elif result == _WORKER_DIED and task != alone:
+                failed.append(task)  # it or a neighbour did it: that is no attempt either
             else:
                 attempts[task] += 1
                 last = attempts[task] > retries
@@ -322,7 +329,7 @@ def _ending(future: Future[Any]) -> Outcome | str | None:
     error = future.exception()
     text = " ".join(str(error).split())
     if type(error).__name__ == "KilledWorker":
-        return "its worker died each time (out of memory, or a crash)"
+        return _WORKER_DIED
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 

@@ -136,7 +136,7 @@ def fastest_engine(
         for name in available_engines(device):
             engine = make_engine(name, network, device)
             engine(images)  # the first pass prepares
-            seconds[name] = min(_seconds(engine, images) for _ in range(_REPEATS))
+            seconds[name] = min(seconds_taken(engine, images) for _ in range(_REPEATS))
     best = min(seconds, key=lambda name: seconds[name])
     usual = usual_engine(device)
     # Another one must win clearly: a few per cent are noise.
@@ -147,7 +147,8 @@ def fastest_engine(
     return best
 
 
-def _seconds(engine: Engine, images: Tensor) -> float:
+def seconds_taken(engine: Engine, images: Tensor) -> float:
+    """How long one pass takes, until its result is there."""
     began = time.perf_counter()
     engine(images)
     if images.device.type == "cuda":

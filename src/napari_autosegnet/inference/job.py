@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,7 +145,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
     UserError
         When there is something else, or a result made otherwise, in the output's place.
     """
-    output, plan, settings = job.output, job.plan, job.settings
+    output, settings = job.output, job.settings
     path = ledger_path(output.path)
     if settings.overwrite:
         if output.is_occupied() and not output.exists() and not path.exists():
@@ -154,14 +154,15 @@ def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
         output.remove()
     elif not path.exists() and output.is_occupied():
         raise UserError(f"{output.labels_path} exists already; give another --out, or start again with --overwrite")
-    _choose_engine(job, path)
+    _choose_what_is_fast(job, path)
+    plan = job.plan
     parts = {
         "model": model.fingerprint,
         "image": image_identity(job.image),
         "mask": None if job.mask is None else image_identity(job.mask),
         "settings": {
             "block": plan.block,
-            "tile": settings.tile,
+            "tile": job.predictor.tile,
             "halo": job.predictor.halo,
             "flips": settings.flips,
             "probabilities": job.probabilities,
@@ -186,16 +187,21 @@ def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
     return ledger
 
 
-def _choose_engine(job: VolumeJob, ledger: Path) -> None:
-    """What computes: as in the run that is gone on with, since another has other last bits; else the fastest."""
-    if job.settings.engine != "auto":
-        return
-    earlier = Ledger.parts_of(ledger).get("settings", {}).get("engine")
-    available = available_engines(job.predictor.device)
-    if earlier is not None:
-        job.predictor.use_engine(earlier if earlier in available else usual_engine(job.predictor.device))
-        return
-    first = next(job.plan.indices())
-    windows = len(job.plan) * job.plan[first].shape[0] * len(job.plan.tiles(job.plan[first]))
-    if windows * math.prod(job.plan.window) >= WORTH_MEASURING and len(available) > 1:
-        job.predictor.use_engine(job.predictor.fastest_engine(job.plan))
+def _choose_what_is_fast(job: VolumeJob, ledger: Path) -> None:
+    """Engine and tile: as in the run that is gone on with, since others have other last bits; else the fastest."""
+    predictor, settings = job.predictor, job.settings
+    earlier = Ledger.parts_of(ledger).get("settings", {})
+    is_long = job.plan.computed >= WORTH_MEASURING
+    available = available_engines(predictor.device)
+    if settings.engine == "auto":
+        if earlier:
+            engine = earlier.get("engine")
+            predictor.use_engine(engine if engine in available else usual_engine(predictor.device))
+        elif is_long and len(available) > 1:
+            predictor.use_engine(predictor.fastest_engine(job.plan))
+    if settings.tile == "auto" and not predictor.whole_sections:
+        if isinstance(earlier.get("tile"), int):
+            predictor.tile = max(earlier["tile"], 1)
+        elif is_long and not earlier:
+            predictor.tile = predictor.fastest_tile(job.plan)
+        job.plan = dataclasses.replace(job.plan, tile=predictor.tile)

@@ -18,7 +18,13 @@ from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
-from napari_autosegnet.inference.engines import EngineName, fastest_engine, make_engine, usual_engine
+from napari_autosegnet.inference.engines import (
+    EngineName,
+    fastest_engine,
+    make_engine,
+    seconds_taken,
+    usual_engine,
+)
 from napari_autosegnet.inference.folding import fold_batch_norm
 from napari_autosegnet.model import HaloFigure
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
@@ -30,6 +36,9 @@ Precision = Literal["fp32", "bf16"]
 
 #: Window side of a network that pools over the whole image: only the whole section gives its result.
 WHOLE = 2**30
+#: Sides of tiles that are tried where the run is long enough: larger ones compute less twice, but may not fit into
+#: the processor's caches.
+TILES = (512, 768, 1152)
 #: Results for windows of one value that are kept; empty regions are mostly of one or two values.
 _CONSTANTS_KEPT = 4
 
@@ -185,6 +194,35 @@ class Predictor:
         shape = (self.batch_size, channels, y, x)
         with self._arithmetic():
             return fastest_engine(self._network, self.device, shape, report=self._report)
+
+    def fastest_tile(self, plan: BlockPlan) -> int:
+        """Of `TILES`, that with which a plan takes the least time, measured now; told as ``note``."""
+        channels = (2 * self.model.context + 1) * self.model.image_channels
+        seconds: dict[int, float] = {}
+        told = []
+        for tile in TILES:
+            trial = dataclasses.replace(plan, tile=tile)
+            if seconds and trial.computed > 0.95 * dataclasses.replace(plan, tile=TILES[0]).computed:
+                continue  # nothing to gain
+            images = torch.zeros((self.batch_size, channels, *trial.window), device=self.device)
+            try:
+                with torch.inference_mode(), self._arithmetic():
+                    self._engine(images)  # the first pass prepares
+                    one = seconds_taken(self._engine, images)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                break
+            seconds[tile] = one * trial.windows / self.batch_size
+            told.append(f"{trial.window[0]} x {trial.window[1]} pixels {seconds[tile]:.0f} s")
+        if not seconds:
+            return TILES[0]
+        best = min(seconds, key=lambda tile: seconds[tile])
+        if seconds[best] > 0.95 * seconds[TILES[0]]:
+            best = TILES[0]  # memory is worth a few per cent
+        if len(seconds) > 1:
+            self._report("note", text=f"tiles of at most {best} pixels (expected: {', '.join(told)})")
+        return best
 
     @property
     def exact_halo(self) -> int | None:

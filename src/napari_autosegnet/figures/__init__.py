@@ -1,0 +1,28 @@
+"""Pictures of architectures, runs and results, and an architecture in words.
+
+Everything is drawn on matplotlib figures of its own, without pyplot: no display is needed and no
+state is shared. Files are PNG, SVG or PDF by their suffix.
+"""
+
+from napari_autosegnet.figures.architecture_drawing import (
+    KIND_COLORS,
+    OPERATION_STYLE,
+    SOURCE_COLORS,
+    describe_architecture,
+    draw_architecture,
+)
+from napari_autosegnet.figures.curves import draw_curves
+from napari_autosegnet.figures.sections import NamedColor, draw_uncertainty, normalised_entropy, overlay
+
+__all__ = [
+    "KIND_COLORS",
+    "OPERATION_STYLE",
+    "SOURCE_COLORS",
+    "NamedColor",
+    "describe_architecture",
+    "draw_architecture",
+    "draw_curves",
+    "draw_uncertainty",
+    "normalised_entropy",
+    "overlay",
+]
