@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import stat
 import time
 from pathlib import Path
@@ -49,6 +51,17 @@ def test_slurm_settings_make_the_job_script(write: Any) -> None:
     # Workers end before SLURM ends them, and not all at once.
     assert "--lifetime 6900s" in script and "--lifetime-stagger 4m" in script
     assert "distributed.cli.dask_worker" in script
+
+
+def test_another_dask_on_the_login_node_does_no_harm(write: Any) -> None:
+    """Its usual port is taken, which dask warns of, and warnings are errors here."""
+    settings, _ = read_slurm_settings(write(SETTINGS), 1)
+    with socket.socket() as usual:
+        with contextlib.suppress(OSError):  # taken already: as good
+            usual.bind(("127.0.0.1", 8787))
+            usual.listen()
+        with slurm_cluster(settings) as cluster:
+            assert ":8787" not in cluster.scheduler_address and cluster.scheduler.http_server.port != 8787
 
 
 def test_own_lifetimes_and_short_jobs(write: Any) -> None:

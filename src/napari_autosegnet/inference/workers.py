@@ -166,8 +166,8 @@ def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:
         margin = min(_LIFETIME_MARGIN, seconds // 4)
         extra += ["--lifetime", f"{seconds - margin}s", "--lifetime-stagger", _STAGGER if seconds > 3600 else "10s"]
     settings["worker_extra_args"] = extra
-    # No web page that nobody asked for on a login node, and no quarrel over its port.
-    settings.setdefault("scheduler_options", {"dashboard_address": None})
+    # No web page that nobody asked for on a login node, and no quarrel over dask's usual port.
+    settings.setdefault("scheduler_options", {"dashboard": False, "dashboard_address": "127.0.0.1:0"})
     return settings, wanted
 
 
