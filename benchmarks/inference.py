@@ -425,7 +425,8 @@ def markdown(content: dict[str, Any]) -> str:
     lines += [
         "",
         "`ours` computes with PyTorch and tiles as the others do, `ours-exact` too, with a halo as wide as the network "
-        "sees; `ours-auto` with the engine and the tile that it measured to be the fastest at its start. Peak memory includes Python, PyTorch and the libraries loaded.",
+        "sees; `ours-auto` with the engine and the tile that it measured to be the fastest at its start. Peak memory "
+        "includes Python, PyTorch and the libraries loaded.",
         "",
     ]
     return "\n".join(lines)

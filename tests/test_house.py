@@ -37,6 +37,7 @@ FLOORS = {
     "evaluation": 3,
     "export": 3,
     "api": 4,
+    "steps": 4,
     "demo": 4,
     "worker": 4,
     "cli": 4,

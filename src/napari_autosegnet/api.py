@@ -7,40 +7,44 @@ folder, and tells its progress to a `Report`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import (
     PRESETS,
-    AugmentationSettings,
     Network,
     PredictSettings,
     Preset,
     SearchSettings,
-    Settings,
     SplitSettings,
     TrainSettings,
     search_settings,
     train_settings,
 )
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report, Run, ShouldStop, listeners, never_stop, silent, write_atomically
+from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
+from napari_autosegnet.steps import (
+    check_same_classes,
+    describe_data,
+    found_architecture,
+    kept_data,
+    kept_settings,
+    open_stacks,
+    prepare,
+    training_data,
+    with_measured_halo,
+    working,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
-    from napari_autosegnet.data.normalisation import Normalisation
-    from napari_autosegnet.data.split import Split
     from napari_autosegnet.inference.volume import PredictionSummary
     from napari_autosegnet.model import Model
     from napari_autosegnet.training.metrics import Scores
-    from napari_autosegnet.training.trainer import TrainingData
 
-SomeSettings = TypeVar("SomeSettings", bound=Settings)
 
 #: Most validation patches that are scored at the end of a training epoch; they are spread evenly.
 VALIDATION_PATCHES = 64
@@ -90,20 +94,20 @@ def search(
         When the data or the settings do not do, the run is in use, or it holds a search already.
     """
     folder = Run.open(run) if resume else Run.create(run)
-    with _job(folder, "search", report, should_stop) as (tell, stop):
+    with working(folder, "search", report, should_stop) as (tell, stop):
         if resume:
-            settings = _kept(folder, "search", SearchSettings)
-            stacks, split = _kept_data(folder)
+            settings = kept_settings(folder, "search", SearchSettings)
+            stacks, split = kept_data(folder)
         else:
             if folder.config_file.exists() and "search" in folder.read_config():
                 raise UserError(f"{run} holds a search already; go on with --resume, or choose another --run")
             settings = settings or search_settings(preset)
             split = split or SplitSettings()
-            stacks = _open(images, labels, classes)
-        device_used, parts, normalisation = _prepare(
+            stacks = open_stacks(images, labels, classes)
+        device_used, parts, normalisation = prepare(
             stacks, split, settings.context, settings.network.min_size, device, tell
         )
-        data = _training_data(
+        data = training_data(
             stacks,
             parts,
             normalisation,
@@ -119,7 +123,7 @@ def search(
         if not resume:
             folder.update_config(
                 preset=preset,
-                data=_data_section(images, labels, stacks, split),
+                data=describe_data(images, labels, stacks, split),
                 search=settings.model_dump(mode="json"),
             )
         work = Search(
@@ -186,14 +190,14 @@ def train(
     from napari_autosegnet.training.trainer import Trainer
 
     folder = Run.open(run) if resume or not images else Run.create(run)
-    with _job(folder, "train", report, should_stop) as (tell, stop):
+    with working(folder, "train", report, should_stop) as (tell, stop):
         content = folder.read_config() if folder.config_file.exists() else {}
         warm_start: Model | None = None
         new_labels = [continue_with] if isinstance(continue_with, Path) else list(continue_with or ())
         if new_labels or (resume and content.get("continued")):
             warm_start = Model.load(folder.model_folder)
         if resume:
-            settings = _kept(folder, "training", TrainSettings)
+            settings = kept_settings(folder, "training", TrainSettings)
             network = content.get("network", "")
             if network not in get_args(Network):
                 raise UserError(f"{folder.config_file}, 'network' is damaged; start a new run")
@@ -208,27 +212,27 @@ def train(
                         f"{run} holds a training already; go on with --resume or --continue-with, "
                         "or choose another --run"
                     )
-                found = _architecture(folder, architecture) if network == "searched" else None
+                found = found_architecture(folder, architecture) if network == "searched" else None
             settings = settings or train_settings(kept_preset(run))
         if images:
             split = split or SplitSettings()
             labels = labels or new_labels
-            stacks = _open(images, labels, classes)
-            data_section = _data_section(images, labels, stacks, split)
+            stacks = open_stacks(images, labels, classes)
+            data_section = describe_data(images, labels, stacks, split)
         else:
-            stacks, kept_split = _kept_data(folder, labels=new_labels or None)
+            stacks, kept_split = kept_data(folder, labels=new_labels or None)
             split = split or kept_split
             data_section = content["data"] | {"split": split.model_dump(mode="json")}
             if new_labels:
                 data_section["labels"] = [str(path.absolute()) for path in new_labels]
         if warm_start is not None:
-            _check_same_classes(warm_start, stacks[0].mapping)
-        device_used, parts, normalisation = _prepare(
+            check_same_classes(warm_start, stacks[0].mapping)
+        device_used, parts, normalisation = prepare(
             stacks, split, settings.context, settings.network.min_size, device, tell
         )
         if warm_start is not None:
             normalisation = warm_start.normalisation
-        data = _training_data(
+        data = training_data(
             stacks,
             parts,
             normalisation,
@@ -296,7 +300,7 @@ def train(
             },
             metrics={"validation": {"mean_iou": result.mean_iou, "iou": result.iou}},
         )
-        model = _with_measured_halo(model, stacks, parts, device_used, tell, stop)
+        model = with_measured_halo(model, stacks, parts, device_used, tell, stop)
         model.save(folder.model_folder)
     return model
 
@@ -514,209 +518,3 @@ def export(
 
     about = About(name=name, description=description, authors=tuple(authors), licence=licence)
     return write_bioimageio(loaded, out, about=about, image=None if image is None else open_image(image))
-
-
-@contextmanager
-def _job(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
-    """Hold the run, listen to its requests, and write down how the job ended."""
-    started = time.monotonic()
-    stopped = False
-
-    def stop() -> bool:
-        nonlocal stopped
-        stopped = stopped or should_stop() or run.should_stop(should_stop)
-        return stopped
-
-    with run.locked():
-        run.withdraw()
-        heard = listeners(run.report, report)
-        begun = False
-
-        def tell(event: str, /, **values: Any) -> None:
-            # Only now is it known that there is something to do, and that the folder is worth being kept.
-            nonlocal begun
-            if not begun:
-                begun = True
-                heard("started", step=step)
-            heard(event, **values)
-
-        try:
-            yield tell, stop
-        except UserError as error:
-            # A run that never began is not worth a folder full of one error.
-            if run.config_file.exists():
-                run.report("failed", step=step, text=str(error))
-            raise
-        if stopped:
-            tell("stopped", step=step, reason="a stop was asked for; what was best so far is kept")
-        else:
-            tell("finished", step=step, seconds=time.monotonic() - started)
-
-
-def _open(images: Sequence[Path], labels: Sequence[Path], classes: str | None) -> list[LabelledStack]:
-    from napari_autosegnet.data.annotations import open_labelled
-
-    return open_labelled(images, labels, classes)
-
-
-def _data_section(
-    images: Sequence[Path], labels: Sequence[Path], stacks: Sequence[LabelledStack], split: SplitSettings
-) -> dict[str, Any]:
-    return {
-        "images": [str(Path(path).absolute()) for path in images],
-        "labels": [str(Path(path).absolute()) for path in labels],
-        "mapping": stacks[0].mapping.model_dump(mode="json"),
-        "split": split.model_dump(mode="json"),
-    }
-
-
-def _kept(run: Run, section: str, kind: type[SomeSettings]) -> SomeSettings:
-    content = run.read_config()
-    if section not in content:
-        raise UserError(f"{run.path} holds no {section} to resume; start it without --resume")
-    return _validated(kind, content[section], f"{run.config_file}, '{section}'")
-
-
-def _validated(kind: type[SomeSettings], content: Any, place: str) -> SomeSettings:
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{place} is damaged at '{where}': {first['msg']}") from error
-
-
-def _kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[LabelledStack], SplitSettings]:
-    """The labelled stacks and the split that a run began with; other labels of the same images if given."""
-    from pydantic import ValidationError
-
-    from napari_autosegnet.data.annotations import LabelMapping, pair_stacks
-    from napari_autosegnet.data.images import open_image, open_labels
-
-    content = run.read_config().get("data")
-    if content is None:
-        raise UserError(f"{run.path} names no data; give --image and --labels")
-    try:
-        mapping: LabelMapping = LabelMapping.model_validate(content["mapping"])
-        image_paths = [Path(path) for path in content["images"]]
-        label_paths = labels or [Path(path) for path in content["labels"]]
-        split_content = content["split"]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"{run.config_file}, 'data' is damaged ({type(error).__name__}); start a new run") from error
-    stacks = pair_stacks(
-        [open_image(path) for path in image_paths], [open_labels(path) for path in label_paths], mapping
-    )
-    return stacks, _validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
-
-
-def _check_same_classes(model: Model, mapping: LabelMapping) -> None:
-    ours, theirs = ([c.name for c in classes] for classes in (mapping.classes, model.classes))
-    if len(ours) != len(theirs):
-        raise UserError(
-            f"the labels have the classes {', '.join(ours)}, the model {', '.join(theirs)}; "
-            "to change the classes train from scratch in a new run"
-        )
-
-
-def _architecture(run: Run, given: Path | None) -> Architecture:
-    if given is not None:
-        return Architecture.load(given)
-    if not run.architecture_file.exists():
-        raise UserError(
-            f"{run.path} holds no architecture yet; run 'napari-autosegnet search' first, "
-            "or give --architecture or --network unet"
-        )
-    return Architecture.load(run.architecture_file)
-
-
-def _prepare(
-    stacks: Sequence[LabelledStack], split: SplitSettings, context: int, min_size: int, device: str, report: Report
-) -> tuple[torch.device, Split, Normalisation]:
-    from napari_autosegnet.data.normalisation import measure
-    from napari_autosegnet.data.split import region_pixels, split_stacks
-    from napari_autosegnet.training.trainer import choose_device
-
-    device_used = choose_device(device)
-    for stack in stacks:
-        for section in range(stack.image.sections):
-            if min(stack.image.section_shape(section)) < min_size:
-                y, x = stack.image.section_shape(section)
-                raise UserError(
-                    f"section {section} of {stack.image.path or stack.image.name} is {y}x{x} pixels; "
-                    f"give images of at least {min_size}x{min_size}"
-                )
-    parts = split_stacks(stacks, split, context=context)
-    mapping = stacks[0].mapping
-    report("device", name=str(device_used))
-    report(
-        "data",
-        text=mapping.describe(),
-        classes=[c.name for c in mapping.classes],
-        training_pixels=region_pixels(stacks, parts.training).tolist(),
-        validation_pixels=region_pixels(stacks, parts.validation).tolist(),
-    )
-    return device_used, parts, measure(stacks, parts.training)
-
-
-def _training_data(
-    stacks: Sequence[LabelledStack],
-    parts: Split,
-    normalisation: Normalisation,
-    *,
-    patch_size: int,
-    context: int,
-    augmentation: AugmentationSettings,
-    limit: int,
-    seed: int,
-    device: torch.device,
-) -> TrainingData:
-    import torch
-
-    from napari_autosegnet.data.patches import PatchSource, validation_patches
-    from napari_autosegnet.training.trainer import TrainingData
-
-    patches = PatchSource(
-        stacks,
-        parts.training,
-        normalisation,
-        size=patch_size,
-        context=context,
-        augmentation=augmentation,
-        generator=torch.Generator().manual_seed(seed),
-        device=device,
-    )
-    images, targets = validation_patches(
-        stacks,
-        parts.validation,
-        normalisation,
-        size=patch_size,
-        context=context,
-        limit=limit,
-        generator=torch.Generator().manual_seed(seed),
-        device=device,
-    )
-    return TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes))
-
-
-def _with_measured_halo(
-    model: Model,
-    stacks: Sequence[LabelledStack],
-    parts: Split,
-    device: torch.device,
-    report: Report,
-    should_stop: ShouldStop,
-) -> Model:
-    """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
-    from napari_autosegnet.inference.halo import measure_halo
-
-    trained_on = sorted({region.stack for region in parts.training})
-    figure = measure_halo(
-        model,
-        [stacks[index].image for index in trained_on if stacks[index].image.uniform],
-        device=device,
-        report=report,
-        should_stop=should_stop,
-    )
-    return model if figure is None else model.with_(halo=figure)

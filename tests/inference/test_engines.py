@@ -18,8 +18,9 @@ from napari_autosegnet.inference import predictor as predictor_module
 from napari_autosegnet.inference.engines import available_engines, fastest_engine, make_engine
 from napari_autosegnet.inference.folding import fold_batch_norm
 from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.inference.sections import make_predictor
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
-from napari_autosegnet.model import Model
+from napari_autosegnet.model import HaloFigure, Model
 
 CPU = torch.device("cpu")
 Noise = Callable[..., np.ndarray]
@@ -134,3 +135,13 @@ def test_onnxruntime_where_it_is_not(model: Model, monkeypatch: pytest.MonkeyPat
     assert available_engines(CPU) == ["channels_last", "contiguous"]
     with pytest.raises(UserError, match=r"napari-autosegnet\[export\]"):
         make_engine("onnxruntime", model.network(), CPU)
+
+
+def test_a_wide_halo_gets_a_window_that_keeps_half_its_side(make_model: Callable[..., Model]) -> None:
+    """With tiles of 512 only 8 pixels of each side would be kept, and the work would be 6000 times as much."""
+    model = make_model(network="pspnet", halo=HaloFigure(pixels=248, agreement=0.999))
+    predictor = make_predictor(model, "cpu", PredictSettings())
+    plan = predictor.plan((1, 4096, 4096), (1, 1024, 1024))
+    assert plan.computed <= 5 * 4096**2
+    by_hand = make_predictor(model, "cpu", PredictSettings(tile=512))
+    assert by_hand.tile == 512

@@ -28,7 +28,7 @@ def make_predictor(
     precision: Precision | None = None,
 ) -> Predictor:
     """Predictor with the settings' tiles, halo and engine."""
-    return Predictor(
+    predictor = Predictor(
         model,
         device,
         tile=TILES[0] if settings.tile == "auto" else settings.tile,
@@ -39,6 +39,10 @@ def make_predictor(
         precision=precision,
         report=report,
     )
+    if settings.tile == "auto":
+        # At least half of a window's side is kept, however wide the halo; else the work grows without bound.
+        predictor.tile = max(predictor.tile, 4 * predictor.halo)
+    return predictor
 
 
 def predict_section(

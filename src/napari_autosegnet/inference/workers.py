@@ -24,6 +24,8 @@ _CONNECT_SECONDS = 20
 #: Workers end this long before the job's time does, not all at once, so that no block is lost.
 _LIFETIME_MARGIN = 300
 _STAGGER = "4m"
+#: No web page that nobody asked for, and no quarrel over dask's usual port.
+_NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def workers(source: WorkerSource) -> Iterator[Workers]:
                 processes=True,
                 memory_limit=0,  # blocks bound the memory; dask would stop workers that share it with the page cache
                 dashboard_address=None,
+                scheduler_kwargs=_NO_DASHBOARD,
                 silence_logs=50,
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
@@ -166,8 +169,7 @@ def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:
         margin = min(_LIFETIME_MARGIN, seconds // 4)
         extra += ["--lifetime", f"{seconds - margin}s", "--lifetime-stagger", _STAGGER if seconds > 3600 else "10s"]
     settings["worker_extra_args"] = extra
-    # No web page that nobody asked for on a login node, and no quarrel over dask's usual port.
-    settings.setdefault("scheduler_options", {"dashboard": False, "dashboard_address": "127.0.0.1:0"})
+    settings.setdefault("scheduler_options", dict(_NO_DASHBOARD))
     return settings, wanted
 
 

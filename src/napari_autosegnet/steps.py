@@ -1,0 +1,231 @@
+"""What the steps of `api` share: a run folder that is held, what is kept in it, and data made ready for a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.config import AugmentationSettings, Settings, SplitSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report, Run, ShouldStop, listeners
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
+    from napari_autosegnet.data.normalisation import Normalisation
+    from napari_autosegnet.data.split import Split
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.training.trainer import TrainingData
+
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+@contextmanager
+def working(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
+    """Hold the run, listen to its requests, and write down how the job ended."""
+    started = time.monotonic()
+    stopped = False
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = stopped or should_stop() or run.should_stop(should_stop)
+        return stopped
+
+    with run.locked():
+        run.withdraw()
+        heard = listeners(run.report, report)
+        begun = False
+
+        def tell(event: str, /, **values: Any) -> None:
+            # Only now is it known that there is something to do, and that the folder is worth being kept.
+            nonlocal begun
+            if not begun:
+                begun = True
+                heard("started", step=step)
+            heard(event, **values)
+
+        try:
+            yield tell, stop
+        except UserError as error:
+            # A run that never began is not worth a folder full of one error.
+            if run.config_file.exists():
+                run.report("failed", step=step, text=str(error))
+            raise
+        if stopped:
+            tell("stopped", step=step, reason="a stop was asked for; what was best so far is kept")
+        else:
+            tell("finished", step=step, seconds=time.monotonic() - started)
+
+
+def open_stacks(images: Sequence[Path], labels: Sequence[Path], classes: str | None) -> list[LabelledStack]:
+    from napari_autosegnet.data.annotations import open_labelled
+
+    return open_labelled(images, labels, classes)
+
+
+def describe_data(
+    images: Sequence[Path], labels: Sequence[Path], stacks: Sequence[LabelledStack], split: SplitSettings
+) -> dict[str, Any]:
+    return {
+        "images": [str(Path(path).absolute()) for path in images],
+        "labels": [str(Path(path).absolute()) for path in labels],
+        "mapping": stacks[0].mapping.model_dump(mode="json"),
+        "split": split.model_dump(mode="json"),
+    }
+
+
+def kept_settings(run: Run, section: str, kind: type[SomeSettings]) -> SomeSettings:
+    content = run.read_config()
+    if section not in content:
+        raise UserError(f"{run.path} holds no {section} to resume; start it without --resume")
+    return validated(kind, content[section], f"{run.config_file}, '{section}'")
+
+
+def validated(kind: type[SomeSettings], content: Any, place: str) -> SomeSettings:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{place} is damaged at '{where}': {first['msg']}") from error
+
+
+def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[LabelledStack], SplitSettings]:
+    """The labelled stacks and the split that a run began with; other labels of the same images if given."""
+    from pydantic import ValidationError
+
+    from napari_autosegnet.data.annotations import LabelMapping, pair_stacks
+    from napari_autosegnet.data.images import open_image, open_labels
+
+    content = run.read_config().get("data")
+    if content is None:
+        raise UserError(f"{run.path} names no data; give --image and --labels")
+    try:
+        mapping: LabelMapping = LabelMapping.model_validate(content["mapping"])
+        image_paths = [Path(path) for path in content["images"]]
+        label_paths = labels or [Path(path) for path in content["labels"]]
+        split_content = content["split"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{run.config_file}, 'data' is damaged ({type(error).__name__}); start a new run") from error
+    stacks = pair_stacks(
+        [open_image(path) for path in image_paths], [open_labels(path) for path in label_paths], mapping
+    )
+    return stacks, validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
+
+
+def check_same_classes(model: Model, mapping: LabelMapping) -> None:
+    ours, theirs = ([c.name for c in classes] for classes in (mapping.classes, model.classes))
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"the labels have the classes {', '.join(ours)}, the model {', '.join(theirs)}; "
+            "to change the classes train from scratch in a new run"
+        )
+
+
+def found_architecture(run: Run, given: Path | None) -> Architecture:
+    if given is not None:
+        return Architecture.load(given)
+    if not run.architecture_file.exists():
+        raise UserError(
+            f"{run.path} holds no architecture yet; run 'napari-autosegnet search' first, "
+            "or give --architecture or --network unet"
+        )
+    return Architecture.load(run.architecture_file)
+
+
+def prepare(
+    stacks: Sequence[LabelledStack], split: SplitSettings, context: int, min_size: int, device: str, report: Report
+) -> tuple[torch.device, Split, Normalisation]:
+    from napari_autosegnet.data.normalisation import measure
+    from napari_autosegnet.data.split import region_pixels, split_stacks
+    from napari_autosegnet.training.trainer import choose_device
+
+    device_used = choose_device(device)
+    for stack in stacks:
+        for section in range(stack.image.sections):
+            if min(stack.image.section_shape(section)) < min_size:
+                y, x = stack.image.section_shape(section)
+                raise UserError(
+                    f"section {section} of {stack.image.path or stack.image.name} is {y}x{x} pixels; "
+                    f"give images of at least {min_size}x{min_size}"
+                )
+    parts = split_stacks(stacks, split, context=context)
+    mapping = stacks[0].mapping
+    report("device", name=str(device_used))
+    report(
+        "data",
+        text=mapping.describe(),
+        classes=[c.name for c in mapping.classes],
+        training_pixels=region_pixels(stacks, parts.training).tolist(),
+        validation_pixels=region_pixels(stacks, parts.validation).tolist(),
+    )
+    return device_used, parts, measure(stacks, parts.training)
+
+
+def training_data(
+    stacks: Sequence[LabelledStack],
+    parts: Split,
+    normalisation: Normalisation,
+    *,
+    patch_size: int,
+    context: int,
+    augmentation: AugmentationSettings,
+    limit: int,
+    seed: int,
+    device: torch.device,
+) -> TrainingData:
+    import torch
+
+    from napari_autosegnet.data.patches import PatchSource, validation_patches
+    from napari_autosegnet.training.trainer import TrainingData
+
+    patches = PatchSource(
+        stacks,
+        parts.training,
+        normalisation,
+        size=patch_size,
+        context=context,
+        augmentation=augmentation,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+    )
+    images, targets = validation_patches(
+        stacks,
+        parts.validation,
+        normalisation,
+        size=patch_size,
+        context=context,
+        limit=limit,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+    )
+    return TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes))
+
+
+def with_measured_halo(
+    model: Model,
+    stacks: Sequence[LabelledStack],
+    parts: Split,
+    device: torch.device,
+    report: Report,
+    should_stop: ShouldStop,
+) -> Model:
+    """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
+    from napari_autosegnet.inference.halo import measure_halo
+
+    trained_on = sorted({region.stack for region in parts.training})
+    figure = measure_halo(
+        model,
+        [stacks[index].image for index in trained_on if stacks[index].image.uniform],
+        device=device,
+        report=report,
+        should_stop=should_stop,
+    )
+    return model if figure is None else model.with_(halo=figure)
