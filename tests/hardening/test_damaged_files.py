@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -313,6 +314,26 @@ def test_tiff_files(data: st.DataObject, tmp_path: Path) -> None:
         image = open_image(tmp_path / "image.tif")
         if image.sections < 100 and max(image.section_shape(0)) < 1000:
             image.section(image.sections - 1)
+
+
+def test_tiff_pages_that_point_in_a_circle(tmp_path: Path) -> None:
+    """Found by the test above: bytes that are missing made millions of pages, an hour's work and 23 GB."""
+    whole = tmp_path / "whole.tif"
+    tifffile.imwrite(whole, np.zeros((2, 8, 8), np.uint8), ome=True, metadata={"axes": "ZYX"})
+    content = whole.read_bytes()
+    paths = [str(tmp_path / f"{missing}.tif") for missing in range(1, 41)]
+    for missing, path in enumerate(paths, start=1):
+        Path(path).write_bytes(content[:294] + content[294 + missing :])
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from napari_autosegnet.data.images import open_image\n"
+        "from napari_autosegnet.errors import UserError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: open_image(Path(path))\n"
+        "    except UserError: print(path)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == paths and not done.returncode
 
 
 # What is typed

@@ -53,6 +53,8 @@ def open_tiff(path: Path, time: int | None) -> ImageStack:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        if _goes_in_circles(file):
+            raise UserError(f"{path} is damaged, its pages point in a circle; copy the file again")
         if not file.series:
             raise UserError(f"{path} holds no image; check the file")
         if _is_cut_off(file):
@@ -252,6 +254,16 @@ def _segment_origin(keyframe: tifffile.TiffPage, segment: int) -> tuple[int, int
     size = _segment_shape(keyframe)
     row, column, sample = (int(place.get(axis, 0)) * size.get(axis, 1) for axis in "YXS")
     return row, column, sample
+
+
+def _goes_in_circles(file: tifffile.TiffFile) -> bool:
+    """Whether more pages are found than the file has room for; each would be opened, for hours, until memory ends.
+
+    Counting comes first in any case: tifffile notices circles when it counts pages, not when it goes through them.
+    """
+    layout = file.tiff
+    smallest = layout.tagnosize + layout.tagsize + layout.offsetsize
+    return len(file.pages) * smallest > file.filehandle.size
 
 
 def _is_cut_off(file: tifffile.TiffFile) -> bool:
