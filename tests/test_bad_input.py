@@ -16,6 +16,7 @@ from napari_autosegnet import api
 from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
+from small_disks import mounted
 
 NETWORK = NetworkSettings(base_width=4, max_width=8)
 SETTINGS = SearchSettings(epochs=1, patch_size=32, steps_per_epoch=1, network=NETWORK)
@@ -113,14 +114,8 @@ def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path: Path, files: tuple[P
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 600 KiB."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs Linux and root")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine does not let tests mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(folder, "600k"):
+        yield folder
 
 
 def test_a_full_disk_loses_nothing(files: tuple[Path, Path], small_disk: Path) -> None:

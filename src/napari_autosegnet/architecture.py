@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, first_problem
 
 Operation = Literal["sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity"]
 LayerKind = Literal["down", "bridge", "up"]
@@ -137,9 +137,7 @@ class Architecture(_Frozen):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{source} is damaged at '{place}': {first['msg']}") from error
+            raise UserError(f"{source} is damaged {first_problem(error)}") from error
 
     @classmethod
     def load(cls, path: Path) -> Architecture:

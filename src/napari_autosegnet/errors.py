@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class UserError(Exception):
     """One line that says what is wrong and what to do about it.
@@ -12,3 +17,10 @@ class UserError(Exception):
     def __init__(self, text: str = "") -> None:
         # What was typed, or stands in a file, may hold line breaks and is quoted in the text.
         super().__init__(" ".join(text.splitlines()))
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first thing that a pydantic model does not take stands, and what is wrong with it."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "top"
+    return f"at '{where}': {first['msg']}"

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import write_atomically
 
@@ -271,9 +271,7 @@ def _parse(text: bytes, place: Path) -> ModelDescription:
     try:
         return ModelDescription.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top"
-        raise UserError(f"{place}/{DESCRIPTION_FILE} is damaged at '{where}': {first['msg']}") from error
+        raise UserError(f"{place}/{DESCRIPTION_FILE} is damaged {first_problem(error)}") from error
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
@@ -306,8 +304,8 @@ def _read_zip(place: Path) -> dict[str, bytes]:
                 with archive.open(member) as handle:
                     files[name] = handle.read(member.file_size + 1)
                 _check_size(len(files[name]), member.file_size, place)
-    # Damaged, encrypted (RuntimeError), or compressed in a way that this Python does not know (NotImplementedError).
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError) as error:
+    # Damaged, or (RuntimeError) encrypted or compressed in a way that this Python does not know.
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
         raise UserError(f"cannot read the model {place} ({error}); give a RUN/model folder or a zip of one") from error
     return files
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import AugmentationSettings, Settings, SplitSettings
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.run import Report, Run, ShouldStop, listeners
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ def validated(kind: type[SomeSettings], content: Any, place: str) -> SomeSetting
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{place} is damaged at '{where}': {first['msg']}") from error
+        raise UserError(f"{place} is damaged {first_problem(error)}") from error
 
 
 def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[LabelledStack], SplitSettings]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from napari_autosegnet.config import Network, PredictSettings, Preset, SearchSettings, SplitSettings, TrainSettings
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.run import Run, ShouldStop, write_atomically
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ def read_job(run: Run) -> Job:
     except OSError as error:
         raise UserError(f"cannot read {job_file(run)}: {error.strerror or error}; start the step again") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top"
-        raise UserError(f"{job_file(run)} is damaged at '{where}': {first['msg']}; start the step again") from error
+        raise UserError(f"{job_file(run)} is damaged {first_problem(error)}; start the step again") from error
 
 
 def read_info(run: Run) -> WorkerInfo | None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels, open_labelled, pair_stacks
+from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
-from napari_autosegnet.data.split import Region, Split, parse_sections, region_pixels, section_groups, split_stacks
+from napari_autosegnet.data.split import Region, Split, parse_sections, region_pixels, split_stacks
 from napari_autosegnet.errors import UserError
 
 
@@ -228,17 +229,6 @@ def test_groups_stay_on_one_side(tmp_path_factory: pytest.TempPathFactory, group
     training, validation = ({groups[s] for s in sections(part)} for part in (split.training, split.validation))
     assert training and validation and not training & validation
     assert training | validation == set(groups)
-
-
-def test_rows_are_matched_by_page_name_or_order(tmp_path: Path) -> None:
-    one = stacks_of(speckled(2, 16, 16))
-    assert section_groups(one, table(tmp_path, "g,crop_index\na,1\nb,\nc,0\n"), "g") == [["c", "a"]]
-    assert section_groups(one, table(tmp_path, "g,x\na,1\nb,2\n"), "g") == [["a", "b"]]
-    several = stacks_of(speckled(2, 16, 16), speckled(16, 16))
-    assert section_groups(several, table(tmp_path, "g\na\nb\nc\n"), "g") == [["a", "b"], ["c"]]
-    several[0].image.section_names, several[1].image.name = ("u", "v"), "w"
-    rows = "g,file\na,w.png\nb,sub/v.png\nc,u\nd,other\n"
-    assert section_groups(several, table(tmp_path, rows), "g") == [["c", "b"], ["a"]]
 
 
 @pytest.mark.parametrize(

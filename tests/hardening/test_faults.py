@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -10,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData
+from small_disks import mounted
 from small_models import small_model
 
 NETWORK = NetworkSettings(base_width=4, max_width=8)
@@ -169,19 +169,6 @@ def test_of_processes_that_write_one_store_none_spoils_it(images: tuple[Path, Pa
 
 
 # Disks
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, size: str) -> Iterator[None]:
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs Linux and root")
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("this machine does not let tests mount a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def commands_that_write(images: tuple[Path, Path], model: Path, out: Path) -> list[list[str]]:

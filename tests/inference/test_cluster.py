@@ -24,6 +24,7 @@ from napari_autosegnet.inference.progress import PredictionSummary
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.inference.workers import WorkerSource, need_cluster_extra
 from napari_autosegnet.model import Model
+from small_disks import mounted, resize
 
 distributed = pytest.importorskip("distributed")
 
@@ -225,23 +226,17 @@ def test_a_full_disk_ends_the_run_in_one_line(
     cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=420k", "tmpfs", str(small)]
-    if os.name == "nt" or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs to mount a small file system")
     events = Events()
-    try:
+    with mounted(small, "420k"):
         with pytest.raises(UserError, match="no space left"):
             on(cluster, request_for("small/out.zarr"), report=events)
         done = len(events.named("block"))
         assert 0 < done < 32
-        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        resize(small, "8m")
         assert on(cluster, request_for("small/out.zarr"), report=events).done == 32
         assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
         alone(request_for("one.zarr"))
         assert tree(small / "out.zarr") == tree(tmp_path / "one.zarr")
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_what_a_worker_does_not_see_is_said_at_once(

@@ -94,7 +94,7 @@ def predict_on_workers(
         with locked(job.output.path):
             try:
                 with _torch_threads(threads):
-                    ledger = open_ledger(job, model)  # measures what computes fastest, as the workers will
+                    ledger = open_ledger(job, model, report)  # measures what computes fastest, as the workers will
                 fixed = job.settings.model_copy(update={"engine": job.predictor.engine, "tile": job.predictor.tile})
                 about = ClusterJob(
                     uuid.uuid4().hex,

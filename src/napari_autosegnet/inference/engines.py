@@ -1,7 +1,8 @@
 """What computes a folded network: PyTorch in one of two memory layouts, or ONNX Runtime on the CPU.
 
 Which is fastest depends on the network and the machine (ONNX Runtime took 0.55 to 0.85 times as long as PyTorch
-for searched networks on an AVX-512 CPU, and as long for a U-Net), so a long run measures it first.
+for searched networks on an AVX-512 CPU, and as long for a U-Net), so a long run measures it first
+(`napari_autosegnet.inference.fastest`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report, silent
 
 EngineName = Literal["channels_last", "contiguous", "onnxruntime"]
-
-#: Runs over fewer pixels (all windows together) are over before a measurement pays.
-WORTH_MEASURING = 2**25
-_REPEATS = 3
 
 
 class Engine(Protocol):
@@ -124,27 +120,6 @@ def available_engines(device: torch.device) -> list[EngineName]:
     if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
         found.append("onnxruntime")
     return found
-
-
-def fastest_engine(
-    network: nn.Module, device: torch.device, shape: tuple[int, int, int, int], *, report: Report = silent
-) -> EngineName:
-    """The engine that computes windows (n, c, y, x) fastest here and now; told as ``note``."""
-    seconds: dict[EngineName, float] = {}
-    images = torch.zeros(shape, device=device)
-    with torch.inference_mode():
-        for name in available_engines(device):
-            engine = make_engine(name, network, device)
-            engine(images)  # the first pass prepares
-            seconds[name] = min(seconds_taken(engine, images) for _ in range(_REPEATS))
-    best = min(seconds, key=lambda name: seconds[name])
-    usual = usual_engine(device)
-    # Another one must win clearly: a few per cent are noise.
-    if seconds[best] > 0.95 * seconds[usual]:
-        best = usual
-    timings = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
-    report("note", text=f"computing with {best} ({timings} per pass)")
-    return best
 
 
 def seconds_taken(engine: Engine, images: Tensor) -> float:

@@ -13,7 +13,8 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
-from napari_autosegnet.inference.engines import WORTH_MEASURING, available_engines, usual_engine
+from napari_autosegnet.inference.engines import available_engines, usual_engine
+from napari_autosegnet.inference.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
 from napari_autosegnet.inference.instances import object_classes
 from napari_autosegnet.inference.ledger import (
     Ledger,
@@ -137,7 +138,7 @@ def open_job(
     return VolumeJob(image, mask, predictor, predictor.plan(shape, block, region=region), output, settings)
 
 
-def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
+def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) -> Ledger:
     """The job's ledger, after the output was made or found to be that of an unfinished run of the same job.
 
     Raises
@@ -154,7 +155,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
         output.remove()
     elif not path.exists() and output.is_occupied():
         raise UserError(f"{output.labels_path} exists already; give another --out, or start again with --overwrite")
-    _choose_what_is_fast(job, path)
+    _choose_what_is_fast(job, path, report)
     plan = job.plan
     parts = {
         "model": model.fingerprint,
@@ -187,7 +188,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel) -> Ledger:
     return ledger
 
 
-def _choose_what_is_fast(job: VolumeJob, ledger: Path) -> None:
+def _choose_what_is_fast(job: VolumeJob, ledger: Path, report: Report) -> None:
     """Engine and tile: as in the run that is gone on with, since others have other last bits; else the fastest."""
     predictor, settings = job.predictor, job.settings
     earlier = Ledger.parts_of(ledger).get("settings", {})
@@ -198,10 +199,10 @@ def _choose_what_is_fast(job: VolumeJob, ledger: Path) -> None:
             engine = earlier.get("engine")
             predictor.use_engine(engine if engine in available else usual_engine(predictor.device))
         elif is_long and len(available) > 1:
-            predictor.use_engine(predictor.fastest_engine(job.plan))
+            predictor.use_engine(fastest_engine(predictor, job.plan, report=report))
     if settings.tile == "auto" and not predictor.whole_sections:
         if isinstance(earlier.get("tile"), int):
-            predictor.tile = max(earlier["tile"], 1)
+            predictor.tile = earlier["tile"]
         elif is_long and not earlier:
-            predictor.tile = predictor.fastest_tile(job.plan)
+            predictor.tile = fastest_tile(predictor, job.plan, report=report)
         job.plan = dataclasses.replace(job.plan, tile=predictor.tile)

@@ -18,13 +18,7 @@ from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
-from napari_autosegnet.inference.engines import (
-    EngineName,
-    fastest_engine,
-    make_engine,
-    seconds_taken,
-    usual_engine,
-)
+from napari_autosegnet.inference.engines import EngineName, make_engine, seconds_taken, usual_engine
 from napari_autosegnet.inference.folding import fold_batch_norm
 from napari_autosegnet.model import HaloFigure
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
@@ -36,9 +30,8 @@ Precision = Literal["fp32", "bf16"]
 
 #: Window side of a network that pools over the whole image: only the whole section gives its result.
 WHOLE = 2**30
-#: Sides of tiles that are tried where the run is long enough: larger ones compute less twice, but may not fit into
-#: the processor's caches.
-TILES = (512, 768, 1152)
+#: Largest side of a window, unless the halo is wide, the user says otherwise or another one is measured to be faster.
+USUAL_TILE = 512
 #: Results for windows of one value that are kept; empty regions are mostly of one or two values.
 _CONSTANTS_KEPT = 4
 
@@ -136,7 +129,7 @@ class Predictor:
         model: AppliedModel,
         device: torch.device | str = "cpu",
         *,
-        tile: int = 512,
+        tile: int = USUAL_TILE,
         halo: Halo = "auto",
         batch_size: int = 1,
         flips: bool = False,
@@ -187,43 +180,30 @@ class Predictor:
             self._engine = make_engine(name, self._network, self.device)
             self._constants.clear()
 
-    def fastest_engine(self, plan: BlockPlan) -> EngineName:
-        """The engine that is fastest for a plan's windows (or smaller ones, to be quick), measured now."""
-        channels = (2 * self.model.context + 1) * self.model.image_channels
-        y, x = (min(side, round_up(256, self.stride)) for side in plan.window)
-        shape = (self.batch_size, channels, y, x)
-        with self._arithmetic():
-            return fastest_engine(self._network, self.device, shape, report=self._report)
+    def measured(self, engine: EngineName | None, window: tuple[int, int], passes: int) -> float:
+        """Seconds of the fastest of some passes over a window (y, x), after one that prepares.
 
-    def fastest_tile(self, plan: BlockPlan) -> int:
-        """Of this tile and the larger `TILES`, the fastest for a plan, measured now; told as ``note``."""
+        Parameters
+        ----------
+        engine : EngineName, optional
+            Another one than what computes here.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            When the window does not fit.
+        """
         channels = (2 * self.model.context + 1) * self.model.image_channels
-        seconds: dict[int, float] = {}
-        told = []
-        usual = dataclasses.replace(plan, tile=self.tile).computed
-        for tile in (self.tile, *(tile for tile in TILES if tile > self.tile)):
-            trial = dataclasses.replace(plan, tile=tile)
-            if seconds and trial.computed > 0.95 * usual:
-                continue  # nothing to gain
-            images = torch.zeros((self.batch_size, channels, *trial.window), device=self.device)
-            try:
-                with torch.inference_mode(), self._arithmetic():
-                    self._engine(images)  # the first pass prepares
-                    one = seconds_taken(self._engine, images)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                break
-            seconds[tile] = one * trial.windows / self.batch_size
-            told.append(f"{trial.window[0]} x {trial.window[1]} pixels {seconds[tile]:.0f} s")
-        if not seconds:
-            return self.tile
-        best = min(seconds, key=lambda tile: seconds[tile])
-        if seconds[best] > 0.95 * seconds[self.tile]:
-            best = self.tile  # memory is worth a few per cent
-        if len(seconds) > 1:
-            self._report("note", text=f"tiles of at most {best} pixels (expected: {', '.join(told)})")
-        return best
+        images = torch.zeros((self.batch_size, channels, *window), device=self.device)
+        tried = self._engine if engine is None else make_engine(engine, self._network, self.device)
+        try:
+            with torch.inference_mode(), self._arithmetic():
+                tried(images)
+                return min(seconds_taken(tried, images) for _ in range(passes))
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise torch.OutOfMemoryError(str(error)) from error
 
     @property
     def exact_halo(self) -> int | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.inference.blocks import slices
-from napari_autosegnet.inference.predictor import TILES, AppliedModel, Precision, Predictor
+from napari_autosegnet.inference.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.reading import check_image, read_block
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
@@ -31,7 +31,7 @@ def make_predictor(
     predictor = Predictor(
         model,
         device,
-        tile=TILES[0] if settings.tile == "auto" else settings.tile,
+        tile=USUAL_TILE if settings.tile == "auto" else settings.tile,
         halo=settings.halo,
         batch_size=settings.batch_size,
         flips=settings.flips,

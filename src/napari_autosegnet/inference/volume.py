@@ -89,7 +89,7 @@ def predict_volume(
     instances = None
     with locked(job.output.path):
         try:
-            ledger = open_ledger(job, model)
+            ledger = open_ledger(job, model, report)
             progress = Progress(job.plan, ledger.finished(), report)
             progress.tell_plan(halo=job.predictor.halo, halo_agreement=job.predictor.agreement)
             stopped = not _run(job, ledger, progress, should_stop)

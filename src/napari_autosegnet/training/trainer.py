@@ -80,8 +80,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    # Each way of not having a device has its own: no such name, not compiled in, no kernels for it.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    # No such name, or no kernels for it (RuntimeError); not compiled in (AssertionError).
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device '{name}' here; use --device auto, cpu, cuda or mps") from error
     return device
 

@@ -1,0 +1,83 @@
+"""Which images belong together, from a CSV table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.errors import UserError
+
+_NAME_COLUMNS = ("file", "name", "filename", "image")
+_PAGE_COLUMNS = ("crop_index", "page", "section", "index")
+
+
+def section_groups(stacks: Sequence[LabelledStack], path: Path, column: str) -> list[list[str]]:
+    """Group of every section of every stack, from a column of a CSV table.
+
+    Rows are matched to sections by a column of file names (file, name, filename, image) when the
+    sections have names; else by a column of page numbers (crop_index, page, section, index; rows where
+    it is empty have no page); else by their order.
+
+    Raises
+    ------
+    UserError
+        When the table cannot be read, lacks the column, or fits the stacks in none of these ways.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            columns = list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the group table {path}: {error}") from error
+    if column not in columns:
+        raise UserError(f"the table {path} has no column '{column}'; it has {', '.join(columns) or 'none'}")
+    total = sum(stack.image.sections for stack in stacks)
+    found: list[list[str]] = []
+    done = 0
+    for stack in stacks:
+        count = stack.image.sections
+        matched = (
+            _by_name(stack, rows, columns, column)
+            or (_by_page(count, rows, columns, column) if len(stacks) == 1 or count > 1 else None)
+            or ([row[column] for row in rows] if len(rows) == count else None)
+            or ([row[column] for row in rows[done : done + count]] if len(rows) == total else None)
+        )
+        if matched is None:
+            raise UserError(
+                f"the table {path} has {len(rows)} rows and {stack.image.path or stack.image.name} has {count} "
+                "sections; give one row per section in order, or a column 'file' with their names"
+            )
+        empty = [index for index, value in enumerate(matched) if not (value or "").strip()]
+        if empty:
+            raise UserError(f"the column '{column}' of {path} is empty for section {empty[0]}; fill it in")
+        found.append([value.strip() for value in matched])
+        done += count
+    return found
+
+
+def _by_name(stack: LabelledStack, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:
+    names = stack.image.section_names
+    if names is None and stack.image.sections == 1:
+        names = (stack.image.name,)
+    key = next((name for name in _NAME_COLUMNS if name in columns), None)
+    if names is None or key is None:
+        return None
+    by_name: dict[str, str] = {}
+    for row in rows:
+        name = (row[key] or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
+        by_name[name] = by_name[Path(name).stem] = row[column]
+    return [by_name[name] for name in names] if set(names) <= set(by_name) else None
+
+
+def _by_page(sections: int, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:
+    for key in _PAGE_COLUMNS:
+        if key not in columns:
+            continue
+        paged = {(row[key] or "").strip(): row[column] for row in rows}
+        paged.pop("", None)
+        if set(paged) == {str(number) for number in range(sections)}:
+            return [paged[str(number)] for number in range(sections)]
+    return None

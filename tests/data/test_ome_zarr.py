@@ -1,0 +1,166 @@
+"""Zarr arrays and OME-Zarr images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_autosegnet.data.images import (
+    ImageStack,
+    open_image,
+)
+from napari_autosegnet.errors import UserError
+
+ALL = slice(None)
+
+
+def whole(stack: ImageStack) -> np.ndarray:
+    return stack.read(ALL, ALL, ALL)
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 70, 90), dtype=np.uint8)
+
+
+def ome_group(path: Path, version: str, array: np.ndarray, axes: str, levels: int = 2, **more: Any) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=2 if version == "0.4" else 3)
+    kinds = {"t": "time", "c": "channel"}
+    steps = {"z": 50.0, "y": 4.0, "x": 4.0}
+    datasets = []
+    for level in range(levels):
+        every = tuple(slice(None, None, 2**level) if axis in "yx" else ALL for axis in axes)
+        chunks = tuple(1 if axis in "tc" else 8 for axis in axes)
+        smaller = array[every]
+        group.create_array(str(level), shape=smaller.shape, chunks=chunks, dtype=array.dtype)[...] = smaller
+        scale = [steps.get(axis, 1.0) * (2**level if axis in "yx" else 1) for axis in axes]
+        origin = [100.0 if axis == "z" else 0.0 for axis in axes]
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": scale},
+                    {"type": "translation", "translation": origin},
+                ],
+            }
+        )
+    named = [
+        {"name": axis, "type": kinds.get(axis, "space"), **({"unit": "nanometer"} if axis in "zyx" else {})}
+        for axis in axes
+    ]
+    image: dict[str, Any] = {"axes": named, "datasets": datasets, "name": "n", **more}
+    if version == "0.4":
+        group.attrs["multiscales"] = [{**image, "version": "0.4"}]
+    else:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["tczyx", "czyx", "zyx", "yx", "cyx"])
+def test_ome_zarr(tmp_path: Path, version: str, axes: str) -> None:
+    sizes = {"t": 2, "c": 2, "z": 3, "y": 20, "x": 30}
+    array = np.random.default_rng(0).integers(0, 2**16, [sizes[axis] for axis in axes], dtype=np.uint16)
+    path = ome_group(tmp_path / "image.ome.zarr", version, array, axes)
+    if "t" in axes:
+        with pytest.raises(UserError, match="2 time points"):
+            open_image(path)
+    stack = open_image(path, time=1 if "t" in axes else None)
+    expected = array[1] if "t" in axes else array
+    if "c" not in axes:
+        expected = expected[None]
+    if "z" not in axes:
+        expected = expected[:, None]
+    np.testing.assert_array_equal(whole(stack), expected)
+    np.testing.assert_array_equal(stack.read(slice(0, 2), slice(3, 11), slice(5, 6)), expected[:, :2, 3:11, 5:6])
+    assert stack.name == "image" and stack.pyramid_levels == 2 and stack.is_2d == ("z" not in axes)
+    assert stack.unit == "nanometer"
+    if "z" in axes:
+        assert (stack.scale, stack.translation, stack.chunks) == ((50.0, 4.0, 4.0), (100.0, 0.0, 0.0), (8, 8, 8))
+    else:
+        assert (stack.scale, stack.translation, stack.chunks) == ((1.0, 4.0, 4.0), (0.0, 0.0, 0.0), (1, 8, 8))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_one_level_of_an_ome_zarr_has_its_own_scale(tmp_path: Path, version: str) -> None:
+    array = np.random.default_rng(0).integers(0, 9, (3, 20, 30), dtype=np.uint8)
+    path = ome_group(tmp_path / "i.zarr", version, array, "zyx")
+    stack = open_image(path / "1")
+    assert (stack.shape, stack.scale, stack.pyramid_levels) == ((3, 10, 15), (50.0, 8.0, 8.0), 1)
+
+
+def test_transformations_of_all_levels_come_after_those_of_one(tmp_path: Path) -> None:
+    more = {
+        "coordinateTransformations": [
+            {"type": "scale", "scale": [2.0, 2.0, 2.0]},
+            {"type": "translation", "translation": [1.0, 1.0, 1.0]},
+        ]
+    }
+    path = ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx", levels=1, **more)
+    stack = open_image(path)
+    assert (stack.scale, stack.translation) == ((100.0, 8.0, 8.0), (201.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_plain_zarr_arrays(tmp_path: Path, volume: np.ndarray, zarr_format: Any) -> None:
+    path = tmp_path / "plain.zarr"
+    array = zarr.open_array(path, mode="w", shape=volume.shape, chunks=(2, 32, 16), dtype="u1", zarr_format=zarr_format)
+    array[...] = volume
+    stack = open_image(path)
+    assert (stack.name, stack.chunks, stack.is_2d) == ("plain", (2, 32, 16), False)
+    np.testing.assert_array_equal(whole(stack)[0], volume)
+
+
+def test_named_dimensions_of_a_zarr_array(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 9, (2, 3, 10, 12), dtype=np.uint8)
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=data.shape,
+        chunks=(1, 1, 10, 12),
+        dtype="u1",
+        dimension_names=["z", "channel", "y", "x"],
+    )
+    array[...] = data
+    stack = open_image(tmp_path / "a.zarr")
+    assert (stack.channels, stack.shape, stack.chunks) == (3, (2, 10, 12), (1, 10, 12))
+    np.testing.assert_array_equal(whole(stack), data.swapaxes(0, 1))
+
+
+def test_zarr_groups_that_are_no_image(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "empty.zarr", mode="w")
+    with pytest.raises(UserError, match="is empty"):
+        open_image(tmp_path / "empty.zarr")
+    group = zarr.open_group(tmp_path / "many.zarr", mode="w")
+    for name in ("raw", "mask"):
+        group.create_array(name, shape=(4, 8, 8), dtype="u1", chunks=(4, 8, 8))
+    with pytest.raises(UserError, match="give one of mask, raw"):
+        open_image(tmp_path / "many.zarr")
+    assert open_image(tmp_path / "many.zarr" / "raw").shape == (4, 8, 8)
+    del group["mask"]
+    assert open_image(tmp_path / "many.zarr").shape == (4, 8, 8)
+
+
+def test_damaged_ome_metadata_is_named(tmp_path: Path) -> None:
+    path = ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx")
+    content = json.loads((path / "zarr.json").read_text())
+    del content["attributes"]["ome"]["multiscales"][0]["datasets"]
+    (path / "zarr.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="OME-Zarr metadata") as error:
+        open_image(path)
+    assert "datasets" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_damaged_chunk_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, shape=(2, 8, 8), chunks=(1, 8, 8), dtype="u1")
+    array[...] = np.random.default_rng(0).integers(0, 255, (2, 8, 8))
+    (path / "c" / "1" / "0" / "0").write_bytes(b"rubbish")
+    stack = open_image(path)
+    stack.section(0)
+    with pytest.raises(UserError, match=r"cannot read .*a\.zarr"):
+        stack.section(1)
