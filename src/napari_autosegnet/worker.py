@@ -90,6 +90,9 @@ class PredictJob(_Job):
     image: Path
     out: Path
     mask: Path | None = None
+    time_point: int | None = None
+    channels: tuple[str, ...] | None = None
+    axes: str | None = None
     settings: PredictSettings | None = None
 
 

@@ -14,7 +14,7 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.sections import make_predictor, predict_section
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.apply_dialog import ApplyDialog
+from napari_autosegnet.widgets.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply_step import ApplyStep
 from napari_autosegnet.widgets.layer_arrays import role
 from small_models import small_model
@@ -148,7 +148,7 @@ def test_a_whole_layer_is_segmented_by_a_worker(
     use_run(step, run, qtbot)
     image = viewer.layers["stack"]
     with qtbot.waitSignal(step.volume.done, timeout=120_000):
-        step.volume.start(run.model_folder, image, None, PredictSettings(block=(1, 96, 96), probabilities=True))
+        step.volume.start(run.model_folder, Chosen(image, None, PredictSettings(block=(1, 96, 96), probabilities=True)))
         assert not step.stack_button.isEnabled()
         qtbot.waitUntil(lambda: step.volume.layer is not None or not step.volume.client.active, timeout=90_000)
     assert step.volume.client.state == "finished", step.volume.client.reason
@@ -173,12 +173,38 @@ def test_a_worker_that_fails_says_why(step: ApplyStep, run: Run, qtbot: Any, tmp
     use_run(step, run, qtbot)
     (tmp_path / "taken.zarr").mkdir()
     (tmp_path / "taken.zarr" / "other").write_text("something else")
-    step.volume.start(
-        run.model_folder, step._session.viewer.layers["stack"], tmp_path / "taken.zarr", PredictSettings()
-    )
+    image = step._session.viewer.layers["stack"]
+    step.volume.start(run.model_folder, Chosen(image, tmp_path / "taken.zarr", PredictSettings()))
     qtbot.waitUntil(lambda: not step.volume.client.active, timeout=90_000)
     assert step.volume.client.state == "failed"
     assert "exists already" in step.panel.note.text()
+
+
+def test_one_time_point_and_channel_of_a_file_is_segmented(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, tmp_path: Path
+) -> None:
+    import zarr
+
+    series = np.zeros((2, 2, *stack.shape), np.uint8)
+    series[1, 0] = stack
+    zarr.create_array(tmp_path / "series.zarr", data=series)
+    viewer = step._session.viewer
+    viewer.layers.clear()
+    use_run(step, run, qtbot)
+    dialog = ApplyDialog(step._session)
+    qtbot.addWidget(dialog)
+    dialog.file_line.setText(str(tmp_path / "series.zarr"))
+    dialog.time_line.setText("1")
+    dialog.channels_line.setText("0")
+    dialog.axes_line.setText("tczyx")
+    with qtbot.waitSignal(step.volume.done, timeout=120_000):
+        step.volume.start(run.model_folder, dialog.read())
+    # The image is shown beneath its result.
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10_000)
+    image, result = viewer.layers
+    assert np.array_equal(image.data, stack)
+    for section in range(3):
+        assert np.mean(np.asarray(result.data[section]) == expected(stack, section)) > 0.999
 
 
 @pytest.fixture
@@ -190,13 +216,13 @@ def dialog(session: Any, qtbot: Any) -> ApplyDialog:
 
 def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, tmp_path: Path) -> None:
     image = session.viewer.layers["stack"]
-    assert dialog.read() == (image, None, PredictSettings())
+    assert dialog.read() == Chosen(image, None, PredictSettings())
     dialog.out_line.setText(str(tmp_path / "result.zarr"))
-    assert dialog.read()[1] == tmp_path / "result.zarr"
+    assert dialog.read().out == tmp_path / "result.zarr"
     dialog.image_box.setCurrentIndex(1)
     (tmp_path / "stack.tif").write_bytes(b"")
     dialog.file_line.setText(str(tmp_path / "stack.tif"))
-    assert dialog.read()[0] == tmp_path / "stack.tif"
+    assert dialog.read().source == tmp_path / "stack.tif"
     dialog._on_start()
     assert dialog.chosen is not None and dialog.result() == dialog.DialogCode.Accepted
 
@@ -206,6 +232,7 @@ def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, t
     [
         ("file", "", "Choose the file"),
         ("file", "/no/such/file.tif", "There is no file"),
+        ("time", "last", "a number from 0, not 'last'"),
         ("out", "result.tif", "ends in .zarr, not 'result.tif'"),
         ("block", "512", "'Block'"),
         ("workers", "0", "'Processes' should be greater than or equal to 1"),
@@ -217,6 +244,10 @@ def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, 
     if field == "file":
         dialog.image_box.setCurrentIndex(1)
         dialog.file_line.setText(text)
+    elif field == "time":
+        dialog.image_box.setCurrentIndex(1)
+        dialog.file_line.setText(__file__)
+        dialog.time_line.setText(text)
     elif field == "out":
         dialog.out_line.setText(text)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QFileDialog,
+    QFormLayout,
     QHBoxLayout,
     QLineEdit,
     QMenu,
@@ -30,6 +32,18 @@ if TYPE_CHECKING:
 _FILE = "A file or folder ..."
 #: Where napari could not follow, or what is of no use in a window.
 _HIDDEN = ("format", "overwrite", "region", "sharded", "retries")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is to be segmented: a layer or a file, and what of it; where to (None: a new store); and how."""
+
+    source: Image | Path
+    out: Path | None
+    settings: PredictSettings
+    time_point: int | None = None
+    channels: tuple[str, ...] | None = None
+    axes: str | None = None
 
 
 class ApplyDialog(QDialog):
@@ -55,7 +69,7 @@ class ApplyDialog(QDialog):
         )
         self.image_box.currentTextChanged.connect(self._on_image)
         self.file_line, file_row = _path_row(self._menu_of_sources())
-        self._file_row = file_row
+        self._file_rows = (file_row, self._reading_rows())
         out_button = QPushButton("...")
         out_button.clicked.connect(self._choose_out)
         self.out_line, out_row = _path_row(out_button)
@@ -72,7 +86,8 @@ class ApplyDialog(QDialog):
         buttons.addButton(self.start_button, QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.accepted.connect(self._on_start)
         buttons.rejected.connect(self.reject)
-        for place, (label, row) in enumerate((("Image", self.image_box), ("", file_row), ("Result", out_row))):
+        rows = (("Image", self.image_box), *(("", row) for row in self._file_rows), ("Result", out_row))
+        for place, (label, row) in enumerate(rows):
             self.form.rows.insertRow(place, label, row)
         layout = QVBoxLayout(self)
         layout.addWidget(self.form)
@@ -81,7 +96,23 @@ class ApplyDialog(QDialog):
         layout.addWidget(buttons)
         self.setMinimumWidth(420)
         self._on_image(self.image_box.currentText())
-        self.chosen: tuple[Image | Path, Path | None, PredictSettings] | None = None
+        self.chosen: Chosen | None = None
+
+    def _reading_rows(self) -> QWidget:
+        """What of a file is read; most files need none of it."""
+        self.time_line, self.channels_line, self.axes_line = QLineEdit(), QLineEdit(), QLineEdit()
+        rows = QWidget()
+        layout = QFormLayout(rows)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for label, line, shown, help_text in (
+            ("Time point", self.time_line, "if there are several", "Counted from 0"),
+            ("Channels", self.channels_line, "all", "By name or by number from 0, with commas between them"),
+            ("Axes", self.axes_line, "as the file says", "Of a plain array that does not name them, such as tczyx"),
+        ):
+            line.setPlaceholderText(shown)
+            line.setToolTip(help_text)
+            layout.addRow(label, line)
+        return rows
 
     def _menu_of_sources(self) -> QPushButton:
         button = QPushButton("...")
@@ -95,7 +126,8 @@ class ApplyDialog(QDialog):
         return button
 
     def _on_image(self, text: str) -> None:
-        self._file_row.setVisible(text == _FILE)
+        for row in self._file_rows:
+            row.setVisible(text == _FILE)
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Image to segment")
@@ -123,8 +155,8 @@ class ApplyDialog(QDialog):
             return
         self.accept()
 
-    def read(self) -> tuple[Image | Path, Path | None, PredictSettings]:
-        """What was chosen: image, store of the result (None: a new one), settings.
+    def read(self) -> Chosen:
+        """What was chosen.
 
         Raises
         ------
@@ -136,7 +168,7 @@ class ApplyDialog(QDialog):
             text = self.file_line.text().strip()
             if not text:
                 raise UserError("choose the file to segment")
-            source = Path(text).expanduser()
+            source = Path(text).expanduser().absolute()
             if not source.exists():
                 raise UserError(f"there is no file {source}; check the path")
         else:
@@ -147,7 +179,14 @@ class ApplyDialog(QDialog):
             raise UserError(f"give the result a name that ends in .zarr, not '{out.name}'")
         settings = self.form.value()
         assert isinstance(settings, PredictSettings)
-        return source, out, settings
+        if not isinstance(source, Path):
+            return Chosen(source, out, settings)
+        time_point = self.time_line.text().strip()
+        if time_point and not time_point.isdecimal():
+            raise UserError(f"a time point is a number from 0, not '{time_point}'")
+        channels = tuple(name.strip() for name in self.channels_line.text().split(",") if name.strip())
+        axes = self.axes_line.text().strip()
+        return Chosen(source, out, settings, int(time_point) if time_point else None, channels or None, axes or None)
 
 
 def _path_row(button: QPushButton) -> tuple[QLineEdit, QWidget]:

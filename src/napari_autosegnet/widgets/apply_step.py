@@ -310,10 +310,9 @@ class ApplyStep(QWidget):
     def _start(self, dialog: ApplyDialog) -> None:
         if self.model is None or dialog.chosen is None:
             return
-        source, out, settings = dialog.chosen
         self.message.clear()
         try:
-            self.volume.start(self.model.path, source, out, settings)
+            self.volume.start(self.model.path, dialog.chosen)
         except UserError as error:
             self._say(str(error), "error")
         self._show_state()

@@ -122,8 +122,10 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
         raise UserError(f"the annotation in {path} cannot be read ({type(error).__name__}: {error})") from error
 
 
-def image_layer(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Data and attributes of an Image layer for anything that `open_image` opens.
+def image_layer(
+    path: Path, *, time: int | None = None, channels: Sequence[str] | None = None, axes: str | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """Data and attributes of an Image layer for anything that `open_image` opens; of an OME-Zarr all there is.
 
     Raises
     ------
@@ -135,7 +137,7 @@ def image_layer(path: Path) -> tuple[Any, dict[str, Any]]:
     ome = _ome(path)
     if ome is not None:
         return _ome_image(path, ome)
-    stack = open_image(path)
+    stack = open_image(path, time=time, channels=channels, axes=axes)
     flat = 1 if stack.is_2d else 0
     about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
     if stack.channels in (3, 4) and stack.dtype == np.uint8:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation_export import file_name, write_image_layer
@@ -22,6 +21,8 @@ from napari_autosegnet.worker import PredictJob, read_job
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
+
+    from napari_autosegnet.widgets.apply_dialog import Chosen
 
 #: Where in a store the labels lie.
 LABELS = Path("labels") / "segmentation"
@@ -58,7 +59,7 @@ class VolumeJob(QObject):
         self.client.reported.connect(self._take)
         self.client.state_changed.connect(self._on_state)
         self._image: Image | None = None
-        self._source: Path | None = None
+        self._file: PredictJob | None = None
         self._out: Path | None = None
         self._layer: Labels | None = None
         self._opening = False
@@ -83,15 +84,14 @@ class VolumeJob(QObject):
         """Store of the latest result."""
         return self._out
 
-    def start(self, model: Path, source: Image | Path, out: Path | None, settings: PredictSettings) -> None:
+    def start(self, model: Path, chosen: Chosen) -> None:
         """Apply a model to a layer or a file.
 
         Parameters
         ----------
-        source : Image layer or Path
-            A layer that no file holds is written into the job's folder first.
-        out : Path, optional
-            The store; in the job's folder by default.
+        chosen : Chosen
+            A layer that no file holds is written into the job's folder first. The result lies there, too, where no
+            other store is given.
 
         Raises
         ------
@@ -100,30 +100,44 @@ class VolumeJob(QObject):
         """
         if self.client.active:
             raise UserError("a segmentation is under way; wait, or cancel it first")
+        source = chosen.source
         name = source.stem if isinstance(source, Path) else source.name
         run = Run.create(self._session.new_run_folder(f"apply-{file_name(name)}"))
-        target = out or run.path / "result.ome.zarr"
-        self._begin(None if isinstance(source, Path) else source, target)
+        target = chosen.out or run.path / "result.ome.zarr"
         device = self._session.device
 
-        def job() -> PredictJob:
-            image = source if isinstance(source, Path) else _file(source, run)
-            return PredictJob(model=model, image=image, out=target, settings=settings, device=device)
+        def job(image: Path) -> PredictJob:
+            return PredictJob(
+                model=model,
+                image=image,
+                out=target,
+                time_point=chosen.time_point,
+                channels=chosen.channels,
+                axes=chosen.axes,
+                settings=chosen.settings,
+                device=device,
+            )
 
-        self.client.attach(run)
-        self.client.start(job)
+        if isinstance(source, Path):
+            given = job(source)
+            self._begin(None, given, target)
+            self.client.attach(run)
+            self.client.start(lambda: given)
+        else:
+            self._begin(source, None, target)
+            self.client.attach(run)
+            self.client.start(lambda: job(_file(source, run)))
 
     def attach(self, run: Run) -> None:
         """Follow a job that was started before; its result is shown on a fitting image layer."""
         job = read_job(run)
         if not isinstance(job, PredictJob):
             raise UserError(f"{run.path} holds no segmentation; choose another folder")
-        self._begin(None, job.out)
-        self._source = job.image
+        self._begin(None, job, job.out)
         self.client.attach(run)
 
-    def _begin(self, image: Image | None, out: Path) -> None:
-        self._image, self._source, self._out = image, None, out
+    def _begin(self, image: Image | None, file: PredictJob | None, out: Path) -> None:
+        self._image, self._file, self._out = image, file, out
         self._layer, self._opening = None, False
 
     # ------------------------------------------------------------ following
@@ -166,7 +180,7 @@ class VolumeJob(QObject):
         image = self._image if self._image in viewer.layers else self._fitting(shape)
         active = viewer.layers.selection.active
         if image is None:
-            self._add_source(shape)
+            self._add_source()
         else:
             about |= {"scale": image.scale, "translate": image.translate}
             about["metadata"][METADATA]["image"] = id(image)
@@ -180,17 +194,17 @@ class VolumeJob(QObject):
 
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:
         """An image layer that came from the file that is segmented."""
-        source = self._source
+        source = None if self._file is None else self._file.image
         for image in self._session.image_layers():
             path = getattr(image.source, "path", None)
             if source is not None and path and Path(path) == source and spatial_shape(image) == shape:
                 return image
         return None
 
-    def _add_source(self, shape: tuple[int, ...]) -> None:
+    def _add_source(self) -> None:
         """Show the image that was given as a file beneath its result."""
-        source = self._source
-        if source is None:
+        file = self._file
+        if file is None:
             return
 
         def add(found: tuple[Any, dict[str, Any]]) -> None:
@@ -199,7 +213,11 @@ class VolumeJob(QObject):
             for layer in layers if isinstance(layers, list) else [layers]:
                 self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
 
-        self._session.background.call(lambda: image_layer(source), add, self.failed.emit)
+        self._session.background.call(
+            lambda: image_layer(file.image, time=file.time_point, channels=file.channels, axes=file.axes),
+            add,
+            self.failed.emit,
+        )
 
     def _refresh(self) -> None:
         layer = self.layer
