@@ -118,6 +118,7 @@ def search(
             seed=settings.seed,
             device=device_used,
         )
+        from napari_autosegnet.networks.specification import NetworkSpecification
         from napari_autosegnet.search.search import Search
 
         if not resume:
@@ -126,11 +127,16 @@ def search(
                 data=describe_data(images, labels, stacks, split),
                 search=settings.model_dump(mode="json"),
             )
+        channels = int(data.validation_images.shape[1])
+        training = train_settings(kept_preset(run))
         work = Search(
             data,
             settings,
-            in_channels=int(data.validation_images.shape[1]),
+            in_channels=channels,
             checkpoint=folder.checkpoint_file("search"),
+            final=NetworkSpecification.for_patches(
+                training.patch_size, training.network, in_channels=channels, classes=len(data.class_names)
+            ),
         )
         # A run that was ended before its first epoch begins again.
         if resume and folder.checkpoint_file("search").exists():

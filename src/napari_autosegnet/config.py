@@ -180,6 +180,14 @@ class SearchSettings(Settings):
     context: Annotated[int, Field(ge=0, le=8)] = Field(
         0, description="Sections above and below that are given as channels (2.5D)", json_schema_extra=_ADVANCED
     )
+    max_parameters: Positive | None = Field(
+        None, description="Most weights of the network that is trained in the end", json_schema_extra=_ADVANCED
+    )
+    max_latency: Rate | None = Field(
+        None,
+        description="Most milliseconds that this network may take for 512 x 512 pixels on the search's device",
+        json_schema_extra=_ADVANCED,
+    )
     space: SearchSpace = Field(default_factory=SearchSpace, description="The search space")
     seed: int = Field(0, description="Seed of everything random")
 

@@ -22,6 +22,7 @@ from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.search.limits import Limits
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
 from napari_autosegnet.search.supernet import Supernet
@@ -39,6 +40,8 @@ COLLAPSED_ENTROPY = 0.2
 COLLAPSED_IDENTITY = 0.8
 #: How many of the best rated architectures of the whole search compete with the last samples.
 REMEMBERED = 16
+#: With limits, so many architectures are drawn for each that is wanted before the search gives up.
+MOST_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,19 @@ class Search:
         Channels of the patches.
     checkpoint : Path, optional
         Written at the end of every epoch and after every finalist.
+    final : NetworkSpecification, optional
+        Size of the network that is trained in the end, to which the limits of the settings apply; by default that of
+        the search.
     """
 
     def __init__(
-        self, data: TrainingData, settings: SearchSettings, *, in_channels: int, checkpoint: Path | None = None
+        self,
+        data: TrainingData,
+        settings: SearchSettings,
+        *,
+        in_channels: int,
+        checkpoint: Path | None = None,
+        final: NetworkSpecification | None = None,
     ) -> None:
         self.data = data
         self.settings = settings
@@ -81,6 +93,12 @@ class Search:
         self.supernet = Supernet(
             self.space, self.specification, settings, data.validation_images, data.validation_targets
         )
+        self.limits = Limits(
+            final or self.specification,
+            self.supernet.device,
+            max_parameters=settings.max_parameters,
+            max_latency=settings.max_latency,
+        )
         self.strategy = make_strategy(self.space, settings)
         # Another stream than the strategy's own, or the warm-up would draw what the strategy draws.
         self.fair = FairSampler(self.space, np.random.default_rng([settings.seed, 1]))
@@ -92,6 +110,7 @@ class Search:
         self.rate_factor = 1.0
         self._rollbacks = 0
         self._good: dict[str, Any] = {}
+        self._tried: list[Architecture] = []
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> SearchResult | None:
         """Search until the epochs, the budget, or the loss or accuracy asked for are reached, or a stop.
@@ -109,6 +128,8 @@ class Search:
             return None
         if self.selection is None:
             self.selection = self._choose_finalists(report, rate_new=not stopped)
+            if stopped and not self.selection.finalists:
+                return None
         if not stopped:
             self._write_checkpoint()
             self._select(report, should_stop)
@@ -228,6 +249,8 @@ class Search:
         report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
 
     def _rate(self, architecture: Architecture, patches: int | None) -> float:
+        if not self.limits.is_small_enough(architecture):
+            return 0.0  # what the strategy learns from it
         rating = self.supernet.rate(architecture, patches=patches)
         self.best[architecture] = rating
         if len(self.best) > 4 * REMEMBERED:
@@ -291,9 +314,10 @@ class Search:
         finalists = self._rated_finalists(seconds, report, rate_new) if settings.selection_share < 1 else None
         if finalists is None:
             # No shared weights that could rate anything: whoever is proposed first competes.
-            finalists = [
-                Finalist(architecture) for architecture in dict.fromkeys(self.strategy.propose(settings.finalists))
-            ]
+            proposed = [a for a in self._propose(settings.finalists) if self.limits.is_fast_enough(a)]
+            if not proposed:
+                raise self.limits.refusal(self._tried)
+            finalists = [Finalist(architecture) for architecture in proposed]
         spent = time.monotonic() - started
         self.elapsed += spent
         return Selection(
@@ -310,14 +334,34 @@ class Search:
         ratings = {a: self.best[a] for a in ranked}
         if rate_new:
             ratings = {}
-            for architecture in dict.fromkeys(ranked + self.strategy.propose(self.settings.candidates)):
+            for architecture in dict.fromkeys(ranked + self._propose(self.settings.candidates)):
                 # Rating the candidates may take a fifth of what is left, and then the rest is not rated.
                 if ratings and seconds is not None and time.monotonic() - started > 0.2 * seconds:
                     break
                 ratings[architecture] = self.supernet.rate(architecture)
         ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
-        report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
-        return [Finalist(architecture, ratings[architecture]) for architecture in ranked[: self.settings.finalists]]
+        if ranked:
+            report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
+        finalists: list[Finalist] = []
+        for architecture in ranked:
+            if len(finalists) < self.settings.finalists and self.limits.is_fast_enough(architecture):
+                finalists.append(Finalist(architecture, ratings[architecture]))
+        if not finalists and rate_new:
+            raise self.limits.refusal(self._tried)
+        return finalists
+
+    def _propose(self, count: int) -> list[Architecture]:
+        """Different architectures of the strategy that are small enough, ``count`` of them if it has so many."""
+        found: dict[Architecture, None] = {}
+        self._tried = []
+        for _ in range(MOST_DRAWS):
+            proposed = self.strategy.propose(count)
+            self._tried += proposed
+            found |= dict.fromkeys(a for a in proposed if self.limits.is_small_enough(a))
+            # Without a limit the first draw is all there is: a collapsed controller has no others.
+            if len(found) >= count or self.limits.max_parameters is None:
+                break
+        return list(found)[:count]
 
     def _select(self, report: Report, should_stop: ShouldStop) -> None:
         assert self.selection is not None

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from learnable import blobs
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SearchSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
+from napari_autosegnet.search.limits import Limits
+from napari_autosegnet.search.search import Search
+
+CPU = torch.device("cpu")
+SPECIFICATION = NetworkSpecification(in_channels=1, classes=2, levels=1, base_width=8, max_width=8, stem_stride=4)
+SETTINGS = SearchSettings(
+    epochs=2,
+    patch_size=32,
+    batch_size=2,
+    steps_per_epoch=2,
+    warmup_share=0.5,
+    controller_updates=2,
+    controller_samples=3,
+    reward_patches=2,
+    candidates=6,
+    finalists=3,
+    finalist_steps=2,
+    network=NetworkSettings(base_width=4, max_width=8),
+    augmentation=AugmentationSettings(rotation="none", elastic=0, blur=0),
+)
+
+
+def median_parameters(limits: Limits) -> int:
+    generator = np.random.default_rng(0)
+    space = SearchSpace(levels=limits.specification.levels)
+    return int(np.median([limits.parameters(space.sample(generator)) for _ in range(40)]))
+
+
+def test_parameters_are_those_of_the_network_that_is_trained() -> None:
+    architecture = SearchSpace().sample(np.random.default_rng(0))
+    limits = Limits(SPECIFICATION, CPU, max_parameters=1000)
+    built = SPECIFICATION.model_copy(update={"architecture": architecture}).build()
+    assert limits.parameters(architecture) == parameter_count(built)
+    assert not limits.is_small_enough(architecture)
+    assert Limits(SPECIFICATION, CPU).is_small_enough(architecture)
+
+
+def test_a_wider_network_takes_longer_and_measuring_draws_nothing() -> None:
+    architecture = SearchSpace().sample(np.random.default_rng(0))
+    before = torch.get_rng_state()
+    narrow = Limits(SPECIFICATION, CPU, max_latency=0.001)
+    wide = SPECIFICATION.model_copy(update={"base_width": 64, "max_width": 64, "stem_stride": 1})
+    assert Limits(wide, CPU).latency(architecture) > narrow.latency(architecture) > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not narrow.is_fast_enough(architecture)
+    assert Limits(SPECIFICATION, CPU).is_fast_enough(architecture)
+
+
+@pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
+@pytest.mark.parametrize("selection_share", [0.3, 1.0])
+def test_every_finalist_keeps_to_the_limit(strategy: str, selection_share: float) -> None:
+    final = SPECIFICATION.model_copy(update={"base_width": 12, "max_width": 24})
+    limit = median_parameters(Limits(final, CPU))
+    changes = {"strategy": strategy, "selection_share": selection_share, "max_parameters": limit}
+    search = Search(blobs(), SETTINGS.model_copy(update=changes), in_channels=1, final=final)
+    result = search.run()
+    assert result is not None and result.finalists
+    own = Limits(final, CPU)
+    assert all(own.parameters(finalist.architecture) <= limit for finalist in result.finalists)
+    assert own.parameters(result.architecture) <= limit
+
+
+def test_limits_that_nothing_keeps_to_are_refused_in_one_line() -> None:
+    for changes, word in (({"max_parameters": 10}, "--max-parameters 10"), ({"max_latency": 1e-6}, "--max-latency")):
+        search = Search(blobs(), SETTINGS.model_copy(update=changes), in_channels=1)
+        with pytest.raises(UserError, match=word) as raised:
+            search.run()
+        assert "\n" not in str(raised.value) and "allow more" in str(raised.value)
