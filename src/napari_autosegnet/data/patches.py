@@ -26,7 +26,7 @@ from napari_autosegnet.errors import UserError
 IGNORE = -1
 
 #: A class of a smaller share than this is looked for on purpose.
-RARE_SHARE = 0.05
+RARE_SHARE = 0.1
 #: A region with a smaller annotated share than this is sparse: patches are placed by annotated pixels.
 DENSE_SHARE = 0.5
 #: Places remembered per region and class; patches are shifted at random around them anyway.
