@@ -215,12 +215,18 @@ def test_the_preview_lies_where_the_slice_does(qtbot: Any, steps: Callable[..., 
     assert (rows.start, rows.stop, columns.start, columns.stop) == (476, 1500, 0, 200)
     from napari_autosegnet.widgets.live_preview import _Place
 
-    preview._show(np.ones((1024, 200), np.uint8), _Place(image, 2, (476, 0)))
+    unsure = np.full((1024, 200), 0.5, np.float32)
+    preview._show(np.ones((1024, 200), np.uint8), unsure, _Place(image, 2, (476, 0)))
     layer = preview.layer
     assert layer is not None and layer.data.shape == (1, 1024, 200)
     assert layer.translate.tolist() == [20, 2 * 476, 4] and layer.scale.tolist() == [5, 2, 2]
+    assert preview.uncertainty is not None and not preview.uncertainty.visible
+    assert np.array_equal(preview.uncertainty.data[0], unsure)
+    assert preview.uncertainty.translate.tolist() == layer.translate.tolist()
     viewer.layers.remove(layer)
     assert preview.layer is None
+    preview.set_enabled(False)
+    assert preview.uncertainty is None and len(viewer.layers) == 1
 
 
 def test_the_activity_dock_shows_the_job(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the network in training makes of the slice in view, as a Labels layer that follows the epochs."""
+"""What the network in training makes of the slice in view, and where it is unsure: layers that follow the epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import write_atomically
-from napari_autosegnet.widgets.class_colors import LabelClass, result_layer
+from napari_autosegnet.widgets import section_layers
 from napari_autosegnet.widgets.layer_arrays import is_rgb, read_section, section_in_view, spatial_shape
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.run_client import RunClient
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Largest side in pixels: of larger slices the part around the middle of the view is taken.
 LARGEST_SIDE = 1024
-_NAME = "training preview"
+_NAME, _UNSURE_NAME = "training preview", "training uncertainty"
 _WAIT = 400  # milliseconds after the view has come to rest
 _KEPT_PLACES = 16
 
@@ -55,6 +55,7 @@ class LivePreview(QObject):
         self._client = client
         self._places: dict[int, _Place] = {}
         self._layer: Labels | None = None
+        self._unsure: Image | None = None
         self._enabled = True
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -78,12 +79,20 @@ class LivePreview(QObject):
             self._layer = None
         return self._layer
 
+    @property
+    def uncertainty(self) -> Image | None:
+        """The layer of the uncertainty, hidden at first; None when there is none, or the user removed it."""
+        if self._unsure is not None and self._unsure not in self._session.viewer.layers:
+            self._unsure = None
+        return self._unsure
+
     def set_enabled(self, enabled: bool) -> None:
         """Ask for previews, or leave the worker to its training."""
         self._enabled = enabled
         if not enabled:
-            if (layer := self.layer) is not None:
-                self._session.viewer.layers.remove(layer)
+            for layer in (self.layer, self.uncertainty):
+                if layer is not None:
+                    self._session.viewer.layers.remove(layer)
             if self._client.active:
                 source = preview_file(self._client.run, "input")
                 self._session.background.call(lambda: source.unlink(missing_ok=True), _nothing)
@@ -138,33 +147,24 @@ class LivePreview(QObject):
         place = self._places.get(event.get("input", -1))
         if place is None:
             return
-        source = preview_file(self._client.run, "labels")
-        self._session.background.call(lambda: _read_labels(source), lambda labels: self._show(labels, place), _nothing)
+        run = self._client.run
 
-    def _show(self, labels: npt.NDArray[np.uint8], place: _Place) -> None:
+        def read() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+            return _read(preview_file(run, "labels")), _read(preview_file(run, "uncertainty"))
+
+        self._session.background.call(read, lambda found: self._show(found[0], found[1], place), _nothing)
+
+    def _show(self, labels: npt.NDArray[np.uint8], uncertainty: npt.NDArray[np.float32], place: _Place) -> None:
         viewer, image = self._session.viewer, place.image
         if image not in viewer.layers or not self._enabled:
             return
-        data = labels if len(spatial_shape(image)) == 2 else labels[np.newaxis]
-        offset = np.zeros(data.ndim)
-        offset[-2:] = place.origin
-        if data.ndim == 3:
-            offset[0] = place.section
-        scale = np.asarray(image.scale)[-data.ndim :]
-        translate = np.asarray(image.translate)[-data.ndim :] + offset * scale
-        layer = self.layer
-        if layer is not None and layer.ndim == data.ndim:
-            layer.data = data
-            layer.scale, layer.translate = scale, translate
-            return
-        if layer is not None:
-            viewer.layers.remove(layer)
-        classes = tuple(
-            LabelClass(number, each.name, each.color) for number, each in enumerate(self._session.classes, start=1)
-        )
         active = viewer.layers.selection.active
-        about = result_layer(classes, role="preview", name=_NAME, scale=scale, translate=translate, opacity=0.5)
-        self._layer = viewer.add_labels(data, **about)
+        self._unsure = section_layers.show_uncertainty(
+            viewer, image, place.section, uncertainty, _UNSURE_NAME, place.origin, visible=False
+        )
+        self._layer = section_layers.show_labels(
+            viewer, image, place.section, labels, self._session.classes, _NAME, place.origin
+        )
         # Whoever is painting goes on painting.
         if active is not None:
             viewer.layers.selection.active = active
@@ -179,9 +179,9 @@ def _write_slice(image: Image, section: int, window: tuple[slice, slice], target
     return target.stat().st_mtime_ns
 
 
-def _read_labels(source: Path) -> npt.NDArray[np.uint8]:
+def _read(source: Path) -> npt.NDArray[Any]:
     try:
-        found: npt.NDArray[np.uint8] = np.load(source, allow_pickle=False)
+        found: npt.NDArray[Any] = np.load(source, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read {source}: {error}") from error
     return found

@@ -24,10 +24,14 @@ def show_labels(
     labels: npt.NDArray[np.uint8],
     classes: Sequence[ClassInfo],
     name: str = "segmentation of the slice",
+    origin: tuple[int, int] = (0, 0),
 ) -> Labels:
-    """Show class numbers (y, x) over a section of an image; one layer of that name per image is used again."""
+    """Show class numbers (y, x) over a section of an image; one layer of that name per image is used again.
+
+    ``origin`` is the row and column of the section at which the first pixel lies.
+    """
     named = tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(classes, start=1))
-    data, place = _placed(image, section, labels)
+    data, place = _placed(image, section, labels, origin)
     layer = _known(viewer, image, "preview", name)
     if layer is not None:
         _replace(layer, data, place, section)
@@ -40,10 +44,16 @@ def show_labels(
 
 
 def show_uncertainty(
-    viewer: ViewerModel, image: Image, section: int, uncertainty: npt.NDArray[np.float32], name: str = "uncertainty"
+    viewer: ViewerModel,
+    image: Image,
+    section: int,
+    uncertainty: npt.NDArray[np.float32],
+    name: str = "uncertainty",
+    origin: tuple[int, int] = (0, 0),
+    visible: bool = True,
 ) -> Image:
-    """Show uncertainty (y, x) from 0 to 1 over a section of an image."""
-    data, place = _placed(image, section, uncertainty)
+    """Show uncertainty (y, x) from 0 to 1 over a section of an image; ``visible`` is for a new layer."""
+    data, place = _placed(image, section, uncertainty, origin)
     layer = _known(viewer, image, "uncertainty", name)
     if layer is not None:
         _replace(layer, data, place, section)
@@ -55,6 +65,7 @@ def show_uncertainty(
         contrast_limits=(0.0, 1.0),
         blending="translucent",
         opacity=0.9,
+        visible=visible,
         metadata={METADATA: {"role": "uncertainty", "section": section}},
         **place,
     )
@@ -91,11 +102,13 @@ def _remember(layer: Layer, image: Image) -> None:
     layer.metadata[METADATA]["image"] = id(image)
 
 
-def _placed(image: Image, section: int, pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+def _placed(
+    image: Image, section: int, pixels: npt.NDArray[Any], origin: tuple[int, int]
+) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     scale, translate = np.array(image.scale, float), np.array(image.translate, float)
+    translate[-2:] += origin * scale[-2:]
     if len(spatial_shape(image)) == 2:
         return pixels, {"scale": scale, "translate": translate}
-    translate = translate.copy()
     translate[-3] += section * scale[-3]
     return pixels[np.newaxis], {"scale": scale, "translate": translate}
 
