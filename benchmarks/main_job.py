@@ -55,6 +55,8 @@ class Problem:
     #: Sections that simple rules are tuned on; all of the training image when None.
     rule_sections: str | None = None
     boundary: str | None = None
+    #: Options of search and training other than the preset's, chosen on validation data.
+    options: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -98,6 +100,7 @@ def industrial(data: Path, out: Path) -> Problem:
         out / "test" / "masks",
         "0:sound,255:defect",
         ["--group", f"group@{data / 'index.csv'}"],
+        options=["--learning-rate", "0.1"],
         notes=[
             f"{counts['train']} crops of {len(groups) - len(held_out)} groups to learn from, "
             f"{counts['test']} crops of {len(held_out)} groups scored."
@@ -202,11 +205,17 @@ def learn(problem: Problem, network: str, given: argparse.Namespace) -> dict[str
     seconds: dict[str, float] = {}
     if network == "searched" and not (run / "architecture.json").exists():
         began = time.monotonic()
-        command("search", *data, "--run", run, "--preset", given.preset, "--budget", given.search, log=log)
+        own = ["--preset", given.preset, "--budget", given.search, *problem.options]
+        command("search", *data, "--run", run, *own, log=log)
         seconds["search"] = time.monotonic() - began
     began = time.monotonic()
-    source = [] if network == "searched" else [*data, "--network", network]
-    command("train", *source, "--run", run, "--preset", given.preset, "--budget", given.train, log=log)
+    config = run / "config.json"
+    if config.exists() and "training" in json.loads(config.read_text(encoding="utf-8")):
+        command("train", "--run", run, "--resume", log=log)
+    else:
+        source = [] if network == "searched" else [*data, "--network", network]
+        own = ["--preset", given.preset, "--budget", given.train, *problem.options]
+        command("train", *source, "--run", run, *own, log=log)
     seconds["train"] = time.monotonic() - began
     scores = json.loads(
         command(

@@ -171,31 +171,3 @@ def test_unknown_devices_are_refused() -> None:
     for name in ("cuda:99", "abacus"):
         with pytest.raises(UserError, match=f"no device '{name}'"):
             choose_device(name)
-
-
-def test_a_network_that_sees_one_class_only_gets_a_lower_rate() -> None:
-    def rates(push: float) -> tuple[list[float], list[str]]:
-        blind = network()
-        head = [module for module in blind.modules() if isinstance(module, nn.Conv2d)][-1]
-        assert head.bias is not None
-        with torch.no_grad():
-            head.bias[0] += push
-        found: list[float] = []
-        notes: list[str] = []
-
-        def report(event: str, /, **values: object) -> None:
-            if event == "epoch":
-                found.append(float(values["learning_rate"]))  # type: ignore[arg-type]
-            elif event == "note":
-                notes.append(str(values["text"]))
-
-        # So slow that what it sees stays as it is; restarts far away keep the schedule flat.
-        slow = {"epochs": 30, "steps_per_epoch": 1, "learning_rate": 1e-6, "restart_period": 10**6}
-        Trainer(blind, blobs(), SETTINGS.model_copy(update=slow)).run(report=report)
-        return found, notes
-
-    lowered, notes = rates(push=1000.0)
-    assert len(notes) >= 5 and "all but one class are still missed" in notes[0]
-    assert lowered[-1] < 1e-6 * 0.25**5
-    flat, none = rates(push=0.0)
-    assert none == [] and flat[-1] == pytest.approx(1e-6)

@@ -2,8 +2,7 @@
 
 The loop waits for the device only at the end of an epoch. Out of device memory it goes on with
 smaller batches whose gradients are added up; a loss that is not finite takes it back to the end of
-the last good epoch at half the learning rate; a network that goes on calling everything one class gets
-a lower rate. All are told.
+the last good epoch at half the learning rate. Both are told.
 """
 
 from __future__ import annotations
@@ -32,11 +31,6 @@ from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_
 WARMUP_SHARE = 0.03
 #: A loss that is not finite this many times in a row ends the training.
 MOST_ROLLBACKS = 5
-#: A class whose validation IoU is below this is not found at all.
-BLIND_IOU = 0.01
-#: After each such share of the training in which all but one class were not found, the rate is lowered by the factor.
-BLIND_SHARE = 0.08
-BLIND_FACTOR = 0.25
 
 
 class PatchStream(Protocol):
@@ -188,7 +182,6 @@ class Trainer:
         self.elapsed = 0.0
         self.steps_at_once = settings.batch_size
         self.rate_factor = 1.0
-        self.seeing_until = 0.0
         self.best_mean_iou = -1.0
         self.best_iou: dict[str, float | None] = {}
         self.best_weights: dict[str, Tensor] = {}
@@ -251,7 +244,6 @@ class Trainer:
                 break
             self.epoch += 1
             report("epoch", step="train", **self._progress(mean_loss))
-            self._lower_rate_if_blind(report)
             good = self.state()
             self._write_checkpoint(good)
             if on_epoch is not None:
@@ -345,26 +337,9 @@ class Trainer:
             self.best_mean_iou, self.best_iou = self.last_mean_iou, self.last_iou
             self.best_weights = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
 
-    @property
-    def _share(self) -> float:
-        """Share of the training that is done."""
-        settings = self.settings
-        return max(self.epoch / settings.epochs, 0 if settings.budget is None else self.elapsed / settings.budget)
-
-    def _lower_rate_if_blind(self, report: Report) -> None:
-        """A high rate can keep a network from finding a rare class at all, however long it trains."""
-        share = self._share
-        found = [iou for iou in self.last_iou.values() if iou is not None]
-        if len(found) < 2 or sum(iou > BLIND_IOU for iou in found) > 1:
-            self.seeing_until = share
-        elif share - self.seeing_until >= BLIND_SHARE and share < 1:
-            self.seeing_until = share
-            self.rate_factor *= BLIND_FACTOR
-            report("note", text="all but one class are still missed: going on with a quarter of the learning rate")
-
     def _progress(self, loss: float) -> dict[str, Any]:
         settings = self.settings
-        share = self._share
+        share = max(self.epoch / settings.epochs, 0 if settings.budget is None else self.elapsed / settings.budget)
         return {
             "epoch": self.epoch,
             "epochs": settings.epochs,
@@ -384,7 +359,6 @@ class Trainer:
             "elapsed": self.elapsed,
             "steps_at_once": self.steps_at_once,
             "rate_factor": self.rate_factor,
-            "seeing_until": self.seeing_until,
             "network": copy.deepcopy(self.network.state_dict()),
             "averaged": None if self.averaged is None else self.averaged.state(),
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),
@@ -401,7 +375,6 @@ class Trainer:
             self.data.patches.generator.set_state(state["generator"].cpu())
             self.epoch, self.elapsed = state["epoch"], state["elapsed"]
             self.steps_at_once, self.rate_factor = state["steps_at_once"], state["rate_factor"]
-            self.seeing_until = state.get("seeing_until", 0.0)
             best = state["best"]
             self.best_mean_iou, self.best_iou, self.best_weights = best["mean_iou"], best["iou"], best["weights"]
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
