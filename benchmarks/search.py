@@ -10,7 +10,15 @@ halving               architectures drawn evenly, trained alone (no shared weigh
 parameters            training of the largest of 200 architectures drawn evenly
 chain                 training of a plain residual chain out of the same operations, without any search
 unet, pspnet          training of U-Net or PSPNet
+without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
+without-short-skips   as halving; cells read only the two layers before theirs
+without-long-skips    as halving; encoder and decoder are not joined
+transfer-256          as chain, trained on patches of 256 and so one level deeper (paper, Table 1: 64 -> 512)
+unet-half             U-Net with half of the training sections
+unet-leak             U-Net that has been trained on the scored sections, too: what a split after augmenting measures
 ====================  ================================================================================
+
+The last six are ablations, run only when ``--arms`` names them.
 
 Time is the processor time of this process with one thread (``--clock cpu``), so that other programs on
 the machine change nothing, or the time on the wall (``--clock wall``, for a GPU). Example::
@@ -30,7 +38,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +48,9 @@ from rich.console import Console
 
 import main_job
 from napari_autosegnet import api
-from napari_autosegnet.architecture import Architecture, Cell, Layer, Node, SearchSpace
+from napari_autosegnet.architecture import OPERATIONS, Architecture, Cell, Layer, Node, SearchSpace
 from napari_autosegnet.cli.options import parse_duration
-from napari_autosegnet.config import SplitSettings, search_settings, train_settings
+from napari_autosegnet.config import Network, SplitSettings, search_settings, train_settings
 from napari_autosegnet.run import Run
 
 Counts = npt.NDArray[np.int64]
@@ -51,13 +59,21 @@ Counts = npt.NDArray[np.int64]
 SEARCH_SHARE = 1 / 3
 #: Resampled sets of sections for an interval.
 BOOTSTRAP = 10_000
-SEARCHES: dict[str, dict[str, Any]] = {
-    "reinforce": {"strategy": "reinforce"},
-    "evolution": {"strategy": "evolution"},
-    "random": {"strategy": "random"},
-    "halving": {"strategy": "random", "selection_share": 1.0, "finalists": 8},
-}
-ARMS = (*SEARCHES, "parameters", "chain", "unet", "pspnet")
+HALVING: dict[str, Any] = {"strategy": "random", "selection_share": 1.0, "finalists": 8}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm does with its time."""
+
+    #: Settings of its search, if it has one.
+    search: dict[str, Any] | None = None
+    #: Makes an architecture for a seed, if it has no search.
+    given: Callable[[int], Architecture] | None = None
+    network: Network = "searched"
+    train: dict[str, Any] = field(default_factory=dict)
+    #: Changes the sections that are trained on.
+    sections: Callable[[main_job.Problem], str] | None = None
 
 
 def sample(data: Path, out: Path) -> main_job.Problem:
@@ -102,6 +118,47 @@ def most_parameters(generator: np.random.Generator, levels: int) -> Architecture
     return max(found, key=lambda each: each[0])[1]
 
 
+def half_of_training(problem: main_job.Problem) -> str:
+    """The first half of the sections that a set trains on."""
+    from napari_autosegnet.data.split import parse_sections
+
+    sections = parse_sections(_option(problem, "--train-sections"))
+    return ",".join(map(str, sections[: len(sections) // 2]))
+
+
+def also_scored(problem: main_job.Problem) -> str:
+    """The sections that a set trains on and those that are scored."""
+    return f"{_option(problem, '--train-sections')},{problem.test_sections}"
+
+
+def _option(problem: main_job.Problem, name: str) -> str:
+    if name not in problem.split:
+        raise SystemExit("this arm needs a set that names its training sections: isbi or vnc")
+    return problem.split[problem.split.index(name) + 1]
+
+
+SUITE: dict[str, Arm] = {
+    "reinforce": Arm({"strategy": "reinforce"}),
+    "evolution": Arm({"strategy": "evolution"}),
+    "random": Arm({"strategy": "random"}),
+    "halving": Arm(HALVING),
+    "parameters": Arm(given=lambda seed: most_parameters(np.random.default_rng(seed), 2)),
+    "chain": Arm(given=lambda _: residual_chain(2)),
+    "unet": Arm(network="unet"),
+    "pspnet": Arm(network="pspnet"),
+}
+ABLATIONS: dict[str, Arm] = {
+    "without-hdc": Arm(
+        HALVING | {"space": SearchSpace(operations=tuple(name for name in OPERATIONS if name != "hdc_3x3"))}
+    ),
+    "without-short-skips": Arm(HALVING | {"space": SearchSpace(short_skips=False)}),
+    "without-long-skips": Arm(HALVING | {"space": SearchSpace(long_skips=False)}),
+    "transfer-256": Arm(given=lambda _: residual_chain(2), train={"patch_size": 256, "batch_size": 1}),
+    "unet-half": Arm(network="unet", sections=half_of_training),
+    "unet-leak": Arm(network="unet", sections=also_scored),
+}
+
+
 @dataclass
 class Task:
     """One set, one budget."""
@@ -117,50 +174,46 @@ class Task:
         words = iter(self.problem.split)
         return SplitSettings(**{word.removeprefix("--").replace("-", "_"): next(words) for word in words})
 
-    def train(self, arm: str, seed: int, *, folder: Path | None = None, budget: float | None = None) -> dict[str, Any]:
+    def train(self, name: str, seed: int) -> dict[str, Any]:
         """Run an arm; the confusion matrix of every scored section, and what it took."""
-        run = folder or self.out / f"{arm}-{seed}"
+        arm = {**SUITE, **ABLATIONS}[name]
+        run = self.out / f"{name}-{seed}"
         result = run / "result.json"
         if result.exists():
             content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             return content
-        problem, left = self.problem, budget or self.budget
+        problem, split = self.problem, self.split
+        if arm.sections is not None:
+            split = split.model_copy(update={"train_sections": arm.sections(problem)})
         pair: dict[str, Any] = {
             "images": [problem.image],
             "labels": [problem.labels],
             "classes": problem.classes,
-            "split": self.split,
+            "split": split,
         }
         began = time.monotonic()
         architecture: Path | None = None
-        if arm in SEARCHES:
-            settings = search_settings(self.preset, budget=SEARCH_SHARE * left, seed=seed, **SEARCHES[arm])
+        if arm.search is not None:
+            settings = search_settings(self.preset, budget=SEARCH_SHARE * self.budget, seed=seed, **arm.search)
             api.search(run, **pair, preset=self.preset, settings=settings, device=self.device)
             pair = {}
-        elif arm not in ("unet", "pspnet"):
+        elif arm.given is not None:
             architecture = run / "given.json"
             run.mkdir(parents=True, exist_ok=True)
-            made = (
-                residual_chain(2)
-                if arm == "chain"
-                else most_parameters(np.random.default_rng(seed), 2)
-                if arm == "parameters"
-                else Architecture.from_json((self.out / f"{arm}.json").read_text(encoding="utf-8"))
-            )
-            architecture.write_text(made.to_json(), encoding="utf-8")
+            architecture.write_text(arm.given(seed).to_json(), encoding="utf-8")
         searched = time.monotonic() - began
         model = api.train(
             run,
             **pair,
             architecture=architecture,
-            network=arm if arm in ("unet", "pspnet") else "searched",  # type: ignore[arg-type]
-            settings=train_settings(self.preset, budget=left - searched, seed=seed),
+            network=arm.network,
+            settings=train_settings(self.preset, **{"budget": self.budget - searched, "seed": seed, **arm.train}),
             device=self.device,
         )
         total = time.monotonic() - began
         events = [e for e in Run(run).events() if e["event"] == "epoch" and e.get("step") == "train"]
         content = {
-            "arm": arm,
+            "arm": name,
             "seed": seed,
             "search_seconds": searched,
             "seconds": total,
@@ -300,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder with the set's files")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--budget", type=parse_duration, default=300.0, help="time of each arm, such as 5m")
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", default=",".join(SUITE))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--preset", default="fast", choices=("fast", "standard", "paper"))
     parser.add_argument("--against", default="unet")
