@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from learnable import blobs
+from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, SearchSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.search.search import Search, SearchResult
+from napari_autosegnet.search.selection import Finalist, Selection
 
 SETTINGS = SearchSettings(
     epochs=4,
@@ -182,3 +185,16 @@ def test_a_stop_before_anything_was_trained_or_rated_finds_nothing() -> None:
     settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
     result, _ = run_or_not(make(settings), stop_after=0)
     assert result is None
+
+
+def test_between_equal_scores_the_loss_decides() -> None:
+    space = SearchSpace()
+    generator = np.random.default_rng(0)
+    finalists = [
+        Finalist(space.sample(generator), rating=0.5, score=0.4, loss=loss, rounds=1) for loss in (0.3, 0.2, 0.4)
+    ]
+    search = make()
+    selection = Selection(finalists, search.data, search.specification, SETTINGS, seconds=None)
+    assert selection.winner is finalists[1]
+    finalists[2].score = 0.41
+    assert selection.winner is finalists[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +172,38 @@ def test_unknown_devices_are_refused() -> None:
     for name in ("cuda:99", "abacus"):
         with pytest.raises(UserError, match=f"no device '{name}'"):
             choose_device(name)
+
+
+def test_while_one_class_is_never_found_the_loss_decides() -> None:
+    blind = network()
+    head = [module for module in blind.modules() if isinstance(module, nn.Conv2d)][-1]
+    assert head.bias is not None
+    with torch.no_grad():
+        head.bias[0] += 20.0
+    seen: list[tuple[float, float]] = []
+
+    def report(event: str, /, **values: object) -> None:
+        if event == "epoch":
+            seen.append((float(values["mean_iou"]), float(values["validation_loss"])))  # type: ignore[arg-type]
+
+    slow = SETTINGS.model_copy(update={"learning_rate": 1e-3, "average_weights": 0.0})
+    trainer = Trainer(blind, blobs(), slow)
+    result = trainer.run(report=report)
+    assert len({iou for iou, _ in seen}) == 1, "all is called one class"
+    losses = [loss for _, loss in seen]
+    assert losses[-1] < losses[0]
+    assert result.loss == min(losses)
+
+
+def test_the_validation_loss_is_that_of_all_patches_together() -> None:
+    data = blobs()
+    targets = data.validation_targets.clone()
+    targets[0, :, 5:] = -1  # most of one patch is not annotated
+    trainer = Trainer(network(), replace(data, validation_targets=targets), SETTINGS)
+    result = trainer.run()
+    built = network()
+    built.load_state_dict(result.weights)
+    with torch.no_grad():
+        logits = built.eval()(data.validation_images)
+    expected = nn.functional.cross_entropy(logits, targets, ignore_index=-1)
+    assert result.loss == pytest.approx(float(expected), rel=1e-4)

@@ -41,7 +41,7 @@ def draw_curves(events: Iterable[Mapping[str, Any]], path: Path) -> None:
         (search, "search: loss of the shared weights", {"loss": "loss"}),
         (search, "search: entropy of the controller", {"entropy": "entropy"}),
         (search, "search: share of identity", {"identity_share": "share of identity"}),
-        (train, "training: loss", {"loss": "loss"}),
+        (train, "training: loss", {"loss": "training", "validation_loss": "validation"}),
         (train, "training: IoU", {"mean_iou": "mean", **{f"iou/{name}": name for name in class_names}}),
     ]
     drawn = [

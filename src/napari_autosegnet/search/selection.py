@@ -23,11 +23,15 @@ from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 @dataclass
 class Finalist:
-    """An architecture, its rating with shared weights (if any), and what it reached alone (None: not trained yet)."""
+    """An architecture, its rating with shared weights (if any), and what it reached alone (None: not trained yet).
+
+    ``score`` is the validation mean IoU; between equal scores, as long as a rare class is not found, ``loss`` decides.
+    """
 
     architecture: Architecture
     rating: float | None = None
     score: float | None = None
+    loss: float = math.inf
     rounds: int = 0
     parameters: int = 0
 
@@ -109,7 +113,7 @@ class Selection:
             settings = trainer.settings.model_copy(update={"budget": trainer.elapsed + share})
         trainer.settings = settings
         result = trainer.run(should_stop=should_stop)
-        finalist.score, finalist.rounds = result.mean_iou, self.round + 1
+        finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
 
     def _make_trainer(self, finalist: Finalist) -> Trainer:
         settings = self.settings
@@ -140,6 +144,7 @@ class Selection:
                     "architecture": f.architecture.to_json(),
                     "rating": f.rating,
                     "score": f.score,
+                    "loss": f.loss,
                     "rounds": f.rounds,
                     "parameters": f.parameters,
                     "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
@@ -156,6 +161,7 @@ class Selection:
                 Architecture.from_json(entry["architecture"]),
                 entry["rating"],
                 entry["score"],
+                entry["loss"],
                 entry["rounds"],
                 entry["parameters"],
             )
@@ -164,7 +170,7 @@ class Selection:
                 self._make_trainer(finalist).load_state(entry["trainer"])
 
 
-def _order(finalist: Finalist) -> tuple[int, float]:
+def _order(finalist: Finalist) -> tuple[int, float, float]:
     """Who survived longer is ahead; then the score alone, or before that the rating."""
     known = finalist.rating if finalist.score is None else finalist.score
-    return finalist.rounds, -1.0 if known is None else known
+    return finalist.rounds, -1.0 if known is None else known, -finalist.loss

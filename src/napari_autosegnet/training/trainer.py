@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from napari_autosegnet.config import TrainSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Report, ShouldStop, never_stop, replacing, silent
-from napari_autosegnet.training.losses import Loss, make_loss
+from napari_autosegnet.training.losses import Loss, cross_entropy, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
@@ -60,6 +60,8 @@ class TrainingResult:
 
     weights: dict[str, Tensor]
     mean_iou: float
+    #: Cross-entropy on the validation patches.
+    loss: float
     iou: dict[str, float | None]
     epochs: int
     seconds: float
@@ -100,23 +102,26 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def score_network(
     network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int, threads: SideBySide
-) -> ConfusionMatrix:
-    """Confusion matrix of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
+) -> tuple[ConfusionMatrix, Tensor]:
+    """Confusion matrix and mean cross-entropy of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
     matrix = ConfusionMatrix(classes, images.device)
     was_training = network.training
     network.eval()
 
     @torch.no_grad()
-    def predict(batch: Tensor) -> Tensor:
+    def predict(batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with mixed_precision(images.device):
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
-        return logits.argmax(dim=1)
+        # The mean over the batch becomes a mean over all: weighted by how much of it is annotated.
+        return logits.argmax(dim=1), cross_entropy(logits.float(), target) * annotated_share((batch, target), targets)
 
-    batches = list(zip(torch.split(images, batch_size), torch.split(targets, batch_size), strict=True))
-    for found, (_, target) in zip(threads.map(predict, [batch for batch, _ in batches]), batches, strict=True):
+    batches, parts = torch.split(images, batch_size), torch.split(targets, batch_size)
+    loss = torch.zeros((), device=images.device)
+    for (found, share), target in zip(threads.map(predict, batches, parts), parts, strict=True):
         matrix.add(found, target)
+        loss += share
     network.train(was_training)
-    return matrix
+    return matrix, loss
 
 
 class AveragedWeights:
@@ -183,6 +188,7 @@ class Trainer:
         self.steps_at_once = settings.batch_size
         self.rate_factor = 1.0
         self.best_mean_iou = -1.0
+        self.best_loss = math.inf
         self.best_iou: dict[str, float | None] = {}
         self.best_weights: dict[str, Tensor] = {}
 
@@ -250,7 +256,9 @@ class Trainer:
                 on_epoch()
         if not self.best_weights:
             self._validate()
-        return TrainingResult(self.best_weights, self.best_mean_iou, self.best_iou, self.epoch, self.elapsed)
+        return TrainingResult(
+            self.best_weights, self.best_mean_iou, self.best_loss, self.best_iou, self.epoch, self.elapsed
+        )
 
     @property
     def current(self) -> nn.Module:
@@ -323,7 +331,7 @@ class Trainer:
     def _validate(self) -> None:
         candidate = self.current
         names = self.data.class_names
-        matrix = score_network(
+        matrix, loss = score_network(
             candidate,
             self.data.validation_images,
             self.data.validation_targets,
@@ -332,9 +340,10 @@ class Trainer:
             threads=self.threads,
         )
         self.last_iou = dict(zip(names, matrix.iou, strict=True))
-        self.last_mean_iou = matrix.mean_iou
-        if self.last_mean_iou > self.best_mean_iou:
-            self.best_mean_iou, self.best_iou = self.last_mean_iou, self.last_iou
+        self.last_mean_iou, self.last_loss = matrix.mean_iou, float(loss)
+        # While a rare class is not found at all the IoU does not change, but the loss does.
+        if (self.last_mean_iou, -self.last_loss) > (self.best_mean_iou, -self.best_loss):
+            self.best_mean_iou, self.best_iou, self.best_loss = self.last_mean_iou, self.last_iou, self.last_loss
             self.best_weights = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
 
     def _progress(self, loss: float) -> dict[str, Any]:
@@ -344,6 +353,7 @@ class Trainer:
             "epoch": self.epoch,
             "epochs": settings.epochs,
             "loss": loss,
+            "validation_loss": self.last_loss,
             "mean_iou": self.last_mean_iou,
             "iou": self.last_iou,
             "best_mean_iou": self.best_mean_iou,
@@ -363,7 +373,12 @@ class Trainer:
             "averaged": None if self.averaged is None else self.averaged.state(),
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),
             "generator": self.data.patches.generator.get_state(),
-            "best": {"mean_iou": self.best_mean_iou, "iou": self.best_iou, "weights": self.best_weights},
+            "best": {
+                "mean_iou": self.best_mean_iou,
+                "loss": self.best_loss,
+                "iou": self.best_iou,
+                "weights": self.best_weights,
+            },
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -377,6 +392,7 @@ class Trainer:
             self.steps_at_once, self.rate_factor = state["steps_at_once"], state["rate_factor"]
             best = state["best"]
             self.best_mean_iou, self.best_iou, self.best_weights = best["mean_iou"], best["iou"], best["weights"]
+            self.best_loss = best["loss"]
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "

@@ -71,7 +71,13 @@ TRAIN_PLOTS = (
         each="iou",
         tip="IoU of every class on the checked part of your annotation: overlap divided by union, 1 is perfect.",
     ),
-    Plot("Error", "train", (Curve("loss", "loss", PALETTE[6]),), tip="Training loss; it should fall."),
+    Plot(
+        "Error",
+        "train",
+        (Curve("loss", "training", PALETTE[6]), Curve("validation_loss", "checked part", _GREY)),
+        tip="Loss on what is trained on, and on the checked part of your annotation. Both should fall; when only the "
+        "first goes on falling, the network learns by heart.",
+    ),
 )
 
 
