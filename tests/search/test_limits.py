@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import small_jobs
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SearchSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.search.limits import Limits
@@ -14,21 +14,7 @@ from napari_autosegnet.search.search import Search
 
 CPU = torch.device("cpu")
 SPECIFICATION = NetworkSpecification(in_channels=1, classes=2, levels=1, base_width=8, max_width=8, stem_stride=4)
-SETTINGS = SearchSettings(
-    epochs=2,
-    patch_size=32,
-    batch_size=2,
-    steps_per_epoch=2,
-    warmup_share=0.5,
-    controller_updates=2,
-    controller_samples=3,
-    reward_patches=2,
-    candidates=6,
-    finalists=3,
-    finalist_steps=2,
-    network=NetworkSettings(base_width=4, max_width=8),
-    augmentation=AugmentationSettings(rotation="none", elastic=0, blur=0),
-)
+SETTINGS = small_jobs.SEARCH.model_copy(update={"candidates": 6, "finalists": 3, "controller_samples": 3})
 
 
 def median_parameters(limits: Limits) -> int:
