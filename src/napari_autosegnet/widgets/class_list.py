@@ -103,7 +103,8 @@ class ClassList(QObject):
 
     def adopt(self, classes: Sequence[LabelClass]) -> None:
         """Take over classes that a layer or a model brings with it, if nobody named any yet."""
-        if self._are_defaults and classes:
+        # A layer may just have been given the defaults, to be shown with.
+        if self._are_defaults and classes and tuple(classes) != self._classes:
             self._are_defaults = False
             self._take(tuple(classes))
 
