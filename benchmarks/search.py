@@ -13,12 +13,13 @@ unet, pspnet          training of U-Net or PSPNet
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
+slow-finalists        as halving; finalists learn at a fifth of the rate of the training
 transfer-256          as chain, trained on patches of 256 and so one level deeper (paper, Table 1: 64 -> 512)
 unet-half             U-Net with half of the training sections
 unet-leak             U-Net that has been trained on the scored sections, too: what a split after augmenting measures
 ====================  ================================================================================
 
-The last six are ablations, run only when ``--arms`` names them.
+The last seven are ablations, run only when ``--arms`` names them.
 
 Time is the processor time of this process with one thread (``--clock cpu``), so that other programs on
 the machine change nothing, or the time on the wall (``--clock wall``, for a GPU). Example::
@@ -153,6 +154,7 @@ ABLATIONS: dict[str, Arm] = {
     ),
     "without-short-skips": Arm(HALVING | {"space": SearchSpace(short_skips=False)}),
     "without-long-skips": Arm(HALVING | {"space": SearchSpace(long_skips=False)}),
+    "slow-finalists": Arm(HALVING | {"finalist_learning_rate": 0.1}),
     "transfer-256": Arm(given=lambda _: residual_chain(2), train={"patch_size": 256, "batch_size": 1}),
     "unet-half": Arm(network="unet", sections=half_of_training),
     "unet-leak": Arm(network="unet", sections=also_scored),
