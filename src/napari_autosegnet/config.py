@@ -316,7 +316,6 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
         "candidates": 24,
         "finalists": 4,
         "finalist_steps": 60,
-        "finalist_learning_rate": 0.5,  # as in the training that the finalists stand for
         "budget": 600.0,
     },
     "standard": {"controller_learning_rate": 0.0035, "budget": 3600.0},
