@@ -207,18 +207,21 @@ def learn(problem: Problem, network: str, given: argparse.Namespace) -> dict[str
     if network == "searched" and not (run / "architecture.json").exists():
         began = time.monotonic()
         own = ["--preset", given.preset, "--budget", given.search, *rate]
-        own += ["--finalist-learning-rate", problem.learning_rate] if rate else []
         command("search", *data, "--run", run, *own, log=log)
         seconds["search"] = time.monotonic() - began
-    began = time.monotonic()
+    elif network == "searched":
+        seconds["search"] = max(e["seconds"] for e in events(run, "search") if e["event"] == "finished")
+    before = 0.0
     config = run / "config.json"
+    began = time.monotonic()
     if config.exists() and "training" in json.loads(config.read_text(encoding="utf-8")):
+        before = max((e["seconds"] for e in events(run, "train") if e["event"] == "epoch"), default=0.0)
         command("train", "--run", run, "--resume", log=log)
     else:
         source = [] if network == "searched" else [*data, "--network", network]
         own = ["--preset", given.preset, "--budget", given.train, *rate]
         command("train", *source, "--run", run, *own, log=log)
-    seconds["train"] = time.monotonic() - began
+    seconds["train"] = before + time.monotonic() - began
     scores = json.loads(
         command(
             *("evaluate", "--model", run, "--image", problem.test_image, "--labels", problem.test_labels),
@@ -227,14 +230,16 @@ def learn(problem: Problem, network: str, given: argparse.Namespace) -> dict[str
             log=log,
         )
     )
-    epochs = [
-        event
-        for event in map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
-        if event["event"] == "epoch" and event.get("step") == "train"
-    ]
+    epochs = [event for event in events(run, "train") if event["event"] == "epoch"]
     content = {"scores": scores, "seconds": seconds, "epochs": len(epochs), "parameters": parameters(run / "model")}
     result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return content
+
+
+def events(run: Path, step: str) -> list[dict[str, Any]]:
+    """What a run told of a step."""
+    found = map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
+    return [event for event in found if event.get("step") == step]
 
 
 def parameters(model: Path) -> int:

@@ -52,13 +52,17 @@ Array = npt.NDArray[Any]
 
 
 class Stopwatch:
-    """Wall time within calls of a function."""
+    """Wall time within calls of some functions; a call within another one counts once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._is_running = False
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
+            if self._is_running:
+                return function(*arguments, **named)
+            self._is_running = True
             began = time.perf_counter()
             try:
                 found = function(*arguments, **named)
@@ -66,6 +70,7 @@ class Stopwatch:
                 return iter(list(found)) if isinstance(found, Iterator) else found
             finally:
                 self.seconds += time.perf_counter() - began
+                self._is_running = False
 
         return timed
 

@@ -225,8 +225,13 @@ def test_the_preview_lies_where_the_slice_does(qtbot: Any, steps: Callable[..., 
     assert preview.uncertainty.translate.tolist() == layer.translate.tolist()
     viewer.layers.remove(layer)
     assert preview.layer is None
+    preview._show(np.ones((1024, 200), np.uint8), unsure, _Place(image, 1, (0, 0)))
+    # On to another image: what lies on the first is not left behind.
+    other = viewer.add_image(np.zeros((64, 64), np.uint8))
+    preview._show(np.ones((64, 64), np.uint8), unsure[:64, :64], _Place(other, 0, (0, 0)))
+    assert set(viewer.layers) == {image, other, preview.layer, preview.uncertainty}
     preview.set_enabled(False)
-    assert preview.uncertainty is None and len(viewer.layers) == 1
+    assert preview.uncertainty is None and set(viewer.layers) == {image, other}
 
 
 def test_the_activity_dock_shows_the_job(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
     assert dock.search_step.client.state == "finished", dock.search_step.client.reason
     click(dock.next_button)
 
-    # Retrain, long enough for dark myelin to be told from the rest.
+    # Retrain, long enough for myelin to be told from the rest.
     assert dock.step == "retrain"
     settings = small_jobs.TRAIN.model_copy(
         update={
@@ -130,6 +130,8 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
     dialog = next(each for each in QApplication.topLevelWidgets() if type(each).__name__ == "ApplyDialog")
     with qtbot.waitSignal(apply.volume.done, timeout=LONG):
         click(dialog.start_button)
+    # A short job can end before its result is opened.
+    wait(lambda: apply.volume.layer is not None)
     result = apply.volume.layer
     assert result is not None and type(result.data).__module__.startswith("zarr")
     assert np.mean(np.asarray(result.data).reshape(SIDE, SIDE) == found) > 0.999

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 import torch
 
@@ -85,12 +84,12 @@ class Limits:
             self._latencies[architecture] = 1000 * min(taken[1:])
         return self._latencies[architecture]
 
-    def refusal(self, architectures: Iterable[Architecture]) -> UserError:
-        """What to say when none of the proposed architectures keeps to the limits."""
-        tried = list(architectures)
+    def refusal(self) -> UserError:
+        """What to say when nothing that was looked at keeps to the limits."""
+        tried = self._parameters.keys() | self._latencies.keys()
         words = []
         if self.max_parameters is not None:
-            smallest = min(map(self.parameters, tried))
+            smallest = min(self._parameters.values())
             words.append(f"--max-parameters {self.max_parameters} (the smallest has {smallest})")
         if self.max_latency is not None and self._latencies:
             fastest = min(self._latencies.values())

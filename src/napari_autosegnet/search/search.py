@@ -110,7 +110,6 @@ class Search:
         self.rate_factor = 1.0
         self._rollbacks = 0
         self._good: dict[str, Any] = {}
-        self._tried: list[Architecture] = []
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> SearchResult | None:
         """Search until the epochs, the budget, or the loss or accuracy asked for are reached, or a stop.
@@ -316,7 +315,7 @@ class Search:
             # No shared weights that could rate anything: whoever is proposed first competes.
             proposed = [a for a in self._propose(settings.finalists) if self.limits.is_fast_enough(a)]
             if not proposed:
-                raise self.limits.refusal(self._tried)
+                raise self.limits.refusal()
             finalists = [Finalist(architecture) for architecture in proposed]
         spent = time.monotonic() - started
         self.elapsed += spent
@@ -347,16 +346,14 @@ class Search:
             if len(finalists) < self.settings.finalists and self.limits.is_fast_enough(architecture):
                 finalists.append(Finalist(architecture, ratings[architecture]))
         if not finalists and rate_new:
-            raise self.limits.refusal(self._tried)
+            raise self.limits.refusal()
         return finalists
 
     def _propose(self, count: int) -> list[Architecture]:
         """Different architectures of the strategy that are small enough, ``count`` of them if it has so many."""
         found: dict[Architecture, None] = {}
-        self._tried = []
         for _ in range(MOST_DRAWS):
             proposed = self.strategy.propose(count)
-            self._tried += proposed
             found |= dict.fromkeys(a for a in proposed if self.limits.is_small_enough(a))
             # Without a limit the first draw is all there is: a collapsed controller has no others.
             if len(found) >= count or self.limits.max_parameters is None:

@@ -105,6 +105,7 @@ def score_network(
 ) -> tuple[ConfusionMatrix, Tensor]:
     """Confusion matrix and mean cross-entropy of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
     matrix = ConfusionMatrix(classes, images.device)
+    annotated = (targets >= 0).sum().clamp_min(1)
     was_training = network.training
     network.eval()
 
@@ -113,7 +114,7 @@ def score_network(
         with mixed_precision(images.device):
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
         # The mean over the batch becomes a mean over all: weighted by how much of it is annotated.
-        return logits.argmax(dim=1), cross_entropy(logits.float(), target) * annotated_share((batch, target), targets)
+        return logits.argmax(dim=1), cross_entropy(logits.float(), target) * (target >= 0).sum() / annotated
 
     batches, parts = torch.split(images, batch_size), torch.split(targets, batch_size)
     loss = torch.zeros((), device=images.device)

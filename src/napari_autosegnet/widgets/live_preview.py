@@ -90,14 +90,17 @@ class LivePreview(QObject):
         """Ask for previews, or leave the worker to its training."""
         self._enabled = enabled
         if not enabled:
-            for layer in (self.layer, self.uncertainty):
-                if layer is not None:
-                    self._session.viewer.layers.remove(layer)
+            self._remove_layers()
             if self._client.active:
                 source = preview_file(self._client.run, "input")
                 self._session.background.call(lambda: source.unlink(missing_ok=True), _nothing)
         else:
             self._on_view()
+
+    def _remove_layers(self) -> None:
+        for layer in (self.layer, self.uncertainty):
+            if layer is not None:
+                self._session.viewer.layers.remove(layer)
 
     def _on_state(self, state: str) -> None:
         if state == "starting":
@@ -159,6 +162,8 @@ class LivePreview(QObject):
         if image not in viewer.layers or not self._enabled:
             return
         active = viewer.layers.selection.active
+        if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not image:
+            self._remove_layers()  # nobody updates what lies on an image that is no longer looked at
         self._unsure = section_layers.show_uncertainty(
             viewer, image, place.section, uncertainty, _UNSURE_NAME, place.origin, visible=False
         )
