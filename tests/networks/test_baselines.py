@@ -72,18 +72,17 @@ def test_unet_sees_as_far_as_its_layout_says_and_pspnet_the_whole_image() -> Non
     assert (x.grad[0, 0, 0] != 0).any() and (x.grad[0, 0, 127] != 0).any()
 
 
-@pytest.mark.parametrize(
-    "network", [UNet(1, 2, base_width=4, levels=2), PSPNet(1, 2, base_width=4, depth=14)], ids=["unet", "pspnet"]
-)
-def test_a_small_one_learns_on_the_cpu(network: nn.Module) -> None:
+@pytest.mark.parametrize("kind", ["unet", "pspnet"])
+def test_a_small_one_learns_on_the_cpu(kind: str) -> None:
     torch.manual_seed(0)
+    network = UNet(1, 2, base_width=4, levels=2) if kind == "unet" else PSPNet(1, 2, base_width=4, depth=14)
     image = torch.randn(4, 1, 32, 32)
     target = torch.zeros(4, 32, 32, dtype=torch.int64)
     target[:, 8:24, 8:24] = 1
     image += 3 * target[:, None]
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         optimiser.zero_grad()
         loss = functional.cross_entropy(network(image), target)
         loss.backward()

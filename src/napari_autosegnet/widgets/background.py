@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,16 +27,16 @@ class Background(QObject):
         Set by `close`; long calls look at it between their steps.
     """
 
-    _finished = Signal(object, object)
-    _told = Signal(object, object)
+    _arrived = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.closing = threading.Event()
         self._executor = ThreadPoolExecutor(1, "napari-autosegnet")
         self._under_way = 0
-        self._finished.connect(self._finish)
-        self._told.connect(self._hand_over)
+        # Not in the signal: an event that is never delivered would keep the receiver, and the window with it, alive.
+        self._results: deque[tuple[Callable[[Any], None], Any, bool]] = deque()
+        self._arrived.connect(self._hand_over)
 
     @property
     def is_busy(self) -> bool:
@@ -67,28 +68,32 @@ class Background(QObject):
                     result, receiver = str(error), failed  # type: ignore[assignment]
             except Exception as error:
                 result, receiver = error, _raise
-            if not self.closing.is_set():
-                self._finished.emit(receiver, result)
+            self._put(receiver, result, True)
 
         self._executor.submit(work)
 
     def tell(self, receiver: Callable[[Any], None], value: Any) -> None:
         """Hand over something in the middle of a call; for use in the thread."""
-        if not self.closing.is_set():
-            self._told.emit(receiver, value)
+        self._put(receiver, value, False)
 
     def close(self) -> None:
         """Forget what waits and wait for what is under way, which should look at `closing`."""
         self.closing.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._results.clear()
 
-    def _finish(self, receiver: Callable[[Any], None], value: Any) -> None:
-        self._under_way -= 1
-        self._hand_over(receiver, value)
-
-    def _hand_over(self, receiver: Callable[[Any], None], value: Any) -> None:
+    def _put(self, receiver: Callable[[Any], None], value: Any, is_last: bool) -> None:
         if not self.closing.is_set():
-            receiver(value)
+            self._results.append((receiver, value, is_last))
+            self._arrived.emit()
+
+    def _hand_over(self) -> None:
+        if self.closing.is_set():
+            return
+        receiver, value, is_last = self._results.popleft()
+        if is_last:
+            self._under_way -= 1
+        receiver(value)
 
 
 def _raise(error: Exception) -> None:

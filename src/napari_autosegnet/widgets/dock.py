@@ -309,6 +309,7 @@ class AutoSegNetDock(QWidget):
         self._released = True
         if self._window is not None:
             self._window.removeEventFilter(self)
+            self._window = None
         self._idle.stop()
         if "search" in self._steps:
             self.search_step.shutdown()
@@ -347,7 +348,7 @@ class AutoSegNetDock(QWidget):
         was_moved = event is not None and event.type() == QEvent.Type.ParentChange
         if was_moved and self.parent() is not None:
             self._moved.start(0)  # the dock widget itself is not in the window yet
-        elif was_moved and self._window is not None:
+        elif was_moved and (self._window is not None or self._released):
             self.release()
             self.deleteLater()
         return super().event(event)
