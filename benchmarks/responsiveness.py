@@ -8,6 +8,9 @@ A timer of 5 ms notes how late it comes; what it is late is the time in which no
 Beside it stands the time that the GUI's own thread used of the processor between two ticks: what napari and the
 dock did themselves, whatever else the machine was busy with (without a graphics card napari draws there, too).
 The same is done three times: napari alone, with the dock, and with the dock and a search in the worker.
+
+With ``--model RUN/model`` the time from a click on "Segment the slice in view" to the layer is measured, too: of the
+first slice, for which torch and the model are loaded, and of ten more.
 """
 
 from __future__ import annotations
@@ -130,11 +133,38 @@ def measure(clock: Clock, viewer: Any, dock: Any, seconds: float) -> dict[str, d
     return {name: clock.run(seconds, action) for name, action in actions.items()}
 
 
+def slices(viewer: Any, dock: Any, model: Path) -> list[float]:
+    """Seconds from a click to the layer, section after section."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    from napari_autosegnet.widgets import section_layers
+
+    step = dock.apply_step
+    dock.show_step("apply")
+    step.set_model(model)
+    while not step.slice_button.isEnabled():
+        QTest.qWait(20)
+    taken: list[float] = []
+    for section in range(11):
+        viewer.dims.set_current_step(0, section)
+        QTest.qWait(300)
+        began = time.perf_counter()
+        QTest.mouseClick(step.slice_button, Qt.MouseButton.LeftButton)
+        while not step.slice_button.isEnabled():
+            QTest.qWait(2)
+        taken.append(time.perf_counter() - began)
+        assert section_layers.shown_section(viewer.layers["segmentation of the slice"]) == section
+    viewer.layers.remove("segmentation of the slice")
+    return taken
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=20, help="per thing that is done")
     parser.add_argument("--window", default="1400x900", help="pixels; software that draws takes longer for larger ones")
+    parser.add_argument("--model", type=Path, help="measures the slice in view with it, too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
@@ -173,6 +203,9 @@ def main() -> None:
         QTest.qWait(2000)
         results["with the dock"] = measure(clock, viewer, dock, arguments.seconds)
 
+        if arguments.model is not None:
+            results["slice in view (s)"] = slices(viewer, dock, arguments.model)
+
         dock.show_step("search")
         QTest.qWait(500)
         dock.search_step.start_search()
@@ -197,6 +230,9 @@ def main() -> None:
     }
     opening, used = results["opening the dock (s)"], results["opening the dock (s of the processor)"]
     print(f"opening the dock, with its imports: {opening:.3f} s, {used:.3f} s of the processor")
+    if arguments.model is not None:
+        first, *others = results["slice in view (s)"]
+        print(f"slice in view: first {first:.2f} s, then {np.median(others):.2f} s (at most {max(others):.2f} s)")
     print(f"search: {results['search']}, {results['search epochs meanwhile']} epochs meanwhile")
     print(f"load {results['machine']['load']:.1f} on {results['machine']['cores']} cores; milliseconds")
     print(f"{'':28}{'doing':18}{'late p50':>10}{'p99':>8}{'max':>8}{'used p99':>12}{'max':>8}{'share':>8}")

@@ -111,6 +111,32 @@ def test_colour_images_and_stacks_are_opened_lazily_when_large(tmp_path: Path, m
     assert about["channel_axis"] == 0 and store.shape == (3, 20, 24)
 
 
+@pytest.mark.parametrize("axes", ["tzyx", "tczyx", "ctzyx"])
+def test_one_time_point_is_shown_beneath_its_result(tmp_path: Path, axes: str) -> None:
+    import zarr
+
+    sizes = {"t": 2, "c": 3, "z": 4, "y": 20, "x": 24}
+    pixels = np.random.default_rng(0).integers(0, 255, [sizes[axis] for axis in axes], np.uint8)
+    scale = [{"t": 0.5, "c": 1.0, "z": 50.0}.get(axis, 4.0) for axis in axes]
+    steps = [{"type": "scale", "scale": scale}]
+    multiscale = {
+        "axes": [{"name": axis} for axis in axes],
+        "datasets": [{"path": name, "coordinateTransformations": steps} for name in ("0", "1")],
+    }
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", attributes={"ome": {"multiscales": [multiscale]}})
+    for name in ("0", "1"):
+        group.create_array(name, data=pixels)
+    levels, about = readers.image_layer(tmp_path / "a.zarr", time=1)
+    assert len(levels) == 2
+    for level in levels:
+        assert np.array_equal(np.asarray(level), pixels.take(1, axes.index("t")))
+    assert tuple(about["scale"]) == (50, 4, 4) and tuple(about["translate"]) == (0, 0, 0)
+    assert about.get("channel_axis") == (0 if "c" in axes else None)
+    # A user who opens the store itself sees all of it.
+    ((data, about, _),) = readers.read_ome_zarr(tmp_path / "a.zarr")
+    assert data[0].shape == pixels.shape and len(about["scale"]) == len(axes.replace("c", ""))
+
+
 def test_a_run_folder_opens_its_images_and_annotation(make_session: Any, settled: Any, tmp_path: Path) -> None:
     session = make_session()
     pixels = np.random.default_rng(0).integers(0, 255, (2, 48, 48), np.uint8)

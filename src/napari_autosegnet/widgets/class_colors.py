@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from napari_autosegnet.widgets.layer_arrays import METADATA, Role
 
 if TYPE_CHECKING:
@@ -52,6 +55,14 @@ def kept_classes(layer: Labels) -> tuple[LabelClass, ...]:
     if not isinstance(about, dict):
         return ()
     return tuple(LabelClass(int(each["value"]), each["name"], each["color"]) for each in about.get("classes", ()))
+
+
+def prepare_colors(dtype: npt.DTypeLike) -> None:
+    """Let napari compile what it colours labels of a type with, once per process. Call it in a thread.
+
+    With numba this takes most of a second, which would otherwise pass when the first layer is coloured.
+    """
+    class_colormap([]).map(np.zeros((2, 2), dtype))
 
 
 def show_classes(layer: Labels, classes: tuple[LabelClass, ...]) -> None:

@@ -21,7 +21,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.annotation_export import ExportedData, ImageAnnotation
 from napari_autosegnet.widgets.background import Background
-from napari_autosegnet.widgets.class_colors import LabelClass, kept_classes, show_classes
+from napari_autosegnet.widgets.class_colors import LabelClass, kept_classes, prepare_colors, show_classes
 from napari_autosegnet.widgets.class_list import ClassList
 from napari_autosegnet.widgets.layer_arrays import (
     is_rgb,
@@ -112,6 +112,8 @@ class Session(QObject):
         self._unused: set[int] = set()
         self._chosen_image: dict[int, Image] = {}
         self._named: list[Any] = []
+        #: Whether labels of a type can be coloured without a pause.
+        self._colors_ready: dict[np.dtype[Any], bool] = {}
         self._pairs: list[LayerPair] = []
         self._files: dict[int, tuple[Any, Path]] = {}
         self._problem: str | None = None
@@ -313,7 +315,19 @@ class Session(QObject):
     def _show_classes(self) -> None:
         for pair in self._pairs:
             if len(self._counter.counts(pair.labels).values) <= MOST_UNNAMED_CLASSES:
-                show_classes(pair.labels, self.label_classes)
+                dtype = np.dtype(pair.labels.dtype)
+                if dtype not in self._colors_ready:
+                    self._prepare_colors(dtype)
+                elif self._colors_ready[dtype]:
+                    show_classes(pair.labels, self.label_classes)
+
+    def _prepare_colors(self, dtype: np.dtype[Any]) -> None:
+        def ready(_: None) -> None:
+            self._colors_ready[dtype] = True
+            self._show_classes()
+
+        self._colors_ready[dtype] = False
+        self.background.call(lambda: prepare_colors(dtype), ready)
 
     def _on_counted(self) -> None:
         found: set[int] = set()

@@ -125,7 +125,9 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
 def image_layer(
     path: Path, *, time: int | None = None, channels: Sequence[str] | None = None, axes: str | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Data and attributes of an Image layer for anything that `open_image` opens; of an OME-Zarr all there is.
+    """Data and attributes of an Image layer for anything that `open_image` opens.
+
+    Of an OME-Zarr every level and channel, at one time point.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def image_layer(
 
     ome = _ome(path)
     if ome is not None:
-        return _ome_image(path, ome)
+        return _ome_image(path, ome, time=time or 0)
     stack = open_image(path, time=time, channels=channels, axes=axes)
     flat = 1 if stack.is_2d else 0
     about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
@@ -232,18 +234,37 @@ def _label_names(path: Path) -> list[str]:
     return []
 
 
-def _ome_image(path: Path, ome: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _ome_image(path: Path, ome: dict[str, Any], time: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Levels of an image and its place; at one time point, or with the time axis that it has."""
     import zarr
 
     multiscale = ome["multiscales"][0]
     levels: list[Any] = [zarr.open_array(path / entry["path"], mode="r") for entry in multiscale["datasets"]]
     about: dict[str, Any] = {"name": _store_name(path), **_place(multiscale)}
+    axes = _axes(multiscale)
+    if time is not None and "t" in axes:
+        import dask.array
+
+        at = axes.index("t")
+        levels = [dask.array.take(dask.array.from_zarr(level), time, axis=at) for level in levels]
+        # Neither the scale nor the translation has an entry for the channels.
+        kept = axes[:at].replace("c", "")
+        for name in ("scale", "translate"):
+            about[name] = about[name][: len(kept)] + about[name][len(kept) + 1 :]
+        if "channel_axis" in about:
+            about["channel_axis"] -= at < about["channel_axis"]
     return (levels if len(levels) > 1 else levels[0]), about
+
+
+def _axes(multiscale: dict[str, Any]) -> str:
+    """A letter for each axis: OME-Zarr names them t, c, z, y, x."""
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
+    return "".join(name[:1].lower() or "?" for name in names)
 
 
 def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
     """Scale and translation of level 0 and the channel axis, for napari."""
-    axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
+    axes = _axes(multiscale)
     scale, translate = np.ones(len(axes)), np.zeros(len(axes))
     steps = multiscale["datasets"][0].get("coordinateTransformations", [])
     for step in [*steps, *(multiscale.get("coordinateTransformations") or [])]:
@@ -251,10 +272,10 @@ def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
             scale, translate = scale * step["scale"], translate * step["scale"]
         elif step["type"] == "translation":
             translate = translate + step["translation"]
-    kept = [index for index, name in enumerate(axes) if name.lower() != "c"]
+    kept = [index for index, name in enumerate(axes) if name != "c"]
     about: dict[str, Any] = {"scale": tuple(scale[kept]), "translate": tuple(translate[kept])}
     if len(kept) < len(axes):
-        about["channel_axis"] = next(index for index, name in enumerate(axes) if name.lower() == "c")
+        about["channel_axis"] = axes.index("c")
     return about
 
 
