@@ -33,7 +33,7 @@ from napari_autosegnet.figures import draw_curves
 from napari_autosegnet.inference.ledger import Ledger
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.training.trainer import read_checkpoint, write_checkpoint
+from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from small_models import small_model
 
 sys.path.insert(0, str(Path(__file__).parent))

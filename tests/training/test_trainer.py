@@ -16,6 +16,7 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, TrainSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.trainer import Trainer, choose_device
 
 SETTINGS = TrainSettings(
@@ -83,7 +84,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged"):
         trainer.resume()
-    torch.save({"epoch": 3}, file)
+    write_checkpoint(file, {"epoch": 3})
     with pytest.raises(UserError, match="does not fit"):
         trainer.resume()
 

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-pytest.importorskip("pytestqt")
-pytest.importorskip("qtpy")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+pytest.importorskip("napari", reason="napari, which brings psutil, is not installed")
+
+import psutil
 
 import small_jobs
 from napari_autosegnet.errors import UserError

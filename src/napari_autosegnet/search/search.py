@@ -7,7 +7,6 @@ winner by training the best rated few alone.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass
@@ -26,14 +25,9 @@ from napari_autosegnet.search.limits import Limits
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
 from napari_autosegnet.search.supernet import Supernet
+from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
-from napari_autosegnet.training.trainer import (
-    MOST_ROLLBACKS,
-    TrainingData,
-    device_memory,
-    read_checkpoint,
-    write_checkpoint,
-)
+from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData, device_memory
 
 #: Shares of the largest entropy, and of identities, at which the controller counts as collapsed.
 COLLAPSED_ENTROPY = 0.2
@@ -117,7 +111,7 @@ class Search:
         After a stop the best so far is returned without further training; None if nothing was rated yet.
         """
         stopped = False
-        self._good = copy.deepcopy(self.supernet.state())
+        self._good = copied(self.supernet.state())
         while self.selection is None and not stopped and not self._search_is_over():
             stopped, reached = self._run_epoch(report, should_stop)
             if reached:
@@ -225,7 +219,7 @@ class Search:
                 proposed += len(architectures)
         self.elapsed = before + time.monotonic() - started
         self.epoch += 1
-        self._rollbacks, self._good = 0, copy.deepcopy(self.supernet.state())
+        self._rollbacks, self._good = 0, copied(self.supernet.state())
         identity_share = identity / max(proposed, 1)
         self._report_epoch(report, loss, rewards, identity_share, warming_up)
         self._write_checkpoint()
@@ -243,7 +237,7 @@ class Search:
                 "the loss of the search is not finite even at a low learning rate; "
                 "check the image for extreme values, or lower --learning-rate"
             )
-        self.supernet.load_state(copy.deepcopy(self._good))
+        self.supernet.load_state(copied(self._good))
         self.rate_factor *= 0.5
         report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
 

@@ -49,14 +49,15 @@ class Supernet:
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            foreach=True,
         )
+        self._parameters = list(self.network.parameters())
         self.threads = SideBySide(settings.batch_size, self.device)
         self._ratings: dict[tuple[Architecture, int], float] = {}
 
     def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate: float) -> Tensor:
         """One SGD step of the weights that the architecture uses; returns the loss without waiting for it."""
         self._ratings.clear()
-        self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
@@ -69,7 +70,7 @@ class Supernet:
         # no gradient, so SGD leaves them and their momentum alone.
         parts = self.threads.divide(images, targets)
         loss = self.threads.accumulate([self.network] * len(parts), parts, part_loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
         return loss
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class SideBySide:
     def __init__(self, batch_size: int, device: torch.device) -> None:
         threads = torch.get_num_threads() if device.type == "cpu" else 1
         self.count = next(n for n in range(min(threads, batch_size), 0, -1) if batch_size % n == 0)
+        # Looking for them among all modules takes longer than some of the operations.
+        self._parameters: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()
         self._pool: ThreadPoolExecutor | None = None
         if self.count > 1:
             self._pool = ThreadPoolExecutor(self.count, "part", _use_threads, (threads // self.count,))
@@ -81,13 +84,16 @@ class SideBySide:
         def work(network: nn.Module, part: Part) -> tuple[Tensor, tuple[Tensor | None, ...]]:
             value = loss(network, part)
             # Not `backward`: where weights are shared it would add to the same gradients at the same time.
-            return value.detach(), torch.autograd.grad(value, list(network.parameters()), allow_unused=True)
+            return value.detach(), torch.autograd.grad(value, self._parameters[network], allow_unused=True)
 
+        for network in networks[: len(parts)]:
+            if network not in self._parameters:
+                self._parameters[network] = list(network.parameters())
         total: Tensor | None = None
         for value, gradients in self.map(work, networks[: len(parts)], parts):
             first = total is None
             total = value if total is None else total + value
-            for parameter, gradient in zip(networks[0].parameters(), gradients, strict=True):
+            for parameter, gradient in zip(self._parameters[networks[0]], gradients, strict=True):
                 if first:
                     parameter.grad = gradient
                 elif gradient is not None:

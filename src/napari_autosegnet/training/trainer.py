@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from napari_autosegnet.config import TrainSettings
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report, ShouldStop, never_stop, replacing, silent
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, cross_entropy, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
@@ -136,17 +137,21 @@ class AveragedWeights:
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay
         self.steps = 0
+        # Collected once: there are hundreds, and that takes longer than averaging them.
+        self._averaged, self._current = (
+            [value for value in each.state_dict().values() if value.is_floating_point()]
+            for each in (self.network, network)
+        )
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self) -> None:
+        """Take the network's weights, as they are now, into the average."""
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 1.0
-        averaged, current = self.network.state_dict(), network.state_dict()
-        names = [name for name, value in averaged.items() if value.is_floating_point()]
-        torch._foreach_lerp_([averaged[n] for n in names], [current[n] for n in names], weight)
+        torch._foreach_lerp_(self._averaged, self._current, weight)
         self.steps += 1
 
     def state(self) -> dict[str, Any]:
-        return {"network": copy.deepcopy(self.network.state_dict()), "steps": self.steps}
+        return {"network": copied(self.network.state_dict()), "steps": self.steps}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
@@ -180,7 +185,9 @@ class Trainer:
             lr=settings.learning_rate,
             momentum=settings.momentum,
             nesterov=settings.momentum > 0,
+            foreach=True,
         )
+        self._parameters = list(self.network.parameters())
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.threads = SideBySide(settings.batch_size, self.device)
         self.replicas = self.threads.replicas(self.network)
@@ -306,10 +313,10 @@ class Trainer:
                     torch.cuda.empty_cache()
                 text = f"out of memory: going on with {self.steps_at_once} patches at a time, gradients added up"
                 report("note", text=text)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
-            self.averaged.update(self.network)
+            self.averaged.update()
         return total
 
     def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -370,9 +377,9 @@ class Trainer:
             "elapsed": self.elapsed,
             "steps_at_once": self.steps_at_once,
             "rate_factor": self.rate_factor,
-            "network": copy.deepcopy(self.network.state_dict()),
+            "network": copied(self.network.state_dict()),
             "averaged": None if self.averaged is None else self.averaged.state(),
-            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
+            "optimiser": copied(self.optimiser.state_dict()),
             "generator": self.data.patches.generator.get_state(),
             "best": {
                 "mean_iou": self.best_mean_iou,
@@ -403,35 +410,6 @@ class Trainer:
     def _write_checkpoint(self, state: dict[str, Any]) -> None:
         if self.checkpoint is not None:
             write_checkpoint(self.checkpoint, state)
-
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain values so that a crash leaves the last checkpoint or this one."""
-    with replacing(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:
-            # torch reports a full disk as a failed write of its own.
-            raise OSError(28, f"could not be written ({str(error).splitlines()[0]})") from error
-
-
-def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Load a checkpoint; only tensors and plain values are accepted.
-
-    Raises
-    ------
-    UserError
-        When there is none or it is damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path} to resume from; start without --resume")
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise UserError(f"the checkpoint {path} is damaged ({type(error).__name__}); start a new run") from error
-    if not isinstance(state, dict):
-        raise UserError(f"the checkpoint {path} is damaged (it holds a {type(state).__name__}); start a new run")
-    return state
 
 
 def device_memory(device: torch.device) -> int:
