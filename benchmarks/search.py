@@ -13,13 +13,15 @@ unet, pspnet          training of U-Net or PSPNet
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
-fast-finalists        as halving; finalists learn at the rate of the training, not at a fifth of it
+paper-weights         as reinforce; shared weights learn as in the paper (restarts, gradient norm 0.5, no average)
+fresh-finalists       as reinforce; finalists start from scratch
+no-plain              as reinforce; the plain chain does not compete
 transfer-256          as chain, trained on patches of 256 and so one level deeper (paper, Table 1: 64 -> 512)
 unet-half             U-Net with half of the training sections
 unet-leak             U-Net that has been trained on the scored sections, too: what a split after augmenting measures
 ====================  ================================================================================
 
-The last seven are ablations, run only when ``--arms`` names them.
+The last nine are ablations, run only when ``--arms`` names them.
 
 Time is the processor time of this process with one thread (``--clock cpu``), so that other programs on
 the machine change nothing, or the time on the wall (``--clock wall``, for a GPU). Example::
@@ -49,7 +51,7 @@ from rich.console import Console
 
 import main_job
 from napari_autosegnet import api
-from napari_autosegnet.architecture import OPERATIONS, Architecture, Cell, Layer, Node, SearchSpace
+from napari_autosegnet.architecture import OPERATIONS, Architecture, SearchSpace
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.config import Network, SplitSettings, search_settings, train_settings
 from napari_autosegnet.run import Run
@@ -60,7 +62,7 @@ Counts = npt.NDArray[np.int64]
 SEARCH_SHARE = 1 / 3
 #: Resampled sets of sections for an interval.
 BOOTSTRAP = 10_000
-HALVING: dict[str, Any] = {"strategy": "random", "selection_share": 1.0, "finalists": 8}
+HALVING: dict[str, Any] = {"strategy": "random", "selection_share": 1.0, "finalists": 8, "plain_finalist": False}
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,6 @@ def sample(data: Path, out: Path) -> main_job.Problem:
 
 
 SETS: dict[str, Callable[[Path, Path], main_job.Problem]] = {"sample": sample, **main_job.SETS}
-
-
-def residual_chain(levels: int) -> Architecture:
-    """Three cells in a row, each an operation beside an identity, all levels joined."""
-
-    def cell(source: int, operation: str) -> Cell:
-        return Cell(
-            nodes=(Node(input=source, operation=operation), Node(input=source, operation="identity"))  # type: ignore[arg-type]
-        )
-
-    layer = Layer(cells=(cell(1, "sep_conv_3x3"), cell(2, "sep_conv_3x3"), cell(3, "hdc_3x3")))
-    return Architecture(down=layer, bridge=layer, up=layer, skips=(True,) * levels)
 
 
 def most_parameters(generator: np.random.Generator, levels: int) -> Architecture:
@@ -144,7 +134,7 @@ SUITE: dict[str, Arm] = {
     "random": Arm({"strategy": "random"}),
     "halving": Arm(HALVING),
     "parameters": Arm(given=lambda seed: most_parameters(np.random.default_rng(seed), 2)),
-    "chain": Arm(given=lambda _: residual_chain(2)),
+    "chain": Arm(given=lambda _: SearchSpace(levels=2).plain),
     "unet": Arm(network="unet"),
     "pspnet": Arm(network="pspnet"),
 }
@@ -154,8 +144,10 @@ ABLATIONS: dict[str, Arm] = {
     ),
     "without-short-skips": Arm(HALVING | {"space": SearchSpace(short_skips=False)}),
     "without-long-skips": Arm(HALVING | {"space": SearchSpace(long_skips=False)}),
-    "fast-finalists": Arm(HALVING | {"finalist_learning_rate": 0.5}),
-    "transfer-256": Arm(given=lambda _: residual_chain(2), train={"patch_size": 256, "batch_size": 1}),
+    "paper-weights": Arm({"restart_period": 10, "clip_norm": 0.5, "average_weights": 0.0, "learning_rate": 0.5}),
+    "fresh-finalists": Arm({"finalists_inherit": False}),
+    "no-plain": Arm({"plain_finalist": False}),
+    "transfer-256": Arm(given=lambda _: SearchSpace(levels=2).plain, train={"patch_size": 256, "batch_size": 1}),
     "unet-half": Arm(network="unet", sections=half_of_training),
     "unet-leak": Arm(network="unet", sections=also_scored),
 }
@@ -269,6 +261,8 @@ class Task:
             budget=self.budget,
             seed=seed,
             strategy="random",
+            plain_finalist=False,
+            finalists_inherit=False,
             warmup_share=1.0,
             candidates=number,
             finalists=number,

@@ -53,6 +53,21 @@ def test_samples_and_mutants_lie_in_the_space(space: SearchSpace, seed: int) -> 
     assert sum(different) == 1
 
 
+@given(SPACES)
+def test_the_plain_chain_lies_in_every_space(space: SearchSpace) -> None:
+    plain = space.plain
+    assert space.allows(plain) and space.decode(space.encode(plain)) == plain
+    assert plain.skips == (space.long_skips,) * space.levels
+
+
+def test_the_plain_chain_is_a_row_of_cells() -> None:
+    layers = [SearchSpace(levels=2).plain.layer(kind) for kind in ("down", "bridge", "up")]
+    assert layers[0] == layers[1] == layers[2]
+    assert [cell.nodes[0].operation for cell in layers[0].cells] == ["sep_conv_3x3", "sep_conv_3x3", "hdc_3x3"]
+    assert [cell.nodes[0].input for cell in layers[0].cells] == [1, 2, 3]
+    assert layers[0].loose_ends == (2,)
+
+
 def test_loose_ends_are_the_cells_that_nobody_reads() -> None:
     assert layer(0, 1, 1, 0, 0, 0).loose_ends == (0, 1, 2)
     assert layer(0, 1, 2, 0, 3, 3).loose_ends == (2,)

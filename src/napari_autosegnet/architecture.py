@@ -21,6 +21,8 @@ Operation = Literal["sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity"]
 LayerKind = Literal["down", "bridge", "up"]
 
 OPERATIONS: tuple[Operation, ...] = ("sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity")
+#: Of the plain chain's cells.
+PLAIN_OPERATIONS: tuple[Operation, ...] = ("sep_conv_3x3", "sep_conv_3x3", "hdc_3x3")
 LAYER_KINDS: tuple[LayerKind, ...] = ("down", "bridge", "up")
 NODES_PER_CELL = 2
 CELLS_PER_LAYER = 3
@@ -227,6 +229,21 @@ class SearchSpace(_Frozen):
     def allows(self, architecture: Architecture) -> bool:
         """Whether the architecture may be sampled: no layer consists of identities alone."""
         return not any(architecture.layer(kind).is_identity for kind in LAYER_KINDS)
+
+    @property
+    def plain(self) -> Architecture:
+        """A chain without any search: cells in a row, each an operation beside an identity, all levels joined."""
+        wanted = [name for name in PLAIN_OPERATIONS if name in self.operations]
+        wanted = wanted or [name for name in self.operations if name != "identity"]
+        cells = []
+        for index in range(self.cells):
+            # The last cell is the dilated one, however many there are.
+            operation = wanted[max(0, len(wanted) - self.cells + index)]
+            source = LAYER_INPUTS - 1 + (index if self.short_skips else 0)
+            beside: Operation = "identity" if "identity" in self.operations else operation
+            cells.append(Cell(nodes=(Node(input=source, operation=operation), Node(input=source, operation=beside))))
+        layer = Layer(cells=tuple(cells))
+        return Architecture(down=layer, bridge=layer, up=layer, skips=(self.long_skips,) * self.levels)
 
     def sample(self, generator: np.random.Generator) -> Architecture:
         """An architecture drawn evenly from all that the space allows."""

@@ -140,12 +140,19 @@ class SearchSettings(Settings):
     decay_after: Positive = Field(
         50, description="Epoch after which the rate decays (paper: 50)", json_schema_extra=_ADVANCED
     )
-    restart_period: Positive = Field(
-        10, description="Epochs of the first cosine cycle; each restart doubles it", json_schema_extra=_ADVANCED
+    restart_period: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Epochs of the rate's first cosine cycle, doubled by each restart; 0: the rate stays (paper: 10)",
+        json_schema_extra=_ADVANCED,
     )
     momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay", json_schema_extra=_ADVANCED)
-    clip_norm: Rate = Field(0.5, description="Largest gradient norm (paper: 0.5)", json_schema_extra=_ADVANCED)
+    clip_norm: Rate = Field(5.0, description="Largest gradient norm (paper: 0.5)", json_schema_extra=_ADVANCED)
+    average_weights: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.98,
+        description="Decay of the moving average of the shared weights that is rated; 0: none (paper)",
+        json_schema_extra=_ADVANCED,
+    )
     controller_learning_rate: Rate = Field(
         0.0005, description="Adam's rate for the controller (paper: 0.0005)", json_schema_extra=_ADVANCED
     )
@@ -175,6 +182,14 @@ class SearchSettings(Settings):
         json_schema_extra=_ADVANCED,
     )
     finalist_learning_rate: Rate = Field(0.1, description="Learning rate of the finalists", json_schema_extra=_ADVANCED)
+    finalists_inherit: bool = Field(
+        True, description="Finalists start with the shared weights", json_schema_extra=_ADVANCED
+    )
+    plain_finalist: bool = Field(
+        True,
+        description="A plain chain of the same operations competes among the finalists",
+        json_schema_extra=_ADVANCED,
+    )
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the shared network")
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
     context: Annotated[int, Field(ge=0, le=8)] = Field(
@@ -316,10 +331,17 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
         "candidates": 24,
         "finalists": 4,
         "finalist_steps": 60,
+        "finalist_learning_rate": 0.5,
         "budget": 600.0,
     },
     "standard": {"controller_learning_rate": 0.0035, "budget": 3600.0},
-    "paper": {"network": {**_PAPER_NETWORK, "max_width": 256}},
+    "paper": {
+        "restart_period": 10,
+        "clip_norm": 0.5,
+        "average_weights": 0.0,
+        "plain_finalist": False,
+        "network": {**_PAPER_NETWORK, "max_width": 256},
+    },
 }
 _TRAIN_PRESETS: dict[Preset, dict[str, Any]] = {
     # Many small steps: on two cores that is worth more than a wider network or larger batches.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
@@ -169,6 +170,28 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     other = SETTINGS.model_copy(update={"network": NetworkSettings(base_width=6, max_width=8)})
     with pytest.raises(UserError, match="does not fit this search"):
         make(other, checkpoint=tmp_path / "search.pt").resume()
+
+
+def test_the_plain_chain_competes_unless_told_otherwise() -> None:
+    result, _ = run(make())
+    plain = [f for f in result.finalists if f.architecture == make().space.plain]
+    assert len(plain) == 1 and plain[0].rating is not None and plain[0].rounds >= 1
+    assert len(result.finalists) == SETTINGS.finalists
+    result, _ = run(make(SETTINGS.model_copy(update={"plain_finalist": False})))
+    assert all(f.architecture != make().space.plain for f in result.finalists)
+
+
+def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:
+    def first_weights(**changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        search = make(SETTINGS.model_copy(update={"finalist_learning_rate": 1e-9, **changes}))
+        run(search)
+        assert search.selection is not None
+        trainer = search.selection._trainers[search.selection.winner.architecture]
+        return trainer.network.state_dict()["head.weight"], search.supernet.rated.state_dict()["head.weight"]
+
+    torch.testing.assert_close(*first_weights())
+    own, shared = first_weights(finalists_inherit=False)
+    assert not torch.allclose(own, shared)
 
 
 def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> None:

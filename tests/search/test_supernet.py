@@ -7,6 +7,7 @@ import torch
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, SearchSettings
+from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.strategies import ReinforceStrategy
 from napari_autosegnet.search.supernet import Supernet
@@ -15,11 +16,11 @@ SETTINGS = SearchSettings(patch_size=32, batch_size=2, network=NetworkSettings(b
 SPACE = SearchSpace(levels=1)
 
 
-def make() -> Supernet:
+def make(settings: SearchSettings = SETTINGS) -> Supernet:
     torch.manual_seed(0)
     specification = NetworkSpecification.for_patches(32, SETTINGS.network, in_channels=1, classes=2)
     images = torch.randn(4, 1, 32, 32)
-    return Supernet(SPACE, specification, SETTINGS, images, (images[:, 0] > 0).long())
+    return Supernet(SPACE, specification, settings, images, (images[:, 0] > 0).long())
 
 
 def test_a_child_computes_what_the_derived_network_computes() -> None:
@@ -29,16 +30,8 @@ def test_a_child_computes_what_the_derived_network_computes() -> None:
     for _ in range(5):
         architecture = SPACE.sample(generator)
         derived = specification.build_searched(architecture)
-        shared = supernet.network.state_dict()
-        for name, value in derived.named_parameters():
-            source = shared[name]
-            if source.shape != value.shape:
-                # The derived network's output convolution has the columns of its loose ends only.
-                kind = name.split(".")[0]
-                ends = architecture.layer(kind).loose_ends  # type: ignore[arg-type]
-                width = value.shape[0]
-                source = source[:, [c for i in ends for c in range(i * width, (i + 1) * width)]]
-            value.data.copy_(source)
+        assert isinstance(derived, SegmentationNetwork)
+        supernet.hand_down(derived)
         x = torch.randn(2, 1, 32, 32)
         torch.testing.assert_close(derived.train()(x), supernet.network(x, architecture), rtol=1e-4, atol=1e-4)
 
@@ -83,21 +76,50 @@ def test_the_shared_weights_are_untouched_while_the_controller_learns() -> None:
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_averaged_weights_are_rated_and_handed_down() -> None:
+    supernet = make()
+    architecture = SPACE.sample(np.random.default_rng(4))
+    start = supernet.network.state_dict()["head.weight"].clone()
+    for _ in range(3):
+        supernet.train_step(supernet.images[:2], supernet.targets[:2], architecture, 0.1)
+    assert supernet.averaged is not None and supernet.rated is supernet.averaged.network
+    specification = NetworkSpecification.for_patches(32, SETTINGS.network, in_channels=1, classes=2)
+    derived = specification.build_searched(architecture)
+    supernet.hand_down(derived)
+    latest, handed = supernet.network.state_dict()["head.weight"], derived.state_dict()["head.weight"]
+    assert torch.equal(handed, supernet.averaged.network.state_dict()["head.weight"])
+    assert not torch.equal(handed, latest) and not torch.equal(handed, start)
+    # An average lies between what it is made of.
+    assert (handed - start).norm() < (latest - start).norm()
+    again = make()
+    again.load_state(supernet.state())
+    assert again.rate(architecture) == supernet.rate(architecture)
+
+
+def test_without_an_average_the_weights_themselves_are_rated() -> None:
+    supernet = make(SETTINGS.model_copy(update={"average_weights": 0.0}))
+    architecture = SPACE.sample(np.random.default_rng(4))
+    supernet.train_step(supernet.images[:2], supernet.targets[:2], architecture, 0.1)
+    assert supernet.rated is supernet.network and supernet.state()["averaged"] is None
+
+
 def test_equal_architectures_are_rated_once() -> None:
     supernet = make()
     calls = 0
-    forward = supernet.network.forward
+    network = supernet.averaged.network if supernet.averaged is not None else supernet.network
+    forward = network.forward
 
     def counting(*args: object) -> object:
         nonlocal calls
         calls += 1
         return forward(*args)
 
-    supernet.network.forward = counting  # type: ignore[method-assign]
+    network.forward = counting  # type: ignore[method-assign]
     architecture = SPACE.sample(np.random.default_rng(0))
+    supernet.train_step(supernet.images[:2], supernet.targets[:2], architecture, 0.1)
+    assert calls == 0
     assert supernet.rate(architecture) == supernet.rate(architecture)
     assert calls == 2  # four patches in batches of two, once
     supernet.train_step(supernet.images[:2], supernet.targets[:2], architecture, 0.1)
-    trained = calls
     supernet.rate(architecture)
-    assert calls == trained + 2  # other weights, another rating
+    assert calls == 4  # other weights, another rating

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.search.limits import Limits
@@ -148,7 +150,12 @@ class Search:
             self.best = {self.space.decode(choices): rating for choices, rating in state["best"]}
             if state["selection"] is not None:
                 self.selection = Selection(
-                    [], self.data, self.specification, self.settings, seconds=state["selection_seconds"]
+                    [],
+                    self.data,
+                    self.specification,
+                    self.settings,
+                    seconds=state["selection_seconds"],
+                    hand_down=self._hand_down,
                 )
                 self.selection.load_state(state["selection"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
@@ -256,7 +263,7 @@ class Search:
         return (
             settings.learning_rate
             * self.rate_factor
-            * cosine_rate(position, settings.restart_period, floor=0.01)
+            * (cosine_rate(position, settings.restart_period, floor=0.01) if settings.restart_period else 1.0)
             * decayed_rate(self.epoch, decay=settings.learning_rate_decay, after=settings.decay_after)
             * warmup_rate(position, 1.0)
         )
@@ -311,6 +318,7 @@ class Search:
             if not proposed:
                 raise self.limits.refusal()
             finalists = [Finalist(architecture) for architecture in proposed]
+        self._add_plain(finalists)
         spent = time.monotonic() - started
         self.elapsed += spent
         return Selection(
@@ -319,7 +327,13 @@ class Search:
             self.specification,
             settings,
             seconds=None if seconds is None else max(1.0, seconds - spent),
+            hand_down=self._hand_down,
         )
+
+    @property
+    def _hand_down(self) -> Callable[[SegmentationNetwork], None] | None:
+        shared = self.settings.selection_share < 1 and self.settings.finalists_inherit
+        return self.supernet.hand_down if shared else None
 
     def _rated_finalists(self, seconds: float | None, report: Report, rate_new: bool) -> list[Finalist]:
         started = time.monotonic()
@@ -342,6 +356,15 @@ class Search:
         if not finalists and rate_new:
             raise self.limits.refusal()
         return finalists
+
+    def _add_plain(self, finalists: list[Finalist]) -> None:
+        """Let a plain chain compete in the last one's place: what is found should be better than no search."""
+        plain = self.space.plain
+        if not self.settings.plain_finalist or len(finalists) < 2 or any(f.architecture == plain for f in finalists):
+            return
+        if self.limits.is_small_enough(plain) and self.limits.is_fast_enough(plain):
+            rating = self.supernet.rate(plain) if self.settings.selection_share < 1 else None
+            finalists[-1] = Finalist(plain, rating)
 
     def _propose(self, count: int) -> list[Architecture]:
         """Different architectures of the strategy that are small enough, ``count`` of them if it has so many."""

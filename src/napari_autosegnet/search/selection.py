@@ -1,5 +1,7 @@
 """Choice of the winner: the best rated few are trained alone, and the worse half leaves after each round.
 
+They start with the shared weights, so that what a short training shows is what they can do, not how fast they begin.
+
 Ratings with shared weights order architectures only roughly, so they decide who may compete and no
 more (successive halving, Jamieson and Talwalkar 2016). With a time budget every finalist of a round trains
 equally long, so a slow architecture has to be worth its time.
@@ -8,7 +10,7 @@ equally long, so a slow architecture has to be worth its time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import SearchSettings, TrainSettings
+from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.trainer import Trainer, TrainingData
@@ -48,6 +51,8 @@ class Selection:
     settings : SearchSettings
     seconds : float, optional
         Time for all rounds together; without it a round has ``finalist_steps`` steps, doubled each round.
+    hand_down : callable, optional
+        Gives a network the weights that it starts with; by default it starts from scratch.
     """
 
     def __init__(
@@ -58,12 +63,14 @@ class Selection:
         settings: SearchSettings,
         *,
         seconds: float | None,
+        hand_down: Callable[[SegmentationNetwork], None] | None = None,
     ) -> None:
         self.finalists = list(finalists)
         self.data = data
         self.specification = specification
         self.settings = settings
         self.seconds = seconds
+        self.hand_down = hand_down
         self.round = 0
         self._trainers: dict[Architecture, Trainer] = {}
 
@@ -120,6 +127,8 @@ class Selection:
         torch.manual_seed(settings.seed)
         network = self.specification.build_searched(finalist.architecture)
         finalist.parameters = parameter_count(network)
+        if self.hand_down is not None:
+            self.hand_down(network)
         training = TrainSettings(
             epochs=10**6,
             steps_per_epoch=settings.finalist_steps,

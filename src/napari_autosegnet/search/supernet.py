@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import SearchSettings
+from napari_autosegnet.networks.layers import SearchedLayer
+from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.losses import cross_entropy
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
-from napari_autosegnet.training.trainer import mixed_precision
+from napari_autosegnet.training.trainer import AveragedWeights, mixed_precision
 
 
 class Supernet:
@@ -52,6 +54,7 @@ class Supernet:
             foreach=True,
         )
         self._parameters = list(self.network.parameters())
+        self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.threads = SideBySide(settings.batch_size, self.device)
         self._ratings: dict[tuple[Architecture, int], float] = {}
 
@@ -72,7 +75,30 @@ class Supernet:
         loss = self.threads.accumulate([self.network] * len(parts), parts, part_loss)
         nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update()
         return loss
+
+    @property
+    def rated(self) -> nn.Module:
+        """The network that is rated: that of the averaged weights, where there are any."""
+        averaged = self.averaged
+        return self.network if averaged is None or not averaged.steps else averaged.network
+
+    @torch.no_grad()
+    def hand_down(self, network: SegmentationNetwork) -> None:
+        """Give a derived network the shared weights of its architecture; it gathers batch norm statistics itself."""
+        shared, own = self.rated.state_dict(), network.state_dict()
+        layers = {name: part for name, part in network.named_modules() if isinstance(part, SearchedLayer)}
+        for name, value in own.items():
+            if name not in shared:
+                continue  # batch norm statistics, which the supernet has none of
+            weights = shared[name]
+            layer = layers.get(name.removesuffix(".output.weight"))
+            if layer is not None:  # only the columns of the cells that this architecture leaves open
+                columns = [c for i in layer.loose for c in range(i * layer.width, (i + 1) * layer.width)]
+                weights = weights[:, columns]
+            value.copy_(weights)
 
     def rate(self, architecture: Architecture, *, patches: int | None = None) -> float:
         """Mean IoU of a child on the first ``patches`` validation patches with the shared weights as they are.
@@ -88,7 +114,7 @@ class Supernet:
         @torch.no_grad()
         def predict(batch: Tensor) -> Tensor:
             with mixed_precision(self.device):
-                logits: Tensor = self.network(batch, architecture)
+                logits: Tensor = self.rated(batch, architecture)
             return logits.argmax(dim=1)
 
         batches = torch.split(self.images[:count], self.settings.batch_size)
@@ -99,9 +125,15 @@ class Supernet:
         return self._ratings[architecture, count]
 
     def state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return {
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state(),
+            "optimiser": self.optimiser.state_dict(),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self._ratings.clear()
