@@ -129,6 +129,7 @@ def test_a_stop_keeps_the_best_without_further_training() -> None:
     result, listener = run(make(), stop_after=14)
     assert listener.of("finalist") == []
     assert result.architecture in [f.architecture for f in result.finalists]
+    assert all(f.architecture != make().space.plain for f in result.finalists), "nobody rated it before the stop"
 
 
 def test_a_stop_before_anything_was_rated_finds_nothing() -> None:

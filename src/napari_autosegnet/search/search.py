@@ -318,7 +318,8 @@ class Search:
             if not proposed:
                 raise self.limits.refusal()
             finalists = [Finalist(architecture) for architecture in proposed]
-        self._add_plain(finalists)
+        if rate_new:
+            self._add_plain(finalists)
         spent = time.monotonic() - started
         self.elapsed += spent
         return Selection(
