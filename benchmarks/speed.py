@@ -139,6 +139,8 @@ class EveryOperation(nn.Module):
 def make_naive(search: Search, data: TrainingData, image: Array, target: Array, workers: int) -> None:
     """Turn a search into the loop that it is compared with."""
     settings = search.settings
+    # An average would be a copy of its own, in which only the sampled operations are computed.
+    search.supernet.averaged = None
     for layer in search.supernet.network.modules():
         if isinstance(layer, SearchedLayer):
             own: dict[str, nn.Module] = dict(layer.operations.items())
