@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_autosegnet.architecture import OPERATIONS, Architecture, Cell, Layer, Node, SearchSpace
+from napari_autosegnet.architecture import OPERATIONS, PAPER_OPERATIONS, Architecture, Cell, Layer, Node, SearchSpace
 from napari_autosegnet.errors import UserError
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPACES = st.builds(
     SearchSpace,
-    operations=st.sampled_from([OPERATIONS, OPERATIONS[:2], ("sep_conv_3x3", "sep_conv_5x5", "identity")]),
+    operations=st.sampled_from(
+        [OPERATIONS, PAPER_OPERATIONS, OPERATIONS[:2], ("sep_conv_3x3", "sep_conv_5x5", "identity")]
+    ),
     cells=st.integers(1, 5),
     levels=st.integers(1, 6),
     short_skips=st.booleans(),
@@ -63,7 +65,9 @@ def test_the_plain_chain_lies_in_every_space(space: SearchSpace) -> None:
 def test_the_plain_chain_is_a_row_of_cells() -> None:
     layers = [SearchSpace(levels=2).plain.layer(kind) for kind in ("down", "bridge", "up")]
     assert layers[0] == layers[1] == layers[2]
-    assert [cell.nodes[0].operation for cell in layers[0].cells] == ["sep_conv_3x3", "sep_conv_3x3", "hdc_3x3"]
+    assert [cell.nodes[0].operation for cell in layers[0].cells] == ["conv_3x3", "conv_3x3", "hdc_3x3"]
+    papers = SearchSpace(levels=2, operations=PAPER_OPERATIONS).plain.down
+    assert [cell.nodes[0].operation for cell in papers.cells] == ["sep_conv_3x3", "sep_conv_3x3", "hdc_3x3"]
     assert [cell.nodes[0].input for cell in layers[0].cells] == [1, 2, 3]
     assert layers[0].loose_ends == (2,)
 

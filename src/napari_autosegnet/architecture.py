@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_autosegnet.errors import UserError, first_problem
 
-Operation = Literal["sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity"]
+Operation = Literal["sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity", "conv_3x3"]
 LayerKind = Literal["down", "bridge", "up"]
 
-OPERATIONS: tuple[Operation, ...] = ("sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity")
-#: Of the plain chain's cells.
-PLAIN_OPERATIONS: tuple[Operation, ...] = ("sep_conv_3x3", "sep_conv_3x3", "hdc_3x3")
+#: The paper's four (section I).
+PAPER_OPERATIONS: tuple[Operation, ...] = ("sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity")
+#: And the convolution that U-Net consists of: see docs/benchmarks/search.md for what it brings.
+OPERATIONS: tuple[Operation, ...] = (*PAPER_OPERATIONS, "conv_3x3")
 LAYER_KINDS: tuple[LayerKind, ...] = ("down", "bridge", "up")
 NODES_PER_CELL = 2
 CELLS_PER_LAYER = 3
@@ -233,7 +234,9 @@ class SearchSpace(_Frozen):
     @property
     def plain(self) -> Architecture:
         """A chain without any search: cells in a row, each an operation beside an identity, all levels joined."""
-        wanted = [name for name in PLAIN_OPERATIONS if name in self.operations]
+        convolution: Operation = "conv_3x3" if "conv_3x3" in self.operations else "sep_conv_3x3"
+        chain: tuple[Operation, ...] = (convolution, convolution, "hdc_3x3")
+        wanted = [name for name in chain if name in self.operations]
         wanted = wanted or [name for name in self.operations if name != "identity"]
         cells = []
         for index in range(self.cells):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.architecture import PAPER_OPERATIONS, SearchSpace
 
 Preset = Literal["fast", "standard", "paper"]
 Network = Literal["searched", "unet", "pspnet"]
@@ -165,6 +165,11 @@ class SearchSettings(Settings):
     )
     entropy_weight: Annotated[float, Field(ge=0)] = Field(
         1e-4, description="Weight of the entropy bonus (ENAS)", json_schema_extra=_ADVANCED
+    )
+    baseline: Literal["others", "moving_average"] = Field(
+        "others",
+        description="What a reward is compared with: the mean of the update's others, or of all before (ENAS)",
+        json_schema_extra=_ADVANCED,
     )
     baseline_decay: Share = Field(
         0.99, description="Decay of the moving-average baseline (ENAS)", json_schema_extra=_ADVANCED
@@ -339,7 +344,9 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
         "restart_period": 10,
         "clip_norm": 0.5,
         "average_weights": 0.0,
+        "baseline": "moving_average",
         "plain_finalist": False,
+        "space": {"operations": PAPER_OPERATIONS},
         "network": {**_PAPER_NETWORK, "max_width": 256},
     },
 }

@@ -103,6 +103,16 @@ def _for_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def parse_event(line: str | bytes) -> dict[str, Any] | None:
+    """The event in a line of ``events.jsonl``; None if it is damaged."""
+    try:
+        # As floats, integers of any length become a number that can be compared and printed.
+        event = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
 class Run:
     """A run folder; `Run.create` makes one, `Run.open` takes an existing one."""
 
@@ -210,14 +220,10 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far; a line cut short by a crash is left out."""
-        found = []
-        if self.events_file.exists():
-            for line in self.events_file.read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValueError):
-                    event = json.loads(line)
-                    if isinstance(event, dict) and isinstance(event.get("event"), str):
-                        found.append(event)
-        return found
+        if not self.events_file.exists():
+            return []
+        lines = self.events_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [event for line in lines if (event := parse_event(line)) is not None]
 
     def request(self, what: Request) -> None:
         """Ask the process that works in this run to pause, to stop and keep the best, or to cancel."""

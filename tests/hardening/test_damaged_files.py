@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_autosegnet import api
@@ -144,6 +144,7 @@ def test_run_configurations(content: bytes, tmp_path: Path) -> None:
 
 
 @FILES
+@example(first=json.dumps({**EPOCH, "loss": 10**400, "epoch": 10**30}).encode(), second=b"[" * 100_000, noise=b"")
 @given(first=damaged_json(EPOCH), second=damaged_json(SEARCH_EPOCH), noise=st.binary(max_size=30))
 def test_events(first: bytes, second: bytes, noise: bytes, tmp_path: Path) -> None:
     """Whatever lies in it, events are read, listed, printed and drawn."""

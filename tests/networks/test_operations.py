@@ -56,6 +56,21 @@ def test_hybrid_dilated_convolution_sees_seven_pixels_without_holes() -> None:
     assert (row[:4] == 0).all() and (row[11:] == 0).all()
 
 
+def test_convolution_against_a_loop() -> None:
+    operation = make_operation("conv_3x3", 2).eval()
+    x = torch.randn(1, 2, 5, 6)
+    weight = operation.get_parameter("convolution.weight")
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    expected = torch.zeros(1, 2, 5, 6)
+    for out in range(2):
+        for row in range(5):
+            for column in range(6):
+                expected[0, out, row, column] = (weight[out] * padded[0, :, row : row + 3, column : column + 3]).sum()
+    # Fresh statistics: mean 0, variance 1.
+    assert torch.allclose(operation(x), expected.relu() / (1 + 1e-5) ** 0.5, atol=1e-5)
+    assert sum(p.numel() for p in operation.parameters()) == 2 * 2 * 9 + 2 * 2
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_keep_the_shape(name: str) -> None:
     x = torch.randn(2, 6, 8, 10)

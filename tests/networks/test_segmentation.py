@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_autosegnet.architecture import Architecture, Cell, Layer, Node, SearchSpace
-from napari_autosegnet.config import NetworkSettings, train_settings
+from napari_autosegnet.config import NetworkSettings, search_settings, train_settings
 from napari_autosegnet.networks.segmentation import SegmentationNetwork, level_widths, number_of_levels
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 
@@ -94,11 +94,13 @@ def test_a_long_skip_carries_what_the_bottom_loses(skip: bool) -> None:
 def test_the_paper_preset_has_the_papers_parameters() -> None:
     """41.93 million for 512 x 512 x 1 (AutoSegNet, section IV.C), for the median of random architectures."""
     preset = train_settings("paper")
+    space = search_settings("paper").space.model_copy(update={"levels": 4})
+    assert space.operations == ("sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity")
     counts = []
     with torch.device("meta"):
         for seed in range(25):
             specification = NetworkSpecification.for_patches(
-                512, preset.network, in_channels=1, classes=2, architecture=sample(seed, levels=4)
+                512, preset.network, in_channels=1, classes=2, architecture=space.sample(np.random.default_rng(seed))
             )
             counts.append(parameter_count(specification.build()))
     assert specification.levels == 4

@@ -44,6 +44,18 @@ def test_a_reinforce_step_makes_a_rewarded_architecture_likelier() -> None:
     assert log_probability() < raised
 
 
+@pytest.mark.parametrize(("baseline", "moves"), [("others", False), ("moving_average", True)])
+def test_rewards_that_all_rise_teach_nothing(baseline: str, moves: bool) -> None:
+    settings = SearchSettings(baseline=baseline, controller_learning_rate=0.01, entropy_weight=0)  # type: ignore[arg-type]
+    strategy = ReinforceStrategy(TOY, settings)
+    before = [parameter.clone() for parameter in strategy.controller.parameters()]
+    for reward in (0.1, 0.2, 0.3):
+        strategy.learn(strategy.propose(4), [reward] * 4)
+    after = list(strategy.controller.parameters())
+    moved = max(float((a - b).detach().abs().max()) for a, b in zip(after, before, strict=True))
+    assert (moved > 1e-3) == moves
+
+
 def test_the_controllers_gradient_is_clipped() -> None:
     strategy = ReinforceStrategy(TOY, SearchSettings())
     strategy.baseline = 0.0

@@ -14,7 +14,7 @@ import typer
 from napari_autosegnet.cli.job import command_line, print_json
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Run
+from napari_autosegnet.run import Run, parse_event
 
 #: Runs lie in a folder of runs, or one folder further down (runs/NAME, demo/run).
 DEPTH = 2
@@ -175,17 +175,9 @@ def _events_as_they_come(run: Run) -> Iterator[dict[str, Any]]:
                 handle.seek(position)
                 new = handle.read()
             *complete, rest = (rest + new).split(b"\n")
-            events = list(_parsed(complete))
+            events = [event for line in complete if (event := parse_event(line)) is not None]
             yield from events if position else events[-EVENTS_BEFORE:]
             position += len(new)
         if not active:
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        with suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
-                yield event

@@ -22,6 +22,7 @@ OPERATION_STYLE: dict[Operation, tuple[str, str, str, str]] = {
     "sep_conv_5x5": ("#a3bff0", "#27479b", "sep conv\n5×5", "depthwise-separable convolution"),
     "hdc_3x3": ("#fcd9ae", "#d0730b", "HDC\n3×3", "hybrid dilated convolution, rates 1, 2, 3"),
     "identity": ("#f1f2f4", "#9aa1ab", "identity", "passes its input on"),
+    "conv_3x3": ("#cdebd3", "#2e8b57", "conv\n3×3", "convolution"),
 }
 #: Colours of the paper's Fig. 6: green down, purple bridge, blue up, red HDC.
 KIND_COLORS = {"down": "#3c8d5a", "bridge": "#7d55a5", "up": "#2878a8", "hdc": "#c2493d"}

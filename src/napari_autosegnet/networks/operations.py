@@ -1,4 +1,4 @@
-"""The four operations of the search space (AutoSegNet, section I)."""
+"""The operations of the search space: the four of AutoSegNet, section I, and the plain convolution."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ class SeparableConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(self.pointwise(self.depthwise(x)))
+        return normed.relu_()
+
+
+class Convolution(nn.Module):
+    """Convolution, batch norm and ReLU: (n, width, y, x) in and out."""
+
+    def __init__(self, width: int, kernel_size: int, *, track_statistics: bool = True) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(self.convolution(x))
         return normed.relu_()
 
 
@@ -59,5 +72,7 @@ def make_operation(operation: Operation, width: int, *, track_statistics: bool =
             return SeparableConvolution(width, 5, track_statistics=track_statistics)
         case "hdc_3x3":
             return HybridDilatedConvolution(width, track_statistics=track_statistics)
+        case "conv_3x3":
+            return Convolution(width, 3, track_statistics=track_statistics)
         case "identity":
             return nn.Identity()

@@ -43,7 +43,11 @@ class Strategy(Protocol):
 
 
 class ReinforceStrategy:
-    """The paper's: the controller, taught by REINFORCE with a moving-average baseline."""
+    """The paper's: the controller, taught by REINFORCE.
+
+    Rewards rise with the shared weights, behind which a moving average lags: then everything looks good. So a reward
+    is compared with the others of its update, unless there is but one (leave-one-out, Kool et al. 2019).
+    """
 
     learns = True
 
@@ -74,14 +78,18 @@ class ReinforceStrategy:
     def learn(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> None:
         """One REINFORCE step on a batch of rated architectures."""
         settings = self.settings
-        reward = torch.tensor(list(rewards), dtype=torch.float32)
+        # In double precision, or what is left of equal rewards is not far below the epsilon of Adam.
+        reward = torch.tensor(list(rewards), dtype=torch.float64)
         mean = float(reward.mean())
         if self.baseline is None:
             self.baseline = mean
         sample = self.controller.evaluate(torch.tensor([self.space.encode(a) for a in architectures]))
-        advantage = reward - self.baseline
+        if settings.baseline == "others" and len(reward) > 1:
+            advantage = reward - (reward.sum() - reward) / (len(reward) - 1)
+        else:
+            advantage = reward - self.baseline
         entropy = sample.entropies.sum(dim=1).mean()
-        loss = -(sample.log_probabilities.sum(dim=1) * advantage).mean() - settings.entropy_weight * entropy
+        loss = -(sample.log_probabilities.sum(dim=1) * advantage.float()).mean() - settings.entropy_weight * entropy
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.controller.parameters(), CONTROLLER_CLIP)

@@ -5,6 +5,7 @@ The small one is painted by Qt. The full one is `figures.draw_architecture`, dra
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,14 +31,22 @@ _INK = QColor("#2b2f36")
 _CELL_HEIGHT = 44.0
 _HEAD = 20.0
 _GAP = 6.0
-_FOOT = 34.0
+_LEGEND_ROW = 17.0
+_FOOT = _LEGEND_ROW * math.ceil(len(OPERATIONS) / 2)
 _SKIPS = 20.0
-_SHORT: dict[Operation, str] = {"sep_conv_3x3": "3×3", "sep_conv_5x5": "5×5", "hdc_3x3": "HDC", "identity": "="}  # noqa: RUF001
+_SHORT: dict[Operation, str] = {
+    "sep_conv_3x3": "s 3×3",  # noqa: RUF001
+    "sep_conv_5x5": "s 5×5",  # noqa: RUF001
+    "hdc_3x3": "HDC",
+    "identity": "=",
+    "conv_3x3": "3×3",  # noqa: RUF001
+}
 _MEANING: dict[Operation, str] = {
-    "sep_conv_3x3": "convolution",
-    "sep_conv_5x5": "convolution",
+    "sep_conv_3x3": "separable",
+    "sep_conv_5x5": "separable",
     "hdc_3x3": "dilated",
     "identity": "as it is",
+    "conv_3x3": "convolution",
 }
 
 
@@ -268,14 +277,14 @@ def _paint_legend(painter: QPainter, place: QRectF, ink: QColor) -> None:
     half = place.width() / 2
     for number, operation in enumerate(OPERATIONS):
         x = place.left() + (number % 2) * half
-        y = place.top() + (number // 2) * place.height() / 2
+        y = place.top() + (number // 2) * _LEGEND_ROW
         fill, edge, _, _ = OPERATION_STYLE[operation]
         box = QRectF(x + 1, y + 2, 28, 13)
         painter.setBrush(QColor(fill))
         painter.setPen(QPen(QColor(edge), 1))
         painter.drawRoundedRect(box, 3, 3)
         _text(painter, box, _SHORT[operation], _INK, size=7)
-        _text(painter, QRectF(x + 34, y, half - 36, 17), _MEANING[operation], ink, align=_LEFT, size=8)
+        _text(painter, QRectF(x + 34, y, half - 36, _LEGEND_ROW), _MEANING[operation], ink, align=_LEFT, size=8)
 
 
 def _text(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from napari_autosegnet.run import parse_event
 
 _PIECE = 64 * 1024
 
@@ -44,7 +45,7 @@ class EventTail:
                 if time.monotonic() > until:
                     return True
                 self._position += len(line) + 1
-                event = _parsed(line)
+                event = parse_event(line)
                 if event is not None:
                     take(event)
 
@@ -58,11 +59,3 @@ class EventTail:
                 return handle.read(_PIECE)
         except OSError:
             return b""
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
