@@ -35,18 +35,18 @@ _LEGEND_ROW = 17.0
 _FOOT = _LEGEND_ROW * math.ceil(len(OPERATIONS) / 2)
 _SKIPS = 20.0
 _SHORT: dict[Operation, str] = {
-    "sep_conv_3x3": "s 3×3",  # noqa: RUF001
-    "sep_conv_5x5": "s 5×5",  # noqa: RUF001
+    "sep_conv_3x3": "s3",
+    "sep_conv_5x5": "s5",
     "hdc_3x3": "HDC",
     "identity": "=",
-    "conv_3x3": "3×3",  # noqa: RUF001
+    "conv_3x3": "c3",
 }
 _MEANING: dict[Operation, str] = {
-    "sep_conv_3x3": "separable",
-    "sep_conv_5x5": "separable",
+    "sep_conv_3x3": "separable 3×3",  # noqa: RUF001
+    "sep_conv_5x5": "separable 5×5",  # noqa: RUF001
     "hdc_3x3": "dilated",
     "identity": "as it is",
-    "conv_3x3": "convolution",
+    "conv_3x3": "convolution 3×3",  # noqa: RUF001
 }
 
 
@@ -270,7 +270,14 @@ def _paint_cell(painter: QPainter, place: QRectF, index: int, cell: Cell, is_out
         _text(painter, box, _SHORT[node.operation], _INK, size=9)
         source = ("in 2", "in 1")[node.input] if node.input < LAYER_INPUTS else f"c{node.input - LAYER_INPUTS + 1}"
         below = QRectF(left, place.top() + 25, chip, 15)
-        _text(painter, below, f"↑ {source}", QColor(SOURCE_COLORS[node.input % len(SOURCE_COLORS)]), size=8)
+        # In a narrow dock the arrow would push the source out of sight.
+        _text(
+            painter,
+            below,
+            f"↑ {source}" if chip >= 40 else source,
+            QColor(SOURCE_COLORS[node.input % len(SOURCE_COLORS)]),
+            size=8,
+        )
 
 
 def _paint_legend(painter: QPainter, place: QRectF, ink: QColor) -> None:
