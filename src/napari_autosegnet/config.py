@@ -125,6 +125,12 @@ class SearchSettings(Settings):
         description="Share of the budget in which only the shared weights learn, from evenly drawn architectures",
         json_schema_extra=_ADVANCED,
     )
+    warmup_ramp: Share = Field(
+        0.6,
+        description="Share of the warm-up in which architectures pass from the plain chain to even draws; "
+        "0: even draws from the start",
+        json_schema_extra=_ADVANCED,
+    )
     selection_share: Share = Field(
         0.3,
         description="Share of the budget kept for choosing the winner by training the best few alone; "
@@ -344,6 +350,7 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
         "restart_period": 10,
         "clip_norm": 0.5,
         "average_weights": 0.0,
+        "warmup_ramp": 0.0,
         "baseline": "moving_average",
         "plain_finalist": False,
         "space": {"operations": PAPER_OPERATIONS},

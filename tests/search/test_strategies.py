@@ -125,6 +125,26 @@ def test_state_goes_on_with_the_same_proposals(name: str) -> None:
             each.learn(expected, [share_of_hdc(a) for a in expected])
 
 
+def test_the_warm_up_passes_from_the_plain_chain_to_even_draws() -> None:
+    space = SearchSpace(levels=2)
+
+    def cells_of_the_chain(share: float) -> float:
+        sampler = FairSampler(space, np.random.default_rng(0))
+        found = [sampler.next(share) for _ in range(60)]
+        assert all(space.allows(a) and space.decode(space.encode(a)) == a for a in found)
+        kept = [
+            mine == theirs
+            for a in found
+            for kind in LAYER_KINDS
+            for mine, theirs in zip(a.layer(kind).cells, space.plain.layer(kind).cells, strict=True)
+        ]
+        return float(np.mean(kept))
+
+    assert cells_of_the_chain(0) == 1
+    assert cells_of_the_chain(0.5) == pytest.approx(0.5, abs=0.07)
+    assert cells_of_the_chain(1) < 0.03
+
+
 def test_the_warm_up_is_fair() -> None:
     space = SearchSpace()
     sampler = FairSampler(space, np.random.default_rng(0))

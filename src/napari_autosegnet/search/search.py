@@ -175,6 +175,12 @@ class Search:
             share = max(share, self.elapsed / (self.settings.budget * shared_weights))
         return share
 
+    @property
+    def _drawn_share(self) -> float:
+        """Share of an architecture of the warm-up that is not the plain chain: rises to 1."""
+        ramp = self.settings.warmup_ramp * self.settings.warmup_share
+        return self._share / ramp if self._share < ramp else 1.0
+
     def _search_is_over(self) -> bool:
         return self._share >= 1
 
@@ -199,7 +205,7 @@ class Search:
                 return True, None
             if self._search_is_over():
                 break
-            architecture = self.fair.next() if warming_up else self.strategy.propose(1)[0]
+            architecture = self.fair.next(self._drawn_share) if warming_up else self.strategy.propose(1)[0]
             images, targets = self.data.patches.sample(settings.batch_size)
             rate = self._learning_rate(self.epoch + step / settings.steps_per_epoch)
             losses += self.supernet.train_step(images, targets, architecture, rate)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from napari_autosegnet.architecture import LAYER_KINDS, NODES_PER_CELL, Architecture, SearchSpace
+from napari_autosegnet.architecture import LAYER_KINDS, NODES_PER_CELL, Architecture, Layer, SearchSpace
 from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.search.controller import Controller
+
+T = TypeVar("T")
 
 #: Largest gradient norm of the controller (ENAS micro search).
 CONTROLLER_CLIP = 5.0
@@ -201,7 +203,8 @@ class FairSampler:
 
     In every block of as many architectures as there are operations, each operation stands exactly
     once at each place, so all get equally many updates (FairNAS, Chu et al. 2021). Inputs and skips are
-    drawn evenly.
+    drawn evenly. The first ones may be mixed with the plain chain: weights that are all untrained, and others in each
+    step, learn nothing from each other for a long time (docs/benchmarks/search.md).
     """
 
     def __init__(self, space: SearchSpace, generator: np.random.Generator) -> None:
@@ -209,10 +212,22 @@ class FairSampler:
         self.generator = generator
         self.waiting: list[Architecture] = []
 
-    def next(self) -> Architecture:
+    def next(self, share: float = 1.0) -> Architecture:
+        """The next one; only this ``share`` of its cells and skips is drawn, the others are the plain chain's."""
         if not self.waiting:
             self.waiting = self._block()
-        return self.waiting.pop()
+        drawn = self.waiting.pop()
+        return drawn if share >= 1 else self._mixed(drawn, share)
+
+    def _mixed(self, drawn: Architecture, share: float) -> Architecture:
+        plain = self.space.plain
+
+        def pick(ours: Iterable[T], theirs: Iterable[T]) -> tuple[T, ...]:
+            pairs = zip(ours, theirs, strict=True)
+            return tuple(mine if self.generator.random() < share else other for mine, other in pairs)
+
+        layers = {kind: Layer(cells=pick(drawn.layer(kind).cells, plain.layer(kind).cells)) for kind in LAYER_KINDS}
+        return Architecture(**layers, skips=pick(drawn.skips, plain.skips))
 
     def _block(self) -> list[Architecture]:
         size = len(self.space.operations)
