@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from napari_autosegnet.networks.layers import InputFit, SearchedLayer
-from napari_autosegnet.networks.operations import HybridDilatedConvolution, SeparableConvolution
+from napari_autosegnet.networks.operations import Convolution, HybridDilatedConvolution, SeparableConvolution
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -25,6 +25,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in list(folded.modules()):
             match module:
+                case Convolution():
+                    _fold(module, [module.convolution])
                 case SeparableConvolution():
                     _fold(module, [module.pointwise])
                 case HybridDilatedConvolution():
