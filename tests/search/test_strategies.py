@@ -155,3 +155,10 @@ def test_the_warm_up_is_fair() -> None:
         for place, node in enumerate(architecture.nodes):
             counts[place, OPERATIONS.index(node.operation)] += 1
     assert (counts == 10).all()
+
+
+def test_the_baseline_is_shown_where_it_counts() -> None:
+    for baseline, shown in (("others", False), ("moving_average", True)):
+        strategy = ReinforceStrategy(TOY, SearchSettings(baseline=baseline))  # type: ignore[arg-type]
+        strategy.learn(strategy.propose(2), [0.1, 0.2])
+        assert ("baseline" in strategy.statistics()) == shown

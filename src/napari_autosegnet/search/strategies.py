@@ -101,7 +101,9 @@ class ReinforceStrategy:
 
     def statistics(self) -> dict[str, float]:
         found = {"entropy": self.entropy, "largest_entropy": self.largest_entropy}
-        return found if self.baseline is None else {**found, "baseline": self.baseline}
+        if self.settings.baseline == "moving_average" and self.baseline is not None:
+            found["baseline"] = self.baseline
+        return found
 
     def state(self) -> dict[str, Any]:
         return {
