@@ -144,7 +144,9 @@ ABLATIONS: dict[str, Arm] = {
     ),
     "without-short-skips": Arm(HALVING | {"space": SearchSpace(short_skips=False)}),
     "without-long-skips": Arm(HALVING | {"space": SearchSpace(long_skips=False)}),
-    "paper-weights": Arm({"restart_period": 10, "clip_norm": 0.5, "average_weights": 0.0, "learning_rate": 0.5}),
+    "paper-weights": Arm(
+        {"restart_period": 10, "clip_norm": 0.5, "average_weights": 0.0, "learning_rate": 0.5, "warmup_ramp": 0.0}
+    ),
     "fresh-finalists": Arm({"finalists_inherit": False}),
     "no-plain": Arm({"plain_finalist": False}),
     "transfer-256": Arm(given=lambda _: SearchSpace(levels=2).plain, train={"patch_size": 256, "batch_size": 1}),

@@ -122,7 +122,7 @@ class SearchSettings(Settings):
     )
     warmup_share: Share = Field(
         0.4,
-        description="Share of the budget in which only the shared weights learn, from evenly drawn architectures",
+        description="Share of the budget in which only the shared weights learn, whatever the strategy",
         json_schema_extra=_ADVANCED,
     )
     warmup_ramp: Share = Field(
