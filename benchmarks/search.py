@@ -13,7 +13,7 @@ unet, pspnet          training of U-Net or PSPNet
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
-paper-weights         as reinforce; shared weights learn as in the paper (restarts, gradient norm 0.5, no average)
+paper-weights         as reinforce; shared weights learn as in the paper (cross-entropy, restarts, no average)
 fresh-finalists       as reinforce; finalists start from scratch
 no-plain              as reinforce; the plain chain does not compete
 transfer-256          as chain, trained on patches of 256 and so one level deeper (paper, Table 1: 64 -> 512)
@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -145,7 +146,14 @@ ABLATIONS: dict[str, Arm] = {
     "without-short-skips": Arm(HALVING | {"space": SearchSpace(short_skips=False)}),
     "without-long-skips": Arm(HALVING | {"space": SearchSpace(long_skips=False)}),
     "paper-weights": Arm(
-        {"restart_period": 10, "clip_norm": 0.5, "average_weights": 0.0, "learning_rate": 0.5, "warmup_ramp": 0.0}
+        {
+            "loss": "cross_entropy",
+            "restart_period": 10,
+            "clip_norm": 0.5,
+            "average_weights": 0.0,
+            "learning_rate": 0.5,
+            "warmup_ramp": 0.0,
+        }
     ),
     "fresh-finalists": Arm({"finalists_inherit": False}),
     "no-plain": Arm({"plain_finalist": False}),
@@ -257,10 +265,12 @@ class Task:
             return content
         from scipy.stats import kendalltau
 
-        # All of the time goes into shared weights and their ratings of as many architectures drawn evenly.
+        # Half of the time goes into shared weights and their ratings of as many architectures drawn evenly, half
+        # into the first round of the halving, in which all of them train equally long; then it is stopped.
+        rounds = max(1, math.ceil(math.log2(number)))
         settings = search_settings(
             self.preset,
-            budget=self.budget,
+            budget=self.budget / 2 * (1 + rounds),
             seed=seed,
             strategy="random",
             plain_finalist=False,
@@ -268,14 +278,13 @@ class Task:
             warmup_share=1.0,
             candidates=number,
             finalists=number,
-            selection_share=0.5,
+            selection_share=rounds / (1 + rounds),
         )
         problem = self.problem
         run = self.out / f"rank-{seed}"
         ratings: dict[str, tuple[float, float]] = {}
 
         def listen(event: str, /, **values: Any) -> None:
-            # All finalists train equally long in the first round; later rounds are of no interest.
             if event == "finalist" and values["round"] == 1:
                 ratings[str(values["index"])] = (values["rating"], values["score"])
 

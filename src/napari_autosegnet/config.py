@@ -16,6 +16,7 @@ from napari_autosegnet.architecture import PAPER_OPERATIONS, SearchSpace
 
 Preset = Literal["fast", "standard", "paper"]
 Network = Literal["searched", "unet", "pspnet"]
+LossName = Literal["cross_entropy", "weighted", "dice"]
 PRESETS: tuple[Preset, ...] = ("fast", "standard", "paper")
 
 _ADVANCED: dict[str, Any] = {"advanced": True}
@@ -103,6 +104,13 @@ class NetworkSettings(Settings):
     )
 
 
+_LOSS: Any = Field(
+    "dice",
+    description="cross_entropy (paper), weighted by inverse class frequency, or dice: cross-entropy + Dice",
+    json_schema_extra=_ADVANCED,
+)
+
+
 class SearchSettings(Settings):
     """How an architecture is searched (AutoSegNet, section III and IV.B; ENAS for what it leaves open)."""
 
@@ -137,6 +145,7 @@ class SearchSettings(Settings):
         "1: no shared weights at all, the finalists are whom the strategy proposes first",
         json_schema_extra=_ADVANCED,
     )
+    loss: LossName = _LOSS
     learning_rate: Rate = Field(
         0.5, description="Learning rate of the shared weights (paper: 0.5)", json_schema_extra=_ADVANCED
     )
@@ -201,6 +210,11 @@ class SearchSettings(Settings):
         description="A plain chain of the same operations competes among the finalists",
         json_schema_extra=_ADVANCED,
     )
+    plain_margin: Share = Field(
+        0.01,
+        description="By how much mean IoU a found architecture has to be better than the plain chain to be preferred",
+        json_schema_extra=_ADVANCED,
+    )
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the shared network")
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
     context: Annotated[int, Field(ge=0, le=8)] = Field(
@@ -237,11 +251,7 @@ class TrainSettings(Settings):
     momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay", json_schema_extra=_ADVANCED)
     clip_norm: Rate = Field(5.0, description="Largest gradient norm", json_schema_extra=_ADVANCED)
-    loss: Literal["cross_entropy", "weighted", "dice"] = Field(
-        "cross_entropy",
-        description="cross_entropy (paper), weighted by inverse class frequency, or cross-entropy + Dice",
-        json_schema_extra=_ADVANCED,
-    )
+    loss: LossName = _LOSS
     average_weights: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.99,
         description="Decay of the moving average of the weights that is kept; 0: none",
@@ -348,6 +358,7 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {"controller_learning_rate": 0.0035, "budget": 3600.0},
     "paper": {
         "restart_period": 10,
+        "loss": "cross_entropy",
         "clip_norm": 0.5,
         "average_weights": 0.0,
         "warmup_ramp": 0.0,
@@ -371,6 +382,7 @@ _TRAIN_PRESETS: dict[Preset, dict[str, Any]] = {
         "patch_size": 512,
         "batch_size": 4,
         "restart_period": 20,
+        "loss": "cross_entropy",
         "clip_norm": 0.5,
         "network": _PAPER_NETWORK,
     },

@@ -82,9 +82,19 @@ def test_nothing_is_read_beyond_the_canvas(size: int, scale: float, elastic: flo
     side = canvas_size(size, settings)
     assert (side - size) % 2 == 0
     grid = warp_grid(8, size, side, settings, seeded(seed), CPU)
-    if not is_exact(settings):  # all four neighbours of every point lie within
+    if not is_exact(settings):  # all sixteen neighbours of every point lie within
         pixel = (grid + 1) * (side / 2) - 0.5
-        assert pixel.min() >= 0 and pixel.max() <= side - 1
+        assert pixel.min() >= 1 and pixel.max() <= side - 2
+
+
+def test_noise_is_not_smoothed_away() -> None:
+    settings = only(rotation="any", scale=0.1, elastic=2)
+    side = canvas_size(64, settings)
+    noise = torch.randn(16, 1, side, side, generator=seeded())
+    warped, _ = warp(
+        noise, torch.ones(16, side, side, dtype=torch.uint8), warp_grid(16, 64, side, settings, seeded(), CPU)
+    )
+    assert warped.std() > 0.85  # 0.67 if it were read bilinearly
 
 
 def test_image_and_target_move_together() -> None:

@@ -75,10 +75,12 @@ def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
     assert search.space.allows(result.architecture)
     assert [values["phase"] for values in listener.of("epoch")] == ["warm-up", "search", "search", "search"]
     assert listener.of("architecture")[-1]["architecture"] == result.architecture.model_dump(mode="json")
-    # Three finalists, then two, and the score of the best is the result's.
+    # Three finalists, then two; the best wins, the plain chain with its lead.
     assert [values["count"] for values in listener.of("finalist")] == [3, 3, 3, 2, 2]
     last = [f for f in result.finalists if f.rounds == 2]
-    assert len(last) == 2 and result.score == max(f.score for f in last if f.score is not None)
+    assert len(last) == 2
+    best = max(last, key=lambda f: (f.score or 0.0) + f.lead)
+    assert (result.architecture, result.score) == (best.architecture, best.score)
 
 
 def test_the_same_seed_finds_the_same() -> None:
@@ -86,8 +88,9 @@ def test_the_same_seed_finds_the_same() -> None:
     second, again = run(make())
     assert first.architecture == second.architecture
     assert losses(heard) == losses(again)
-    other, _ = run(make(SETTINGS.model_copy(update={"seed": 1})))
-    assert other.architecture != first.architecture
+    other, heard = run(make(SETTINGS.model_copy(update={"seed": 1})))
+    assert losses(heard) != losses(again)
+    assert {f.architecture for f in other.finalists} != {f.architecture for f in first.finalists}
 
 
 @pytest.mark.parametrize("stop_after", [7, 13, 24])
@@ -180,6 +183,18 @@ def test_the_plain_chain_competes_unless_told_otherwise() -> None:
     assert len(result.finalists) == SETTINGS.finalists
     result, _ = run(make(SETTINGS.model_copy(update={"plain_finalist": False})))
     assert all(f.architecture != make().space.plain for f in result.finalists)
+
+
+def test_what_is_found_has_to_beat_the_plain_chain_by_a_margin(tmp_path: Path) -> None:
+    plain = make().space.plain
+    unreachable = make(SETTINGS.model_copy(update={"plain_margin": 1.0}), checkpoint=tmp_path / "search.pt")
+    assert run(unreachable)[0].architecture == plain
+    resumed = make(SETTINGS, checkpoint=tmp_path / "search.pt")
+    resumed.resume()
+    assert resumed.selection is not None
+    # The others keep their scores, so only the margin can put the plain chain first.
+    assert [f.lead for f in resumed.selection.finalists if f.architecture == plain] == [1.0]
+    assert all(f.lead == 0 for f in resumed.selection.finalists if f.architecture != plain)
 
 
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:

@@ -11,6 +11,7 @@ from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.strategies import ReinforceStrategy
 from napari_autosegnet.search.supernet import Supernet
+from napari_autosegnet.training.losses import cross_entropy
 
 SETTINGS = SearchSettings(patch_size=32, batch_size=2, network=NetworkSettings(base_width=4, max_width=8))
 SPACE = SearchSpace(levels=1)
@@ -20,7 +21,7 @@ def make(settings: SearchSettings = SETTINGS) -> Supernet:
     torch.manual_seed(0)
     specification = NetworkSpecification.for_patches(32, SETTINGS.network, in_channels=1, classes=2)
     images = torch.randn(4, 1, 32, 32)
-    return Supernet(SPACE, specification, settings, images, (images[:, 0] > 0).long())
+    return Supernet(SPACE, specification, settings, images, (images[:, 0] > 0).long(), cross_entropy)
 
 
 def test_a_child_computes_what_the_derived_network_computes() -> None:

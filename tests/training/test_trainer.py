@@ -125,7 +125,8 @@ def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(one_th
     trained = []
     for kind in (Narrow, Wide):
         torch.manual_seed(0)
-        trainer = Trainer(kind(), blobs(), SETTINGS.model_copy(update={"epochs": 1}))
+        # Dice is a ratio over the patches that are computed together, so its gradients do not add up exactly.
+        trainer = Trainer(kind(), blobs(), SETTINGS.model_copy(update={"epochs": 1, "loss": "cross_entropy"}))
         trainer.run(report=report)
         trained.append(trainer.network.convolution.weight)
     assert len(notes) == 1 and "2 patches at a time" in notes[0]

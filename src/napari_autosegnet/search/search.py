@@ -28,6 +28,7 @@ from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
 from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
+from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
 from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData, device_memory
 
@@ -87,7 +88,12 @@ class Search:
         self.space = settings.space.model_copy(update={"levels": self.specification.levels})
         torch.manual_seed(settings.seed)
         self.supernet = Supernet(
-            self.space, self.specification, settings, data.validation_images, data.validation_targets
+            self.space,
+            self.specification,
+            settings,
+            data.validation_images,
+            data.validation_targets,
+            make_loss(settings.loss, data.patches.class_frequencies),
         )
         self.limits = Limits(
             final or self.specification,
@@ -365,13 +371,19 @@ class Search:
         return finalists
 
     def _add_plain(self, finalists: list[Finalist]) -> None:
-        """Let a plain chain compete in the last one's place: what is found should be better than no search."""
-        plain = self.space.plain
-        if not self.settings.plain_finalist or len(finalists) < 2 or any(f.architecture == plain for f in finalists):
+        """Let a plain chain compete in the last one's place: what is found should be better than no search.
+
+        Short trainings prefer what learns fast, so it has to be better by a margin.
+        """
+        plain, settings = self.space.plain, self.settings
+        if not settings.plain_finalist or len(finalists) < 2:
             return
-        if self.limits.is_small_enough(plain) and self.limits.is_fast_enough(plain):
-            rating = self.supernet.rate(plain) if self.settings.selection_share < 1 else None
-            finalists[-1] = Finalist(plain, rating)
+        competitor = next((f for f in finalists if f.architecture == plain), None)
+        if competitor is None and self.limits.is_small_enough(plain) and self.limits.is_fast_enough(plain):
+            rating = self.supernet.rate(plain) if settings.selection_share < 1 else None
+            competitor = finalists[-1] = Finalist(plain, rating)
+        if competitor is not None:
+            competitor.lead = settings.plain_margin
 
     def _propose(self, count: int) -> list[Architecture]:
         """Different architectures of the strategy that are small enough, ``count`` of them if it has so many."""

@@ -29,6 +29,7 @@ class Finalist:
     """An architecture, its rating with shared weights (if any), and what it reached alone (None: not trained yet).
 
     ``score`` is the validation mean IoU; between equal scores, as long as a rare class is not found, ``loss`` decides.
+    ``lead`` is by how much the others have to be better than this one to be ahead of it.
     """
 
     architecture: Architecture
@@ -37,6 +38,7 @@ class Finalist:
     loss: float = math.inf
     rounds: int = 0
     parameters: int = 0
+    lead: float = 0.0
 
 
 class Selection:
@@ -133,6 +135,7 @@ class Selection:
             epochs=10**6,
             steps_per_epoch=settings.finalist_steps,
             batch_size=settings.batch_size,
+            loss=settings.loss,
             learning_rate=settings.finalist_learning_rate,
             # In effect a constant rate: averaged weights are scored, and any round may be the last.
             restart_period=10**6,
@@ -156,6 +159,7 @@ class Selection:
                     "loss": f.loss,
                     "rounds": f.rounds,
                     "parameters": f.parameters,
+                    "lead": f.lead,
                     "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
                 }
                 for f in self.finalists
@@ -173,6 +177,7 @@ class Selection:
                 entry["loss"],
                 entry["rounds"],
                 entry["parameters"],
+                entry.get("lead", 0.0),
             )
             self.finalists.append(finalist)
             if entry["trainer"] is not None:
@@ -182,4 +187,4 @@ class Selection:
 def _order(finalist: Finalist) -> tuple[int, float, float]:
     """Who survived longer is ahead; then the score alone, or before that the rating."""
     known = finalist.rating if finalist.score is None else finalist.score
-    return finalist.rounds, -1.0 if known is None else known, -finalist.loss
+    return finalist.rounds, -1.0 if known is None else known + finalist.lead, -finalist.loss

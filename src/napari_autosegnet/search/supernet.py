@@ -12,7 +12,7 @@ from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
-from napari_autosegnet.training.losses import cross_entropy
+from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
 from napari_autosegnet.training.trainer import AveragedWeights, mixed_precision
@@ -29,6 +29,8 @@ class Supernet:
     settings : SearchSettings
     images, targets : Tensor
         Fixed validation patches (n, c, y, x) and (n, y, x) that rewards are measured on, on the device.
+    loss : callable
+        What the shared weights minimise; see `training.losses.make_loss`.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Supernet:
         settings: SearchSettings,
         images: Tensor,
         targets: Tensor,
+        loss: Loss,
     ) -> None:
         self.device = images.device
+        self.loss = loss
         self.settings = settings
         self.classes = specification.classes
         self.images = images.contiguous(memory_format=torch.channels_last)
@@ -67,7 +71,7 @@ class Supernet:
         def part_loss(network: nn.Module, part: Part) -> Tensor:
             with mixed_precision(self.device):
                 logits = network(part[0].contiguous(memory_format=torch.channels_last), architecture)
-            return cross_entropy(logits.float(), part[1]) * annotated_share(part, targets)
+            return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
 
         # Batch norm keeps no statistics here, so threads share one network. Weights of other architectures have
         # no gradient, so SGD leaves them and their momentum alone.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_autosegnet.config import LossName
 from napari_autosegnet.data.patches import IGNORE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +33,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - ((2 * overlap + 1) / (size + 1)).mean()
 
 
-def make_loss(kind: Literal["cross_entropy", "weighted", "dice"], frequencies: Tensor) -> Loss:
+def make_loss(kind: LossName, frequencies: Tensor) -> Loss:
     """Loss of the settings.
 
     Parameters
