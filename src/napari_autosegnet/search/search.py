@@ -206,12 +206,14 @@ class Search:
             self.elapsed = before + time.monotonic() - started
             return answer
 
+        # Nothing is learned before the rewards, so the strategy may write all of them at once, which is far quicker.
+        proposals = [] if warming_up else self.strategy.propose(settings.steps_per_epoch)
         for step in range(settings.steps_per_epoch):
             if stop_asked():
                 return True, None
             if self._search_is_over():
                 break
-            architecture = self.fair.next(self._drawn_share) if warming_up else self.strategy.propose(1)[0]
+            architecture = self.fair.next(self._drawn_share) if warming_up else proposals[step]
             images, targets = self.data.patches.sample(settings.batch_size)
             rate = self._learning_rate(self.epoch + step / settings.steps_per_epoch)
             losses += self.supernet.train_step(images, targets, architecture, rate)

@@ -23,7 +23,7 @@ from napari_autosegnet.config import TrainSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
-from napari_autosegnet.training.losses import Loss, cross_entropy, make_loss
+from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
@@ -61,7 +61,7 @@ class TrainingResult:
 
     weights: dict[str, Tensor]
     mean_iou: float
-    #: Cross-entropy on the validation patches.
+    #: On the validation patches.
     loss: float
     iou: dict[str, float | None]
     epochs: int
@@ -102,9 +102,16 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def score_network(
-    network: nn.Module, images: Tensor, targets: Tensor, classes: int, *, batch_size: int, threads: SideBySide
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    classes: int,
+    loss: Loss,
+    *,
+    batch_size: int,
+    threads: SideBySide,
 ) -> tuple[ConfusionMatrix, Tensor]:
-    """Confusion matrix and mean cross-entropy of a network in eval mode on fixed patches (n, c, y, x), (n, y, x)."""
+    """Confusion matrix and mean loss of a network in eval mode on fixed patches (n, c, y, x) and (n, y, x)."""
     matrix = ConfusionMatrix(classes, images.device)
     annotated = (targets >= 0).sum().clamp_min(1)
     was_training = network.training
@@ -115,15 +122,15 @@ def score_network(
         with mixed_precision(images.device):
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
         # The mean over the batch becomes a mean over all: weighted by how much of it is annotated.
-        return logits.argmax(dim=1), cross_entropy(logits.float(), target) * (target >= 0).sum() / annotated
+        return logits.argmax(dim=1), loss(logits.float(), target) * (target >= 0).sum() / annotated
 
     batches, parts = torch.split(images, batch_size), torch.split(targets, batch_size)
-    loss = torch.zeros((), device=images.device)
+    total = torch.zeros((), device=images.device)
     for (found, share), target in zip(threads.map(predict, batches, parts), parts, strict=True):
         matrix.add(found, target)
-        loss += share
+        total += share
     network.train(was_training)
-    return matrix, loss
+    return matrix, total
 
 
 class AveragedWeights:
@@ -344,6 +351,7 @@ class Trainer:
             self.data.validation_images,
             self.data.validation_targets,
             len(names),
+            self.loss,
             batch_size=self.settings.batch_size,
             threads=self.threads,
         )
