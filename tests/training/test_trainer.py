@@ -17,6 +17,7 @@ from napari_autosegnet.config import NetworkSettings, TrainSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.checkpoints import write_checkpoint
+from napari_autosegnet.training.losses import dice_loss
 from napari_autosegnet.training.trainer import Trainer, choose_device
 
 SETTINGS = TrainSettings(
@@ -197,15 +198,21 @@ def test_while_one_class_is_never_found_the_loss_decides() -> None:
     assert result.loss == min(losses)
 
 
-def test_the_validation_loss_is_that_of_all_patches_together() -> None:
+@pytest.mark.parametrize("kind", ["cross_entropy", "dice"])
+def test_the_validation_loss_is_that_of_all_patches_together(kind: str) -> None:
     data = blobs()
     targets = data.validation_targets.clone()
     targets[0, :, 5:] = -1  # most of one patch is not annotated
-    trainer = Trainer(network(), replace(data, validation_targets=targets), SETTINGS)
+    trainer = Trainer(network(), replace(data, validation_targets=targets), SETTINGS.model_copy(update={"loss": kind}))
     result = trainer.run()
     built = network()
     built.load_state_dict(result.weights)
     with torch.no_grad():
         logits = built.eval()(data.validation_images)
-    expected = nn.functional.cross_entropy(logits, targets, ignore_index=-1)
-    assert result.loss == pytest.approx(float(expected), rel=1e-4)
+    expected = float(nn.functional.cross_entropy(logits, targets, ignore_index=-1))
+    if kind == "dice":
+        # A ratio of each batch, weighted by how much of it is annotated.
+        batches = list(zip(logits.split(SETTINGS.batch_size), targets.split(SETTINGS.batch_size), strict=True))
+        annotated = sum(int((t >= 0).sum()) for _, t in batches)
+        expected += sum(float(dice_loss(x, t)) * int((t >= 0).sum()) / annotated for x, t in batches)
+    assert result.loss == pytest.approx(expected, rel=1e-4)
