@@ -210,6 +210,22 @@ def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None
     assert not torch.allclose(own, shared)
 
 
+def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
+    search = make()
+    run(search)
+    assert search.selection is not None
+    architecture = search.space.plain
+    images, _ = search.data.patches.sample(16)
+    with torch.no_grad():
+        shared = search.supernet.rated(images, architecture).softmax(dim=1)
+        difference = {}
+        for begins in (False, True):
+            network = search.selection._make_trainer(Finalist(architecture), begins=begins).network.eval()
+            difference[begins] = float((network(images).softmax(dim=1) - shared).abs().mean())
+    # The supernet's batch norm keeps no statistics that could be handed down, so they are measured.
+    assert difference[True] < 0.3 * difference[False]
+
+
 def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> None:
     settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
     result, listener = run(make(settings))

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import SearchSettings, TrainSettings
@@ -22,6 +24,9 @@ from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.trainer import Trainer, TrainingData
+
+#: Batches that a finalist's batch norm statistics are first measured on.
+STATISTICS_BATCHES = 8
 
 
 @dataclass
@@ -114,7 +119,7 @@ class Selection:
         return self.winner
 
     def _train(self, finalist: Finalist, competitors: int, should_stop: ShouldStop) -> None:
-        trainer = self._trainers.get(finalist.architecture) or self._make_trainer(finalist)
+        trainer = self._trainers.get(finalist.architecture) or self._make_trainer(finalist, begins=True)
         if self.seconds is None:
             settings = trainer.settings.model_copy(update={"epochs": 2 ** (self.round + 1) - 1})
         else:
@@ -124,13 +129,15 @@ class Selection:
         result = trainer.run(should_stop=should_stop)
         finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
 
-    def _make_trainer(self, finalist: Finalist) -> Trainer:
+    def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
         settings = self.settings
         torch.manual_seed(settings.seed)
         network = self.specification.build_searched(finalist.architecture)
         finalist.parameters = parameter_count(network)
         if self.hand_down is not None:
             self.hand_down(network)
+            if begins:
+                self._measure_batch_norm(network)
         training = TrainSettings(
             epochs=10**6,
             steps_per_epoch=settings.finalist_steps,
@@ -147,6 +154,12 @@ class Selection:
         trainer = Trainer(network, self.data, training)
         self._trainers[finalist.architecture] = trainer
         return trainer
+
+    def _measure_batch_norm(self, network: nn.Module) -> None:
+        """Statistics that fit the handed down weights; a short training alone does not get there."""
+        device = self.data.validation_images.device
+        batches = [self.data.patches.sample(self.settings.batch_size)[0] for _ in range(STATISTICS_BATCHES)]
+        update_bn(batches, network.to(device), device)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -181,7 +194,7 @@ class Selection:
             )
             self.finalists.append(finalist)
             if entry["trainer"] is not None:
-                self._make_trainer(finalist).load_state(entry["trainer"])
+                self._make_trainer(finalist, begins=False).load_state(entry["trainer"])
 
 
 def _order(finalist: Finalist) -> tuple[int, float, float]:
