@@ -17,6 +17,7 @@ from napari_autosegnet.architecture import PAPER_OPERATIONS, SearchSpace
 Preset = Literal["fast", "standard", "paper"]
 Network = Literal["searched", "unet", "pspnet"]
 LossName = Literal["cross_entropy", "weighted", "dice"]
+OptimiserName = Literal["muon", "sgd"]
 PRESETS: tuple[Preset, ...] = ("fast", "standard", "paper")
 
 _ADVANCED: dict[str, Any] = {"advanced": True}
@@ -110,6 +111,15 @@ _LOSS: Any = Field(
     json_schema_extra=_ADVANCED,
 )
 
+_OPTIMISER: Any = Field(
+    "muon",
+    description="sgd (paper), or muon: the same with orthogonalised steps for the convolutions, which learn faster so",
+    json_schema_extra=_ADVANCED,
+)
+_MUON_LEARNING_RATE: Any = Field(
+    0.06, description="Learning rate of the convolutions with muon", json_schema_extra=_ADVANCED
+)
+
 
 class SearchSettings(Settings):
     """How an architecture is searched (AutoSegNet, section III and IV.B; ENAS for what it leaves open)."""
@@ -146,9 +156,11 @@ class SearchSettings(Settings):
         json_schema_extra=_ADVANCED,
     )
     loss: LossName = _LOSS
+    optimiser: OptimiserName = _OPTIMISER
     learning_rate: Rate = Field(
         0.5, description="Learning rate of the shared weights (paper: 0.5)", json_schema_extra=_ADVANCED
     )
+    muon_learning_rate: Rate = _MUON_LEARNING_RATE
     learning_rate_decay: Rate = Field(
         0.98, description="Factor per epoch after decay_after (paper: 0.98)", json_schema_extra=_ADVANCED
     )
@@ -160,7 +172,7 @@ class SearchSettings(Settings):
         description="Epochs of the rate's first cosine cycle, doubled by each restart; 0: the rate stays (paper: 10)",
         json_schema_extra=_ADVANCED,
     )
-    momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
+    momentum: Share = Field(0.9, description="Momentum", json_schema_extra=_ADVANCED)
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay", json_schema_extra=_ADVANCED)
     clip_norm: Rate = Field(5.0, description="Largest gradient norm (paper: 0.5)", json_schema_extra=_ADVANCED)
     average_weights: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -240,15 +252,17 @@ class TrainSettings(Settings):
     patch_size: Annotated[int, Field(ge=16)] = Field(256, description="Side of the square training patches in pixels")
     batch_size: Positive = Field(8, description="Patches per step", json_schema_extra=_ADVANCED)
     steps_per_epoch: Positive = Field(50, description="Steps per epoch", json_schema_extra=_ADVANCED)
+    optimiser: OptimiserName = _OPTIMISER
     learning_rate: Rate = Field(
         0.1, description="Learning rate at the start of each cycle", json_schema_extra=_ADVANCED
     )
+    muon_learning_rate: Rate = _MUON_LEARNING_RATE
     restart_period: Annotated[int, Field(ge=0)] = Field(
         0,
         description="Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget",
         json_schema_extra=_ADVANCED,
     )
-    momentum: Share = Field(0.9, description="Momentum of SGD", json_schema_extra=_ADVANCED)
+    momentum: Share = Field(0.9, description="Momentum", json_schema_extra=_ADVANCED)
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay", json_schema_extra=_ADVANCED)
     clip_norm: Rate = Field(5.0, description="Largest gradient norm", json_schema_extra=_ADVANCED)
     loss: LossName = _LOSS
@@ -359,6 +373,7 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
     "paper": {
         "restart_period": 10,
         "loss": "cross_entropy",
+        "optimiser": "sgd",
         "clip_norm": 0.5,
         "average_weights": 0.0,
         "warmup_ramp": 0.0,
@@ -383,6 +398,7 @@ _TRAIN_PRESETS: dict[Preset, dict[str, Any]] = {
         "batch_size": 4,
         "restart_period": 20,
         "loss": "cross_entropy",
+        "optimiser": "sgd",
         "clip_norm": 0.5,
         "network": _PAPER_NETWORK,
     },

@@ -215,8 +215,8 @@ class Search:
                 break
             architecture = self.fair.next(self._drawn_share) if warming_up else proposals[step]
             images, targets = self.data.patches.sample(settings.batch_size)
-            rate = self._learning_rate(self.epoch + step / settings.steps_per_epoch)
-            losses += self.supernet.train_step(images, targets, architecture, rate)
+            factor = self._rate_factor(self.epoch + step / settings.steps_per_epoch)
+            losses += self.supernet.train_step(images, targets, architecture, factor)
             identity, proposed, steps = identity + architecture.identity_share, proposed + 1, steps + 1
         loss = float(losses) / max(steps, 1)
         if not math.isfinite(loss):
@@ -272,11 +272,11 @@ class Search:
             self.best = dict(kept)
         return rating
 
-    def _learning_rate(self, position: float) -> float:
+    def _rate_factor(self, position: float) -> float:
+        """What the learning rates are multiplied by."""
         settings = self.settings
         return (
-            settings.learning_rate
-            * self.rate_factor
+            self.rate_factor
             * (cosine_rate(position, settings.restart_period, floor=0.01) if settings.restart_period else 1.0)
             * decayed_rate(self.epoch, decay=settings.learning_rate_decay, after=settings.decay_after)
             * warmup_rate(position, 1.0)

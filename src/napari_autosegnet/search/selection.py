@@ -143,7 +143,9 @@ class Selection:
             steps_per_epoch=settings.finalist_steps,
             batch_size=settings.batch_size,
             loss=settings.loss,
+            optimiser=settings.optimiser,
             learning_rate=settings.finalist_learning_rate,
+            muon_learning_rate=settings.muon_learning_rate,
             # In effect a constant rate: averaged weights are scored, and any round may be the last.
             restart_period=10**6,
             momentum=settings.momentum,

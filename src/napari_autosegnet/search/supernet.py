@@ -14,6 +14,7 @@ from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
+from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
 from napari_autosegnet.training.trainer import AveragedWeights, mixed_precision
 
@@ -50,23 +51,16 @@ class Supernet:
         self.targets = targets
         network: nn.Module = specification.build_searched(space)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            foreach=True,
-        )
+        self.optimiser = make_optimiser(self.network, settings)
         self._parameters = list(self.network.parameters())
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.threads = SideBySide(settings.batch_size, self.device)
         self._ratings: dict[tuple[Architecture, int], float] = {}
 
-    def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate: float) -> Tensor:
-        """One SGD step of the weights that the architecture uses; returns the loss without waiting for it."""
+    def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate_factor: float) -> Tensor:
+        """One step of the weights that the architecture uses; returns the loss without waiting for it."""
         self._ratings.clear()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        scale_rates(self.optimiser, rate_factor)
 
         def part_loss(network: nn.Module, part: Part) -> Tensor:
             with mixed_precision(self.device):
@@ -74,7 +68,7 @@ class Supernet:
             return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
 
         # Batch norm keeps no statistics here, so threads share one network. Weights of other architectures have
-        # no gradient, so SGD leaves them and their momentum alone.
+        # no gradient, so a step leaves them and their momentum alone.
         parts = self.threads.divide(images, targets)
         loss = self.threads.accumulate([self.network] * len(parts), parts, part_loss)
         nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)

@@ -25,6 +25,7 @@ from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
+from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
 
@@ -187,13 +188,7 @@ class Trainer:
         self.settings = settings
         self.checkpoint = checkpoint
         self.loss: Loss = make_loss(settings.loss, data.patches.class_frequencies)
-        self.optimiser = torch.optim.SGD(
-            _parameter_groups(network, settings.weight_decay),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.momentum > 0,
-            foreach=True,
-        )
+        self.optimiser = make_optimiser(self.network, settings)
         self._parameters = list(self.network.parameters())
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.threads = SideBySide(settings.batch_size, self.device)
@@ -296,10 +291,7 @@ class Trainer:
             share = max(share, min(1.0, self.elapsed / settings.budget))
         # Without restarts one cycle spans the whole training.
         at, period = (position, settings.restart_period) if settings.restart_period else (share, 1.0)
-        factor = cosine_rate(at, period)
-        rate = settings.learning_rate * factor * warmup_rate(share, WARMUP_SHARE) * self.rate_factor
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        scale_rates(self.optimiser, cosine_rate(at, period) * warmup_rate(share, WARMUP_SHARE) * self.rate_factor)
 
     def _step(self, report: Report) -> Tensor:
         images, targets = self.data.patches.sample(self.settings.batch_size)
@@ -437,12 +429,3 @@ def device_memory(device: torch.device) -> int:
 def _parts(images: Tensor, targets: Tensor, size: int) -> Iterator[Part]:
     for start in range(0, len(images), size):
         yield images[start : start + size], targets[start : start + size]
-
-
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and batch norm do not."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
