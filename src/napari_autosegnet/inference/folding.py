@@ -36,7 +36,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
                     # was built is always added, so the bias may stand in the first one.
                     parts = [module.convolution, module.skip_convolution]
                     _fold(module, [part for part in parts if part is not None])
-                case SearchedLayer() if module.layer is not None and module.output is not None:
+                case SearchedLayer() if module.layer is not None:
                     _fold(module, [module.output])
                 case nn.Sequential():
                     for place in range(1, len(module)):

@@ -65,9 +65,7 @@ class InputFit(nn.Module):
 
 
 class SearchedLayer(nn.Module):
-    """Three cells of two nodes each; those that no other cell reads are concatenated and brought to the layer's width.
-
-    A single one has that width and is the output as it is: a convolution less for each layer.
+    """Three cells of two nodes each; cells that no other cell reads are concatenated.
 
     Parameters
     ----------
@@ -124,10 +122,8 @@ class SearchedLayer(nn.Module):
                     )
         # One block of columns per cell that can be a loose end: concatenation, then a 1x1 convolution.
         self.loose = loose
-        self.output: nn.Conv2d | None = None
-        if len(loose) > 1:
-            self.output = nn.Conv2d(width * len(loose), width, 1, bias=False)
-            self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
+        self.output = nn.Conv2d(width * len(loose), width, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(
         self, before_previous: Tensor, previous: Tensor, skip: Tensor | None = None, layer: Layer | None = None
@@ -146,22 +142,21 @@ class SearchedLayer(nn.Module):
         layer = layer or self.layer
         if layer is None:
             raise ValueError("a supernet layer needs to be told which layer to compute")
-        computed: dict[int, Tensor] = {}
-        if 0 in layer.inputs_read:
-            computed[0] = self.fits["0"](before_previous)
-        if 1 in layer.inputs_read:
-            computed[1] = self.fits["1"](previous, skip)
+        read = layer.inputs_read
+        inputs: list[Tensor | None] = [None, None]
+        if 0 in read:
+            inputs[0] = self.fits["0"](before_previous)
+        if 1 in read:
+            inputs[1] = self.fits["1"](previous, skip)
         for index, cell in enumerate(layer.cells):
-            parts = [
-                self.operations[f"{index}_{place}_{node.operation}"](computed[node.input])
-                for place, node in enumerate(cell.nodes)
-            ]
-            computed[LAYER_INPUTS + index] = parts[0] + parts[1]
+            parts: list[Tensor] = []
+            for place, node in enumerate(cell.nodes):
+                source = inputs[node.input]
+                assert source is not None
+                parts.append(self.operations[f"{index}_{place}_{node.operation}"](source))
+            inputs.append(parts[0] + parts[1])
         ends = layer.loose_ends
-        if len(ends) == 1:
-            return computed[LAYER_INPUTS + ends[0]]
-        assert self.output is not None
-        joined = torch.cat([computed[LAYER_INPUTS + index] for index in ends], dim=1)
+        joined = torch.cat([end for i in ends if (end := inputs[LAYER_INPUTS + i]) is not None], dim=1)
         if ends == self.loose:
             output = self.output(joined)
         else:
