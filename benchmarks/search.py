@@ -13,15 +13,16 @@ unet, pspnet          training of U-Net or PSPNet
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
-paper-weights         as reinforce; shared weights learn as in the paper (cross-entropy, restarts, no average)
+paper-weights         as reinforce; shared weights learn as in the paper (cross-entropy, SGD, restarts, no average)
 fresh-finalists       as reinforce; finalists start from scratch
 no-plain              as reinforce; the plain chain does not compete
+chain-sgd, unet-sgd   as chain and unet, with plain SGD
 transfer-256          as chain, trained on patches of 256 and so one level deeper (paper, Table 1: 64 -> 512)
 unet-half             U-Net with half of the training sections
 unet-leak             U-Net that has been trained on the scored sections, too: what a split after augmenting measures
 ====================  ================================================================================
 
-The last nine are ablations, run only when ``--arms`` names them.
+The last eleven are ablations, run only when ``--arms`` names them.
 
 Time is the processor time of this process with one thread (``--clock cpu``), so that other programs on
 the machine change nothing, or the time on the wall (``--clock wall``, for a GPU). Example::
@@ -148,6 +149,7 @@ ABLATIONS: dict[str, Arm] = {
     "paper-weights": Arm(
         {
             "loss": "cross_entropy",
+            "optimiser": "sgd",
             "restart_period": 10,
             "clip_norm": 0.5,
             "average_weights": 0.0,
@@ -157,6 +159,8 @@ ABLATIONS: dict[str, Arm] = {
     ),
     "fresh-finalists": Arm({"finalists_inherit": False}),
     "no-plain": Arm({"plain_finalist": False}),
+    "chain-sgd": Arm(given=lambda _: SearchSpace(levels=2).plain, train={"optimiser": "sgd"}),
+    "unet-sgd": Arm(network="unet", train={"optimiser": "sgd"}),
     "transfer-256": Arm(given=lambda _: SearchSpace(levels=2).plain, train={"patch_size": 256, "batch_size": 1}),
     "unet-half": Arm(network="unet", sections=half_of_training),
     "unet-leak": Arm(network="unet", sections=also_scored),

@@ -116,9 +116,6 @@ _OPTIMISER: Any = Field(
     description="sgd (paper), or muon: the same with orthogonalised steps for the convolutions, which learn faster so",
     json_schema_extra=_ADVANCED,
 )
-_MUON_LEARNING_RATE: Any = Field(
-    0.06, description="Learning rate of the convolutions with muon", json_schema_extra=_ADVANCED
-)
 
 
 class SearchSettings(Settings):
@@ -160,7 +157,9 @@ class SearchSettings(Settings):
     learning_rate: Rate = Field(
         0.5, description="Learning rate of the shared weights (paper: 0.5)", json_schema_extra=_ADVANCED
     )
-    muon_learning_rate: Rate = _MUON_LEARNING_RATE
+    muon_learning_rate: Rate = Field(
+        0.06, description="Learning rate of the convolutions with muon, finalists included", json_schema_extra=_ADVANCED
+    )
     learning_rate_decay: Rate = Field(
         0.98, description="Factor per epoch after decay_after (paper: 0.98)", json_schema_extra=_ADVANCED
     )
@@ -256,7 +255,9 @@ class TrainSettings(Settings):
     learning_rate: Rate = Field(
         0.1, description="Learning rate at the start of each cycle", json_schema_extra=_ADVANCED
     )
-    muon_learning_rate: Rate = _MUON_LEARNING_RATE
+    muon_learning_rate: Rate = Field(
+        0.2, description="Learning rate of the convolutions with muon", json_schema_extra=_ADVANCED
+    )
     restart_period: Annotated[int, Field(ge=0)] = Field(
         0,
         description="Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget",
