@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from skimage import io
 
 from napari_autosegnet import api
@@ -19,6 +20,7 @@ from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.training.checkpoints import read_checkpoint
 
 NETWORK = NetworkSettings(base_width=6, max_width=12, stem_stride=2)
 SEARCH = SearchSettings(
@@ -87,6 +89,12 @@ def test_a_run_keeps_all_that_it_knows(finished: Finished) -> None:
     assert model.specification.architecture == Architecture.load(run.architecture_file)
     assert [c.name for c in model.classes] == ["background", "myelin", "axon"]
     assert model.description.training["label_values"] == {"0": 1, "1": 2, "2": 3}
+    # Calibrated: the weights of the best epoch, the last convolution divided by the temperature.
+    best = read_checkpoint(run.checkpoint_file("training"), torch.device("cpu"))["best"]["weights"]
+    temperature = model.description.training["temperature"]
+    assert temperature != 1
+    torch.testing.assert_close(model.weights["head.weight"] * temperature, best["head.weight"])
+    assert torch.equal(model.weights["stem.0.weight"], best["stem.0.weight"])
     kept = [event["event"] for event in run.events()]
     assert kept == finished.events
     assert kept.count("finished") == 2 and kept.count("epoch") == 5

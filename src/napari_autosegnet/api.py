@@ -193,6 +193,7 @@ def train(
     """
     from napari_autosegnet.model import Model
     from napari_autosegnet.networks.specification import NetworkSpecification
+    from napari_autosegnet.training.calibration import calibrate
     from napari_autosegnet.training.trainer import Trainer
 
     folder = Run.open(run) if resume or not images else Run.create(run)
@@ -296,10 +297,15 @@ def train(
             should_stop=stop,
             on_epoch=None if on_epoch is None else lambda: on_epoch(lambda: as_model(trainer.current.state_dict())),
         )
+        trainer.network.load_state_dict(result.weights)
+        temperature = calibrate(
+            trainer.network, data.validation_images, data.validation_targets, batch_size=settings.batch_size
+        )
         model = as_model(
-            result.weights,
+            trainer.network.state_dict(),
             training={
                 "settings": settings.model_dump(mode="json"),
+                "temperature": temperature,
                 "label_values": {str(value): number for value, number in stacks[0].mapping.values.items()},
                 "epochs": result.epochs,
                 "seconds": result.seconds,
