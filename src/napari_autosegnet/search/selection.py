@@ -146,11 +146,11 @@ class Selection:
             optimiser=settings.optimiser,
             learning_rate=settings.finalist_learning_rate,
             muon_learning_rate=settings.muon_learning_rate,
-            # In effect a constant rate: averaged weights are scored, and any round may be the last.
-            restart_period=10**6,
+            # One cosine cycle, which ends with each round: the next one goes on with its own, longer one.
+            restart_period=0,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
-            average_weights=0.95,
+            average_weights=0.98,
             seed=settings.seed,
         )
         trainer = Trainer(network, self.data, training)
