@@ -253,3 +253,20 @@ def test_between_equal_scores_the_loss_decides() -> None:
     assert selection.winner is finalists[1]
     finalists[2].score = 0.41
     assert selection.winner is finalists[2]
+
+
+def test_the_plain_chain_stays_to_the_longest_round_however_it_begins() -> None:
+    space = SearchSpace()
+    generator = np.random.default_rng(0)
+    scores = (0.5, 0.6, 0.7, 0.1)
+    finalists = [Finalist(space.sample(generator), score=score, rounds=1) for score in scores]
+    search = make()
+    selection = Selection(finalists, search.data, search.specification, SETTINGS, seconds=None)
+    selection.round = 1
+    assert selection.competing == [finalists[2], finalists[1]]
+    finalists[3].lead = 0.01
+    assert selection.competing == [finalists[2], finalists[3]]
+    assert selection.winner is finalists[2]
+    finalists[3].score, finalists[3].rounds = 0.695, 2
+    finalists[2].rounds = 2
+    assert selection.winner is finalists[3]

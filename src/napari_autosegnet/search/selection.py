@@ -87,9 +87,16 @@ class Selection:
 
     @property
     def competing(self) -> list[Finalist]:
-        """Who trains in the current round: half as many each time, the best of the rounds before."""
+        """Who trains in the current round: half as many each time, the best of the rounds before.
+
+        Whoever has a lead stays to the end: the others are measured against it, and that takes the longest round.
+        """
         count = max(1, math.ceil(len(self.finalists) / 2**self.round))
-        return sorted(self.finalists, key=_order, reverse=True)[:count]
+        ranked = sorted(self.finalists, key=_order, reverse=True)
+        leading = [finalist for finalist in ranked if finalist.lead]
+        others = [finalist for finalist in ranked if not finalist.lead]
+        kept = leading + others[: max(0, count - len(leading))]
+        return sorted(kept, key=_order, reverse=True)
 
     @property
     def winner(self) -> Finalist:
