@@ -22,6 +22,7 @@ from napari_autosegnet.figures import (
     normalised_entropy,
     overlay,
 )
+from napari_autosegnet.figures.curves import highest_shown
 
 
 class Info(NamedTuple):
@@ -148,6 +149,12 @@ def test_a_repeated_epoch_counts_once(tmp_path: Path) -> None:
     draw_curves([train_event(0), train_event(1)], once)
     draw_curves([train_event(0), train_event(1, loss=9.0), train_event(1)], twice)
     assert np.array_equal(pixels(once), pixels(twice))
+
+
+def test_an_untrained_first_epoch_does_not_flatten_the_others() -> None:
+    assert highest_shown({"training": [(1, 1.0), (2, 0.5)], "validation": [(1, 24.0), (2, 0.8)]}) == pytest.approx(0.88)
+    assert highest_shown({"training": [(1, 1.0), (2, 0.5)]}) is None
+    assert highest_shown({"training": [(1, 24.0)]}) is None
 
 
 def test_a_run_without_epochs_has_no_curves(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def draw_curves(events: Iterable[Mapping[str, Any]], path: Path) -> None:
         for color, (label, points) in zip(_cycle(len(curves)), curves.items(), strict=True):
             few = len(points) < 30
             axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6, marker="." if few else None)
+        if (top := highest_shown(curves)) is not None:
+            axes.set_ylim(top=top)
         if course is search:
             for alarm in alarms:
                 axes.axvline(alarm, color=KIND_COLORS["hdc"], linewidth=1, linestyle="--")
@@ -68,6 +70,13 @@ def draw_curves(events: Iterable[Mapping[str, Any]], path: Path) -> None:
             axes.legend(frameon=False, fontsize=8)
     figure.set_layout_engine("constrained")
     save(figure, path, title="Course of a run")
+
+
+def highest_shown(curves: Mapping[str, list[tuple[float, float]]]) -> float | None:
+    """Where a plot ends if the first epoch, before anything was learned, would leave no room for the others."""
+    first = max((points[0][1] for points in curves.values()), default=0.0)
+    later = max((value for points in curves.values() for _, value in points[1:]), default=0.0)
+    return 1.1 * later if 0 < later < first / 3 else None
 
 
 class _Course:
