@@ -60,7 +60,7 @@ def draw_curves(events: Iterable[Mapping[str, Any]], path: Path) -> None:
             few = len(points) < 30
             axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6, marker="." if few else None)
         if (top := highest_shown(curves)) is not None:
-            axes.set_ylim(top=top)
+            axes.set_ylim(0, top)
         if course is search:
             for alarm in alarms:
                 axes.axvline(alarm, color=KIND_COLORS["hdc"], linewidth=1, linestyle="--")
