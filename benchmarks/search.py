@@ -43,7 +43,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,24 @@ def sample(data: Path, out: Path) -> main_job.Problem:
     )
 
 
-SETS: dict[str, Callable[[Path, Path], main_job.Problem]] = {"sample": sample, **main_job.SETS}
+def isbi_first(data: Path, out: Path) -> main_job.Problem:
+    """ISBI 2012 the other way round: 14-29 for the weights, 8-11 for validation and reward, 0-5 scored."""
+    split = ["--train-sections", "14-29", "--validation-sections", "8-11"]
+    return replace(main_job.isbi(data, out), split=split, test_sections="0-5")
+
+
+def isbi_middle(data: Path, out: Path) -> main_job.Problem:
+    """ISBI 2012 from both ends: 0-6 and 23-29 for the weights, 8-9 and 20-21 for validation, 12-17 scored."""
+    split = ["--train-sections", "0-6,23-29", "--validation-sections", "8-9,20-21"]
+    return replace(main_job.isbi(data, out), split=split, test_sections="12-17")
+
+
+SETS: dict[str, Callable[[Path, Path], main_job.Problem]] = {
+    "sample": sample,
+    "isbi-first": isbi_first,
+    "isbi-middle": isbi_middle,
+    **main_job.SETS,
+}
 
 
 def most_parameters(generator: np.random.Generator, levels: int) -> Architecture:
@@ -228,22 +245,30 @@ class Task:
             "epochs": len(events),
             "parameters": main_job.parameters(run / "model"),
             "validation": model.metrics["validation"]["mean_iou"],
-            "sections": [counts.tolist() for counts in self.counts(run / "model")],
+            **self.score(run / "model"),
         }
         result.write_text(json.dumps(content) + "\n", encoding="utf-8")
         return content
 
-    def counts(self, model: Path) -> list[Counts]:
-        """Confusion matrix (truth, prediction) of each scored section; a single image counts as its four quarters."""
+    def score(self, model: Path) -> dict[str, Any]:
+        """What a model reaches on the scored sections, and how many megapixels it segments in a second.
+
+        ``sections`` has the confusion matrix (truth, prediction) of each section; a single image counts as its four
+        quarters. Sets with a membrane also have ``v_rand`` and ``v_info``.
+        """
         from napari_autosegnet.data.annotations import open_labelled
         from napari_autosegnet.data.split import parse_sections
         from napari_autosegnet.inference.volume import predict_sections
         from napari_autosegnet.model import Model
+        from napari_autosegnet.training.metrics import boundary_scores
         from napari_autosegnet.training.trainer import choose_device
 
         (stack,) = open_labelled([self.problem.test_image], [self.problem.test_labels], self.problem.classes)
         chosen = parse_sections(self.problem.test_sections or f"0-{stack.image.sections - 1}")
-        labels, _ = predict_sections(Model.load(model), stack.image, chosen, device=choose_device(self.device))
+        network = Model.load(model)
+        began = time.monotonic()
+        labels, probabilities = predict_sections(network, stack.image, chosen, device=choose_device(self.device))
+        speed = sum(section.size for section in labels) / 1e6 / (time.monotonic() - began)
         classes = len(stack.mapping.classes)
         found: list[Counts] = []
         for place, section in enumerate(chosen):
@@ -259,7 +284,15 @@ class Task:
                 counted = t > 0
                 pairs = (t[counted] - 1) * classes + p[counted] - 1
                 found.append(np.bincount(pairs, minlength=classes**2).reshape(classes, classes))
-        return found
+        content = {"sections": [counts.tolist() for counts in found], "megapixels_per_second": speed}
+        if self.problem.boundary is not None:
+            index = [info.name for info in stack.mapping.classes].index(self.problem.boundary)
+            # Target 0 is "not annotated".
+            truth = [stack.target(section).astype(np.int64) - 1 for section in chosen]
+            scores = boundary_scores(probabilities[index], truth, index)
+            if scores is not None:
+                content |= {"v_rand": scores.v_rand, "v_info": scores.v_info}
+        return content
 
     def rank(self, number: int, seed: int) -> dict[str, Any]:
         """Kendall's tau between ratings with shared weights and validation scores after training alone."""
@@ -333,6 +366,9 @@ def table(results: dict[str, list[dict[str, Any]]], names: Sequence[str], agains
     """Markdown: a row per arm, averaged over the seeds, and the difference to one of them."""
     head = ["arm", "seeds", "search s", "total s", "epochs", "parameters", "validation", *(f"IoU {n}" for n in names)]
     head += ["mean IoU", "lowest to highest seed", f"difference to {against} (95 % over sections)"]
+    # Not every set has a membrane.
+    boundary = [key for key in ("v_rand", "v_info") if all(key in run for runs in results.values() for run in runs)]
+    head += [*(key.replace("v_", "V_") for key in boundary), "megapixels/s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, runs in results.items():
         scores = np.array([iou([np.array(s) for s in run["sections"]]) for run in runs])
@@ -353,6 +389,8 @@ def table(results: dict[str, list[dict[str, Any]]], names: Sequence[str], agains
                 cells.append(f"{difference:+.3f} ({low:+.3f} to {high:+.3f})")
             else:
                 cells.append("other seeds")
+        cells += [f"{np.mean([run[key] for run in runs]):.3f}" for key in boundary]
+        cells.append(f"{np.mean([run['megapixels_per_second'] for run in runs]):.2f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
