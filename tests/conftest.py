@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from napari_autosegnet.training import precision
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +18,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data sets are not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def matrix_units(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Makes torch say that the CPU multiplies matrices in bfloat16, or that it does not."""
+
+    def say(value: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": value}, raising=False)
+        precision._has_matrix_units.cache_clear()
+
+    yield say
+    monkeypatch.undo()
+    precision._has_matrix_units.cache_clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,7 +99,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(one_thread: None) -> None:
+def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
+    one_thread: None, matrix_units: Callable[[bool], None]
+) -> None:
+    matrix_units(False)  # sums of rounded gradients differ
+
     class Narrow(nn.Module):
         """Takes two patches at most."""
 

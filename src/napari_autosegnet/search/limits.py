@@ -9,7 +9,7 @@ import torch
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
-from napari_autosegnet.training.trainer import mixed_precision
+from napari_autosegnet.training.precision import inference_precision
 
 #: Side in pixels of the square that the latency is measured on.
 LATENCY_SIDE = 512
@@ -76,7 +76,7 @@ class Limits:
             taken = []
             for _ in range(1 + _PASSES):
                 began = time.perf_counter()
-                with torch.inference_mode(), mixed_precision(self.device):
+                with torch.inference_mode(), inference_precision(self.device):
                     network(image)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)

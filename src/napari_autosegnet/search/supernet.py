@@ -15,8 +15,9 @@ from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
+from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
-from napari_autosegnet.training.trainer import AveragedWeights, mixed_precision
+from napari_autosegnet.training.trainer import AveragedWeights
 
 
 class Supernet:
@@ -63,7 +64,7 @@ class Supernet:
         scale_rates(self.optimiser, rate_factor)
 
         def part_loss(network: nn.Module, part: Part) -> Tensor:
-            with mixed_precision(self.device):
+            with training_precision(self.device):
                 logits = network(part[0].contiguous(memory_format=torch.channels_last), architecture)
             return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
 
@@ -111,7 +112,7 @@ class Supernet:
 
         @torch.no_grad()
         def predict(batch: Tensor) -> Tensor:
-            with mixed_precision(self.device):
+            with training_precision(self.device):
                 logits: Tensor = self.rated(batch, architecture)
             return logits.argmax(dim=1)
 

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_autosegnet.training.trainer import mixed_precision
+from napari_autosegnet.training.precision import inference_precision
 
 #: The temperature is looked for between its inverse and this.
 HIGHEST_TEMPERATURE = 8.0
@@ -52,7 +52,7 @@ def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size
     stride = max(1, -(-annotated // MOST_PIXELS))
     logits, truths, offset = [], [], 0
     for batch, target in zip(torch.split(images, batch_size), torch.split(targets, batch_size), strict=True):
-        with mixed_precision(images.device):
+        with inference_precision(images.device):
             found = network(batch.contiguous(memory_format=torch.channels_last))
         known = target >= 0
         chosen = slice(-offset % stride, None, stride)

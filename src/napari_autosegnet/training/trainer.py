@@ -11,7 +11,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +25,7 @@ from napari_autosegnet.training.checkpoints import copied, read_checkpoint, writ
 from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
+from napari_autosegnet.training.precision import inference_precision, training_precision
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
 from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
 
@@ -90,13 +90,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 on CUDA devices that have it; float32 elsewhere (bfloat16 can be far slower on CPUs)."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
-
-
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the CPU's allocator, could not give the memory asked for."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
@@ -120,7 +113,8 @@ def score_network(
 
     @torch.no_grad()
     def predict(batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        with mixed_precision(images.device):
+        # What is told and compared is what the model will do when it is applied.
+        with inference_precision(images.device):
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
         # The mean over the batch becomes a mean over all: weighted by how much of it is annotated.
         return logits.argmax(dim=1), loss(logits.float(), target) * (target >= 0).sum() / annotated
@@ -322,7 +316,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
 
         def loss(network: nn.Module, part: Part) -> Tensor:
-            with mixed_precision(self.device):
+            with training_precision(self.device):
                 logits = network(part[0].contiguous(memory_format=torch.channels_last))
             return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
 
