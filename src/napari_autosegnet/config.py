@@ -256,7 +256,7 @@ class TrainSettings(Settings):
         0.1, description="Learning rate at the start of each cycle", json_schema_extra=_ADVANCED
     )
     muon_learning_rate: Rate = Field(
-        0.2, description="Learning rate of the convolutions with muon", json_schema_extra=_ADVANCED
+        0.1, description="Learning rate of the convolutions with muon", json_schema_extra=_ADVANCED
     )
     restart_period: Annotated[int, Field(ge=0)] = Field(
         0,
