@@ -153,7 +153,7 @@ SUITE: dict[str, Arm] = {
     "random": Arm({"strategy": "random"}),
     "halving": Arm(HALVING),
     "parameters": Arm(given=lambda seed: most_parameters(np.random.default_rng(seed), 2)),
-    "chain": Arm(given=lambda _: SearchSpace(levels=2).plain),
+    "chain": Arm(network="plain"),
     "unet": Arm(network="unet"),
     "pspnet": Arm(network="pspnet"),
 }
@@ -176,9 +176,9 @@ ABLATIONS: dict[str, Arm] = {
     ),
     "fresh-finalists": Arm({"finalists_inherit": False}),
     "no-plain": Arm({"plain_finalist": False}),
-    "chain-sgd": Arm(given=lambda _: SearchSpace(levels=2).plain, train={"optimiser": "sgd"}),
+    "chain-sgd": Arm(network="plain", train={"optimiser": "sgd"}),
     "unet-sgd": Arm(network="unet", train={"optimiser": "sgd"}),
-    "transfer-256": Arm(given=lambda _: SearchSpace(levels=2).plain, train={"patch_size": 256, "batch_size": 1}),
+    "transfer-256": Arm(network="plain", train={"patch_size": 256, "batch_size": 1}),
     "unet-half": Arm(network="unet", sections=half_of_training),
     "unet-leak": Arm(network="unet", sections=also_scored),
 }

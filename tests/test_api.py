@@ -184,6 +184,18 @@ def test_networks_to_compare_with(finished: Finished, tmp_path: Path, network: A
     assert 0 <= scores.mean_iou <= 1
 
 
+def test_the_plain_chain_needs_no_search(finished: Finished, tmp_path: Path) -> None:
+    settings = TRAIN.model_copy(update={"epochs": 2, "steps_per_epoch": 1})
+    run = tmp_path / "run"
+    data: dict[str, Any] = {"images": finished.images, "labels": finished.labels, "classes": SAMPLE_CLASSES}
+    stop = iter([False, True])
+    api.train(run, **data, network="plain", settings=settings, should_stop=lambda: next(stop, True))
+    model = api.train(run, resume=True)
+    assert model.description.training["epochs"] == 2
+    assert model.specification.architecture == SearchSpace().plain
+    assert Run(run).read_config()["network"] == "plain"
+
+
 def test_training_needs_an_architecture(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no architecture yet"):
         api.train(tmp_path / "run", images=finished.images, labels=finished.labels, classes=SAMPLE_CLASSES)

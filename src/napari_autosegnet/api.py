@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import (
     PRESETS,
     Network,
@@ -175,7 +175,8 @@ def train(
     architecture : Path, optional
         Architecture file; the run's own by default.
     network : str
-        ``searched``, or ``unet`` or ``pspnet`` to compare with.
+        ``searched``, ``plain`` for a chain of the search's operations that needs no search, or ``unet`` or
+        ``pspnet`` to compare with.
     settings : TrainSettings, optional
         By default those of the preset that the run was searched with (`kept_preset`).
     resume : bool
@@ -208,8 +209,8 @@ def train(
             network = content.get("network", "")
             if network not in get_args(Network):
                 raise UserError(f"{folder.config_file}, 'network' is damaged; start a new run")
-            searched = network == "searched"
-            found = Architecture.load(folder.path / "training-architecture.json") if searched else None
+            described = network in ("searched", "plain")
+            found = Architecture.load(folder.path / "training-architecture.json") if described else None
         else:
             if warm_start is not None:
                 network, found = warm_start.specification.network, warm_start.specification.architecture
@@ -219,7 +220,11 @@ def train(
                         f"{run} holds a training already; go on with --resume or --continue-with, "
                         "or choose another --run"
                     )
-                found = found_architecture(folder, architecture) if network == "searched" else None
+                found = None
+                if network == "searched":
+                    found = found_architecture(folder, architecture)
+                elif network == "plain":
+                    found = SearchSpace().plain
             settings = settings or train_settings(kept_preset(run))
         if images:
             split = split or SplitSettings()
@@ -259,7 +264,7 @@ def train(
                 settings.network,
                 in_channels=int(data.validation_images.shape[1]),
                 classes=len(data.class_names),
-                network=network,
+                network="searched" if network == "plain" else network,
                 architecture=found,
             )
             import torch

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from napari_autosegnet.architecture import PAPER_OPERATIONS, SearchSpace
 
 Preset = Literal["fast", "standard", "paper"]
-Network = Literal["searched", "unet", "pspnet"]
+Network = Literal["searched", "plain", "unet", "pspnet"]
 LossName = Literal["cross_entropy", "weighted", "dice"]
 OptimiserName = Literal["muon", "sgd"]
 PRESETS: tuple[Preset, ...] = ("fast", "standard", "paper")

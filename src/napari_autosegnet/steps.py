@@ -133,7 +133,7 @@ def found_architecture(run: Run, given: Path | None) -> Architecture:
     if not run.architecture_file.exists():
         raise UserError(
             f"{run.path} holds no architecture yet; run 'napari-autosegnet search' first, "
-            "or give --architecture or --network unet"
+            "or train without one: --network plain, unet or pspnet, or --architecture FILE"
         )
     return Architecture.load(run.architecture_file)
 

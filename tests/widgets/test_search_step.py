@@ -15,6 +15,7 @@ pytest.importorskip("pytestqt")
 pytest.importorskip("napari")
 
 import small_jobs
+from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep
@@ -138,7 +139,7 @@ def test_form_errors_start_nothing(qtbot: Any, steps: Callable[..., Any]) -> Non
     search, retrain = steps()
     for step in (search, retrain):
         if step is retrain:
-            retrain.network.setCurrentIndex(1)  # a U-Net needs no search
+            retrain.network.setCurrentIndex(retrain.network.findData("unet"))  # it needs no search
         line = step.form.findChild(type(step.form._editors[("epochs",)].widget), "epochs")
         line.setText("many")
         step.primary.click()
@@ -149,10 +150,22 @@ def test_form_errors_start_nothing(qtbot: Any, steps: Callable[..., Any]) -> Non
     assert search.run is None
 
 
+def test_the_plain_chain_trains_without_a_search(qtbot: Any, steps: Callable[..., Any]) -> None:
+    _, retrain = steps()
+    assert not retrain.primary.isEnabled() and "plain chain" in retrain.words.text()
+    retrain.network.setCurrentIndex(retrain.network.findData("plain"))
+    assert retrain.primary.isEnabled() and "this network" in retrain.words.text()
+    retrain.form.set_value(small_jobs.TRAIN.model_copy(update={"epochs": 1, "steps_per_epoch": 1}))
+    retrain.primary.click()
+    wait(qtbot, retrain, "finished", "failed", "died")
+    assert retrain.client.state == "finished"
+    assert Model.load(retrain.run.model_folder).specification.architecture == SearchSpace().plain
+
+
 def test_what_is_missing_is_said(qtbot: Any, steps: Callable[..., Any]) -> None:
     search, retrain = steps(with_layers=False)
     assert "Open an image" in search.words.text() and not search.primary.isEnabled()
-    retrain.network.setCurrentIndex(1)
+    retrain.network.setCurrentIndex(retrain.network.findData("unet"))
     assert "Open an image" in retrain.words.text() and not retrain.primary.isEnabled()
 
 

@@ -30,9 +30,12 @@ def train(
     architecture: Annotated[
         Path | None, typer.Option(help="An architecture.json instead of what the run found")
     ] = None,
-    network: Annotated[Network, typer.Option(help="The searched architecture, or a network to compare with")] = (
-        "searched"
-    ),
+    network: Annotated[
+        Network,
+        typer.Option(
+            help="searched; plain: a chain of the search's operations, without a search; unet, pspnet: to compare with"
+        ),
+    ] = "searched",
     preset: Annotated[
         Preset | None,
         typer.Option(
@@ -51,7 +54,7 @@ def train(
     settings: Changes,
     split: Changes,
 ) -> None:
-    """Train a network from scratch: what a run found, an architecture file, U-Net or PSPNet.
+    """Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.
 
     The best weights by validation mean IoU end up in RUN/model. --epochs without --budget lifts the
     preset's time budget.

@@ -20,6 +20,7 @@ from napari_autosegnet.worker import TrainJob
 
 _NETWORKS: dict[Network, str] = {
     "searched": "the one that the search found",
+    "plain": "plain chain, without a search",
     "unet": "U-Net, to compare with",
     "pspnet": "PSPNet, to compare with",
 }
@@ -41,7 +42,9 @@ class RetrainStep(JobStep):
         self.network = QComboBox()
         for name, text in _NETWORKS.items():
             self.network.addItem(text, name)
-        self.network.setToolTip("What is trained: the network of step 2, or a well known one")
+        self.network.setToolTip(
+            "What is trained: the network of step 2, a plain chain of the same operations, or a well known one"
+        )
         self.network.currentIndexChanged.connect(self.refresh)
         self._choice = QWidget()
         row = QFormLayout(self._choice)
@@ -125,7 +128,10 @@ class RetrainStep(JobStep):
                 words += f" Next: the step Apply. To go on with more labels, first: {html.escape(missing)}"
             self.offer(self._more_labels(missing), anew if missing is None else None)
         elif searched and not self.has_architecture:
-            words = "<b>First:</b> search for an architecture in the step Search, or open a run that holds one."
+            words = (
+                "<b>First:</b> search for an architecture in the step Search, or open a run that holds one. "
+                "Or choose the plain chain, which needs no search."
+            )
             self.offer(("Start the training", self.start_training), enabled=False)
         elif missing is not None and not self._run_has_data():
             words = f"<b>First:</b> {html.escape(missing)}"
