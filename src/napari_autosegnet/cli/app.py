@@ -22,7 +22,7 @@ PROGRAM = "napari-autosegnet"
 COMMANDS = {
     "demo": "Do the whole way on a built-in sample: search, train, apply, score. A few minutes on 2 cores.",
     "search": "Find an architecture for labelled images.",
-    "train": "Train a network from scratch: what a run found, an architecture file, U-Net or PSPNet.",
+    "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.",
     "predict": "Apply a model to an image or stack of any size.",
     "evaluate": "Score a prediction, or a model on labelled images: IoU, Dice, accuracy, V_rand, V_info.",
     "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
