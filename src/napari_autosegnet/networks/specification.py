@@ -12,7 +12,7 @@ from napari_autosegnet.config import NetworkSettings
 from napari_autosegnet.networks.segmentation import SegmentationNetwork, number_of_levels
 
 #: Searched: all that an architecture describes, whoever wrote it.
-Kind = Literal["searched", "unet", "pspnet"]
+NetworkKind = Literal["searched", "unet", "pspnet"]
 
 
 class NetworkSpecification(BaseModel):
@@ -20,7 +20,7 @@ class NetworkSpecification(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: Kind = "searched"
+    network: NetworkKind = "searched"
     architecture: Architecture | None = None
     in_channels: Annotated[int, Field(ge=1, le=4096)]
     classes: Annotated[int, Field(ge=2, le=1024)]
@@ -43,7 +43,7 @@ class NetworkSpecification(BaseModel):
         *,
         in_channels: int,
         classes: int,
-        network: Kind = "searched",
+        network: NetworkKind = "searched",
         architecture: Architecture | None = None,
     ) -> NetworkSpecification:
         """Specification whose depth follows from the patch size (AutoSegNet, section IV.B)."""
