@@ -20,6 +20,7 @@ from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.steps import kept_preset
 from napari_autosegnet.training.checkpoints import read_checkpoint
 
 NETWORK = NetworkSettings(base_width=6, max_width=12, stem_stride=2)
@@ -84,7 +85,7 @@ def test_a_run_keeps_all_that_it_knows(finished: Finished) -> None:
     assert content["data"]["split"]["train_sections"] == "0-1"
     assert SearchSettings.model_validate(content["search"]) == SEARCH
     assert TrainSettings.model_validate(content["training"]) == TRAIN
-    assert api.kept_preset(finished.run) == "fast"
+    assert kept_preset(Run(finished.run)) == "fast"
     model = Model.load(run.model_folder)
     assert model.specification.architecture == Architecture.load(run.architecture_file)
     assert [c.name for c in model.classes] == ["background", "myelin", "axon"]

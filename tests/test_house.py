@@ -38,6 +38,7 @@ FLOORS = {
     "export": 3,
     "api": 4,
     "steps": 4,
+    "training_job": 4,
     "demo": 4,
     "worker": 4,
     "cli": 4,

@@ -7,13 +7,12 @@ folder, and tells its progress to a `Report`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import (
-    PRESETS,
     Network,
     PredictSettings,
     Preset,
@@ -26,28 +25,21 @@ from napari_autosegnet.config import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
 from napari_autosegnet.steps import (
-    check_same_classes,
     describe_data,
-    found_architecture,
     kept_data,
+    kept_preset,
     kept_settings,
     open_stacks,
     prepare,
     training_data,
-    with_measured_halo,
     working,
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from napari_autosegnet.inference.volume import PredictionSummary
     from napari_autosegnet.model import Model
     from napari_autosegnet.training.metrics import Scores
-
-
-#: Most validation patches that are scored at the end of a training epoch; they are spread evenly.
-VALIDATION_PATCHES = 64
+    from napari_autosegnet.training_job import OnEpoch
 
 
 def search(
@@ -128,7 +120,7 @@ def search(
                 search=settings.model_dump(mode="json"),
             )
         channels = int(data.validation_images.shape[1])
-        training = train_settings(kept_preset(run))
+        training = train_settings(kept_preset(folder))
         work = Search(
             data,
             settings,
@@ -160,7 +152,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     continue_with: Path | Sequence[Path] | None = None,
-    on_epoch: Callable[[Callable[[], Model]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Model:
@@ -178,7 +170,7 @@ def train(
         ``searched``, ``plain`` for a chain of the search's operations that needs no search, or ``unet`` or
         ``pspnet`` to compare with.
     settings : TrainSettings, optional
-        By default those of the preset that the run was searched with (`kept_preset`).
+        By default those of the preset that the run was searched with, else of ``standard``.
     resume : bool
         Go on with the training that the run holds.
     continue_with : Path or sequence of Path, optional
@@ -192,141 +184,23 @@ def train(
     UserError
         When the data or the settings do not do, the run is in use, or it holds a training already.
     """
-    from napari_autosegnet.model import Model
-    from napari_autosegnet.networks.specification import NetworkSpecification
-    from napari_autosegnet.training.calibration import calibrate
-    from napari_autosegnet.training.trainer import Trainer
+    from napari_autosegnet.training_job import Begun, Source, TrainingJob
 
     folder = Run.open(run) if resume or not images else Run.create(run)
     with working(folder, "train", report, should_stop) as (tell, stop):
-        content = folder.read_config() if folder.config_file.exists() else {}
-        warm_start: Model | None = None
         new_labels = [continue_with] if isinstance(continue_with, Path) else list(continue_with or ())
-        if new_labels or (resume and content.get("continued")):
-            warm_start = Model.load(folder.model_folder)
         if resume:
-            settings = kept_settings(folder, "training", TrainSettings)
-            network = content.get("network", "")
-            if network not in get_args(Network):
-                raise UserError(f"{folder.config_file}, 'network' is damaged; start a new run")
-            described = network in ("searched", "plain")
-            found = Architecture.load(folder.path / "training-architecture.json") if described else None
+            begun = Begun.kept(folder)
+        elif new_labels:
+            begun = Begun.further(folder, settings)
         else:
-            if warm_start is not None:
-                network, found = warm_start.specification.network, warm_start.specification.architecture
-            else:
-                if "training" in content:
-                    raise UserError(
-                        f"{run} holds a training already; go on with --resume or --continue-with, "
-                        "or choose another --run"
-                    )
-                found = None
-                if network == "searched":
-                    found = found_architecture(folder, architecture)
-                elif network == "plain":
-                    found = SearchSpace().plain
-            settings = settings or train_settings(kept_preset(run))
+            begun = Begun.new(folder, network, architecture, settings)
         if images:
-            split = split or SplitSettings()
-            labels = labels or new_labels
-            stacks = open_stacks(images, labels, classes)
-            data_section = describe_data(images, labels, stacks, split)
+            source = Source.given(images, labels or new_labels, classes, split)
         else:
-            stacks, kept_split = kept_data(folder, labels=new_labels or None)
-            split = split or kept_split
-            data_section = content["data"] | {"split": split.model_dump(mode="json")}
-            if new_labels:
-                data_section["labels"] = [str(path.absolute()) for path in new_labels]
-        if warm_start is not None:
-            check_same_classes(warm_start, stacks[0].mapping)
-        device_used, parts, normalisation = prepare(
-            stacks, split, settings.context, settings.network.min_size, device, tell
-        )
-        if warm_start is not None:
-            normalisation = warm_start.normalisation
-        data = training_data(
-            stacks,
-            parts,
-            normalisation,
-            patch_size=settings.patch_size,
-            context=settings.context,
-            augmentation=settings.augmentation,
-            limit=VALIDATION_PATCHES,
-            seed=settings.seed,
-            device=device_used,
-        )
-        if warm_start is not None:
-            specification = warm_start.specification
-            network_module = warm_start.network()
-        else:
-            specification = NetworkSpecification.for_patches(
-                settings.patch_size,
-                settings.network,
-                in_channels=int(data.validation_images.shape[1]),
-                classes=len(data.class_names),
-                network="searched" if network == "plain" else network,
-                architecture=found,
-            )
-            import torch
-
-            torch.manual_seed(settings.seed)
-            network_module = specification.build()
-        if not resume:
-            folder.update_config(
-                data=data_section,
-                network=network,
-                training=settings.model_dump(mode="json"),
-                continued=warm_start is not None,
-            )
-            if found is not None:
-                write_atomically(folder.path / "training-architecture.json", found.to_json())
-            folder.checkpoint_file("training").unlink(missing_ok=True)
-        trainer = Trainer(network_module, data, settings, checkpoint=folder.checkpoint_file("training"))
-        if resume and folder.checkpoint_file("training").exists():
-            trainer.resume()
-
-        def as_model(weights: Mapping[str, torch.Tensor], **more: Any) -> Model:
-            return Model.create(
-                weights,
-                specification,
-                classes=stacks[0].mapping.classes,
-                normalisation=normalisation,
-                image_channels=stacks[0].image.channels,
-                patch_size=settings.patch_size,
-                context=settings.context,
-                **more,
-            )
-
-        result = trainer.run(
-            report=tell,
-            should_stop=stop,
-            on_epoch=None if on_epoch is None else lambda: on_epoch(lambda: as_model(trainer.current.state_dict())),
-        )
-        trainer.network.load_state_dict(result.weights)
-        temperature = calibrate(
-            trainer.network, data.validation_images, data.validation_targets, batch_size=settings.batch_size
-        )
-        model = as_model(
-            trainer.network.state_dict(),
-            training={
-                "settings": settings.model_dump(mode="json"),
-                "temperature": temperature,
-                "label_values": {str(value): number for value, number in stacks[0].mapping.values.items()},
-                "epochs": result.epochs,
-                "seconds": result.seconds,
-            },
-            metrics={"validation": {"mean_iou": result.mean_iou, "iou": result.iou}},
-        )
-        model = with_measured_halo(model, stacks, parts, device_used, tell, stop)
-        model.save(folder.model_folder)
-    return model
-
-
-def kept_preset(run: Path) -> Preset:
-    """The preset that a run was searched with; ``standard`` when it holds no search."""
-    folder = Run(run)
-    found = folder.read_config().get("preset") if folder.config_file.exists() else None
-    return next((preset for preset in PRESETS if preset == found), "standard")
+            source = Source.kept(folder, new_labels, split)
+        job = TrainingJob(folder, begun, source, device=device, resume=resume, report=tell)
+        return job.finish(stop, on_epoch)
 
 
 def predict(

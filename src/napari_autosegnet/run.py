@@ -149,6 +149,11 @@ class Run:
         return self.path / "architecture.json"
 
     @property
+    def training_architecture_file(self) -> Path:
+        """What the run's training began with; ``architecture_file`` may be another one's by then."""
+        return self.path / "training-architecture.json"
+
+    @property
     def model_folder(self) -> Path:
         return self.path / "model"
 

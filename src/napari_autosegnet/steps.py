@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.config import AugmentationSettings, Settings, SplitSettings
+from napari_autosegnet.config import PRESETS, AugmentationSettings, Preset, Settings, SplitSettings
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.run import Report, Run, ShouldStop, listeners
 
@@ -77,6 +77,12 @@ def describe_data(
         "mapping": stacks[0].mapping.model_dump(mode="json"),
         "split": split.model_dump(mode="json"),
     }
+
+
+def kept_preset(run: Run) -> Preset:
+    """The preset that a run was searched with; ``standard`` when it holds no search."""
+    found = run.read_config().get("preset") if run.config_file.exists() else None
+    return next((preset for preset in PRESETS if preset == found), "standard")
 
 
 def kept_settings(run: Run, section: str, kind: type[SomeSettings]) -> SomeSettings:

@@ -33,6 +33,7 @@ from napari_autosegnet.figures import draw_curves
 from napari_autosegnet.inference.ledger import Ledger
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.steps import kept_preset
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from small_models import small_model
 
@@ -138,7 +139,7 @@ def test_run_configurations(content: bytes, tmp_path: Path) -> None:
         # Or else the run would now be thought to have failed.
         assert (run / "config.json").read_bytes() == content
     with refused():
-        api.kept_preset(run)
+        kept_preset(Run(run))
     with refused():
         describe(Run.open(run))
 

@@ -72,8 +72,9 @@ def train(
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
 
     from napari_autosegnet import api
+    from napari_autosegnet.steps import kept_preset
 
-    own = None if resume else changed(PRESET_SETTINGS[preset or api.kept_preset(run)], end_by_epochs(settings))
+    own = None if resume else changed(PRESET_SETTINGS[preset or kept_preset(Run(run))], end_by_epochs(settings))
     own_split = changed(SplitSettings(), split, RENAMED) if split else None
 
     _, last = carry_out(

@@ -256,9 +256,9 @@ def preset_of(run: Run | None) -> Preset:
     """The preset that a run was searched with, or what suits this computer."""
     if run is None:
         return likely_preset()
-    from napari_autosegnet.api import kept_preset
+    from napari_autosegnet.steps import kept_preset
 
     try:
-        return kept_preset(run.path) if run.config_file.exists() else likely_preset()
+        return kept_preset(run) if run.config_file.exists() else likely_preset()
     except UserError:
         return likely_preset()

@@ -1,0 +1,86 @@
+"""What a training begins with; whole trainings are tested in `test_api`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.config import SplitSettings, TrainSettings, search_settings, train_settings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.training_job import Begun, Source
+
+SETTINGS = TrainSettings(epochs=3)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run that was searched with the preset ``fast`` on one stack of three sections."""
+    image = np.random.default_rng(0).integers(0, 255, (3, 32, 32), dtype=np.uint8)
+    for name, data in (
+        ("image", image),
+        ("labels", (image > 99).astype(np.uint8)),
+        ("more", (image > 9).astype(np.uint8)),
+    ):
+        tifffile.imwrite(tmp_path / f"{name}.tif", data, photometric="minisblack")
+    run = Run.create(tmp_path / "run")
+    source = Source.given([tmp_path / "image.tif"], [tmp_path / "labels.tif"], "0:rest,1:cell", SplitSettings(seed=5))
+    run.update_config(preset="fast", data=source.description, search=search_settings("fast").model_dump(mode="json"))
+    run.architecture_file.write_text(SearchSpace().sample(np.random.default_rng(0)).to_json())
+    return run
+
+
+def test_new_networks(run: Run, tmp_path: Path) -> None:
+    found = Begun.new(run, "searched", None, None)
+    assert found.architecture == Architecture.load(run.architecture_file)
+    assert found.settings == train_settings("fast")
+    plain = Begun.new(run, "plain", None, SETTINGS)
+    assert plain.architecture == SearchSpace().plain and plain.settings == SETTINGS
+    assert Begun.new(run, "unet", None, SETTINGS).architecture is None
+
+    other = tmp_path / "other.json"
+    other.write_text(SearchSpace().sample(np.random.default_rng(1)).to_json())
+    assert Begun.new(run, "searched", other, None).architecture == Architecture.load(other) != found.architecture
+
+
+def test_a_training_is_not_begun_twice(run: Run) -> None:
+    run.update_config(training=SETTINGS.model_dump(mode="json"))
+    with pytest.raises(UserError, match="holds a training already"):
+        Begun.new(run, "plain", None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "no training to resume"),
+        ({"training": SETTINGS.model_dump(mode="json")}, "'network' is damaged"),
+        ({"training": SETTINGS.model_dump(mode="json"), "network": "resnet"}, "'network' is damaged"),
+        ({"training": {"epochs": -1}, "network": "unet"}, "damaged at 'epochs'"),
+    ],
+)
+def test_what_cannot_be_resumed(run: Run, content: dict[str, Any], message: str) -> None:
+    run.update_config(**content)
+    with pytest.raises(UserError, match=message):
+        Begun.kept(run)
+
+
+def test_what_is_resumed(run: Run) -> None:
+    run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain")
+    run.training_architecture_file.write_text(SearchSpace().plain.to_json())
+    assert Begun.kept(run) == Begun("plain", SearchSpace().plain, SETTINGS)
+
+
+def test_data_of_the_run(run: Run, tmp_path: Path) -> None:
+    kept = Source.kept(run, [], None)
+    assert kept.description == run.read_config()["data"]
+    assert kept.split.seed == 5
+    more = Source.kept(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
+    assert more.description["labels"] == [str(tmp_path / "more.tif")]
+    assert more.description["split"]["seed"] == more.split.seed == 6
+    assert more.description["images"] == kept.description["images"]
+    assert (more.stacks[0].target(0) != kept.stacks[0].target(0)).any()
