@@ -113,14 +113,8 @@ def search(
         from napari_autosegnet.networks.specification import NetworkSpecification
         from napari_autosegnet.search.search import Search
 
-        if not resume:
-            folder.update_config(
-                preset=preset,
-                data=describe_data(images, labels, stacks, split),
-                search=settings.model_dump(mode="json"),
-            )
         channels = int(data.validation_images.shape[1])
-        training = train_settings(kept_preset(folder))
+        training = train_settings(kept_preset(folder) if resume else preset)
         work = Search(
             data,
             settings,
@@ -130,6 +124,12 @@ def search(
                 training.patch_size, training.network, in_channels=channels, classes=len(data.class_names)
             ),
         )
+        if not resume:
+            folder.update_config(
+                preset=preset,
+                data=describe_data(images, labels, stacks, split),
+                search=settings.model_dump(mode="json"),
+            )
         # A run that was ended before its first epoch begins again.
         if resume and folder.checkpoint_file("search").exists():
             work.resume()
@@ -231,7 +231,7 @@ def predict(
     image : Path
         Anything that `data.images.open_image` opens.
     out : Path, optional
-        Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is gone on with. By default the
+        Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is continued. By default the
         result goes under ``labels/`` of the image, which must be OME-Zarr.
     mask : Path, optional
         Only where it is not 0.

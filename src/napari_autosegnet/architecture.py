@@ -29,6 +29,8 @@ NODES_PER_CELL = 2
 CELLS_PER_LAYER = 3
 #: Inputs every cell can read: 0 is h[t-2], 1 is h[t-1]; input 2 + i is cell i of the same layer.
 LAYER_INPUTS = 2
+#: h[t-1], which a long skip is joined to.
+PREVIOUS = 1
 
 FORMAT = "napari-autosegnet/architecture"
 FORMAT_VERSION = 1
@@ -173,7 +175,9 @@ class SearchSpace(_Frozen):
         OPERATIONS, description="Operations to choose from"
     )
     cells: Annotated[int, Field(ge=1, le=8)] = Field(CELLS_PER_LAYER, description="Cells per layer (paper: 3)")
-    levels: Annotated[int, Field(ge=1)] = Field(2, description="Long skips to decide; a search sets it to its depth")
+    levels: Annotated[int, Field(ge=1)] = Field(
+        2, description="Long skips to decide; a search sets it to its depth", json_schema_extra={"computed": True}
+    )
     short_skips: bool = Field(True, description="Cells may read the cells before them in their layer")
     long_skips: bool = Field(True, description="Encoder and decoder may be joined")
 
@@ -228,8 +232,13 @@ class SearchSpace(_Frozen):
         return tuple(choices)
 
     def allows(self, architecture: Architecture) -> bool:
-        """Whether the architecture may be sampled: no layer consists of identities alone."""
-        return not any(architecture.layer(kind).is_identity for kind in LAYER_KINDS)
+        """Whether the architecture may be sampled.
+
+        No layer consists of identities alone, and the up layer reads h[t-1], which the long skips are joined to.
+        """
+        if any(architecture.layer(kind).is_identity for kind in LAYER_KINDS):
+            return False
+        return not self.long_skips or PREVIOUS in architecture.up.inputs_read
 
     @property
     def plain(self) -> Architecture:
@@ -242,7 +251,7 @@ class SearchSpace(_Frozen):
         for index in range(self.cells):
             # The last cell is the dilated one, however many there are.
             operation = wanted[max(0, len(wanted) - self.cells + index)]
-            source = LAYER_INPUTS - 1 + (index if self.short_skips else 0)
+            source = PREVIOUS + (index if self.short_skips else 0)
             beside: Operation = "identity" if "identity" in self.operations else operation
             cells.append(Cell(nodes=(Node(input=source, operation=operation), Node(input=source, operation=beside))))
         layer = Layer(cells=tuple(cells))

@@ -32,7 +32,7 @@ def run_demo(
     Parameters
     ----------
     out : Path
-        Folder for all results; an unfinished demo in it is gone on with.
+        Folder for all results; an unfinished demo in it is continued.
     view : bool
         Open the results in napari at the end.
     budget : float

@@ -16,6 +16,7 @@ import torch
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import (
+    BOUNDARY_WORDS,
     ClassInfo,
     LabelledStack,
     LabelMapping,
@@ -29,9 +30,6 @@ from napari_autosegnet.model import Model
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.metrics import Calibration, ConfusionMatrix, Scores, boundary_scores
 from napari_autosegnet.training.trainer import choose_device
-
-#: A class whose name holds one of these words separates objects: V_rand and V_info apply.
-BOUNDARY_WORDS = ("membrane", "boundary", "border", "outline")
 
 
 @dataclass

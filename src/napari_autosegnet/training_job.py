@@ -72,7 +72,9 @@ class Begun:
         """From the weights of the run's model."""
         model = Model.load(run.model_folder)
         kind = model.specification
-        return cls(kind.network, kind.architecture, settings or train_settings(kept_preset(run)), model)
+        # What it sees of neighbouring sections is the model's, whatever the settings say.
+        settings = (settings or train_settings(kept_preset(run))).model_copy(update={"context": model.context})
+        return cls(kind.network, kind.architecture, settings, model)
 
     @classmethod
     def new(cls, run: Run, network: Network, architecture: Path | None, settings: TrainSettings | None) -> Begun:
@@ -90,6 +92,7 @@ class Begun:
 
     def build(self, in_channels: int, classes: int) -> tuple[NetworkSpecification, nn.Module]:
         if self.model is not None:
+            self.model.specification.check_patches(self.settings.patch_size)
             return self.model.specification, self.model.network()
         specification = NetworkSpecification.for_patches(
             self.settings.patch_size,

@@ -83,7 +83,7 @@ class TrainJob(_Job):
 
 
 class PredictJob(_Job):
-    """Arguments of `api.predict`; an unfinished result is gone on with."""
+    """Arguments of `api.predict`; an unfinished result is continued."""
 
     step: Literal["predict"] = "predict"
     model: Path

@@ -235,7 +235,7 @@ def test_reflection_is_numpys(length: int, start: int) -> None:
     values = np.arange(length)
     expected = np.pad(values, 120, mode="reflect") if length > 1 else np.zeros(241, int)
     index = np.arange(start, start + 30)
-    np.testing.assert_array_equal(reflected(index, length), expected[index + 120])
+    np.testing.assert_array_equal(reflected(torch.from_numpy(index), length), expected[index + 120])
 
 
 # ---------------------------------------------------------------- validation

@@ -52,9 +52,37 @@ def test_a_layer_of_identities_is_never_sampled() -> None:
     assert torch.isfinite(sample.log_probabilities).all() and torch.isfinite(sample.entropies).all()
 
 
+def test_an_up_layer_reads_what_long_skips_are_joined_to() -> None:
+    space = SearchSpace(operations=("sep_conv_3x3",), cells=2)
+    sample = make(space).sample(400, torch.Generator().manual_seed(0))
+    architectures = sample.architectures(space)
+    assert all(1 in architecture.up.inputs_read for architecture in architectures)
+    # Only there: the other layers may read h[t-2] alone.
+    assert any(1 not in architecture.down.inputs_read for architecture in architectures)
+    assert torch.isfinite(sample.log_probabilities).all() and torch.isfinite(sample.entropies).all()
+
+
+def test_the_least_entropy_is_that_of_the_surest_choices() -> None:
+    controller = make()
+    b = 1.1
+    surest = torch.tensor([b, -b, -b]).softmax(0)
+    expected = float(-(surest * surest.log()).sum())
+    three = SearchSpace(operations=("conv_3x3",), cells=2, levels=1)
+    # Per layer two inputs of two and two of three places, one operation each; and one long skip.
+    two = torch.tensor([b, -b]).softmax(0)
+    of_two = float(-(two * two.log()).sum())
+    assert make(three).least_entropy == pytest.approx(3 * (2 * of_two + 2 * expected) + of_two, rel=1e-5)
+    assert controller.least_entropy < 0.8 * sum(math.log(d.choices) for d in SPACE.decisions)
+    operations = torch.full((len(OPERATIONS),), -1.1 / 2.5)
+    operations[0] = 1.1 / 2.5
+    assert controller.largest_identity_share == pytest.approx(float(operations.softmax(0)[0]))
+
+
 def test_it_starts_even_and_its_entropy_is_the_distributions() -> None:
-    sample = make().sample(64, torch.Generator().manual_seed(0))
-    largest = sum(math.log(d.choices) for d in SPACE.decisions)
+    # Without long skips nothing is forbidden but layers of identities.
+    space = SearchSpace(long_skips=False)
+    sample = make(space).sample(64, torch.Generator().manual_seed(0))
+    largest = sum(math.log(d.choices) for d in space.decisions)
     entropies = sample.entropies.sum(dim=1)
     assert entropies.mean().item() == pytest.approx(largest, rel=0.01)
     # An estimate from the choices made would scatter much more.

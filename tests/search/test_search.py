@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,28 @@ def test_a_search_ended_among_its_finalists_goes_on_there(tmp_path: Path) -> Non
     assert len(listener.of("finalist")) < len(heard.of("finalist"))
 
 
+@pytest.mark.parametrize("trained", [0, 1, 3, 4])
+def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(tmp_path: Path, trained: int) -> None:
+    expected, _ = run(make())
+    search = make(checkpoint=tmp_path / "search.pt")
+    listener = Listener()
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        among_finalists = search.selection is not None and len(listener.of("finalist")) == trained
+        asked += among_finalists
+        return among_finalists and asked > 3
+
+    search.run(report=listener, should_stop=stop)
+    assert len(listener.of("finalist")) == trained
+    resumed = make(checkpoint=tmp_path / "search.pt", seed=9)
+    resumed.resume()
+    result, _ = run(resumed)
+    assert [f.score for f in result.finalists] == [f.score for f in expected.finalists]
+    assert result.architecture == expected.architecture
+
+
 def test_a_stop_keeps_the_best_without_further_training() -> None:
     result, listener = run(make(), stop_after=14)
     assert listener.of("finalist") == []
@@ -161,12 +184,56 @@ def test_a_budget_covers_search_and_selection() -> None:
 
 def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     search = make()
-    largest = search.strategy.statistics()["largest_entropy"]
-    monkeypatch.setattr(search.strategy, "statistics", lambda: {"entropy": 0.1 * largest, "largest_entropy": largest})
+    found = search.strategy.statistics()
+    found["entropy"] = 0.9 * found["least_entropy"] + 0.1 * found["largest_entropy"]
+    monkeypatch.setattr(search.strategy, "statistics", lambda: found)
     _, listener = run(search)
     assert len(listener.of("alarm")) == 1
     assert "almost always the same" in listener.of("alarm")[0]["text"]
     assert run(make())[1].of("alarm") == []
+
+
+def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
+    search = make(SETTINGS.model_copy(update={"controller_learning_rate": 0.01, "steps_per_epoch": 40}))
+    for _ in range(30):
+        proposed = search.strategy.propose(10)
+        search.strategy.learn(proposed, [architecture.identity_share for architecture in proposed])
+    _, listener = run(search)
+    assert ["as many identities as it can" in values["text"] for values in listener.of("alarm")] == [True]
+
+
+def test_rewards_see_all_of_the_validation_part_and_every_class() -> None:
+    data = blobs()
+    # Two thirds of the patches, by their place, show but one class.
+    few = data.validation_targets.clone()
+    few[: 2 * len(few) // 3] = 0
+    count = len(few) // 4
+    settings = SETTINGS.model_copy(update={"reward_patches": count})
+    search = Search(replace(data, validation_targets=few), settings, in_channels=1)
+    seen = search.supernet.targets[:count]
+    assert set(seen.unique().tolist()) == {0, 1}
+    images = [int((data.validation_images == image).flatten(1).all(1).nonzero()[0]) for image in search.supernet.images]
+    assert sorted(images) == list(range(len(few)))
+    assert max(images[:count]) > len(few) / 2 > min(images[:count])
+    assert all(torch.equal(few[place], target) for place, target in zip(images, search.supernet.targets, strict=True))
+
+
+def test_broken_shared_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = make(checkpoint=tmp_path / "search.pt")
+    learn, calls = search.supernet.optimiser.step, 0
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        learn()
+        if calls == 2 * SETTINGS.steps_per_epoch:  # the last of an epoch, whose loss shows nothing of it
+            with torch.no_grad():
+                search.supernet._parameters[0].fill_(torch.inf)
+
+    monkeypatch.setattr(search.supernet.optimiser, "step", step)
+    result, listener = run(search)
+    assert len([values for values in listener.of("note") if "not finite" in values["text"]]) == 1
+    assert result.epochs == SETTINGS.epochs and search.supernet.is_finite()
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:

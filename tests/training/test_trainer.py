@@ -138,7 +138,15 @@ def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
     torch.testing.assert_close(trained[0], trained[1])
 
 
-def test_a_loss_that_is_not_finite_is_rolled_back() -> None:
+@pytest.mark.parametrize(
+    ("epochs", "poisoned_calls", "rollbacks"),
+    [
+        (4, {9}, 1),
+        (4, {9, 14, 20}, 3),  # in a row
+        (8, {7, 19, 31, 43, 55, 67}, 6),  # with good epochs between
+    ],
+)
+def test_a_loss_that_is_not_finite_is_rolled_back(epochs: int, poisoned_calls: set[int], rollbacks: int) -> None:
     class Poisoned:
         def __init__(self) -> None:
             self.inner = blobs().patches
@@ -149,7 +157,7 @@ def test_a_loss_that_is_not_finite_is_rolled_back() -> None:
         def sample(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
             self.calls += 1
             images, targets = self.inner.sample(count)
-            return (images * float("nan") if self.calls == 9 else images), targets
+            return (images * float("nan") if self.calls in poisoned_calls else images), targets
 
     notes: list[str] = []
 
@@ -159,12 +167,48 @@ def test_a_loss_that_is_not_finite_is_rolled_back() -> None:
 
     data = blobs()
     poisoned = type(data)(Poisoned(), data.validation_images, data.validation_targets, data.class_names)
-    trainer = Trainer(network(), poisoned, SETTINGS)
+    trainer = Trainer(network(), poisoned, SETTINGS.model_copy(update={"epochs": epochs}))
     result = trainer.run(report=report)
-    assert result.epochs == SETTINGS.epochs
-    assert len(notes) == 1 and "not finite" in notes[0]
-    assert trainer.rate_factor == 0.5
+    assert result.epochs == epochs
+    assert len(notes) == rollbacks and "not finite" in notes[0]
+    assert trainer.rate_factor == 0.5**rollbacks
     assert all(torch.isfinite(v).all() for v in result.weights.values())
+
+
+def test_a_loss_that_is_never_finite_ends_in_a_line() -> None:
+    data = blobs()
+    trainer = Trainer(network(), data, SETTINGS)
+    with torch.no_grad():
+        trainer._parameters[0].fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite even at a low learning rate"):
+        trainer.run()
+
+
+def test_weights_that_the_last_step_broke_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(network(), blobs(), SETTINGS, checkpoint=tmp_path / "training.pt")
+    learn, calls, notes = trainer.optimiser.step, 0, []
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        learn()
+        if calls == 2 * SETTINGS.steps_per_epoch:  # the loss of its epoch shows nothing of it
+            with torch.no_grad():
+                trainer._parameters[0].fill_(torch.inf)
+
+    def report(event: str, /, **values: object) -> None:
+        if event == "note":
+            notes.append(values)
+
+    monkeypatch.setattr(trainer.optimiser, "step", step)
+    result = trainer.run(report=report)
+    assert len(notes) == 1 and result.epochs == SETTINGS.epochs
+    assert all(torch.isfinite(v).all() for v in trainer.network.state_dict().values())
+
+
+def test_a_budget_that_is_used_up_before_the_first_step() -> None:
+    result = Trainer(network(), blobs(), SETTINGS.model_copy(update={"budget": 1e-6})).run()
+    assert result.epochs == 0 and result.weights
 
 
 def test_the_budget_ends_it() -> None:

@@ -20,7 +20,7 @@ PROGRAM = "napari-autosegnet"
 #: The commands and what each does; one module each, imported when the command is called. So the list
 #: of commands comes at once.
 COMMANDS = {
-    "demo": "Do the whole way on a built-in sample: search, train, apply, score. A few minutes on 2 cores.",
+    "demo": "Run all steps on a built-in sample: search, train, apply, score. A few minutes on 2 cores.",
     "search": "Find an architecture for labelled images.",
     "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.",
     "predict": "Apply a model to an image or stack of any size.",

@@ -25,7 +25,7 @@ def demo(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object")] = False,
 ) -> None:
-    """Do the whole way on a built-in sample: search, train, apply, score. A few minutes on 2 cores.
+    """Run all steps on a built-in sample: search, train, apply, score. A few minutes on 2 cores.
 
     The sample is an electron micrograph of nerve fibres in three classes; one half of it is learned
     from, the other is segmented.

@@ -76,8 +76,8 @@ class SettingOption:
     @property
     def is_advanced(self) -> bool:
         extra = self.field.json_schema_extra
-        # Fields of a model that does not know the mark (the search space) are for the curious, too.
-        return self.field.description is None or (isinstance(extra, dict) and bool(extra.get("advanced")))
+        # The search space is for the curious.
+        return self.path[0] == "space" or (isinstance(extra, dict) and bool(extra.get("advanced")))
 
     @property
     def form(self) -> str | None:
@@ -155,8 +155,10 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def setting_options(model: type[BaseModel], prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[SettingOption]:
-    """The options of a settings model, those of nested models at their place."""
+    """The options of a settings model, those of nested models at their place; none for what the program computes."""
     for name, field in model.model_fields.items():
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("computed"):
+            continue
         kind = _plain_type(field.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from setting_options(kind, prefix + PREFIXES.get(name, ""), (*path, name))

@@ -48,7 +48,7 @@ def predict(
 ) -> None:
     """Apply a model to an image or stack of any size.
 
-    An unfinished result is gone on with, block by block. Blocks that fail again and again are named at the end, the
+    An unfinished result is continued, block by block. Blocks that fail again and again are named at the end, the
     rest is finished, and the exit status is 1.
 
     Example: [bold]napari-autosegnet predict --model runs/isbi --image stack.ome.zarr --out cells.zarr[/bold]

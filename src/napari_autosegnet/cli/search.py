@@ -35,7 +35,7 @@ def search(
     preset: Annotated[
         Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
     ] = "standard",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --run, exactly")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --run where it stopped")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
     *,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli.job import model_folder, print_json
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
@@ -73,8 +73,10 @@ def _model_values(path: Path) -> dict[str, Any]:
 
     model = Model.load(model_folder(path))
     network = model.specification
+    found = network.architecture
+    is_plain = found is not None and found == SearchSpace(levels=len(found.skips)).plain
     return {
-        "network": network.network,
+        "network": "plain" if is_plain else network.network,
         "levels": network.levels,
         "base_width": network.base_width,
         "max_width": network.max_width,

@@ -44,7 +44,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --run, exactly")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --run where it stopped")] = False,
     continue_with: Annotated[
         Path | None, typer.Option(metavar="LABELS", help="Start from the run's last weights with these new labels")
     ] = None,

@@ -38,6 +38,8 @@ PALETTE: tuple[str, ...] = (
     "#aa4499",
     "#88ccee",
 )
+#: A class whose name holds one of these separates objects.
+BOUNDARY_WORDS = ("boundary", "membrane", "border", "edge", "outline")
 #: More values than this without names are taken for instances, not classes.
 MOST_UNNAMED_CLASSES = 32
 _MOST_CLASSES = 255

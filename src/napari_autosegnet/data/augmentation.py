@@ -34,6 +34,11 @@ def canvas_size(size: int, settings: AugmentationSettings) -> int:
     return side + (side - size) % 2
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device, without waiting for it where that is safe."""
+    return values.to(device, non_blocking=device.type != "mps")
+
+
 def uniform(count: int, generator: torch.Generator, low: float = -1.0, high: float = 1.0) -> Tensor:
     """Random numbers ``(count,)`` on the CPU."""
     return torch.rand(count, generator=generator) * (high - low) + low
@@ -62,7 +67,7 @@ def warp_grid(
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # Rows: how far canvas x and y move for one pixel of patch x and y.
     matrix = torch.stack([cosine * mirror[0], -sine * mirror[1], sine * mirror[0], cosine * mirror[1]], 1)
-    matrix = matrix.view(count, 2, 2).to(device)
+    matrix = sent(matrix.view(count, 2, 2), device)
     steps = torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
     moved_x = steps[:, None] * matrix[:, None, :, 0]  # (n, size along x, 2)
     moved_y = steps[:, None] * matrix[:, None, :, 1]
@@ -77,7 +82,7 @@ def _displacement(count: int, size: int, largest: float, generator: torch.Genera
     points = max(2, math.ceil(size / ELASTIC_SPACING)) + 1
     strength = torch.rand(count, 1, 1, 1, generator=generator) * largest
     control = (torch.rand(count, 2, points, points, generator=generator) * 2 - 1) * strength
-    field = functional.interpolate(control.to(device), (size, size), mode="bicubic", align_corners=True)
+    field = functional.interpolate(sent(control, device), (size, size), mode="bicubic", align_corners=True)
     return field.clamp_(-largest, largest).permute(0, 2, 3, 1)  # bicubic overshoots
 
 
@@ -138,7 +143,7 @@ def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
     radius = max(1, min(math.ceil(2.5 * largest), images.shape[-1] - 1, images.shape[-2] - 1))
     steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernels = torch.exp(-0.5 * (steps / sigmas.clamp(min=1e-3)[:, None]) ** 2)
-    kernels = (kernels / kernels.sum(1, keepdim=True)).to(images.device)
+    kernels = sent(kernels / kernels.sum(1, keepdim=True), images.device)
     for axis in (-2, -1):
         length = images.shape[axis]
         padding = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
@@ -152,7 +157,7 @@ def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
 
 
 def _per_patch(values: Tensor, images: Tensor) -> Tensor:
-    return values.to(images.device).view(-1, 1, 1, 1)
+    return sent(values, images.device).view(-1, 1, 1, 1)
 
 
 def _noise(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_autosegnet.config import AugmentationSettings
 from napari_autosegnet.data.annotations import LabelledStack
-from napari_autosegnet.data.augmentation import canvas_size, change_grey_values, is_exact, turn, warp, warp_grid
+from napari_autosegnet.data.augmentation import canvas_size, change_grey_values, is_exact, sent, turn, warp, warp_grid
 from napari_autosegnet.data.images import check_finite
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.data.split import Region
@@ -116,7 +116,7 @@ class PatchSource:
             ``(n, size, size)`` int64, class index 0..K-1 or `IGNORE`.
         """
         settings = self.augmentation
-        draws = torch.rand(count, 7, generator=self.generator, dtype=torch.float64).tolist()
+        draws = torch.rand(count, 6, generator=self.generator, dtype=torch.float64).tolist()
         turns = torch.randint(16, (count,), generator=self.generator).tolist() if self._turns else [0] * count
         images, targets = [], []
         for numbers, bits in zip(draws, turns, strict=True):
@@ -129,8 +129,8 @@ class PatchSource:
                 )
             images.append(image)
             targets.append(target)
-        batch = self._images.finish(torch.stack(images).to(self.device, non_blocking=True))
-        labels = torch.stack(targets).to(self.device, non_blocking=True)
+        batch = self._images.finish(sent(torch.stack(images), self.device))
+        labels = sent(torch.stack(targets), self.device)
         if settings is not None:
             if not is_exact(settings):
                 grid = warp_grid(count, self.size, self._canvas, settings, self.generator, self.device)
@@ -144,8 +144,8 @@ class PatchSource:
         return settings is not None and is_exact(settings) and (settings.flips or settings.rotation == "quarter")
 
     def _crop(self, numbers: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Canvas of one patch, placed by seven numbers in [0, 1): image (c, side, side), target 0..K."""
-        mode, which, where, along_y, along_x, class_number, _ = numbers
+        """Canvas of one patch, placed by six numbers in [0, 1): image (c, side, side), target 0..K."""
+        mode, which, where, along_y, along_x, class_number = numbers
         if self._seeks_classes and mode < 0.5:
             number = int(self._classes[int(class_number * len(self._classes))])
             region = self._regions[_draw(self._by_class[:, number], which)]
@@ -223,7 +223,7 @@ def validation_patches(
                     pixels.append(counts)
     if not places:
         raise UserError("nothing is annotated in the validation part; annotate at least two classes there")
-    chosen = _choose(np.stack(pixels), limit, generator)
+    chosen = list(range(len(places))) if limit is None else choose_patches(np.stack(pixels), limit, generator)
     images = torch.stack([places[i][0].crop_image(places[i][1], places[i][2], size) for i in chosen])
     labels = torch.stack([targets[i] for i in chosen]).to(torch.int64).sub_(1)
     return sections.finish(images.to(device)), labels.to(device)
@@ -237,13 +237,27 @@ def _tiles(length: int, size: int) -> list[tuple[int, int]]:
     return [(min(start, last), start - min(start, last)) for start in range(0, length, size)]
 
 
-def _choose(pixels: npt.NDArray[np.int64], limit: int | None, generator: torch.Generator) -> list[int]:
-    """Indices of ``limit`` patches: one at random from each of as many equal stretches of the list."""
+def choose_patches(pixels: npt.NDArray[np.int64], limit: int, generator: torch.Generator) -> list[int]:
+    """Choose patches that are spread over a list of them.
+
+    One is drawn from each of ``limit`` equal stretches; then some are changed for others until every class is seen.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        ``(n, K)`` annotated pixels of each patch and class.
+    limit : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    list of int
+        Indices, rising, each once; all of them if there are no more than ``limit``.
+    """
     total = len(pixels)
-    if limit is None or limit >= total:
+    if limit >= total:
         return list(range(total))
-    offsets = torch.rand(limit, generator=generator, dtype=torch.float64).numpy()
-    chosen = ((np.arange(limit) + offsets) * total / limit).astype(int).tolist()
+    chosen = one_of_each(total, torch.rand(limit, generator=generator, dtype=torch.float64).numpy()).tolist()
     for number in np.argsort(pixels.sum(0)):  # rarest first
         if pixels[chosen, number].any() or not pixels[:, number].any():
             continue
@@ -254,6 +268,13 @@ def _choose(pixels: npt.NDArray[np.int64], limit: int | None, generator: torch.G
         if spare:
             chosen[min(spare, key=lambda k: abs(chosen[k] - best))] = best
     return sorted(chosen)
+
+
+def one_of_each(total: int, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """An index from each of equal stretches of ``0 .. total - 1``, at an offset in [0, 1) of each."""
+    edges = np.arange(len(offsets) + 1) * total // len(offsets)
+    found: npt.NDArray[np.int64] = edges[:-1] + (offsets * np.diff(edges)).astype(np.int64)
+    return found
 
 
 def _draw(cumulated: npt.NDArray[np.float64], number: float) -> int:
@@ -277,6 +298,7 @@ class _Sections:
         self.channels = len(normalisation.mean)
         self._normalisation = normalisation
         self._sections: dict[tuple[int, int], Tensor] = {}
+        self._figures: dict[torch.device, tuple[Tensor, Tensor]] = {}
         shown = {
             (region.stack, self._nearest(stacks[region.stack], region.section, offset))
             for region in regions
@@ -293,25 +315,27 @@ class _Sections:
             values = np.require(found, requirements="W") if self._raw else normalisation.apply(found)
             self._sections[index, section] = torch.from_numpy(values).to(self.device)
 
-    def around(self, stacks: Sequence[LabelledStack], region: Region) -> Tensor:
-        """Pixels of a region in its section and those around it: ``(c, y, x)``, a view without context."""
-        parts = [
+    def around(self, stacks: Sequence[LabelledStack], region: Region) -> list[Tensor]:
+        """Pixels of a region in its section and those around it: views ``(c, y, x)``."""
+        return [
             self._sections[region.stack, self._nearest(stacks[region.stack], region.section, offset)][
                 :, slice(*region.y), slice(*region.x)
             ]
             for offset in range(-self.context, self.context + 1)
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def finish(self, patches: Tensor) -> Tensor:
         """Normalised float32 of patches ``(n, c, y, x)`` as they were stored."""
         if not self._raw:
             return patches
-        repeats = 2 * self.context + 1
-        mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=patches.device).repeat(repeats).view(1, -1, 1, 1)
-            for values in (self._normalisation.mean, self._normalisation.std)
-        )
+        if patches.device not in self._figures:
+            # Once, as it waits for the device.
+            mean, std = (
+                torch.tensor(values, dtype=torch.float32).repeat(2 * self.context + 1).view(1, -1, 1, 1)
+                for values in (self._normalisation.mean, self._normalisation.std)
+            )
+            self._figures[patches.device] = mean.to(patches.device), std.to(patches.device)
+        mean, std = self._figures[patches.device]
         return patches.float().sub_(mean).div_(std)
 
     def _nearest(self, stack: LabelledStack, section: int, offset: int) -> int:
@@ -334,7 +358,7 @@ def _place(device: torch.device, size: int) -> torch.device:
 class _LoadedRegion:
     """A region's pixels and targets; where in it a class is, is found out when it is asked for."""
 
-    images: Tensor  # (c, y, x)
+    images: list[Tensor]  # (c, y, x) of each section shown, together the channels
     target: Tensor  # (y, x) uint8: 0 = not annotated, 1..K
     pixels: npt.NDArray[np.int64]  # (K,)
     _places: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
@@ -363,9 +387,11 @@ class _LoadedRegion:
         """Row and column of a pixel of class index ``number``, drawn by a number in [0, 1)."""
         places = self._places.get(number)
         if places is None:
-            found = np.flatnonzero(self.target.cpu().numpy() == number + 1)
-            step = -(-len(found) // _PLACES_PER_CLASS)
-            places = self._places[number] = found[::step].astype(np.int32)
+            places = np.flatnonzero(self.target.cpu().numpy() == number + 1).astype(np.int32)
+            if len(places) > _PLACES_PER_CLASS:
+                # At random, as equal steps may hit the same few columns in every row.
+                places = places[one_of_each(len(places), np.random.default_rng(0).random(_PLACES_PER_CLASS))]
+            self._places[number] = places
         flat = int(places[int(where * len(places))])
         return divmod(flat, self.shape[1])
 
@@ -376,12 +402,13 @@ class _LoadedRegion:
     def crop_image(self, top: int, left: int, side: int) -> Tensor:
         height, width = self.shape
         if 0 <= top <= height - side and 0 <= left <= width - side:
-            return self.images[:, top : top + side, left : left + side]
+            return _joined([image[:, top : top + side, left : left + side] for image in self.images])
+        device = self.images[0].device
         rows, columns = (
-            torch.from_numpy(reflected(np.arange(start, start + side), length)).to(self.images.device)
+            reflected(torch.arange(start, start + side, device=device), length)
             for start, length in ((top, height), (left, width))
         )
-        return self.images.index_select(1, rows).index_select(2, columns)
+        return _joined([image.index_select(1, rows).index_select(2, columns) for image in self.images])
 
     def crop_target(self, top: int, left: int, side: int) -> Tensor:
         height, width = self.shape
@@ -395,10 +422,14 @@ class _LoadedRegion:
         return found
 
 
-def reflected(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def reflected(index: Tensor, length: int) -> Tensor:
     """Indices outside ``0 .. length - 1`` mirrored at the borders, as often as it takes."""
     if length == 1:
-        return np.zeros_like(index)
+        return torch.zeros_like(index)
     period = 2 * (length - 1)
-    folded = np.abs(index) % period
-    return np.where(folded < length, folded, period - folded)
+    folded = index.abs() % period
+    return torch.where(folded < length, folded, period - folded)

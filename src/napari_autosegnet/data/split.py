@@ -78,9 +78,9 @@ def split_stacks(stacks: Sequence[LabelledStack], settings: SplitSettings, *, co
     if settings.train_sections is not None or settings.validation_sections is not None:
         if settings.group is not None:
             raise UserError("sections and groups are both named for the split; choose one of them")
-        split = _split_as_named(stacks, settings, gap)
+        split = _split_as_named(stacks, settings, gap, context)
     elif settings.group is not None:
-        split = _split_by_group(stacks, settings.group, settings.validation_fraction, generator)
+        split = _split_by_group(stacks, settings.group, settings.validation_fraction, context, generator)
     else:
         split = _split_automatically(stacks, settings.validation_fraction, gap, generator)
     _check_classes(stacks, split)
@@ -138,10 +138,18 @@ def _annotated(stack: LabelledStack) -> list[int]:
     return [int(section) for section in np.flatnonzero(annotated_pixels(stack).sum(1))]
 
 
+def _out_of_sight(
+    training: Sequence[tuple[int, int]], validation: Sequence[tuple[int, int]], context: int
+) -> list[tuple[int, int]]:
+    """The sections whose patches show, with ``context``, no section of validation."""
+    seen = {(stack, section + offset) for stack, section in validation for offset in range(-context, context + 1)}
+    return [place for place in training if place not in seen]
+
+
 # ---------------------------------------------------------------- sections that the user names
 
 
-def _split_as_named(stacks: Sequence[LabelledStack], settings: SplitSettings, gap: int) -> Split:
+def _split_as_named(stacks: Sequence[LabelledStack], settings: SplitSettings, gap: int, context: int) -> Split:
     named = {
         part: parse_sections(text)
         for part, text in (("training", settings.train_sections), ("validation", settings.validation_sections))
@@ -166,10 +174,12 @@ def _split_as_named(stacks: Sequence[LabelledStack], settings: SplitSettings, ga
             else:  # all others, as far from the named ones as the gap asks
                 chosen = [s for s in annotated if all(abs(s - taken) > gap for taken in named[other])]
             parts[part] += [(index, section) for section in chosen]
+    parts["training"] = _out_of_sight(parts["training"], parts["validation"], context)
     for part, places in parts.items():
         if not places:
             which = f"none of the sections named for {part} is" if part in named else f"no section left for {part} is"
-            raise UserError(f"{which} annotated; annotate one or name other sections")
+            hidden = " and further from validation than --context reaches" if context and part == "training" else ""
+            raise UserError(f"{which} annotated{hidden}; annotate one or name other sections")
     return Split(_whole(stacks, parts["training"]), _whole(stacks, parts["validation"]))
 
 
@@ -177,7 +187,7 @@ def _split_as_named(stacks: Sequence[LabelledStack], settings: SplitSettings, ga
 
 
 def _split_by_group(
-    stacks: Sequence[LabelledStack], group: str, fraction: float, generator: np.random.Generator
+    stacks: Sequence[LabelledStack], group: str, fraction: float, context: int, generator: np.random.Generator
 ) -> Split:
     column, separator, path = group.partition("@")
     if not separator or not column or not path:
@@ -193,7 +203,7 @@ def _split_by_group(
         raise UserError(f"all annotated sections have one value in the column '{column}'; a split needs two groups")
     units = list(members.values())
     training, validation = _hold_out(stacks, units, fraction, generator)
-    return Split(_whole(stacks, training), _whole(stacks, validation))
+    return Split(_whole(stacks, _out_of_sight(training, validation, context)), _whole(stacks, validation))
 
 
 def _hold_out(

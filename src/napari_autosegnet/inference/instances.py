@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Box, Shape
 
 #: Words in the names of classes that hold no objects.
-NO_OBJECTS = ("boundary", "membrane", "border", "edge", "background", "outside")
+NO_OBJECTS = (*BOUNDARY_WORDS, "background", "outside")
 #: A voxel whose boundary probability (of 255) is less belongs to an object.
 INSIDE = 128
 #: Sides (y, x) of what is flooded at once; it bounds the memory.

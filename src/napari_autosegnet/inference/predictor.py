@@ -369,7 +369,7 @@ class Predictor:
 
 def own_precision(device: torch.device) -> Precision:
     """The arithmetic that a device is fast in, and that is good enough where a small halo is."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def likeliest(probabilities: Tensor) -> Tensor:

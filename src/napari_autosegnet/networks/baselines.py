@@ -76,7 +76,8 @@ class PSPNet(nn.Module):
     The encoder is the authors' variant of ResNet-50: a stem of three 3x3 convolutions, bottleneck
     blocks, and dilation 2 and 4 instead of stride in the last two stages, so that the features have
     1/8 of the input's size. They are pooled to 1, 2, 3 and 6 bins per side, concatenated, and the logits
-    enlarged to the input's size. The auxiliary loss is left out.
+    enlarged to the input's size. The auxiliary loss is left out, and so is
+    dropout, whose random numbers a resumed training would not repeat.
 
     With the default width and depth it has 46.72 M parameters for 3 channels and 21 classes, the sum over the
     parts of this layout (the paper states no count). The pooling over the whole image means
@@ -127,7 +128,6 @@ class PSPNet(nn.Module):
         )
         self.head = nn.Sequential(
             *_convolution(width + reduced * len(self.bins), reduced, 3),
-            nn.Dropout2d(0.1),
             nn.Conv2d(reduced, classes, kernel_size=1),
         )
         _initialise(self)

@@ -7,6 +7,8 @@ what the derived network with the same weights computes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -160,7 +162,10 @@ class SearchedLayer(nn.Module):
         if ends == self.loose:
             output = self.output(joined)
         else:
-            columns = [c for i in ends for c in range(i * self.width, (i + 1) * self.width)]
-            output = functional.conv2d(joined, self.output.weight[:, columns])
+            output = functional.conv2d(joined, self.columns(self.output.weight, ends))
         result: Tensor = self.norm(output).relu_()
         return result
+
+    def columns(self, weight: Tensor, cells: Sequence[int]) -> Tensor:
+        """Those columns of an output weight (o, i, 1, 1) that read some of the cells."""
+        return torch.cat([weight[:, i * self.width : (i + 1) * self.width] for i in cells], dim=1)

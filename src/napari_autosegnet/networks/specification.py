@@ -9,6 +9,7 @@ from torch import nn
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import NetworkSettings
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.segmentation import SegmentationNetwork, number_of_levels
 
 #: Searched: all that an architecture describes, whoever wrote it.
@@ -46,10 +47,16 @@ class NetworkSpecification(BaseModel):
         network: NetworkKind = "searched",
         architecture: Architecture | None = None,
     ) -> NetworkSpecification:
-        """Specification whose depth follows from the patch size (AutoSegNet, section IV.B)."""
+        """Specification whose depth follows from the patch size (AutoSegNet, section IV.B).
+
+        Raises
+        ------
+        UserError
+            When no network of this depth takes patches of this size.
+        """
         levels = number_of_levels(patch_size, min_size=settings.min_size, min_ratio=settings.min_ratio)
         stem_stride = settings.stem_stride if network == "searched" else 1
-        return cls(
+        specification = cls(
             network=network,
             architecture=architecture,
             in_channels=in_channels,
@@ -59,6 +66,24 @@ class NetworkSpecification(BaseModel):
             max_width=settings.max_width,
             stem_stride=stem_stride,
         )
+        specification.check_patches(patch_size)
+        return specification
+
+    def check_patches(self, patch_size: int) -> None:
+        """Refuse patches that the network cannot take.
+
+        Raises
+        ------
+        UserError
+            With the nearest size that will do.
+        """
+        # PSPNet enlarges its logits to whatever size its input had.
+        stride = 1 if self.network == "pspnet" else self.stem_stride * 2**self.levels
+        if patch_size % stride:
+            raise UserError(
+                f"patches of {patch_size} pixels do not suit this network, which halves them down to 1/{stride}; "
+                f"choose a multiple of {stride}, for example --patch-size {max(1, round(patch_size / stride)) * stride}"
+            )
 
     def build(self) -> nn.Module:
         """Network (n, in_channels, y, x) -> logits (n, classes, y, x), with a ``stride`` attribute."""

@@ -7,13 +7,14 @@ are tempered once more, and all weights start in U(-0.1, 0.1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from napari_autosegnet.architecture import LAYER_INPUTS, Architecture, Decision, SearchSpace
+from napari_autosegnet.architecture import LAYER_INPUTS, PREVIOUS, Architecture, Decision, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,22 @@ class Controller(nn.Module):
             for parameter in self.parameters():
                 parameter.uniform_(-0.1, 0.1, generator=generator)
 
+    @property
+    def least_entropy(self) -> float:
+        """Entropy in nats where each decision is as sure as its bound allows: still many architectures."""
+        return sum(_least_entropy(each.choices, self._bound(each)) for each in self.space.decisions)
+
+    @property
+    def largest_identity_share(self) -> float:
+        """Most of the operations that can be identities, in the mean, as the bound holds all others possible."""
+        others = len(self.space.operations) - 1
+        if "identity" not in self.space.operations or not others:
+            return 0.0
+        return 1 / (1 + others * math.exp(-2 * self.tanh_bound / self.operation_temper))
+
+    def _bound(self, decision: Decision) -> float:
+        return self.tanh_bound / self.operation_temper if decision.kind == "operation" else self.tanh_bound
+
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         """Write ``count`` architectures."""
         return self._write(count, None, generator)
@@ -96,6 +113,8 @@ class Controller(nn.Module):
         state = (zeros, zeros, zeros, zeros)
         fed = self.start.expand(count, hidden)
         decisions = self.space.decisions
+        last_input = {d.layer: d for d in decisions if d.kind == "input"}
+        last_operation = {d.layer: d for d in decisions if d.kind == "operation"}
         identity = self.space.operations.index("identity") if "identity" in self.space.operations else None
         anchors: list[Tensor] = []
         chosen: list[Tensor] = []
@@ -103,23 +122,27 @@ class Controller(nn.Module):
         entropies: list[Tensor] = []
         layer: str | None = None
         only_identity = torch.ones(count, dtype=torch.bool)
+        reads_previous = torch.zeros(count, dtype=torch.bool)
         for index, decision in enumerate(decisions):
             if decision.kind == "input" and decision.layer != layer:
                 # A new layer: anchors for h[t-2] and h[t-1], written by the LSTM itself.
                 layer, anchors = decision.layer, []
                 only_identity = torch.ones(count, dtype=torch.bool)
+                reads_previous = torch.zeros(count, dtype=torch.bool)
                 for place in range(LAYER_INPUTS):
                     state = self._step(fed, state)
                     anchors.append(state[2])
                     fed = self.input_embedding.weight[place].expand(count, hidden)
             state = self._step(fed, state)
             logits = self._logits(decision, state[2], anchors)
-            last_of_layer = index + 1 == len(decisions) or decisions[index + 1].layer != decision.layer
-            if decision.kind == "operation" and last_of_layer and identity is not None:
-                # A layer of identities alone is not in the space.
-                forbidden = torch.zeros_like(logits, dtype=torch.bool)
+            # What `SearchSpace.allows` refuses is impossible.
+            forbidden = torch.zeros_like(logits, dtype=torch.bool)
+            if decision == last_operation.get(decision.layer) and identity is not None:
                 forbidden[:, identity] = only_identity
-                logits = logits.masked_fill(forbidden, -torch.inf)
+            if decision == last_input.get(decision.layer) and layer == "up" and self.space.long_skips:
+                forbidden[:] = ~reads_previous[:, None]
+                forbidden[:, PREVIOUS] = False
+            logits = logits.masked_fill(forbidden, -torch.inf)
             log_p = logits.log_softmax(dim=1)
             p = log_p.exp()
             if given is None:
@@ -130,6 +153,7 @@ class Controller(nn.Module):
             log_probabilities.append(log_p.gather(1, choice[:, None]).squeeze(1))
             entropies.append(-(p * log_p.masked_fill(p == 0, 0.0)).sum(dim=1))
             if decision.kind == "input":
+                reads_previous = reads_previous | (choice == PREVIOUS)
                 fed = torch.stack(anchors, dim=1)[torch.arange(count), choice]
             elif decision.kind == "operation":
                 only_identity = only_identity & (choice == identity if identity is not None else torch.tensor(False))
@@ -150,7 +174,13 @@ class Controller(nn.Module):
         if decision.kind == "input":
             keys = self.anchor_key(torch.stack(list(anchors[: decision.choices]), dim=1))
             scores = self.anchor_score(torch.tanh(keys + self.anchor_query(hidden)[:, None])).squeeze(2)
-            return self.tanh_bound * torch.tanh(scores)
-        if decision.kind == "operation":
-            return self.tanh_bound / self.operation_temper * torch.tanh(self.operation_head(hidden))
-        return self.tanh_bound * torch.tanh(self.skip_head(hidden))
+            return self._bound(decision) * torch.tanh(scores)
+        head = self.operation_head if decision.kind == "operation" else self.skip_head
+        return self._bound(decision) * torch.tanh(head(hidden))
+
+
+def _least_entropy(choices: int, bound: float) -> float:
+    """Entropy of one choice with the logit ``bound`` beside others with its negative."""
+    rest = math.exp(-2 * bound)
+    total = 1 + (choices - 1) * rest
+    return math.log(total) + (choices - 1) * rest / total * 2 * bound

@@ -32,7 +32,7 @@ from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
 from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData, device_memory
 
-#: Shares of the largest entropy, and of identities, at which the controller counts as collapsed.
+#: A search counts as collapsed with less of the entropy, or more of the identities, that its strategy can have.
 COLLAPSED_ENTROPY = 0.2
 COLLAPSED_IDENTITY = 0.8
 #: How many of the best rated architectures of the whole search compete with the last samples.
@@ -93,7 +93,7 @@ class Search:
             settings,
             data.validation_images,
             data.validation_targets,
-            make_loss(settings.loss, data.patches.class_frequencies),
+            make_loss(settings.loss, data.patches.class_frequencies.to(data.validation_images.device)),
         )
         self.limits = Limits(
             final or self.specification,
@@ -150,7 +150,6 @@ class Search:
             self.supernet.load_state(state["supernet"])
             self.strategy.load_state(state["strategy"])
             self.fair.load_state(state["fair"])
-            self.data.patches.generator.set_state(state["patches"].cpu())
             self.epoch, self.elapsed, self._alarmed = state["epoch"], state["elapsed"], state["alarmed"]
             self.rate_factor = state.get("rate_factor", 1.0)
             self.best = {self.space.decode(choices): rating for choices, rating in state["best"]}
@@ -164,6 +163,8 @@ class Search:
                     hand_down=self._hand_down,
                 )
                 self.selection.load_state(state["selection"])
+            # Last, as every finalist's trainer sets it to its own.
+            self.data.patches.generator.set_state(state["patches"].cpu())
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this search; "
@@ -219,7 +220,7 @@ class Search:
             losses += self.supernet.train_step(images, targets, architecture, factor)
             identity, proposed, steps = identity + architecture.identity_share, proposed + 1, steps + 1
         loss = float(losses) / max(steps, 1)
-        if not math.isfinite(loss):
+        if not (math.isfinite(loss) and self.supernet.is_finite()):
             self._roll_back(report)
             self.elapsed = before + time.monotonic() - started
             return False, None
@@ -306,12 +307,18 @@ class Search:
         if self.best:
             best = max(self.best, key=self.best.__getitem__)
             report("architecture", architecture=best.model_dump(mode="json"), score=self.best[best], final=False)
-        entropy, largest = statistics.get("entropy"), statistics.get("largest_entropy")
-        collapsed = entropy is not None and largest is not None and entropy < COLLAPSED_ENTROPY * largest
-        if not self._alarmed and (collapsed or identity_share > COLLAPSED_IDENTITY):
+        if warming_up or self._alarmed:
+            return
+        # Both lie between even choices and the surest that the controller's bound allows.
+        collapsed = "entropy" in statistics and (
+            _way(statistics["entropy"], statistics["least_entropy"], statistics["largest_entropy"]) < COLLAPSED_ENTROPY
+        )
+        even = 1 / len(self.space.operations)
+        identities = _way(identity_share, even, statistics.get("largest_identity_share", 1.0)) > COLLAPSED_IDENTITY
+        if collapsed or identities:
             self._alarmed = True
-            what = "chooses almost always the same" if collapsed else "chooses almost only identities"
-            report("alarm", text=f"the controller {what}: what it finds from here on is not worth more time")
+            what = "almost always the same" if collapsed else "as many identities as it can"
+            report("alarm", text=f"the search proposes {what}: what it finds from here on is not worth more time")
 
     def _seconds_left(self, share: float) -> float | None:
         if self.settings.budget is not None:
@@ -430,3 +437,8 @@ class Search:
                 "selection_seconds": None if self.selection is None else self.selection.seconds,
             },
         )
+
+
+def _way(value: float, start: float, end: float) -> float:
+    """How far along the way from one bound to the other a value is: 0 to 1."""
+    return (value - start) / (end - start) if end > start else 0.0

@@ -23,6 +23,7 @@ from napari_autosegnet.config import SearchSettings, TrainSettings
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.training.checkpoints import copied
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 #: Batches that a finalist's batch norm statistics are first measured on.
@@ -111,7 +112,8 @@ class Selection:
                     continue
                 if should_stop():
                     return self.winner
-                self._train(finalist, len(competing), should_stop)
+                if not self._train(finalist, len(competing), should_stop):
+                    return self.winner
                 report(
                     "finalist",
                     round=self.round + 1,
@@ -125,7 +127,8 @@ class Selection:
             self.round += 1
         return self.winner
 
-    def _train(self, finalist: Finalist, competitors: int, should_stop: ShouldStop) -> None:
+    def _train(self, finalist: Finalist, competitors: int, should_stop: ShouldStop) -> bool:
+        """Train a finalist for a round; after a stop it is as it was before, and False is returned."""
         trainer = self._trainers.get(finalist.architecture) or self._make_trainer(finalist, begins=True)
         if self.seconds is None:
             settings = trainer.settings.model_copy(update={"epochs": 2 ** (self.round + 1) - 1})
@@ -133,8 +136,19 @@ class Selection:
             share = self.seconds / self.rounds / competitors
             settings = trainer.settings.model_copy(update={"budget": trainer.elapsed + share})
         trainer.settings = settings
-        result = trainer.run(should_stop=should_stop)
+        before, stopped = trainer.state(), False
+
+        def stop() -> bool:
+            nonlocal stopped
+            stopped = stopped or should_stop()
+            return stopped
+
+        result = trainer.run(should_stop=stop)
+        if stopped:
+            trainer.load_state(copied(before))
+            return False
         finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
+        return True
 
     def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
         settings = self.settings
@@ -157,6 +171,7 @@ class Selection:
             restart_period=0,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            clip_norm=settings.clip_norm,
             average_weights=0.98,
             seed=settings.seed,
         )

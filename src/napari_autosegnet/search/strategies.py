@@ -100,7 +100,12 @@ class ReinforceStrategy:
         self.entropy = float(entropy.detach())
 
     def statistics(self) -> dict[str, float]:
-        found = {"entropy": self.entropy, "largest_entropy": self.largest_entropy}
+        found = {
+            "entropy": self.entropy,
+            "least_entropy": self.controller.least_entropy,
+            "largest_entropy": self.largest_entropy,
+            "largest_identity_share": self.controller.largest_identity_share,
+        }
         if self.settings.baseline == "moving_average" and self.baseline is not None:
             found["baseline"] = self.baseline
         return found
@@ -228,8 +233,11 @@ class FairSampler:
             pairs = zip(ours, theirs, strict=True)
             return tuple(mine if self.generator.random() < share else other for mine, other in pairs)
 
-        layers = {kind: Layer(cells=pick(drawn.layer(kind).cells, plain.layer(kind).cells)) for kind in LAYER_KINDS}
-        return Architecture(**layers, skips=pick(drawn.skips, plain.skips))
+        while True:
+            layers = {kind: Layer(cells=pick(drawn.layer(kind).cells, plain.layer(kind).cells)) for kind in LAYER_KINDS}
+            mixed = Architecture(**layers, skips=pick(drawn.skips, plain.skips))
+            if self.space.allows(mixed):
+                return mixed
 
     def _block(self) -> list[Architecture]:
         size = len(self.space.operations)

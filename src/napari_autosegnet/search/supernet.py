@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import SearchSettings
+from napari_autosegnet.data.patches import choose_patches
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
@@ -48,8 +50,10 @@ class Supernet:
         self.loss = loss
         self.settings = settings
         self.classes = specification.classes
-        self.images = images.contiguous(memory_format=torch.channels_last)
-        self.targets = targets
+        # Rewards are measured on the first ones, which are to be spread over all and to show every class.
+        order = self._spread_first(targets)
+        self.images = images[order].contiguous(memory_format=torch.channels_last)
+        self.targets = targets[order]
         network: nn.Module = specification.build_searched(space)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = make_optimiser(self.network, settings)
@@ -57,6 +61,13 @@ class Supernet:
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.threads = SideBySide(settings.batch_size, self.device)
         self._ratings: dict[tuple[Architecture, int], float] = {}
+
+    def _spread_first(self, targets: Tensor) -> list[int]:
+        """Order of the validation patches: those for rewards, then the others."""
+        pixels = np.stack([np.bincount(t.ravel() + 1, minlength=self.classes + 1)[1:] for t in targets.cpu().numpy()])
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        first = choose_patches(pixels, self.settings.reward_patches, generator)
+        return first + sorted(set(range(len(pixels))) - set(first))
 
     def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate_factor: float) -> Tensor:
         """One step of the weights that the architecture uses; returns the loss without waiting for it."""
@@ -78,6 +89,10 @@ class Supernet:
             self.averaged.update()
         return loss
 
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers: the last step's gradient may break them without showing in its loss."""
+        return bool(torch.stack([value.detach().sum() for value in self._parameters]).isfinite().all())
+
     @property
     def rated(self) -> nn.Module:
         """The network that is rated: that of the averaged weights, where there are any."""
@@ -95,8 +110,7 @@ class Supernet:
             weights = shared[name]
             layer = layers.get(name.removesuffix(".output.weight"))
             if layer is not None:  # only the columns of the cells that this architecture leaves open
-                columns = [c for i in layer.loose for c in range(i * layer.width, (i + 1) * layer.width)]
-                weights = weights[:, columns]
+                weights = layer.columns(weights, layer.loose)
             value.copy_(weights)
 
     def rate(self, architecture: Architecture, *, patches: int | None = None) -> float:

@@ -21,7 +21,7 @@ def training_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 def inference_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 on CUDA devices that have it; float32 on every CPU, where results are to be the same everywhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
 

@@ -1,6 +1,6 @@
 """Training of one network (AutoSegNet, section IV.B): the winner's, a baseline's, a finalist's.
 
-The loop waits for the device only at the end of an epoch. Out of device memory it goes on with
+A step does not wait for the device. Out of device memory it goes on with
 smaller batches whose gradients are added up; a loss that is not finite takes it back to the end of
 the last good epoch at half the learning rate. Both are told.
 """
@@ -181,7 +181,7 @@ class Trainer:
         self.data = data
         self.settings = settings
         self.checkpoint = checkpoint
-        self.loss: Loss = make_loss(settings.loss, data.patches.class_frequencies)
+        self.loss: Loss = make_loss(settings.loss, data.patches.class_frequencies.to(self.device))
         self.optimiser = make_optimiser(self.network, settings)
         self._parameters = list(self.network.parameters())
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
@@ -234,27 +234,28 @@ class Trainer:
                 losses += self._step(report)
                 steps += 1
             mean_loss = float(losses) / max(steps, 1)
-            if not math.isfinite(mean_loss):
+            # The last step's gradient may break the weights without showing in the loss.
+            if not (math.isfinite(mean_loss) and (not steps or self._validate())):
                 rollbacks += 1
                 if rollbacks > MOST_ROLLBACKS:
                     raise UserError(
                         "the training loss is not finite even at a low learning rate; "
                         "check the image for extreme values, or lower --learning-rate"
                     )
-                self.load_state(good)
-                self.rate_factor *= 0.5
+                self.elapsed = before + time.monotonic() - started
+                self._go_back(good)
                 report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
                 continue
-            if steps:
-                self._validate()
             self.elapsed = before + time.monotonic() - started
             if stopped:
                 # The epoch that was begun is not counted, so that a resumed run repeats it exactly.
                 report("stopped", step="train", reason="a stop was asked for")
                 break
+            if not steps:
+                break
             self.epoch += 1
             report("epoch", step="train", **self._progress(mean_loss))
-            good = self.state()
+            rollbacks, good = 0, self.state()
             self._write_checkpoint(good)
             if on_epoch is not None:
                 on_epoch()
@@ -274,6 +275,13 @@ class Trainer:
         """Go back to the end of the last epoch that the checkpoint holds."""
         if self.checkpoint is not None:
             self.load_state(read_checkpoint(self.checkpoint, self.device))
+
+    def _go_back(self, good: dict[str, Any]) -> None:
+        """Take back the epoch that was begun, at half the rate; with other patches, and its time is gone."""
+        kept = self.elapsed, self.steps_at_once, 0.5 * self.rate_factor, self.data.patches.generator.get_state()
+        self.load_state(copied(good))
+        self.elapsed, self.steps_at_once, self.rate_factor = kept[:3]
+        self.data.patches.generator.set_state(kept[3])
 
     def _budget_used(self) -> bool:
         return self.settings.budget is not None and self.elapsed >= self.settings.budget
@@ -329,7 +337,8 @@ class Trainer:
             total += value.detach()
         return total
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Score the network and keep the best; False if its loss is not finite, and then nothing is kept."""
         candidate = self.current
         names = self.data.class_names
         matrix, loss = score_network(
@@ -341,12 +350,15 @@ class Trainer:
             batch_size=self.settings.batch_size,
             threads=self.threads,
         )
+        if not math.isfinite(float(loss)):
+            return False
         self.last_iou = dict(zip(names, matrix.iou, strict=True))
         self.last_mean_iou, self.last_loss = matrix.mean_iou, float(loss)
         # While a rare class is not found at all the IoU does not change, but the loss does.
         if (self.last_mean_iou, -self.last_loss) > (self.best_mean_iou, -self.best_loss):
             self.best_mean_iou, self.best_iou, self.best_loss = self.last_mean_iou, self.last_iou, self.last_loss
             self.best_weights = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
+        return True
 
     def _progress(self, loss: float) -> dict[str, Any]:
         settings = self.settings

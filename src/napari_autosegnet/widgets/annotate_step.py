@@ -66,7 +66,7 @@ class AnnotateStep(QWidget):
         self.remove_button = QPushButton("Remove class")
         self.remove_button.setToolTip("What is painted in it stays in the layer, but is not used")
         self.remove_button.clicked.connect(self._on_remove)
-        self.zero_box = QCheckBox("Unpainted is a class, too")
+        self.zero_box = QCheckBox("Unpainted pixels are a class, too")
         self.zero_box.setToolTip(
             "Tick this when every pixel is labelled and the value 0 means something, such as background or membrane"
         )

@@ -190,6 +190,8 @@ class _Field:
 def _fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[_Field]:
     nested = []
     for name, info in model.model_fields.items():
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("computed"):
+            continue
         kind, optional = _plain(info.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             nested.append((name, kind))
