@@ -36,6 +36,7 @@ SEARCH = SearchSettings(
     candidates=2,
     finalists=2,
     finalist_steps=2,
+    plain_steps=0,
     network=NETWORK,
 )
 TRAIN = TrainSettings(epochs=3, steps_per_epoch=10, batch_size=4, patch_size=32, network=NETWORK, average_weights=0.8)

@@ -226,6 +226,11 @@ class SearchSettings(Settings):
         description="By how much mean IoU a found architecture has to be better than the plain chain to be preferred",
         json_schema_extra=_ADVANCED,
     )
+    plain_steps: Annotated[int, Field(ge=0)] = Field(
+        300,
+        description="Steps that a found architecture has to train alone to be preferred to the plain chain",
+        json_schema_extra=_ADVANCED,
+    )
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the shared network")
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
     context: Annotated[int, Field(ge=0, le=8)] = Field(

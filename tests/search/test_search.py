@@ -28,6 +28,7 @@ SETTINGS = SearchSettings(
     candidates=4,
     finalists=3,
     finalist_steps=4,
+    plain_steps=0,
     network=NetworkSettings(base_width=4, max_width=8),
 )
 
@@ -262,6 +263,21 @@ def test_what_is_found_has_to_beat_the_plain_chain_by_a_margin(tmp_path: Path) -
     # The others keep their scores, so only the margin can put the plain chain first.
     assert [f.lead for f in resumed.selection.finalists if f.architecture == plain] == [1.0]
     assert all(f.lead == 0 for f in resumed.selection.finalists if f.architecture != plain)
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(299, "plain"), (300, "found")])
+def test_what_was_trained_too_shortly_does_not_replace_the_plain_chain(steps: int, taken: str) -> None:
+    search = make(SETTINGS.model_copy(update={"plain_steps": 300}))
+    plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
+    finalists = [
+        Finalist(found, score=0.9, rounds=1, steps=steps),
+        Finalist(plain, score=0.5, rounds=1, steps=steps, lead=0.01),
+    ]
+    search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)
+    search.selection.round = search.selection.rounds
+    result, listener = run(search)
+    assert result.architecture == {"plain": plain, "found": found}[taken]
+    assert ["too shortly" in values["text"] for values in listener.of("note")] == [True] * (taken == "plain")
 
 
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:

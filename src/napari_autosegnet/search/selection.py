@@ -35,7 +35,8 @@ class Finalist:
     """An architecture, its rating with shared weights (if any), and what it reached alone (None: not trained yet).
 
     ``score`` is the validation mean IoU; between equal scores, as long as a rare class is not found, ``loss`` decides.
-    ``lead`` is by how much the others have to be better than this one to be ahead of it.
+    ``lead`` is by how much the others have to be better than this one to be ahead of it; it was trained alone for
+    ``steps`` steps.
     """
 
     architecture: Architecture
@@ -45,6 +46,7 @@ class Finalist:
     rounds: int = 0
     parameters: int = 0
     lead: float = 0.0
+    steps: int = 0
 
 
 class Selection:
@@ -101,7 +103,22 @@ class Selection:
 
     @property
     def winner(self) -> Finalist:
+        """The best, but whoever leads stays ahead of those that were trained too shortly to say anything."""
+        return self._leader if self.is_too_short else self._best
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether the best is not taken, as it was trained for too few steps to be preferred to the plain chain."""
+        best, leader = self._best, self._leader
+        return best is not leader and leader.lead > 0 and 0 < best.steps < self.settings.plain_steps
+
+    @property
+    def _best(self) -> Finalist:
         return max(self.finalists, key=_order)
+
+    @property
+    def _leader(self) -> Finalist:
+        return max(self.finalists, key=lambda finalist: finalist.lead)
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Finalist:
         """Train until one is left or a stop is asked for; returns the best so far."""
@@ -148,6 +165,7 @@ class Selection:
             trainer.load_state(copied(before))
             return False
         finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
+        finalist.steps = trainer.steps
         return True
 
     def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
@@ -197,6 +215,7 @@ class Selection:
                     "rounds": f.rounds,
                     "parameters": f.parameters,
                     "lead": f.lead,
+                    "steps": f.steps,
                     "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
                 }
                 for f in self.finalists
@@ -215,6 +234,7 @@ class Selection:
                 entry["rounds"],
                 entry["parameters"],
                 entry.get("lead", 0.0),
+                entry.get("steps", 0),
             )
             self.finalists.append(finalist)
             if entry["trainer"] is not None:

@@ -188,6 +188,8 @@ class Trainer:
         self.threads = SideBySide(settings.batch_size, self.device)
         self.replicas = self.threads.replicas(self.network)
         self.epoch = 0
+        #: Steps of all epochs that count.
+        self.steps = 0
         self.elapsed = 0.0
         self.steps_at_once = settings.batch_size
         self.rate_factor = 1.0
@@ -253,7 +255,7 @@ class Trainer:
                 break
             if not steps:
                 break
-            self.epoch += 1
+            self.epoch, self.steps = self.epoch + 1, self.steps + steps
             report("epoch", step="train", **self._progress(mean_loss))
             rollbacks, good = 0, self.state()
             self._write_checkpoint(good)
@@ -378,6 +380,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
+            "steps": self.steps,
             "elapsed": self.elapsed,
             "steps_at_once": self.steps_at_once,
             "rate_factor": self.rate_factor,
@@ -401,6 +404,7 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self.data.patches.generator.set_state(state["generator"].cpu())
             self.epoch, self.elapsed = state["epoch"], state["elapsed"]
+            self.steps = state.get("steps", self.epoch * self.settings.steps_per_epoch)
             self.steps_at_once, self.rate_factor = state["steps_at_once"], state["rate_factor"]
             best = state["best"]
             self.best_mean_iou, self.best_iou, self.best_weights = best["mean_iou"], best["iou"], best["weights"]
