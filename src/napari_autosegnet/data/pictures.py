@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from napari_autosegnet.data.stack import (
 )
 from napari_autosegnet.data.tiff import TIFF_SUFFIXES, open_tiff
 from napari_autosegnet.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 
@@ -53,7 +50,7 @@ class _FilesSource:
         if last is None or last[0] != index:
             file = self.files[index]
             if file.suffix.lower() in TIFF_SUFFIXES:
-                found = open_tiff(file, None).section(0)
+                found = open_tiff(file, None, alone=True).section(0)
             else:
                 found = _read_picture(file, labels=self.labels)
             last = self._last = (index, found)
@@ -64,7 +61,7 @@ def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bo
     shapes, kinds = [], []
     for file in files:
         if file.suffix.lower() in TIFF_SUFFIXES:
-            single = open_tiff(file, None)
+            single = open_tiff(file, None, alone=True)
             if single.sections > 1:
                 raise UserError(f"{file} has {single.sections} pages; a folder holds one section per file")
             shapes.append(single.section_shape(0))
