@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 #: Decoded TIFF segments kept for the next read; bounds the memory, whatever the file's size.
 _SEGMENT_CACHE_BYTES = 64 * 2**20
+#: Rows of a usual read: those of a block and its surroundings.
+_USUAL_ROWS = 1280
 
 
 def open_tiff(path: Path, time: int | None, *, alone: bool = False) -> ImageStack:
@@ -110,6 +112,8 @@ def _stack_of_file(file: tifffile.TiffFile, path: Path, time: int | None, image:
     if keyframe.is_tiled:
         chunk = _segment_shape(keyframe)
         chunks = [chunk[axis.upper()] if axis in "yx" else 1 for axis in axes]
+    elif isinstance(array, _TiffPages):
+        about["sections_at_once"] = array.sections_at_once(series.shape[axes.index("c")] if "c" in axes else 1)
     return stack_of_array(array, axes, time=time, alpha=alpha, chunks=chunks, **about)
 
 
@@ -214,6 +218,14 @@ class _TiffPages:
                         self._read_page(handle, number, within, out[place])
         out = out.reshape((*numbers.shape, *extent))
         return out[tuple(0 if isinstance(part, int) else slice(None) for part in index)]
+
+    def sections_at_once(self, channels: int) -> int:
+        """Sections whose strips stay decoded while blocks beside each other are read: a strip has whole rows."""
+        keyframe = self.keyframe
+        strip = _segment_shape(keyframe)
+        height, width = strip["Y"], strip["X"]
+        rows = min(keyframe.imagelength, (math.ceil(_USUAL_ROWS / height) + 1) * height)
+        return max(1, _SEGMENT_CACHE_BYTES // (rows * width * channels * self.dtype.itemsize))
 
     def _read_page(self, handle: BinaryIO, number: int, within: tuple[slice, ...], out: Array) -> None:
         page = self.pages[number]
