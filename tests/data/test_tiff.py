@@ -117,6 +117,58 @@ def test_ome_tiff_axes_scale_and_time(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(stack), array[1].transpose(1, 0, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected", "unit"),
+    [
+        ({"X": (4.0, "nm"), "Y": (4.0, "nm"), "Z": (0.05, "µm")}, (50.0, 4.0, 4.0), "nanometer"),
+        ({"X": (0.4, None), "Y": (400.0, "nm"), "Z": (0.002, "mm")}, (2.0, 0.4, 0.4), "micrometer"),
+        ({"X": (400.0, "nm"), "Y": (400.0, "nm")}, (400.0, 400.0, 400.0), "nanometer"),
+        ({"X": (4.0, "nm"), "Z": (40.0, "nm")}, (40.0, 4.0, 4.0), "nanometer"),
+        ({"Y": (5.0, "Å"), "Z": (2.0, "nm")}, (20.0, 5.0, 5.0), "angstrom"),
+        ({"X": (2.0, "pixel"), "Y": (2.0, "pixel"), "Z": (0.05, "µm")}, (2.0, 2.0, 2.0), "pixel"),
+        ({"Z": (50.0, "nm")}, (1.0, 1.0, 1.0), None),
+        ({}, (1.0, 1.0, 1.0), None),
+    ],
+)
+def test_sizes_of_an_ome_tiff_come_in_one_unit(
+    tmp_path: Path,
+    volume: np.ndarray,
+    sizes: dict[str, tuple[float, str | None]],
+    expected: tuple[float, float, float],
+    unit: str | None,
+) -> None:
+    about = {f"PhysicalSize{axis}": size for axis, (size, _) in sizes.items()}
+    units = {f"PhysicalSize{axis}Unit": name for axis, (_, name) in sizes.items() if name}
+    tifffile.imwrite(tmp_path / "a.ome.tif", volume, metadata={"axes": "ZYX", **about, **units})
+    stack = open_image(tmp_path / "a.ome.tif")
+    assert (stack.scale, stack.unit) == (pytest.approx(expected, rel=1e-12), unit)
+
+
+def test_an_ome_tiff_of_several_images_is_refused(tmp_path: Path, volume: np.ndarray) -> None:
+    path = tmp_path / "two.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(volume, metadata={"axes": "ZYX", "Name": "before"})
+        writer.write(volume[:, :50], metadata={"axes": "ZYX", "Name": "after"})
+    with pytest.raises(UserError, match=r"holds 2 images \(before, after\); save the one wanted in a file of its own"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("first", [True, False])
+def test_pictures_that_a_slide_scanner_adds_are_no_second_image(
+    tmp_path: Path, volume: np.ndarray, compression: Any, first: bool
+) -> None:
+    path = tmp_path / "slide.ome.tif"
+    images = [("label image", volume[0, :20]), ("Slide 7", volume[1]), ("macro", volume[2]), ("Thumbnail", volume[3])]
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, array in images[first:]:
+            about = {"axes": "YX", "Name": name, "PhysicalSizeX": 0.5 if name == "Slide 7" else 9.0}
+            writer.write(array, metadata=about, compression=compression)
+    stack = open_image(path)
+    np.testing.assert_array_equal(stack.section(0)[0], volume[1])
+    assert (stack.scale[2], stack.unit) == (0.5, "micrometer")
+
+
 def test_imagej_scale(tmp_path: Path, volume: np.ndarray) -> None:
     path = tmp_path / "imagej.tif"
     tifffile.imwrite(
@@ -125,6 +177,8 @@ def test_imagej_scale(tmp_path: Path, volume: np.ndarray) -> None:
     stack = open_image(path)
     assert (stack.scale, stack.unit) == ((3.0, 0.5, 0.25), "micrometer")
     np.testing.assert_array_equal(whole(stack)[0], volume)
+    tifffile.imwrite(path, volume, imagej=True, resolution=(4.0, 4.0), metadata={"axes": "ZYX", "unit": "um"})
+    assert open_image(path).scale == (0.25, 0.25, 0.25)
 
 
 def test_ome_tiff_pyramid_reads_level_0(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_axes_of_a_plain_array_are_named(tmp_path: Path, noise: Noise, kind: str
         zarr.create_array(path, data=array, chunks=(1, 2, 2, 10, 10))
     stack = open_image(path, time=2, axes="tzcyx")
     np.testing.assert_array_equal(stack.read(ALL, ALL, ALL), array[2].transpose(1, 0, 2, 3))
+    assert open_image(path, time=2, axes="TZCYX").channels == 2
     assert stack.chunks == (None if kind == "npy" else (2, 10, 10))
     for wrong in ("tzcy", "tzzyx", "tzcyw"):
         with pytest.raises(UserError, match="name each once"):
