@@ -23,6 +23,7 @@ from napari_autosegnet.figures import (
     overlay,
 )
 from napari_autosegnet.figures.curves import highest_shown
+from napari_autosegnet.figures.sections import _grey
 
 
 class Info(NamedTuple):
@@ -197,6 +198,16 @@ def test_outlines_have_the_full_colour_of_their_class(tmp_path: Path) -> None:
     overlay(image, labels, (Info("a", "#00ff00"), Info("b", "#0000ff")), tmp_path / "a.png")
     assert share_of(tmp_path / "a.png", "#00ff00") > 0.001
     assert share_of(tmp_path / "a.png", "#0000ff") > 0.001
+
+
+def test_pixels_that_are_no_numbers_leave_the_others_visible() -> None:
+    image = np.arange(400.0).reshape(20, 20)
+    expected = _grey(image)
+    image[0, 0], image[0, 1] = np.nan, -np.inf
+    found = _grey(image)
+    np.testing.assert_allclose(found.ravel()[2:], expected.ravel()[2:], atol=0.01)
+    assert found[0, 0] == found[0, 1] == 0
+    assert not _grey(np.full((4, 4), np.nan)).any()
 
 
 def test_scale_bar_is_round_and_drawn_only_with_a_scale(tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_the_preview_is_what_the_model_says(tmp_path: Path) -> None:
     assert np.mean(np.load(preview_file(run, "labels")) == whole) > 0.99
 
 
+def test_a_preview_has_no_label_where_the_slice_has_no_number(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    preview_file(run, "input").parent.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 64, 64)).astype(np.float32)
+    pixels[0, 10:20, 30:50] = np.nan
+    np.save(preview_file(run, "input"), pixels)
+    assert work(run, train_job(tmp_path / "data", epochs=1)) == 0
+    labels, uncertainty = (np.load(preview_file(run, name)) for name in ("labels", "uncertainty"))
+    np.testing.assert_array_equal(labels > 0, np.isfinite(pixels[0]))
+    assert np.isfinite(uncertainty).all()
+
+
 def test_a_preview_does_not_change_the_training(tmp_path: Path) -> None:
     digests = []
     for name in ("with", "without"):

@@ -232,6 +232,7 @@ class Preview:
         if probabilities is None:
             return
         labels = (probabilities.argmax(axis=0) + 1).astype(np.uint8)
+        labels[~probabilities.any(axis=0)] = 0
         _save_array(preview_file(self.run, "labels"), labels)
         _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
         self.run.report("preview", shape=list(labels.shape), input=modified)
@@ -240,12 +241,16 @@ class Preview:
 def _probabilities(
     model: Model, pixels: npt.NDArray[Any], device: str, should_stop: ShouldStop
 ) -> npt.NDArray[np.float32] | None:
-    """Class probabilities (K, y, x) of a slice (c, y, x), which stands for its neighbours too; None when stopped."""
+    """Class probabilities (K, y, x) of a slice (c, y, x), which stands for its neighbours too; None when stopped.
+
+    They are all 0 where the slice is NaN or infinite.
+    """
     import numpy as np
     import torch
 
     from napari_autosegnet.inference.blocks import BlockPlan
     from napari_autosegnet.inference.predictor import BlockInput, Predictor, pad_to_domain
+    from napari_autosegnet.inference.reading import missing_voxels
     from napari_autosegnet.training.trainer import choose_device
 
     # Building a network draws its first weights, which must not change what the training draws.
@@ -269,6 +274,9 @@ def _probabilities(
             return None
         (top, bottom), (left, right) = tile.core
         found[:, top:bottom, left:right] = part.cpu().numpy()
+    missing = missing_voxels(pixels)
+    if missing is not None:
+        found[:, missing] = 0
     return found
 
 

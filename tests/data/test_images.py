@@ -83,6 +83,23 @@ def test_folder_of_one_size_is_read_as_a_volume(tmp_path: Path, volume: np.ndarr
     np.testing.assert_array_equal(stack.read(slice(1, 4), slice(3, 9), slice(60, 200)), volume[None, 1:4, 3:9, 60:])
 
 
+def test_a_time_point_that_is_not_there_is_refused(tmp_path: Path, volume: np.ndarray) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    Image.fromarray(volume[0]).save(tmp_path / "a.png")
+    Image.fromarray(volume[0]).save(folder / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", volume)
+    np.save(tmp_path / "a.npy", volume)
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as writer:
+        for size in (20, 30):
+            writer.write(volume[0, :size])
+    for path in (folder, *(tmp_path / name for name in ("a.png", "a.tif", "a.npy", "mixed.tif"))):
+        assert open_image(path, time=0).section(0).shape[0] == 1
+        for opened in (open_image, open_labels):
+            with pytest.raises(UserError, match="has one time point, so time point 7 cannot be read"):
+                opened(path, time=7)
+
+
 def test_natural_key() -> None:
     names = ["a10", "a2", "b1", "a2b", "10", "9"]
     assert sorted(names, key=natural_key) == ["9", "10", "a2", "a2b", "a10", "b1"]

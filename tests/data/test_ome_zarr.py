@@ -145,6 +145,60 @@ def test_zarr_groups_that_are_no_image(tmp_path: Path) -> None:
     assert open_image(tmp_path / "many.zarr").shape == (4, 8, 8)
 
 
+def plate(path: Path, version: str) -> Path:
+    """A plate of two wells, of which the first is not there."""
+    zarr_format: Any = 2 if version == "0.4" else 3
+
+    def about(content: dict[str, Any]) -> dict[str, Any]:
+        return (
+            {name: {"version": "0.4", **value} for name, value in content.items()}
+            if version == "0.4"
+            else {"ome": {"version": "0.5", **content}}
+        )
+
+    wells = [{"path": f"{row}/3", "rowIndex": index, "columnIndex": 0} for index, row in enumerate("BC")]
+    rows = [{"name": "B"}, {"name": "C"}]
+    content = {"plate": {"columns": [{"name": "3"}], "rows": rows, "wells": wells}}
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format, attributes=about(content))
+    group.create_group("C").create_group("3", attributes=about({"well": {"images": [{"path": "f0"}, {"path": "f1"}]}}))
+    ome_group(path / "C" / "3" / "f1", version, np.zeros((2, 8, 8), np.uint8), "zyx")
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_plate_names_an_image_that_it_has(tmp_path: Path, version: str) -> None:
+    path = plate(tmp_path / "plate.zarr", version)
+    image = path / "C" / "3" / "f1"
+    for start, kind in ((path, "an OME-Zarr plate"), (image.parent, "a well of an OME-Zarr plate")):
+        with pytest.raises(UserError) as error:
+            open_image(start)
+        assert str(error.value) == f"{start} is {kind}; give one image of it, for example {image}"
+    assert open_image(image).shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize("about", [{}, {"wells": []}, {"wells": [{"path": "X/9"}, {}, 3]}, {"wells": {"path": 1}}, 7])
+def test_a_plate_without_images(tmp_path: Path, about: Any) -> None:
+    zarr.open_group(tmp_path / "p.zarr", mode="w", attributes={"ome": {"version": "0.5", "plate": about}})
+    with pytest.raises(UserError, match=r"is an OME-Zarr plate; give one image of it$"):
+        open_image(tmp_path / "p.zarr")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_axes_in_capitals(tmp_path: Path, version: str) -> None:
+    array = np.random.default_rng(0).integers(0, 9, (2, 3, 4, 10, 12), dtype=np.uint8)
+    path = ome_group(tmp_path / "i.zarr", version, array, "tczyx")
+    file = path / (".zattrs" if version == "0.4" else "zarr.json")
+    content = json.loads(file.read_text())
+    image = (content if version == "0.4" else content["attributes"]["ome"])["multiscales"][0]
+    for axis in image["axes"]:
+        axis["name"] = axis["name"].upper()
+    file.write_text(json.dumps(content))
+    stack = open_image(path, time=1)
+    assert (stack.channels, stack.scale, stack.unit) == (3, (50.0, 4.0, 4.0), "nanometer")
+    np.testing.assert_array_equal(whole(stack), array[1])
+    assert open_image(path / "1", time=1).shape == (4, 5, 6)
+
+
 def test_damaged_ome_metadata_is_named(tmp_path: Path) -> None:
     path = ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx")
     content = json.loads((path / "zarr.json").read_text())

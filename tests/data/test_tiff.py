@@ -117,6 +117,58 @@ def test_ome_tiff_axes_scale_and_time(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(stack), array[1].transpose(1, 0, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected", "unit"),
+    [
+        ({"X": (4.0, "nm"), "Y": (4.0, "nm"), "Z": (0.05, "µm")}, (50.0, 4.0, 4.0), "nanometer"),
+        ({"X": (0.4, None), "Y": (400.0, "nm"), "Z": (0.002, "mm")}, (2.0, 0.4, 0.4), "micrometer"),
+        ({"X": (400.0, "nm"), "Y": (400.0, "nm")}, (400.0, 400.0, 400.0), "nanometer"),
+        ({"X": (4.0, "nm"), "Z": (40.0, "nm")}, (40.0, 4.0, 4.0), "nanometer"),
+        ({"Y": (5.0, "Å"), "Z": (2.0, "nm")}, (20.0, 5.0, 5.0), "angstrom"),
+        ({"X": (2.0, "pixel"), "Y": (2.0, "pixel"), "Z": (0.05, "µm")}, (2.0, 2.0, 2.0), "pixel"),
+        ({"Z": (50.0, "nm")}, (1.0, 1.0, 1.0), None),
+        ({}, (1.0, 1.0, 1.0), None),
+    ],
+)
+def test_sizes_of_an_ome_tiff_come_in_one_unit(
+    tmp_path: Path,
+    volume: np.ndarray,
+    sizes: dict[str, tuple[float, str | None]],
+    expected: tuple[float, float, float],
+    unit: str | None,
+) -> None:
+    about = {f"PhysicalSize{axis}": size for axis, (size, _) in sizes.items()}
+    units = {f"PhysicalSize{axis}Unit": name for axis, (_, name) in sizes.items() if name}
+    tifffile.imwrite(tmp_path / "a.ome.tif", volume, metadata={"axes": "ZYX", **about, **units})
+    stack = open_image(tmp_path / "a.ome.tif")
+    assert (stack.scale, stack.unit) == (pytest.approx(expected, rel=1e-12), unit)
+
+
+def test_an_ome_tiff_of_several_images_is_refused(tmp_path: Path, volume: np.ndarray) -> None:
+    path = tmp_path / "two.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(volume, metadata={"axes": "ZYX", "Name": "before"})
+        writer.write(volume[:, :50], metadata={"axes": "ZYX", "Name": "after"})
+    with pytest.raises(UserError, match=r"holds 2 images \(before, after\); save the one wanted in a file of its own"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("first", [True, False])
+def test_pictures_that_a_slide_scanner_adds_are_no_second_image(
+    tmp_path: Path, volume: np.ndarray, compression: Any, first: bool
+) -> None:
+    path = tmp_path / "slide.ome.tif"
+    images = [("label image", volume[0, :20]), ("Slide 7", volume[1]), ("macro", volume[2]), ("Thumbnail", volume[3])]
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, array in images[first:]:
+            about = {"axes": "YX", "Name": name, "PhysicalSizeX": 0.5 if name == "Slide 7" else 9.0}
+            writer.write(array, metadata=about, compression=compression)
+    stack = open_image(path)
+    np.testing.assert_array_equal(stack.section(0)[0], volume[1])
+    assert (stack.scale[2], stack.unit) == (0.5, "micrometer")
+
+
 def test_imagej_scale(tmp_path: Path, volume: np.ndarray) -> None:
     path = tmp_path / "imagej.tif"
     tifffile.imwrite(
@@ -125,6 +177,8 @@ def test_imagej_scale(tmp_path: Path, volume: np.ndarray) -> None:
     stack = open_image(path)
     assert (stack.scale, stack.unit) == ((3.0, 0.5, 0.25), "micrometer")
     np.testing.assert_array_equal(whole(stack)[0], volume)
+    tifffile.imwrite(path, volume, imagej=True, resolution=(4.0, 4.0), metadata={"axes": "ZYX", "unit": "um"})
+    assert open_image(path).scale == (0.25, 0.25, 0.25)
 
 
 def test_ome_tiff_pyramid_reads_level_0(tmp_path: Path) -> None:
@@ -171,6 +225,142 @@ def test_several_stacks_in_one_tiff_are_refused(tmp_path: Path, volume: np.ndarr
         writer.write(volume[:, :9], photometric="minisblack")
     with pytest.raises(UserError, match="save each in a file of its own"):
         open_image(path)
+
+
+# ---------------------------------------------------------------- OME-TIFF of several files
+
+
+def ome_xml(images: list[str], identity: str) -> str:
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        f'UUID="{identity}">{"".join(images)}</OME>'
+    )
+
+
+def ome_image(planes: np.ndarray, files: list[str], *, name: str = "image", axis: str = "Z", about: str = "") -> str:
+    """An image of which each plane along an axis is the first page of a file."""
+    places = "".join(
+        f'<TiffData First{axis}="{number}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{file}">urn:uuid:{file}</UUID></TiffData>'
+        for number, file in enumerate(files)
+    )
+    sizes = " ".join(f'Size{one}="{len(files) if one == axis else 1}"' for one in "ZCT")
+    channels = "".join(f'<Channel ID="Channel:0:{i}"/>' for i in range(len(files) if axis == "C" else 1))
+    return (
+        f'<Image ID="Image:{name}" Name="{name}">'
+        f'<Pixels ID="Pixels:{name}" DimensionOrder="XYZCT" Type="{planes.dtype}" '
+        f'SizeX="{planes.shape[2]}" SizeY="{planes.shape[1]}" {sizes} {about}>{channels}{places}</Pixels></Image>'
+    )
+
+
+def write_set(folder: Path, planes: np.ndarray, axis: str = "Z", **how: Any) -> list[Path]:
+    """A plane per file, each with the description of all."""
+    files = [folder / f"plane{number}.ome.tif" for number in range(len(planes))]
+    image = ome_image(planes, [file.name for file in files], axis=axis)
+    for plane, file in zip(planes, files, strict=True):
+        text = ome_xml([image], f"urn:uuid:{file.name}")
+        tifffile.imwrite(file, plane, description=text, metadata=None, photometric="minisblack", **how)
+    return files
+
+
+KINDS_OF_FILE: list[dict[str, Any]] = [
+    {},
+    {"compression": "zlib", "predictor": True},
+    {"compression": "zlib", "tile": (16, 32)},
+    {"bigtiff": True, "byteorder": ">"},
+]
+
+
+@pytest.mark.parametrize("how", KINDS_OF_FILE, ids=lambda how: "-".join(how) or "plain")
+@pytest.mark.parametrize("axis", ["Z", "C"])
+def test_every_plane_of_a_set_comes_from_its_own_file(
+    tmp_path: Path, volume: np.ndarray, how: dict[str, Any], axis: str
+) -> None:
+    files = write_set(tmp_path, volume, axis, **how)
+    expected = volume[np.newaxis] if axis == "Z" else volume[:, np.newaxis]
+    for file in (files[0], files[3]):
+        stack = open_image(file)
+        np.testing.assert_array_equal(whole(stack), expected)
+        cut = slice(1, 4), slice(3, 40), slice(50, 61)
+        np.testing.assert_array_equal(stack.read(*cut), expected[:, cut[0], cut[1], cut[2]])
+        np.testing.assert_array_equal(stack.section(stack.sections - 1), expected[:, -1])
+
+
+def test_the_files_of_a_set_may_be_compressed_in_ways_of_their_own(tmp_path: Path, volume: np.ndarray) -> None:
+    files = write_set(tmp_path, volume)
+    for number, how in enumerate(KINDS_OF_FILE):
+        with tifffile.TiffFile(files[number]) as file:
+            text = file.ome_metadata
+        tifffile.imwrite(files[number], volume[number], description=text, metadata=None, **how)
+    np.testing.assert_array_equal(whole(open_image(files[2]))[0], volume)
+
+
+def test_a_missing_or_damaged_file_of_a_set_is_named(tmp_path: Path, volume: np.ndarray) -> None:
+    files = write_set(tmp_path, volume, compression="zlib")
+    content = files[2].read_bytes()
+    files[2].write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"plane0\.ome\.tif, .*plane2\.ome\.tif ends within a page"):
+        whole(open_image(files[0]))
+    files[2].write_bytes(b"rubbish")
+    with pytest.raises(UserError, match=r"plane2\.ome\.tif, which .*plane0\.ome\.tif needs"):
+        open_image(files[0])
+    files[2].unlink()
+    files[3].unlink()
+    with pytest.raises(UserError) as error:
+        open_image(files[0])
+    assert str(error.value) == (
+        f"{files[0]} is one of 5 files of an image, of which plane2.ome.tif (and 1 more) is missing; "
+        "put all of them into one folder"
+    )
+
+
+def test_a_renamed_copy_of_a_single_file_is_read(tmp_path: Path, volume: np.ndarray) -> None:
+    """Its description still has the old name, or even another file's."""
+    for identity in ("urn:uuid:old.ome.tif", "urn:uuid:other"):
+        text = ome_xml([ome_image(volume[:1], ["old.ome.tif"])], identity)
+        tifffile.imwrite(tmp_path / "new.ome.tif", volume[0], description=text, metadata=None)
+        np.testing.assert_array_equal(whole(open_image(tmp_path / "new.ome.tif"))[0], volume[:1])
+
+
+def test_a_set_is_no_folder_of_sections(tmp_path: Path, volume: np.ndarray) -> None:
+    write_set(tmp_path, volume, "C")
+    with pytest.raises(UserError, match="is one of 5 files of an OME-TIFF; give it, not its folder"):
+        open_image(tmp_path)
+
+
+def test_a_position_of_many_is_read_from_its_own_file(tmp_path: Path, volume: np.ndarray) -> None:
+    """Each file describes all positions, and the others need not be there."""
+    files = [f"position{number}.ome.tif" for number in range(3)]
+    images = [ome_image(volume[:1], [file], name=file) for file in files]
+    for number in (1, 2):
+        text = ome_xml(images, f"urn:uuid:{files[number]}")
+        tifffile.imwrite(tmp_path / files[number], volume[number], description=text, metadata=None)
+    for number in (1, 2):
+        np.testing.assert_array_equal(whole(open_image(tmp_path / files[number]))[0, 0], volume[number])
+
+
+def test_a_companion_file_describes_the_planes(tmp_path: Path, volume: np.ndarray) -> None:
+    files = [f"plane{number}.tif" for number in range(5)]
+    companion = tmp_path / "image.companion.ome"
+    companion.write_text(ome_xml([ome_image(volume, files)], "urn:uuid:companion"), encoding="utf-8")
+    pointer = '<BinaryOnly MetadataFile="image.companion.ome" UUID="urn:uuid:companion"/>'
+    for plane, file in zip(volume, files, strict=True):
+        text = ome_xml([pointer], f"urn:uuid:{file}")
+        tifffile.imwrite(tmp_path / file, plane, description=text, metadata=None, compression="zlib")
+    np.testing.assert_array_equal(whole(open_image(tmp_path / files[1]))[0], volume)
+    companion.unlink()
+    with pytest.raises(UserError, match=r"image\.companion\.ome describes, which is missing"):
+        open_image(tmp_path / files[1])
+
+
+def test_a_file_of_planes_names_the_file_that_describes_it(tmp_path: Path, volume: np.ndarray) -> None:
+    (first, *_) = write_set(tmp_path, volume)
+    pointer = f'<BinaryOnly MetadataFile="{first.name}" UUID="urn:uuid:{first.name}"/>'
+    text = ome_xml([pointer], "urn:uuid:plane1.ome.tif")
+    tifffile.imwrite(tmp_path / "plane1.ome.tif", volume[1], description=text, metadata=None)
+    with pytest.raises(UserError, match=r"of the image .*plane0\.ome\.tif; give that file instead"):
+        open_image(tmp_path / "plane1.ome.tif")
+    np.testing.assert_array_equal(whole(open_image(first))[0], volume)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -116,11 +116,13 @@ def test_a_region_outside_is_refused() -> None:
     shape=st.tuples(st.integers(1, 40), st.integers(1, 3000), st.integers(1, 3000)),
     source=st.none() | st.tuples(st.integers(1, 128), st.integers(1, 512), st.integers(1, 512)),
     whole=st.booleans(),
+    at_once=st.none() | st.integers(1, 20),
 )
 def test_blocks_are_whole_chunks_and_bounded(
-    shape: tuple[int, int, int], source: tuple[int, int, int] | None, whole: bool
+    shape: tuple[int, int, int], source: tuple[int, int, int] | None, whole: bool, at_once: int | None
 ) -> None:
-    chunks = choose_chunks(shape, None, source)
+    chunks = choose_chunks(shape, None, source, at_once)
+    assert at_once is None or chunks[0] <= at_once
     block = choose_block(shape, chunks, None, whole_sections=whole)
     for size, chunk, step in zip(shape, chunks, block, strict=True):
         assert 1 <= chunk <= size and step % chunk == 0
@@ -136,6 +138,19 @@ def test_a_wished_block_sets_the_chunks_or_is_a_multiple() -> None:
     assert choose_block(shape, (4, 100, 256), (4, 100, 512)) == (4, 100, 512)
     with pytest.raises(UserError, match="no multiple of the output's chunks of 256; take 512"):
         choose_chunks(shape, (16, 300, 512), None)
+
+
+def test_thin_chunks_are_wide_and_a_wished_block_counts_more() -> None:
+    shape = (100, 9000, 9000)
+    assert [choose_chunks(shape, None, None, count) for count in (100, 16, 8, 4, 1)] == [
+        (16, 256, 256),
+        (16, 256, 256),
+        (8, 256, 256),
+        (4, 512, 512),
+        (1, 1024, 1024),
+    ]
+    assert choose_block(shape, (1, 1024, 1024), None) == (1, 1024, 1024)
+    assert choose_chunks(shape, (32, 512, 512), None, 1) == (16, 256, 256)
 
 
 @settings(max_examples=60, deadline=None)

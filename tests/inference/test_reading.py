@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
+from PIL import Image
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data import pictures, tiff
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference import reading
 from napari_autosegnet.inference.blocks import parse_region
+from napari_autosegnet.inference.job import open_job
 from napari_autosegnet.inference.reading import _read, check_image
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
@@ -93,6 +98,7 @@ def test_axes_of_a_plain_array_are_named(tmp_path: Path, noise: Noise, kind: str
         zarr.create_array(path, data=array, chunks=(1, 2, 2, 10, 10))
     stack = open_image(path, time=2, axes="tzcyx")
     np.testing.assert_array_equal(stack.read(ALL, ALL, ALL), array[2].transpose(1, 0, 2, 3))
+    assert open_image(path, time=2, axes="TZCYX").channels == 2
     assert stack.chunks == (None if kind == "npy" else (2, 10, 10))
     for wrong in ("tzcy", "tzzyx", "tzcyw"):
         with pytest.raises(UserError, match="name each once"):
@@ -124,3 +130,76 @@ def test_a_plain_array(tmp_path: Path, model: Model, noise: Noise, sharded: bool
     assert predict_volume(model, image, tmp_path / "out.zarr", settings).done == summary.done
     with pytest.raises(UserError, match="made differently"):
         predict_volume(model, image, tmp_path / "out.zarr", settings.model_copy(update={"halo": 0}))
+
+
+def decoded_while_blocks_are_read(
+    folder: Path, image: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Counter[Any], tuple[int, int, int]]:
+    """How often each section (of files) or strip (of a TIFF) is decoded when all blocks are read, and the blocks."""
+    counts: Counter[Any] = Counter()
+    decode, segment = pictures._FilesSource._decode, tiff._TiffPages._segment
+
+    def count_files(self: Any, index: int) -> np.ndarray:
+        counts[index] += 1
+        return decode(self, index)
+
+    def count_strips(self: Any, handle: Any, number: int, strip: int) -> np.ndarray:
+        counts[number, strip] += (number, strip) not in self._cache
+        return segment(self, handle, number, strip)
+
+    monkeypatch.setattr(pictures._FilesSource, "_decode", count_files)
+    monkeypatch.setattr(tiff._TiffPages, "_segment", count_strips)
+    job = open_job(model, open_image(image), folder / "out.zarr", PredictSettings(halo=16))
+    for index in job.plan.indices():
+        job.read(index)
+    return counts, job.plan.block
+
+
+@pytest.mark.parametrize("context", [0, 1])
+@pytest.mark.parametrize(("kept", "depth"), [(2**30, 16), (10 * 2**20, 2)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_each_file_of_a_folder_is_decoded_once(
+    tmp_path: Path,
+    make_model: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch,
+    context: int,
+    kept: int,
+    depth: int,
+    suffix: str,
+) -> None:
+    (tmp_path / "image").mkdir()
+    for number in range(18):
+        section = np.full((1100, 2100), number, np.uint8)
+        file = tmp_path / "image" / f"{number}.{suffix}"
+        Image.fromarray(section).save(file) if suffix == "png" else tifffile.imwrite(file, section, compression="zlib")
+    monkeypatch.setattr(pictures, "KEPT_BYTES", kept)
+    monkeypatch.setattr(tiff, "_SEGMENT_CACHE_BYTES", 0)
+    counts, block = decoded_while_blocks_are_read(
+        tmp_path, tmp_path / "image", make_model(context=context), monkeypatch
+    )
+    assert {key: count for key, count in counts.items() if isinstance(key, int)} == dict.fromkeys(range(18), 1)
+    assert block[0] == depth and max(block) <= 1024
+
+
+def test_decoded_sections_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        Image.fromarray(np.full((100, 100), number, np.uint8)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(pictures, "KEPT_BYTES", 35_000)
+    stack = open_image(tmp_path)
+    source: Any = stack._source
+    for z in (slice(0, 9), slice(2, 8), slice(0, 9), slice(8, 9)):
+        expected = np.arange(9, dtype=np.uint8)[z, np.newaxis, np.newaxis] + np.zeros((1, 50, 60), np.uint8)
+        np.testing.assert_array_equal(stack.read(z, slice(10, 60), slice(40, None))[0], expected)
+        assert sum(section.nbytes for section in source._kept.values()) <= 35_000
+    assert set(source._kept) == {8}
+
+
+def test_each_strip_of_a_compressed_tiff_is_decoded_once_for_blocks_side_by_side(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.zeros((8, 1000, 3000), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", compression="zlib", rowsperstrip=100)
+    monkeypatch.setattr(tiff, "_SEGMENT_CACHE_BYTES", 10 * 2**20)
+    counts, block = decoded_while_blocks_are_read(tmp_path, tmp_path / "a.tif", model, monkeypatch)
+    assert set(counts.values()) == {1} and len(counts) == 80
+    assert block == (3, 1024, 1024)

@@ -20,6 +20,7 @@ from napari_autosegnet.data.stack import (
     one_line,
     stack_of_array,
     stack_of_unnamed,
+    time_point,
     triple,
 )
 from napari_autosegnet.data.tiff import TIFF_SUFFIXES, open_tiff
@@ -54,7 +55,7 @@ def open_image(
         When there is no such file, it is of another kind or damaged, its pixels are no real numbers,
         it has axes that cannot be told apart, or it has several time points and ``time`` is not given.
     """
-    stack = _open(Path(path), time, labels=False, axes=axes)
+    stack = _open(Path(path), time, labels=False, axes=None if axes is None else axes.lower())
     return stack if channels is None else stack.with_channels(channels)
 
 
@@ -107,11 +108,13 @@ def _open(path: Path, time: int | None, *, labels: bool, axes: str | None = None
         if path.is_dir():
             if any((path / name).exists() for name in _ZARR_FILES):
                 return open_zarr(path, time, axes)
+            time_point(None, time, path)
             return open_folder(path, labels=labels)
         suffix = path.suffix.lower()
         if suffix in TIFF_SUFFIXES:
             return open_tiff(path, time)
         if suffix in PICTURE_SUFFIXES:
+            time_point(None, time, path)
             return stack_of_files([path], path, is_2d=True, labels=labels)
         if suffix == ".npy":
             return _open_npy(path, time, axes)

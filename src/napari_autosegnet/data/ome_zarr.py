@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,10 @@ def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageSta
         stack.channel_names = _channel_names(attributes, stack.channels)
         return stack
     if "plate" in attributes or "well" in attributes:
-        raise UserError(f"{path} is an OME-Zarr plate; give one image of it, for example {path / 'A' / '1' / '0'}")
+        example = next(_images_of(path, attributes), None)
+        such_as = "" if example is None else f", for example {example}"
+        kind = "an OME-Zarr plate" if "plate" in attributes else "a well of an OME-Zarr plate"
+        raise UserError(f"{path} is {kind}; give one image of it{such_as}")
     names = sorted((name for name, _ in node.members()), key=natural_key)
     if "bioformats2raw.layout" in attributes:
         names = [name for name in names if name != "OME"]
@@ -60,6 +63,27 @@ def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageSta
     if not names:
         raise UserError(f"the Zarr group {path} is empty; give a store that holds an image")
     raise UserError(f"{path} is a Zarr group, not an image; give one of {', '.join(names[:8])} in it")
+
+
+def _images_of(path: Path, attributes: Mapping[str, Any]) -> Iterator[Path]:
+    """Images of a plate or well that are there."""
+    import zarr
+
+    for image in _paths(attributes.get("well"), "images"):
+        if (path / image).is_dir():
+            yield path / image
+    for well in _paths(attributes.get("plate"), "wells"):
+        try:
+            node = zarr.open_group(path / well, mode="r")
+        except Exception:  # plates may lack wells that they list
+            continue
+        yield from _images_of(path / well, {"well": _attributes(node).get("well")})
+
+
+def _paths(about: Any, name: str) -> list[str]:
+    """Paths in a list of a plate's or well's metadata."""
+    entries = about.get(name) if isinstance(about, Mapping) else None
+    return [str(entry["path"]) for entry in entries or () if isinstance(entry, Mapping) and "path" in entry]
 
 
 def _attributes(group: zarr.Group) -> dict[str, Any]:

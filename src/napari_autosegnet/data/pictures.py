@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ from napari_autosegnet.data.stack import (
 from napari_autosegnet.data.tiff import TIFF_SUFFIXES, open_tiff
 from napari_autosegnet.errors import UserError
 
-if TYPE_CHECKING:
-    pass
+#: Decoded sections that are kept for the next read take no more memory than this, unless one alone does.
+KEPT_BYTES = 2**30
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 
@@ -39,32 +39,43 @@ def open_folder(folder: Path, *, labels: bool) -> ImageStack:
 
 @dataclass
 class _FilesSource:
-    """One file per section. The last one decoded is kept: blocks of one section are read one by one."""
+    """One file per section, decoded as a whole. Blocks are read one by one, so what one read decodes is kept."""
 
     files: Sequence[Path]
     labels: bool
-    _last: tuple[int, Array] | None = None
+    _kept: dict[int, Array] = field(default_factory=dict, repr=False)
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
-        return np.stack([self._section(index)[:, y, x] for index in range(z.start, z.stop)], axis=1)
+        wanted = range(z.start, z.stop)
+        kept = {index: section for index, section in self._kept.items() if index in wanted}
+        self._kept = {}  # the others leave the memory before more come
+        free = KEPT_BYTES - sum(section.nbytes for section in kept.values())
+        out: Array | None = None
+        for place, index in enumerate(wanted):
+            section = kept[index] if index in kept else self._decode(index)
+            if index not in kept and (not kept or section.nbytes <= free):
+                kept[index] = section
+                free -= section.nbytes
+            part = section[:, y, x]
+            if out is None:
+                out = np.empty((len(part), len(wanted), *part.shape[1:]), part.dtype)
+            out[:, place] = part
+        assert out is not None
+        self._kept = kept  # as a whole, and never changed again: several threads may read
+        return out
 
-    def _section(self, index: int) -> Array:
-        last = self._last
-        if last is None or last[0] != index:
-            file = self.files[index]
-            if file.suffix.lower() in TIFF_SUFFIXES:
-                found = open_tiff(file, None).section(0)
-            else:
-                found = _read_picture(file, labels=self.labels)
-            last = self._last = (index, found)
-        return last[1]
+    def _decode(self, index: int) -> Array:
+        file = self.files[index]
+        if file.suffix.lower() in TIFF_SUFFIXES:
+            return open_tiff(file, None, alone=True).section(0)
+        return _read_picture(file, labels=self.labels)
 
 
 def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bool) -> ImageStack:
     shapes, kinds = [], []
     for file in files:
         if file.suffix.lower() in TIFF_SUFFIXES:
-            single = open_tiff(file, None)
+            single = open_tiff(file, None, alone=True)
             if single.sections > 1:
                 raise UserError(f"{file} has {single.sections} pages; a folder holds one section per file")
             shapes.append(single.section_shape(0))
@@ -77,6 +88,7 @@ def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bo
         if kind != kinds[0]:
             first, other = (f"{dtype} with {channels} channels" for channels, dtype in (kinds[0], kind))
             raise UserError(f"{file.name} is {other}, {files[0].name} is {first}; give images of one kind in {path}")
+    largest = max(height * width for height, width in shapes) * kinds[0][0] * kinds[0][1].itemsize
     return ImageStack(
         _FilesSource(files, labels),
         name=stem(path),
@@ -85,6 +97,8 @@ def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bo
         channels=kinds[0][0],
         dtype=kinds[0][1],
         is_2d=is_2d,
+        # Half of what is kept: neighbours that a model looks at come on top.
+        sections_at_once=max(1, KEPT_BYTES // 2 // max(1, largest)),
         section_names=tuple(file.stem for file in files),
     )
 

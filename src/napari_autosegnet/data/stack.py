@@ -56,6 +56,9 @@ class ImageStack:
         Resolution levels of the source (1 unless it is multiscale); level 0 is read.
     chunks : tuple of int or None
         Chunk ``(z, y, x)`` of the source store.
+    sections_at_once : int or None
+        How many sections to read together at most, where no part of one can be decoded alone: so many stay decoded
+        until the next read. None: any number.
     section_names : tuple of str or None
         File names without ending when every section is a file of its own.
     channel_names : tuple of str or None
@@ -77,6 +80,7 @@ class ImageStack:
         is_2d: bool = False,
         pyramid_levels: int = 1,
         chunks: tuple[int, int, int] | None = None,
+        sections_at_once: int | None = None,
         section_names: tuple[str, ...] | None = None,
         channel_names: tuple[str, ...] | None = None,
     ) -> None:
@@ -92,6 +96,7 @@ class ImageStack:
         self.is_2d = is_2d
         self.pyramid_levels = pyramid_levels
         self.chunks = chunks
+        self.sections_at_once = sections_at_once
         self.section_names = section_names
         self.channel_names = channel_names
         if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import threading
@@ -9,21 +10,24 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from napari_autosegnet.data.ome_tiff import OmeImage, ome_image
 from napari_autosegnet.data.stack import (
     Array,
     ArraySource,
     ImageStack,
     PixelSource,
     Triple,
+    one_line,
     positive,
     stack_of_array,
     stem,
-    triple,
+    time_point,
 )
+from napari_autosegnet.data.voxel_size import voxel_size
 from napari_autosegnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,62 +36,85 @@ if TYPE_CHECKING:
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 #: Decoded TIFF segments kept for the next read; bounds the memory, whatever the file's size.
 _SEGMENT_CACHE_BYTES = 64 * 2**20
-
-_UNITS = {
-    "µm": "micrometer",
-    "μm": "micrometer",
-    "um": "micrometer",
-    "\\u00b5m": "micrometer",
-    "micron": "micrometer",
-    "microns": "micrometer",
-    "nm": "nanometer",
-    "mm": "millimeter",
-    "cm": "centimeter",
-    "m": "meter",
-    "å": "angstrom",
-    "inch": "inch",
-}
+#: Rows of a usual read: those of a block and its surroundings.
+_USUAL_ROWS = 1280
 
 
-def open_tiff(path: Path, time: int | None) -> ImageStack:
+def open_tiff(path: Path, time: int | None, *, alone: bool = False) -> ImageStack:
+    """Open a TIFF; ``alone`` refuses a file that holds but a part of an image."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         if _goes_in_circles(file):
             raise UserError(f"{path} is damaged, its pages point in a circle; copy the file again")
-        if not file.series:
-            raise UserError(f"{path} holds no image; check the file")
-        if _is_cut_off(file):
-            raise UserError(f"{path} ends early, pages are missing; copy the file again")
-        series = file.series[0]
-        if len(file.series) > 1 and series.kind.lower() in ("generic", "uniform", "shaped"):
-            return _stack_of_pages(file, path)
-        scale, unit = _tiff_scale(file)
-        axes, alpha = _tiff_axes(series, path)
-        keyframe = series.keyframe
-        leading = series.shape[: len(series.shape) - len(keyframe.shape)]
-        by_page = series.shape[len(leading) :] == keyframe.shape and math.prod(leading) == len(series.pages)
-        about: dict[str, Any] = {
-            "name": stem(path),
-            "path": path,
-            "scale": scale,
-            "unit": unit,
-            "pyramid_levels": len(series.levels),
-        }
-        if series.dataoffset is not None and keyframe.is_memmappable:
-            array: Any = tifffile.memmap(path, mode="r")
-        elif by_page:
-            array = _TiffPages(file, list(series.pages), tuple(series.shape), np.dtype(series.dtype))
-        else:  # pages of more than one plane: nothing to be had by laziness
-            array = series.asarray()
-        merged = _merge_samples(array, axes)
-        if merged is not None:
-            array, axes = merged
-        chunks = None
-        if keyframe.is_tiled:
-            chunk = _segment_shape(keyframe)
-            chunks = [chunk[axis.upper()] if axis in "yx" else 1 for axis in axes]
-        return stack_of_array(array, axes, time=time, alpha=alpha, chunks=chunks, **about)
+        text = file.ome_metadata if file.is_ome else None
+        image = ome_image(path, text) if text else None
+        if image is not None and image.files != (path,):
+            if alone:
+                raise UserError(f"{path} is one of {len(image.files)} files of an OME-TIFF; give it, not its folder")
+            _check_files(image.files, path)
+        if image is None or image.xml is None:
+            return _stack_of_file(file, path, time, image)
+    # Micro-Manager's own index would bring all positions back.
+    with tifffile.TiffFile(path, omexml=image.xml, is_mmstack=False) as file:
+        return _stack_of_file(file, path, time, image)
+
+
+def _check_files(files: Sequence[Path], path: Path) -> None:
+    """Refuse a set with a damaged file, of which tifffile would make black planes."""
+    import tifffile
+
+    for other in files:
+        if other == path or not other.is_file():
+            continue
+        try:
+            with tifffile.TiffFile(other) as file:
+                damaged = _goes_in_circles(file) or _is_cut_off(file)
+        except (tifffile.TiffFileError, OSError, ValueError, IndexError, struct.error) as error:
+            raise UserError(f"cannot open {other}, which {path} needs: {one_line(error)}") from error
+        if damaged:
+            raise UserError(f"{other}, which {path} needs, is damaged; copy the file again")
+
+
+def _stack_of_file(file: tifffile.TiffFile, path: Path, time: int | None, image: OmeImage | None) -> ImageStack:
+    if not file.series:
+        raise UserError(f"{path} holds no image; check the file")
+    if _is_cut_off(file):
+        raise UserError(f"{path} ends early, pages are missing; copy the file again")
+    series = file.series[0]
+    if len(file.series) > 1 and series.kind.lower() in ("generic", "uniform", "shaped"):
+        time_point(None, time, path)
+        return _stack_of_pages(file, path)
+    scale, unit = _imagej_scale(file) if image is None else (image.scale, image.unit)
+    axes, alpha = _tiff_axes(series, path)
+    keyframe = series.keyframe
+    leading = series.shape[: len(series.shape) - len(keyframe.shape)]
+    by_page = series.shape[len(leading) :] == keyframe.shape and math.prod(leading) == len(series.pages)
+    about: dict[str, Any] = {
+        "name": stem(path),
+        "path": path,
+        "scale": scale,
+        "unit": unit,
+        "pyramid_levels": len(series.levels),
+    }
+    offset = None if series.is_multifile else series.dataoffset
+    if offset is not None and keyframe.is_memmappable:
+        dtype = np.dtype(series.dtype).newbyteorder(keyframe.parent.byteorder)
+        array: Any = np.memmap(_file_of(keyframe), dtype, "r", offset, tuple(series.shape))
+    elif by_page:
+        array = _TiffPages(list(series.pages), keyframe, tuple(series.shape), np.dtype(series.dtype))
+    else:  # pages of more than one plane: nothing to be had by laziness
+        array = series.asarray()
+    merged = _merge_samples(array, axes)
+    if merged is not None:
+        array, axes = merged
+    chunks = None
+    if keyframe.is_tiled:
+        chunk = _segment_shape(keyframe)
+        chunks = [chunk[axis.upper()] if axis in "yx" else 1 for axis in axes]
+    elif isinstance(array, _TiffPages):
+        about["sections_at_once"] = array.sections_at_once(series.shape[axes.index("c")] if "c" in axes else 1)
+    return stack_of_array(array, axes, time=time, alpha=alpha, chunks=chunks, **about)
 
 
 def _tiff_axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[list[str], bool]:
@@ -133,7 +160,7 @@ def _stack_of_pages(file: tifffile.TiffFile, path: Path) -> ImageStack:
     samples = pages[0].shape[2] if pages[0].axes == "YXS" else 1
     alpha = samples in (2, 4) and bool(pages[0].extrasamples)
     axes = ["y", "x", "c"][: len(pages[0].axes)]
-    arrays = [_TiffPages(file, [page], tuple(page.shape), np.dtype(page.dtype)) for page in pages]
+    arrays = [_TiffPages([page], page.keyframe, tuple(page.shape), np.dtype(page.dtype)) for page in pages]
     sources = [ArraySource(array, axes, 0, samples - alpha) for array in arrays]
     return ImageStack(
         _PagesSource(sources),
@@ -157,13 +184,13 @@ class _PagesSource:
 
 @dataclass
 class _TiffPages:
-    """Pages of a TIFF as one array that is indexed with whole numbers and plain slices.
+    """Pages of one or several TIFFs as one array that is indexed with whole numbers and plain slices.
 
-    Only the strips or tiles under a request are read and decoded; the file is open only meanwhile.
+    Only the strips or tiles under a request are read and decoded; a file is open only meanwhile.
     """
 
-    file: tifffile.TiffFile
     pages: list[Any]
+    keyframe: tifffile.TiffPage
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     _cache: OrderedDict[tuple[int, int], Array] = field(default_factory=OrderedDict, repr=False)
@@ -171,8 +198,7 @@ class _TiffPages:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> Array:
-        keyframe = self.pages[0].keyframe
-        leading = len(self.shape) - len(keyframe.shape)
+        leading = len(self.shape) - len(self.keyframe.shape)
         whole = [
             slice(part, part + 1) if isinstance(part, int) else slice(*part.indices(size)[:2])
             for part, size in zip(index, self.shape, strict=True)
@@ -181,19 +207,27 @@ class _TiffPages:
         within = tuple(whole[leading:])
         extent = tuple(part.stop - part.start for part in within)
         out = np.zeros((numbers.size, *extent), self.dtype)
+        # OME-TIFF may leave planes out.
+        wanted = [
+            (place, int(number)) for place, number in enumerate(numbers.ravel()) if self.pages[number] is not None
+        ]
         with self._lock:
-            handle = self.file.filehandle
-            handle.open()
-            try:
-                for place, number in enumerate(numbers.ravel()):
-                    if self.pages[number] is not None:  # OME-TIFF may leave planes out
-                        self._read_page(int(number), within, out[place])
-            finally:
-                handle.close()
+            for path, group in itertools.groupby(wanted, key=lambda one: _file_of(self.pages[one[1]])):
+                with open(path, "rb") as handle:
+                    for place, number in group:
+                        self._read_page(handle, number, within, out[place])
         out = out.reshape((*numbers.shape, *extent))
         return out[tuple(0 if isinstance(part, int) else slice(None) for part in index)]
 
-    def _read_page(self, number: int, within: tuple[slice, ...], out: Array) -> None:
+    def sections_at_once(self, channels: int) -> int:
+        """Sections whose strips stay decoded while blocks beside each other are read: a strip has whole rows."""
+        keyframe = self.keyframe
+        strip = _segment_shape(keyframe)
+        height, width = strip["Y"], strip["X"]
+        rows = min(keyframe.imagelength, (math.ceil(_USUAL_ROWS / height) + 1) * height)
+        return max(1, _SEGMENT_CACHE_BYTES // (rows * width * channels * self.dtype.itemsize))
+
+    def _read_page(self, handle: BinaryIO, number: int, within: tuple[slice, ...], out: Array) -> None:
         page = self.pages[number]
         keyframe = page.keyframe
         axes = keyframe.axes  # YX, YXS or SYX
@@ -209,13 +243,13 @@ class _TiffPages:
             s0, s1 = max(first, samples.start), min(first + count, samples.stop)
             if y0 >= y1 or x0 >= x1 or s0 >= s1:
                 continue
-            decoded = self._segment(number, segment)  # (s, y, x)
+            decoded = self._segment(handle, number, segment)  # (s, y, x)
             piece = decoded[s0 - first : s1 - first, y0 - top : y1 - top, x0 - left : x1 - left]
             into[s0 - samples.start : s1 - samples.start, y0 - y.start : y1 - y.start, x0 - x.start : x1 - x.start] = (
                 piece
             )
 
-    def _segment(self, number: int, segment: int) -> Array:
+    def _segment(self, handle: BinaryIO, number: int, segment: int) -> Array:
         key = (number, segment)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -225,10 +259,10 @@ class _TiffPages:
         offset, size = page.dataoffsets[segment], page.databytecounts[segment]
         data = None
         if size:
-            self.file.filehandle.seek(offset)
-            data = self.file.filehandle.read(size)
+            handle.seek(offset)
+            data = handle.read(size)
             if len(data) < size:
-                raise ValueError(f"the file ends within page {number}")
+                raise ValueError(f"{handle.name} ends within a page")
         tables = {"jpegtables": page.jpegtables} if getattr(page, "jpegtables", None) else {}
         decoded, _, shape = keyframe.decode(data, segment, **tables)
         if decoded is None:  # a segment that was never written
@@ -240,6 +274,11 @@ class _TiffPages:
         while self._cached > _SEGMENT_CACHE_BYTES and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
         return found
+
+
+def _file_of(page: Any) -> str:
+    """The file that a page lies in: planes of an OME-TIFF may lie in files of their own."""
+    return str(page.parent.filehandle.path)
 
 
 def _segment_shape(keyframe: tifffile.TiffPage) -> dict[str, int]:
@@ -277,31 +316,18 @@ def _is_cut_off(file: tifffile.TiffFile) -> bool:
     return following[0] != 0
 
 
-def _tiff_scale(file: tifffile.TiffFile) -> tuple[Triple, str | None]:
-    """Voxel size ``(z, y, x)`` and unit from OME or ImageJ metadata; (1, 1, 1) when there is none.
+def _imagej_scale(file: tifffile.TiffFile) -> tuple[Triple, str | None]:
+    """Voxel size ``(z, y, x)`` and unit from ImageJ metadata; (1, 1, 1) when there is none.
 
     Plain resolution tags (dots per inch) are left aside: they are hardly ever the microscope's.
     """
-    if file.is_ome and file.ome_metadata:
-        import tifffile
-
-        image = tifffile.xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
-        image = image[0] if isinstance(image, list) else image
-        pixels = image.get("Pixels", {})
-        sizes = [positive(pixels.get(f"PhysicalSize{axis}")) for axis in "ZYX"]
-        if any(size is not None for size in sizes):
-            unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
-            return triple([1.0 if size is None else size for size in sizes], 1.0), _UNITS.get(unit.lower(), unit)
-    elif file.is_imagej and file.imagej_metadata:
-        about = file.imagej_metadata
-        unit = str(about.get("unit") or "pixel")
-        if unit.lower() in ("pixel", "pixels"):
-            return (1.0, 1.0, 1.0), None
-        tags = file.pages[0].aspage().tags
-        steps = []
-        for name in ("YResolution", "XResolution"):
-            numerator, denominator = tags[name].value if name in tags else (0, 1)
-            steps.append(denominator / numerator if numerator and denominator else 1.0)
-        depth = positive(about.get("spacing")) or 1.0
-        return (depth, steps[0], steps[1]), _UNITS.get(unit.lower(), unit)
-    return (1.0, 1.0, 1.0), None
+    about = file.imagej_metadata if file.is_imagej else None
+    unit = str((about or {}).get("unit") or "pixel")
+    if not about or unit.lower() in ("pixel", "pixels"):
+        return (1.0, 1.0, 1.0), None
+    tags = file.pages[0].aspage().tags
+    steps = []
+    for name in ("YResolution", "XResolution"):
+        numerator, denominator = tags[name].value if name in tags else (0, 1)
+        steps.append(denominator / numerator if numerator and denominator else 1.0)
+    return voxel_size([positive(about.get("spacing")), *steps], [unit] * 3)

@@ -148,8 +148,10 @@ def normalised_entropy(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float6
 
 
 def _grey(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Grey values 0..1 between the 0.5th and the 99.5th percentile."""
-    low, high = np.percentile(image, (0.5, 99.5))
+    """Grey values 0..1 between the 0.5th and the 99.5th percentile; NaN and infinite pixels are black."""
+    known = np.isfinite(image)
+    low, high = np.percentile(image[known], (0.5, 99.5)) if known.any() else (0.0, 1.0)
+    image = np.where(known, image, low)
     grey: npt.NDArray[np.float64] = np.clip((image - float(low)) / max(float(high - low), 1e-12), 0, 1)
     return grey
 

@@ -338,8 +338,13 @@ def pyramid_levels(shape: Shape, count: int) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def choose_chunks(shape: Shape, block: Shape | None, source: Shape | None) -> Shape:
+def choose_chunks(
+    shape: Shape, block: Shape | None, source: Shape | None, sections_at_once: int | None = None
+) -> Shape:
     """Chunks of a new result, of which the wished block is a multiple.
+
+    ``source`` are the chunks of the image. Unless a block is wished, no more than ``sections_at_once`` sections are
+    in one: deeper blocks would have every section decoded again for each block beside another.
 
     Raises
     ------
@@ -349,6 +354,10 @@ def choose_chunks(shape: Shape, block: Shape | None, source: Shape | None) -> Sh
     wished = list(DEFAULT_CHUNKS)
     if source is not None and 8 <= source[0] <= 64:
         wished[0] = source[0]
+    if block is None and sections_at_once is not None and sections_at_once < wished[0]:
+        # The thinner, the wider: as many files as otherwise.
+        wider = max(1, math.isqrt(DEFAULT_CHUNKS[0] // sections_at_once))
+        wished = [sections_at_once, wider * wished[1], wider * wished[2]]
     wished = [min(chunk, size) for chunk, size in zip(wished, shape, strict=True)]
     for axis, size in enumerate(block or ()):
         if size <= wished[axis]:

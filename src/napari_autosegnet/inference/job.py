@@ -130,7 +130,7 @@ def open_job(
         raise UserError(f"the mask has the shape {mask.shape}, the image {shape}; give a mask of the same shape")
     region = None if settings.region is None else parse_region(settings.region, shape)
     predictor = make_predictor(model, device, settings, report, precision=precision)
-    chunks = choose_chunks(shape, settings.block, image.chunks)
+    chunks = choose_chunks(shape, settings.block, image.chunks, image.sections_at_once)
     block = choose_block(shape, chunks, settings.block, whole_sections=predictor.whole_sections)
     if out is not None and out.suffix.lower() == ".png":
         block = shape

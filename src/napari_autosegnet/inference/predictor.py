@@ -66,16 +66,28 @@ class BlockInput:
         Where ``pixels`` begin.
     wanted : (z, y, x) bool, optional
         Voxels of the block inside the mask; None: all.
+    missing : (z, y, x) bool, optional
+        Voxels of the block, inside the mask, for which the image has no number; None: no such voxel.
     """
 
     pixels: Array
     origin: tuple[int, int, int]
     wanted: npt.NDArray[np.bool_] | None = None
+    missing: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def asked(self) -> npt.NDArray[np.bool_] | None:
+        """Voxels of the block that get a label; None: all."""
+        if self.missing is None:
+            return self.wanted
+        return ~self.missing if self.wanted is None else self.wanted & ~self.missing
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Labels of a block, (z, y, x) uint8 with 0 outside the mask, and probabilities (K, z, y, x) uint8 if asked for.
+    """Labels of a block, (z, y, x) uint8, and probabilities (K, z, y, x) uint8 if asked for.
+
+    Both are 0 outside the mask, and where the image has no number.
 
     ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped.
     """
@@ -110,7 +122,7 @@ class Predictor:
     precision : "fp32" or "bf16", optional
         Other than this device's own choice: all processes of one run use the same.
     report : Report
-        Is told ``note`` when less memory than planned can be used.
+        Is told ``note`` when less memory than planned can be used, and once when pixels are NaN or infinite.
 
     Attributes
     ----------
@@ -158,6 +170,7 @@ class Predictor:
         self._mean = torch.tensor(model.normalisation.mean, dtype=torch.float32, device=self.device).view(shape)
         self._std = torch.tensor(model.normalisation.std, dtype=torch.float32, device=self.device).view(shape)
         self._constants: OrderedDict[tuple[bytes, tuple[int, ...]], Tensor] = OrderedDict()
+        self._told_missing = False
 
     def _choose_halo(self, halo: Halo) -> tuple[int, float | None, bool]:
         exact = None if self._radius is None else round_up(self._radius, self.stride)
@@ -220,8 +233,10 @@ class Predictor:
         """Probabilities (K, y, x) of one section (c, y, x) in one pass; ``c`` includes the context sections."""
         height, width = array.shape[1:]
         padded = pad_to_domain(array, self.stride)
-        pixels = _transferable(padded).reshape(1, -1, self.model.image_channels, *padded.shape[1:])
-        return self._probabilities(pixels.to(self.device))[0, :, :height, :width].cpu().numpy()
+        pixels = _transferable(padded).reshape(1, -1, self.model.image_channels, *padded.shape[1:]).to(self.device)
+        if array.dtype.kind == "f":
+            pixels = self._filled(pixels)
+        return self._probabilities(pixels)[0, :, :height, :width].cpu().numpy()
 
     def block(
         self,
@@ -233,6 +248,7 @@ class Predictor:
         should_stop: ShouldStop = never_stop,
     ) -> BlockResult | None:
         """Labels and, if asked for, uint8 probabilities of a block; None when asked to stop."""
+        self.tell_missing(block, data)
         # Gathered on the device and copied once: a copy per tile would make the device wait for the host.
         gathered = torch.zeros(block.shape, dtype=torch.uint8, device=self.device)
         shares = None
@@ -249,23 +265,28 @@ class Predictor:
                 shares[(slice(None), *place)] = found.mul(255).round_()
         labels = _on_host(gathered)
         scores = None if shares is None else _on_host(shares)
-        if data.wanted is not None:
-            labels[~data.wanted] = 0
+        asked = data.asked
+        if asked is not None:
+            labels[~asked] = 0
             if scores is not None:
-                scores[:, ~data.wanted] = 0
+                scores[:, ~asked] = 0
         return BlockResult(labels, scores, computed)
 
     def tiles(self, plan: BlockPlan, block: Block, data: BlockInput) -> Iterator[tuple[int, Tile, Tensor, int]]:
         """Probabilities tile by tile: section, tile, (K, y, x) of its kept part on the device, and whether computed.
 
-        Tiles outside the mask are left out. A window in which each channel of each section has one value
-        gives the same result everywhere, so it is computed once per value. When memory does not suffice, the
-        block starts again with smaller batches, then smaller windows: then tiles come twice.
+        Tiles without a voxel that gets a label are left out. NaN and infinite pixels count as the mean of the
+        images that the model was trained on, so that they say nothing about their surroundings. A window in which
+        each channel of each section has one value gives the same result everywhere, so it is computed once per
+        value. When memory does not suffice, the block starts again with smaller batches, then smaller windows:
+        then tiles come twice.
         """
         pixels = _transferable(data.pixels)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
+        if data.pixels.dtype.kind == "f":
+            pixels = self._filled(pixels)
         while True:
             plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
             try:
@@ -280,13 +301,12 @@ class Predictor:
         self, plan: BlockPlan, block: Block, data: BlockInput, pixels: Tensor
     ) -> Iterator[tuple[int, Tile, Tensor, int]]:
         waiting: list[tuple[int, Tile, Tensor]] = []
+        asked = data.asked
         for section in range(*block.core[0]):
             sections = [read - data.origin[0] for read in plan.context_sections(section)]
             for tile in plan.tiles(block):
-                if data.wanted is not None:
-                    place = _place(section, tile, block)
-                    if not data.wanted[place].any():
-                        continue
+                if asked is not None and not asked[_place(section, tile, block)].any():
+                    continue
                 window = _within(tile.window, data.origin[1:])
                 value = _only_value(data.pixels[(slice(None), slice(None), *window)][:, sections])
                 here = pixels[(slice(None), slice(None), *window)][sections]
@@ -300,6 +320,27 @@ class Predictor:
                     waiting.clear()
         if waiting:
             yield from self._batch(waiting)
+
+    def _filled(self, pixels: Tensor) -> Tensor:
+        """Pixels (..., c, y, x) with the mean of the channel where they are NaN or infinite."""
+        mean = self._mean.view(-1, 1, 1).to(pixels.dtype)
+        return torch.where(pixels.isfinite(), pixels, mean)
+
+    def tell_missing(self, block: Block, data: BlockInput) -> None:
+        """Say once that the image has pixels that are no numbers."""
+        if data.missing is None or self._told_missing:
+            return
+        self._told_missing = True
+        counts = data.missing.sum((1, 2))
+        first = int((counts > 0).argmax())
+        where = ", ".join(
+            f"{axis} {start} to {stop - 1}" for axis, (start, stop) in zip("yx", block.core[1:], strict=True)
+        )
+        self._report(
+            "note",
+            text=f"the image has pixels that are NaN or infinite, first in section {block.origin[0] + first} "
+            f"({counts[first]} of them at {where}); such pixels get the label 0, and the network sees the mean there",
+        )
 
     def _batch(self, waiting: list[tuple[int, Tile, Tensor]]) -> Iterator[tuple[int, Tile, Tensor, int]]:
         windows = [window for _, _, window in waiting]
@@ -436,7 +477,8 @@ def _on_host(found: Tensor) -> npt.NDArray[np.uint8]:
 def _transferable(array: Array) -> Tensor:
     """Tensor of pixels in a type that the device can take; 8 and 16 bit integers travel as they are."""
     if array.dtype not in (np.uint8, np.int8, np.int16, np.float32, np.float16):
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
     # A copy where the file is mapped into memory: torch has no read-only tensors.
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 

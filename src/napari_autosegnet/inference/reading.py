@@ -46,6 +46,8 @@ def read_block(
 ) -> BlockInput:
     """Read a block with its surroundings; nothing but the mask is read where the mask is empty.
 
+    Voxels of float images that are NaN or infinite are noted.
+
     ``pixels`` (c, z, y, x), if given, is the whole of what would be read.
     """
     z, y, x = plan.surroundings(block)
@@ -58,7 +60,25 @@ def read_block(
     inside = (min(y[1], plan.shape[1]), min(x[1], plan.shape[2]))
     if pixels is None:
         pixels = _read(image, slice(*z), slice(y[0], inside[0]), slice(x[0], inside[1]))
-    return BlockInput(pad_after(pixels, (y[1] - inside[0], x[1] - inside[1])), origin, wanted)
+    core = tuple(slice(span[0] - start, span[1] - start) for span, start in zip(block.core, origin, strict=True))
+    missing = missing_voxels(pixels[(slice(None), *core)], wanted)
+    return BlockInput(pad_after(pixels, (y[1] - inside[0], x[1] - inside[1])), origin, wanted, missing)
+
+
+def missing_voxels(
+    pixels: npt.NDArray[Any], wanted: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.bool_] | None:
+    """Where pixels (c, ...) are NaN or infinite in any channel, among the wanted ones; None: nowhere.
+
+    Networks compute with 32 bits, so what is larger than those can say is infinite.
+    """
+    if pixels.dtype.kind != "f":
+        return None
+    with np.errstate(over="ignore"):
+        missing = ~np.isfinite(pixels if pixels.itemsize <= 4 else pixels.astype(np.float32)).all(0)
+    if wanted is not None:
+        missing &= wanted
+    return missing if missing.any() else None
 
 
 def _read(image: ImageStack, z: slice, y: slice, x: slice) -> npt.NDArray[Any]:

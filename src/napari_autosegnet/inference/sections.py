@@ -48,9 +48,10 @@ def make_predictor(
 def predict_section(
     predictor: Predictor, image: ImageStack, section: int, *, should_stop: ShouldStop = never_stop
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
-    """Labels (y, x) with classes 1..K, and probabilities (K, y, x), of one section; None when asked to stop.
+    """Labels (y, x) of classes 1..K, and probabilities (K, y, x), of one section; None when asked to stop.
 
-    The sections of the stack may differ in size, unless the model reads neighbouring sections.
+    Where the image is NaN or infinite the label is 0, and so are all probabilities. The sections of the stack may
+    differ in size, unless the model reads neighbouring sections.
     """
     check_image(predictor.model, image)
     height, width = image.section_shape(section)
@@ -59,12 +60,16 @@ def predict_section(
     block = plan[section]
     pixels = None if image.uniform else image.section(section)[:, np.newaxis]
     data = read_block(image, plan, block, pixels=pixels)
+    predictor.tell_missing(block, data)
     probabilities = np.zeros((predictor.classes, height, width), np.float32)
     for _, tile, found, _ in predictor.tiles(plan, block, data):
         if should_stop():
             return None
         probabilities[(slice(None), *slices(tile.core))] = found.cpu().numpy()
     labels = (probabilities.argmax(0) + 1).astype(np.uint8)
+    if data.missing is not None:
+        labels[data.missing[0]] = 0
+        probabilities[:, data.missing[0]] = 0
     return labels, probabilities
 
 
