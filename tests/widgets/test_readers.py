@@ -84,7 +84,7 @@ def test_numbered_objects_of_a_result_keep_their_colours(tmp_path: Path) -> None
         for data, about, kind in readers.read_ome_zarr(tmp_path / "out.zarr")
         if kind == "labels"
     }
-    assert {role(each) for each in read.values()} == {"result"}
+    assert {name: role(each) for name, each in read.items()} == {"segmentation": "result", "instances": "objects"}
     assert read["instances"].get_color(1).tolist() != read["instances"].get_color(2).tolist()
 
 

@@ -104,6 +104,12 @@ class ClassMatching(QObject):
         taken = {each.value for each in (*classes, *missing)}
         editable = layer.editable
 
+        def fail(text: str) -> None:
+            self._under_way.discard(id(layer))
+            layer.editable = editable
+            self._refuse(layer, f"The values of '{layer.name}' cannot be changed to those of the classes here: {text}.")
+            self.changed.emit()
+
         def show(found: npt.NDArray[Any] | None) -> None:
             self._under_way.discard(id(layer))
             layer.editable = editable
@@ -118,7 +124,7 @@ class ClassMatching(QObject):
 
         self._under_way.add(id(layer))
         layer.editable = False  # a stroke in between would be lost
-        self._background.call(lambda: renumbered(array, values, taken, zero_is_class=zero), show)
+        self._background.call(lambda: renumbered(array, values, taken, zero_is_class=zero), show, fail)
 
 
 def renumbered(

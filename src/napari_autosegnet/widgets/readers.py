@@ -13,6 +13,7 @@ from napari_autosegnet.data.annotations import LabelMapping, parse_classes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
+from napari_autosegnet.widgets.layer_arrays import METADATA
 
 LayerData = tuple[Any, ...]
 Reader = Callable[[Any], list[LayerData]]
@@ -225,6 +226,8 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
     make = result_layer if _is_prediction(path, multiscale) else annotation_layer
     about = make(classes, name=name or _store_name(path), **place, **more)
     about.pop("channel_axis", None)
+    if make is result_layer and path.name == "instances":
+        about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction
     if not classes:
         # Numbered objects, or values that nobody named: napari's own colours tell them apart.
         del about["colormap"], about["features"]
