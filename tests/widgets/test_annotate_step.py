@@ -190,6 +190,68 @@ def test_annotation_is_saved_and_loaded(
 
 
 @pytest.mark.parametrize(
+    ("dtype", "shape"), [("uint8", (64, 64, 3)), ("uint8", (2, 64, 64, 4)), ("float32", (64, 64, 3))]
+)
+def test_colour_images_are_saved_and_loaded(
+    dtype: str, shape: tuple[int, ...], step: AnnotateStep, session: Any, settled: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).random(shape).astype(np.float32)
+    pixels = (255 * pixels).astype(np.uint8) if dtype == "uint8" else pixels
+    session.viewer.add_image(pixels, rgb=True, name="photo")
+    session.viewer.add_labels(stripes(*shape[:-1]))
+    session._follow_layers()
+    settled(session)
+    step.save(tmp_path / "run")
+    qtbot.waitUntil(lambda: step.message.kind != "info", timeout=10_000)
+    assert step.message.kind == "good", step.message.text()
+    session.viewer.layers.clear()
+    settled(session)
+    step.load(tmp_path / "run")
+    qtbot.waitUntil(lambda: step.message.kind != "info", timeout=10_000)
+    assert step.message.kind == "good", step.message.text()
+    image, _ = session.viewer.layers
+    assert image.rgb and np.array_equal(np.asarray(image.data), pixels[..., :3])
+    settled(session)
+    assert session.problem() is None
+
+
+def test_whatever_goes_wrong_is_told(
+    step: AnnotateStep, session: Any, settled: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.widgets import readers
+
+    def fail(*_: Any) -> None:
+        raise ValueError("the disk\nis made of cheese")
+
+    add_stack(session, settled)
+    monkeypatch.setattr(type(session), "export_annotation", fail)
+    step.save(tmp_path / "run")
+    qtbot.waitUntil(lambda: "cannot be saved" in step.message.text(), timeout=10_000)
+    monkeypatch.setattr(readers, "run_layers", fail)
+    step.load(tmp_path / "run")
+    qtbot.waitUntil(lambda: "cannot be loaded (ValueError: the disk)" in step.message.text(), timeout=10_000)
+    monkeypatch.setattr(readers, "run_layers", lambda _: [(None, {"no": "such"}, "image")])
+    step.load(tmp_path / "run")
+    qtbot.waitUntil(lambda: "cannot be shown" in step.message.text(), timeout=10_000)
+    assert step.message.kind == "error"
+
+
+def test_a_class_is_chosen_with_the_keyboard(step: AnnotateStep, session: Any, settled: Any, qtbot: Any) -> None:
+    labels = add_stack(session, settled)
+    step.table.setCurrentCell(0, 0)
+    qtbot.keyClick(step.table, Qt.Key.Key_Down)
+    assert session.viewer.layers.selection.active is labels
+    assert labels.selected_label == 2 and labels.mode == "paint" and step.table.chosen_value() == 2
+    qtbot.keyClick(step.table, Qt.Key.Key_Up)
+    assert labels.selected_label == 1
+    for key in (Qt.Key.Key_Space, Qt.Key.Key_Return):
+        labels.mode, labels.selected_label = "pan_zoom", 9
+        qtbot.keyClick(step.table, key)
+        assert labels.selected_label == 1 and labels.mode == "paint"
+        assert cell(step, 0, 1) == "class 1" and step.table.state() == step.table.State.NoState
+
+
+@pytest.mark.parametrize(
     ("number", "text"),
     [
         (0, "0"),

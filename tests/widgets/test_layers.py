@@ -69,10 +69,11 @@ def test_pairs_follow_the_viewer(make_session: Any, qtbot: Any) -> None:
         labels.name = "by hand"
     assert [pair.name for pair in session.pairs()] == ["b / by hand"]
     with qtbot.waitSignal(session.pairs_changed):
-        viewer.layers.move(2, 1)  # between the two images
+        viewer.layers.move(2, 1)  # between the two images: only the order of drawing changes
+    assert session.pairs()[0].image is second
+    session.choose_image(labels, first)
     assert session.pairs()[0].image is first
     session.choose_image(labels, second)
-    assert session.pairs()[0].image is second
     with qtbot.waitSignal(session.pairs_changed):
         viewer.layers.remove(second)
     assert session.pairs()[0].image is first
@@ -305,3 +306,155 @@ def test_a_closed_session_lets_go_of_the_viewer(qapp: Any) -> None:
     assert listeners() > before
     session.close()
     assert listeners() == before
+
+
+def test_pairs_do_not_change_with_the_order_of_the_layers(make_session: Any, qtbot: Any) -> None:
+    session = make_session()
+    viewer = session.viewer
+    for name in ("A", "B"):
+        viewer.add_image(grey(32, 32), name=name)
+        viewer.add_labels(painted(32, 32), name=f"{name} drawn")
+    session._follow_layers()
+    viewer.layers.move(1, 4)  # as "Go to the least certain place" does
+    session._follow_layers()
+    assert {pair.name for pair in session.pairs()} == {"A / A drawn", "B / B drawn"}
+
+
+def test_classes_that_were_only_found_go_with_their_values(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    viewer = session.viewer
+    image = viewer.add_image(grey(64, 64))
+    objects = viewer.add_labels(np.arange(64 * 64).reshape(64, 64) % 21, name="nuclei")
+    session._follow_layers()
+    settled(session)
+    assert len(session.classes) == 20
+    session.use(objects, False)
+    labels = session.new_labels(image)
+    labels.data = painted(64, 64)
+    settled(session)
+    assert [each.name for each in session.classes] == ["class 1", "class 2"] and session.problem() is None
+    session.use(objects, True)
+    settled(session)
+    assert len(session.classes) == 20
+    session.class_list.change(20, name="nucleus")
+    viewer.layers.remove(objects)
+    settled(session)
+    assert [each.name for each in session.classes] == ["class 1", "class 2", "nucleus"]
+
+
+def test_the_classes_0_and_255_go_with_their_layer(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(48, 48))
+    labels = session.viewer.add_labels((painted(48, 48) - 1) * 255)
+    session._follow_layers()
+    settled(session)
+    assert [each.value for each in session.label_classes] == [0, 255]
+    session.use(labels, False)
+    settled(session)
+    assert [each.value for each in session.label_classes] == [1, 2]
+    session.use(labels, True)
+    settled(session)
+    assert [each.value for each in session.label_classes] == [0, 255]
+
+
+def test_the_brush_of_a_new_layer_paints_a_class(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(48, 48))
+    session.viewer.add_labels((painted(48, 48) - 1) * 255)
+    session._follow_layers()
+    settled(session)
+    labels = session.new_labels(session.viewer.add_image(grey(40, 40)))
+    assert labels.selected_label == 255
+
+
+def test_an_image_with_a_time_axis_is_named_with_the_way_out(make_session: Any) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(2, 3, 32, 32), name="movie")
+    session._follow_layers()
+    assert "'movie' has 4 axes" in session.problem() and "Split Stack" in session.problem()
+
+
+def test_transparency_is_no_colour(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    for size, channels in ((64, 3), (48, 4)):
+        session.viewer.add_image(grey(size, size, channels), rgb=True)
+        session.viewer.add_labels(painted(size, size))
+    session._follow_layers()
+    settled(session)
+    assert session.problem() is None
+
+
+def test_an_empty_layer_of_any_size_costs_neither_counting_nor_memory(make_session: Any, qtbot: Any) -> None:
+    import dask.array
+
+    session = make_session()
+    image = session.viewer.add_image(dask.array.zeros((2000, 2000, 2000), np.uint8, chunks=(1, 2000, 2000)))
+    labels = session.new_labels(image)
+    assert not session.is_counting and labels.data.shape == (2000, 2000, 2000)
+    assert not isinstance(labels.data, np.ndarray)
+    assert session.counts(labels).of(0).tolist() == [4_000_000] * 2000
+    session.viewer.dims.set_point(0, 7)
+    labels.brush_size = 6
+    with qtbot.waitSignal(session.counts_changed):
+        labels.paint((7, 600, 600), 2)
+    counts = session.counts(labels)
+    assert counts.of(2)[7] == np.count_nonzero(labels.data[7]) > 20 and counts.of(2).sum() == counts.of(2)[7]
+
+
+def test_counting_keeps_nothing_else_waiting(make_session: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from napari_autosegnet.widgets import pixel_counter
+
+    session, may_end = make_session(), threading.Event()
+    monkeypatch.setattr(pixel_counter, "count_section", lambda *_: may_end.wait(20) and {})
+    session.viewer.add_image(grey(48, 48))
+    session.viewer.add_labels(painted(48, 48))
+    session._follow_layers()
+    done: list[int] = []
+    try:
+        session.background.call(lambda: 1, done.append)
+        qtbot.waitUntil(lambda: done == [1], timeout=5000)
+        assert session.is_counting
+    finally:
+        may_end.set()
+
+
+def test_another_section_in_view_is_no_reason_to_count(
+    make_session: Any, settled: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.widgets import pixel_counter
+
+    session = make_session()
+    labels = session.new_labels(session.viewer.add_image(grey(4, 48, 48)))
+    with qtbot.waitSignal(session.counts_changed):
+        labels.paint((0, 20, 20), 1)
+    session.viewer.dims.set_point(0, 1)
+    qtbot.wait(400)
+    settled(session)
+    counted: list[int] = []
+    whole = pixel_counter.count_section
+    monkeypatch.setattr(pixel_counter, "count_section", lambda *given: counted.append(given[1]) or whole(*given))
+    for section in (2, 3, 0):
+        session.viewer.dims.set_point(0, section)
+        qtbot.wait(20)
+    qtbot.wait(400)
+    assert counted == []
+    labels.undo()
+    qtbot.waitUntil(lambda: not session.counts(labels).of(1).any(), timeout=5000)
+
+
+def test_an_export_keeps_the_image_of_the_one_before(
+    make_session: Any, settled: Callable[[Any], None], tmp_path: Path
+) -> None:
+    from napari_autosegnet.data.images import open_image
+
+    session, run, found = make_session(), Run.create(tmp_path / "run"), []
+    for value in (10, 200):
+        session.viewer.layers.clear()
+        session.viewer.add_image(np.full((64, 64), value, np.uint8), name="Image")
+        session.viewer.add_labels(painted(64, 64))
+        session._follow_layers()
+        settled(session)
+        found.append(session.export_annotation(run).images[0])
+    assert [open_image(path).section(0)[0].max() for path in found] == [10, 200]

@@ -45,6 +45,7 @@ def test_annotation_is_written_and_read_back_with_its_names(shape: tuple[int, ..
     assert found.name == "drawn"
     assert tuple(found.scale) == place["scale"] and tuple(found.translate) == place["translate"]
     assert kept_classes(found) == CLASSES
+    assert role(found) is None, "annotation must be used as such"
     assert found.get_color(4) == pytest.approx([0xAA / 255, 0xBB / 255, 0xCC / 255, 1])
 
 
@@ -53,6 +54,38 @@ def test_the_writer_takes_layers_without_names(tmp_path: Path) -> None:
     write_annotation(str(tmp_path / "a.zarr"), data, {})
     (found,) = readers.read_ome_zarr(tmp_path / "a.zarr")
     assert np.array_equal(np.asarray(found[0]), data)
+
+
+def test_label_images_of_other_programs_are_annotation(tmp_path: Path) -> None:
+    import zarr
+
+    multiscale = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", attributes={"ome": {"multiscales": [multiscale]}})
+    group.create_array("0", data=np.zeros((20, 24), np.uint8))
+    labels = group.create_group("labels", attributes={"ome": {"labels": ["nuclei"]}})
+    about = {"multiscales": [multiscale], "image-label": {}}
+    labels.create_group("nuclei", attributes={"ome": about}).create_array("0", data=np.ones((20, 24), np.uint8))
+    image, found = [layer(*each) for each in readers.read_ome_zarr(tmp_path / "a.zarr")]
+    assert image.data.shape == found.data.shape == (20, 24)
+    assert role(found) is None and kept_classes(found) == ()
+
+
+def test_numbered_objects_of_a_result_keep_their_colours(tmp_path: Path) -> None:
+    from napari_autosegnet.config import PredictSettings
+    from napari_autosegnet.data.images import image_from_array
+    from napari_autosegnet.inference.volume import predict_volume
+
+    image = image_from_array(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8), name="flat")
+    model = small_model()
+    settings = PredictSettings(instances=True, instance_classes=(model.classes[1].name,))
+    predict_volume(model, image, tmp_path / "out.zarr", settings)
+    read = {
+        about["name"]: layer(data, about, kind)
+        for data, about, kind in readers.read_ome_zarr(tmp_path / "out.zarr")
+        if kind == "labels"
+    }
+    assert {name: role(each) for name, each in read.items()} == {"segmentation": "result", "instances": "objects"}
+    assert read["instances"].get_color(1).tolist() != read["instances"].get_color(2).tolist()
 
 
 def test_a_result_is_read_as_labels_that_can_be_painted(tmp_path: Path) -> None:

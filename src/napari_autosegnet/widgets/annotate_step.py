@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QTimer
@@ -101,6 +102,7 @@ class AnnotateStep(QWidget):
         session.classes_changed.connect(self._show_state)
         session.counts_changed.connect(self._show_layer_counts)
         session.problem_changed.connect(self._show_state)
+        session.noticed.connect(self.message.say)
         # The counts of the section in view follow the slider, but not every tick of it.
         self._moved = QTimer(self)
         self._moved.setSingleShot(True)
@@ -171,6 +173,9 @@ class AnnotateStep(QWidget):
             if not session.is_used(labels):
                 shown.setText("not used")
                 continue
+            if session.refusal(labels) is not None:
+                shown.setText("other classes")
+                continue
             counts = session.counts(labels)
             painted = sum((counts.of(value) for value in values), start=np.zeros(counts.sections, np.int64))
             annotated = int(np.count_nonzero(painted))
@@ -231,10 +236,15 @@ class AnnotateStep(QWidget):
 
     def save(self, folder: Path) -> None:
         """Write the annotation into a run folder."""
+
+        def write() -> None:
+            with _one_line(f"the annotation cannot be saved in {folder}"):
+                self._session.export_annotation(Run.create(folder))
+
         self.message.say("Saving the annotation ...")
         self._session.background.call(
-            lambda: self._session.export_annotation(Run.create(folder)),
-            lambda found: self.message.say(f"Saved in {folder}.", "good"),
+            write,
+            lambda _: self.message.say(f"Saved in {folder}.", "good"),
             lambda text: self.message.say(text, "error"),
         )
 
@@ -249,16 +259,44 @@ class AnnotateStep(QWidget):
         """Open the images and annotation of a run folder."""
         from napari_autosegnet.widgets.readers import run_layers
 
-        def show(found: list[tuple[object, ...]]) -> None:
-            from napari.layers import Layer
+        def read() -> list[tuple[Any, ...]]:
+            with _one_line(f"the annotation in {folder} cannot be loaded"):
+                return run_layers(folder)
 
-            for layer_data in found:
-                self._session.viewer.add_layer(Layer.create(*layer_data))
+        def show(found: list[tuple[Any, ...]]) -> None:
+            try:
+                with _one_line(f"the annotation in {folder} cannot be shown"):
+                    for layer_data in found:
+                        self._add_layer(*layer_data)
+            except UserError as error:
+                self.message.say(str(error), "error")
+                return
             text = "Loaded." if found else f"{folder} holds no annotation; choose a run folder."
             self.message.say(text, "good" if found else "error")
 
         self.message.say("Loading the annotation ...")
-        self._session.background.call(lambda: run_layers(folder), show, lambda text: self.message.say(text, "error"))
+        self._session.background.call(read, show, lambda text: self.message.say(text, "error"))
+
+    def _add_layer(self, data: Any, about: dict[str, Any], kind: str) -> None:
+        from napari.layers import Layer
+
+        viewer = self._session.viewer
+        if kind == "image":
+            viewer.add_image(data, **about)  # channels become one layer each
+        else:
+            viewer.add_layer(Layer.create(data, about, kind))
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Whatever goes wrong is told in a line; otherwise the step would seem to work on for ever."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(f"{what} ({type(error).__name__}: {reason}); choose another folder") from error
 
 
 def _heading(text: str) -> QLabel:

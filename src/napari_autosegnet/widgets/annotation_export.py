@@ -124,7 +124,8 @@ def export_annotation(
         if held is not array or path is None or not path.exists():
             path = file_of(annotation.image)
             if path is None:
-                path = (folder / "images" / f"{name}.ome.zarr").absolute()
+                # Numbered, too: a search or training may still read the image of an export before this one.
+                path = (folder / "images" / f"{number}-{name}.ome.zarr").absolute()
                 write_image_layer(annotation.image, path)
             known[id(annotation.image)] = (array, path)
         target = (folder / str(number) / f"{name}.ome.zarr").absolute()
@@ -139,6 +140,7 @@ def export_annotation(
             "labels": relative(label, folder),
             "scale": [float(value) for value in annotation.image.scale],
             "translate": [float(value) for value in annotation.image.translate],
+            **({"rgb": True} if is_rgb(annotation.image) else {}),
         }
         for annotation, image, label in zip(annotations, images, labels, strict=True)
     ]

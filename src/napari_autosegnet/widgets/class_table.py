@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QKeyEvent, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractScrollArea,
@@ -32,6 +32,8 @@ _HEADINGS = {
     _PIXELS: ("Pixels", "Painted pixels of all sections"),
     _SECTIONS: ("Sections", "Sections in which the class is painted"),
 }
+#: Keys that take the brush of the class in the chosen row.
+_TAKING = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
 #: Pixels, before the table scrolls.
 _MOST_HEIGHT = 240
 
@@ -130,6 +132,17 @@ class ClassTable(QTableWidget):
         self._on_clicked(self.rowCount() - 1, _NAME)
         self.selectRow(self.rowCount() - 1)
 
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802
+        """Arrows choose a class and its brush; Return and Space take the brush of the chosen row."""
+        before = self.currentRow()
+        # Space would begin to rename.
+        if event is None or event.key() not in _TAKING:
+            super().keyPressEvent(event)
+            if self.currentRow() == before:
+                return
+        if 0 <= self.currentRow() < self.rowCount():
+            self._take_brush(self.currentRow())
+
     def _on_clicked(self, row: int, column: int) -> None:
         chosen = self._session.label_classes[row]
         if column == _COLOR:
@@ -137,6 +150,10 @@ class ClassTable(QTableWidget):
             if color.isValid():
                 self._session.class_list.change(chosen.value, color=color.name())
             return
+        self._take_brush(row)
+
+    def _take_brush(self, row: int) -> None:
+        chosen = self._session.label_classes[row]
         layer = self._annotation_in_hand()
         if layer is None:
             return

@@ -6,6 +6,8 @@ So undo, redo and painting twice need no book-keeping.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.class_colors import kept_classes
 from napari_autosegnet.widgets.layer_arrays import (
     METADATA,
@@ -23,7 +26,7 @@ from napari_autosegnet.widgets.layer_arrays import (
     spatial_shape,
 )
 from napari_autosegnet.widgets.layers import Session
-from napari_autosegnet.widgets.pixel_counter import painted_sections
+from napari_autosegnet.widgets.pixel_counter import Slider, painted_sections
 from napari_autosegnet.widgets.section_layers import image_behind, shown_section
 
 if TYPE_CHECKING:
@@ -42,6 +45,12 @@ class Corrections(QObject):
         self._layers: list[Labels] = []
         #: Layer, then section of the layer: what the model said there.
         self._said: dict[int, dict[int, npt.NDArray[Any]]] = {}
+        #: Layer, then section: corrected pixels, as counted last.
+        self._counted: dict[int, dict[int, int]] = {}
+        #: Layer, then sections that may have changed since.
+        self._dirty: dict[int, set[int]] = {}
+        self._slider = Slider(session.viewer)
+        self._background = Background(self)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(200)
@@ -53,15 +62,12 @@ class Corrections(QObject):
         self._timer.stop()
         for layer in list(self._layers):
             self._forget(layer)
+        self._background.close()
 
     @property
     def pixels(self) -> int:
-        """Corrected pixels now."""
-        return sum(
-            int(np.count_nonzero(_corrected(layer, section, said)))
-            for layer in self._layers
-            for section, said in self._said.get(id(layer), {}).items()
-        )
+        """Corrected pixels, as they were counted last; `changed` follows what is painted."""
+        return sum(number for counted in self._counted.values() for number in counted.values())
 
     def take_over(self) -> int:
         """Paint all corrections into the annotation of their images; the number of pixels is returned.
@@ -69,17 +75,23 @@ class Corrections(QObject):
         Raises
         ------
         UserError
-            When there are none, or the image of a result is gone.
+            When there are none, when some cannot be taken over, or the image of a result is gone.
         """
-        taken = 0
-        for layer in list(self._layers):
-            for section, said in self._said.get(id(layer), {}).items():
-                mask = _corrected(layer, section, said)
-                if mask.any():
-                    taken += self._paint(layer, section, mask)
-        if not taken:
+        masks = [
+            (layer, section, mask)
+            for layer in list(self._layers)
+            for section, said in self._said.get(id(layer), {}).items()
+            if (mask := _corrected(layer, section, said)).any()
+        ]
+        if not masks:
             raise UserError("nothing was corrected yet; select a result layer and paint over its mistakes")
+        # All or nothing: what cannot be taken over is not to be forgotten.
+        for layer, section, mask in masks:
+            self._check(layer, section, mask)
+        taken = sum(self._paint(layer, section, mask) for layer, section, mask in masks)
         self._said.clear()
+        self._counted.clear()
+        self._dirty.clear()
         self.changed.emit(0)
         return taken
 
@@ -108,72 +120,141 @@ class Corrections(QObject):
         layer.events.set_data.disconnect(self._on_shown)
         layer.events.data.disconnect(self._on_data)
         self._layers = [other for other in self._layers if other is not layer]
-        if self._said.pop(id(layer), None):
-            self._timer.start()
+        self._slider.forget(layer)
+        self._drop(layer)
 
     def _on_paint(self, event: Any) -> None:
         layer = event.source
         known = self._said.setdefault(id(layer), {})
         dimensions = len(spatial_shape(layer))
         for section in set(painted_sections(event.value, dimensions)):
-            if section not in known and section < sections(layer):
+            if section >= sections(layer):
+                continue
+            if section not in known:
                 known[section] = _before(layer, section, event.value)
-        self._timer.start()
+            self._mark(layer, [section])
 
     def _on_shown(self, event: Any) -> None:
-        if self._said.get(id(event.source)):
-            self._timer.start()
+        # Undo and redo say nothing but that the layer is drawn anew; they touch sections that were painted.
+        known = self._said.get(id(event.source))
+        if known and not self._slider.moved(event.source):
+            self._mark(event.source, known)
 
     def _on_data(self, event: Any) -> None:
         # Another prediction in the same layer: what was painted on the old one is gone with it.
-        if self._said.pop(id(event.source), None):
+        self._drop(event.source)
+
+    def _drop(self, layer: Labels) -> None:
+        self._dirty.pop(id(layer), None)
+        self._counted.pop(id(layer), None)
+        if self._said.pop(id(layer), None):
             self._timer.start()
 
+    # ------------------------------------------------------------ counting
+
+    def _mark(self, layer: Labels, changed: Iterable[int]) -> None:
+        self._dirty.setdefault(id(layer), set()).update(changed)
+        self._timer.start()
+
     def _count(self) -> None:
-        self.changed.emit(self.pixels)
+        """Count the sections that changed, in the thread."""
+        wanted = [
+            (layer, section, self._said[id(layer)][section])
+            for layer in self._layers
+            for section in sorted(self._dirty.get(id(layer), ()))
+        ]
+        self._dirty.clear()
+        if not wanted:
+            self.changed.emit(self.pixels)
+            return
+
+        def work() -> list[int]:
+            found = []
+            for layer, section, said in wanted:
+                if self._background.closing.is_set():
+                    break
+                found.append(int(np.count_nonzero(_corrected(layer, section, said))))
+            return found
+
+        def take(found: list[int]) -> None:
+            for (layer, section, said), number in zip(wanted, found, strict=False):
+                # Meanwhile the corrections may have been taken over, or another prediction came.
+                if self._said.get(id(layer), {}).get(section) is said:
+                    self._counted.setdefault(id(layer), {})[section] = number
+            self.changed.emit(self.pixels)
+
+        self._background.call(work, take)
 
     # ------------------------------------------------------------ painting
 
-    def _paint(self, layer: Labels, section: int, mask: npt.NDArray[np.bool_]) -> int:
+    def _check(self, layer: Labels, section: int, mask: npt.NDArray[np.bool_]) -> None:
+        """Raise a `UserError` if the corrections of a section cannot be taken over."""
         session = self._session
         image = image_behind(session.viewer, layer)
         if image is None:
             raise UserError(f"the image behind '{layer.name}' is closed; open it again to take corrections over")
+        kept = kept_classes(layer)
+        painted, numbers = np.unique(read_section(layer, section)[mask], return_counts=True)
+        of_class = np.isin(painted, [each.value for each in kept])
+        if not of_class.all():
+            values = ", ".join(str(value) for value in painted[~of_class])
+            names = ", ".join(f"{each.value} {each.name}" for each in kept)
+            number = int(numbers[~of_class].sum())
+            raise UserError(
+                f"{number} pixels of '{layer.name}' are painted with {values}, which is no class of the model; "
+                f"paint one of its classes there ({names}), or undo them"
+            )
+        labels = [pair.labels for pair in session.pairs() if pair.image is image]
+        if labels and all(each.multiscale for each in labels):
+            raise UserError(
+                f"'{labels[-1].name}' is a pyramid, which cannot be painted; "
+                "untick it in step 1, and the corrections go into a new layer"
+            )
+        if not labels and session.class_list.zero_is_class:
+            raise UserError(
+                f"'{image.name}' has no annotation yet, and unpainted pixels count as a class, so a new layer would "
+                "say that of all of it; open its full annotation, or untick 'Unpainted pixels are a class' in step 1"
+            )
+
+    def _paint(self, layer: Labels, section: int, mask: npt.NDArray[np.bool_]) -> int:
+        image = image_behind(self._session.viewer, layer)
+        assert image is not None
         target = self._annotation_of(image)
-        values = self._values(layer)
         corrected = read_section(layer, section)[mask]
-        painted = np.zeros_like(corrected)
-        for number, value in values.items():
+        painted = np.zeros(corrected.shape, np.int64)
+        for number, value in self._values(layer).items():
             painted[corrected == number] = value
-        kept = painted != 0
-        place = np.nonzero(mask)
-        indices = tuple(axis[kept] for axis in place)
+        # The layer may show a part of the section only.
+        origin = layer.metadata[METADATA].get("origin", (0, 0))
+        indices = tuple(axis + int(first) for axis, first in zip(np.nonzero(mask), origin, strict=True))
         if len(spatial_shape(image)) == 3:
             depth = section + (shown_section(layer) if role(layer) == "preview" else 0)
             indices = (np.full(len(indices[0]), depth), *indices)
         target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
-        target.data_setitem(indices, painted[kept].astype(full_resolution(target).dtype))
+        target.data_setitem(indices, painted.astype(full_resolution(target).dtype))
         target.refresh()
-        return int(np.count_nonzero(kept))
+        return len(corrected)
 
     def _annotation_of(self, image: Image) -> Labels:
-        labels = [pair.labels for pair in self._session.pairs() if pair.image is image]
+        pairs = self._session.pairs()
+        labels = [pair.labels for pair in pairs if pair.image is image and not pair.labels.multiscale]
         return labels[-1] if labels else self._session.new_labels(image)
 
     def _values(self, layer: Labels) -> dict[int, int]:
         """Value in the annotation for every value of a result: classes of one name are one class."""
-        classes = self._session.class_list
-        classes.adopt(kept_classes(layer))
-        found = {}
-        for each in kept_classes(layer):
-            known = next((one for one in classes.label_classes if one.name == each.name), None)
-            found[each.value] = (known or classes.add(each.name, each.color)).value
-        return found
+        classes, kept = self._session.class_list, kept_classes(layer)
+        if self._session.nothing_is_painted():
+            classes.adopt(kept)
+        values, _ = classes.matched(kept)
+        have = {each.name for each in classes.label_classes}
+        classes.extend([replace(each, value=values[each.value]) for each in kept if each.name not in have])
+        return values
 
 
 def _can_be_corrected(layer: Labels) -> bool:
-    """Whether it is known which image the layer lies on; the preview of a training is gone with the next epoch."""
-    return role(layer) == "result" or (role(layer) == "preview" and "image" in layer.metadata[METADATA])
+    """Whether it is known which image the layer lies on; what passes with the next epoch is not worth the work."""
+    about = layer.metadata.get(METADATA, {})
+    return role(layer) == "result" or (role(layer) == "preview" and "image" in about and not about.get("passing"))
 
 
 def _before(layer: Labels, section: int, item: list[Any]) -> npt.NDArray[Any]:

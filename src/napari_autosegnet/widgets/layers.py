@@ -21,9 +21,11 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.annotation_export import ExportedData, ImageAnnotation
 from napari_autosegnet.widgets.background import Background
-from napari_autosegnet.widgets.class_colors import LabelClass, kept_classes, prepare_colors, show_classes
+from napari_autosegnet.widgets.class_colors import LabelClass, prepare_colors, show_classes
 from napari_autosegnet.widgets.class_list import ClassList
+from napari_autosegnet.widgets.class_matching import ClassMatching
 from napari_autosegnet.widgets.layer_arrays import (
+    full_resolution,
     is_rgb,
     is_stack,
     read_section,
@@ -32,7 +34,7 @@ from napari_autosegnet.widgets.layer_arrays import (
     sections,
     spatial_shape,
 )
-from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter
+from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter, empty_labels
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
 from napari_autosegnet.widgets.section_layers import image_behind
 
@@ -97,6 +99,8 @@ class Session(QObject):
     counts_changed = Signal()
     #: `problem` has another answer.
     problem_changed = Signal()
+    #: What was done without being asked for, in words.
+    noticed = Signal(str)
     #: A step is done ("annotate", "search", "retrain", "apply"): the dock may offer the next one.
     step_finished = Signal(str)
 
@@ -109,6 +113,9 @@ class Session(QObject):
         self._run: Run | None = None
         self.class_list = ClassList(self)
         self.class_list.changed.connect(self._on_classes)
+        self._matching = ClassMatching(self.class_list, self.background, self)
+        self._matching.changed.connect(self._on_layers)
+        self._matching.noticed.connect(self.noticed)
         self._unused: set[int] = set()
         self._chosen_image: dict[int, Image] = {}
         self._named: list[Any] = []
@@ -117,7 +124,7 @@ class Session(QObject):
         self._pairs: list[LayerPair] = []
         self._files: dict[int, tuple[Any, Path]] = {}
         self._problem: str | None = None
-        self._counter = PixelCounter(self.background, self)
+        self._counter = PixelCounter(viewer, self)
         self._counter.counted.connect(self._on_counted)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -197,7 +204,7 @@ class Session(QObject):
         return [image for image in self.image_layers() if spatial_shape(image) == shape]
 
     def image_of(self, labels: Labels) -> Image | None:
-        """Image that a Labels layer belongs to: as chosen, or the nearest below it of the same shape."""
+        """Image that a Labels layer belongs to: as chosen or known from before, or the nearest below it."""
         choices = self.image_choices(labels)
         chosen = self._chosen_image.get(id(labels))
         if any(chosen is image for image in choices):
@@ -229,17 +236,17 @@ class Session(QObject):
     def new_labels(self, image: Image) -> Labels:
         """Add an empty Labels layer of the image's shape, at its place, with a brush in hand."""
         labels = self.viewer.add_labels(
-            np.zeros(spatial_shape(image), np.uint8),
+            empty_labels(spatial_shape(image)),
             name=f"{image.name} annotation",
             scale=image.scale,
             translate=image.translate,
             opacity=0.6,
         )
         self._chosen_image[id(labels)] = image
+        self._counter.expect_empty(labels)
         self._follow_layers()
         self.viewer.layers.selection.active = labels
-        if self.label_classes:
-            labels.selected_label = self.label_classes[0].value or 1
+        labels.selected_label = next((each.value for each in self.label_classes if each.value != 0), 1)
         labels.mode = "paint"
         return labels
 
@@ -270,30 +277,57 @@ class Session(QObject):
         pixels = read_section(image, section)
         return np.moveaxis(pixels[..., :3], -1, 0) if is_rgb(image) else pixels[np.newaxis]
 
+    def nothing_is_painted(self) -> bool:
+        """Whether no annotation in use holds a pixel of a class; not while it is counted."""
+        alive = {id(layer) for layer in self.viewer.layers}
+        counts = [self._counter.counts(pair.labels) for pair in self._pairs if id(pair.labels) in alive]
+        values = [each.value for each in self.label_classes]
+        return all(known.complete and not any(known.of(value).any() for value in values) for known in counts)
+
     def _on_layers(self, event: Any = None) -> None:
         self._later.start(0)
 
     def _follow_layers(self) -> None:
         alive = {id(layer) for layer in self.viewer.layers}
         self._unused &= alive
-        self._chosen_image = {key: image for key, image in self._chosen_image.items() if key in alive}
+        before = [layer for layer in self._named if self._is_annotation(layer) and not self._matching.refusal(layer)]
+        if before and not any(id(layer) in alive for layer in before):
+            self._pairs = []  # what is gone keeps its names
+            self.class_list.reset()
+        self._chosen_image = {
+            key: image for key, image in self._chosen_image.items() if key in alive and id(image) in alive
+        }
         self._files = {key: file for key, file in self._files.items() if key in alive}
         for layer in self._named:
             layer.events.name.disconnect(self._on_layers)
         self._named = list(self.viewer.layers)
         for layer in self._named:
             layer.events.name.connect(self._on_layers)
-        self._pairs = [
-            LayerPair(image, labels)
-            for labels in self.labels_layers()
-            if self.is_used(labels) and (image := self.image_of(labels)) is not None
-        ]
-        for pair in self._pairs:
-            self.class_list.adopt(kept_classes(pair.labels))
+        found = []
+        for labels in self.labels_layers():
+            image = self.image_of(labels)
+            if image is not None:
+                # The order of the layers may change: what belongs together does not.
+                self._chosen_image.setdefault(id(labels), image)
+                if self.is_used(labels):
+                    found.append(LayerPair(image, labels))
+        self._matching.follow([pair.labels for pair in found], is_painted=not self.nothing_is_painted())
+        self._pairs = [pair for pair in found if self._matching.is_matched(pair.labels)]
         self._counter.follow([pair.labels for pair in self._pairs])
+        self._take_values()
         self._show_classes()
         self.pairs_changed.emit()
         self._check()
+
+    def refusal(self, labels: Labels) -> str | None:
+        """Why a Labels layer is left out although it is ticked."""
+        return self._matching.refusal(labels)
+
+    @staticmethod
+    def _is_annotation(layer: Any) -> bool:
+        from napari.layers import Labels
+
+        return isinstance(layer, Labels) and not role(layer)
 
     # ------------------------------------------------------------ classes
 
@@ -311,6 +345,8 @@ class Session(QObject):
         self._show_classes()
         self.classes_changed.emit()
         self._check()
+        if self._matching.has_refused:
+            self._on_layers()  # with other classes a layer may fit
 
     def _show_classes(self) -> None:
         for pair in self._pairs:
@@ -329,11 +365,14 @@ class Session(QObject):
         self._colors_ready[dtype] = False
         self.background.call(lambda: prepare_colors(dtype), ready)
 
-    def _on_counted(self) -> None:
+    def _take_values(self) -> None:
         found: set[int] = set()
         for pair in self._pairs:
             found.update(self._counter.counts(pair.labels).values)
-        self.class_list.take_values(found, complete=self._counter.is_complete)
+        self.class_list.take_values(found, complete=not self.is_counting)
+
+    def _on_counted(self) -> None:
+        self._take_values()
         self.counts_changed.emit()
         self._check()
 
@@ -345,7 +384,7 @@ class Session(QObject):
 
     @property
     def is_counting(self) -> bool:
-        return not self._counter.is_complete
+        return not self._counter.is_complete or self._matching.is_busy
 
     def pixels_of(self, value: int) -> int:
         """Pixels of a value in all pairs."""
@@ -367,10 +406,19 @@ class Session(QObject):
 
     def _simple_problem(self) -> str | None:
         if not self.image_layers():
-            return "Open an image: drop a file on the window, or use File > Open Sample > AutoSegNet."
+            nothing = "Open an image: drop a file on the window, or use File > Open Sample > AutoSegNet."
+            return self._deep_image() or nothing
+        for labels in self.labels_layers():
+            refusal = self.refusal(labels)
+            if refusal is not None:
+                return refusal
+        if self._matching.is_busy:
+            return "Matching the classes ..."
         if not self._pairs:
             return "Make an annotation layer and paint some of every class in it."
-        channels = {layer.data.shape[-1] if is_rgb(layer) else 1 for layer in (pair.image for pair in self._pairs)}
+        # Of colours only red, green and blue are used.
+        images = [pair.image for pair in self._pairs]
+        channels = {min(3, full_resolution(image).shape[-1]) if is_rgb(image) else 1 for image in images}
         if len(channels) > 1:
             return "Some images are coloured and some grey; use images of one kind together."
         if self.class_list.zero_is_class and len(self._annotations()) < len(self._pairs):
@@ -385,15 +433,28 @@ class Session(QObject):
             return "Name at least two classes."
         return None
 
+    def _deep_image(self) -> str | None:
+        """What to do with an image that has too many axes, when there is no other."""
+        from napari.layers import Image
+
+        for layer in reversed(self.viewer.layers):
+            if type(layer) is Image and not role(layer) and len(spatial_shape(layer)) > 3:
+                axes = len(spatial_shape(layer))
+                return (
+                    f"'{layer.name}' has {axes} axes where 2 or 3 are needed; "
+                    "right click it in the layer list, choose Split Stack, and use one part."
+                )
+        return None
+
     def _check(self) -> None:
         problem = self._simple_problem()
-        if problem is None and self._counter.is_complete:
+        if problem is None and not self.is_counting:
             empty = [f"'{each.name}'" for each in self.label_classes if not self.pixels_of(each.value)]
             if empty:
                 problem = f"Nothing is painted as {' or '.join(empty)} yet; paint some, or remove the class."
         if problem is not None:
             self._set_problem(problem)
-        elif not self._counter.is_complete:
+        elif self.is_counting:
             self._set_problem("Counting the annotated pixels ...")
         else:
             mapping, split, stacks = self.class_list.mapping(), self.split, []
@@ -410,7 +471,7 @@ class Session(QObject):
 
     def _on_checked(self, found: str | None) -> None:
         # Something may have changed since; then another check is under way.
-        if self._simple_problem() is None and self._counter.is_complete:
+        if self._simple_problem() is None and not self.is_counting:
             self._set_problem(None if found is None else found[:1].upper() + found[1:] + ".")
 
     def _set_problem(self, problem: str | None) -> None:

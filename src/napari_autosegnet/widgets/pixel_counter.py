@@ -1,6 +1,7 @@
-"""Annotated pixels of Labels layers per section and value, counted in a thread.
+"""Annotated pixels of Labels layers per section and value, counted in a thread of its own.
 
-A layer is counted once as a whole; after that only the sections that were painted.
+A layer is counted once as a whole; after that only the sections that were painted. What is known to be empty is
+not counted at all.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.widgets.background import Background
-from napari_autosegnet.widgets.layer_arrays import read_section, sections, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import read_section, section_in_view, sections, spatial_shape
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Labels
 
 #: Beyond this many values a layer holds single objects, and is not counted on.
@@ -25,6 +27,10 @@ MOST_VALUES = 256
 _STRIP = 2**19
 #: Milliseconds after the last stroke.
 _DELAY = 200
+#: Bytes of an empty layer up to which it is a plain array; beyond, memory is taken only where it is painted.
+_MOST_PLAIN = 2**31
+#: Longest side of a chunk of such a layer.
+_CHUNK = 512
 
 
 @dataclass
@@ -57,9 +63,12 @@ class PixelCounter(QObject):
     #: Some counts changed.
     counted = Signal()
 
-    def __init__(self, background: Background, parent: QObject | None = None) -> None:
+    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._background = background
+        # Of its own: a large layer takes minutes, and nothing else may wait for that.
+        self._background = Background(self)
+        self._slider = Slider(viewer)
+        self._empty: set[int] = set()
         self._layers: list[Labels] = []
         self._counts: dict[int, Counts] = {}
         self._dirty: dict[int, set[int]] = {}
@@ -81,12 +90,21 @@ class PixelCounter(QObject):
                 layer.events.paint.connect(self._on_paint)
                 layer.events.set_data.connect(self._on_shown)
                 layer.events.data.connect(self._on_data)
-                self._count_all(layer)
+                if id(layer) in self._empty:
+                    self._counts[id(layer)] = _no_counts(layer)
+                else:
+                    self._count_all(layer)
+        self._empty.clear()
+
+    def expect_empty(self, layer: Labels) -> None:
+        """The layer that is followed next was just made, and holds nothing but 0."""
+        self._empty.add(id(layer))
 
     def close(self) -> None:
         self._timer.stop()
         for layer in list(self._layers):
             self._forget(layer)
+        self._background.close()
 
     def counts(self, layer: Labels) -> Counts:
         """What is known so far."""
@@ -106,6 +124,7 @@ class PixelCounter(QObject):
         self._layers = [other for other in self._layers if other is not layer]
         for known in (self._counts, self._dirty, self._painted):
             known.pop(id(layer), None)
+        self._slider.forget(layer)
         self._waiting.discard(id(layer))
 
     def _on_data(self, event: Any) -> None:
@@ -120,7 +139,7 @@ class PixelCounter(QObject):
     def _on_shown(self, event: Any) -> None:
         # Undo and redo say nothing but that the layer is drawn anew; they touch sections that were painted.
         painted = self._painted.get(id(event.source))
-        if painted:
+        if painted and not self._slider.moved(event.source):
             self._mark(event.source, painted)
 
     def _mark(self, layer: Labels, painted: Iterable[int]) -> None:
@@ -170,6 +189,40 @@ class PixelCounter(QObject):
             self._waiting.discard(id(layer))
             counts.complete = True
             self.counted.emit()
+
+
+class Slider:
+    """Tells layers that are drawn anew because another section is shown from those whose pixels changed."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._sections: dict[int, int | None] = {}
+
+    def moved(self, layer: Labels) -> bool:
+        """Whether another section of the layer is in view than when this was asked last."""
+        section = section_in_view(self._viewer, layer)
+        before = self._sections.get(id(layer), section)
+        self._sections[id(layer)] = section
+        return before != section
+
+    def forget(self, layer: Labels) -> None:
+        self._sections.pop(id(layer), None)
+
+
+def empty_labels(shape: tuple[int, ...]) -> Any:
+    """Nothing but 0; of whatever size, memory is taken only where something is painted."""
+    if int(np.prod(shape, dtype=np.int64)) <= _MOST_PLAIN:
+        return np.zeros(shape, np.uint8)
+    import zarr
+
+    chunks = (*(1 for _ in shape[:-2]), *(min(side, _CHUNK) for side in shape[-2:]))
+    return zarr.create_array({}, shape=shape, chunks=chunks, dtype=np.uint8, fill_value=0)
+
+
+def _no_counts(layer: Labels) -> Counts:
+    pixels = int(np.prod(spatial_shape(layer)[-2:], dtype=np.int64))
+    number = sections(layer)
+    return Counts(number, {0: np.full(number, pixels, np.int64)}, complete=True)
 
 
 def count_section(layer: Labels, section: int) -> dict[int, int]:

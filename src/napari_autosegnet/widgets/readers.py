@@ -13,6 +13,7 @@ from napari_autosegnet.data.annotations import LabelMapping, parse_classes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
+from napari_autosegnet.widgets.layer_arrays import METADATA
 
 LayerData = tuple[Any, ...]
 Reader = Callable[[Any], list[LayerData]]
@@ -84,6 +85,8 @@ def run_layers(path: Path) -> list[LayerData]:
     for name, image, labels, mapping, place in _annotated_images(path):
         data, about = image_layer(image)
         about |= {"name": name, **place}
+        if about.get("rgb") and "channel_axis" in about:
+            data, about = _colours_last(data, about)
         layers.append((data, about, "image"))
         stack = open_labels(labels)
         target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
@@ -91,6 +94,21 @@ def run_layers(path: Path) -> list[LayerData]:
         shown = annotation_layer(classes, name=f"{name} annotation", scale=about["scale"], translate=about["translate"])
         layers.append((target[0] if len(about["scale"]) == 2 else target, shown, "labels"))
     return layers
+
+
+def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """An image whose channels are colours, as napari shows it: one layer, the colours on the last axis."""
+    axis = about["channel_axis"]
+    levels = []
+    for level in data if isinstance(data, list) else [data]:
+        if int(np.prod(level.shape)) * level.dtype.itemsize <= IN_MEMORY:
+            levels.append(np.moveaxis(np.asarray(level), axis, -1))
+        else:
+            import dask.array
+
+            levels.append(dask.array.moveaxis(dask.array.from_zarr(level), axis, -1))
+    kept = {key: value for key, value in about.items() if key != "channel_axis"}
+    return (levels if isinstance(data, list) else levels[0]), kept
 
 
 def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, dict[str, Any]]]:
@@ -106,7 +124,7 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
                     folder / entry["image"],
                     folder / entry["labels"],
                     mapping,
-                    {"scale": entry["scale"], "translate": entry["translate"]},
+                    {key: entry[key] for key in ("scale", "translate", "rgb") if key in entry},
                 )
                 for entry in content["images"]
             ]
@@ -190,7 +208,10 @@ def read_ome_zarr(path: Path) -> list[LayerData]:
 
 
 def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
-    """Labels layer on the store itself, so that what is painted reaches it; multiscale where it is large."""
+    """Labels layer on the store itself, so that what is painted reaches it; multiscale where it is large.
+
+    A result of a prediction can be corrected, anything else is annotation.
+    """
     import zarr
 
     from napari_autosegnet.widgets.ome_store import class_names
@@ -202,11 +223,25 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
     levels = [zarr.open_array(path / entry["path"], mode="r+") for entry in multiscale["datasets"]]
     place = _place(multiscale)
     classes = tuple(LabelClass(value, info.name, info.color) for value, info in class_names(path))
-    about = result_layer(classes, name=name or _store_name(path), **place, **more)
+    make = result_layer if _is_prediction(path, multiscale) else annotation_layer
+    about = make(classes, name=name or _store_name(path), **place, **more)
     about.pop("channel_axis", None)
+    if make is result_layer and path.name == "instances":
+        about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction
+    if not classes:
+        # Numbered objects, or values that nobody named: napari's own colours tell them apart.
+        del about["colormap"], about["features"]
     # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted.
     too_wide = max(levels[0].shape[-2:]) > LARGEST_PAINTED and len(levels) > 1
     return (levels if too_wide else levels[0]), about, "labels"
+
+
+def _is_prediction(path: Path, multiscale: dict[str, Any]) -> bool:
+    """Whether a label image was written by a prediction; any other is somebody's annotation."""
+    from napari_autosegnet.inference.store import INSTANCES, LABELS
+
+    ours = "/".join(path.parts[-2:]) in (LABELS, INSTANCES)
+    return ours and multiscale.get("type") == "nearest"
 
 
 def _ome(path: Path) -> dict[str, Any] | None:
