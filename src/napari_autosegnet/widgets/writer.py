@@ -24,11 +24,10 @@ def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[s
     kept = attributes.get("metadata", {}).get(METADATA, {}).get("classes", ())
     classes = [(int(one["value"]), ClassInfo(name=one["name"], color=one["color"])) for one in kept]
     shape = tuple(int(size) for size in array.shape)
-    dtype = np.dtype(np.uint8) if classes and max(value for value, _ in classes) < 256 else np.dtype(array.dtype)
     write_stack(
         Path(path),
         shape,
-        dtype,
+        np.dtype(array.dtype),  # a narrower one would turn values that are no class into other ones
         lambda index: np.asarray(array[index] if len(shape) == 3 else array),
         scale=attributes.get("scale", [1.0] * len(shape)),
         translation=attributes.get("translate", [0.0] * len(shape)),
