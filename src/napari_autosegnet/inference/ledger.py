@@ -21,6 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.places import Part
 from napari_autosegnet.run import write_atomically
 
 if TYPE_CHECKING:
@@ -60,19 +61,25 @@ class Ledger:
         UserError
             When the ledger belongs to another model, input or settings (it says which differ), or is damaged.
         """
+        if not path.exists():
+            return cls.begin(path, parts)
         ledger = cls(path, parts)
-        if path.exists():
-            ledger._read()
-        else:
-            ledger.restart()
+        ledger._read()
+        return ledger
+
+    @classmethod
+    def begin(cls, path: Path, parts: Mapping[str, Any]) -> Ledger:
+        """Begin a ledger, in the place of an earlier one if there is one."""
+        ledger = cls(path, parts)
+        ledger.restart()
         return ledger
 
     @staticmethod
-    def parts_of(path: Path) -> dict[str, Any]:
-        """Identity per part that a ledger was begun with; empty when there is none, or a damaged one."""
+    def settings_of(path: Path) -> dict[str, Any]:
+        """Settings that a ledger was begun with; empty when there is none, or a damaged one."""
         try:
             with open(path, "rb") as handle:
-                return dict(json.loads(handle.readline())["parts"])
+                return dict(json.loads(handle.readline())["parts"]["settings"])
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
@@ -143,6 +150,15 @@ class Ledger:
             raise UserError(f"the result beside {self.path} was made differently ({what}); {again}")
 
 
+def written_parts(path: Path) -> frozenset[Part]:
+    """What the run of a ledger wrote: nothing where there is no ledger, labels at least where it is damaged."""
+    if not path.exists():
+        return frozenset()
+    asked = Ledger.settings_of(path)
+    more: tuple[Part, ...] = ("probabilities", "instances")
+    return frozenset(["labels", *(part for part in more if asked.get(part))])
+
+
 def ledger_path(store: Path) -> Path:
     """The ledger of a store or file: beside it."""
     return store.with_name(store.name + ".ledger.jsonl")
@@ -151,6 +167,11 @@ def ledger_path(store: Path) -> Path:
 def instance_ledger_path(store: Path) -> Path:
     """The ledger of a store's numbered objects."""
     return store.with_name(store.name + ".instances.ledger.jsonl")
+
+
+def scratch_path(store: Path) -> Path:
+    """The folder for what is needed until a store's objects are numbered."""
+    return store.with_name(f".{store.name}.instances")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape
 from napari_autosegnet.inference.ledger import sync_folder
+from napari_autosegnet.inference.places import Part, taken
 from napari_autosegnet.run import write_atomically
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class TiffOutput:
         shape = image.shape[1:] if image.is_2d else image.shape
         self._files: dict[Path, tuple[int, ...]] = {path: shape}
         self._scores = path.with_name(f"{path.stem}-probabilities{path.suffix}")
+        self.places: dict[Part, Path] = {"labels": path, "probabilities": self._scores}
+        self.parts: tuple[Part, ...] = ("labels", "probabilities") if channels else ("labels",)
         if channels:
             self._files[self._scores] = (channels, *shape)
         self._offsets: dict[Path, int] = {}
@@ -53,12 +57,13 @@ class TiffOutput:
     def exists(self) -> bool:
         return all(file.exists() for file in self._files)
 
-    def is_occupied(self) -> bool:
-        return any(file.exists() for file in self._files)
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        return taken(self.places, self.parts, ours)
 
-    def remove(self) -> None:
-        for file in self._files:
-            file.unlink(missing_ok=True)
+    def remove(self, ours: Collection[Part]) -> None:
+        for part, file in self.places.items():
+            if part in ours:
+                file.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         for file, shape in self._files.items():
@@ -149,16 +154,20 @@ class PngOutput:
         if probabilities:
             raise UserError("probabilities cannot be written as PNG; give --out with .zarr or .tif")
         self.path = self.labels_path = path
+        self.places: dict[Part, Path] = {"labels": path}
+        self.parts: tuple[Part, ...] = ("labels",)
         self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
         self._shape = image.shape
 
     def exists(self) -> bool:
         return self.path.exists()
 
-    is_occupied = exists
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        return taken(self.places, self.parts, ours)
 
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def remove(self, ours: Collection[Part]) -> None:
+        if "labels" in ours:
+            self.path.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

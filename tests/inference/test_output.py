@@ -1,0 +1,200 @@
+"""Where a result may go, and what it may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import open_image
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.ledger import ledger_path
+from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.model import Model
+
+Noise = Callable[..., np.ndarray]
+Tree = Callable[[Path], dict[str, bytes]]
+SETTINGS = PredictSettings(halo=4, tile=64)
+OVERWRITE = SETTINGS.model_copy(update={"overwrite": True})
+
+
+def write_ome(path: Path, array: np.ndarray, version: str = "0.5", axes: str = "zyx") -> Path:
+    """An OME-Zarr image of one level."""
+    kinds = {"t": "time", "c": "channel"}
+    about: dict[str, Any] = {
+        "axes": [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes],
+        "datasets": [
+            {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * len(axes)}]},
+        ],
+    }
+    if version == "0.4":
+        attributes: dict[str, Any] = {"multiscales": [about | {"version": "0.4"}]}
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": [about]}}
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3, attributes=attributes)
+    encoding: Any = {"name": "v2" if version == "0.4" else "default", "separator": "/"}
+    group.create_array("0", data=array, chunk_key_encoding=encoding)
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path: Path, noise: Noise) -> Path:
+    """A 2D image in a folder of its own."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(noise(40, 48)).save(folder / "picture.png")
+    return folder / "picture.png"
+
+
+@pytest.fixture
+def store(tmp_path: Path, noise: Noise) -> Path:
+    return write_ome(tmp_path / "image.zarr", noise(2, 40, 48))
+
+
+def refused(model: Model, image: Path, out: Path | None, said: str, **more: Any) -> None:
+    """A prediction, also one that overwrites, is refused and leaves all files as they are."""
+    mask = None if "mask" not in more else open_image(more.pop("mask"))
+    for settings in (SETTINGS, OVERWRITE):
+        with pytest.raises(UserError, match=said) as raised:
+            predict_volume(model, open_image(image), out, settings.model_copy(update=more), mask=mask)
+        assert "\n" not in str(raised.value) and "--overwrite" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["foreign.tif", "foreign.png", "plain.zarr", "array.zarr", "other.zarr"])
+def test_overwriting_leaves_what_is_no_result(
+    tmp_path: Path, model: Model, picture: Path, noise: Noise, tree: Tree, name: str
+) -> None:
+    place = tmp_path / "there" / name
+    place.parent.mkdir()
+    more = {}
+    if name == "foreign.tif":
+        tifffile.imwrite(place, noise(9, 9))
+    elif name == "foreign.png":
+        Image.fromarray(noise(9, 9)).save(place)
+    elif name == "array.zarr":
+        zarr.create_array(place, data=noise(9, 9))
+        more = {"format": "zarr"}
+    else:
+        write_ome(place, noise(2, 9, 9))
+        more = {"format": "zarr"} if name == "plain.zarr" else {}
+    before = tree(place.parent)
+    refused(model, picture, place, "is no result of this program|is another store and no result", **more)
+    assert {k: v for k, v in tree(place.parent).items() if not k.endswith(".lock")} == before
+
+
+def test_a_result_in_an_image_gives_no_right_to_the_image(
+    tmp_path: Path, model: Model, store: Path, picture: Path, tree: Tree
+) -> None:
+    predict_volume(model, open_image(store), None, SETTINGS)
+    assert ledger_path(store).exists()
+    before = tree(store)
+    refused(model, picture, store, r"image\.zarr is another store.*give another --out")
+    refused(model, picture, store, r"image\.zarr is another store", format="zarr")
+    assert tree(store) == before
+
+
+def test_an_image_that_could_hold_the_result_is_named(tmp_path: Path, model: Model, store: Path, noise: Noise) -> None:
+    write_ome(tmp_path / "other.zarr", noise(2, 9, 9))
+    refused(model, store, tmp_path / "other.zarr", "other.zarr is another store.*leave --out out")
+
+
+@pytest.mark.parametrize("place", ["labels/segmentation", "labels/instances", "probabilities"])
+def test_what_somebody_else_put_into_the_image_stays(model: Model, store: Path, noise: Noise, place: str) -> None:
+    settings = {"instances": True, "instance_classes": ("class 1",)}
+    if place != "labels/segmentation":
+        predict_volume(model, open_image(store), None, SETTINGS)
+    zarr.create_array(store / place, data=noise(2, 40, 48))
+    refused(model, store, None, f"{place} exists and is no result of this program", **settings)
+    if place != "labels/segmentation":
+        predict_volume(model, open_image(store), None, OVERWRITE)  # which writes nothing there
+    np.testing.assert_array_equal(zarr.open_array(store / place, mode="r")[:], noise(2, 40, 48))
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.png", "out.zarr", "plain.zarr"])
+def test_overwriting_replaces_an_own_result(
+    tmp_path: Path, model: Model, make_model: Callable[..., Model], picture: Path, tree: Tree, name: str
+) -> None:
+    more = {"format": "zarr"} if name == "plain.zarr" else {}
+    if not name.endswith("png"):
+        predict_volume(
+            model,
+            open_image(picture),
+            tmp_path / "a" / name,
+            SETTINGS.model_copy(update={**more, "probabilities": True}),
+        )
+    else:
+        predict_volume(model, open_image(picture), tmp_path / "a" / name, SETTINGS)
+    other = make_model(seed=1)
+    predict_volume(other, open_image(picture), tmp_path / "a" / name, OVERWRITE.model_copy(update=more))
+    predict_volume(other, open_image(picture), tmp_path / "b" / name, SETTINGS.model_copy(update=more))
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")  # the probabilities are gone, too
+
+
+def test_overwriting_with_another_version_leaves_a_valid_store(
+    tmp_path: Path, model: Model, picture: Path, tree: Tree
+) -> None:
+    older = {"format": "ome-zarr-0.4"}
+    predict_volume(model, open_image(picture), tmp_path / "a.zarr", SETTINGS)
+    predict_volume(model, open_image(picture), tmp_path / "a.zarr", OVERWRITE.model_copy(update=older))
+    predict_volume(model, open_image(picture), tmp_path / "b.zarr", SETTINGS.model_copy(update=older))
+    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
+
+
+def test_a_result_is_not_written_into_what_is_read(tmp_path: Path, model: Model, picture: Path, store: Path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.full((40, 48), 255, np.uint8)).save(mask)
+    tiff = tmp_path / "image.tif"
+    tifffile.imwrite(tiff, np.zeros((40, 48), np.uint8))
+    (tmp_path / "link.tif").symlink_to(tiff)
+    refused(model, picture, picture, "picture.png is the image itself; give another --out")
+    refused(model, tiff, tiff, "image.tif is the image itself")
+    refused(model, tiff, tmp_path / "link.tif", "is the image itself")
+    refused(model, picture, mask, "mask.png is the mask itself", mask=mask)
+    refused(model, picture.parent, picture.parent / "out.tif", "lies in the image .*pictures;")
+    refused(model, picture, picture.parent, "the image .*picture.png lies in .*pictures;")
+    for name in ("0", "0/out.zarr", "out.zarr", "labels/mine"):
+        refused(model, store, store / name, "lies in the image .*image.zarr;")
+    refused(model, store, store / "0", "lies in the image", format="zarr")
+    refused(model, store / "0", store, "lies in .*image.zarr;")
+    refused(model, picture, store / "0" / "out.zarr", "lies in the Zarr array")
+    assert sorted(file.name for file in store.iterdir()) == ["0", "zarr.json"]
+    assert sorted(file.name for file in (store / "0").iterdir()) == ["c", "zarr.json"]
+    assert open_image(picture.parent).sections == 1
+
+
+def test_probabilities_beside_the_labels_are_no_input(tmp_path: Path, model: Model, picture: Path) -> None:
+    settings = SETTINGS.model_copy(update={"probabilities": True})
+    predict_volume(model, open_image(picture), tmp_path / "out.tif", settings)
+    before = (tmp_path / "out-probabilities.tif").read_bytes()
+    image = open_image(tmp_path / "out-probabilities.tif").with_channels([0])
+    with pytest.raises(UserError, match="out-probabilities.tif is the image itself"):
+        predict_volume(model, image, tmp_path / "out.tif", OVERWRITE)
+    assert (tmp_path / "out-probabilities.tif").read_bytes() == before
+
+
+def test_a_result_is_no_image_for_itself(tmp_path: Path, model: Model, picture: Path, tree: Tree) -> None:
+    out = tmp_path / "out.zarr"
+    predict_volume(model, open_image(picture), out, SETTINGS)
+    before = tree(out)
+    refused(model, out, None, "the image .* lies in .*segmentation; give another --out")
+    refused(model, out, out, "the image .* lies in .*segmentation; give another --out")
+    assert tree(out) == before
+
+
+def test_a_mask_in_the_images_labels(model: Model, store: Path) -> None:
+    mask = np.zeros((2, 40, 48), np.uint8)
+    mask[1] = 1
+    (store / "labels").mkdir()
+    write_ome(store / "labels" / "mask", mask)
+    summary = predict_volume(model, open_image(store), None, SETTINGS, mask=open_image(store / "labels" / "mask"))
+    assert summary.done == 1
+    found = zarr.open_array(store / "labels" / "segmentation" / "0", mode="r")[:]
+    assert not found[0].any() and found[1].all()
+    refused(model, store, None, "lies in .*segmentation", mask=summary.labels)
