@@ -198,3 +198,21 @@ def test_a_mask_in_the_images_labels(model: Model, store: Path) -> None:
     found = zarr.open_array(store / "labels" / "segmentation" / "0", mode="r")[:]
     assert not found[0].any() and found[1].all()
     refused(model, store, None, "lies in .*segmentation", mask=summary.labels)
+
+
+def test_another_time_point_or_channel_is_another_result(tmp_path: Path, model: Model, noise: Noise) -> None:
+    """Also where all that is sampled of the image is equal."""
+    array = np.broadcast_to(noise(1, 40, 48), (2, 2, 1, 40, 48)).copy()
+    image = write_ome(tmp_path / "image.zarr", array, axes="tczyx")
+    plain = tmp_path / "plain.npy"
+    np.save(plain, array[0, 0, 0])
+    out = tmp_path / "out.zarr"
+    predict_volume(model, open_image(image, time=0, channels=["0"]), out, SETTINGS)
+    assert predict_volume(model, open_image(image, time=0, channels=["0"]), out, SETTINGS).done == 1
+    with pytest.raises(UserError, match="another image: time point differ"):
+        predict_volume(model, open_image(image, time=1, channels=["0"]), out, SETTINGS)
+    with pytest.raises(UserError, match="another image: channels chosen differ"):
+        predict_volume(model, open_image(image, time=0, channels=["1"]), out, SETTINGS)
+    predict_volume(model, open_image(plain, axes="yx"), tmp_path / "plain.zarr", SETTINGS)
+    with pytest.raises(UserError, match="axes differ"):
+        predict_volume(model, open_image(plain), tmp_path / "plain.zarr", SETTINGS)

@@ -209,11 +209,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def image_identity(image: ImageStack) -> dict[str, Any]:
-    """What tells whether an input is still the same: shape, type, time of change, and checksums of samples.
+    """What tells whether an input is still the same: shape, type, what is read of it, time of change, samples.
 
-    The samples are small boxes spread evenly over the volume, so it takes no long read.
+    The samples are checksums of small boxes spread evenly over the volume, so it takes no long read.
     """
     identity: dict[str, Any] = {"shape": list(image.shape), "channels": image.channels, "dtype": str(image.dtype)}
+    identity |= image.selection
     if image.path is not None and image.path.is_file():
         about = image.path.stat()
         identity["file"] = [about.st_size, about.st_mtime_ns]
