@@ -216,3 +216,80 @@ def test_another_time_point_or_channel_is_another_result(tmp_path: Path, model: 
     predict_volume(model, open_image(plain, axes="yx"), tmp_path / "plain.zarr", SETTINGS)
     with pytest.raises(UserError, match="axes differ"):
         predict_volume(model, open_image(plain), tmp_path / "plain.zarr", SETTINGS)
+
+
+def test_a_path_without_a_name(
+    tmp_path: Path, model: Model, store: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store)
+    summary = predict_volume(model, open_image("."), None, SETTINGS)
+    assert summary.labels == store / "labels" / "segmentation" and ledger_path(store).exists()
+    assert predict_volume(model, open_image(store), store, SETTINGS).done == 1
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert predict_volume(model, open_image(picture), Path("."), SETTINGS).path == tmp_path / "empty"
+    (tmp_path / "empty" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "empty" / "below")
+    assert predict_volume(model, open_image(picture), Path(".."), SETTINGS).path == tmp_path / "empty"
+    refused(model, picture, Path("/"), "give .*--out")
+
+
+def test_a_format_needs_a_place_of_its_own(tmp_path: Path, model: Model, store: Path, noise: Noise) -> None:
+    refused(model, store, None, "is OME-Zarr 0.5, as the image is; leave --format zarr out", format="zarr")
+    refused(model, store, store, "leave --format ome-zarr-0.4 out", format="ome-zarr-0.4")
+    older = write_ome(tmp_path / "older.zarr", noise(2, 40, 48), version="0.4")
+    refused(model, older, None, "is OME-Zarr 0.4, as the image is; leave --format zarr out", format="zarr")
+    predict_volume(model, open_image(older), None, SETTINGS.model_copy(update={"format": "ome-zarr-0.4"}))
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.png", "out.zarr"])
+def test_a_stack_of_one_section(tmp_path: Path, model: Model, noise: Noise, name: str) -> None:
+    image = open_image(write_ome(tmp_path / "image.zarr", noise(1, 40, 48)))
+    settings = SETTINGS.model_copy(update={"probabilities": name != "out.png"})
+    predict_volume(model, image, tmp_path / name, settings)
+    assert predict_volume(model, image, tmp_path / name, settings).done == 1
+    found = open_image(tmp_path / name)
+    assert found.sections == 1 and found.section(0).all()
+
+
+def test_a_region_of_a_png(tmp_path: Path, model: Model, picture: Path) -> None:
+    settings = SETTINGS.model_copy(update={"region": "5:30,10:48"})
+    predict_volume(model, open_image(picture), tmp_path / "out.png", settings)
+    predict_volume(model, open_image(picture), tmp_path / "out.tif", settings)
+    found = open_image(tmp_path / "out.png").section(0)
+    assert found[0, 5:30, 10:].all() and np.count_nonzero(found) == 25 * 38
+    np.testing.assert_array_equal(found, open_image(tmp_path / "out.tif").section(0))
+
+
+def shapes_of(labels: Path) -> list[tuple[int, ...]]:
+    levels = sorted(folder for folder in labels.iterdir() if folder.is_dir())
+    return [zarr.open_array(folder, mode="r").shape for folder in levels]
+
+
+def test_the_levels_of_a_tiff(tmp_path: Path, model: Model, noise: Noise) -> None:
+    array = noise(70, 101)
+    with tifffile.TiffWriter(tmp_path / "image.ome.tif") as tiff:
+        tiff.write(array, subifds=2, tile=(32, 32), metadata={"axes": "YX"})
+        # This source drops the odd remainder, where ours would round up.
+        tiff.write(array[:70:2, :100:2], subfiletype=1, tile=(32, 32))
+        tiff.write(array[:68:4, :100:4], subfiletype=1, tile=(32, 32))
+    summary = predict_volume(model, open_image(tmp_path / "image.ome.tif"), tmp_path / "out.zarr", SETTINGS)
+    assert shapes_of(summary.labels) == [(70, 101), (35, 50), (17, 25)]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_levels_of_a_store_with_axes_of_any_name(tmp_path: Path, model: Model, noise: Noise, missing: bool) -> None:
+    image = write_ome(tmp_path / "image.zarr", noise(2, 40, 49))
+    group = zarr.open_group(image)
+    about: Any = group.attrs["ome"]
+    multiscale = about["multiscales"][0]
+    for axis in multiscale["axes"]:
+        axis["name"] = axis["name"].upper()
+    multiscale["datasets"].append(
+        {"path": "1", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 2.0, 2.0]}]}
+    )
+    group.attrs["ome"] = about
+    if not missing:
+        group.create_array("1", data=noise(2, 20, 24))
+    summary = predict_volume(model, open_image(image), tmp_path / "out.zarr", SETTINGS)
+    assert shapes_of(summary.labels) == [(2, 40, 49), (2, 20, 25) if missing else (2, 20, 24)]

@@ -73,6 +73,7 @@ def open_tiff(path: Path, time: int | None) -> ImageStack:
             "scale": scale,
             "unit": unit,
             "pyramid_levels": len(series.levels),
+            "level_shapes": _level_shapes(series.levels, axes),
         }
         if series.dataoffset is not None and keyframe.is_memmappable:
             array: Any = tifffile.memmap(path, mode="r")
@@ -88,6 +89,17 @@ def open_tiff(path: Path, time: int | None) -> ImageStack:
             chunk = _segment_shape(keyframe)
             chunks = [chunk[axis.upper()] if axis in "yx" else 1 for axis in axes]
         return stack_of_array(array, axes, time=time, alpha=alpha, chunks=chunks, **about)
+
+
+def _level_shapes(levels: Sequence[tifffile.TiffPageSeries], axes: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Shapes (z, y, x) of a series' levels, as far as they have its axes."""
+    shapes = []
+    for level in levels:
+        if len(level.shape) != len(axes):
+            break
+        sizes = dict(zip(axes, level.shape, strict=True))
+        shapes.append((sizes.get("z", 1), sizes["y"], sizes["x"]))
+    return shapes
 
 
 def _tiff_axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[list[str], bool]:

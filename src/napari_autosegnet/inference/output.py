@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
@@ -190,9 +190,8 @@ def disk_error(error: OSError, path: Path) -> UserError:
 def _levels(image: ImageStack, wanted: int | None) -> tuple[Level, ...]:
     """Pyramid of the result: that of the source, where it has one and halves or so; else halved y and x."""
     count = wanted or image.pyramid_levels
-    source = _source_shapes(image) if image.pyramid_levels > 1 else []
     levels = [Level(image.shape, (1, 1, 1))]
-    for shape in source[1:count]:
+    for shape in image.level_shapes[1:count]:
         above = levels[-1].shape
         factor = tuple(max(1, round(large / small)) for large, small in zip(above, shape, strict=True))
         reach = tuple(-(-large // step) for large, step in zip(above, factor, strict=True))
@@ -203,23 +202,3 @@ def _levels(image: ImageStack, wanted: int | None) -> tuple[Level, ...]:
         more = pyramid_levels(levels[-1].shape, count - len(levels) + 1)
         levels.extend(more[1:])
     return tuple(levels)
-
-
-def _source_shapes(image: ImageStack) -> list[Shape]:
-    """Shapes (z, y, x) of the source's levels."""
-    import zarr
-
-    if image.path is None:
-        return []
-    group = zarr.open_group(image.path, mode="r")
-    attributes = dict(group.attrs)
-    about: Any = attributes.get("ome", attributes)
-    multiscale = about["multiscales"][0]
-    names = [axis["name"] for axis in multiscale["axes"]]
-    shapes: list[Shape] = []
-    for dataset in multiscale["datasets"]:
-        array = group[dataset["path"]]
-        assert not isinstance(array, zarr.Group)
-        size = dict(zip(names, array.shape, strict=True))
-        shapes.append((int(size.get("z", 1)), int(size["y"]), int(size["x"])))
-    return shapes

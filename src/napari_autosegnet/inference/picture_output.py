@@ -7,7 +7,7 @@ import io
 import math
 import os
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape
+from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
 from napari_autosegnet.inference.ledger import sync_folder
 from napari_autosegnet.inference.places import Part, taken
 from napari_autosegnet.run import write_atomically
@@ -79,7 +79,7 @@ class TiffOutput:
                 with tifffile.TiffFile(file) as tiff:
                     series = tiff.series[0]
                     offset = series.dataoffset
-                    if tuple(series.shape) != shape or series.dtype != np.uint8 or offset is None:
+                    if _sides(series.shape) != _sides(shape) or series.dtype != np.uint8 or offset is None:
                         raise ValueError(f"it holds {series.shape} {series.dtype}")
             except (tifffile.TiffFileError, FileNotFoundError, ValueError, IndexError) as error:
                 raise UserError(f"{file} is no unfinished result ({error}); start again with --overwrite") from error
@@ -145,8 +145,13 @@ class TiffOutput:
         raise ValueError("a TIFF has no pyramid")
 
 
+def _sides(shape: Sequence[int]) -> list[int]:
+    """A shape as tifffile tells it: it leaves axes of one pixel out."""
+    return [size for size in shape if size > 1]
+
+
 class PngOutput:
-    """One uint8 PNG of a 2D image, which is one block."""
+    """One uint8 PNG of a 2D image, which is one block (of a region of interest: all of it)."""
 
     def __init__(self, path: Path, image: ImageStack, probabilities: bool, block: Shape) -> None:
         if image.sections != 1:
@@ -179,10 +184,10 @@ class PngOutput:
         """Write a block and wait until it is on the disk."""
         from PIL import Image
 
-        if block.shape != self._shape:
-            raise ValueError("a PNG is written as one block")
+        whole = np.zeros(self._shape, np.uint8)
+        whole[slices(block.core)] = result.labels
         content = io.BytesIO()
-        Image.fromarray(result.labels[0]).save(content, format="PNG")
+        Image.fromarray(whole[0]).save(content, format="PNG")
         write_atomically(self.path, content.getvalue())
         sync_folder(self.path.parent)
 
