@@ -293,3 +293,68 @@ def test_the_levels_of_a_store_with_axes_of_any_name(tmp_path: Path, model: Mode
         group.create_array("1", data=noise(2, 20, 24))
     summary = predict_volume(model, open_image(image), tmp_path / "out.zarr", SETTINGS)
     assert shapes_of(summary.labels) == [(2, 40, 49), (2, 20, 25) if missing else (2, 20, 24)]
+
+
+def outer(path: Path, version: str = "0.5") -> Path:
+    """A Zarr of several images, as bioformats2raw writes it."""
+    zarr.create_group(path, zarr_format=2 if version == "0.4" else 3, attributes={"bioformats2raw.layout": 3})
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_larger_zarr_holds_nothing_but_the_labels(tmp_path: Path, model: Model, noise: Noise, version: str) -> None:
+    several = outer(tmp_path / "several.zarr", version)
+    for name in "01":
+        write_ome(several / name, noise(2, 40, 48, seed=int(name)), version=version)
+    for name in "01":
+        summary = predict_volume(model, open_image(several / name), None, SETTINGS)
+        assert summary.labels == several / name / "labels" / "segmentation"
+        assert predict_volume(model, open_image(several / name), several / name, SETTINGS).done == 1
+    assert sorted(file.name for file in several.iterdir() if not file.name.startswith((".z", "zarr"))) == ["0", "1"]
+    assert sorted(file.name for file in tmp_path.glob("*.jsonl")) == [
+        "several.zarr.0.ledger.jsonl",
+        "several.zarr.1.ledger.jsonl",
+    ]
+
+
+def test_the_zarr_around_an_image_means_the_image(tmp_path: Path, model: Model, noise: Noise) -> None:
+    several = outer(tmp_path / "several.zarr")
+    write_ome(several / "0", noise(2, 40, 48))
+    image = open_image(several)
+    assert predict_volume(model, image, None, SETTINGS).labels == several / "0" / "labels" / "segmentation"
+    assert predict_volume(model, image, several, SETTINGS).labels == several / "0" / "labels" / "segmentation"
+    other = outer(tmp_path / "other.zarr")
+    write_ome(other / "0", noise(2, 40, 48))
+    refused(model, several, other, "other.zarr is another store and no result of this program; leave --out out")
+
+
+def test_what_an_earlier_version_began_in_a_larger_zarr_goes_on(tmp_path: Path, model: Model, noise: Noise) -> None:
+    several = outer(tmp_path / "several.zarr")
+    image = open_image(write_ome(several / "0", noise(2, 40, 48)))
+    predict_volume(model, image, None, SETTINGS)
+    (tmp_path / "several.zarr.0.ledger.jsonl").rename(several / "0.ledger.jsonl")
+    (several / ".0.lock").touch()
+    events: list[str] = []
+    summary = predict_volume(model, image, None, SETTINGS, report=lambda event, /, **values: events.append(event))
+    assert summary.done == 1 and "block" not in events
+    assert sorted(file.name for file in several.iterdir()) == ["0", "zarr.json"]
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:zarr.errors.ZarrUserWarning")
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_consolidated_metadata_are_kept_up_to_date(tmp_path: Path, model: Model, noise: Noise, version: str) -> None:
+    several = outer(tmp_path / "several.zarr", version)
+    path = write_ome(several / "0", noise(2, 40, 48), version=version)
+    other = write_ome(several / "1", noise(2, 40, 48), version=version)
+    zarr.consolidate_metadata(path)
+    zarr.consolidate_metadata(several)
+    predict_volume(model, open_image(path), None, SETTINGS.model_copy(update={"probabilities": True}))
+    for group, place in ((path, ""), (several, "0/")):
+        opened = zarr.open_group(group, mode="r", use_consolidated=True)
+        assert opened[f"{place}labels/segmentation/0"].shape == (2, 40, 48)  # type: ignore[union-attr]
+        assert opened[f"{place}probabilities/0"].shape == (2, 2, 40, 48)  # type: ignore[union-attr]
+    predict_volume(model, open_image(path), None, OVERWRITE)
+    assert "probabilities" not in zarr.open_group(path, mode="r", use_consolidated=True)
+    predict_volume(model, open_image(other), None, SETTINGS)
+    assert zarr.open_group(other, mode="r").metadata.consolidated_metadata is None
+    assert "1/labels/segmentation/0" in zarr.open_group(several, mode="r", use_consolidated=True)

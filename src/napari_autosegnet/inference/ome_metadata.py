@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_autosegnet.inference.arrays import remove_partials
 from napari_autosegnet.inference.blocks import Level
-from napari_autosegnet.inference.places import is_node, read_json
+from napari_autosegnet.inference.places import is_node, read_json, zarrs_around
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
@@ -45,6 +45,17 @@ def pixel_folders(path: Path) -> list[Path]:
     """Where the pixels of an image lie: in its levels, if it is an OME-Zarr."""
     image = ome_image(path)
     return [path] if image is None else [path / level for level in image.levels]
+
+
+def update_consolidated(node: Path) -> None:
+    """Consolidate the metadata around a new Zarr array or group where they were: their readers look nowhere else."""
+    import zarr
+
+    for group in zarrs_around(node):
+        if (group / ".zmetadata").is_file() or read_json(group / "zarr.json").get("consolidated_metadata"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # no part of version 3 yet; and of files that are no Zarr
+                zarr.consolidate_metadata(group)
 
 
 class OmeMetadata:

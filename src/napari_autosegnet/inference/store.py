@@ -18,7 +18,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.arrays import BlockArray
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
 from napari_autosegnet.inference.ledger import instance_ledger_path, scratch_path, sync_folder
-from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_image
+from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_image, update_consolidated
 from napari_autosegnet.inference.places import Part, is_array, is_node, is_used, taken
 
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ class ZarrOutput:
             self.probabilities.make()
         if self.instances is not None:
             self._make_labels(self.instances, colours=False)
+        update_consolidated(self.labels_path)
 
     def _make_labels(self, labels: LabelPyramid, *, colours: bool) -> None:
         ome = self._metadata
@@ -342,6 +343,7 @@ class PlainZarrOutput:
         self._labels.make()
         if self._probabilities is not None:
             self._probabilities.make()
+        update_consolidated(self.path)
 
     def attach(self) -> None:
         self._labels.open()
