@@ -228,6 +228,8 @@ def test_a_path_without_a_name(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert predict_volume(model, open_image(picture), Path("."), SETTINGS).path == tmp_path / "empty"
+    assert predict_volume(model, open_image(picture), Path("."), OVERWRITE).done == 1
+    assert Path("labels").is_dir()  # the folder that somebody is in was not replaced
     (tmp_path / "empty" / "below").mkdir()
     monkeypatch.chdir(tmp_path / "empty" / "below")
     assert predict_volume(model, open_image(picture), Path(".."), SETTINGS).path == tmp_path / "empty"

@@ -234,7 +234,7 @@ class ZarrOutput:
         if is_array(self.path) or not self.path.is_dir():
             return False
         if not is_node(self.path):
-            return all(entry.name.endswith(".partial") for entry in self.path.iterdir())
+            return _has_only_metadata(self.path)
         image = ome_image(self.path)
         return image is None or all(level.startswith(f"{LABELS}/") for level in image.levels)
 
@@ -247,10 +247,16 @@ class ZarrOutput:
                 if part != "probabilities":
                     self._metadata.unlist_label(place.parent, place.name)
         if not self.within_image:
-            # The next one may be of another version of OME-Zarr.
-            for group in (self.labels_path.parent, self.path):
-                if is_node(group) and all(entry.name in _GROUP_FILES for entry in group.iterdir()):
-                    remove_folder(group)
+            self._remove_metadata()
+
+    def _remove_metadata(self) -> None:
+        """Forget a store of which nothing else is left: the next one may be of another version of OME-Zarr."""
+        labels = self.labels_path.parent
+        if is_node(labels) and _has_only_metadata(labels):
+            remove_folder(labels)
+        if is_node(self.path) and _has_only_metadata(self.path):
+            for file in list(self.path.iterdir()):  # the folder itself may be a link, or where somebody is
+                file.unlink()
 
     def prepare(self) -> None:
         ome = self._metadata
@@ -358,6 +364,11 @@ class PlainZarrOutput:
 
     def subsample(self, level: int, position: Shape) -> None:
         raise ValueError("a plain array has no pyramid")
+
+
+def _has_only_metadata(group: Path) -> bool:
+    """Whether nothing lies in a group but its metadata, or what a killed run left of writing them."""
+    return all(entry.name in _GROUP_FILES or entry.name.endswith(".partial") for entry in group.iterdir())
 
 
 def remove_folder(folder: Path) -> None:
