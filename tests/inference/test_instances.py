@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def number(tmp_path: Path, make_model: Callable[..., Model], monkeypatch: pytest
 
     def run(boundary: np.ndarray, block: tuple[int, int, int], name: str, **more: Any) -> PredictionSummary:
         asked = {key: more.pop(key) for key in ("should_stop", "report") if key in more}
-        settings = PredictSettings(instances=True, block=block, halo=0, instance_distance=4.0, **more)
+        wanted = {"instances": True, "instance_distance": 4.0, **more}
+        settings = PredictSettings(block=block, halo=0, **wanted)
         return predict_volume(model, image_from_array(boundary), tmp_path / name, settings, **asked)
 
     return run
@@ -138,6 +140,53 @@ def test_overwriting_numbers_them_again(number: Any, tmp_path: Path, tree: Tree)
     number(other, (4, 40, 40), "a.zarr", overwrite=True)
     number(other, (4, 40, 40), "b.zarr")
     assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
+
+
+class Stop:
+    """Stops a run once some objects are flooded."""
+
+    asked = False
+
+    def report(self, event: str, /, **values: Any) -> None:
+        self.asked |= event == "block" and values.get("step") == "instances"
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+@pytest.mark.parametrize("kept", ["all", "ledgers", "scratch", "instance ledger"])
+def test_numbers_of_a_run_that_was_stopped_are_not_taken_for_others(
+    number: Any, tmp_path: Path, tree: Tree, kept: str
+) -> None:
+    """What is left of a stopped run: all, only its ledgers, only the hidden folder, or that and one ledger."""
+    _, one = cells((4, 60, 80), 6)
+    _, other = cells((4, 60, 80), 20, seed=1)
+    stop = Stop()
+    assert number(one, (2, 32, 32), "a.zarr", report=stop.report, should_stop=stop).stopped
+    assert (tmp_path / ".a.zarr.instances" / "numbers.npz").exists()
+    if kept != "all":
+        shutil.rmtree(tmp_path / "a.zarr")
+    if kept == "ledgers":
+        shutil.rmtree(tmp_path / ".a.zarr.instances")
+    if kept in ("scratch", "instance ledger"):
+        (tmp_path / "a.zarr.ledger.jsonl").unlink()
+    if kept == "scratch":
+        (tmp_path / "a.zarr.instances.ledger.jsonl").unlink()
+    number(other, (2, 32, 32), "a.zarr", overwrite=kept in ("all", "ledgers"))
+    number(other, (2, 32, 32), "b.zarr")
+    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
+    assert not (tmp_path / ".a.zarr.instances").exists()
+
+
+def test_overwriting_without_them_takes_them_off_the_list(number: Any, tmp_path: Path, tree: Tree) -> None:
+    _, boundary = cells((4, 40, 40), 6)
+    number(boundary, (4, 40, 40), "a.zarr")
+    number(boundary, (4, 40, 40), "a.zarr", instances=False, overwrite=True)
+    number(boundary, (4, 40, 40), "b.zarr", instances=False)
+    about: Any = zarr.open_group(tmp_path / "a.zarr")["labels"].attrs["ome"]
+    assert about["labels"] == ["segmentation"]
+    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
+    assert not (tmp_path / "a.zarr.instances.ledger.jsonl").exists()
 
 
 def test_a_region_and_a_2d_image(number: Any, tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ def test_an_input_is_known_by_its_content_and_its_file(tmp_path: Path) -> None:
     changed[2, 50, 50] += 1
     assert one != image_identity(image_from_array(changed))
     assert one != image_identity(image_from_array(array.astype(np.uint16)))
+    by_channel = image_from_array(np.stack([array, array]), channel_axis=0)
+    assert image_identity(by_channel.with_channels(["0"])) != image_identity(by_channel.with_channels(["1"]))
+    assert image_identity(by_channel.with_channels(["0", "1"])) == image_identity(by_channel)
     file = tmp_path / "a.npy"
     np.save(file, array)
     before = image_identity(open_image(file))

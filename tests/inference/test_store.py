@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,18 @@ def test_a_result_without_its_ledger_is_not_gone_on_with(tmp_path: Path, model: 
     out = tmp_path / "out.zarr"
     predict_volume(model, image, out, SETTINGS)
     (tmp_path / "out.zarr.ledger.jsonl").unlink()
-    with pytest.raises(UserError, match="exists already"):
-        predict_volume(model, image, out, SETTINGS)
-    assert predict_volume(model, image, out, SETTINGS.model_copy(update={"overwrite": True})).done == 18
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="no result of this program"):
+            predict_volume(model, image, out, SETTINGS.model_copy(update={"overwrite": overwrite}))
+
+
+def test_a_result_without_its_probabilities_is_made_again(tmp_path: Path, model: Model, image: ImageStack) -> None:
+    scores = tmp_path / "out.zarr" / "probabilities"
+    predict_volume(model, image, tmp_path / "out.zarr", SETTINGS)
+    before = zarr.open_array(scores / "0", mode="r")[:]
+    shutil.rmtree(scores)
+    predict_volume(model, image, tmp_path / "out.zarr", SETTINGS)
+    np.testing.assert_array_equal(zarr.open_array(scores / "0", mode="r")[:], before)
 
 
 def test_overwriting_with_other_levels_leaves_a_valid_store(

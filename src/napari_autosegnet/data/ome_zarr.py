@@ -33,7 +33,7 @@ def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageSta
     if isinstance(node, zarr.Array):
         parent = _parent_multiscales(path)
         if parent is not None:
-            return _open_level(node, parent, path.name, path, time, levels=1)
+            return _open_level(node, parent, path.name, path, time)
         return _open_plain_zarr(node, path, time, axes)
     attributes = _attributes(node)
     if "multiscales" in attributes:
@@ -47,7 +47,7 @@ def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageSta
         level = node[first]
         if not isinstance(level, zarr.Array):
             raise UserError(f"'{first}' in {path} is no array; the store is damaged")
-        stack = _open_level(level, image, first, path, time, levels=len(image["datasets"]))
+        stack = _open_level(level, image, first, path, time, group=node)
         stack.channel_names = _channel_names(attributes, stack.channels)
         return stack
     if "plate" in attributes or "well" in attributes:
@@ -130,8 +130,15 @@ def _multiscale(image: Mapping[str, Any], path: Path) -> Any:
 
 
 def _open_level(
-    array: zarr.Array[Any], image: Mapping[str, Any], level: str, path: Path, time: int | None, *, levels: int
+    array: zarr.Array[Any],
+    image: Mapping[str, Any],
+    level: str,
+    path: Path,
+    time: int | None,
+    *,
+    group: zarr.Group | None = None,
 ) -> ImageStack:
+    """One level of an image; with the image's group its lower levels are known, too."""
     model = _multiscale(image, path)
     axes = [axis.name.lower() for axis in model.axes]
     kinds = [getattr(axis, "type", None) for axis in model.axes]
@@ -156,8 +163,26 @@ def _open_level(
         scale=triple(step, 1.0),
         translation=triple(origin, 0.0),
         unit=units[place["x"]] if "x" in place else None,
-        pyramid_levels=levels,
+        pyramid_levels=1 if group is None else len(model.datasets),
+        level_shapes=[] if group is None else _level_shapes(group, [each.path for each in model.datasets], names),
     )
+
+
+def _level_shapes(group: zarr.Group, levels: Sequence[str], axes: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Shapes (z, y, x) of an image's levels, as far as they are there: only the first is needed."""
+    import zarr
+
+    shapes = []
+    for level in levels:
+        try:
+            array = group[level]
+        except Exception:  # missing or damaged, which zarr has many words for
+            break
+        if not isinstance(array, zarr.Array) or len(array.shape) != len(axes) or 0 in array.shape:
+            break
+        sizes = dict(zip(axes, array.shape, strict=True))
+        shapes.append((sizes.get("z", 1), sizes["y"], sizes["x"]))
+    return shapes
 
 
 def _placed(transformations: Sequence[Any], dimensions: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

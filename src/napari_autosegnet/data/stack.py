@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +63,10 @@ class ImageStack:
         File names without ending when every section is a file of its own.
     channel_names : tuple of str or None
         Names of the channels, where the source gives some.
+    level_shapes : tuple of (z, y, x)
+        Of the source's resolution levels, as far as they are known.
+    selection : dict
+        What of the source is read, where somebody chose: its time point, channels, names of axes.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class ImageStack:
         sections_at_once: int | None = None,
         section_names: tuple[str, ...] | None = None,
         channel_names: tuple[str, ...] | None = None,
+        level_shapes: Sequence[tuple[int, int, int]] = (),
+        selection: Mapping[str, Any] | None = None,
     ) -> None:
         self._source = source
         self._shapes = tuple((int(height), int(width)) for height, width in shapes)
@@ -99,6 +105,8 @@ class ImageStack:
         self.sections_at_once = sections_at_once
         self.section_names = section_names
         self.channel_names = channel_names
+        self.level_shapes = tuple(level_shapes)
+        self.selection = dict(selection or {})
         if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):
             raise UserError(f"{path or name} holds no pixels; give an image of at least one pixel per axis")
         self._uniform = len(set(self._shapes)) == 1
@@ -173,6 +181,8 @@ class ImageStack:
         stack = copy.copy(self)
         stack._source = _ChannelSource(self._source, chosen)
         stack.channels = len(chosen)
+        if chosen != list(range(self.channels)):
+            stack.selection = {**self.selection, "channels chosen": chosen}
         stack.channel_names = tuple(names[channel] for channel in chosen) if names else None
         return stack
 
@@ -225,7 +235,9 @@ def stack_of_unnamed(array: Any, path: Path, time: int | None, axes: str | None 
     if axes is not None:
         if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("tczyx"):
             raise UserError(f"{path} has {len(shape)} axes, not '{axes}'; name each once by t, c, z, y or x")
-        return stack_of_array(array, axes, name=stem(path), path=path, time=time)
+        stack = stack_of_array(array, axes, name=stem(path), path=path, time=time)
+        stack.selection["axes"] = axes
+        return stack
     colour = len(shape) in (3, 4) and shape[-1] in (3, 4)
     spatial = len(shape) - colour
     if spatial not in (2, 3):
@@ -284,8 +296,9 @@ def stack_of_array(
         raise UserError(f"{path or name} has the axes {', '.join(axes)}; an image needs y and x")
     channels = sizes.get("c", 1) - alpha
     by_axis = dict(zip(axes, chunks, strict=True)) if chunks else {}
+    point = time_point(sizes.get("t"), time, path or name)
     return ImageStack(
-        ArraySource(array, list(axes), time_point(sizes.get("t"), time, path or name), channels),
+        ArraySource(array, list(axes), point, channels),
         name=name,
         path=path,
         shapes=[(sizes["y"], sizes["x"])] * sizes.get("z", 1),
@@ -293,6 +306,7 @@ def stack_of_array(
         dtype=array.dtype,
         is_2d="z" not in axes,
         chunks=(by_axis.get("z", 1), by_axis["y"], by_axis["x"]) if by_axis else None,
+        selection={"time point": point} if point else {},
         **about,
     )
 

@@ -96,6 +96,7 @@ def _stack_of_file(file: tifffile.TiffFile, path: Path, time: int | None, image:
         "scale": scale,
         "unit": unit,
         "pyramid_levels": len(series.levels),
+        "level_shapes": _level_shapes(series.levels, axes),
     }
     offset = None if series.is_multifile else series.dataoffset
     if offset is not None and keyframe.is_memmappable:
@@ -115,6 +116,17 @@ def _stack_of_file(file: tifffile.TiffFile, path: Path, time: int | None, image:
     elif isinstance(array, _TiffPages):
         about["sections_at_once"] = array.sections_at_once(series.shape[axes.index("c")] if "c" in axes else 1)
     return stack_of_array(array, axes, time=time, alpha=alpha, chunks=chunks, **about)
+
+
+def _level_shapes(levels: Sequence[tifffile.TiffPageSeries], axes: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Shapes (z, y, x) of a series' levels, as far as they have its axes."""
+    shapes = []
+    for level in levels:
+        if len(level.shape) != len(axes):
+            break
+        sizes = dict(zip(axes, level.shape, strict=True))
+        shapes.append((sizes.get("z", 1), sizes["y"], sizes["x"]))
+    return shapes
 
 
 def _tiff_axes(series: tifffile.TiffPageSeries, path: Path) -> tuple[list[str], bool]:

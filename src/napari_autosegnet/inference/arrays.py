@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Span, slices
 from napari_autosegnet.inference.ledger import sync_folder
+from napari_autosegnet.inference.places import is_node
 
 if TYPE_CHECKING:
     import zarr
@@ -140,11 +141,6 @@ def sync_file(file: Path) -> None:
     """Wait until a file's content is on the disk."""
     with open(file, "rb+") as handle:
         os.fsync(handle.fileno())
-
-
-def is_node(folder: Path) -> bool:
-    """Whether a folder is a Zarr array or group."""
-    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def remove_partials(folder: Path) -> None:

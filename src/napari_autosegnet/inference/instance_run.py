@@ -32,7 +32,7 @@ from napari_autosegnet.inference.instances import (
     tiles_of,
     within,
 )
-from napari_autosegnet.inference.ledger import Ledger, instance_ledger_path
+from napari_autosegnet.inference.ledger import Ledger, instance_ledger_path, scratch_path
 from napari_autosegnet.inference.progress import Progress
 from napari_autosegnet.inference.pyramid import PyramidProgress
 from napari_autosegnet.inference.store import LabelPyramid, ProbabilityArray, ZarrOutput, remove_folder
@@ -61,7 +61,7 @@ class InstanceWork:
         self._distance = job.settings.instance_distance
         self._classes = object_classes(job.predictor.model.classes, job.settings.instance_classes)
         self._sampling = sampling(job.image.scale)
-        self.scratch = output.path.with_name(f".{output.path.name}.instances")
+        self.scratch = scratch_path(output.path)
         self.seeds = BlockArray(
             self.scratch / "seeds",
             job.plan.shape,
@@ -180,7 +180,10 @@ class InstanceRun:
                 "instance_classes": object_classes(model.classes, job.settings.instance_classes),
             },
         }
-        self._ledger = Ledger.open(instance_ledger_path(job.output.path), parts)
+        path = instance_ledger_path(job.output.path)
+        if not path.exists():
+            remove_folder(self.work.scratch)  # of a run that is forgotten
+        self._ledger = Ledger.open(path, parts)
 
     def number(self, do: Do) -> Path | None:
         """Number all objects; None when asked to stop."""
@@ -189,9 +192,10 @@ class InstanceRun:
         if flooded.pending:
             if not self.work.seeds.folder.exists():
                 ledger.finished(SEEDS).clear()  # someone tidied up
-                self.work.numbers_file.unlink(missing_ok=True)
             self.work.seeds.make()
             seeded = Progress(plan, ledger.finished(SEEDS), self._report, step="seeds")
+            if seeded.pending:
+                self.work.numbers_file.unlink(missing_ok=True)  # of other seeds
 
             def seeds_done(number: int, seconds: float) -> None:
                 ledger.record(number, "done", level=SEEDS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +23,12 @@ from napari_autosegnet.inference.ledger import (
     instance_ledger_path,
     ledger_path,
     program_version,
+    take_over_records,
+    written_parts,
 )
+from napari_autosegnet.inference.ome_metadata import ome_image
 from napari_autosegnet.inference.output import Output, open_output
+from napari_autosegnet.inference.places import is_node
 from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
 from napari_autosegnet.inference.reading import check_image, read_block
 from napari_autosegnet.inference.sections import make_predictor
@@ -134,7 +139,7 @@ def open_job(
     block = choose_block(shape, chunks, settings.block, whole_sections=predictor.whole_sections)
     if out is not None and out.suffix.lower() == ".png":
         block = shape
-    output = open_output(out, image, model.classes, settings, chunks=chunks, block=block)
+    output = open_output(out, image, model.classes, settings, chunks=chunks, block=block, mask=mask)
     return VolumeJob(image, mask, predictor, predictor.plan(shape, block, region=region), output, settings)
 
 
@@ -147,15 +152,15 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         When there is something else, or a result made otherwise, in the output's place.
     """
     output, settings = job.output, job.settings
+    take_over_records(output.path)
     path = ledger_path(output.path)
-    if settings.overwrite:
-        if output.is_occupied() and not output.exists() and not path.exists():
-            raise UserError(f"{output.path} exists and is no result of this program; give another --out")
-        path.unlink(missing_ok=True)  # first: a ledger without a store is harmless, a store without one is not trusted
-        output.remove()
-    elif not path.exists() and output.is_occupied():
-        raise UserError(f"{output.labels_path} exists already; give another --out, or start again with --overwrite")
-    _choose_what_is_fast(job, path, report)
+    ours = written_parts(path)
+    foreign = output.foreign(ours)
+    if foreign is not None:
+        raise UserError(_no_result(foreign, job))
+    if isinstance(output, ZarrOutput) and output.instances is not None:
+        object_classes(model.classes, settings.instance_classes)  # known to be possible before the hours of computing
+    _choose_what_is_fast(job, {} if settings.overwrite else Ledger.settings_of(path), report)
     plan = job.plan
     parts = {
         "model": model.fingerprint,
@@ -177,21 +182,31 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         },
         "version": program_version(),
     }
-    ledger = Ledger.open(path, parts)
-    if ledger.finished() and not output.exists():
-        ledger.restart()  # the result was deleted, its ledger was not
-    if isinstance(output, ZarrOutput) and output.instances is not None:
-        object_classes(model.classes, settings.instance_classes)  # known to be possible before the hours of computing
-        if not output.instances.folder.exists():
-            instance_ledger_path(output.path).unlink(missing_ok=True)
+    if settings.overwrite:
+        output.remove(ours)
+        ledger = Ledger.begin(path, parts)  # only now: until then the old one says whose the rest is
+    else:
+        ledger = Ledger.open(path, parts)
+        if ledger.finished() and not output.exists():
+            ledger.restart()  # the result was deleted, its ledger was not
+    if isinstance(output, ZarrOutput) and output.instances is not None and not output.instances.folder.exists():
+        instance_ledger_path(output.path).unlink(missing_ok=True)
     output.prepare()
     return ledger
 
 
-def _choose_what_is_fast(job: VolumeJob, ledger: Path, report: Report) -> None:
+def _no_result(place: Path, job: VolumeJob) -> str:
+    """The line for something else in the output's place."""
+    if place != job.output.path or not is_node(place):
+        return f"{place} exists and is no result of this program; give another --out"
+    image = job.image.path
+    choices = "give another --out" if image is None or ome_image(image) is None else "leave --out out, or give another"
+    return f"{place} is another store and no result of this program; {choices}"
+
+
+def _choose_what_is_fast(job: VolumeJob, earlier: Mapping[str, Any], report: Report) -> None:
     """Engine and tile: as in the run that is gone on with, since others have other last bits; else the fastest."""
     predictor, settings = job.predictor, job.settings
-    earlier = Ledger.parts_of(ledger).get("settings", {})
     is_long = job.plan.computed >= WORTH_MEASURING
     available = available_engines(predictor.device)
     if settings.engine == "auto":

@@ -1,9 +1,9 @@
 """Which blocks of a result are done, and of what model, input and settings.
 
-``<store>.ledger.jsonl`` lies beside the result: readers of the store never meet it, and the store is the same
-bytes whether the run was interrupted or not. Its first line holds the fingerprint, every further line one
-finished block, written after the block's data is safely on the disk. A store cannot tell by itself: a
-finished block of background leaves no chunk.
+``<store>.ledger.jsonl`` lies beside the result, or beside the outermost Zarr around it: readers of the store never
+meet it, and the store is the same bytes whether the run was interrupted or not. Its first line holds the
+fingerprint, every further line one finished block, written after the block's data is safely on the disk. A store
+cannot tell by itself: a finished block of background leaves no chunk.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.places import Part, zarrs_around
 from napari_autosegnet.run import write_atomically
 
 if TYPE_CHECKING:
@@ -60,19 +61,25 @@ class Ledger:
         UserError
             When the ledger belongs to another model, input or settings (it says which differ), or is damaged.
         """
+        if not path.exists():
+            return cls.begin(path, parts)
         ledger = cls(path, parts)
-        if path.exists():
-            ledger._read()
-        else:
-            ledger.restart()
+        ledger._read()
+        return ledger
+
+    @classmethod
+    def begin(cls, path: Path, parts: Mapping[str, Any]) -> Ledger:
+        """Begin a ledger, in the place of an earlier one if there is one."""
+        ledger = cls(path, parts)
+        ledger.restart()
         return ledger
 
     @staticmethod
-    def parts_of(path: Path) -> dict[str, Any]:
-        """Identity per part that a ledger was begun with; empty when there is none, or a damaged one."""
+    def settings_of(path: Path) -> dict[str, Any]:
+        """Settings that a ledger was begun with; empty when there is none, or a damaged one."""
         try:
             with open(path, "rb") as handle:
-                return dict(json.loads(handle.readline())["parts"])
+                return dict(json.loads(handle.readline())["parts"]["settings"])
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
@@ -143,14 +150,52 @@ class Ledger:
             raise UserError(f"the result beside {self.path} was made differently ({what}); {again}")
 
 
+def written_parts(path: Path) -> frozenset[Part]:
+    """What the run of a ledger wrote: nothing where there is no ledger, labels at least where it is damaged."""
+    if not path.exists():
+        return frozenset()
+    asked = Ledger.settings_of(path)
+    more: tuple[Part, ...] = ("probabilities", "instances")
+    return frozenset(["labels", *(part for part in more if asked.get(part))])
+
+
 def ledger_path(store: Path) -> Path:
-    """The ledger of a store or file: beside it."""
-    return store.with_name(store.name + ".ledger.jsonl")
+    """The ledger of a store or file: beside it, or beside the outermost Zarr that it lies in."""
+    return _beside(_record_name(store), "{}.ledger.jsonl")
 
 
 def instance_ledger_path(store: Path) -> Path:
     """The ledger of a store's numbered objects."""
-    return store.with_name(store.name + ".instances.ledger.jsonl")
+    return _beside(_record_name(store), "{}.instances.ledger.jsonl")
+
+
+def scratch_path(store: Path) -> Path:
+    """The folder for what is needed until a store's objects are numbered."""
+    return _beside(_record_name(store), ".{}.instances")
+
+
+def take_over_records(store: Path) -> None:
+    """Move what earlier versions left in a larger Zarr, where its readers stumble over it."""
+    if not zarrs_around(store):
+        return
+    for pattern in ("{}.ledger.jsonl", "{}.instances.ledger.jsonl", ".{}.instances"):
+        old, new = _beside(store, pattern), _beside(_record_name(store), pattern)
+        if old.exists() and not new.exists():
+            old.rename(new)
+    _beside(store, ".{}.lock").unlink(missing_ok=True)
+
+
+def _record_name(store: Path) -> Path:
+    """What a store's records are called after, and beside which they lie."""
+    around = zarrs_around(store)
+    if not around:
+        return store
+    inner = store.absolute().relative_to(around[-1])
+    return around[-1].with_name(".".join((around[-1].name, *inner.parts)))
+
+
+def _beside(store: Path, pattern: str) -> Path:
+    return store.with_name(pattern.format(store.name))
 
 
 @contextmanager
@@ -162,9 +207,10 @@ def locked(store: Path) -> Iterator[None]:
     UserError
         When another process writes it.
     """
-    lock = FileLock(store.with_name(f".{store.name}.lock"))
+    file = _beside(_record_name(store), ".{}.lock")
+    lock = FileLock(file)
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"another process is writing {store}; wait for it, or give another --out") from None
@@ -188,11 +234,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def image_identity(image: ImageStack) -> dict[str, Any]:
-    """What tells whether an input is still the same: shape, type, time of change, and checksums of samples.
+    """What tells whether an input is still the same: shape, type, what is read of it, time of change, samples.
 
-    The samples are small boxes spread evenly over the volume, so it takes no long read.
+    The samples are checksums of small boxes spread evenly over the volume, so it takes no long read.
     """
     identity: dict[str, Any] = {"shape": list(image.shape), "channels": image.channels, "dtype": str(image.dtype)}
+    identity |= image.selection
     if image.path is not None and image.path.is_file():
         about = image.path.stat()
         identity["file"] = [about.st_size, about.st_mtime_ns]

@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_autosegnet.inference.arrays import is_node, remove_partials
+from napari_autosegnet.inference.arrays import remove_partials
 from napari_autosegnet.inference.blocks import Level
+from napari_autosegnet.inference.places import is_node, read_json, zarrs_around
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
 
 OmeVersion = Literal["0.4", "0.5"]
+
+
+@dataclass(frozen=True)
+class OmeImage:
+    """What an OME-Zarr image says about itself: its version, and where in it its levels lie."""
+
+    version: OmeVersion
+    levels: tuple[str, ...]
+
+
+def ome_image(path: Path) -> OmeImage | None:
+    """The OME-Zarr image at a path; None when it is something else."""
+    found: tuple[tuple[OmeVersion, object], ...] = (
+        ("0.5", _entry(_entry(read_json(path / "zarr.json"), "attributes"), "ome")),
+        ("0.4", read_json(path / ".zattrs")),
+    )
+    for version, about in found:
+        if isinstance(about, dict) and "multiscales" in about:
+            return OmeImage(version, tuple(_level_paths(about["multiscales"])))
+    return None
+
+
+def pixel_folders(path: Path) -> list[Path]:
+    """Where the pixels of an image lie: in its levels, if it is an OME-Zarr."""
+    image = ome_image(path)
+    return [path] if image is None else [path / level for level in image.levels]
+
+
+def update_consolidated(node: Path) -> None:
+    """Consolidate the metadata around a new Zarr array or group where they were: their readers look nowhere else."""
+    import zarr
+
+    for group in zarrs_around(node):
+        if (group / ".zmetadata").is_file() or read_json(group / "zarr.json").get("consolidated_metadata"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # no part of version 3 yet; and of files that are no Zarr
+                zarr.consolidate_metadata(group)
 
 
 class OmeMetadata:
@@ -125,6 +164,18 @@ class OmeMetadata:
         else:
             group.attrs.update({"labels": listed})
 
+    def unlist_label(self, folder: Path, name: str) -> None:
+        """Take a label off the list of a ``labels`` group."""
+        import zarr
+
+        if not is_node(folder):
+            return
+        group = zarr.open_group(folder, mode="r+")
+        about: Any = dict(group.attrs)
+        ome = about.get("ome", about)
+        left = {"labels": [each for each in ome.get("labels", []) if each != name]}
+        group.attrs.update({"ome": {**ome, **left}} if "ome" in about else left)
+
     def _flat(self, values: Iterable[float]) -> list[float]:
         """Values per axis of the arrays; without z for a 2D image."""
         return list(values)[1:] if self._image.is_2d else list(values)
@@ -138,6 +189,19 @@ class OmeMetadata:
             return content
         v04.LabelImage.model_validate(ome) if "image-label" in ome else v04.Image.model_validate(ome)
         return ome
+
+
+def _entry(content: object, name: str) -> object:
+    return content.get(name) if isinstance(content, dict) else None
+
+
+def _level_paths(multiscales: object) -> Iterator[str]:
+    for image in multiscales if isinstance(multiscales, list) else []:
+        datasets = _entry(image, "datasets")
+        for dataset in datasets if isinstance(datasets, list) else []:
+            path = _entry(dataset, "path")
+            if isinstance(path, str):
+                yield path
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

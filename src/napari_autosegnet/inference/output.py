@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
-from napari_autosegnet.inference.ome_metadata import OmeVersion
+from napari_autosegnet.inference.ome_metadata import OmeVersion, ome_image, pixel_folders
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput
+from napari_autosegnet.inference.places import Part, is_array, is_node, is_same, lies_in
 from napari_autosegnet.inference.store import PlainZarrOutput, ZarrOutput
 
 if TYPE_CHECKING:
@@ -31,14 +31,17 @@ class Output(Protocol):
     path: Path
     #: What the user asked to be shown: the labels.
     labels_path: Path
+    #: All that a result of this kind can consist of, and those that this one does.
+    places: dict[Part, Path]
+    parts: tuple[Part, ...]
     pyramid: PyramidPlan
 
     def exists(self) -> bool:
         """Whether there is a result, finished or not."""
         ...
 
-    def is_occupied(self) -> bool:
-        """Whether something lies where the result goes, a result or not."""
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        """What lies where the result goes and is none, given what the ledger says that an earlier run wrote."""
         ...
 
     def prepare(self) -> None:
@@ -49,8 +52,8 @@ class Output(Protocol):
         """Open the store that another process prepared."""
         ...
 
-    def remove(self) -> None:
-        """Delete the result, and nothing else."""
+    def remove(self, ours: Collection[Part]) -> None:
+        """Delete what an earlier run wrote, and nothing else."""
         ...
 
     def write(self, block: Block, result: BlockResult) -> None:
@@ -70,6 +73,7 @@ def open_output(
     *,
     chunks: Shape,
     block: Shape,
+    mask: ImageStack | None = None,
 ) -> Output:
     """Output for a path: ``.tif`` and ``.png`` are files, anything else is a Zarr store.
 
@@ -78,19 +82,37 @@ def open_output(
     Raises
     ------
     UserError
-        When the image has no store of its own and no path is given, or the kind of file cannot hold the result.
+        When the image has no store of its own and no path is given, the kind of file cannot hold the result, or
+        it would lie in or around the image or the mask.
     """
-    own_version = None if image.path is None else ome_version(image.path)
-    within = out is None or (image.path is not None and out.resolve() == image.path.resolve())
-    if within and (image.path is None or own_version is None):
-        raise UserError("the image is no OME-Zarr that could hold the result; give --out, such as --out result.zarr")
+    output = _output_at(out, image, classes, settings, chunks=chunks, block=block)
+    _check_apart(output, {"image": image, "mask": mask})
+    return output
+
+
+def _output_at(
+    out: Path | None,
+    image: ImageStack,
+    classes: Sequence[ClassInfo],
+    settings: PredictSettings,
+    *,
+    chunks: Shape,
+    block: Shape,
+) -> Output:
+    own = None if image.path is None else ome_image(image.path)
     version: OmeVersion = "0.4" if settings.format == "ome-zarr-0.4" else "0.5"
-    if within:
-        assert image.path is not None and own_version is not None
-        place, version = image.path, own_version
+    if own is not None and image.path is not None and (out is None or _means(out, image.path)):
+        within, place = True, _named(image.path)
+        if settings.format == "zarr" or (version == "0.4" and own.version == "0.5"):
+            raise UserError(
+                f"what goes under the image's labels is OME-Zarr {own.version}, as the image is; "
+                f"leave --format {settings.format} out, or give --out of another place"
+            )
+        version = own.version
+    elif out is None:
+        raise UserError("the image is no OME-Zarr that could hold the result; give --out, such as --out result.zarr")
     else:
-        assert out is not None
-        place = out
+        within, place = False, _named(out)
         kind = place.suffix.lower()
         if kind in (".jpg", ".jpeg", ".bmp", ".npy", ".h5", ".hdf5", ".n5"):
             raise UserError(f"labels cannot be written as {place.suffix}; give --out with .zarr, .tif or .png")
@@ -124,20 +146,38 @@ def open_output(
     )
 
 
-def ome_version(path: Path) -> OmeVersion | None:
-    """Version of the OME-Zarr image at a path; None when it is something else."""
-    for name, version in (("zarr.json", "0.5"), (".zattrs", "0.4")):
-        file = path / name
-        if not file.is_file():
+def _means(out: Path, image: Path) -> bool:
+    """Whether a path means the image's own store: it is that, or a larger Zarr around it that is no image."""
+    return is_same(out, image) or (lies_in(image, out) and is_node(out) and ome_image(out) is None)
+
+
+def _named(path: Path) -> Path:
+    """A path whose last part is a name; ledger and lock are called after it."""
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise UserError(f"{path} can be no result; give --out a name, such as --out result.zarr")
+    return path
+
+
+def _check_apart(output: Output, read: Mapping[str, ImageStack | None]) -> None:
+    """Refuse a place of which something is read, or that lies in what is read: writing there would destroy it."""
+    within = isinstance(output, ZarrOutput) and output.within_image
+    places = [*([] if within else [output.path]), *output.places.values()]
+    for what, stack in read.items():
+        if stack is None or stack.path is None:
             continue
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        attributes = content.get("attributes", {}).get("ome", {}) if version == "0.5" else content
-        if isinstance(attributes, dict) and "multiscales" in attributes:
-            return "0.5" if version == "0.5" else "0.4"
-    return None
+        for source in pixel_folders(stack.path) if within else [stack.path]:
+            for place in places:
+                if is_same(place, source):
+                    raise UserError(f"{place} is the {what} itself; give another --out")
+                if lies_in(place, source):
+                    raise UserError(f"{place} lies in the {what} {source}; give another --out")
+                if lies_in(source, place):
+                    raise UserError(f"the {what} {source} lies in {place}; give another --out")
+    array = next((folder for folder in output.path.absolute().parents if is_array(folder)), None)
+    if array is not None:
+        raise UserError(f"{output.path} lies in the Zarr array {array}; give another --out")
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
@@ -150,9 +190,8 @@ def disk_error(error: OSError, path: Path) -> UserError:
 def _levels(image: ImageStack, wanted: int | None) -> tuple[Level, ...]:
     """Pyramid of the result: that of the source, where it has one and halves or so; else halved y and x."""
     count = wanted or image.pyramid_levels
-    source = _source_shapes(image) if image.pyramid_levels > 1 else []
     levels = [Level(image.shape, (1, 1, 1))]
-    for shape in source[1:count]:
+    for shape in image.level_shapes[1:count]:
         above = levels[-1].shape
         factor = tuple(max(1, round(large / small)) for large, small in zip(above, shape, strict=True))
         reach = tuple(-(-large // step) for large, step in zip(above, factor, strict=True))
@@ -163,23 +202,3 @@ def _levels(image: ImageStack, wanted: int | None) -> tuple[Level, ...]:
         more = pyramid_levels(levels[-1].shape, count - len(levels) + 1)
         levels.extend(more[1:])
     return tuple(levels)
-
-
-def _source_shapes(image: ImageStack) -> list[Shape]:
-    """Shapes (z, y, x) of the source's levels."""
-    import zarr
-
-    if image.path is None:
-        return []
-    group = zarr.open_group(image.path, mode="r")
-    attributes = dict(group.attrs)
-    about: Any = attributes.get("ome", attributes)
-    multiscale = about["multiscales"][0]
-    names = [axis["name"] for axis in multiscale["axes"]]
-    shapes: list[Shape] = []
-    for dataset in multiscale["datasets"]:
-        array = group[dataset["path"]]
-        assert not isinstance(array, zarr.Group)
-        size = dict(zip(names, array.shape, strict=True))
-        shapes.append((int(size.get("z", 1)), int(size["y"]), int(size["x"])))
-    return shapes

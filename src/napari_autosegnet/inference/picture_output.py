@@ -7,6 +7,7 @@ import io
 import math
 import os
 import uuid
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape
+from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
 from napari_autosegnet.inference.ledger import sync_folder
+from napari_autosegnet.inference.places import Part, taken
 from napari_autosegnet.run import write_atomically
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class TiffOutput:
         shape = image.shape[1:] if image.is_2d else image.shape
         self._files: dict[Path, tuple[int, ...]] = {path: shape}
         self._scores = path.with_name(f"{path.stem}-probabilities{path.suffix}")
+        self.places: dict[Part, Path] = {"labels": path, "probabilities": self._scores}
+        self.parts: tuple[Part, ...] = ("labels", "probabilities") if channels else ("labels",)
         if channels:
             self._files[self._scores] = (channels, *shape)
         self._offsets: dict[Path, int] = {}
@@ -53,12 +57,13 @@ class TiffOutput:
     def exists(self) -> bool:
         return all(file.exists() for file in self._files)
 
-    def is_occupied(self) -> bool:
-        return any(file.exists() for file in self._files)
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        return taken(self.places, self.parts, ours)
 
-    def remove(self) -> None:
-        for file in self._files:
-            file.unlink(missing_ok=True)
+    def remove(self, ours: Collection[Part]) -> None:
+        for part, file in self.places.items():
+            if part in ours:
+                file.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         for file, shape in self._files.items():
@@ -74,7 +79,7 @@ class TiffOutput:
                 with tifffile.TiffFile(file) as tiff:
                     series = tiff.series[0]
                     offset = series.dataoffset
-                    if tuple(series.shape) != shape or series.dtype != np.uint8 or offset is None:
+                    if _sides(series.shape) != _sides(shape) or series.dtype != np.uint8 or offset is None:
                         raise ValueError(f"it holds {series.shape} {series.dtype}")
             except (tifffile.TiffFileError, FileNotFoundError, ValueError, IndexError) as error:
                 raise UserError(f"{file} is no unfinished result ({error}); start again with --overwrite") from error
@@ -140,8 +145,13 @@ class TiffOutput:
         raise ValueError("a TIFF has no pyramid")
 
 
+def _sides(shape: Sequence[int]) -> list[int]:
+    """A shape as tifffile tells it: it leaves axes of one pixel out."""
+    return [size for size in shape if size > 1]
+
+
 class PngOutput:
-    """One uint8 PNG of a 2D image, which is one block."""
+    """One uint8 PNG of a 2D image, which is one block (of a region of interest: all of it)."""
 
     def __init__(self, path: Path, image: ImageStack, probabilities: bool, block: Shape) -> None:
         if image.sections != 1:
@@ -149,16 +159,20 @@ class PngOutput:
         if probabilities:
             raise UserError("probabilities cannot be written as PNG; give --out with .zarr or .tif")
         self.path = self.labels_path = path
+        self.places: dict[Part, Path] = {"labels": path}
+        self.parts: tuple[Part, ...] = ("labels",)
         self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
         self._shape = image.shape
 
     def exists(self) -> bool:
         return self.path.exists()
 
-    is_occupied = exists
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        return taken(self.places, self.parts, ours)
 
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def remove(self, ours: Collection[Part]) -> None:
+        if "labels" in ours:
+            self.path.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,10 +184,10 @@ class PngOutput:
         """Write a block and wait until it is on the disk."""
         from PIL import Image
 
-        if block.shape != self._shape:
-            raise ValueError("a PNG is written as one block")
+        whole = np.zeros(self._shape, np.uint8)
+        whole[slices(block.core)] = result.labels
         content = io.BytesIO()
-        Image.fromarray(result.labels[0]).save(content, format="PNG")
+        Image.fromarray(whole[0]).save(content, format="PNG")
         write_atomically(self.path, content.getvalue())
         sync_folder(self.path.parent)
 

@@ -7,7 +7,7 @@ with the models of yaozarrs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.arrays import BlockArray, is_node
+from napari_autosegnet.inference.arrays import BlockArray
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
-from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion
+from napari_autosegnet.inference.ledger import instance_ledger_path, scratch_path, sync_folder
+from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_image, update_consolidated
+from napari_autosegnet.inference.places import Part, is_array, is_node, is_used, taken
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 LABELS = "labels/segmentation"
 INSTANCES = "labels/instances"
 PROBABILITIES = "probabilities"
+#: All that a group consists of besides its members.
+_GROUP_FILES = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zmetadata"})
 
 
 class LabelPyramid:
@@ -178,8 +182,15 @@ class ZarrOutput:
             raise UserError("OME-Zarr 0.4 has no shards; write 0.5, or do without shards")
         self.path = path
         self.labels_path = path / LABELS
+        self.places: dict[Part, Path] = {
+            "labels": path / LABELS,
+            "probabilities": path / PROBABILITIES,
+            "instances": path / INSTANCES,
+        }
+        asked: dict[Part, bool] = {"labels": True, "probabilities": probabilities, "instances": instances}
+        self.parts: tuple[Part, ...] = tuple(part for part, wanted in asked.items() if wanted)
         self.pyramid = PyramidPlan(levels, block)
-        self._within_image = within_image
+        self.within_image = within_image
         self._metadata = OmeMetadata(image, classes, version)
         zarr_format = self._metadata.zarr_format
         self._labels = LabelPyramid(
@@ -210,21 +221,46 @@ class ZarrOutput:
             )
 
     def exists(self) -> bool:
-        return is_node(self.labels_path)
+        # Objects have a ledger of their own.
+        return all(is_node(self.places[part]) for part in self.parts if part != "instances")
 
-    def is_occupied(self) -> bool:
-        if self._within_image:
-            ours = {LABELS: True, INSTANCES: self.instances is not None, PROBABILITIES: self.probabilities is not None}
-            return any(used and (self.path / node).exists() for node, used in ours.items())
-        return self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        if not self.within_image and is_used(self.path) and not (ours and self._may_be_ours()):
+            return self.path
+        return taken(self.places, self.parts, ours)
 
-    def remove(self) -> None:
-        for node in (LABELS, INSTANCES, PROBABILITIES):
-            remove_folder(self.path / node)
+    def _may_be_ours(self) -> bool:
+        """Whether the store is one of labels; a run that was killed at its start leaves one without metadata."""
+        if is_array(self.path) or not self.path.is_dir():
+            return False
+        if not is_node(self.path):
+            return _has_only_metadata(self.path)
+        image = ome_image(self.path)
+        return image is None or all(level.startswith(f"{LABELS}/") for level in image.levels)
+
+    def remove(self, ours: Collection[Part]) -> None:
+        instance_ledger_path(self.path).unlink(missing_ok=True)
+        remove_folder(scratch_path(self.path))
+        for part, place in self.places.items():
+            if part in ours:
+                remove_folder(place)
+                if part != "probabilities":
+                    self._metadata.unlist_label(place.parent, place.name)
+        if not self.within_image:
+            self._remove_metadata()
+
+    def _remove_metadata(self) -> None:
+        """Forget a store of which nothing else is left: the next one may be of another version of OME-Zarr."""
+        labels = self.labels_path.parent
+        if is_node(labels) and _has_only_metadata(labels):
+            remove_folder(labels)
+        if is_node(self.path) and _has_only_metadata(self.path):
+            for file in list(self.path.iterdir()):  # the folder itself may be a link, or where somebody is
+                file.unlink()
 
     def prepare(self) -> None:
         ome = self._metadata
-        if not self._within_image:
+        if not self.within_image:
             ome.write_group(self.path, {"multiscales": [ome.multiscale(self.pyramid.levels, prefix=f"{LABELS}/")]})
         self._make_labels(self._labels, colours=True)
         if self.probabilities is not None:
@@ -233,13 +269,14 @@ class ZarrOutput:
             self.probabilities.make()
         if self.instances is not None:
             self._make_labels(self.instances, colours=False)
+        update_consolidated(self.labels_path)
 
     def _make_labels(self, labels: LabelPyramid, *, colours: bool) -> None:
         ome = self._metadata
         ome.list_label(self.path / "labels", labels.folder.name)
         content = {
             "multiscales": [ome.multiscale(self.pyramid.levels, type="nearest")],
-            "image-label": ome.image_label(within_image=self._within_image, colours=colours),
+            "image-label": ome.image_label(within_image=self.within_image, colours=colours),
         }
         ome.write_group(labels.folder, content)
         labels.make()
@@ -266,6 +303,9 @@ class PlainZarrOutput:
         self, path: Path, image: ImageStack, classes: int, *, chunks: Shape, block: Shape, sharded: bool
     ) -> None:
         self.path = self.labels_path = path
+        scores = path.with_name(f"{path.stem}-probabilities{path.suffix}")
+        self.places: dict[Part, Path] = {"labels": path, "probabilities": scores}
+        self.parts: tuple[Part, ...] = ("labels", "probabilities") if classes else ("labels",)
         self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
         # The array lies at the path itself, not at level 0 of a group.
         self._labels = BlockArray(
@@ -280,7 +320,7 @@ class PlainZarrOutput:
         self._probabilities: ProbabilityArray | None = None
         if classes:
             self._probabilities = ProbabilityArray(
-                path.with_name(f"{path.stem}-probabilities{path.suffix}"),
+                scores,
                 classes,
                 image.shape,
                 chunks=chunks,
@@ -289,23 +329,27 @@ class PlainZarrOutput:
                 sharded=sharded,
             )
 
-    def _folders(self) -> list[Path]:
-        return [self.path, *([self._probabilities.folder] if self._probabilities is not None else [])]
-
     def exists(self) -> bool:
-        return all(is_node(folder) for folder in self._folders())
+        return all(is_array(self.places[part]) for part in self.parts)
 
-    def is_occupied(self) -> bool:
-        return any(folder.is_file() or (folder.is_dir() and any(folder.iterdir())) for folder in self._folders())
+    def foreign(self, ours: Collection[Part]) -> Path | None:
+        # The ledger may be that of an OME-Zarr at the same place.
+        return taken(self.places, self.parts, [part for part in ours if self._may_be_ours(part)])
 
-    def remove(self) -> None:
-        for folder in self._folders():
-            remove_folder(folder)
+    def _may_be_ours(self, part: Part) -> bool:
+        place = self.places.get(part)
+        return place is not None and (is_array(place) or not is_node(place))
+
+    def remove(self, ours: Collection[Part]) -> None:
+        for part, place in self.places.items():
+            if part in ours and self._may_be_ours(part):
+                remove_folder(place)
 
     def prepare(self) -> None:
         self._labels.make()
         if self._probabilities is not None:
             self._probabilities.make()
+        update_consolidated(self.path)
 
     def attach(self) -> None:
         self._labels.open()
@@ -322,12 +366,18 @@ class PlainZarrOutput:
         raise ValueError("a plain array has no pyramid")
 
 
+def _has_only_metadata(group: Path) -> bool:
+    """Whether nothing lies in a group but its metadata, or what a killed run left of writing them."""
+    return all(entry.name in _GROUP_FILES or entry.name.endswith(".partial") for entry in group.iterdir())
+
+
 def remove_folder(folder: Path) -> None:
     """Delete a folder; renamed first, so that a crash in the middle leaves no half of a result."""
     if folder.exists():
         rubbish = folder.with_name(f".{folder.name}.removed")
         shutil.rmtree(rubbish, ignore_errors=True)
         folder.rename(rubbish)
+        sync_folder(folder.parent)
         shutil.rmtree(rubbish)
 
 
