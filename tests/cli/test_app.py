@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet import api
+from napari_autosegnet import api, demo
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.cli import runs as runs_module
 from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
@@ -273,6 +273,15 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait(30)
+
+
+def test_a_demo_that_was_stopped_goes_on_as_it_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "run_demo", lambda *arguments, **named: {"mean_iou": None})
+    words = ["demo", "--out", "my demo", "--budget", "20m", "--device", "cpu", "--json"]
+    assert run(words) == 1
+    assert f"go on with: {shlex.join(['napari-autosegnet', *words])}" in _error(capsys)
 
 
 # Results

@@ -79,6 +79,17 @@ def command_line(*words: object) -> str:
     return shlex.join(["napari-autosegnet", *(str(word) for word in words)])
 
 
+def same_command_line(context: typer.Context, *without: str) -> str:
+    """The command line that is being carried out, as it was given, but for some of its words."""
+    return command_line(context.info_name, *(word for word in context.obj or () if word not in without))
+
+
+def resuming_command_line(step: str, run: Path, *, device: str, as_json: bool) -> str:
+    """The command line that goes on with a run, whose folder keeps all but where and how it is shown."""
+    place = [] if device == "auto" else ["--device", device]
+    return command_line(step, "--run", run, "--resume", *place, *(["--json"] if as_json else []))
+
+
 def print_json(result: dict[str, Any]) -> None:
     """One object on stdout; paths as text."""
     print(json.dumps(result, indent=1, default=str))
