@@ -22,6 +22,7 @@ from napari_autosegnet.config import SplitSettings, search_settings, train_setti
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.training.metrics import Scores
+from small_models import small_model
 
 ROOT = Path(__file__).parents[2]
 PAIR = ["--image", "a.tif", "--labels", "b.tif"]
@@ -342,6 +343,32 @@ def test_show_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--curves" in capsys.readouterr().err
     assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.png")]) == 0
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_a_run_whose_network_was_not_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Run.create(tmp_path / "run")
+    folder.update_config(data={})
+    small_model("unet").save(folder.model_folder)
+    assert run(["show", str(folder.path)]) == 0
+    out = capsys.readouterr().out
+    assert "parameters" in out and "no searched architecture: unet" in out
+
+
+def test_show_what_is_none_of_these(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG")
+    for what, text in ((picture, "no architecture, model or run"), (tmp_path, "is no run (it has no config.json)")):
+        assert run(["show", str(what)]) == 1
+        line = _error(capsys)
+        assert text in line and str(what) in line and "give an architecture.json" in line
+
+
+def test_show_prints_nothing_when_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Run.create(tmp_path / "run")
+    folder.update_config(data={})
+    folder.report("epoch", step="train", epoch=1, epochs=2, loss=1.0, mean_iou=0.5, seconds=1.0)
+    assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.bmp")]) == 1
+    assert "ends in .png" in _error(capsys)
 
 
 def test_show_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
