@@ -235,8 +235,11 @@ def main() -> None:
     parser.add_argument("--train", default="5 min", help="time for the training")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as runs:
-        film = Film(arguments.out, Path(runs), arguments.isbi)
+    with tempfile.TemporaryDirectory() as folder:
+        # Pictures show where results lie: a name that anybody could have.
+        runs = Path(tempfile.gettempdir()) / "autosegnet-runs"
+        runs.symlink_to(folder, target_is_directory=True)
+        film = Film(arguments.out, runs, arguments.isbi)
         try:
             shoot(film, arguments.search, arguments.train)
         finally:
@@ -244,6 +247,7 @@ def main() -> None:
             film.dock.retrain_step.client.cancel()
             film.pause(2)
             film.viewer.close()
+            runs.unlink()
 
 
 if __name__ == "__main__":

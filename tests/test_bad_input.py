@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_autosegnet import api
-from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
+from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from small_disks import mounted
@@ -68,6 +69,19 @@ def test_data_that_will_not_do(
     with pytest.raises(UserError, match=message) as raised:
         api.search(tmp_path / "run", [files[0]], [files[1]], classes=classes, settings=SETTINGS)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(33, 32), (90, 88)])
+def test_patches_that_no_network_takes(tmp_path: Path, size: int, nearest: int) -> None:
+    files = write(tmp_path / "image.tif", image()), write(tmp_path / "labels.tif", labels())
+    data: dict[str, Any] = {"images": [files[0]], "labels": [files[1]], "classes": "0:membrane,255:cell"}
+    for step, settings in ((api.search, search_settings("fast")), (api.train, train_settings("fast"))):
+        run = tmp_path / step.__name__
+        own = settings.model_copy(update={"patch_size": size})
+        more = {"network": "plain"} if step is api.train else {}
+        with pytest.raises(UserError, match=f"for example --patch-size {nearest}"):
+            step(run, **data, settings=own, **more)  # type: ignore[operator]
+        assert not (run / "config.json").exists()
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:

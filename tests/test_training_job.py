@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import SplitSettings, TrainSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.training_job import Begun, Source
+from small_models import small_model
 
 SETTINGS = TrainSettings(epochs=3)
 
@@ -73,6 +75,17 @@ def test_what_is_resumed(run: Run) -> None:
     run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain")
     run.training_architecture_file.write_text(SearchSpace().plain.to_json())
     assert Begun.kept(run) == Begun("plain", SearchSpace().plain, SETTINGS)
+
+
+def test_a_model_that_is_trained_further_keeps_its_surroundings(run: Run) -> None:
+    small_model("unet", context=1).save(run.model_folder)
+    begun = Begun.further(run, SETTINGS)
+    assert SETTINGS.context == 0 and begun.settings.context == 1
+    specification, network = begun.build(3, 3)
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64) and specification.network == "unet"
+    odd = Begun.further(run, SETTINGS.model_copy(update={"patch_size": 65}))
+    with pytest.raises(UserError, match="--patch-size 64"):
+        odd.build(3, 3)
 
 
 def test_data_of_the_run(run: Run, tmp_path: Path) -> None:

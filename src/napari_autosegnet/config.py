@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from napari_autosegnet.architecture import PAPER_OPERATIONS, SearchSpace
 
@@ -122,7 +122,7 @@ class SearchSettings(Settings):
     """How an architecture is searched (AutoSegNet, section III and IV.B; ENAS for what it leaves open)."""
 
     strategy: Literal["reinforce", "random", "evolution"] = Field("reinforce", description="How candidates are chosen")
-    epochs: Positive = Field(200, description="Most search epochs (paper: 200)")
+    epochs: Positive | None = Field(200, description="Most search epochs (paper: 200)")
     budget: Annotated[float, Field(gt=0)] | None = Field(None, description="Most seconds for the whole search")
     stop_loss: Annotated[float, Field(gt=0)] | None = Field(
         None, description="End when the training loss of the shared weights is this low", json_schema_extra=_ADVANCED
@@ -242,11 +242,16 @@ class SearchSettings(Settings):
     space: SearchSpace = Field(default_factory=SearchSpace, description="The search space")
     seed: int = Field(0, description="Seed of everything random")
 
+    @model_validator(mode="after")
+    def _ends(self) -> SearchSettings:
+        _check_end(self.epochs, self.budget)
+        return self
+
 
 class TrainSettings(Settings):
     """How the found architecture is trained from scratch (AutoSegNet, section IV)."""
 
-    epochs: Positive = Field(300, description="Most epochs (paper: 300)")
+    epochs: Positive | None = Field(300, description="Most epochs (paper: 300)")
     budget: Annotated[float, Field(gt=0)] | None = Field(None, description="Most seconds for the training")
     patch_size: Annotated[int, Field(ge=16)] = Field(256, description="Side of the square training patches in pixels")
     batch_size: Positive = Field(8, description="Patches per step", json_schema_extra=_ADVANCED)
@@ -278,6 +283,26 @@ class TrainSettings(Settings):
         0, description="Sections above and below that are given as channels (2.5D)", json_schema_extra=_ADVANCED
     )
     seed: int = Field(0, description="Seed of everything random")
+
+    @model_validator(mode="after")
+    def _ends(self) -> TrainSettings:
+        _check_end(self.epochs, self.budget)
+        return self
+
+
+def _check_end(epochs: int | None, budget: float | None) -> None:
+    if epochs is None and budget is None:
+        raise ValueError("it would never end; give a number of epochs or a time budget")
+
+
+def share_done(settings: SearchSettings | TrainSettings, epochs: float, seconds: float, *, part: float = 1.0) -> float:
+    """How much of its epochs, or of ``part`` of its budget, is used up, whichever is more; 1 is all."""
+    shares = [0.0]
+    if settings.epochs is not None:
+        shares.append(epochs / settings.epochs)
+    if settings.budget is not None:
+        shares.append(seconds / (settings.budget * part))
+    return max(shares)
 
 
 class PredictSettings(Settings):
@@ -368,9 +393,10 @@ _SEARCH_PRESETS: dict[Preset, dict[str, Any]] = {
         "finalists": 4,
         "finalist_steps": 60,
         "finalist_learning_rate": 0.5,
+        "epochs": None,
         "budget": 600.0,
     },
-    "standard": {"controller_learning_rate": 0.0035, "budget": 3600.0},
+    "standard": {"controller_learning_rate": 0.0035, "epochs": None, "budget": 3600.0},
     "paper": {
         "restart_period": 10,
         "loss": "cross_entropy",
@@ -391,9 +417,10 @@ _TRAIN_PRESETS: dict[Preset, dict[str, Any]] = {
         "batch_size": 4,
         "learning_rate": 0.5,
         "network": _FAST_NETWORK,
+        "epochs": None,
         "budget": 1200.0,
     },
-    "standard": {"budget": 3 * 3600.0, "network": {"base_width": 32, "max_width": 256}},
+    "standard": {"epochs": None, "budget": 3 * 3600.0, "network": {"base_width": 32, "max_width": 256}},
     "paper": {
         "patch_size": 512,
         "batch_size": 4,

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from napari_autosegnet.config import AugmentationSettings, SplitSettings, train_settings
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SplitSettings, train_settings
 from napari_autosegnet.data.annotations import LabelledStack, open_labelled, pair_stacks, parse_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.normalisation import Normalisation, measure
-from napari_autosegnet.data.patches import IGNORE, PatchSource, reflected, validation_patches
+from napari_autosegnet.data.patches import IGNORE, PatchSource, choose_patches, reflected, validation_patches
 from napari_autosegnet.data.split import Region, split_stacks
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.run import silent
+from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))
 FLIPS = AugmentationSettings(rotation="quarter", scale=0, elastic=0, contrast=0, brightness=0, noise=0, blur=0)
@@ -341,3 +347,90 @@ def test_patches_on_a_gpu_match_those_on_the_cpu() -> None:
         found.append([part.cpu() for part in source.sample(8)])
     torch.testing.assert_close(found[0][0], found[1][0], atol=0.1, rtol=0)
     assert (found[0][1] == found[1][1]).float().mean() > 0.999
+
+
+def test_every_annotated_pixel_can_be_shown() -> None:
+    # A side that is a power of two, of which an even step through the pixels would meet a few columns only.
+    image = np.zeros((1, 512, 512), np.uint8)
+    labels = np.zeros((1, 512, 512), np.uint8)
+    labels[0, :256, :256] = two_classes(256, 256)
+    source = source_of(stack_of(image, labels), [full(0, 512, 512)], size=16)
+    (region,) = source._regions
+    places = np.array([region.place(0, where) for where in np.linspace(0, 1, 4000, endpoint=False)])
+    assert (labels[0][tuple(places.T)] == 1).all()
+    for axis in range(2):
+        assert len(np.unique(places[:, axis])) > 250
+
+
+@settings(max_examples=200)
+@given(total=st.integers(1, 300), limit=st.integers(1, 300), seed=st.integers(0, 99))
+def test_chosen_patches_are_spread_and_different(total: int, limit: int, seed: int) -> None:
+    pixels = np.ones((total, 2), np.int64)
+    chosen = choose_patches(pixels, limit, seeded(seed))
+    assert chosen == sorted(set(chosen)) and len(chosen) == min(total, limit)
+    assert chosen[0] >= 0 and chosen[-1] < total
+    longest = -(-total // len(chosen))
+    assert max(np.diff([-1, *chosen, total])) <= 2 * longest
+
+
+def test_context_takes_the_memory_of_its_sections_once() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (5, 64, 64), dtype=np.uint8)
+    source = source_of(stack_of(image, two_classes(5, 64, 64)), [full(z, 64, 64) for z in range(5)], context=2, size=32)
+    held = {part.untyped_storage().data_ptr() for region in source._regions for part in region.images}
+    assert len(held) == 5
+    images, _ = source.sample(3)
+    assert images.shape == (3, 5, 32, 32)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: copies to it or from it that are not asynchronous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func)
+        if "_to_copy" in name:
+            target = kwargs.get("device")
+            moves = target is not None and torch.device(target) != args[0].device
+            if moves and not kwargs.get("non_blocking"):
+                self.found.append(name)
+        elif "copy_" in name and len(args) > 1 and isinstance(args[1], torch.Tensor):
+            if args[0].device != args[1].device and not (kwargs.get("non_blocking") or args[2:]):
+                self.found.append(name)
+        elif "_local_scalar_dense" in name:
+            self.found.append(name)
+        return func(*args, **kwargs)
+
+
+def test_no_step_waits_for_the_device() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (3, 128, 128), dtype=np.uint8)
+    stack = stack_of(image, two_classes(3, 128, 128))
+    # Noise is drawn by a generator of the device, which "meta" has none of.
+    augmentation = AugmentationSettings(noise=0)
+    patches = PatchSource(
+        [stack], [full(z, 128, 128) for z in range(3)], AS_IT_IS, size=64, augmentation=augmentation,
+        generator=seeded(), device="meta",
+    )  # fmt: skip
+    network = NetworkSpecification.for_patches(
+        64, NetworkSettings(base_width=4, max_width=8), in_channels=1, classes=2, architecture=SearchSpace().plain
+    ).build()
+    there = torch.device("meta")
+    data = TrainingData(
+        patches,
+        torch.empty(4, 1, 64, 64, device=there),
+        torch.zeros(4, 64, 64, dtype=torch.long, device=there),
+        ("a", "b"),
+    )
+    trainer = Trainer(network, data, train_settings("fast", loss="weighted"))
+    trainer._set_rate(0.5)
+    trainer._step(silent)  # what is measured once
+    with Waits() as waits:
+        trainer._step(silent)
+    assert waits.found == []
+    with Waits() as waits:
+        torch.zeros(3).to(there)
+        torch.zeros((), device="cpu").item()
+    assert len(waits.found) == 2, "the counting itself"

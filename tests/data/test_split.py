@@ -169,6 +169,17 @@ def test_named_sections() -> None:
     assert sections(split.validation) == list(range(22, 30))
 
 
+def test_named_sections_that_show_validation_are_left_out() -> None:
+    stacks = stacks_of(speckled(30, 16, 16), speckled(30, 16, 16))
+    named = SplitSettings(train_sections="0-17,23", validation_sections="18-21")
+    split = split_stacks(stacks, named, context=2)
+    for stack in range(2):
+        assert [r.section for r in split.training if r.stack == stack] == list(range(16))
+        assert [r.section for r in split.validation if r.stack == stack] == [18, 19, 20, 21]
+    with pytest.raises(UserError, match="further from validation than --context reaches"):
+        split_stacks(stacks, SplitSettings(train_sections="16,17", validation_sections="18-21"), context=2)
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [

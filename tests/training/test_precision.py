@@ -30,6 +30,13 @@ def test_torch_that_does_not_tell_means_float32(monkeypatch: pytest.MonkeyPatch,
         assert not torch.is_autocast_enabled("cpu")
 
 
+def test_cards_that_only_emulate_bfloat16_use_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    for precision in (training_precision, inference_precision):
+        with precision(torch.device("cuda")):
+            assert not torch.is_autocast_enabled("cuda")
+
+
 def test_results_of_a_cpu_are_float32_everywhere(matrix_units: Units) -> None:
     matrix_units(True)
     with inference_precision(CPU):

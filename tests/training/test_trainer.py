@@ -15,6 +15,7 @@ from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, TrainSettings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.networks.baselines import PSPNet
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
@@ -52,11 +53,18 @@ def test_it_learns() -> None:
     assert result.epochs == 12
 
 
-def test_resumed_equals_undisturbed(tmp_path: Path) -> None:
+def pspnet() -> nn.Module:
+    torch.manual_seed(0)
+    return PSPNet(1, 2, base_width=4, depth=14)
+
+
+@pytest.mark.parametrize("network", [network, pspnet])
+def test_resumed_equals_undisturbed(tmp_path: Path, network: Callable[[], nn.Module]) -> None:
     undisturbed = Trainer(network(), blobs(), SETTINGS)
     expected = undisturbed.run()
 
     first = Trainer(network(), blobs(), SETTINGS, checkpoint=tmp_path / "training.pt")
+    torch.manual_seed(1)  # nothing random comes from torch's own generator
     asked = 0
 
     def stop() -> bool:

@@ -72,7 +72,8 @@ def test_advanced_fields_are_folded_away(qtbot: Any) -> None:
     [
         ("epochs", "many", "'Most epochs' must be a whole number, not many"),
         ("epochs", "0", "'Most epochs' should be greater than or equal to 1, not 0"),
-        ("epochs", "", "'Most epochs' is empty"),
+        ("seed", "", "'Seed' is empty"),
+        ("budget", "", "it would never end; give a number of epochs or a time budget"),
         ("budget", "soon", "'Time': 'soon' is no time"),
         ("momentum", "1.5", "'Momentum' should be less than or equal to 1, not 1.5"),
         ("momentum", "x", "'Momentum' must be a number, not x"),
@@ -89,7 +90,13 @@ def test_errors_name_the_field(name: str, text: str, message: str, qtbot: Any) -
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("budget", "1 h 30 min", 5400.0), ("budget", "", None), ("stop_loss", "0.5", 0.5), ("context", "2", 2)],
+    [
+        ("budget", "1 h 30 min", 5400.0),
+        ("epochs", "", None),
+        ("epochs", "7", 7),
+        ("stop_loss", "0.5", 0.5),
+        ("context", "2", 2),
+    ],
 )
 def test_values_are_read(name: str, text: str, value: Any, qtbot: Any) -> None:
     form = make(qtbot, SearchSettings, {"": search_settings()})

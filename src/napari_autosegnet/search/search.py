@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.config import SearchSettings
+from napari_autosegnet.config import SearchSettings, share_done
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
@@ -177,10 +177,7 @@ class Search:
         shared_weights = 1 - self.settings.selection_share
         if not shared_weights:
             return 1.0
-        share = self.epoch / self.settings.epochs
-        if self.settings.budget is not None:
-            share = max(share, self.elapsed / (self.settings.budget * shared_weights))
-        return share
+        return share_done(self.settings, self.epoch, self.elapsed, part=shared_weights)
 
     @property
     def _drawn_share(self) -> float:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from napari_autosegnet.config import TrainSettings
+from napari_autosegnet.config import TrainSettings, share_done
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
@@ -215,7 +215,7 @@ class Trainer:
         settings = self.settings
         good = self.state()
         rollbacks = 0
-        while self.epoch < settings.epochs and not self._budget_used():
+        while share_done(settings, self.epoch, self.elapsed) < 1:
             started = time.monotonic()
             before = self.elapsed
             for replica in self.replicas:
@@ -288,9 +288,7 @@ class Trainer:
 
     def _set_rate(self, position: float) -> None:
         settings = self.settings
-        share = position / settings.epochs
-        if settings.budget is not None:
-            share = max(share, min(1.0, self.elapsed / settings.budget))
+        share = min(1.0, share_done(settings, position, self.elapsed))
         # Without restarts one cycle spans the whole training.
         at, period = (position, settings.restart_period) if settings.restart_period else (share, 1.0)
         scale_rates(self.optimiser, cosine_rate(at, period) * warmup_rate(share, WARMUP_SHARE) * self.rate_factor)
@@ -362,7 +360,7 @@ class Trainer:
 
     def _progress(self, loss: float) -> dict[str, Any]:
         settings = self.settings
-        share = max(self.epoch / settings.epochs, 0 if settings.budget is None else self.elapsed / settings.budget)
+        share = share_done(settings, self.epoch, self.elapsed)
         return {
             "epoch": self.epoch,
             "epochs": settings.epochs,

@@ -48,7 +48,7 @@ TITLES = {
 #: Fields that are folded away here, though the command line lists them among the first.
 FOLDED = {"seed"}
 #: What an empty field means.
-EMPTY = {"budget": "no limit", "stop_loss": "not used", "stop_accuracy": "not used"}
+EMPTY = {"budget": "no limit", "epochs": "no limit", "stop_loss": "not used", "stop_accuracy": "not used"}
 #: Words for values.
 CHOICES = {"reinforce": "learning (as in the paper)", "random": "chance", "evolution": "evolution"}
 
