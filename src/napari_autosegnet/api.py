@@ -22,7 +22,7 @@ from napari_autosegnet.config import (
     search_settings,
     train_settings,
 )
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
 from napari_autosegnet.steps import (
     describe_data,
@@ -307,17 +307,22 @@ def evaluate(
 ) -> Scores:
     """Score a prediction, or a model on labelled images; pixels that are not annotated count nowhere.
 
+    Sections in which nothing is annotated are not even computed.
+
     Parameters
     ----------
     labels : sequence of Path
         The truth.
     images : sequence of Path
-        With ``model``: the images, paired with the labels. With ``prediction``: optional, for overlays.
+        With ``model``: the images, paired with the labels. With ``prediction``: optional, one, for overlays.
     prediction : Path, optional
         What `predict` wrote, or a label image with class numbers 1..K.
     model : Path, optional
+        ``RUN/model``, or a zip of one.
     classes : str, optional
-        How the values of ``labels`` are read; with a model that which it was trained with by default.
+        How the values of ``labels`` are read; with a model that which it was trained with by default. A model
+        and an OME-Zarr store know the names of their classes, so that the order does not matter; the class
+        numbers of other predictions are in this order.
     sections : str, optional
         Only these, for example ``24-29``.
     overlays : Path, optional
@@ -327,36 +332,43 @@ def evaluate(
     ------
     UserError
         When files or shapes do not fit or nothing is annotated in the sections.
+    StoppedError
+        When a stop was asked for before all was scored: the score of some sections is not that of all. It is a
+        `UserError`, too.
     """
     from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
 
     started = time.monotonic()
     if (model is None) == (prediction is None):
         raise UserError("give either a model or a prediction to evaluate")
-    if model is not None:
-        scores = evaluate_model(
-            model,
-            images,
-            labels,
-            classes=classes,
-            sections=sections,
-            overlays=overlays,
-            device=device,
-            report=report,
-            should_stop=should_stop,
-        )
-    else:
-        assert prediction is not None
-        scores = evaluate_prediction(
-            prediction,
-            labels,
-            images=images,
-            classes=classes,
-            sections=sections,
-            overlays=overlays,
-            report=report,
-            should_stop=should_stop,
-        )
+    try:
+        if model is not None:
+            scores = evaluate_model(
+                model,
+                images,
+                labels,
+                classes=classes,
+                sections=sections,
+                overlays=overlays,
+                device=device,
+                report=report,
+                should_stop=should_stop,
+            )
+        else:
+            assert prediction is not None
+            scores = evaluate_prediction(
+                prediction,
+                labels,
+                images=images,
+                classes=classes,
+                sections=sections,
+                overlays=overlays,
+                report=report,
+                should_stop=should_stop,
+            )
+    except StoppedError:
+        report("stopped", step="evaluate", reason="a stop was asked for; there is no score")
+        raise
     report("finished", step="evaluate", seconds=time.monotonic() - started)
     return scores
 

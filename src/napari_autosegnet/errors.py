@@ -19,6 +19,10 @@ class UserError(Exception):
         super().__init__(" ".join(text.splitlines()))
 
 
+class StoppedError(UserError):
+    """A step was asked to stop before it had a result; what it has done until then is none."""
+
+
 def first_problem(error: ValidationError) -> str:
     """Where the first thing that a pydantic model does not take stands, and what is wrong with it."""
     first = error.errors()[0]

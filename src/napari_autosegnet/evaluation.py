@@ -5,7 +5,9 @@ Both are scored section by section, so a stack of any length needs the memory of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,18 @@ import torch
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import (
     BOUNDARY_WORDS,
+    MOST_UNNAMED_CLASSES,
     ClassInfo,
     LabelledStack,
     LabelMapping,
+    annotated_pixels,
+    default_classes,
     open_labelled,
     pair_stacks,
 )
-from napari_autosegnet.data.images import open_image, open_labels
+from napari_autosegnet.data.images import ImageStack, open_image, open_labels
 from napari_autosegnet.data.split import parse_sections
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.metrics import Calibration, ConfusionMatrix, Scores, boundary_scores
@@ -82,13 +87,16 @@ def evaluate_model(
     else:
         stacks = open_labelled(images, labels, classes)
     order = _order(stacks[0].mapping.classes, [c.name for c in loaded.classes])
-    report("data", text=stacks[0].mapping.describe(), classes=[c.name for c in loaded.classes])
+    report("data", text=_describe(stacks[0].mapping, order), classes=[c.name for c in loaded.classes])
+    chosen = _chosen(stacks, sections, report)
     predictor = make_predictor(loaded, choose_device(device), PredictSettings(), report)
     for stack in stacks:
         check_image(loaded, stack.image)
+    names = picture_names([stack.image for stack in stacks])
 
     def found() -> Iterator[_Section]:
-        for stack, section in _chosen(stacks, sections):
+        for number, section in chosen:
+            stack = stacks[number]
             result = predict_section(predictor, stack.image, section, should_stop=should_stop)
             if result is None:
                 return
@@ -97,11 +105,10 @@ def evaluate_model(
                 result[0].astype(np.int64) - 1,
                 result[1],
                 stack.image.section(section) if overlays else None,
-                f"{stack.image.name}-{section:04d}",
+                f"{names[number]}-{section:04d}",
             )
 
-    total = len(_chosen(stacks, sections))
-    return _score(found(), total, loaded.classes, overlays, report, should_stop)
+    return _score(found(), len(chosen), loaded.classes, overlays, report, should_stop)
 
 
 def evaluate_prediction(
@@ -116,37 +123,154 @@ def evaluate_prediction(
     should_stop: ShouldStop = never_stop,
 ) -> Scores:
     """Score a label image with class numbers 1..K; see `api.evaluate`."""
-    if len(labels) != 1:
-        raise UserError("a prediction is scored against one label file; give one --labels")
+    if len(labels) != 1 or len(images) > 1:
+        raise UserError("a prediction is scored against one label file; give one --labels, and at most one --image")
+    if overlays is not None and not images:
+        raise UserError("overlays show the prediction on its image; give --image too")
     store = prediction / "labels" / "segmentation"
     predicted = open_labels(store if store.is_dir() else prediction)
+    if predicted.dtype.kind not in "ui":
+        raise UserError(_no_prediction(predicted, f"holds {predicted.dtype} values"))
+    # Three alike are a grey picture that was saved with colours.
+    if predicted.channels not in (1, 3):
+        raise UserError(_no_prediction(predicted, f"has {predicted.channels} channels"))
     # The labels are paired with the prediction, which is refused if its shape is another.
     stack = pair_stacks([predicted], [open_labels(labels[0])], classes)[0]
     picture = open_image(images[0]) if images else None
-    if overlays is not None and picture is None:
-        raise UserError("overlays show the prediction on its image; give --image too")
-    names = _stored_names(prediction) or [c.name for c in stack.mapping.classes]
-    if classes is None and len(names) == len(stack.mapping.classes):
-        shown = tuple(c.model_copy(update={"name": n}) for c, n in zip(stack.mapping.classes, names, strict=True))
-        order = _order(shown, names)
-    else:
-        shown = stack.mapping.classes
-        order = _order(shown, names)
-    report("data", text=stack.mapping.describe(), classes=names)
-    by_name = {c.name: c for c in shown}
-    infos = tuple(by_name[name] for name in names)
+    if picture is not None:
+        _check_picture(picture, predicted)
+    mapping, names = _named(stack.mapping, stored_names(prediction), given=classes is not None)
+    order = _order(mapping.classes, names)
+    report("data", text=_describe(mapping, order), classes=names)
+    chosen = _chosen([stack], sections, report)
+    reader = _PredictionReader(predicted, len(names), report)
 
     def found() -> Iterator[_Section]:
-        for _, section in _chosen([stack], sections):
+        for _, section in chosen:
             yield _Section(
                 order[stack.target(section)],
-                predicted.section(section)[0].astype(np.int64) - 1,
+                reader.section(section),
                 None,
                 picture.section(section) if picture is not None and overlays else None,
                 f"{predicted.name}-{section:04d}",
             )
 
-    return _score(found(), len(_chosen([stack], sections)), infos, overlays, report, should_stop)
+    return _score(found(), len(chosen), _infos(mapping, names), overlays, report, should_stop)
+
+
+class _PredictionReader:
+    """Class indices of a prediction's sections, -1 where it has none of the classes."""
+
+    def __init__(self, prediction: ImageStack, classes: int, report: Report) -> None:
+        self._prediction = prediction
+        self._classes = classes
+        self._report = report
+        self._told = False
+
+    def section(self, index: int) -> npt.NDArray[np.int64]:
+        """Section ``(y, x)``.
+
+        Raises
+        ------
+        UserError
+            When it looks like grey values or instances.
+        """
+        values = self._prediction.section(index)
+        if values.shape[0] > 1 and not (values == values[:1]).all():
+            raise UserError(_no_prediction(self._prediction, f"has {self._prediction.channels} channels"))
+        found: npt.NDArray[np.int64] = values[0].astype(np.int64)
+        strange = (found < 0) | (found > self._classes)
+        others = np.unique(found[strange])
+        if len(others) > MOST_UNNAMED_CLASSES:
+            raise UserError(
+                _no_prediction(self._prediction, f"has {len(others)} other values, such as {int(others[0])}")
+            )
+        if len(others) and not self._told:
+            self._told = True
+            shown = ", ".join(map(str, others[:8].tolist()))
+            self._report(
+                "note",
+                text=f"the prediction holds {shown} beside the class numbers 1 to {self._classes}; "
+                "such pixels count as missed",
+            )
+        found[strange] = 0
+        return found - 1
+
+
+def _no_prediction(stack: ImageStack, what: str) -> str:
+    return (
+        f"{stack.path or stack.name} {what}, but a prediction holds class numbers 1 to K (0: none) as whole numbers; "
+        "give labels as predict writes them, not probabilities or grey values"
+    )
+
+
+def _check_picture(picture: ImageStack, predicted: ImageStack) -> None:
+    """Refuse an image that the prediction is not of."""
+    ours, theirs = picture.path or picture.name, predicted.path or predicted.name
+    if picture.sections != predicted.sections:
+        raise UserError(
+            f"{ours} has {picture.sections} sections and the prediction {theirs} has {predicted.sections}; "
+            "give the image that was segmented"
+        )
+    for section in range(picture.sections):
+        if picture.section_shape(section) != predicted.section_shape(section):
+            sizes = ("x".join(map(str, stack.section_shape(section))) for stack in (picture, predicted))
+            raise UserError(
+                f"section {section} of {ours} is {next(sizes)} pixels and of the prediction {theirs} {next(sizes)}; "
+                "give the image that was segmented"
+            )
+
+
+def _named(mapping: LabelMapping, stored: list[str] | None, *, given: bool) -> tuple[LabelMapping, list[str]]:
+    """How the labels are read, and the names of the prediction's class numbers.
+
+    A store knows its names. Labels without names are then taken to have the same classes in the same order, as
+    a training without names would have numbered them; other files have the names in the order of ``--classes``.
+    """
+    own = [each.name for each in mapping.classes]
+    if stored is None:
+        return mapping, own
+    if given:
+        return mapping, stored
+    if len(stored) != len(own):
+        raise UserError(
+            f"the prediction has {len(stored)} classes ({', '.join(stored)}) and the labels {len(own)} that have no "
+            f"names ({mapping.describe()}); say which value is which class: --classes "
+            + ",".join(f"VALUE:{name}" for name in stored)
+        )
+    shown = tuple(c.model_copy(update={"name": n}) for c, n in zip(mapping.classes, stored, strict=True))
+    return LabelMapping(classes=shown, values=mapping.values), stored
+
+
+def _infos(mapping: LabelMapping, names: Sequence[str]) -> tuple[ClassInfo, ...]:
+    """The prediction's classes, in the colours of the labels' ones where those are the same."""
+    known = {info.name: info for info in mapping.classes}
+    return tuple(known[name] for name in names) if known.keys() == set(names) else default_classes(names)
+
+
+def picture_names(images: Sequence[ImageStack]) -> list[str]:
+    """A name for the pictures of each image: its own; with its folder's, and a number, where several are alike."""
+    names = [image.name for image in images]
+
+    def alike() -> set[str]:
+        # Not all file systems tell A from a.
+        counts = Counter(name.lower() for name in names)
+        return {name for name, count in counts.items() if count > 1}
+
+    twice = alike()
+    for index, image in enumerate(images):
+        folder = image.path.absolute().parent.name if image.path is not None else ""
+        if names[index].lower() in twice and folder:
+            names[index] = f"{folder}-{names[index]}"
+    taken: set[str] = set()
+    twice = alike()
+    for index, name in enumerate(names):
+        number = 1
+        while names[index].lower() in taken or (number == 1 and name.lower() in twice):
+            names[index] = f"{name}-{number}"
+            number += 1
+        taken.add(names[index].lower())
+    return names
 
 
 def _score(
@@ -162,7 +286,10 @@ def _score(
     index = boundary_class(names)
     boundary = None if index is None else _Boundary(index)
     calibrated = False
-    for number, section in enumerate(sections, start=1):
+    done = 0
+    for section in sections:
+        if should_stop():
+            break
         matrix.add(section.prediction, section.truth)
         if section.probabilities is not None:
             calibrated = True
@@ -176,9 +303,11 @@ def _score(
             boundary.truth.append(section.truth)
         if overlays is not None and section.image is not None:
             _draw(section, classes, overlays)
-        report("progress", done=number, total=total)
-        if should_stop():
-            break
+        done += 1
+        report("progress", step="evaluate", done=done, total=total)
+    if done < total:
+        # The score of some sections would be taken for that of all.
+        raise StoppedError(f"the evaluation was stopped after {done} of {total} sections, so there is no score")
     found = None
     if boundary is not None:
         found = boundary_scores(
@@ -188,6 +317,8 @@ def _score(
             report=report,
             should_stop=should_stop,
         )
+        if found is None and should_stop():
+            raise StoppedError("the evaluation was stopped before V_rand and V_info were known, so there is no score")
     return matrix.scores(names, boundary=found, expected_calibration_error=calibration.error if calibrated else None)
 
 
@@ -205,15 +336,24 @@ def _draw(section: _Section, classes: Sequence[ClassInfo], folder: Path) -> None
     )
 
 
-def _chosen(stacks: Sequence[LabelledStack], sections: str | None) -> list[tuple[LabelledStack, int]]:
+def _chosen(stacks: Sequence[LabelledStack], sections: str | None, report: Report) -> list[tuple[int, int]]:
+    """Stack and section, by their numbers, of all that is scored: where nothing is annotated nothing is computed."""
     wanted = None if sections is None else parse_sections(sections)
     if wanted is not None:
         most = min(stack.labels.sections for stack in stacks)
         if wanted and max(wanted) >= most:
             raise UserError(f"section {max(wanted)} does not exist; the labels have sections 0 to {most - 1}")
-    return [
-        (stack, section) for stack in stacks for section in (range(stack.labels.sections) if wanted is None else wanted)
+    chosen = [
+        (number, section)
+        for number, stack in enumerate(stacks)
+        for section in (range(stack.labels.sections) if wanted is None else wanted)
     ]
+    annotated = [(number, section) for number, section in chosen if annotated_pixels(stacks[number])[section].any()]
+    if not annotated:
+        raise UserError("nothing to score: no pixel is annotated here; choose sections with labels")
+    if len(annotated) < len(chosen):
+        report("note", text=f"{len(chosen) - len(annotated)} of {len(chosen)} sections are not annotated and left out")
+    return annotated
 
 
 def _order(classes: Sequence[ClassInfo], names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -226,6 +366,14 @@ def _order(classes: Sequence[ClassInfo], names: Sequence[str]) -> npt.NDArray[np
     return np.array([-1, *(list(names).index(c.name) for c in classes)], dtype=np.int64)
 
 
+def _describe(mapping: LabelMapping, order: npt.NDArray[np.int64]) -> str:
+    """One line for the user, with the class numbers of what is scored: the labels' names may come in another order."""
+    parts = [
+        f"{value} -> {order[number] + 1} {mapping.classes[number - 1].name}" for value, number in mapping.values.items()
+    ]
+    return ", ".join([*parts, "everything else not annotated"])
+
+
 def _trained_mapping(model: Model) -> LabelMapping:
     values = model.description.training.get("label_values")
     if not isinstance(values, dict):
@@ -233,16 +381,38 @@ def _trained_mapping(model: Model) -> LabelMapping:
     return LabelMapping(classes=model.classes, values={int(value): int(number) for value, number in values.items()})
 
 
-def _stored_names(prediction: Path) -> list[str] | None:
-    """Class names in the order of their numbers, from the metadata of a store that `predict` wrote."""
-    import json
+def stored_names(prediction: Path) -> list[str] | None:
+    """Class names in the order of their numbers, from the metadata of a store that `predict` wrote; None elsewhere.
 
-    for metadata in ("zarr.json", ".zattrs"):
-        file = prediction / "labels" / "segmentation" / metadata
-        if file.is_file():
-            content = json.loads(file.read_text(encoding="utf-8"))
-            attributes = content.get("attributes", content)
-            label = attributes.get("ome", attributes).get("image-label", {})
-            named = {p["label-value"]: p["name"] for p in label.get("properties", []) if "name" in p}
-            return [named[number] for number in sorted(named)] or None
+    ``prediction`` is the store, its ``labels/segmentation``, or a level of that.
+    """
+    if not prediction.is_dir():
+        return None
+    for folder in (prediction / "labels" / "segmentation", prediction, prediction.absolute().parent):
+        for metadata in ("zarr.json", ".zattrs"):
+            try:
+                content = json.loads((folder / metadata).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            names = _label_names(content)
+            if names is not None:
+                return names
     return None
+
+
+def _label_names(content: Any) -> list[str] | None:
+    """Names of the classes 1..K in the ``image-label`` metadata of an OME-Zarr group, if they are all there."""
+    for key in ("attributes", "ome"):  # of Zarr 3; of OME-Zarr 0.5
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    label = content.get("image-label") if isinstance(content, Mapping) else None
+    properties = label.get("properties") if isinstance(label, Mapping) else None
+    named: dict[int, Any] = {}
+    for each in properties if isinstance(properties, list) else []:
+        if isinstance(each, Mapping) and isinstance(each.get("label-value"), int):
+            # "name" is what other programs call it.
+            named[each["label-value"]] = each.get("class", each.get("name"))
+    names = [named.get(number) for number in range(1, len(named) + 1)]
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        return None
+    return [str(name) for name in names]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet import api
+from napari_autosegnet import api, demo
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.cli import runs as runs_module
 from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
@@ -22,6 +22,7 @@ from napari_autosegnet.config import SplitSettings, search_settings, train_setti
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.training.metrics import Scores
+from small_models import small_model
 
 ROOT = Path(__file__).parents[2]
 PAIR = ["--image", "a.tif", "--labels", "b.tif"]
@@ -275,6 +276,15 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     process.wait(30)
 
 
+def test_a_demo_that_was_stopped_goes_on_as_it_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "run_demo", lambda *arguments, **named: {"mean_iou": None})
+    words = ["demo", "--out", "my demo", "--budget", "20m", "--device", "cpu", "--json"]
+    assert run(words) == 1
+    assert f"go on with: {shlex.join(['napari-autosegnet', *words])}" in _error(capsys)
+
+
 # Results
 
 
@@ -333,6 +343,32 @@ def test_show_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--curves" in capsys.readouterr().err
     assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.png")]) == 0
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_a_run_whose_network_was_not_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Run.create(tmp_path / "run")
+    folder.update_config(data={})
+    small_model("unet").save(folder.model_folder)
+    assert run(["show", str(folder.path)]) == 0
+    out = capsys.readouterr().out
+    assert "parameters" in out and "no searched architecture: unet" in out
+
+
+def test_show_what_is_none_of_these(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG")
+    for what, text in ((picture, "no architecture, model or run"), (tmp_path, "is no run (it has no config.json)")):
+        assert run(["show", str(what)]) == 1
+        line = _error(capsys)
+        assert text in line and str(what) in line and "give an architecture.json" in line
+
+
+def test_show_prints_nothing_when_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Run.create(tmp_path / "run")
+    folder.update_config(data={})
+    folder.report("epoch", step="train", epoch=1, epochs=2, loss=1.0, mean_iou=0.5, seconds=1.0)
+    assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.bmp")]) == 1
+    assert "ends in .png" in _error(capsys)
 
 
 def test_show_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

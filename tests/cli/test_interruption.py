@@ -32,7 +32,7 @@ def search(run, images, labels, *, report, should_stop, **rest):
     return object()
 
 api.search = search
-sys.exit(run(["search", "--image", "a", "--labels", "b", "--run", "my run", "--json"]))
+sys.exit(run(["search", "--image", "a", "--labels", "b", "--run", "my run", "--device", "cpu", "--json"]))
 """
 
 
@@ -52,7 +52,7 @@ def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> No
     out, error = process.communicate(timeout=20)
     assert process.returncode == status
     assert out == ""
-    assert "go on with: napari-autosegnet search --run 'my run' --resume" in error
+    assert "go on with: napari-autosegnet search --run 'my run' --resume --device cpu --json" in error
     assert "Traceback" not in error
 
 

@@ -182,8 +182,11 @@ def test_a_change_keeps_the_rest_of_the_preset() -> None:
         (TrainSettings(), {"epochs": 0}, ["--epochs", "not 0"]),
         (TrainSettings(), {"network": {"base_width": -1}}, ["--base-width", "not -1"]),
         (TrainSettings(), {"augmentation": {"scale": 2.0}}, ["--augment-scale", "less than 1", "not 2"]),
-        (PredictSettings(), {"halo": "-3"}, ["--halo", "auto|exact|N", "not -3"]),
-        (PredictSettings(), {"block": (1, 2)}, ["--block", "Z,Y,X", "not 1,2"]),
+        (PredictSettings(), {"halo": "-3"}, ["--halo", "auto|exact|N with N at least 0, not -3"]),
+        (PredictSettings(), {"halo": "wide"}, ["--halo", "auto|exact|N, not wide"]),
+        (PredictSettings(), {"tile": "16"}, ["--tile", "auto|N with N at least 32, not 16"]),
+        (PredictSettings(), {"block": (1, 2)}, ["--block", "Z,Y,X, not 1,2"]),
+        (PredictSettings(), {"block": (0, 64, 64)}, ["--block", "Z,Y,X with each number at least 1, not 0,64,64"]),
         (SearchSettings(), {"space": {"operations": ("identity",)}}, ["needs an operation other than identity"]),
     ],
 )

@@ -46,6 +46,8 @@ def test_an_epoch_in_one_line() -> None:
         ("architecture", {"score": 0.5, "final": False}, None),
         ("architecture", {"score": 0.5, "final": True}, "search: architecture chosen (score 0.500)"),
         ("epoch", {"step": "search", "phase": "warm-up", "epoch": 1, "reward": None}, "warm-up: epoch 1"),
+        ("progress", {"step": "V_rand", "done": 2, "total": 30}, "V_rand: 2 of 30"),
+        ("progress", {"step": "V_rand", "done": 2, "total": None}, "V_rand: 2"),
         ("block", {"index": 3}, None),
         ("something new", {"x": 1}, None),
     ],
@@ -99,6 +101,15 @@ def test_a_finished_step_leaves_a_line_instead_of_its_bar() -> None:
     assert not shown.tasks
     assert "warning: [entropy] has collapsed" in text.getvalue()
     assert "train: finished in 1 min 40 s" in text.getvalue()
+
+
+def test_a_finished_step_takes_away_all_that_it_counted() -> None:
+    bar, shown, _ = _bar()
+    bar("progress", step="evaluate", done=3, total=3)
+    bar("progress", step="V_rand", done=1, total=3)
+    assert len(shown.tasks) == 2
+    bar("finished", step="evaluate", seconds=1.0)
+    assert not shown.tasks
 
 
 def test_blocks_done_before_count() -> None:

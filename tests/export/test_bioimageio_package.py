@@ -16,6 +16,7 @@ from PIL import Image
 from napari_autosegnet import api
 from napari_autosegnet.cli.app import run
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.bioimageio_package import About, identifiers, sample_of, write_bioimageio
@@ -127,7 +128,61 @@ def test_a_small_image_is_padded_and_the_ends_of_a_stack_repeat() -> None:
 
 
 def test_names_become_words_that_are_unique() -> None:
-    assert identifiers(["Zellkörper", "a b", "A-B", "???"]) == ["zellk_rper", "a_b", "a_b_3", "class_4"]
+    assert identifiers(["Zellkörper", "a b", "A-B", "???", "2nd"]) == [
+        "zellkorper",
+        "a_b",
+        "a_b_3",
+        "class_4",
+        "class_2nd",
+    ]
+
+
+def _package_of(names: list[str], path: Path, **about: Any) -> dict[str, Any]:
+    """The zoo's description of a package of a model with such classes."""
+    import yaml
+
+    model = small_model()
+    classes = default_classes(names)
+    changed = Model(model.description.model_copy(update={"classes": classes}), model.weights)
+    write_bioimageio(changed, path, about=About(**about))
+    with zipfile.ZipFile(path) as archive:
+        description: dict[str, Any] = yaml.safe_load(archive.read("rdf.yaml"))
+        description["readme"] = archive.read("README.md").decode()
+    return description
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("classes", "name", "found"),
+    [
+        (["Zellkörper", "Größe", "rest"], "", "AutoSegNet Zellkorper Grosse rest"),
+        # Nothing is left of them in the zoo's letters, so the file tells.
+        (["клетка", "ядро", "фон"], "", "AutoSegNet my model"),
+        (["a", "b", "c"], "Zellkörper: v1+2", "Zellkorper  v1+2"),
+    ],
+)
+def test_names_in_other_letters(classes: list[str], name: str, found: str, tmp_path: Path) -> None:
+    description = _package_of(classes, tmp_path / "my.model.zip", name=name)
+    assert description["name"] == found
+    assert [each["name"] for each in description["config"]["napari_autosegnet"]["classes"]] == classes
+    # Who reads it sees the name as it is.
+    assert description["readme"].startswith(f"# {name or 'AutoSegNet ' + ' '.join(classes)}\n")
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"name": "клетка"}, "--name 'клетка'"),
+        ({"name": "abc"}, "--name 'abc'; give at least 5"),
+        ({"authors": ("A", "B/C")}, "--author 'B/C'"),
+        ({"authors": ("",)}, "--author ''"),
+    ],
+)
+def test_what_the_zoo_does_not_take_is_named_by_its_option(about: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        write_bioimageio(small_model(), tmp_path / "model.zip", about=About(**about))
+    assert "\n" not in str(raised.value) and not (tmp_path / "model.zip").exists()
 
 
 def test_a_name_that_says_another_kind_is_refused(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,13 @@ import zarr
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.inference.cluster import Dispatcher
+from napari_autosegnet.inference.cluster_work import Task
 from napari_autosegnet.inference.job import VolumeRequest
 from napari_autosegnet.inference.progress import PredictionSummary
 from napari_autosegnet.inference.volume import predict_volume
-from napari_autosegnet.inference.workers import WorkerSource, need_cluster_extra
+from napari_autosegnet.inference.workers import Workers, WorkerSource, need_cluster_extra
 from napari_autosegnet.model import Model
 from small_disks import mounted, resize
 
@@ -220,6 +225,63 @@ def test_a_stop_ends_the_workers_within_a_tile(
     assert Counter(block["index"] for block in events.named("block")) == Counter(range(32))
     alone(request_for("one.zarr"))
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+
+
+class Gone:
+    """A client whose workers are dying: they are on the scheduler's list for some looks, and cannot be reached."""
+
+    status = "running"
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.ended = threading.Event()
+        self.cancelled: list[Any] = []
+
+    def nthreads(self) -> dict[str, int]:
+        self.looks -= 1
+        return {"tcp://gone": 3} if self.looks >= 0 else {}
+
+    def run(self, *arguments: Any, **named: Any) -> None:
+        self.ended.wait(60)
+        raise OSError("timed out")
+
+    def submit(self, function: Any, about: Any, task: Any, **named: Any) -> Any:
+        return SimpleNamespace(add_done_callback=lambda call: None, task=task)
+
+    def cancel(self, futures: list[Any]) -> None:
+        self.cancelled += futures
+
+
+@pytest.mark.parametrize("looks", [0, 1, 4])
+def test_a_stop_does_not_wait_for_workers_that_are_gone(looks: int) -> None:
+    client = Gone(10**6)
+    stops = iter([False] * 3)
+    dispatcher = Dispatcher(Workers(client, lambda: None), lambda: next(stops, True), Events())  # type: ignore[arg-type]
+    began = time.monotonic()
+    tasks = [Task("labels", 0, number) for number in range(2)]
+
+    def go(about: Any) -> bool:
+        client.looks = looks
+        return dispatcher.run(about, tasks, lambda outcome: [], lambda *failed: None, 0)
+
+    assert not go(SimpleNamespace(key="key"))
+    client.ended.set()
+    assert time.monotonic() - began < 5
+    assert [future.task for future in client.cancelled] == tasks
+
+
+def test_a_stop_before_any_worker_came_is_no_mistake(
+    request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference import cluster as module
+
+    @contextmanager
+    def nobody(source: WorkerSource) -> Iterator[Workers]:
+        yield Workers(SimpleNamespace(nthreads=dict), lambda: None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "workers", nobody)
+    with pytest.raises(StoppedError, match="before any worker"):
+        module.predict_on_workers(request_for("out.zarr"), WorkerSource(2), should_stop=lambda: True)
 
 
 def test_a_full_disk_ends_the_run_in_one_line(

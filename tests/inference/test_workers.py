@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ import torch
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.cluster_work import _own_device
-from napari_autosegnet.inference.workers import WorkerSource, read_slurm_settings, slurm_cluster, workers
+from napari_autosegnet.inference.workers import (
+    WorkerSource,
+    _without_ctrl_c,
+    read_slurm_settings,
+    slurm_cluster,
+    workers,
+)
 
 dask = pytest.importorskip("dask")
 pytest.importorskip("dask_jobqueue")
@@ -111,6 +118,38 @@ def test_every_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     assert str(_own_device(torch.device("cpu"), "1")) == "cpu"
     assert str(_own_device(torch.device("cuda:1"), "0")) == "cuda:1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
+def test_ctrl_c_does_not_reach_the_workers() -> None:
+    """A terminal sends it to every process of the command; a worker that was replaced is spared, too."""
+
+    def interrupt() -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return os.getpid()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with workers(WorkerSource(1)) as found:
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+        first = found.client.submit(interrupt, pure=False).result(timeout=60)
+        assert found.client.submit(interrupt, pure=False).result(timeout=60) == first
+        os.kill(first, signal.SIGKILL)
+        second = found.client.submit(interrupt, pure=False).result(timeout=120)
+        assert second != first
+        assert found.client.submit(os.getpid, pure=False).result(timeout=60) == second
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
+def test_ctrl_c_while_workers_start_arrives_when_they_have() -> None:
+    come: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: come.append(number))
+    try:
+        with _without_ctrl_c():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert come == []
+        assert come == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

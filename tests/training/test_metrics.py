@@ -164,17 +164,23 @@ def test_thinned_lines_are_one_pixel_wide_and_keep_the_segments() -> None:
 def test_sections_are_averaged_and_those_without_foreground_left_out() -> None:
     perfect = np.where(TWO_CELLS == 0, 1.0, 0.0)
     nothing = np.full_like(TWO_CELLS, IGNORE)
-    seen: list[int] = []
+    seen: list[tuple[str, int, int]] = []
     scores = boundary_scores(
         [perfect, np.zeros((2, 7)), perfect],
         [TWO_CELLS, TWO_CELLS, nothing],
         0,
-        report=lambda event, /, **values: seen.append(values["done"]),
+        report=lambda event, /, **values: seen.append((values["step"], values["done"], values["total"])),
     )
     assert scores is not None and scores.v_rand == pytest.approx((1 + 2 / 3) / 2)
-    assert seen == [1, 2, 3]
+    assert seen == [("V_rand", 1, 3), ("V_rand", 2, 3), ("V_rand", 3, 3)]
     assert boundary_scores([perfect], [nothing], 0) is None
+
+
+def test_a_stop_gives_no_score_of_some_sections() -> None:
+    perfect = np.where(TWO_CELLS == 0, 1.0, 0.0)
     assert boundary_scores([perfect], [TWO_CELLS], 0, should_stop=lambda: True) is None
+    asked = iter([False, True])
+    assert boundary_scores([perfect] * 2, [TWO_CELLS] * 2, 0, should_stop=lambda: next(asked)) is None
 
 
 @given(

@@ -53,6 +53,8 @@ class CommandGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
+        # Handed down to the command's own context, for `job.same_command_line`.
+        ctx.obj = tuple(rest)
         return name, load_command(name) if name in COMMANDS else command, rest
 
 

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
+from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, same_command_line
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.errors import UserError
 
 
 def demo(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("demo"),
     view: Annotated[bool, typer.Option("--view", help="Open the results in napari at the end")] = False,
     budget: Annotated[
@@ -34,14 +35,15 @@ def demo(
     """
     from napari_autosegnet.demo import run_demo
 
+    again = same_command_line(context)
     summary, _ = carry_out(
         lambda report, should_stop: run_demo(
             out, view=view, budget=budget, device=device, report=report, should_stop=should_stop
         ),
-        resume=command_line("demo", "--out", out),
+        resume=again,
     )
     if summary["mean_iou"] is None:
-        raise UserError(f"the demo was stopped before it was done; go on with '{command_line('demo', '--out', out)}'")
+        raise UserError(f"the demo was stopped before it was done; go on with: {again}")
     if as_json:
         print_json(summary)
         return

@@ -13,6 +13,7 @@ import typer
 
 from napari_autosegnet.cli.interruption import orderly_end
 from napari_autosegnet.cli.progress import progress
+from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.run import Report, ShouldStop, listeners
 
 Result = TypeVar("Result")
@@ -49,14 +50,26 @@ def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | Non
     ------
     typer.Exit
         With status 130 or 143 when the work was ended before it was done.
+    StoppedError
+        When it was ended before it had a result, and not by a signal.
     """
     last = LastValues()
     with orderly_end() as interruption:
-        with progress() as report:
-            result = work(listeners(last, report), interruption)
-        # A signal that came after the last step interrupted nothing; a prediction's summary says so itself.
-        if interruption() and (last.ended != "finished" or getattr(result, "stopped", False)):
-            print("stopped" if resume is None else f"stopped; go on with: {resume}", file=sys.stderr)
+        try:
+            with progress() as report:
+                result = work(listeners(last, report), interruption)
+        except StoppedError:
+            if not interruption():
+                raise
+            ended = True
+        else:
+            # A signal that came after the last step interrupted nothing; a prediction's summary says so itself.
+            ended = interruption() and (last.ended != "finished" or getattr(result, "stopped", False))
+        if ended:
+            if resume is not None:
+                print(f"stopped; go on with: {resume}", file=sys.stderr)
+            elif last.ended != "stopped":
+                print("stopped", file=sys.stderr)
             raise typer.Exit(interruption.exit_status)
     return result, last
 
@@ -64,6 +77,17 @@ def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | Non
 def command_line(*words: object) -> str:
     """A command line to copy, quoted for the shell."""
     return shlex.join(["napari-autosegnet", *(str(word) for word in words)])
+
+
+def same_command_line(context: typer.Context, *without: str) -> str:
+    """The command line that is being carried out, as it was given, but for some of its words."""
+    return command_line(context.info_name, *(word for word in context.obj or () if word not in without))
+
+
+def resuming_command_line(step: str, run: Path, *, device: str, as_json: bool) -> str:
+    """The command line that goes on with a run, whose folder keeps all but where and how it is shown."""
+    place = [] if device == "auto" else ["--device", device]
+    return command_line(step, "--run", run, "--resume", *place, *(["--json"] if as_json else []))
 
 
 def print_json(result: dict[str, Any]) -> None:

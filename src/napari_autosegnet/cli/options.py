@@ -245,10 +245,25 @@ def changed(settings: SettingsModel, changes: Changes, renamed: Mapping[str, str
             given = given[part]
         # pydantic speaks of the first part or kind only.
         if option.form is not None and option.form != WORDS:
-            message = f"must be {option.form}"
+            message = f"must be {option.form}{_limits(error, option)}"
         raise typer.BadParameter(
             f"{message}, not {_text(given, option.path[-1])}", param_hint=f"'--{name.replace('_', '-')}'"
         ) from error
+
+
+def _limits(error: ValidationError, option: SettingOption) -> str:
+    """The limits that a number in an option of several parts or kinds is beyond, in words."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    found = {
+        f"{words[limit]} {value:g}"
+        for each in error.errors()
+        if tuple(map(str, each["loc"]))[: len(option.path)] == option.path
+        for limit, value in each.get("ctx", {}).items()
+        if limit in words
+    }
+    if not found:
+        return ""
+    return f" with {'each number' if option.form == NUMBERS else 'N'} {' and '.join(sorted(found))}"
 
 
 def _merged(values: Changes, changes: Changes) -> Changes:

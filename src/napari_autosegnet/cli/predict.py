@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, model_folder, print_json, print_paths
+from napari_autosegnet.cli.job import carry_out, model_folder, print_json, print_paths, same_command_line
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.config import PredictSettings
 
@@ -44,6 +44,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
     *,
+    context: typer.Context,
     settings: Changes,
 ) -> None:
     """Apply a model to an image or stack of any size.
@@ -60,7 +61,6 @@ def predict(
 
     from napari_autosegnet import api
 
-    place = [] if out is None else ["--out", out]
     summary, _ = carry_out(
         lambda report, should_stop: api.predict(
             folder,
@@ -77,7 +77,8 @@ def predict(
             report=report,
             should_stop=should_stop,
         ),
-        resume=command_line("predict", "--model", model, "--image", image, *place),
+        # With --overwrite it would not go on but start again.
+        resume=same_command_line(context, "--overwrite"),
     )
     if as_json:
         print_json({"out": summary.path, **summary.model_dump(mode="json")})

@@ -57,7 +57,8 @@ def sentence(event: str, values: dict[str, Any]) -> str | None:
         case "progress":
             speed = values.get("voxels_per_second")
             pace = f", {speed / 1e6:.2f} M voxels/s" if isinstance(speed, int | float) else ""
-            return f"{_counted(values)}: {values.get('done')} of {values.get('total')}{pace}{_left(values)}"
+            total = "" if values.get("total") is None else f" of {values['total']}"
+            return f"{_counted(values)}: {values.get('done')}{total}{pace}{_left(values)}"
         case "paused" | "resumed":
             return event
         case "finished":
@@ -141,9 +142,11 @@ class Bar:
             pace = f"  {speed / 1e6:.2f} M voxels/s" if isinstance(speed, int | float) else ""
             name = _counted(values)
             self._advance(name, f"{name}{pace}", values.get("done", 0), values.get("total"), values)
-        elif event == "finished" and values.get("step") in self._tasks:
-            task = self._tasks.pop(values["step"])
-            self._bar.remove_task(task)
+        elif event == "finished":
+            # A step may have counted for several things, V_rand for example.
+            for task in self._tasks.values():
+                self._bar.remove_task(task)
+            self._tasks.clear()
             self._print(event, values)
         else:
             self._print(event, values)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
+from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.errors import UserError
@@ -66,6 +66,7 @@ def search(
 
     from napari_autosegnet import api
 
+    again = resuming_command_line("search", folder, device=device, as_json=as_json)
     found, last = carry_out(
         lambda report, should_stop: api.search(
             folder,
@@ -80,10 +81,9 @@ def search(
             report=report,
             should_stop=should_stop,
         ),
-        resume=command_line("search", "--run", folder, "--resume"),
+        resume=again,
     )
     if found is None:
-        again = command_line("search", "--run", folder, "--resume")
         raise UserError(f"the search was stopped before it rated any architecture; go on with: {again}")
     file = Run(folder).architecture_file
     if as_json:

@@ -13,6 +13,8 @@ from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 
+_GIVE = "give an architecture.json, a model folder, a zip of one, or a run folder"
+
 
 def show(
     what: Annotated[
@@ -40,12 +42,25 @@ def show(
     if run is not None and run.architecture_file.is_file():
         architecture = Architecture.load(run.architecture_file)
     elif what.is_file() and what.suffix.lower() != ".zip":
-        architecture = Architecture.load(what)
+        try:
+            architecture = Architecture.load(what)
+        except UserError:
+            if what.suffix.lower() == ".json":
+                raise
+            raise UserError(f"{what} is no architecture, model or run; {_GIVE}") from None
     elif run is None or run.model_folder.is_dir():
         model = _model_values(what)
         architecture, levels = model.pop("architecture"), model["levels"]
         values |= model
 
+    # Before anything is printed: what cannot be drawn has no other result either.
+    if out is not None:
+        if curves and run is not None:
+            figures.draw_curves(run.events(), out)
+        elif architecture is not None:
+            figures.draw_architecture(architecture, out, levels=levels)
+        else:
+            raise UserError(f"{what} has no searched architecture to draw; draw the curves of a run with --curves")
     if as_json:
         content = None if architecture is None else architecture.model_dump(mode="json")
         print_json({**values, "architecture": content})
@@ -54,21 +69,18 @@ def show(
             print(f"{name.replace('_', ' '):<12} {_plain(value)}")
         if values:
             print()
-        print("no architecture yet" if architecture is None else figures.describe_architecture(architecture))
-    if out is None:
-        return
-    if curves and run is not None:
-        figures.draw_curves(run.events(), out)
-    elif architecture is not None:
-        figures.draw_architecture(architecture, out, levels=levels)
-    else:
-        raise UserError(f"{what} has no searched architecture to draw; draw the curves of a run with --curves")
+        if architecture is not None:
+            print(figures.describe_architecture(architecture))
+        else:
+            print(f"no searched architecture: {values['network']}" if "network" in values else "no architecture yet")
 
 
 def _model_values(path: Path) -> dict[str, Any]:
     """What a model says about itself."""
     if not path.exists():
-        raise UserError(f"{path} does not exist; give an architecture.json, a model folder or a run folder")
+        raise UserError(f"{path} does not exist; {_GIVE}")
+    if path.is_dir() and not (model_folder(path) / "model.json").is_file():
+        raise UserError(f"{path} is no run (it has no config.json) and no model (it has no model.json); {_GIVE}")
     from napari_autosegnet.model import Model
 
     model = Model.load(model_folder(path))

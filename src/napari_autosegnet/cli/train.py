@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths
+from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
@@ -93,7 +93,7 @@ def train(
             report=report,
             should_stop=should_stop,
         ),
-        resume=command_line("train", "--run", run, "--resume"),
+        resume=resuming_command_line("train", run, device=device, as_json=as_json),
     )
     folder = Run(run).model_folder
     if as_json:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ PAPER = "Xu, Zuo, Lam, Lee and Chen: AutoSegNet: An Automated Neural Network for
 PAPER_PLACE = "https://ieeeaccess.ieee.org/"
 #: Smallest side of the test image, unless the halo asks for more.
 TEST_SIDE = 128
+#: Letters of a name, as the zoo wants it.
+SHORTEST_NAME, LONGEST_NAME = 5, 120
 _UNITS = {"nanometer", "micrometer", "millimeter", "centimeter", "angstrom", "picometer", "meter"}
 
 
@@ -89,7 +92,11 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
         raise UserError(f"'{path.name}' is no name for a bioimage.io package; call it NAME.zip")
     need_extra("onnx", "onnxruntime", "onnxscript", "bioimageio.core")
     about = about or About()
+    # Before the work that takes long.
     _check_licence(about.licence)
+    for author in about.authors:
+        _author(author)
+    name = _zoo_name(model, about, path)
     proto = onnx_model(model)
     content = proto.SerializeToString()
     difference = largest_difference(model, content)
@@ -99,7 +106,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
         parts = Path(folder)
         (parts / "weights.onnx").write_bytes(content)
         model.save(parts)
-        description = _description(model, parts, about, image, opset=proto.opset_import[0].version)
+        description = _description(model, parts, name, about, image, opset=proto.opset_import[0].version)
         from bioimageio.spec import save_bioimageio_package
 
         with replacing(path) as temporary:
@@ -107,7 +114,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     return difference
 
 
-def _description(model: Model, parts: Path, about: About, image: ImageStack | None, *, opset: int) -> Any:
+def _description(model: Model, parts: Path, name: str, about: About, image: ImageStack | None, *, opset: int) -> Any:
     """The zoo's description of the model, whose files it puts beside the weights in ``parts``."""
     from bioimageio.spec.model import v0_5
     from pydantic import ValidationError
@@ -124,11 +131,11 @@ def _description(model: Model, parts: Path, about: About, image: ImageStack | No
     np.save(parts / "test-probabilities.npy", probabilities[np.newaxis])
     middle = model.context * model.image_channels
     _write_cover(parts / "cover.png", tested[middle], probabilities.argmax(0), [each.color for each in model.classes])
-    name = about.name or "AutoSegNet " + " ".join(each.name for each in model.classes)
+    title = about.name or "AutoSegNet " + " ".join(each.name for each in model.classes)
     text = (
         about.description or f"Segments {', '.join(each.name for each in model.classes)}; made with napari-autosegnet"
     )
-    (parts / "README.md").write_text(_documentation(model, name, text, halo, stride), encoding="utf-8")
+    (parts / "README.md").write_text(_documentation(model, title, text, halo, stride), encoding="utf-8")
 
     def file(part: str) -> Any:
         return v0_5.FileDescr(source=parts / part, sha256=_sha256(parts / part))
@@ -151,7 +158,7 @@ def _description(model: Model, parts: Path, about: About, image: ImageStack | No
 
     try:
         return v0_5.ModelDescr(
-            name=re.sub(r"[^\w\-() ]", " ", name)[:120],
+            name=name,
             description=text[:1024],
             authors=[_author(each) for each in about.authors or ("not named",)],
             cite=[v0_5.CiteEntry(text=PAPER, url=PAPER_PLACE)],
@@ -205,8 +212,31 @@ def _description(model: Model, parts: Path, about: About, image: ImageStack | No
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"the model zoo does not take '{first['loc'][0]}': {' '.join(first['msg'].split())[:160]}"
+            f"the model zoo does not take this model, because of its '{first['loc'][0]}': "
+            f"{' '.join(first['msg'].split())[:160]}"
         ) from error
+
+
+def _zoo_name(model: Model, about: About, path: Path) -> str:
+    """Name of the model in the letters that the zoo takes."""
+    if about.name:
+        name = in_plain_letters(about.name, "_+-() ")[:LONGEST_NAME].strip()
+        if len(name) < SHORTEST_NAME:
+            raise UserError(
+                f"the model zoo does not take the --name '{about.name}'; give at least {SHORTEST_NAME} "
+                "letters from A to Z, digits, or _ + - ( )"
+            )
+        return name
+    # Names in other scripts leave nothing; the file may have a name that says more.
+    words = (in_plain_letters(text, "_+-() ").strip() for text in (" ".join(c.name for c in model.classes), path.stem))
+    return f"AutoSegNet {next(filter(None, words), '')}"[:LONGEST_NAME].strip()
+
+
+def in_plain_letters(text: str, others: str) -> str:
+    """Text in the letters of English, digits and ``others``: accents are left out, all else becomes a space."""
+    parts = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    letters = (sign for sign in parts if not unicodedata.combining(sign))
+    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in others) else " " for sign in letters)
 
 
 def _check_licence(licence: str) -> None:
@@ -241,16 +271,25 @@ def _sha256(file: Path) -> Any:
 
 def _author(text: str) -> Any:
     from bioimageio.spec.model import v0_5
+    from pydantic import ValidationError
 
-    name, affiliation = re.fullmatch(r"\s*(.*?)\s*(?:\((.*)\))?\s*", text).groups()  # type: ignore[union-attr]
-    return v0_5.Author(name=name, affiliation=affiliation)
+    found = re.fullmatch(r"\s*(.*?)\s*(?:\((.*)\))?\s*", text)
+    name, affiliation = ("", None) if found is None else found.groups()
+    try:
+        if name:
+            return v0_5.Author(name=name, affiliation=affiliation)
+    except ValidationError:
+        pass
+    raise UserError(
+        f"the model zoo does not take the --author '{text}'; write NAME or NAME (AFFILIATION), without a slash in NAME"
+    )
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
     """Class names as the zoo takes them: lower-case words that are unique and could name a variable in Python."""
     found: list[str] = []
     for number, name in enumerate(names, 1):
-        word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        word = "_".join(in_plain_letters(name.lower(), "").split())
         word = word if word and not word[0].isdigit() else f"class_{word or number}"
         found.append(word if word not in found else f"{word}_{number}")
     return found

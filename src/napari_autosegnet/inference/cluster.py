@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import queue
+import threading
 import time
 import uuid
 from collections import Counter, deque
@@ -23,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.inference.cluster_work import ClusterJob, Outcome, Task, describe_worker, stop_here, work
 from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, open_ledger
 from napari_autosegnet.inference.ledger import Ledger, Status, locked
@@ -72,6 +73,8 @@ def predict_on_workers(
     UserError
         When the extra ``cluster`` is missing, no worker can be had, things do not fit together, or the disk is
         full. Blocks that keep failing stand in the summary's ``failed``.
+    StoppedError
+        When asked to stop before there was a worker.
     """
     started = time.monotonic()
     request = _absolute(request)
@@ -79,7 +82,7 @@ def predict_on_workers(
     with workers(source) as found:
         dispatcher = Dispatcher(found, should_stop, report)
         if not dispatcher.wait_for_workers():
-            raise UserError("stopped before any worker came")
+            raise StoppedError("stopped before any worker came")
         kinds = _describe(found, device)
         report("device", name=", ".join(sorted({kind["device"] for kind in kinds})))
         # Here the model only plans.
@@ -304,13 +307,16 @@ class Dispatcher:
 
     def _stop(self, about: ClusterJob, finish: Finish) -> None:
         """End within one tile; what is computed by then is kept."""
-        with suppress(OSError, TimeoutError):
-            self._client.run(stop_here, about.key)
+        told: set[str] = set()
         deadline = time.monotonic() + _END_WITHIN
-        while self._under_way and time.monotonic() < deadline:
+        while self._under_way:
+            if not self._tell_to_stop(about.key, told) and self._outcomes.empty():
+                break
             try:
                 task, future = self._outcomes.get(timeout=_POLL)
             except queue.Empty:
+                if time.monotonic() > deadline:
+                    break
                 continue
             if self._under_way.pop(task, None) is future:
                 result = _ending(future)
@@ -318,6 +324,24 @@ class Dispatcher:
                     finish(result)
         self._client.cancel(list(self._under_way.values()))
         self._under_way.clear()
+
+    def _tell_to_stop(self, key: str, told: set[str]) -> bool:
+        """Tell all workers to end that were not told before, and remember them; False when there is no worker left."""
+        try:
+            here: set[str] = set(self._client.nthreads())
+        except (OSError, TimeoutError):
+            return False
+        new = here - told
+        told |= new
+
+        def tell() -> None:
+            with suppress(Exception):  # it may be ending by itself
+                self._client.run(stop_here, key, workers=list(new), on_error="ignore")
+
+        if new:
+            # Not in this thread: dask tries for a minute to reach a worker that has died just now.
+            threading.Thread(target=tell, name="stop", daemon=True).start()
+        return bool(here)
 
 
 def _ending(future: Future[Any]) -> Outcome | str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,19 +119,42 @@ def workers(source: WorkerSource) -> Iterator[Workers]:
             return
         from distributed import LocalCluster
 
-        with (
-            LocalCluster(
-                n_workers=source.workers,
-                threads_per_worker=THREADS,
-                processes=True,
-                memory_limit=0,  # blocks bound the memory; dask would stop workers that share it with the page cache
-                dashboard_address=None,
-                scheduler_kwargs=_NO_DASHBOARD,
-                silence_logs=50,
-            ) as cluster,
-            Client(cluster, set_as_default=False) as client,
-        ):
+        with ExitStack() as ends:
+            with _without_ctrl_c():
+                cluster = ends.enter_context(
+                    LocalCluster(
+                        n_workers=source.workers,
+                        threads_per_worker=THREADS,
+                        processes=True,
+                        # Blocks bound the memory; dask would stop workers that share it with the page cache.
+                        memory_limit=0,
+                        dashboard_address=None,
+                        scheduler_kwargs=_NO_DASHBOARD,
+                        silence_logs=50,
+                    )
+                )
+            client = ends.enter_context(Client(cluster, set_as_default=False))
             yield Workers(client, lambda: None)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start threads and processes that Ctrl-C does not reach.
+
+    A terminal sends it to all processes of a command, and a worker would die of it in the middle of a block, while
+    this process asks the workers to end in order. They inherit what the thread that starts them blocks, and so does
+    a worker that dask's thread starts later in a dead one's place. A Ctrl-C in the meantime arrives here at the end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # As it starts it lifts the block, in Python before 3.12; so it starts before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def cores_per_worker(count: int) -> int:

@@ -7,7 +7,7 @@ only when they are asked for a result. `boundary_scores` gives V_rand and V_info
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -271,16 +271,17 @@ def boundary_scores(
     Returns
     -------
     BoundaryScores or None
-        ``None`` when no section has foreground, or when stopped before the first one was scored.
+        ``None`` when no section has foreground, or when asked to stop: the score of some sections is not that of all.
     """
     sections: list[list[tuple[float, float]]] = []
+    total = len(probabilities) if isinstance(probabilities, Sized) else None
     for index, (probability, target) in enumerate(zip(probabilities, truth, strict=True)):
         if should_stop():
-            break
+            return None
         scores = _section_scores(np.asarray(probability), np.asarray(target), boundary, thresholds)
         if scores is not None:
             sections.append(scores)
-        report("progress", done=index + 1)
+        report("progress", step="V_rand", done=index + 1, total=total)
     if not sections:
         return None
     mean = np.mean(sections, axis=0)
