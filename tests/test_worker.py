@@ -14,11 +14,14 @@ import pytest
 
 import small_jobs
 from napari_autosegnet import api, worker
+from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.steps import check_same_classes
 from napari_autosegnet.worker import PredictJob, SearchJob, TrainJob, preview_file, read_info, read_job, write_job
 from small_jobs import ENDLESS
+from small_models import small_model
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +253,45 @@ def test_other_classes_do_not_continue(tmp_path: Path) -> None:
     other = {"classes": "0:outside,1:outside,2:axon", "architecture": None, "continue_with": job.labels}
     assert work(run, job.model_copy(update=other)) == worker.FAILED
     assert "classes outside, axon, the model background, myelin, axon" in run.events()[-1]["text"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept", "complaint"),
+    [
+        ("1:Background,2:2nd myelin,3:2nd  myelin!", None, ""),
+        ("7:Background,8:2nd myelin,9:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", ""),
+        ("1:Background,2:axon,3:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", ""),
+        (
+            "1:Background,4:axon,3:2nd  myelin!",
+            "1:Background,2:2nd myelin,3:2nd  myelin!",
+            "'axon' where the model has",
+        ),
+        ("1:Background,2:axon,3:2nd  myelin!", None, "'axon' where the model has '2nd myelin'"),
+        ("2:2nd myelin,1:Background,3:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", "in the order"),
+        ("1:2nd myelin,2:Background,3:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", "in the order"),
+        ("1:Background,2:2nd myelin", None, "the labels have the classes Background, 2nd myelin, the model"),
+    ],
+)
+def test_a_class_may_be_renamed_but_not_exchanged(labels: str, kept: str | None, complaint: str) -> None:
+    given = None if kept is None else parse_classes(kept)
+    if not complaint:
+        check_same_classes(small_model(), parse_classes(labels), given)
+        return
+    with pytest.raises(UserError, match=complaint) as raised:
+        check_same_classes(small_model(), parse_classes(labels), given)
+    assert "new run" in str(raised.value)
+
+
+def test_a_second_worker_changes_nothing_of_the_first(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    job = SearchJob()
+    worker.write_job(run, job)
+    with run.locked():
+        worker.write_info(run, os.getpid(), "search")
+        before = worker.info_file(run).read_bytes()
+        assert work(run, TrainJob()) == worker.FAILED
+        assert worker.info_file(run).read_bytes() == before
+    assert run.events() == []
 
 
 def test_a_prediction_has_a_run_of_its_own(tmp_path: Path) -> None:

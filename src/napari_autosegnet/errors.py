@@ -23,6 +23,12 @@ class StoppedError(UserError):
     """A step was asked to stop before it had a result; what it has done until then is none."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the computer, or its graphics card, had too little memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text
+
+
 def first_problem(error: ValidationError) -> str:
     """Where the first thing that a pydantic model does not take stands, and what is wrong with it."""
     first = error.errors()[0]

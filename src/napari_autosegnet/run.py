@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -92,6 +93,22 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _is_held(lock_file: Path) -> bool:
+    """Whether a process holds the lock of a folder that may only be read, such as a colleague's."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with open(lock_file, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _for_json(value: Any) -> Any:
@@ -208,8 +225,10 @@ class Run:
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
-        except (Timeout, OSError):
+        except Timeout:
             return True
+        except OSError:
+            return _is_held(self.path / ".lock")
         lock.release()
         return False
 

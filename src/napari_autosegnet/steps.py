@@ -124,13 +124,46 @@ def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Labe
     return stacks, validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
 
 
-def check_same_classes(model: Model, mapping: LabelMapping) -> None:
+def kept_mapping(run: Run) -> LabelMapping | None:
+    """How the run's training read its labels; None when it does not say."""
+    from pydantic import ValidationError
+
+    from napari_autosegnet.data.annotations import LabelMapping
+
+    content = run.read_config().get("data") if run.config_file.exists() else None
+    try:
+        return None if content is None else LabelMapping.model_validate(content["mapping"])
+    except (KeyError, TypeError, ValidationError):
+        return None
+
+
+def check_same_classes(model: Model, mapping: LabelMapping, kept: LabelMapping | None = None) -> None:
+    """Refuse labels whose classes are not the model's: what it learned of one would be taken for another.
+
+    A class may have another name than the model's when it is painted with a value that it had before, by ``kept``.
+
+    Raises
+    ------
+    UserError
+        When they differ; it names the classes.
+    """
     ours, theirs = ([c.name for c in classes] for classes in (mapping.classes, model.classes))
+    advice = "to change the classes train from scratch in a new run"
     if len(ours) != len(theirs):
-        raise UserError(
-            f"the labels have the classes {', '.join(ours)}, the model {', '.join(theirs)}; "
-            "to change the classes train from scratch in a new run"
-        )
+        raise UserError(f"the labels have the classes {', '.join(ours)}, the model {', '.join(theirs)}; {advice}")
+    for number, (name, known) in enumerate(zip(ours, theirs, strict=True), start=1):
+        if name == known:
+            continue
+        if name in theirs:
+            raise UserError(
+                f"the labels have the classes in the order {', '.join(ours)}, the model {', '.join(theirs)}; {advice}"
+            )
+        if kept is None or not _values_of(mapping, number) & _values_of(kept, number):
+            raise UserError(f"the labels have the class '{name}' where the model has '{known}'; {advice}")
+
+
+def _values_of(mapping: LabelMapping, number: int) -> set[int]:
+    return {value for value, its_number in mapping.values.items() if its_number == number}
 
 
 def found_architecture(run: Run, given: Path | None) -> Architecture:

@@ -23,6 +23,7 @@ from napari_autosegnet.steps import (
     describe_data,
     found_architecture,
     kept_data,
+    kept_mapping,
     kept_preset,
     kept_settings,
     open_stacks,
@@ -156,7 +157,7 @@ class TrainingJob:
         self.run, self.begun, self.source, self.report = run, begun, source, report
         settings, stacks = begun.settings, source.stacks
         if begun.model is not None:
-            check_same_classes(begun.model, stacks[0].mapping)
+            check_same_classes(begun.model, stacks[0].mapping, kept_mapping(run))
         self.device, self.parts, measured = prepare(
             stacks, source.split, settings.context, settings.network.min_size, device, report
         )

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from napari_autosegnet.config import Network, PredictSettings, Preset, SearchSettings, SplitSettings, TrainSettings
-from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.errors import UserError, first_problem, is_out_of_memory
 from napari_autosegnet.run import Run, ShouldStop, write_atomically
 
 if TYPE_CHECKING:
@@ -149,6 +149,12 @@ def read_job(run: Run) -> Job:
         raise UserError(f"{job_file(run)} is damaged {first_problem(error)}; start the step again") from error
 
 
+def write_info(run: Run, pid: int, step: Step) -> None:
+    """Write down who works on the run, which has to be held."""
+    info = WorkerInfo(pid=pid, started=time.time(), step=step, host=socket.gethostname())
+    write_atomically(info_file(run), info.model_dump_json())
+
+
 def read_info(run: Run) -> WorkerInfo | None:
     """Who works or worked last on the run; None when nobody did or the file cannot be read."""
     with suppress(OSError, ValidationError):
@@ -235,7 +241,8 @@ class Preview:
         labels[~probabilities.any(axis=0)] = 0
         _save_array(preview_file(self.run, "labels"), labels)
         _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
-        self.run.report("preview", shape=list(labels.shape), input=modified)
+        classes = [each.model_dump(mode="json") for each in model.classes]
+        self.run.report("preview", shape=list(labels.shape), input=modified, classes=classes)
 
 
 def _probabilities(
@@ -309,9 +316,10 @@ def main(arguments: Sequence[str]) -> int:
 
         told_before = len(run.events())
         try:
-            job = read_job(run)
-            info = WorkerInfo(pid=os.getpid(), started=time.time(), step=job.step, host=socket.gethostname())
-            write_atomically(info_file(run), info.model_dump_json())
+            # Of a run that another process works on, nothing is overwritten.
+            with run.locked():
+                job = read_job(run)
+                write_info(run, os.getpid(), job.step)
             carry_out(run, job, should_stop)
         except Cancelled:
             run.report("stopped", step=job.step, reason="cancelled")
@@ -354,7 +362,7 @@ def _in_words(error: Exception) -> str:
     """One line on an error that is not the user's."""
     line = str(error).partition("\n")[0]
     kind = type(error).__name__
-    if isinstance(error, MemoryError) or "out of memory" in line.lower() or "not enough memory" in line.lower():
+    if is_out_of_memory(error):
         return (
             "the memory of the computer or its graphics card did not suffice; "
             "close other programs, or set a smaller patch size"

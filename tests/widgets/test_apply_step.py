@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.sections import make_predictor, predict_section
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets import uncertainty
 from napari_autosegnet.widgets.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply_step import ApplyStep
 from napari_autosegnet.widgets.layer_arrays import role
@@ -114,6 +117,128 @@ def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, s
     viewer.dims.set_point(0, 0)
     step.segment_slice()
     assert "outside of 'stack'" in step.message.text()
+
+
+@pytest.mark.parametrize("way", ["rolled", "3D"])
+def test_a_view_from_the_side_is_not_segmented(way: str, step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    if way == "rolled":
+        viewer.dims.order = (1, 0, 2)
+    else:
+        viewer.dims.ndisplay = 3
+    for ask in (step.segment_slice, step.go_to_least_certain):
+        step.message.clear()
+        ask()
+        assert not step._computing.is_busy and "y and x are shown" in step.message.text()
+    assert len(viewer.layers) == 1
+
+
+def test_the_model_of_another_run_is_not_used(step: ApplyStep, run: Run, qtbot: Any, runs_folder: Path) -> None:
+    use_run(step, run, qtbot)
+    second = Run.create(runs_folder / "second")
+    small_model().save(second.model_folder)
+    busy = threading.Event()
+    step._session.background.call(lambda: busy.wait(20), lambda _: None)
+    step._session.run = second
+    assert step.model is None and not step.slice_button.isEnabled() and "Reading" in step.model_label.text()
+    qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
+    assert step._session.background.is_busy and step.model.path == second.model_folder
+    busy.set()
+
+
+def test_an_unforeseen_error_leaves_the_buttons_alive(
+    step: ApplyStep, run: Run, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_run(step, run, qtbot)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(step._section_model, "predict", fail)
+    with qtbot.captureExceptions() as raised:
+        step.segment_slice()
+        qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
+    assert step.slice_button.isEnabled() and step.place_button.isEnabled()
+    assert step.message.kind == "error" and "memory of the computer" in step.message.text()
+
+
+def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None:
+    volume = step.volume
+    layer = step._session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), name="result")
+    volume._layer = layer
+    for state, editable in (("working", False), ("stopped", True), ("starting", False), ("finished", True)):
+        volume.client._state = state
+        volume._on_state(state)
+        assert layer.editable is editable, state
+    volume.client._state = "working"
+    volume._on_state("working")
+    step._session.viewer.dims.ndisplay = 3
+    step._session.viewer.dims.ndisplay = 2  # napari allows painting again
+    volume._refresh()
+    assert not layer.editable
+    volume.client._state = "idle"
+
+
+def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbot: Any, tmp_path: Path) -> None:
+    volume, out = step.volume, tmp_path / "late.ome.zarr"
+    said: list[str] = []
+    volume.failed.connect(said.append)
+    volume._out = out
+    volume.client._state = "working"
+    volume._take({"event": "plan"})
+    idle(step, qtbot)
+    assert volume.layer is None and said == []
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
+    predict_volume(small_model(), image_from_array(pixels, name="s"), out, PredictSettings())
+    volume._take({"event": "block"})
+    qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
+    volume.client._state = "idle"
+
+
+def test_single_objects_are_shown_in_colours_of_their_own(step: ApplyStep, qtbot: Any, stack: np.ndarray) -> None:
+    volume, out = step.volume, step._session.runs_folder / "objects.ome.zarr"
+    settings = PredictSettings(instances=True, instance_classes=("2nd myelin",))
+    predict_volume(small_model(), image_from_array(stack, name="stack"), out, settings)
+    viewer = step._session.viewer
+    image = viewer.layers["stack"]
+    image.rotate, image.units = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], ("nm", "nm", "nm")
+    volume._begin(image, None, out)
+    volume.client._state = "finished"
+    volume._on_state("finished")
+    qtbot.waitUntil(lambda: "stack objects" in viewer.layers, timeout=10_000)
+    for layer in (viewer.layers["stack objects"], volume.layer):
+        assert np.allclose(layer.data_to_world((1, 20, 30)), image.data_to_world((1, 20, 30)))
+        assert layer.units == image.units
+    objects = viewer.layers["stack objects"]
+    assert role(objects) == "objects" and not objects.editable
+    assert tuple(objects.scale) == (50, 4, 4) and tuple(objects.translate) == (100, 8, 8)
+    colors = {tuple(objects.get_color(number)) for number in range(1, 20)}
+    assert len(colors) > 1, "single objects cannot be told apart"
+    assert step._session.labels_layers() == []
+
+
+def test_probabilities_of_an_older_model_name_no_place(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_run(step, run, qtbot)
+    image, out = step._session.viewer.layers["stack"], step._session.runs_folder / "all.ome.zarr"
+    predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings(probabilities=True))
+    step.volume._begin(image, None, out)
+    step.volume._open()
+    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    looked: list[int] = []
+    of_volume = uncertainty.least_certain_of_volume
+    monkeypatch.setattr(uncertainty, "least_certain_of_volume", lambda *given: (looked.append(1), of_volume(*given))[1])
+    step.go_to_least_certain()
+    idle(step, qtbot)
+    assert looked == [1] and len(step._visited[id(image)]) == 1
+    assert "segmentation of the slice" not in step._session.viewer.layers
+    small_model("unet").save(run.model_folder)  # trained again
+    step.go_to_least_certain()
+    idle(step, qtbot)
+    qtbot.waitUntil(lambda: len(step._visited[id(image)]) == 2, timeout=60_000)
+    assert looked == [1] and "segmentation of the slice" in step._session.viewer.layers
 
 
 def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: Run, qtbot: Any) -> None:

@@ -55,6 +55,27 @@ def test_an_unforeseen_error_is_raised_where_napari_shows_it(qtbot: Any) -> None
     background.close()
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "the memory of the computer or its graphics"),
+        (KeyError("weights"), "an unexpected error, KeyError: 'weights'"),
+    ],
+)
+def test_whoever_waits_is_told_of_an_unforeseen_error_too(error: Exception, line: str, qtbot: Any) -> None:
+    background, receiver, refused = Background(), Receiver(), Receiver()
+
+    def fail() -> None:
+        raise error
+
+    with qtbot.captureExceptions() as raised:
+        background.call(fail, receiver.take, refused.take)
+        qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
+    assert raised[0][1] is error and receiver.given == []
+    assert len(refused.given) == 1 and refused.given[0].startswith(line)
+    background.close()
+
+
 def test_a_result_that_is_never_delivered_keeps_nothing_alive(qtbot: Any) -> None:
     background, receiver = Background(), Receiver()
     alive = weakref.ref(receiver)

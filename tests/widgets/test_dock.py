@@ -14,7 +14,9 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets import layers
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
+from napari_autosegnet.widgets.preferences import Preferences
 from napari_autosegnet.widgets.run_list import find_runs, step_of
 from small_models import small_model
 
@@ -69,6 +71,37 @@ def test_a_run_with_a_model_offers_to_apply_it(make_dock: Any, qtbot: Any, runs_
     dock.open(run.model_folder)
     assert dock.step == "apply" and dock.session.run is None
     qtbot.waitUntil(lambda: dock.apply_step.model is not None, timeout=10_000)
+
+
+def test_a_folder_with_other_files_is_no_run(make_dock: Any, tmp_path: Path) -> None:
+    dock = make_dock()
+    photos, empty, run = tmp_path / "photos", tmp_path / "empty", Run.create(tmp_path / "run")
+    photos.mkdir()
+    empty.mkdir()
+    (photos / "a.jpg").write_text("x")
+    (empty / ".DS_Store").write_text("x")
+    run.report("started", step="search")
+    dock.open(photos)
+    assert dock.session.run is None and "'photos' is no run" in dock.message.text()
+    for path in (empty, run.path, tmp_path / "new"):
+        dock.open(path)
+        assert dock.session.run.path == path and dock.message.text() == ""
+
+
+def test_the_first_result_finds_its_colours_ready(make_dock: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[Any] = []
+    monkeypatch.setattr("napari_autosegnet.widgets.dock.prepare_colors", prepared.append)
+    make_dock()
+    qtbot.waitUntil(lambda: prepared == [np.uint8], timeout=20_000)
+
+
+def test_preferences_that_change_are_followed(
+    make_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session()
+    monkeypatch.setattr(layers, "read_preferences", lambda: Preferences(runs_folder=tmp_path, device="cuda"))
+    assert session.runs_folder == tmp_path and session.device == "cuda"
+    assert session.new_run_folder("x").parent == tmp_path
 
 
 def test_the_dock_goes_on_with_what_is_under_way(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:

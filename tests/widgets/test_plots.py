@@ -38,6 +38,29 @@ def test_curves_and_last_values_of_a_training(qtbot: Any) -> None:
     qtbot.waitUntil(lambda: quality.isHidden() and error.isHidden(), timeout=5000)
 
 
+def test_a_job_that_begins_anew_takes_the_place_of_the_one_before(qtbot: Any) -> None:
+    widget = LivePlots((*SEARCH_PLOTS, *TRAIN_PLOTS))
+    qtbot.addWidget(widget)
+
+    def loss(row: int) -> dict[int, float]:
+        return widget._plots[row].courses["loss"].values
+
+    def train(epochs: range, value: float) -> None:
+        widget.take({"event": "started", "step": "train"})
+        for epoch in epochs:
+            widget.take({"event": "epoch", "step": "train", "epoch": epoch, "loss": value})
+
+    widget.take({"event": "started", "step": "search"})
+    for epoch in (1, 2, 3):
+        widget.take({"event": "epoch", "step": "search", "epoch": epoch, "loss": 2.0})
+    train(range(1, 31), 1.0)
+    train(range(28, 32), 0.5)  # gone on with from epoch 27
+    assert sorted(loss(3)) == list(range(1, 32)) and loss(3)[27] == 1.0 and loss(3)[28] == 0.5
+    train(range(1, 6), 0.1)
+    assert loss(3) == dict.fromkeys(range(1, 6), 0.1)
+    assert sorted(loss(1)) == [1, 2, 3], "the search's curves are not the training's"
+
+
 def test_what_has_no_value_yet_is_not_shown(qtbot: Any) -> None:
     widget = LivePlots(SEARCH_PLOTS)
     qtbot.addWidget(widget)

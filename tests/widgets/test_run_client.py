@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -305,6 +306,54 @@ def test_who_holds_the_lock_is_at_work(follow: Callable[..., Follower], run: Run
         assert follower.client.process is None
     run.report("stopped", step="train", reason="a stop was asked for")
     follower.until("stopped")
+
+
+def test_another_step_that_works_in_the_run_is_known(follow: Callable[..., Follower], run: Run, qtbot: Any) -> None:
+    Run.create(run.path).report("started", step="search")
+    follower = follow(run)
+    client = follower.client
+    job = run.path / "job.json"
+    with run.locked():
+        with qtbot.waitSignal(client.busy_changed, timeout=LONG):
+            pass
+        assert client.busy_with == "search" and client.state == "idle"
+        with pytest.raises(UserError, match="the search is working in this run"):
+            client.start(TrainJob())
+    # It broke off without a word.
+    qtbot.waitUntil(lambda: client.busy_with is None, timeout=LONG)
+    with run.locked():
+        run.report("started", step="search")
+        qtbot.waitUntil(lambda: client.busy_with == "search", timeout=LONG)
+        run.report("finished", step="search")
+        qtbot.waitUntil(lambda: client.busy_with is None, timeout=LONG)
+        # Nothing of whoever holds the run is overwritten, even where nobody knew of it.
+        client.start(TrainJob())
+        follower.until("failed")
+    assert "in use by another process" in client.reason and not job.exists() and not info_file(run).exists()
+
+
+def test_another_run_is_followed_while_a_job_is_starting(
+    follow: Callable[..., Follower], run: Run, tmp_path: Path
+) -> None:
+    other = Run.create(tmp_path / "other")
+    other.update_config(training={})
+    other.report("started", step="train")
+    other.report("finished", step="train")
+    go = threading.Event()
+
+    def job() -> TrainJob:
+        go.wait(20)
+        raise UserError("nothing to train on")
+
+    follower = follow(run)
+    follower.client.start(job)
+    follower.until("starting")
+    follower.client.attach(run)
+    assert follower.client.state == "starting", "the same run goes on starting"
+    follower.client.attach(other)
+    follower.until("finished")
+    go.set()
+    assert follower.client.attached_to(other)
 
 
 def test_a_run_that_broke_off_while_nobody_looked(follow: Callable[..., Follower], run: Run) -> None:

@@ -207,6 +207,21 @@ def test_a_broken_off_training_is_offered_to_go_on(qtbot: Any, steps: Callable[.
     assert retrain.plots.epochs == 0 and retrain.panel.isHidden() and not retrain.form.isHidden()
 
 
+def test_no_training_starts_while_the_search_works(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:
+    search, retrain = steps()
+    run = Run(tmp_path / "runs" / "busy")
+    epoch = {"event": "epoch", "step": "search", "epoch": 1, "loss": 0.5}
+    write_run(run, {"event": "started", "step": "search"}, epoch)
+    run.update_config(training=None)
+    with run.locked():
+        search.session.run = run
+        wait(qtbot, search, "working")
+        retrain.network.setCurrentIndex(retrain.network.findData("plain"))
+        qtbot.waitUntil(lambda: "The search is working in this run" in retrain.words.text(), timeout=10_000)
+        assert not retrain.primary.isEnabled()
+    qtbot.waitUntil(retrain.primary.isEnabled, timeout=10_000)
+
+
 def test_a_damaged_run_does_not_stop_the_step(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:
     search, retrain = steps()
     run = Run(tmp_path / "runs" / "damaged")

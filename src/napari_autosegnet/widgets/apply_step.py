@@ -16,11 +16,17 @@ from napari_autosegnet.widgets.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.corrections import Corrections
 from napari_autosegnet.widgets.job_panel import JobPanel
-from napari_autosegnet.widgets.layer_arrays import layer_stack, read_section, section_in_view, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import (
+    layer_stack,
+    read_section,
+    section_in_view,
+    shows_sections,
+    spatial_shape,
+)
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
-from napari_autosegnet.widgets.volume_job import VolumeJob, probabilities_of
+from napari_autosegnet.widgets.volume_job import VolumeJob, model_of, probabilities_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -42,6 +48,9 @@ class ApplyStep(QWidget):
         self._chosen: Path | None = None
         self.model: ModelSummary | None = None
         self._computing = Background(self)
+        # Of its own: the session's may be counting pixels for a while, and a model of another run must not be used.
+        self._reading = Background(self)
+        self._is_reading = False
         self._section_model = SectionModel()
         self._visited: dict[int, list[tuple[int, int, int]]] = {}
         self.volume = VolumeJob(session, self)
@@ -111,18 +120,34 @@ class ApplyStep(QWidget):
         self.corrections.release()
         self.volume.release()
         self._computing.close()
+        self._reading.close()
 
     # ------------------------------------------------------------ the model
 
     def refresh(self) -> None:
         """Look again which model there is."""
-        path = self._chosen
-        if path is None and self._session.run is not None:
-            path = self._session.run.model_folder
+        path = self._wanted_model()
+        if self.model is not None and self.model.path != path:
+            self.model = None
         if path is None or not path.exists():
             self._take_model(None)
             return
-        self._session.background.call(lambda: summarise(path), self._take_model, self._refuse_model)
+
+        def take(model: ModelSummary) -> None:
+            if path == self._wanted_model():
+                self._take_model(model)
+
+        def refuse(text: str) -> None:
+            if path == self._wanted_model():
+                self._refuse_model(text)
+
+        self._is_reading = True
+        self._reading.call(lambda: summarise(path), take, refuse)
+        self._show_state()
+
+    def _wanted_model(self) -> Path | None:
+        run = self._session.run
+        return self._chosen or (None if run is None else run.model_folder)
 
     def set_model(self, path: Path) -> None:
         """Use the model of a run folder, or a model folder."""
@@ -139,7 +164,7 @@ class ApplyStep(QWidget):
             self.set_model(Path(folder))
 
     def _take_model(self, model: ModelSummary | None) -> None:
-        self.model = model
+        self.model, self._is_reading = model, False
         self._show_state()
 
     def _refuse_model(self, text: str) -> None:
@@ -154,7 +179,9 @@ class ApplyStep(QWidget):
 
     def _show_state(self, _: object = None) -> None:
         model = self.model
-        if model is None:
+        if model is None and self._is_reading:
+            self.model_label.setText("Reading the model ...")
+        elif model is None:
             self.model_label.setText("There is no trained network yet: train one in step 3, or choose a model.")
         else:
             name = model.path.parent.name if model.path.name == "model" else model.path.name
@@ -195,6 +222,9 @@ class ApplyStep(QWidget):
         section = None if image is None else section_in_view(self._session.viewer, image)
         if self.model is None or image is None:
             self._say("Open an image first.", "error")
+            return None
+        if not shows_sections(self._session.viewer):
+            self._say("Turn the view so that y and x are shown, in 2D; sections are segmented as they lie.", "error")
             return None
         if section is None:
             self._say(f"The slider is outside of '{image.name}'; move it to a section of the image.", "error")
@@ -244,43 +274,48 @@ class ApplyStep(QWidget):
         image, section = wanted
         visited = self._visited.setdefault(id(image), [])
         annotated = _annotation_reader(self._session, image)
-        read = self._probabilities(image)
-        if read is None:
 
-            def look(found: SectionResult) -> None:
-                self._show_slice(image, section, found)
-                self._session.background.call(
-                    lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), visited),
-                    lambda place: self._go(image, place),
-                )
+        def refuse(text: str) -> None:
+            self._say(text, "error")
+            self._show_state()
 
+        def look(found: SectionResult) -> None:
+            self._show_slice(image, section, found)
+            self._session.background.call(
+                lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), visited),
+                lambda place: self._go(image, place),
+                refuse,
+            )
+
+        out = self._store_with_probabilities(image)
+        if out is None or self.model is None:
             self._compute(image, section, look)
             return
+        model = self.model.path
+
+        def search() -> tuple[bool, uncertainty.Place | None]:
+            read = _uncertainty_of(out, model)
+            if read is None:
+                return False, None
+            sections, stop = layer_stack(image).sections, self._computing.closing.is_set
+            return True, uncertainty.least_certain_of_volume(read, annotated, sections, visited, stop)
+
+        def go(found: tuple[bool, uncertainty.Place | None]) -> None:
+            if found[0]:
+                self._go(image, found[1])
+            else:  # the model was trained on since
+                self._compute(image, section, look)
+
         self._say("Looking for the least certain place ...")
-        self._computing.call(
-            lambda: uncertainty.least_certain_of_volume(
-                read,
-                annotated,
-                layer_stack(image).sections,
-                visited,
-                self._computing.closing.is_set,
-            ),
-            lambda place: self._go(image, place),
-            lambda text: self._say(text, "error"),
-        )
+        self._computing.call(search, go, refuse)
         self._show_state()
 
-    def _probabilities(self, image: Image) -> Any:
-        """Reads the uncertainty of a section of the latest result of an image, if its probabilities were written."""
+    def _store_with_probabilities(self, image: Image) -> Path | None:
+        """Store of the latest result of an image, if its probabilities were written."""
         layer, out = self.volume.layer, self.volume.out
         if layer is None or out is None or section_layers.image_behind(self._session.viewer, layer) is not image:
             return None
-        probabilities = probabilities_of(out)
-        if probabilities is None:
-            return None
-        from napari_autosegnet.figures import normalised_entropy
-
-        return lambda section: normalised_entropy(probabilities(section))
+        return out if probabilities_of(out) is not None else None
 
     def _go(self, image: Image, place: uncertainty.Place | None) -> None:
         self._show_state()
@@ -328,6 +363,17 @@ class ApplyStep(QWidget):
         else:
             self._say(f"{taken:,} corrected pixels are annotation now. Continue the training with them.", "good")
         self._show_state()
+
+
+def _uncertainty_of(out: Path, model: Path) -> Any:
+    """Reads the uncertainty of a section of a result; None when another model made it. Call it in a thread."""
+    from napari_autosegnet.figures import normalised_entropy
+    from napari_autosegnet.model import Model
+
+    probabilities = probabilities_of(out)
+    if probabilities is None or model_of(out) != Model.load(model).fingerprint:
+        return None
+    return lambda section: normalised_entropy(probabilities(section))
 
 
 def _annotation_reader(session: Session, image: Image) -> Any:

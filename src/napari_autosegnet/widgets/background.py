@@ -6,11 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, is_out_of_memory
 
 
 class Background(QObject):
@@ -51,8 +52,8 @@ class Background(QObject):
     ) -> None:
         """Call ``function`` in the thread, then ``then`` with its result in the GUI thread.
 
-        A `UserError` goes to ``failed`` as its line; any other error is raised in the GUI thread, where napari
-        shows it.
+        A `UserError` goes to ``failed`` as its line. Of any other error ``failed`` gets a line, too, so that it can
+        free what waits; then the error is raised in the GUI thread, where napari shows it.
         """
         if self.closing.is_set():
             return
@@ -67,7 +68,7 @@ class Background(QObject):
                 else:
                     result, receiver = str(error), failed  # type: ignore[assignment]
             except Exception as error:
-                result, receiver = error, _raise
+                result, receiver = error, _raise if failed is None else partial(_tell_and_raise, failed)
             self._put(receiver, result, True)
 
         self._executor.submit(work)
@@ -94,6 +95,18 @@ class Background(QObject):
         if is_last:
             self._under_way -= 1
         receiver(value)
+
+
+def _tell_and_raise(failed: Callable[[str], None], error: Exception) -> None:
+    failed(_in_words(error))
+    raise error
+
+
+def _in_words(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return "the memory of the computer or its graphics card did not suffice; close other programs and try again"
+    line = str(error).partition("\n")[0]
+    return f"an unexpected error, {type(error).__name__}: {line}"
 
 
 def _raise(error: Exception) -> None:

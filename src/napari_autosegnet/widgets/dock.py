@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import (
@@ -29,9 +30,10 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
+from napari_autosegnet.widgets.class_colors import prepare_colors
 from napari_autosegnet.widgets.layers import Session
-from napari_autosegnet.widgets.message_line import emphasised
-from napari_autosegnet.widgets.run_list import RunEntry, find_runs, step_of
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised
+from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -81,6 +83,8 @@ class AutoSegNetDock(QWidget):
         run_row.addWidget(QLabel("Run"))
         run_row.addWidget(self.run_box, 1)
 
+        self.message = MessageLine()
+
         self.step_buttons: dict[str, QPushButton] = {}
         self._group = QButtonGroup(self)
         step_row = QHBoxLayout()
@@ -108,6 +112,7 @@ class AutoSegNetDock(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.addLayout(run_row)
+        layout.addWidget(self.message)
         layout.addLayout(step_row)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.next_button)
@@ -196,6 +201,8 @@ class AutoSegNetDock(QWidget):
             self._make(missing[0])
         else:
             self._idle.stop()
+            # What napari compiles for its first labels would stop the window when the first result comes.
+            self.session.background.call(lambda: prepare_colors(np.uint8), lambda _: None)
 
     @property
     def step(self) -> str:
@@ -237,10 +244,15 @@ class AutoSegNetDock(QWidget):
     # ------------------------------------------------------------ runs
 
     def open(self, path: Path) -> None:
-        """Go on with a run folder, or use a model folder."""
+        """Go on with a run folder, or use a model folder; a folder with something else in it is refused."""
+        self.message.clear()
         if _is_model_folder(path):
             self.apply_step.set_model(path)
             self.show_step("apply")
+            return
+        problem = _why_no_run(path)
+        if problem:
+            self.message.say(problem, "error")
             return
         run = Run(path)
         self.session.run = run
@@ -366,6 +378,19 @@ def _scrolling() -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
+
+
+def _why_no_run(path: Path) -> str:
+    """What speaks against working in a folder, such as files that are no run's; empty when nothing does."""
+    if not path.exists() or is_run(path):
+        return ""
+    try:
+        others = [each.name for each in path.iterdir() if not each.name.startswith(".")]
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}."
+    if not others:
+        return ""
+    return f"'{path.name}' is no run: it holds other files, such as '{min(others)}'. Choose a run or an empty folder."
 
 
 def _is_model_folder(path: Path) -> bool:

@@ -16,7 +16,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.job_panel import JobPanel
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine
-from napari_autosegnet.widgets.run_client import RunClient
+from napari_autosegnet.widgets.run_client import STEP_NAMES, RunClient
 from napari_autosegnet.worker import Job, Step
 
 #: What the presets are for, in the order of the box.
@@ -71,6 +71,7 @@ class JobStep(QWidget):
         session.classes_changed.connect(self._refresh_soon)
         self.panel.changed.connect(self._refresh_soon)
         self.client.finished.connect(self._on_finished)
+        self.client.busy_changed.connect(self._refresh_soon)
 
     def begin(self, *widgets: QWidget) -> None:
         """Put the step's widgets below each other, and show the session's run."""
@@ -130,6 +131,14 @@ class JobStep(QWidget):
                 button.setText(what[0])
         self.primary.setEnabled(enabled)
         self.buttons.setVisible(primary is not None or secondary is not None)
+
+    @property
+    def other_step(self) -> str | None:
+        """Why nothing can be started in the run: another step works in it."""
+        step = self.client.busy_with
+        if step is None or self.client.active:
+            return None
+        return f"The {STEP_NAMES.get(step, step)} is working in this run. Wait until it is done, or stop it."
 
     def complain(self, text: str) -> None:
         """Show one line on what was wrong with the last press of a button; none when empty."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Key in a layer's metadata under which this program keeps what it needs to know of layers that it made.
 METADATA = "napari-autosegnet"
 
-Role = Literal["result", "preview", "uncertainty"]
+Role = Literal["result", "preview", "uncertainty", "objects"]
 
 
 def role(layer: Layer) -> Role | None:
@@ -85,15 +85,68 @@ def layer_stack(layer: Image | Labels) -> ImageStack:
     )
 
 
+def shows_sections(viewer: ViewerModel) -> bool:
+    """Whether the viewer shows y and x, as sections lie: not rolled, not in 3D."""
+    dims = viewer.dims
+    return tuple(dims.displayed) == (dims.ndim - 2, dims.ndim - 1)
+
+
 def section_in_view(viewer: ViewerModel, layer: Image | Labels) -> int | None:
     """Section of a layer that the viewer shows; None when the viewer is outside the layer."""
     if len(spatial_shape(layer)) == 2:
         return 0
-    point = np.asarray(viewer.dims.point, float)[-layer.ndim :]
-    if len(point) < layer.ndim:
+    if viewer.dims.ndim < layer.ndim:
         return None
-    section = int(np.round(layer.world_to_data(point)[-3]))
+    section = int(np.round(data_in_view(viewer, layer, viewer.dims.point)[-3]))
     return section if 0 <= section < sections(layer) else None
+
+
+def data_in_view(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Where in a layer's data a point of the viewer (slider, camera) lies."""
+    return np.asarray(layer.world_to_data(np.asarray(point, float)[-layer.ndim :] / _units_per_unit(viewer, layer)))
+
+
+def view_of_data(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Where in the viewer a point of a layer's data lies."""
+    return np.asarray(layer.data_to_world(point), float) * _units_per_unit(viewer, layer)
+
+
+def _units_per_unit(viewer: ViewerModel, layer: Layer) -> npt.NDArray[np.float64]:
+    """Per axis of the layer: the viewer's units in one of the layer's. Layers in µm and in nm lie in one view."""
+    units = viewer.dims.units
+    # None when the layers have nothing in common; napari converts nothing then, either.
+    if units is None or len(units) < layer.ndim:
+        return np.ones(layer.ndim)
+    pairs = zip(layer.units, units[-layer.ndim :], strict=True)
+    return np.array([1.0 if own == shared else (1.0 * own).to(shared).magnitude for own, shared in pairs])
+
+
+def place_on(image: Image, section: int | None = None, origin: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+    """Attributes of a layer that lies on an image, however that is scaled, turned, sheared or measured.
+
+    Parameters
+    ----------
+    section : int, optional
+        The layer's first section lies on this one of the image; of a 2D image it says nothing.
+    origin : (y, x)
+        Pixel of the image on which the layer's first one lies.
+    """
+    offset = np.zeros(image.ndim)
+    offset[-2:] = origin
+    if section is not None and image.ndim > 2:
+        offset[-3] = section
+    affine = np.array(image.affine.affine_matrix)
+    # The offset is of pixels, so it is scaled and turned with them; without one nothing is rounded.
+    translate = image.affine.inverse(image.data_to_world(offset)) if offset.any() else image.translate
+    return {
+        "scale": np.array(image.scale),
+        "translate": np.array(translate),
+        "rotate": np.array(image.rotate),
+        "shear": np.array(image.shear),
+        "affine": affine,
+        "units": image.units,
+        "axis_labels": image.axis_labels,
+    }
 
 
 def file_of(layer: Image | Labels) -> Path | None:

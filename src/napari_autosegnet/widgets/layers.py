@@ -28,6 +28,7 @@ from napari_autosegnet.widgets.layer_arrays import (
     full_resolution,
     is_rgb,
     is_stack,
+    place_on,
     read_section,
     role,
     section_in_view,
@@ -107,7 +108,6 @@ class Session(QObject):
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.viewer = viewer
-        self.preferences: Preferences = read_preferences()
         self.background = Background(self)
         self.split = SplitSettings()
         self._run: Run | None = None
@@ -147,6 +147,11 @@ class Session(QObject):
         self.background.close()
 
     # ------------------------------------------------------------ settings and run
+
+    @property
+    def preferences(self) -> Preferences:
+        """As they are now: the user may change them while the dock is open."""
+        return read_preferences()
 
     @property
     def runs_folder(self) -> Path:
@@ -238,9 +243,8 @@ class Session(QObject):
         labels = self.viewer.add_labels(
             empty_labels(spatial_shape(image)),
             name=f"{image.name} annotation",
-            scale=image.scale,
-            translate=image.translate,
             opacity=0.6,
+            **place_on(image),
         )
         self._chosen_image[id(labels)] = image
         self._counter.expect_empty(labels)

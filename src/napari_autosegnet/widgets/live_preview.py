@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 from qtpy.QtCore import QObject, QTimer
 
+from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import write_atomically
 from napari_autosegnet.widgets import section_layers
-from napari_autosegnet.widgets.layer_arrays import is_rgb, read_section, section_in_view, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import (
+    data_in_view,
+    is_rgb,
+    read_section,
+    section_in_view,
+    shows_sections,
+    spatial_shape,
+)
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.run_client import RunClient
 from napari_autosegnet.worker import preview_file
@@ -54,6 +63,7 @@ class LivePreview(QObject):
         self._session = session
         self._client = client
         self._places: dict[int, _Place] = {}
+        self._round = 0
         self._layer: Labels | None = None
         self._unsure: Image | None = None
         self._enabled = True
@@ -65,12 +75,14 @@ class LivePreview(QObject):
         client.state_changed.connect(self._on_state)
         session.viewer.dims.events.current_step.connect(self._on_view)
         session.viewer.layers.selection.events.active.connect(self._on_view)
+        session.viewer.scene.camera.events.center.connect(self._on_view)
 
     def close(self) -> None:
         """Let go of the viewer."""
         self._later.stop()
         self._session.viewer.dims.events.current_step.disconnect(self._on_view)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_view)
+        self._session.viewer.scene.camera.events.center.disconnect(self._on_view)
 
     @property
     def layer(self) -> Labels | None:
@@ -90,6 +102,7 @@ class LivePreview(QObject):
         """Ask for previews, or leave the worker to its training."""
         self._enabled = enabled
         if not enabled:
+            self._forget_places()
             self._remove_layers()
             if self._client.active:
                 source = preview_file(self._client.run, "input")
@@ -104,9 +117,14 @@ class LivePreview(QObject):
 
     def _on_state(self, state: str) -> None:
         if state == "starting":
-            self._places.clear()
+            self._forget_places()
         if self._client.active:
             self._on_view()
+
+    def _forget_places(self) -> None:
+        """What was given to the worker is of no use any more, and what is on the way to it neither."""
+        self._places.clear()
+        self._round += 1
 
     def _on_view(self, event: Any = None) -> None:
         if self._enabled and self._client.active:
@@ -115,24 +133,31 @@ class LivePreview(QObject):
     def _offer_slice(self) -> None:
         image = self._session.image_in_view()
         section = None if image is None else section_in_view(self._session.viewer, image)
-        if image is None or section is None or not self._client.active:
+        if image is None or section is None or not self._client.active or not self._enabled:
+            return
+        if not shows_sections(self._session.viewer):
             return
         last = next(reversed(self._places.values()), None)
         window = self._window(image)
         place = _Place(image, section, (window[0].start, window[1].start))
         if last == place:
             return
-        target = preview_file(self._client.run, "input")
+        target, turn = preview_file(self._client.run, "input"), self._round
 
         def write() -> int:
             return _write_slice(image, section, window, target)
 
-        self._session.background.call(write, lambda modified: self._remember(modified, place), _nothing)
+        def remember(modified: int) -> None:
+            if turn == self._round:
+                self._remember(modified, place)
+
+        self._session.background.call(write, remember, _nothing)
 
     def _window(self, image: Image) -> tuple[slice, slice]:
         """Rows and columns around the middle of the view."""
         sides = spatial_shape(image)[-2:]
-        centre = image.world_to_data(self._session.viewer.scene.camera.center[-image.ndim :])[-2:]
+        viewer = self._session.viewer
+        centre = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
         found = []
         for side, middle in zip(sides, centre, strict=True):
             start = int(np.clip(round(middle) - LARGEST_SIDE // 2, 0, max(0, side - LARGEST_SIDE)))
@@ -151,13 +176,20 @@ class LivePreview(QObject):
         if place is None:
             return
         run = self._client.run
+        classes = _classes_of(event)
 
         def read() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             return _read(preview_file(run, "labels")), _read(preview_file(run, "uncertainty"))
 
-        self._session.background.call(read, lambda found: self._show(found[0], found[1], place), _nothing)
+        self._session.background.call(read, lambda found: self._show(found[0], found[1], place, classes), _nothing)
 
-    def _show(self, labels: npt.NDArray[np.uint8], uncertainty: npt.NDArray[np.float32], place: _Place) -> None:
+    def _show(
+        self,
+        labels: npt.NDArray[np.uint8],
+        uncertainty: npt.NDArray[np.float32],
+        place: _Place,
+        classes: tuple[ClassInfo, ...] = (),
+    ) -> None:
         viewer, image = self._session.viewer, place.image
         if image not in viewer.layers or not self._enabled:
             return
@@ -168,11 +200,19 @@ class LivePreview(QObject):
             viewer, image, place.section, uncertainty, _UNSURE_NAME, place.origin, visible=False
         )
         self._layer = section_layers.show_labels(
-            viewer, image, place.section, labels, self._session.classes, _NAME, place.origin
+            viewer, image, place.section, labels, classes or self._session.classes, _NAME, place.origin, passing=True
         )
         # Whoever is painting goes on painting.
         if active is not None:
             viewer.layers.selection.active = active
+
+
+def _classes_of(event: dict[str, Any]) -> tuple[ClassInfo, ...]:
+    """Classes of the model in training, which the session need not know; empty when the event does not tell."""
+    try:
+        return tuple(ClassInfo.model_validate(each) for each in event.get("classes") or ())
+    except (TypeError, ValidationError):
+        return ()
 
 
 def _write_slice(image: Image, section: int, window: tuple[slice, slice], target: Path) -> int:

@@ -146,6 +146,9 @@ class LivePlots(QWidget):
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Add the values of an event, where it is an epoch's."""
+        if event.get("event") == "started":
+            for row in self._plots:
+                row.begin(event)
         if event.get("event") != "epoch":
             return
         for row in self._plots:
@@ -191,6 +194,7 @@ class _PlotRow(QWidget):
         super().__init__(parent)
         self.plot = plot
         self.courses: dict[str, _Course] = {curve.key: _Course(curve) for curve in plot.curves}
+        self._is_new = False
         self._items: dict[str, Any] = {}
         self._view: Any = None
         self._axes: tuple[Any, ...] = ()
@@ -204,9 +208,17 @@ class _PlotRow(QWidget):
         self._rows.setSpacing(0)
         self._rows.addWidget(self.legend)
 
+    def begin(self, event: Mapping[str, Any]) -> None:
+        self._is_new = self._is_new or event.get("step") == self.plot.step
+
     def take(self, event: Mapping[str, Any], colors: Mapping[str, str]) -> None:
         if event.get("step") != self.plot.step or not isinstance(event.get("epoch"), int):
             return
+        if self._is_new:
+            # A job that goes on from epoch 7 keeps the six before; one that begins anew, with more labels, none.
+            self._is_new = False
+            for course in self.courses.values():
+                course.values = {epoch: value for epoch, value in course.values.items() if epoch < event["epoch"]}
         for key, value in self._values(event, colors):
             if isinstance(value, int | float) and value == value:
                 self.courses[key].values[event["epoch"]] = float(value)

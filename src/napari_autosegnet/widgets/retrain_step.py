@@ -115,6 +115,9 @@ class RetrainStep(JobStep):
         words, anew = "", ("Train from scratch ...", self.ask_anew)
         if active:
             self.offer(None)
+        elif self.other_step is not None:
+            words = self.other_step
+            self.offer(("Start the training", self.start_training), enabled=False)
         elif self.client.can_resume and not self.is_starting_anew:
             words = "This training ended early; it can go on from its last finished epoch."
             if self.has_model:

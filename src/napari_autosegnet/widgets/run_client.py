@@ -24,6 +24,8 @@ State = Literal["idle", "starting", "working", "paused", "stopping", "finished",
 #: States in which somebody works on the run.
 ACTIVE: frozenset[State] = frozenset({"starting", "working", "paused", "stopping"})
 
+STEP_NAMES = {"search": "search", "train": "training", "predict": "segmentation"}
+
 _INTERVAL, _INTERVAL_BEHIND, _INTERVAL_CANCELLING = 200, 10, 50  # milliseconds
 _SECONDS_PER_TICK = 0.006
 _SECONDS_UNTIL_KILL = 1.0
@@ -51,12 +53,15 @@ class RunClient(QObject):
         The event with which a job ended well.
     caught_up : Signal()
         All events of the past were reported.
+    busy_changed : Signal()
+        Another step began, or ended, to work in the run; see `busy_with`.
     """
 
     reported = Signal(dict)
     state_changed = Signal(str)
     finished = Signal(dict)
     caught_up = Signal()
+    busy_changed = Signal()
 
     def __init__(self, run: Run | None = None, *, step: Step | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -90,6 +95,9 @@ class RunClient(QObject):
         self._resumable = False
         self._never_began = False
         self._next_lock = 0.0
+        self._other_step: str | None = None
+        self._busy_with: str | None = None
+        self._next_look = 0.0
 
     # -- what is known ---------------------------------------------------------------------------------------------
 
@@ -118,6 +126,12 @@ class RunClient(QObject):
     def active(self) -> bool:
         """Whether somebody works on the run."""
         return self._state in ACTIVE
+
+    @property
+    def busy_with(self) -> str | None:
+        """Another step than this client's that works in the run now."""
+        # What it told last may not be read yet.
+        return self._busy_with if self._busy_with is not None and self.run.is_active else None
 
     @property
     def reason(self) -> str:
@@ -156,9 +170,10 @@ class RunClient(QObject):
 
     def attach(self, run: Run | None = None) -> None:
         """Follow the run (the one known by default) from its first event on, and whoever works on it now."""
-        if self._starting is not None and not self._starting.done():
-            return
         run = run or self.run
+        if self._starting is not None and not self._starting.done() and self.attached_to(run):
+            return
+        # A job that is starting in another run starts nevertheless, and is found there later.
         self._forget(run)
         self._set_state("idle")
         self._timer.setInterval(_INTERVAL_BEHIND)
@@ -185,6 +200,9 @@ class RunClient(QObject):
         """
         if self.active:
             raise UserError("this run is being worked on already; wait, or stop it first")
+        if (other := self.busy_with) is not None:
+            name = STEP_NAMES.get(other, other)
+            raise UserError(f"the {name} is working in this run; wait until it is done, or stop it")
         run = self.run
         self._outcome, self._begun, self._cancelled, self._paused = None, False, False, False
         self._wanted, self._kill_at, self._left, self._process = set(), None, None, None
@@ -268,6 +286,7 @@ class RunClient(QObject):
         behind = self._read()
         if not behind:
             self._settle()
+            self._look_at_others()
         fast = _INTERVAL_CANCELLING if self._kill_at is not None else _INTERVAL
         self._timer.setInterval(_INTERVAL_BEHIND if behind else fast)
 
@@ -289,6 +308,8 @@ class RunClient(QObject):
     def _take(self, event: dict[str, Any]) -> None:
         self._event_step = event.get("step", self._event_step)
         if self.step is not None and self._event_step != self.step:
+            ended = event["event"] in ("finished", "failed", "stopped")
+            self._other_step, self._next_look = None if ended else self._event_step, 0.0
             return
         self._apply(event)
         self.reported.emit(event)
@@ -352,6 +373,19 @@ class RunClient(QObject):
         if first:
             self._caught_up = True
             self.caught_up.emit()
+
+    def _look_at_others(self) -> None:
+        """Whether a step that told something in this run still works; it may have broken off without a word."""
+        if self._other_step is not None:
+            now = time.monotonic()
+            if now < self._next_look:
+                return
+            self._next_look = now + _SECONDS_BETWEEN_LOCKS
+            if not self.run.is_active:
+                self._other_step = None
+        if self._other_step != self._busy_with:
+            self._busy_with = self._other_step
+            self.busy_changed.emit()
 
     def _is_alive(self) -> bool:
         if self._process is None:

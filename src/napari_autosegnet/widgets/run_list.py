@@ -54,6 +54,11 @@ def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
     return "search" if run.config_file.is_file() else "annotate"
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run, however little is in it."""
+    return _kind(path) is not None or (path / "events.jsonl").is_file() or (path / "model" / "model.json").is_file()
+
+
 def _changed(path: Path) -> float:
     times = [path.stat().st_mtime]
     events = path / "events.jsonl"

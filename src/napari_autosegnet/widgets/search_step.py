@@ -64,6 +64,9 @@ class SearchStep(JobStep):
         if active:
             self.words.setText("")
             self.offer(None)
+        elif self.other_step is not None and self.client.can_resume and not anew:
+            self.words.setText(self.other_step)
+            self.offer(("Go on with the search", self.go_on), again, enabled=False)
         elif missing is not None and not ended:
             self.words.setText(f"{_WHAT}<br><br><b>First:</b> {html.escape(missing)}")
             self.offer(("Start the search", self.start_search), enabled=False)

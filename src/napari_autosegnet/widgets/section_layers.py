@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.widgets.class_colors import LabelClass, result_layer
-from napari_autosegnet.widgets.layer_arrays import METADATA, Role, role, spatial_shape
+from napari_autosegnet.widgets.class_colors import LabelClass, result_layer, show_classes
+from napari_autosegnet.widgets.layer_arrays import METADATA, Role, place_on, role, spatial_shape
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -25,19 +25,23 @@ def show_labels(
     classes: Sequence[ClassInfo],
     name: str = "segmentation of the slice",
     origin: tuple[int, int] = (0, 0),
+    passing: bool = False,
 ) -> Labels:
     """Show class numbers (y, x) over a section of an image; one layer of that name per image is used again.
 
-    ``origin`` is the row and column of the section at which the first pixel lies.
+    ``origin`` is the row and column of the section at which the first pixel lies; ``passing`` says that the next
+    result will soon take the place of this one.
     """
     named = tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(classes, start=1))
     data, place = _placed(image, section, labels, origin)
+    where = {"section": section, "origin": origin, "passing": passing}
     layer = _known(viewer, image, "preview", name)
     if layer is not None:
-        _replace(layer, data, place, section)
+        _replace(layer, data, place, where)
+        show_classes(layer, named)  # another model may have others
         return layer
     about = result_layer(named, role="preview", name=name, **place)
-    about["metadata"][METADATA] |= {"section": section}
+    about["metadata"][METADATA] |= where
     layer = viewer.add_labels(data, **about)
     _remember(layer, image)
     return layer
@@ -54,9 +58,10 @@ def show_uncertainty(
 ) -> Image:
     """Show uncertainty (y, x) from 0 to 1 over a section of an image; ``visible`` is for a new layer."""
     data, place = _placed(image, section, uncertainty, origin)
+    where = {"section": section, "origin": origin}
     layer = _known(viewer, image, "uncertainty", name)
     if layer is not None:
-        _replace(layer, data, place, section)
+        _replace(layer, data, place, where)
         return layer
     layer = viewer.add_image(
         data,
@@ -66,7 +71,7 @@ def show_uncertainty(
         blending="translucent",
         opacity=0.9,
         visible=visible,
-        metadata={METADATA: {"role": "uncertainty", "section": section}},
+        metadata={METADATA: {"role": "uncertainty", **where}},
         **place,
     )
     _remember(layer, image)
@@ -105,12 +110,8 @@ def _remember(layer: Layer, image: Image) -> None:
 def _placed(
     image: Image, section: int, pixels: npt.NDArray[Any], origin: tuple[int, int]
 ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-    scale, translate = np.array(image.scale, float), np.array(image.translate, float)
-    translate[-2:] += origin * scale[-2:]
-    if len(spatial_shape(image)) == 2:
-        return pixels, {"scale": scale, "translate": translate}
-    translate[-3] += section * scale[-3]
-    return pixels[np.newaxis], {"scale": scale, "translate": translate}
+    flat = len(spatial_shape(image)) == 2
+    return (pixels if flat else pixels[np.newaxis]), place_on(image, section, origin)
 
 
 def _known(viewer: ViewerModel, image: Image, kind: Role, name: str) -> Any:
@@ -124,7 +125,13 @@ def _known(viewer: ViewerModel, image: Image, kind: Role, name: str) -> Any:
     )
 
 
-def _replace(layer: Any, data: npt.NDArray[Any], place: dict[str, Any], section: int) -> None:
-    layer.metadata[METADATA]["section"] = section
-    layer.translate = place["translate"]
+def _replace(layer: Any, data: npt.NDArray[Any], place: dict[str, Any], where: dict[str, Any]) -> None:
+    # First where it lies, so that whoever is told of the new data finds it there.
+    layer.metadata[METADATA] |= where
+    for name, value in place.items():
+        known = getattr(layer, name)
+        known = known.affine_matrix if name == "affine" else known
+        # Setting one draws the layer anew, so only what the user changed of the image meanwhile is set.
+        if not np.array_equal(known, value):
+            setattr(layer, name, value)
     layer.data = data

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.run import ShouldStop, never_stop
-from napari_autosegnet.widgets.layer_arrays import METADATA, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import METADATA, place_on, spatial_shape, view_of_data
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -83,14 +83,15 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     """Move the viewer to a place of an image and draw a frame around it."""
     dimensions = len(spatial_shape(image))
     centre = np.array([place.section, place.y, place.x][-dimensions:], float)
-    world = np.asarray(image.data_to_world(centre))
+    world = view_of_data(viewer, image, centre)
+    beside = view_of_data(viewer, image, centre + np.eye(dimensions)[-1])
     if dimensions == 3:
         viewer.dims.set_point(viewer.dims.ndim - 3, world[-3])
     camera = viewer.scene.camera
     camera.center = (0.0, float(world[-2]), float(world[-1]))
     # A good part of the surroundings stays visible, so that one sees where one is.
     width = max(1.0, float(min(viewer.canvas.size)))
-    camera.zoom = width / (5 * PLACE * float(np.abs(image.scale[-1])))
+    camera.zoom = width / (5 * PLACE * float(np.linalg.norm(beside - world)))
     half = PLACE / 2
     corners = np.array([[-half, -half], [-half, half], [half, half], [half, -half]]) + centre[-2:]
     frame = np.hstack([np.full((4, dimensions - 2), centre[0] if dimensions == 3 else 0.0), corners])
@@ -105,8 +106,7 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
         edge_color="#f0e442",
         face_color="transparent",
         edge_width=2,
-        scale=image.scale,
-        translate=image.translate,
         metadata={METADATA: {"role": "marker"}},
+        **place_on(image),
     )
     viewer.layers.selection.active = active

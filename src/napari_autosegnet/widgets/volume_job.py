@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation_export import file_name, write_image_layer
-from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, place_on, spatial_shape
 from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.readers import image_layer, labels_layer
 from napari_autosegnet.widgets.run_client import RunClient
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from napari_autosegnet.widgets.apply_dialog import Chosen
 
-#: Where in a store the labels lie.
+#: Where in a store the labels and the numbered objects lie.
 LABELS = Path("labels") / "segmentation"
+OBJECTS = Path("labels") / "instances"
 _REFRESH = 300  # milliseconds between two looks at the store
 #: Drawing the layer anew takes at most this share of the time.
 _SHARE = 0.1
@@ -143,23 +144,30 @@ class VolumeJob(QObject):
     # ------------------------------------------------------------ following
 
     def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] == "plan":
-            self._open()
-        elif event["event"] == "block" and not self._timer.isActive():
+        if event["event"] in ("plan", "block"):
+            self._open()  # at a block only when the store could not be read before
+        if event["event"] == "block" and not self._timer.isActive():
             self._timer.start(_REFRESH)
 
     def _on_state(self, state: str) -> None:
         layer = self.layer
         if self.client.active:
+            self._withhold(layer)
             return
         if state == "finished":
             if layer is None:
                 self._open()
             else:
                 self._settle(layer)
+            self._open_objects()
             self.done.emit(self._out)
         elif layer is not None:
             self._settle(layer)
+
+    def _withhold(self, layer: Labels | None) -> None:
+        """The worker writes, so nobody may paint; napari allows it anew whenever 3D is left."""
+        if layer is not None and layer.editable:
+            layer.editable = False
 
     def _settle(self, layer: Labels) -> None:
         """Nobody else writes any more, so the layer may be painted on."""
@@ -171,26 +179,52 @@ class VolumeJob(QObject):
             return
         self._opening = True
         out = self._out
-        self._session.background.call(lambda: _result(out), self._show, self.failed.emit)
+        self._session.background.call(lambda: _result(out), self._show, self._look_again)
+
+    def _look_again(self, text: str) -> None:
+        """The store could not be read: the next block gives another chance."""
+        self._opening = False
+        if not self.client.active:
+            self.failed.emit(text)
 
     def _show(self, found: tuple[Any, dict[str, Any], str]) -> None:
         data, about, _ = found
+        if self._lie_on_image(data, about, "segmentation") is None:
+            self._add_source()
+        layer = self._add(data, about)
+        layer.editable = not self.client.active and not layer.multiscale
+        self._layer = layer
+        self.shown.emit(layer)
+
+    def _open_objects(self) -> None:
+        """Show the single objects, if they were asked for; they are numbered last."""
+        out = self._out
+        if out is not None and (out / OBJECTS).is_dir():
+            self._session.background.call(lambda: _objects(out), self._show_objects, self.failed.emit)
+
+    def _show_objects(self, found: tuple[Any, dict[str, Any]]) -> None:
+        data, about = found
+        self._lie_on_image(data, about, "objects")
+        self._add(data, about).editable = False  # objects are numbers, not classes: nothing here is a correction
+
+    def _lie_on_image(self, data: Any, about: dict[str, Any], what: str) -> Image | None:
+        """Take place and name of the image that the result belongs to, if that is in the viewer."""
         viewer = self._session.viewer
         shape = tuple((data[0] if isinstance(data, list) else data).shape)
         image = self._image if self._image in viewer.layers else self._fitting(shape)
-        active = viewer.layers.selection.active
-        if image is None:
-            self._add_source()
-        else:
-            about |= {"scale": image.scale, "translate": image.translate}
+        if image is not None:
+            about |= place_on(image)
             about["metadata"][METADATA]["image"] = id(image)
-            about["name"] = f"{image.name} segmentation"
-        layer = viewer.add_labels(data, **about)
-        layer.editable = not self.client.active and not layer.multiscale
-        self._layer = layer
+            about["name"] = f"{image.name} {what}"
+        return image
+
+    def _add(self, data: Any, about: dict[str, Any]) -> Labels:
+        layers = self._session.viewer.layers
+        active = layers.selection.active
+        layer = self._session.viewer.add_labels(data, **about)
         if active is not None:
-            viewer.layers.selection.active = active
-        self.shown.emit(layer)
+            layers.selection.active = active
+        return layer
 
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:
         """An image layer that came from the file that is segmented."""
@@ -223,6 +257,8 @@ class VolumeJob(QObject):
         layer = self.layer
         if layer is None:
             return
+        if self.client.active:
+            self._withhold(layer)
         began = time.monotonic()
         layer.refresh(extent=False)
         spent = time.monotonic() - began
@@ -241,6 +277,23 @@ def _file(layer: Image, run: Run) -> Path:
 def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
     data, about, kind = labels_layer(out / LABELS)
     return data, about, kind
+
+
+def _objects(out: Path) -> tuple[Any, dict[str, Any]]:
+    """Layer of the numbered objects of a result, in napari's own colours: one per object."""
+    data, about, _ = labels_layer(out / OBJECTS)
+    for name in ("colormap", "features"):
+        about.pop(name, None)
+    about["metadata"] = {METADATA: {"role": "objects"}}
+    return data, about
+
+
+def model_of(out: Path) -> str | None:
+    """Fingerprint of the model that made a result; None when it is not known."""
+    from napari_autosegnet.inference.ledger import Ledger, ledger_path
+
+    found = Ledger.parts_of(ledger_path(out)).get("model")
+    return found if isinstance(found, str) else None
 
 
 def probabilities_of(out: Path) -> Callable[[int], Any] | None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +19,11 @@ import psutil
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
-from napari_autosegnet.worker import Job, log_file, read_info, write_job
+from napari_autosegnet.worker import Job, log_file, read_info, write_info, write_job
 
 #: Clocks of the system and of a process may differ by this many seconds.
 _CLOCKS_DIFFER = 2.0
+_SECONDS_TO_BE_GONE = 3.0
 #: Kept until they have ended, so that a dock that is opened again learns how.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -80,9 +82,27 @@ def launch(run: Run, job: Job) -> WorkerProcess:
     Raises
     ------
     UserError
-        When the folder cannot be written or the process not be started.
+        When somebody works on the run, the folder cannot be written or the process not be started.
     """
-    write_job(run, job)
+    _wait_for_the_last(run)
+    with run.locked():
+        # Held only until it is written down who works on it, so that of two that are started at once one is refused.
+        if find(run) is not None:
+            raise UserError(f"another step is working in {run.path}; wait until it is done, or stop it")
+        write_job(run, job)
+        child = _spawn(run, job)
+        write_info(run, child.pid, job.step)
+    return WorkerProcess(child.pid)
+
+
+def _wait_for_the_last(run: Run) -> None:
+    """A worker that told its end takes a moment to be gone."""
+    until = time.monotonic() + _SECONDS_TO_BE_GONE
+    while find(run) is not None and not run.is_active and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _spawn(run: Run, job: Job) -> subprocess.Popen[bytes]:
     log = log_file(run)
     # Windows has neither sessions nor nice.
     options: dict[str, Any] = {"start_new_session": True}
@@ -107,7 +127,7 @@ def launch(run: Run, job: Job) -> WorkerProcess:
     for pid in [pid for pid, other in _children.items() if other.poll() is not None]:
         del _children[pid]
     _children[child.pid] = child
-    return WorkerProcess(child.pid)
+    return child
 
 
 def find(run: Run) -> WorkerProcess | None:
