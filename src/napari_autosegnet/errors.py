@@ -26,7 +26,8 @@ class StoppedError(UserError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the computer, or its graphics card, had too little memory."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in text for word in words)
 
 
 def first_problem(error: ValidationError) -> str:

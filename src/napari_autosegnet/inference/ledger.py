@@ -75,13 +75,19 @@ class Ledger:
         return ledger
 
     @staticmethod
-    def settings_of(path: Path) -> dict[str, Any]:
-        """Settings that a ledger was begun with; empty when there is none, or a damaged one."""
+    def parts_of(path: Path) -> dict[str, Any]:
+        """Identity per part that a ledger was begun with; empty when there is none, or a damaged one."""
         try:
             with open(path, "rb") as handle:
-                return dict(json.loads(handle.readline())["parts"]["settings"])
+                return dict(json.loads(handle.readline())["parts"])
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+    @classmethod
+    def settings_of(cls, path: Path) -> dict[str, Any]:
+        """Settings among them."""
+        found = cls.parts_of(path).get("settings")
+        return found if isinstance(found, dict) else {}
 
     @property
     def fingerprint(self) -> str:

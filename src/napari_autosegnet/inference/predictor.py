@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
 from napari_autosegnet.inference.engines import EngineName, make_engine, seconds_taken, usual_engine
 from napari_autosegnet.inference.folding import fold_batch_norm
@@ -214,7 +214,7 @@ class Predictor:
                 tried(images)
                 return min(seconds_taken(tried, images) for _ in range(passes))
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise torch.OutOfMemoryError(str(error)) from error
 
@@ -293,7 +293,7 @@ class Predictor:
                 yield from self._tiles(plan, block, data, pixels)
                 return
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             self._use_less_memory(plan)
 
@@ -481,13 +481,3 @@ def _transferable(array: Array) -> Tensor:
             array = array.astype(np.float32)
     # A copy where the file is mapped into memory: torch has no read-only tensors.
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in text
-        or "not enough memory" in text
-        or ("can't allocate memory" in text)
-    )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.config import TrainSettings, share_done
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, make_loss
@@ -88,11 +88,6 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no device '{name}' here; use --device auto, cpu, cuda or mps") from error
     return device
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the CPU's allocator, could not give the memory asked for."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def score_network(
