@@ -232,14 +232,15 @@ class Gone:
 
     status = "running"
 
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
+    def __init__(self, then: dict[str, int]) -> None:
+        self.looks = 10**6
+        self.then = then
         self.ended = threading.Event()
         self.cancelled: list[Any] = []
 
     def nthreads(self) -> dict[str, int]:
         self.looks -= 1
-        return {"tcp://gone": 3} if self.looks >= 0 else {}
+        return {"tcp://gone": 3} if self.looks >= 0 else self.then
 
     def run(self, *arguments: Any, **named: Any) -> None:
         self.ended.wait(60)
@@ -253,8 +254,10 @@ class Gone:
 
 
 @pytest.mark.parametrize("looks", [0, 1, 4])
-def test_a_stop_does_not_wait_for_workers_that_are_gone(looks: int) -> None:
-    client = Gone(10**6)
+@pytest.mark.parametrize("then", [{}, {"tcp://new": 3}])
+def test_a_stop_does_not_wait_for_workers_that_are_gone(looks: int, then: dict[str, int]) -> None:
+    """Nor for those that dask has started in their place."""
+    client = Gone(then)
     stops = iter([False] * 3)
     dispatcher = Dispatcher(Workers(client, lambda: None), lambda: next(stops, True), Events())  # type: ignore[arg-type]
     began = time.monotonic()

@@ -206,6 +206,7 @@ class Dispatcher:
         self._outcomes: queue.SimpleQueue[tuple[Task, Future[Any]]] = queue.SimpleQueue()
         self._under_way: dict[Task, Future[Any]] = {}
         self._threads = 0
+        self._workers: set[str] = set()
         self._counted = -math.inf
         self._refilled = time.monotonic()
 
@@ -264,6 +265,7 @@ class Dispatcher:
         if now - self._counted > _COUNT_EVERY:
             threads: dict[str, int] = self._client.nthreads()
             self._threads = sum(min(count, THREADS) + 1 for count in threads.values())
+            self._workers = set(threads)
             self._counted = now
         if now - self._refilled > _REFILL_EVERY:
             self._refill()
@@ -326,7 +328,11 @@ class Dispatcher:
         self._under_way.clear()
 
     def _tell_to_stop(self, key: str, told: set[str]) -> bool:
-        """Tell all workers to end that were not told before, and remember them; False when there is no worker left."""
+        """Tell all workers to end that were not told before, and remember them.
+
+        False when nobody is left to wait for: workers that came in a dead one's place are told, too, so that they
+        begin nothing, but have nothing that is worth waiting for.
+        """
         try:
             here: set[str] = set(self._client.nthreads())
         except (OSError, TimeoutError):
@@ -341,7 +347,7 @@ class Dispatcher:
         if new:
             # Not in this thread: dask tries for a minute to reach a worker that has died just now.
             threading.Thread(target=tell, name="stop", daemon=True).start()
-        return bool(here)
+        return not here.isdisjoint(self._workers)
 
 
 def _ending(future: Future[Any]) -> Outcome | str | None:
