@@ -26,7 +26,8 @@ class StoppedError(UserError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the computer, or its graphics card, had too little memory."""
     text = str(error).lower()
-    words = ("out of memory", "not enough memory", "can't allocate memory")
+    # The last is oneDNN's, which gets none for the code that it makes.
+    words = ("out of memory", "not enough memory", "can't allocate memory", "could not create a primitive")
     return isinstance(error, MemoryError) or any(word in text for word in words)
 
 
