@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -145,8 +147,13 @@ def test_ctrl_c_while_workers_start_arrives_when_they_have() -> None:
     before = signal.signal(signal.SIGINT, lambda number, frame: come.append(number))
     try:
         with _without_ctrl_c():
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: where a process has others that block nothing, they take a signal to all of it.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             assert come == []
+            # What is started meanwhile blocks it, whatever its parent's other threads do.
+            child = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+            said = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout
+            assert said.strip() == "True"
         assert come == [signal.SIGINT]
     finally:
         signal.signal(signal.SIGINT, before)

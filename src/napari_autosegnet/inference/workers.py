@@ -143,7 +143,8 @@ def _without_ctrl_c() -> Iterator[None]:
 
     A terminal sends it to all processes of a command, and a worker would die of it in the middle of a block, while
     this process asks the workers to end in order. They inherit what the thread that starts them blocks, and so does
-    a worker that dask's thread starts later in a dead one's place. A Ctrl-C in the meantime arrives here at the end.
+    a worker that dask's thread starts later in a dead one's place. A Ctrl-C in the meantime arrives here at the
+    end, or at once where other threads run, which do not block it.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
