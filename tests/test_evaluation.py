@@ -19,25 +19,13 @@ from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation import picture_names, stored_names
 from napari_autosegnet.inference import volume
+from remembered_events import Events
 from small_models import small_model
 
 NAMES = ["Background", "2nd myelin", "2nd  myelin!"]
 #: The values 10, 20, 30 are the model's classes 1, 2, 3.
 CLASSES = "10:Background,20:2nd myelin,30:2nd  myelin!"
 TURNED = "30:2nd  myelin!,10:Background,20:2nd myelin"
-
-
-class Events:
-    """A report that remembers."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self.all.append((event, values))
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [values for event, values in self.all if event == name]
 
 
 def write(path: Path, array: np.ndarray) -> Path:

@@ -29,6 +29,7 @@ from napari_autosegnet.inference.progress import PredictionSummary
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.inference.workers import Workers, WorkerSource, need_cluster_extra
 from napari_autosegnet.model import Model
+from remembered_events import Events
 from small_disks import mounted, resize
 
 distributed = pytest.importorskip("distributed")
@@ -55,19 +56,6 @@ if __name__ == "__main__":
     request = VolumeRequest(Path(model), Path(image), Path(out), settings)
     predict_on_workers(request, WorkerSource(2), device="cpu", report=report)
 """
-
-
-class Events:
-    """A report that remembers."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self.all.append((event, values))
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [values for event, values in self.all if event == name]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from napari_autosegnet.inference.ledger import Ledger
 from napari_autosegnet.inference.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]
 Tree = Callable[[Path], dict[str, bytes]]
@@ -52,19 +53,6 @@ def report(event, /, **values):
 settings = PredictSettings.model_validate_json(settings)
 predict_volume(Model.load(model), open_image(image), Path(out), settings, report=report)
 """
-
-
-class Events:
-    """A report that remembers."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self.all.append((event, values))
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [values for event, values in self.all if event == name]
 
 
 def found_labels(out: Path) -> np.ndarray:

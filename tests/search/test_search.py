@@ -16,6 +16,7 @@ from napari_autosegnet.config import NetworkSettings, SearchSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.search.search import Search, SearchResult
 from napari_autosegnet.search.selection import Finalist, Selection
+from remembered_events import Events
 
 SETTINGS = SearchSettings(
     epochs=4,
@@ -37,25 +38,14 @@ def make(settings: SearchSettings = SETTINGS, checkpoint: Path | None = None, se
     return Search(blobs(seed=seed), settings, in_channels=1, checkpoint=checkpoint)
 
 
-class Listener:
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self.events.append((event, values))
-
-    def of(self, name: str) -> list[dict[str, Any]]:
-        return [values for event, values in self.events if event == name]
-
-
-def run(search: Search, stop_after: int | None = None) -> tuple[SearchResult, Listener]:
+def run(search: Search, stop_after: int | None = None) -> tuple[SearchResult, Events]:
     result, listener = run_or_not(search, stop_after)
     assert result is not None
     return result, listener
 
 
-def run_or_not(search: Search, stop_after: int | None) -> tuple[SearchResult | None, Listener]:
-    listener = Listener()
+def run_or_not(search: Search, stop_after: int | None) -> tuple[SearchResult | None, Events]:
+    listener = Events()
     asked = 0
 
     def stop() -> bool:
@@ -66,8 +56,8 @@ def run_or_not(search: Search, stop_after: int | None) -> tuple[SearchResult | N
     return search.run(report=listener, should_stop=stop), listener
 
 
-def losses(listener: Listener) -> list[float]:
-    return [values["loss"] for values in listener.of("epoch")]
+def losses(listener: Events) -> list[float]:
+    return [values["loss"] for values in listener.named("epoch")]
 
 
 @pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
@@ -75,10 +65,10 @@ def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
     search = make(SETTINGS.model_copy(update={"strategy": strategy}))
     result, listener = run(search)
     assert search.space.allows(result.architecture)
-    assert [values["phase"] for values in listener.of("epoch")] == ["warm-up", "search", "search", "search"]
-    assert listener.of("architecture")[-1]["architecture"] == result.architecture.model_dump(mode="json")
+    assert [values["phase"] for values in listener.named("epoch")] == ["warm-up", "search", "search", "search"]
+    assert listener.named("architecture")[-1]["architecture"] == result.architecture.model_dump(mode="json")
     # Three finalists, then two; the best wins, the plain chain with its lead.
-    assert [values["count"] for values in listener.of("finalist")] == [3, 3, 3, 2, 2]
+    assert [values["count"] for values in listener.named("finalist")] == [3, 3, 3, 2, 2]
     last = [f for f in result.finalists if f.rounds == 2]
     assert len(last) == 2
     best = max(last, key=lambda f: (f.score or 0.0) + f.lead)
@@ -104,8 +94,8 @@ def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int) -> None:
     assert 0 < resumed.epoch < SETTINGS.epochs
     result, after = run(resumed)
     assert losses(before) + losses(after) == losses(heard)
-    rewards = [values["reward"] for values in before.of("epoch") + after.of("epoch")]
-    assert rewards == [values["reward"] for values in heard.of("epoch")]
+    rewards = [values["reward"] for values in before.named("epoch") + after.named("epoch")]
+    assert rewards == [values["reward"] for values in heard.named("epoch")]
     assert result.architecture == expected.architecture
     assert result.score == expected.score
 
@@ -126,25 +116,25 @@ def test_a_search_ended_among_its_finalists_goes_on_there(tmp_path: Path) -> Non
     resumed.resume()
     result, listener = run(resumed)
     assert result.architecture == expected.architecture and result.score == expected.score
-    assert len(listener.of("epoch")) == 0
-    assert len(listener.of("finalist")) < len(heard.of("finalist"))
+    assert len(listener.named("epoch")) == 0
+    assert len(listener.named("finalist")) < len(heard.named("finalist"))
 
 
 @pytest.mark.parametrize("trained", [0, 1, 3, 4])
 def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(tmp_path: Path, trained: int) -> None:
     expected, _ = run(make())
     search = make(checkpoint=tmp_path / "search.pt")
-    listener = Listener()
+    listener = Events()
     asked = 0
 
     def stop() -> bool:
         nonlocal asked
-        among_finalists = search.selection is not None and len(listener.of("finalist")) == trained
+        among_finalists = search.selection is not None and len(listener.named("finalist")) == trained
         asked += among_finalists
         return among_finalists and asked > 3
 
     search.run(report=listener, should_stop=stop)
-    assert len(listener.of("finalist")) == trained
+    assert len(listener.named("finalist")) == trained
     resumed = make(checkpoint=tmp_path / "search.pt", seed=9)
     resumed.resume()
     result, _ = run(resumed)
@@ -154,7 +144,7 @@ def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(tmp_path: P
 
 def test_a_stop_keeps_the_best_without_further_training() -> None:
     result, listener = run(make(), stop_after=14)
-    assert listener.of("finalist") == []
+    assert listener.named("finalist") == []
     assert result.architecture in [f.architecture for f in result.finalists]
     assert all(f.architecture != make().space.plain for f in result.finalists), "nobody rated it before the stop"
 
@@ -162,14 +152,14 @@ def test_a_stop_keeps_the_best_without_further_training() -> None:
 def test_a_stop_before_anything_was_rated_finds_nothing() -> None:
     result, listener = run_or_not(make(), stop_after=2)
     assert result is None
-    assert listener.of("architecture") == []
+    assert listener.named("architecture") == []
 
 
 def test_the_three_ends() -> None:
     by_loss, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_loss": 10.0})))
-    assert by_loss.epochs == 1 and "the loss" in listener.of("note")[0]["text"]
+    assert by_loss.epochs == 1 and "the loss" in listener.named("note")[0]["text"]
     by_reward, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_accuracy": 0.0, "warmup_share": 0})))
-    assert by_reward.epochs == 1 and "the mean reward" in listener.of("note")[0]["text"]
+    assert by_reward.epochs == 1 and "the mean reward" in listener.named("note")[0]["text"]
     by_epochs, _ = run(make())
     assert by_epochs.epochs == SETTINGS.epochs
 
@@ -178,9 +168,9 @@ def test_a_budget_covers_search_and_selection() -> None:
     search = make(SETTINGS.model_copy(update={"epochs": 10**6, "budget": 6.0}))
     result, listener = run(search)
     assert 4.5 < result.seconds < 15
-    seconds = {values["phase"]: values["seconds"] for values in listener.of("epoch")}
+    seconds = {values["phase"]: values["seconds"] for values in listener.named("epoch")}
     assert seconds["warm-up"] < seconds["search"] <= 0.7 * 6 + 4
-    assert listener.of("finalist")
+    assert listener.named("finalist")
 
 
 def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +179,9 @@ def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     found["entropy"] = 0.9 * found["least_entropy"] + 0.1 * found["largest_entropy"]
     monkeypatch.setattr(search.strategy, "statistics", lambda: found)
     _, listener = run(search)
-    assert len(listener.of("alarm")) == 1
-    assert "almost always the same" in listener.of("alarm")[0]["text"]
-    assert run(make())[1].of("alarm") == []
+    assert len(listener.named("alarm")) == 1
+    assert "almost always the same" in listener.named("alarm")[0]["text"]
+    assert run(make())[1].named("alarm") == []
 
 
 def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
@@ -200,7 +190,7 @@ def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
         proposed = search.strategy.propose(10)
         search.strategy.learn(proposed, [architecture.identity_share for architecture in proposed])
     _, listener = run(search)
-    assert ["as many identities as it can" in values["text"] for values in listener.of("alarm")] == [True]
+    assert ["as many identities as it can" in values["text"] for values in listener.named("alarm")] == [True]
 
 
 def test_rewards_see_all_of_the_validation_part_and_every_class() -> None:
@@ -233,7 +223,7 @@ def test_broken_shared_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(search.supernet.optimiser, "step", step)
     result, listener = run(search)
-    assert len([values for values in listener.of("note") if "not finite" in values["text"]]) == 1
+    assert len([values for values in listener.named("note") if "not finite" in values["text"]]) == 1
     assert result.epochs == SETTINGS.epochs and search.supernet.is_finite()
 
 
@@ -277,7 +267,7 @@ def test_what_was_trained_too_shortly_does_not_replace_the_plain_chain(steps: in
     search.selection.round = search.selection.rounds
     result, listener = run(search)
     assert result.architecture == {"plain": plain, "found": found}[taken]
-    assert ["too shortly" in values["text"] for values in listener.of("note")] == [True] * (taken == "plain")
+    assert ["too shortly" in values["text"] for values in listener.named("note")] == [True] * (taken == "plain")
 
 
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:
@@ -312,8 +302,8 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
 def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> None:
     settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
     result, listener = run(make(settings))
-    assert listener.of("epoch") == [] and listener.of("candidates") == []
-    first = [values for values in listener.of("finalist") if values["round"] == 1]
+    assert listener.named("epoch") == [] and listener.named("candidates") == []
+    first = [values for values in listener.named("finalist") if values["round"] == 1]
     assert len(first) == settings.finalists and all(values["rating"] is None for values in first)
     best = max(first, key=lambda values: values["score"])
     assert result.architecture == result.finalists[best["index"] - 1].architecture or result.score >= best["score"]
