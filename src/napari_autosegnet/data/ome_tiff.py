@@ -18,7 +18,7 @@ _ASSOCIATED = re.compile(r"\b(label|macro|thumbnail|overview|barcode)\b", re.IGN
 
 
 @dataclass(frozen=True)
-class OmeImage:
+class OmeTiffImage:
     """The image that an OME-TIFF stands for.
 
     Attributes
@@ -39,7 +39,7 @@ class OmeImage:
     xml: str | None
 
 
-def ome_image(path: Path, text: str) -> OmeImage:
+def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
     """The one image of an OME-TIFF with the OME-XML ``text``.
 
     Of several it is the only one with planes in this very file: microscopes write a file for each position, and
@@ -59,7 +59,7 @@ def ome_image(path: Path, text: str) -> OmeImage:
     with_planes = [image for image in described if any(True for _ in _planes(image))]
     image = _choose(with_planes or described, path, identity)
     if image is None:
-        return OmeImage((path,), (1.0, 1.0, 1.0), None, None)
+        return OmeTiffImage((path,), (1.0, 1.0, 1.0), None, None)
     files = _files(image, path, identity)
     missing = [file.name for file in files if not file.is_file()]
     # Where none is there, the description is a copy of another file's and says nothing of this one.
@@ -73,7 +73,7 @@ def ome_image(path: Path, text: str) -> OmeImage:
         if other is not image:
             root.remove(other)
     changed = pointer is not None or len(described) > 1
-    return OmeImage(files, *_scale(image), ElementTree.tostring(root, encoding="unicode") if changed else None)
+    return OmeTiffImage(files, *_scale(image), ElementTree.tostring(root, encoding="unicode") if changed else None)
 
 
 def _description_elsewhere(path: Path, pointer: Element) -> Element:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from napari_autosegnet.data.ome_tiff import OmeImage, ome_image
+from napari_autosegnet.data.ome_tiff import OmeTiffImage, ome_tiff_image
 from napari_autosegnet.data.stack import (
     Array,
     ArraySource,
@@ -48,7 +48,7 @@ def open_tiff(path: Path, time: int | None, *, alone: bool = False) -> ImageStac
         if _goes_in_circles(file):
             raise UserError(f"{path} is damaged, its pages point in a circle; copy the file again")
         text = file.ome_metadata if file.is_ome else None
-        image = ome_image(path, text) if text else None
+        image = ome_tiff_image(path, text) if text else None
         if image is not None and image.files != (path,):
             if alone:
                 raise UserError(f"{path} is one of {len(image.files)} files of an OME-TIFF; give it, not its folder")
@@ -76,7 +76,7 @@ def _check_files(files: Sequence[Path], path: Path) -> None:
             raise UserError(f"{other}, which {path} needs, is damaged; copy the file again")
 
 
-def _stack_of_file(file: tifffile.TiffFile, path: Path, time: int | None, image: OmeImage | None) -> ImageStack:
+def _stack_of_file(file: tifffile.TiffFile, path: Path, time: int | None, image: OmeTiffImage | None) -> ImageStack:
     if not file.series:
         raise UserError(f"{path} holds no image; check the file")
     if _is_cut_off(file):

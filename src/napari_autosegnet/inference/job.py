@@ -26,7 +26,7 @@ from napari_autosegnet.inference.ledger import (
     take_over_records,
     written_parts,
 )
-from napari_autosegnet.inference.ome_metadata import ome_image
+from napari_autosegnet.inference.ome_metadata import ome_zarr_image
 from napari_autosegnet.inference.output import Output, open_output
 from napari_autosegnet.inference.places import is_node
 from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
@@ -200,7 +200,9 @@ def _no_result(place: Path, job: VolumeJob) -> str:
     if place != job.output.path or not is_node(place):
         return f"{place} exists and is no result of this program; give another --out"
     image = job.image.path
-    choices = "give another --out" if image is None or ome_image(image) is None else "leave --out out, or give another"
+    choices = (
+        "give another --out" if image is None or ome_zarr_image(image) is None else "leave --out out, or give another"
+    )
     return f"{place} is another store and no result of this program; {choices}"
 
 

@@ -22,14 +22,14 @@ OmeVersion = Literal["0.4", "0.5"]
 
 
 @dataclass(frozen=True)
-class OmeImage:
+class OmeZarrImage:
     """What an OME-Zarr image says about itself: its version, and where in it its levels lie."""
 
     version: OmeVersion
     levels: tuple[str, ...]
 
 
-def ome_image(path: Path) -> OmeImage | None:
+def ome_zarr_image(path: Path) -> OmeZarrImage | None:
     """The OME-Zarr image at a path; None when it is something else."""
     found: tuple[tuple[OmeVersion, object], ...] = (
         ("0.5", _entry(_entry(read_json(path / "zarr.json"), "attributes"), "ome")),
@@ -37,13 +37,13 @@ def ome_image(path: Path) -> OmeImage | None:
     )
     for version, about in found:
         if isinstance(about, dict) and "multiscales" in about:
-            return OmeImage(version, tuple(_level_paths(about["multiscales"])))
+            return OmeZarrImage(version, tuple(_level_paths(about["multiscales"])))
     return None
 
 
 def pixel_folders(path: Path) -> list[Path]:
     """Where the pixels of an image lie: in its levels, if it is an OME-Zarr."""
-    image = ome_image(path)
+    image = ome_zarr_image(path)
     return [path] if image is None else [path / level for level in image.levels]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
-from napari_autosegnet.inference.ome_metadata import OmeVersion, ome_image, pixel_folders
+from napari_autosegnet.inference.ome_metadata import OmeVersion, ome_zarr_image, pixel_folders
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput
 from napari_autosegnet.inference.places import Part, is_array, is_node, is_same, lies_in
 from napari_autosegnet.inference.store import PlainZarrOutput, ZarrOutput
@@ -99,7 +99,7 @@ def _output_at(
     chunks: Shape,
     block: Shape,
 ) -> Output:
-    own = None if image.path is None else ome_image(image.path)
+    own = None if image.path is None else ome_zarr_image(image.path)
     version: OmeVersion = "0.4" if settings.format == "ome-zarr-0.4" else "0.5"
     if own is not None and image.path is not None and (out is None or _means(out, image.path)):
         within, place = True, _named(image.path)
@@ -148,7 +148,7 @@ def _output_at(
 
 def _means(out: Path, image: Path) -> bool:
     """Whether a path means the image's own store: it is that, or a larger Zarr around it that is no image."""
-    return is_same(out, image) or (lies_in(image, out) and is_node(out) and ome_image(out) is None)
+    return is_same(out, image) or (lies_in(image, out) and is_node(out) and ome_zarr_image(out) is None)
 
 
 def _named(path: Path) -> Path:

@@ -18,7 +18,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.arrays import BlockArray
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
 from napari_autosegnet.inference.ledger import instance_ledger_path, scratch_path, sync_folder
-from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_image, update_consolidated
+from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_zarr_image, update_consolidated
 from napari_autosegnet.inference.places import Part, is_array, is_node, is_used, taken
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class ZarrOutput:
             return False
         if not is_node(self.path):
             return _has_only_metadata(self.path)
-        image = ome_image(self.path)
+        image = ome_zarr_image(self.path)
         return image is None or all(level.startswith(f"{LABELS}/") for level in image.levels)
 
     def remove(self, ours: Collection[Part]) -> None:
