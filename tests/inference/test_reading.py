@@ -17,9 +17,9 @@ from napari_autosegnet.data import pictures, tiff
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference import reading
-from napari_autosegnet.inference.blocks import parse_region
+from napari_autosegnet.inference.blocks import BlockPlan, parse_region
 from napari_autosegnet.inference.job import open_job
-from napari_autosegnet.inference.reading import _read, check_image
+from napari_autosegnet.inference.reading import _read, check_image, read_block
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
 
@@ -66,6 +66,17 @@ def test_what_will_not_change_is_not_waited_for(waits: list[float], error: Excep
     with pytest.raises(UserError, match="cannot read"):
         _read(image_from_array(Away(error, 1)), ALL, ALL, ALL)
     assert waits == []
+
+
+def test_what_is_nan_in_a_mask_is_outside(noise: Noise) -> None:
+    mask = np.array([[[0.0, np.nan, 0.5, -1.0, np.inf, 1.0, np.nan, 0.0]]], np.float32).repeat(8, axis=1)
+    plan = BlockPlan((1, 8, 8), (1, 8, 8), stride=4, halo=0, tile=8, context=0)
+    image = image_from_array(noise(1, 8, 8))
+    wanted = read_block(image, plan, plan[0], image_from_array(mask)).wanted
+    assert wanted is not None
+    assert wanted[0, 0].tolist() == [False, False, True, True, True, True, False, False]
+    wanted = read_block(image, plan, plan[0], image_from_array(np.full_like(mask, np.nan))).wanted
+    assert wanted is not None and not wanted.any()
 
 
 def test_channels_and_times_by_name(tmp_path: Path, noise: Noise, make_model: Callable[..., Model]) -> None:

@@ -46,7 +46,7 @@ def read_block(
 ) -> BlockInput:
     """Read a block with its surroundings; nothing but the mask is read where the mask is empty.
 
-    Voxels of float images that are NaN or infinite are noted.
+    Voxels of float images that are NaN or infinite are noted; what is NaN in a mask is outside.
 
     ``pixels`` (c, z, y, x), if given, is the whole of what would be read.
     """
@@ -54,7 +54,9 @@ def read_block(
     origin = (z[0], y[0], x[0])
     wanted: npt.NDArray[np.bool_] | None = None
     if mask is not None:
-        wanted = np.asarray(_read(mask, *slices(block.core)).any(0))
+        values = _read(mask, *slices(block.core))
+        # Masks of floats have NaN where nothing is known, and that is not inside.
+        wanted = np.asarray(((values != 0) & ~np.isnan(values)).any(0))
         if not wanted.any():
             return BlockInput(np.zeros((image.channels, 0, 0, 0), image.dtype), origin, wanted)
     inside = (min(y[1], plan.shape[1]), min(x[1], plan.shape[2]))
