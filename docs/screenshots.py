@@ -168,7 +168,7 @@ def shoot(film: Film, search: str, train: str) -> None:
     step = dock.apply_step
     film.wait(lambda: step.model is not None)
     film.take("apply-start", also=False)
-    for layer in session.labels_layers():
+    for layer in session.layers.labels():
         layer.visible = False
     # Now to something that was not annotated.
     if film.isbi is None:
@@ -195,7 +195,7 @@ def shoot(film: Film, search: str, train: str) -> None:
     for layer in list(film.viewer.layers):
         if layer.name in ("uncertainty", "least certain place"):
             film.viewer.layers.remove(layer)
-    for layer in session.labels_layers():
+    for layer in session.layers.labels():
         layer.visible = False
 
     film.click(step.stack_button)

@@ -12,11 +12,11 @@ import pytest
 @pytest.fixture(autouse=True)
 def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs go into the test's own folder, not into the home of whoever runs the tests."""
-    layers = pytest.importorskip("napari_autosegnet.widgets.layers", reason="napari is not installed")
+    session = pytest.importorskip("napari_autosegnet.widgets.session", reason="napari is not installed")
     from napari_autosegnet.widgets.preferences import Preferences
 
     folder = tmp_path / "runs"
-    monkeypatch.setattr(layers, "read_preferences", lambda: Preferences(runs_folder=folder, device="cpu"))
+    monkeypatch.setattr(session, "read_preferences", lambda: Preferences(runs_folder=folder, device="cpu"))
     return folder
 
 
@@ -25,7 +25,7 @@ def make_session(qapp: Any) -> Iterator[Callable[..., Any]]:
     """Sessions on viewers of their own, without a window; closed in the end."""
     from napari.components import ViewerModel
 
-    from napari_autosegnet.widgets.layers import Session
+    from napari_autosegnet.widgets.session import Session
 
     made: list[Session] = []
 

@@ -150,7 +150,7 @@ def test_layers_can_be_left_out_and_given_another_image(
     (box,) = [found for found in step.findChildren(QComboBox) if found.isVisible()]
     assert box.currentText() == "on stack"
     box.activated.emit(1)
-    assert session.image_of(labels) is other
+    assert session.layers.image_of(labels) is other
     qtbot.wait(20)  # the old row goes later
     (use,) = [found for found in step.findChildren(QCheckBox) if found.text() == "drawn"]
     use.click()

@@ -215,7 +215,7 @@ def test_single_objects_are_shown_in_colours_of_their_own(step: ApplyStep, qtbot
     assert tuple(objects.scale) == (50, 4, 4) and tuple(objects.translate) == (100, 8, 8)
     colors = {tuple(objects.get_color(number)) for number in range(1, 20)}
     assert len(colors) > 1, "single objects cannot be told apart"
-    assert step._session.labels_layers() == []
+    assert step._session.layers.labels() == []
 
 
 def test_probabilities_of_an_older_model_name_no_place(

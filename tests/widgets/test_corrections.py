@@ -220,7 +220,7 @@ def test_corrections_of_one_slice_land_in_its_section(session: Any) -> None:
     layer = show_labels(session.viewer, image, 2, np.ones((64, 64), np.uint8), INFOS)
     assert layer.data.shape == (1, 64, 64) and tuple(layer.translate) == (25, 6, 7)
     session._follow_layers()
-    assert session.image_in_view() is image and image_behind(session.viewer, layer) is image
+    assert session.layers.image_in_view() is image and image_behind(session.viewer, layer) is image
     corrections = Corrections(session)
     layer.data_setitem((np.zeros(5, int), np.arange(5), np.full(5, 9)), 2)
     assert corrections.take_over() == 5
@@ -248,7 +248,7 @@ def test_uncertainty_lies_over_its_section(session: Any) -> None:
     layer = show_uncertainty(session.viewer, image, 1, values)
     assert np.array_equal(layer.data[0], values) and tuple(layer.translate) == (15, 6, 7)
     assert tuple(layer.contrast_limits) == (0, 1)
-    assert [found.name for found in session.image_layers()] == ["stack"]
+    assert [found.name for found in session.layers.images()] == ["stack"]
 
 
 def hot(*spots: tuple[int, int, float]) -> np.ndarray:

@@ -16,9 +16,9 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.class_colors import kept_classes
 from napari_autosegnet.widgets.layer_arrays import METADATA
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.live_preview import LivePreview, _Place
 from napari_autosegnet.widgets.run_client import RunClient
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.worker import _save_array, preview_file
 
 

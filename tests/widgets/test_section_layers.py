@@ -14,8 +14,8 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.widgets.class_colors import kept_classes
 from napari_autosegnet.widgets.layer_arrays import METADATA, data_in_view, place_on, section_in_view
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.section_layers import show_labels, show_uncertainty
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.uncertainty import Place, go_to
 
 CLASSES = default_classes(["cell", "wall"])

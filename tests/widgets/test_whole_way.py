@@ -75,7 +75,7 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
     click(step.add_button)
     for row, name in enumerate(("background", "myelin", "axon")):
         step.table.item(row, 1).setText(name)
-    labels = session.labels_layers()[0]
+    labels = session.layers.labels()[0]
     assert viewer.layers.selection.active is labels and labels.mode == "paint"
     labels.brush_size = 1
     for value in (1, MYELIN, AXON):

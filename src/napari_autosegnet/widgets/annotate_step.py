@@ -26,8 +26,8 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.class_table import ClassTable
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised
+from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -129,24 +129,24 @@ class AnnotateStep(QWidget):
                 widget.deleteLater()
         self._count_labels = {}
         session = self._session
-        for row, labels in enumerate(reversed(session.labels_layers())):
+        for row, labels in enumerate(reversed(session.layers.labels())):
             box = QCheckBox(_short(labels.name))
             box.setToolTip(f"Use '{labels.name}' as annotation")
-            box.setChecked(session.is_used(labels))
+            box.setChecked(session.layers.is_used(labels))
             box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             box.toggled.connect(partial(session.use, labels))
             self.layer_rows.addWidget(box, 2 * row, 0)
             counted = QLabel()
             self._count_labels[id(labels)] = counted
             self.layer_rows.addWidget(counted, 2 * row, 1)
-            choices = session.image_choices(labels)
+            choices = session.layers.image_choices(labels)
             if len(choices) > 1:
                 self.layer_rows.addWidget(self._image_box(labels), 2 * row + 1, 0, 1, 2)
-        if not session.labels_layers():
+        if not session.layers.labels():
             none = QLabel("none yet")
             none.setEnabled(False)
             self.layer_rows.addWidget(none, 0, 0)
-        image = session.image_in_view()
+        image = session.layers.image_in_view()
         self.new_button.setEnabled(image is not None)
         self._show_layer_counts()
         self._show_state()
@@ -155,10 +155,10 @@ class AnnotateStep(QWidget):
         box = QComboBox()
         box.setToolTip("The image that this layer is painted on")
         box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        choices = self._session.image_choices(labels)
+        choices = self._session.layers.image_choices(labels)
         for image in choices:
             box.addItem(f"on {image.name}")
-        chosen = self._session.image_of(labels)
+        chosen = self._session.layers.image_of(labels)
         box.setCurrentIndex(next((index for index, image in enumerate(choices) if image is chosen), 0))
         box.activated.connect(lambda index: self._session.choose_image(labels, choices[index]))
         return box
@@ -166,11 +166,11 @@ class AnnotateStep(QWidget):
     def _show_layer_counts(self) -> None:
         session = self._session
         values = {each.value for each in session.label_classes}
-        for labels in session.labels_layers():
+        for labels in session.layers.labels():
             shown = self._count_labels.get(id(labels))
             if shown is None:
                 continue
-            if not session.is_used(labels):
+            if not session.layers.is_used(labels):
                 shown.setText("not used")
                 continue
             if session.refusal(labels) is not None:
@@ -210,7 +210,7 @@ class AnnotateStep(QWidget):
         self._show_state()
 
     def _on_new(self) -> None:
-        image = self._session.image_in_view()
+        image = self._session.layers.image_in_view()
         if image is not None:
             self._session.new_labels(image)
 

@@ -22,8 +22,8 @@ from qtpy.QtWidgets import (
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class ApplyDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Segment a whole stack")
         self._session = session
-        self._images: list[Image] = session.image_layers()
+        self._images: list[Image] = session.layers.images()
         self.image_box = QComboBox()
         self.image_box.addItems([image.name for image in self._images])
         self.image_box.addItem(_FILE)
-        in_view = session.image_in_view()
+        in_view = session.layers.image_in_view()
         self.image_box.setCurrentIndex(
             next((index for index, image in enumerate(self._images) if image is in_view), len(self._images))
         )

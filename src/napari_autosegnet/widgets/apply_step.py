@@ -23,9 +23,9 @@ from napari_autosegnet.widgets.layer_arrays import (
     shows_sections,
     spatial_shape,
 )
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.volume_job import VolumeJob, model_of, probabilities_of
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class ApplyStep(QWidget):
             self.model_label.setText(f"Model of <b>{html.escape(name)}</b>, for {html.escape(names)}.{score}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         ready = model is not None and not self._computing.is_busy
-        has_image = self._session.image_in_view() is not None
+        has_image = self._session.layers.image_in_view() is not None
         self.slice_button.setEnabled(ready and has_image)
         self.place_button.setEnabled(ready and has_image)
         client = self.volume.client
@@ -218,7 +218,7 @@ class ApplyStep(QWidget):
         self._compute(image, section, lambda found: self._show_slice(image, section, found))
 
     def _wanted_slice(self) -> tuple[Image, int] | None:
-        image = self._session.image_in_view()
+        image = self._session.layers.image_in_view()
         section = None if image is None else section_in_view(self._session.viewer, image)
         if self.model is None or image is None:
             self._say("Open an image first.", "error")

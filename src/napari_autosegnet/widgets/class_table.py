@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.layer_arrays import section_in_view
-from napari_autosegnet.widgets.layers import Session
+from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Labels

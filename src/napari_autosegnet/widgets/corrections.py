@@ -25,9 +25,9 @@ from napari_autosegnet.widgets.layer_arrays import (
     sections,
     spatial_shape,
 )
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.pixel_counter import Slider, painted_sections
 from napari_autosegnet.widgets.section_layers import image_behind, shown_section
+from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

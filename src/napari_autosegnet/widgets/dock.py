@@ -31,9 +31,9 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.class_colors import prepare_colors
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
+from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     import napari.viewer

@@ -14,9 +14,9 @@ from napari_autosegnet.config import Preset
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.job_panel import JobPanel
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.message_line import MessageLine
 from napari_autosegnet.widgets.run_client import STEP_NAMES, RunClient
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.worker import Job, Step
 
 #: What the presets are for, in the order of the box.

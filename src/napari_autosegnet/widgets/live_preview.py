@@ -24,8 +24,8 @@ from napari_autosegnet.widgets.layer_arrays import (
     shows_sections,
     spatial_shape,
 )
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.run_client import RunClient
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.worker import preview_file
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class LivePreview(QObject):
             self._later.start()
 
     def _offer_slice(self) -> None:
-        image = self._session.image_in_view()
+        image = self._session.layers.image_in_view()
         section = None if image is None else section_in_view(self._session.viewer, image)
         if image is None or section is None or not self._client.active or not self._enabled:
             return

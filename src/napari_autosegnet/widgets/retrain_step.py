@@ -12,9 +12,9 @@ from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, tr
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.live_preview import LivePreview
 from napari_autosegnet.widgets.plots import TRAIN_PLOTS, LivePlots
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
 from napari_autosegnet.worker import TrainJob
 

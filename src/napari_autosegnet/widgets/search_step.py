@@ -11,8 +11,8 @@ from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_set
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.plots import SEARCH_PLOTS, LivePlots
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
 from napari_autosegnet.worker import SearchJob
 

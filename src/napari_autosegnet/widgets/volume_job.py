@@ -14,9 +14,9 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation_export import file_name, write_image_layer
 from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, place_on, spatial_shape
-from napari_autosegnet.widgets.layers import Session
 from napari_autosegnet.widgets.readers import image_layer, labels_layer
 from napari_autosegnet.widgets.run_client import RunClient
+from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.worker import PredictJob, read_job
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class VolumeJob(QObject):
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:
         """An image layer that came from the file that is segmented."""
         source = None if self._file is None else self._file.image
-        for image in self._session.image_layers():
+        for image in self._session.layers.images():
             path = getattr(image.source, "path", None)
             if source is not None and path and Path(path) == source and spatial_shape(image) == shape:
                 return image

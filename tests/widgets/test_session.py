@@ -53,7 +53,7 @@ def test_new_labels_fit_every_kind_of_image(kind: str, make_session: Any, tmp_pa
     assert tuple(labels.scale) == tuple(image.scale) and tuple(labels.translate) == tuple(image.translate)
     assert [(pair.image, pair.labels) for pair in session.pairs()] == [(image, labels)]
     assert viewer.layers.selection.active is labels and labels.mode == "paint"
-    seen = session.slice_in_view()
+    seen = session.layers.slice_in_view()
     assert seen is not None and seen.shape == ((3 if kind == "rgb" else 1), 48, 40)
 
 
@@ -82,7 +82,7 @@ def test_pairs_follow_the_viewer(make_session: Any, qtbot: Any) -> None:
     session.use(labels, True)
     with qtbot.waitSignal(session.pairs_changed):
         viewer.layers.remove(first)
-    assert session.pairs() == [] and session.labels_layers() == []
+    assert session.pairs() == [] and session.layers.labels() == []
 
 
 def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any) -> None:
@@ -94,7 +94,7 @@ def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any)
     viewer.add_labels(painted(32, 32), metadata={METADATA: {"role": "result"}})
     session._follow_layers()
     assert session.pairs() == []
-    assert [image.name for image in session.image_layers()] == ["Image"]
+    assert [image.name for image in session.layers.images()] == ["Image"]
 
 
 def test_pixels_are_counted_per_class_and_section(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -292,7 +292,7 @@ def test_new_run_folders_are_never_taken(make_session: Any, runs_folder: Path) -
 def test_a_closed_session_lets_go_of_the_viewer(qapp: Any) -> None:
     from napari.components import ViewerModel
 
-    from napari_autosegnet.widgets.layers import Session
+    from napari_autosegnet.widgets.session import Session
 
     viewer = ViewerModel()
     layer = viewer.add_image(grey(32, 32))

@@ -1,0 +1,169 @@
+"""What is missing before a search can start, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_autosegnet.config import SplitSettings
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES
+from napari_autosegnet.widgets import annotation_export
+from napari_autosegnet.widgets.annotation_export import ImageAnnotation
+from napari_autosegnet.widgets.background import Background
+from napari_autosegnet.widgets.class_list import ClassList
+from napari_autosegnet.widgets.class_matching import ClassMatching
+from napari_autosegnet.widgets.layer_arrays import full_resolution, is_rgb, role, spatial_shape
+from napari_autosegnet.widgets.layer_pairs import LayerPair, LayerPairs
+from napari_autosegnet.widgets.pixel_counter import PixelCounter
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+
+class AnnotationCheck(QObject):
+    """Compares the annotation in use with what a search needs; what takes long is done in a thread.
+
+    Parameters
+    ----------
+    layers : LayerPairs
+    classes : ClassList
+    matching : ClassMatching
+    counter : PixelCounter
+        Counts the annotation in use.
+    background : Background
+    parent : QObject, optional
+
+    Attributes
+    ----------
+    split : SplitSettings
+        How the annotation is divided.
+    """
+
+    #: `problem` has another answer.
+    changed = Signal()
+
+    def __init__(
+        self,
+        layers: LayerPairs,
+        classes: ClassList,
+        matching: ClassMatching,
+        counter: PixelCounter,
+        background: Background,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.split = SplitSettings()
+        self._layers = layers
+        self._classes = classes
+        self._matching = matching
+        self._counter = counter
+        self._background = background
+        self._pairs: tuple[LayerPair, ...] = ()
+        self._problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing, in words; None when nothing is."""
+        return self._problem
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether pixels are counted, or values changed, whose number the answer depends on."""
+        return not self._counter.is_complete or self._matching.is_busy
+
+    def follow(self, pairs: Sequence[LayerPair]) -> None:
+        """Say which pairs are in use."""
+        self._pairs = tuple(pairs)
+
+    def check(self) -> None:
+        """Look for what is missing; `changed` tells when it is something else than before."""
+        problem = self.simple_problem()
+        if problem is None and not self.is_counting:
+            empty = [f"'{each.name}'" for each in self._classes.label_classes if not self.pixels_of(each.value)]
+            if empty:
+                problem = f"Nothing is painted as {' or '.join(empty)} yet; paint some, or remove the class."
+        if problem is not None:
+            self._set_problem(problem)
+        elif self.is_counting:
+            self._set_problem("Counting the annotated pixels ...")
+        else:
+            mapping, split, stacks = self._classes.mapping(), self.split, []
+            for annotation in self.annotations():
+                pixels = np.stack(
+                    [
+                        sum(self._counter.counts(layer).of(each.value) for layer in annotation.labels)
+                        for each in self._classes.label_classes
+                    ],
+                    axis=1,
+                )
+                stacks.append(annotation_export.labelled_stack(annotation, mapping, pixels))
+            self._background.call(lambda: annotation_export.find_problem(stacks, split), self._on_checked)
+
+    def annotations(self) -> list[ImageAnnotation]:
+        """The pairs in use, those of one image together."""
+        by_image: dict[int, list[LayerPair]] = {}
+        for pair in self._pairs:
+            by_image.setdefault(id(pair.image), []).append(pair)
+        return [ImageAnnotation(pairs[0].image, tuple(pair.labels for pair in pairs)) for pairs in by_image.values()]
+
+    def pixels_of(self, value: int) -> int:
+        """Pixels of a value in all pairs."""
+        return sum(int(self._counter.counts(pair.labels).of(value).sum()) for pair in self._pairs)
+
+    def simple_problem(self) -> str | None:
+        """What is missing as far as one can tell without counting."""
+        if not self._layers.images():
+            nothing = "Open an image: drop a file on the window, or use File > Open Sample > AutoSegNet."
+            return self._deep_image() or nothing
+        for labels in self._layers.labels():
+            refusal = self._matching.refusal(labels)
+            if refusal is not None:
+                return refusal
+        if self._matching.is_busy:
+            return "Matching the classes ..."
+        if not self._pairs:
+            return "Make an annotation layer and paint some of every class in it."
+        if len({_channels(pair.image) for pair in self._pairs}) > 1:
+            return "Some images are coloured and some grey; use images of one kind together."
+        if self._classes.zero_is_class and len(self.annotations()) < len(self._pairs):
+            return "One image has several annotation layers, and unpainted counts as a class; use one layer per image."
+        for pair in self._pairs:
+            if len(self._counter.counts(pair.labels).values) > MOST_UNNAMED_CLASSES:
+                return (
+                    f"'{pair.labels.name}' has very many values, which look like single objects; "
+                    "use a layer with one value per class."
+                )
+        if len(self._classes.label_classes) < 2:
+            return "Name at least two classes."
+        return None
+
+    def _deep_image(self) -> str | None:
+        """What to do with an image that has too many axes, when there is no other."""
+        from napari.layers import Image
+
+        for layer in reversed(self._layers.viewer.layers):
+            if type(layer) is Image and not role(layer) and len(spatial_shape(layer)) > 3:
+                axes = len(spatial_shape(layer))
+                return (
+                    f"'{layer.name}' has {axes} axes where 2 or 3 are needed; "
+                    "right click it in the layer list, choose Split Stack, and use one part."
+                )
+        return None
+
+    def _on_checked(self, found: str | None) -> None:
+        # Something may have changed since; then another check is under way.
+        if self.simple_problem() is None and not self.is_counting:
+            self._set_problem(None if found is None else found[:1].upper() + found[1:] + ".")
+
+    def _set_problem(self, problem: str | None) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self.changed.emit()
+
+
+def _channels(image: Image) -> int:
+    """Channels that are used: of colours only red, green and blue."""
+    return min(3, full_resolution(image).shape[-1]) if is_rgb(image) else 1
