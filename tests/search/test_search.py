@@ -270,6 +270,23 @@ def test_what_was_trained_too_shortly_does_not_replace_the_plain_chain(steps: in
     assert ["too shortly" in values["text"] for values in listener.named("note")] == [True] * (taken == "plain")
 
 
+@pytest.mark.parametrize(("lead", "told"), [(0.01, ["0.550", "0.555"]), (0.004, []), (0.0, [])])
+def test_a_search_that_keeps_the_plain_chain_says_so(lead: float, told: list[str]) -> None:
+    search = make()
+    plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
+    finalists = [
+        Finalist(found, score=0.555, rounds=1, steps=300),
+        Finalist(plain, score=0.55, rounds=1, steps=300, lead=lead),
+    ]
+    search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)
+    assert search.selection.remark is None  # not over yet
+    search.selection.round = search.selection.rounds
+    result, listener = run(search)
+    assert result.architecture == (plain if told else found)
+    notes = [values["text"] for values in listener.named("note")]
+    assert len(notes) == bool(told) and all(score in notes[0] for score in told)
+
+
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:
     def first_weights(**changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
         search = make(SETTINGS.model_copy(update={"finalist_learning_rate": 1e-9, **changes}))

@@ -412,12 +412,9 @@ class Search:
             report(event, **values)
 
         self.selection.run(report=listen, should_stop=should_stop)
-        if self.selection.is_too_short:
-            report(
-                "note",
-                text="the finalists were trained too shortly to prefer one of them to the plain chain of operations, "
-                f"which is taken ({self.settings.plain_steps} steps are needed); a longer search may find more",
-            )
+        remark = self.selection.remark
+        if remark is not None:
+            report("note", text=remark)
         self.elapsed = before + time.monotonic() - started
         self._write_checkpoint()
 

@@ -113,6 +113,24 @@ class Selection:
         return best is not leader and leader.lead > 0 and 0 < best.steps < self.settings.plain_steps
 
     @property
+    def remark(self) -> str | None:
+        """Why the plain chain is taken, in words; None where it is not, or has not competed to the end."""
+        leader = self._leader
+        if self.is_too_short:
+            return (
+                "the finalists were trained too shortly to prefer one of them to the plain chain of operations, "
+                f"which is taken ({self.settings.plain_steps} steps are needed); a longer search may find more"
+            )
+        scores = [each.score for each in self.finalists if each is not leader and each.score is not None]
+        over = self.round == self.rounds and leader.lead > 0 and leader.score is not None
+        if not over or not scores or self.winner is not leader:
+            return None
+        return (
+            f"no other network was better by {leader.lead:g} than the plain chain of operations, which is taken: "
+            f"mean IoU {leader.score:.3f} after short trainings, best of the others {max(scores):.3f}"
+        )
+
+    @property
     def _best(self) -> Finalist:
         return max(self.finalists, key=_order)
 
