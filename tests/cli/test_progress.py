@@ -45,6 +45,7 @@ def test_an_epoch_in_one_line() -> None:
         ),
         ("architecture", {"score": 0.5, "final": False}, None),
         ("architecture", {"score": 0.5, "final": True}, "search: architecture chosen (score 0.500)"),
+        ("architecture", {"score": 0.5, "remark": "why"}, "search: architecture chosen (score 0.500); why"),
         ("epoch", {"step": "search", "phase": "warm-up", "epoch": 1, "reward": None}, "warm-up: epoch 1"),
         ("progress", {"step": "V_rand", "done": 2, "total": 30}, "V_rand: 2 of 30"),
         ("progress", {"step": "V_rand", "done": 2, "total": None}, "V_rand: 2"),

@@ -267,7 +267,8 @@ def test_what_was_trained_too_shortly_does_not_replace_the_plain_chain(steps: in
     search.selection.round = search.selection.rounds
     result, listener = run(search)
     assert result.architecture == {"plain": plain, "found": found}[taken]
-    assert ["too shortly" in values["text"] for values in listener.named("note")] == [True] * (taken == "plain")
+    (final,) = [values for values in listener.named("architecture") if values["final"]]
+    assert ("too shortly" in (final["remark"] or "")) == (taken == "plain")
 
 
 @pytest.mark.parametrize(("lead", "told"), [(0.01, ["0.550", "0.555"]), (0.004, []), (0.0, [])])
@@ -283,8 +284,8 @@ def test_a_search_that_keeps_the_plain_chain_says_so(lead: float, told: list[str
     search.selection.round = search.selection.rounds
     result, listener = run(search)
     assert result.architecture == (plain if told else found)
-    notes = [values["text"] for values in listener.named("note")]
-    assert len(notes) == bool(told) and all(score in notes[0] for score in told)
+    (final,) = [values for values in listener.named("architecture") if values["final"]]
+    assert (final["remark"] is not None) == bool(told) and all(score in final["remark"] for score in told)
 
 
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:

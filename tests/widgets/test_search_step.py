@@ -262,6 +262,22 @@ def test_the_preview_lies_where_the_slice_does(qtbot: Any, steps: Callable[..., 
     assert preview.uncertainty is None and set(viewer.layers) == {image, other}
 
 
+def test_a_search_that_keeps_the_plain_chain_says_why(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:
+    search, _ = steps()
+    chosen = {"event": "architecture", "step": "search", "score": 0.5, "final": True}
+    chosen["architecture"] = SearchSpace().plain.model_dump(mode="json")
+    ends = ({"event": "started", "step": "search"}, {"event": "finished", "step": "search", "seconds": 1.0})
+    for name, remark, words in (
+        ("plain", "no other was better by 0.01 <here>", "No other was better by 0.01 &lt;here&gt;. Next: train it"),
+        ("found", None, "A network was found. Next: train it"),
+    ):
+        run = Run(tmp_path / "runs" / name)
+        write_run(run, ends[0], {**chosen, "remark": remark}, ends[1])
+        search.session.run = run
+        wait(qtbot, search, "finished")
+        assert search.words.text().startswith(words)
+
+
 def test_the_activity_dock_shows_the_job(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:
     from napari.utils import progress
 

@@ -49,7 +49,8 @@ def sentence(event: str, values: dict[str, Any]) -> str | None:
             return f"search: finalist {place}, {turn}{score}{parameters}"
         case "architecture" if values.get("final", True):
             score = f" (score {values['score']:.3f})" if isinstance(values.get("score"), float) else ""
-            return f"search: architecture chosen{score}"
+            remark = f"; {values['remark']}" if values.get("remark") else ""
+            return f"search: architecture chosen{score}{remark}"
         case "plan":
             skipped = f", {values['skipped']} empty" if values.get("skipped") else ""
             done = f", {values['done']} done before" if values.get("done") else ""

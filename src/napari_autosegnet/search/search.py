@@ -138,7 +138,8 @@ class Search:
         score = winner.rating if winner.score is None else winner.score
         if score is None:
             return None
-        report("architecture", architecture=winner.architecture.model_dump(mode="json"), score=score, final=True)
+        found = winner.architecture.model_dump(mode="json")
+        report("architecture", architecture=found, score=score, final=True, remark=self.selection.remark)
         return SearchResult(winner.architecture, score, tuple(self.selection.finalists), self.epoch, self.elapsed)
 
     def resume(self) -> None:
@@ -412,9 +413,6 @@ class Search:
             report(event, **values)
 
         self.selection.run(report=listen, should_stop=should_stop)
-        remark = self.selection.remark
-        if remark is not None:
-            report("note", text=remark)
         self.elapsed = before + time.monotonic() - started
         self._write_checkpoint()
 

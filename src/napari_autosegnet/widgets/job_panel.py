@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
-from napari_autosegnet.widgets.message_line import MessageLine
+from napari_autosegnet.widgets.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.run_client import RunClient
 
 _STEPS = 1000
@@ -118,9 +118,9 @@ class JobPanel(QWidget):
             case "device":
                 self._device = str(event.get("name", ""))
             case "note":
-                self.note.say(_sentence(event.get("text")))
+                self.note.say(sentence(event.get("text")))
             case "alarm":
-                self.note.say("Warning: " + _sentence(event.get("text")), "error")
+                self.note.say("Warning: " + sentence(event.get("text")), "error")
             case "epoch":
                 self._take_epoch(event)
             case "candidates":
@@ -170,7 +170,7 @@ class JobPanel(QWidget):
             self._activity.close()
             self.status.setText(self._ended(state))
             if state in ("failed", "died") and self.client.reason:
-                self.note.say(_sentence(self.client.reason), "error")
+                self.note.say(sentence(self.client.reason), "error")
             elif state in ("finished", "stopped"):
                 self.note.clear()
         self.changed.emit()
@@ -280,8 +280,3 @@ def hold_spinner(window: QWidget | None) -> None:
         movie = label.movie()
         if movie is not None:
             movie.setPaused(True)
-
-
-def _sentence(text: object) -> str:
-    words = str(text or "").strip()
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!")) or not words else ".")

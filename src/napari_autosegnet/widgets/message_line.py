@@ -42,3 +42,9 @@ def emphasised(button: QPushButton) -> QPushButton:
     font.setBold(True)
     button.setFont(font)
     return button
+
+
+def sentence(text: object) -> str:
+    """Words with a capital and a full stop; nothing where there are none."""
+    words = str(text or "").strip()
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!")) or not words else ".")

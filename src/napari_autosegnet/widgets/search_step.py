@@ -11,6 +11,7 @@ from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_set
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
+from napari_autosegnet.widgets.message_line import sentence
 from napari_autosegnet.widgets.plots import SEARCH_PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
@@ -40,6 +41,7 @@ class SearchStep(JobStep):
         self.form = SettingsForm(SearchSettings, presets)
         self.plots = LivePlots(SEARCH_PLOTS)
         self.architecture = ArchitectureView()
+        self._remark = ""
         self.client.reported.connect(self._take)
         self.begin(self.panel, self.words, self.form, self.buttons, self.problem, self.architecture, self.plots)
 
@@ -51,6 +53,7 @@ class SearchStep(JobStep):
 
     def show_run(self, run: Run | None) -> None:
         """Forget curves and architecture of another run."""
+        self._remark = ""
         self.plots.clear()
         self.architecture.clear()
 
@@ -80,7 +83,8 @@ class SearchStep(JobStep):
             self.words.setText(words)
             self.offer(("Go on with the search", self.go_on), again)
         else:
-            self.words.setText("A network was found. Next: train it from scratch in the step Retrain.")
+            found = html.escape(sentence(self._remark or "a network was found"))
+            self.words.setText(f"{found} Next: train it from scratch in the step Retrain.")
             self.offer(None, again)
         self.words.setVisible(bool(self.words.text()))
 
@@ -118,5 +122,10 @@ class SearchStep(JobStep):
         self.session.step_finished.emit("search")
 
     def _take(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "started":
+                self._remark = ""
+            case "architecture":
+                self._remark = str(event.get("remark") or "")
         self.plots.take(event)
         self.architecture.take(event)
