@@ -32,14 +32,14 @@ class Film:
         import napari
         from napari.layers import Layer
 
-        from napari_autosegnet.widgets import layers
+        from napari_autosegnet.widgets import session as session_module
         from napari_autosegnet.widgets.dock import AutoSegNetDock
         from napari_autosegnet.widgets.preferences import Preferences
         from napari_autosegnet.widgets.sample_data import axons_labelled, labelled_stack
 
         self.out, self.isbi = out, isbi
         # The pictures are not to show, nor to fill, the runs of whoever makes them.
-        layers.read_preferences = lambda: Preferences(runs_folder=runs, device="cpu")  # type: ignore[attr-defined]
+        session_module.read_preferences = lambda: Preferences(runs_folder=runs, device="cpu")  # type: ignore[attr-defined]
         self.viewer = napari.Viewer()
         self.viewer.window.resize(*LARGE)
         for data, about, kind in axons_labelled() if isbi is None else labelled_stack(isbi):

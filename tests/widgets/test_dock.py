@@ -14,7 +14,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets import layers
+from napari_autosegnet.widgets import session as session_module
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
 from napari_autosegnet.widgets.preferences import Preferences
 from napari_autosegnet.widgets.run_list import find_runs, step_of
@@ -99,7 +99,7 @@ def test_preferences_that_change_are_followed(
     make_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session()
-    monkeypatch.setattr(layers, "read_preferences", lambda: Preferences(runs_folder=tmp_path, device="cuda"))
+    monkeypatch.setattr(session_module, "read_preferences", lambda: Preferences(runs_folder=tmp_path, device="cuda"))
     assert session.runs_folder == tmp_path and session.device == "cuda"
     assert session.new_run_folder("x").parent == tmp_path
 
