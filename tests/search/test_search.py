@@ -16,6 +16,7 @@ from napari_autosegnet.config import NetworkSettings, SearchSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.search.search import Search, SearchResult
 from napari_autosegnet.search.selection import Finalist, Selection
+from napari_autosegnet.training.trainer import Trainer, TrainingResult
 from remembered_events import Events
 
 SETTINGS = SearchSettings(
@@ -286,6 +287,38 @@ def test_a_search_that_keeps_the_plain_chain_says_so(lead: float, told: list[str
     assert result.architecture == (plain if told else found)
     (final,) = [values for values in listener.named("architecture") if values["final"]]
     assert (final["remark"] is not None) == bool(told) and all(score in final["remark"] for score in told)
+
+
+@pytest.mark.parametrize(("misses", "taken"), [(True, "plain"), (False, "found")])
+def test_what_misses_a_class_does_not_replace_the_plain_chain(misses: bool, taken: str, tmp_path: Path) -> None:
+    search = make(checkpoint=tmp_path / "search.pt")
+    plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
+    finalists = [
+        Finalist(found, score=0.475, rounds=1, steps=300, misses=misses),
+        Finalist(plain, score=0.45, rounds=1, steps=300, lead=0.01),
+    ]
+    search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)
+    search.selection.round = search.selection.rounds
+    result, listener = run(search)
+    assert result.architecture == {"plain": plain, "found": found}[taken]
+    (final,) = [values for values in listener.named("architecture") if values["final"]]
+    assert ("nothing of some class" in (final["remark"] or "")) == misses
+    resumed = make(checkpoint=tmp_path / "search.pt")
+    resumed.resume()
+    assert resumed.selection is not None and resumed.selection.finalists[0].misses == misses
+
+
+@pytest.mark.parametrize(("iou", "misses"), [((0.9, 0.0), True), ((0.9, 0.1), False), ((0.9, None), False)])
+def test_a_finalist_that_finds_nothing_of_a_class_is_known(
+    iou: tuple[float, float | None], misses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = make()
+    finalist = Finalist(search.space.plain)
+    selection = Selection([finalist], search.data, search.specification, search.settings, seconds=None)
+    result = TrainingResult({}, 0.5, 0.5, dict(zip("ab", iou, strict=True)), 1, 1.0)
+    monkeypatch.setattr(Trainer, "run", lambda self, **more: result)
+    selection.run()
+    assert finalist.misses == misses
 
 
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:

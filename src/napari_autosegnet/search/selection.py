@@ -36,7 +36,7 @@ class Finalist:
 
     ``score`` is the validation mean IoU; between equal scores, as long as a rare class is not found, ``loss`` decides.
     ``lead`` is by how much the others have to be better than this one to be ahead of it; it was trained alone for
-    ``steps`` steps.
+    ``steps`` steps, after which it found nothing of some class if it ``misses`` one.
     """
 
     architecture: Architecture
@@ -47,6 +47,7 @@ class Finalist:
     parameters: int = 0
     lead: float = 0.0
     steps: int = 0
+    misses: bool = False
 
 
 class Selection:
@@ -104,13 +105,18 @@ class Selection:
     @property
     def winner(self) -> Finalist:
         """The best, but whoever leads stays ahead of those that were trained too shortly to say anything."""
-        return self._leader if self.is_too_short else self._best
+        return self._leader if self.is_too_short or self.misses_a_class else self._best
 
     @property
     def is_too_short(self) -> bool:
         """Whether the best is not taken, as it was trained for too few steps to be preferred to the plain chain."""
         best, leader = self._best, self._leader
         return best is not leader and leader.lead > 0 and 0 < best.steps < self.settings.plain_steps
+
+    @property
+    def misses_a_class(self) -> bool:
+        """Whether the best is not taken, as it says that some class is nowhere; for a rare one that has a high IoU."""
+        return self._best is not self._leader and self._leader.lead > 0 and self._best.misses
 
     @property
     def remark(self) -> str | None:
@@ -120,6 +126,11 @@ class Selection:
             return (
                 "the finalists were trained too shortly to prefer one of them to the plain chain of operations, "
                 f"which is taken ({self.settings.plain_steps} steps are needed); a longer search may find more"
+            )
+        if self.misses_a_class:
+            return (
+                "the best of the finalists finds nothing of some class yet, so the plain chain of operations is taken; "
+                "a longer search may find more"
             )
         scores = [each.score for each in self.finalists if each is not leader and each.score is not None]
         over = self.round == self.rounds and leader.lead > 0 and leader.score is not None
@@ -184,6 +195,7 @@ class Selection:
             return False
         finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
         finalist.steps = trainer.steps
+        finalist.misses = any(value == 0 for value in result.iou.values())
         return True
 
     def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
@@ -234,6 +246,7 @@ class Selection:
                     "parameters": f.parameters,
                     "lead": f.lead,
                     "steps": f.steps,
+                    "misses": f.misses,
                     "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
                 }
                 for f in self.finalists
@@ -253,6 +266,7 @@ class Selection:
                 entry["parameters"],
                 entry.get("lead", 0.0),
                 entry.get("steps", 0),
+                entry.get("misses", False),
             )
             self.finalists.append(finalist)
             if entry["trainer"] is not None:
