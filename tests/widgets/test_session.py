@@ -14,18 +14,8 @@ from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer
-from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, section_in_view
-
-
-def grey(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, shape, np.uint8)
-
-
-def painted(*shape: int) -> np.ndarray:
-    """Two classes in stripes, so that every part of it has both."""
-    labels = np.ones(shape, np.uint8)
-    labels[..., ::2] = 2
-    return labels
+from napari_autosegnet.widgets.layer_arrays import file_of
+from small_layers import grey, painted
 
 
 @pytest.mark.parametrize("kind", ["2d", "3d", "multiscale", "rgb", "zarr"])
@@ -55,46 +45,6 @@ def test_new_labels_fit_every_kind_of_image(kind: str, make_session: Any, tmp_pa
     assert viewer.layers.selection.active is labels and labels.mode == "paint"
     seen = session.layers.slice_in_view()
     assert seen is not None and seen.shape == ((3 if kind == "rgb" else 1), 48, 40)
-
-
-def test_pairs_follow_the_viewer(make_session: Any, qtbot: Any) -> None:
-    session = make_session()
-    viewer = session.viewer
-    first, second = viewer.add_image(grey(32, 32), name="a"), viewer.add_image(grey(32, 32), name="b")
-    labels = viewer.add_labels(painted(32, 32), name="drawn")
-    with qtbot.waitSignal(session.pairs_changed):
-        pass
-    assert [pair.name for pair in session.pairs()] == ["b / drawn"]
-    with qtbot.waitSignal(session.pairs_changed):
-        labels.name = "by hand"
-    assert [pair.name for pair in session.pairs()] == ["b / by hand"]
-    with qtbot.waitSignal(session.pairs_changed):
-        viewer.layers.move(2, 1)  # between the two images: only the order of drawing changes
-    assert session.pairs()[0].image is second
-    session.choose_image(labels, first)
-    assert session.pairs()[0].image is first
-    session.choose_image(labels, second)
-    with qtbot.waitSignal(session.pairs_changed):
-        viewer.layers.remove(second)
-    assert session.pairs()[0].image is first
-    session.use(labels, False)
-    assert session.pairs() == []
-    session.use(labels, True)
-    with qtbot.waitSignal(session.pairs_changed):
-        viewer.layers.remove(first)
-    assert session.pairs() == [] and session.layers.labels() == []
-
-
-def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any) -> None:
-    session = make_session()
-    viewer = session.viewer
-    viewer.add_image(grey(32, 32))
-    viewer.add_image(grey(2, 3, 4, 32, 32), name="five axes")
-    viewer.add_labels(painted(16, 32))
-    viewer.add_labels(painted(32, 32), metadata={METADATA: {"role": "result"}})
-    session._follow_layers()
-    assert session.pairs() == []
-    assert [image.name for image in session.layers.images()] == ["Image"]
 
 
 def test_pixels_are_counted_per_class_and_section(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -183,36 +133,6 @@ def test_classes_come_with_layers_and_names_are_checked(make_session: Any, settl
     assert session.classes[0].name == "wall" and session.classes[0].color == "#000000"
 
 
-def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], None]) -> None:
-    session = make_session()
-    viewer = session.viewer
-    assert "Open an image" in session.problem()
-    image = viewer.add_image(grey(8, 48, 48))
-    session._follow_layers()
-    assert "annotation layer" in session.problem()
-    labels = session.new_labels(image)
-    settled(session)
-    assert "'class 1' or 'class 2'" in session.problem()
-    data = np.zeros((8, 48, 48), np.uint8)
-    data[0, :4, :4], data[1, :4] = 1, 2
-    labels.data = data
-    settled(session)
-    assert "class 1" in session.problem() and "has no pixel in the training part" in session.problem()
-    labels.data = painted(8, 48, 48)
-    settled(session)
-    assert session.problem() is None
-    labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
-    settled(session)
-    assert "single objects" in session.problem()
-    viewer.add_image(grey(8, 48, 48, 3), rgb=True)
-    other = viewer.add_labels(painted(8, 48, 48))
-    session._follow_layers()
-    session.use(labels, True)
-    settled(session)
-    assert other in [pair.labels for pair in session.pairs()]
-    assert "coloured and some grey" in session.problem()
-
-
 def test_several_images_and_several_layers_on_one_are_exported(
     make_session: Any, settled: Callable[[Any], None], tmp_path: Path
 ) -> None:
@@ -269,18 +189,6 @@ def test_a_file_is_used_as_it_is_only_when_it_holds_what_is_shown(make_session: 
     assert file_of(layer) is None
 
 
-def test_the_section_in_view_heeds_scale_and_translation(make_session: Any) -> None:
-    session = make_session()
-    viewer = session.viewer
-    near = viewer.add_image(grey(4, 32, 32), scale=(50, 4, 4))
-    far = viewer.add_image(grey(4, 32, 32), scale=(50, 4, 4), translate=(100, 0, 0))
-    flat = viewer.add_image(grey(32, 32))
-    viewer.dims.set_point(0, 150)
-    assert [section_in_view(viewer, layer) for layer in (near, far, flat)] == [3, 1, 0]
-    viewer.dims.set_point(0, 0)
-    assert [section_in_view(viewer, layer) for layer in (near, far)] == [0, None]
-
-
 def test_new_run_folders_are_never_taken(make_session: Any, runs_folder: Path) -> None:
     session = make_session()
     first = session.new_run_folder("my image: 1")
@@ -306,18 +214,6 @@ def test_a_closed_session_lets_go_of_the_viewer(qapp: Any) -> None:
     assert listeners() > before
     session.close()
     assert listeners() == before
-
-
-def test_pairs_do_not_change_with_the_order_of_the_layers(make_session: Any, qtbot: Any) -> None:
-    session = make_session()
-    viewer = session.viewer
-    for name in ("A", "B"):
-        viewer.add_image(grey(32, 32), name=name)
-        viewer.add_labels(painted(32, 32), name=f"{name} drawn")
-    session._follow_layers()
-    viewer.layers.move(1, 4)  # as "Go to the least certain place" does
-    session._follow_layers()
-    assert {pair.name for pair in session.pairs()} == {"A / A drawn", "B / B drawn"}
 
 
 def test_classes_that_were_only_found_go_with_their_values(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -365,23 +261,6 @@ def test_the_brush_of_a_new_layer_paints_a_class(make_session: Any, settled: Cal
     settled(session)
     labels = session.new_labels(session.viewer.add_image(grey(40, 40)))
     assert labels.selected_label == 255
-
-
-def test_an_image_with_a_time_axis_is_named_with_the_way_out(make_session: Any) -> None:
-    session = make_session()
-    session.viewer.add_image(grey(2, 3, 32, 32), name="movie")
-    session._follow_layers()
-    assert "'movie' has 4 axes" in session.problem() and "Split Stack" in session.problem()
-
-
-def test_transparency_is_no_colour(make_session: Any, settled: Callable[[Any], None]) -> None:
-    session = make_session()
-    for size, channels in ((64, 3), (48, 4)):
-        session.viewer.add_image(grey(size, size, channels), rgb=True)
-        session.viewer.add_labels(painted(size, size))
-    session._follow_layers()
-    settled(session)
-    assert session.problem() is None
 
 
 def test_an_empty_layer_of_any_size_costs_neither_counting_nor_memory(make_session: Any, qtbot: Any) -> None:

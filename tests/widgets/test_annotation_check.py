@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+from small_layers import grey, painted
+
+
+def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    viewer = session.viewer
+    assert "Open an image" in session.problem()
+    image = viewer.add_image(grey(8, 48, 48))
+    session._follow_layers()
+    assert "annotation layer" in session.problem()
+    labels = session.new_labels(image)
+    settled(session)
+    assert "'class 1' or 'class 2'" in session.problem()
+    data = np.zeros((8, 48, 48), np.uint8)
+    data[0, :4, :4], data[1, :4] = 1, 2
+    labels.data = data
+    settled(session)
+    assert "class 1" in session.problem() and "has no pixel in the training part" in session.problem()
+    labels.data = painted(8, 48, 48)
+    settled(session)
+    assert session.problem() is None
+    labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
+    settled(session)
+    assert "single objects" in session.problem()
+    viewer.add_image(grey(8, 48, 48, 3), rgb=True)
+    other = viewer.add_labels(painted(8, 48, 48))
+    session._follow_layers()
+    session.use(labels, True)
+    settled(session)
+    assert other in [pair.labels for pair in session.pairs()]
+    assert "coloured and some grey" in session.problem()
+
+
+def test_an_image_with_a_time_axis_is_named_with_the_way_out(make_session: Any) -> None:
+    session = make_session()
+    session.viewer.add_image(grey(2, 3, 32, 32), name="movie")
+    session._follow_layers()
+    assert "'movie' has 4 axes" in session.problem() and "Split Stack" in session.problem()
+
+
+def test_transparency_is_no_colour(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    for size, channels in ((64, 3), (48, 4)):
+        session.viewer.add_image(grey(size, size, channels), rgb=True)
+        session.viewer.add_labels(painted(size, size))
+    session._follow_layers()
+    settled(session)
+    assert session.problem() is None
