@@ -3,12 +3,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.ledger import Ledger, image_identity, ledger_path, locked
+from napari_autosegnet.inference.ledger import Ledger, ledger_path, locked
 
 PARTS = {"model": "abc", "image": {"shape": [1, 2, 3]}, "settings": {"halo": 16, "tile": 512}, "version": "1"}
 
@@ -71,22 +69,3 @@ def test_two_processes_do_not_write_one_result(tmp_path: Path) -> None:
         pass
     with locked(tmp_path / "a.zarr"):
         pass
-
-
-def test_an_input_is_known_by_its_content_and_its_file(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).integers(0, 255, (4, 100, 100), dtype=np.uint8)
-    one = image_identity(image_from_array(array))
-    assert one == image_identity(image_from_array(array.copy()))
-    changed = array.copy()
-    changed[2, 50, 50] += 1
-    assert one != image_identity(image_from_array(changed))
-    assert one != image_identity(image_from_array(array.astype(np.uint16)))
-    by_channel = image_from_array(np.stack([array, array]), channel_axis=0)
-    assert image_identity(by_channel.with_channels(["0"])) != image_identity(by_channel.with_channels(["1"]))
-    assert image_identity(by_channel.with_channels(["0", "1"])) == image_identity(by_channel)
-    file = tmp_path / "a.npy"
-    np.save(file, array)
-    before = image_identity(open_image(file))
-    assert before == image_identity(open_image(file))
-    os.utime(file, ns=(0, 0))
-    assert before != image_identity(open_image(file))

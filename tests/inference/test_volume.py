@@ -242,6 +242,48 @@ def test_another_model_is_refused(tmp_path: Path, make_model: MakeModel, noise: 
     np.testing.assert_array_equal(found_labels(tmp_path / "a.zarr"), found_labels(tmp_path / "b.zarr"))
 
 
+def changing_image(folder: Path, array: np.ndarray) -> Callable[[], None]:
+    """A Zarr image, and how it is changed in place where no sample of its identity falls."""
+    image = zarr.create_array(folder, data=array, chunks=(1, 32, 48))
+
+    def change() -> None:
+        time.sleep(0.02)  # of a file system's clock
+        image[1, 33:63, 66:116] = 255 - image[1, 33:63, 66:116]
+
+    return change
+
+
+def test_an_image_that_was_changed_in_place_is_not_gone_on_with(tmp_path: Path, model: Model, noise: Noise) -> None:
+    change = changing_image(tmp_path / "image.zarr", noise(3, 200, 300))
+    events = Events()
+    stopped = predict_volume(
+        model,
+        open_image(tmp_path / "image.zarr"),
+        tmp_path / "a.zarr",
+        SETTINGS,
+        report=events,
+        should_stop=lambda: len(events.named("block")) > 3,
+    )
+    assert stopped.stopped
+    change()
+    with pytest.raises(UserError, match=r"another image: files differ.*--overwrite"):
+        predict_volume(model, open_image(tmp_path / "image.zarr"), tmp_path / "a.zarr", SETTINGS)
+
+
+def test_an_image_that_is_changed_while_it_is_read_makes_no_result(tmp_path: Path, model: Model, noise: Noise) -> None:
+    change = changing_image(tmp_path / "image.zarr", noise(3, 200, 300))
+    changed = []
+
+    def report(event: str, /, **values: Any) -> None:
+        if event == "block" and not changed:
+            changed.append(change())
+
+    with pytest.raises(UserError, match=r"image\.zarr changed while it was read.*--overwrite"):
+        predict_volume(model, open_image(tmp_path / "image.zarr"), tmp_path / "a.zarr", SETTINGS, report=report)
+    with pytest.raises(UserError, match="another image: files differ"):
+        predict_volume(model, open_image(tmp_path / "image.zarr"), tmp_path / "a.zarr", SETTINGS)
+
+
 def test_a_deleted_store_is_made_again(tmp_path: Path, model: Model, noise: Noise, tree: Tree) -> None:
     import shutil
 

@@ -41,7 +41,7 @@ def open_folder(folder: Path, *, labels: bool) -> ImageStack:
 class _FilesSource:
     """One file per section, decoded as a whole. Blocks are read one by one, so what one read decodes is kept."""
 
-    files: Sequence[Path]
+    paths: Sequence[Path]
     labels: bool
     _kept: dict[int, Array] = field(default_factory=dict, repr=False)
 
@@ -64,8 +64,11 @@ class _FilesSource:
         self._kept = kept  # as a whole, and never changed again: several threads may read
         return out
 
+    def files(self) -> Sequence[Path]:
+        return self.paths
+
     def _decode(self, index: int) -> Array:
-        file = self.files[index]
+        file = self.paths[index]
         if file.suffix.lower() in TIFF_SUFFIXES:
             return open_tiff(file, None, alone=True).section(0)
         return _read_picture(file, labels=self.labels)

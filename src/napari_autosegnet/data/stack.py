@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.pixel_files import files_of_array
 from napari_autosegnet.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,10 @@ class PixelSource(Protocol):
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
         """Region of uniform sections as ``(c, z, y, x)``; the slices are plain (start, stop, step 1)."""
+        ...
+
+    def files(self) -> Sequence[Path]:
+        """The files that the pixels lie in, as far as they are known; chunks of background may be missing."""
         ...
 
 
@@ -119,6 +124,14 @@ class ImageStack:
     def sections(self) -> int:
         """Number of z planes."""
         return len(self._shapes)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that the pixels lie in; of a Zarr, those that there would be without background."""
+        found = self._source.files()
+        if not found and self.path is not None and self.path.is_file():
+            return [self.path]
+        return found
 
     @property
     def uniform(self) -> bool:
@@ -260,6 +273,9 @@ class _ChannelSource:
         found: Array = self.source.read(z, y, x)[list(self.channels)]
         return found
 
+    def files(self) -> Sequence[Path]:
+        return self.source.files()
+
 
 @dataclass
 class ArraySource:
@@ -278,6 +294,9 @@ class ArraySource:
         if "z" not in left:
             found = found[..., np.newaxis, :, :]
         return found if "c" in left else found[np.newaxis]
+
+    def files(self) -> Sequence[Path]:
+        return files_of_array(self.array, {self.axes.index("t"): self.time} if "t" in self.axes else None)
 
 
 def stack_of_array(

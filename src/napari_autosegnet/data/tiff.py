@@ -193,6 +193,9 @@ class _PagesSource:
     def read(self, z: slice, y: slice, x: slice) -> Array:
         return np.concatenate([self.sources[i].read(slice(0, 1), y, x) for i in range(z.start, z.stop)], axis=1)
 
+    def files(self) -> Sequence[Path]:
+        return list(dict.fromkeys(file for source in self.sources for file in source.files()))
+
 
 @dataclass
 class _TiffPages:
@@ -230,6 +233,11 @@ class _TiffPages:
                         self._read_page(handle, number, within, out[place])
         out = out.reshape((*numbers.shape, *extent))
         return out[tuple(0 if isinstance(part, int) else slice(None) for part in index)]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the pages lie in, each once."""
+        return [Path(file) for file in dict.fromkeys(_file_of(page) for page in self.pages if page is not None)]
 
     def sections_at_once(self, channels: int) -> int:
         """Sections whose strips stay decoded while blocks beside each other are read: a strip has whole rows."""

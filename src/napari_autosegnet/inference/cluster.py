@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.inference.cluster_work import ClusterJob, Outcome, Task, describe_worker, stop_here, work
-from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, open_ledger
+from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, check_unchanged, open_ledger
 from napari_autosegnet.inference.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output import disk_error
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput
@@ -109,9 +109,11 @@ def predict_on_workers(
                 run = _ClusterRun(about, job, ledger, dispatcher, report)
                 stopped = not run.labels()
                 instances = None
-                if not stopped and not run.progress.failed and job.settings.instances:
-                    instances = run.instances(model)
-                    stopped = instances is None
+                if not stopped and not run.progress.failed:
+                    if job.settings.instances:
+                        instances = run.instances(model)
+                        stopped = instances is None
+                    check_unchanged(job, ledger)
             except OSError as error:
                 raise disk_error(error, job.output.path) from error
     return summarise(job, run.progress, started, stopped=stopped, instances=instances)

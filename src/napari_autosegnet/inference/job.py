@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
@@ -19,7 +20,6 @@ from napari_autosegnet.inference.fastest import WORTH_MEASURING, fastest_engine,
 from napari_autosegnet.inference.instances import object_classes
 from napari_autosegnet.inference.ledger import (
     Ledger,
-    image_identity,
     instance_ledger_path,
     ledger_path,
     program_version,
@@ -193,6 +193,22 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         instance_ledger_path(output.path).unlink(missing_ok=True)
     output.prepare()
     return ledger
+
+
+def check_unchanged(job: VolumeJob, ledger: Ledger) -> None:
+    """Refuse a finished result whose image, or mask, was written to while it was read.
+
+    Raises
+    ------
+    UserError
+        Names what changed.
+    """
+    for part, stack in (("image", job.image), ("mask", job.mask)):
+        if stack is not None and not same_identity(ledger.parts[part], image_identity(stack)):
+            raise UserError(
+                f"the {part} {stack.path or stack.name} changed while it was read, so the result is mixed; "
+                "start again with --overwrite"
+            )
 
 
 def _no_result(place: Path, job: VolumeJob) -> str:

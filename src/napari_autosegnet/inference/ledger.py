@@ -15,25 +15,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-import numpy as np
 from filelock import FileLock, Timeout
 
+from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.places import Part, zarrs_around
 from napari_autosegnet.run import write_atomically
-
-if TYPE_CHECKING:
-    from napari_autosegnet.data.images import ImageStack
 
 Status = Literal["done", "skipped"]
 
 FORMAT = "napari-autosegnet/ledger"
 VERSION = 1
-
-_SAMPLES_PER_AXIS = 3
-_SAMPLE_SIDE = 64
 
 
 class Ledger:
@@ -150,7 +144,9 @@ class Ledger:
             raise UserError(f"{self.path} is damaged; {again}") from error
         if found.get("format") != FORMAT or found.get("version") != VERSION:
             raise UserError(f"{self.path} was written by another version of napari-autosegnet; {again}")
-        differing = [name for name in {**self.parts, **parts} if not _same(parts.get(name), self.parts.get(name))]
+        differing = [
+            name for name in {**self.parts, **parts} if not same_identity(parts.get(name), self.parts.get(name))
+        ]
         if differing:
             what = "; ".join(_difference(name, parts.get(name), self.parts.get(name)) for name in differing)
             raise UserError(f"the result beside {self.path} was made differently ({what}); {again}")
@@ -239,30 +235,6 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def image_identity(image: ImageStack) -> dict[str, Any]:
-    """What tells whether an input is still the same: shape, type, what is read of it, time of change, samples.
-
-    The samples are checksums of small boxes spread evenly over the volume, so it takes no long read.
-    """
-    identity: dict[str, Any] = {"shape": list(image.shape), "channels": image.channels, "dtype": str(image.dtype)}
-    identity |= image.selection
-    if image.path is not None and image.path.is_file():
-        about = image.path.stat()
-        identity["file"] = [about.st_size, about.st_mtime_ns]
-    axes = [_sample_spans(size, 1 if axis == 0 else _SAMPLE_SIDE) for axis, size in enumerate(image.shape)]
-    identity["samples"] = [_sample(image, z, y, x) for z in axes[0] for y in axes[1] for x in axes[2]]
-    return identity
-
-
-def _sample(image: ImageStack, z: slice, y: slice, x: slice) -> str | None:
-    """Checksum of a box; None where it cannot be read, which is for the block in question to say."""
-    try:
-        pixels = np.ascontiguousarray(image.read(z, y, x))
-    except UserError:
-        return None
-    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
-
-
 def program_version() -> str:
     try:
         return version("napari-autosegnet")
@@ -270,24 +242,9 @@ def program_version() -> str:
         return "unknown"
 
 
-def _sample_spans(size: int, side: int) -> list[slice]:
-    side = min(side, size)
-    starts = sorted({round(place) for place in np.linspace(0, size - side, _SAMPLES_PER_AXIS)})
-    return [slice(start, start + side) for start in starts]
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Whether a part is what it was; samples of an image that could not be read, then or now, say nothing."""
-    if isinstance(old, dict) and isinstance(new, dict) and "samples" in old and "samples" in new:
-        samples = zip(old["samples"], new["samples"], strict=False)
-        known = all(one == other for one, other in samples if one is not None and other is not None)
-        return known and all(old.get(key) == new.get(key) for key in {**old, **new} if key != "samples")
-    return bool(old == new)
-
-
 def _difference(name: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
-        changed = [key for key in {**old, **new} if not _same({key: old.get(key)}, {key: new.get(key)})]
+        changed = [key for key in {**old, **new} if not same_identity({key: old.get(key)}, {key: new.get(key)})]
         if name == "settings":
             return ", ".join(f"{key} was {old.get(key)}, now {new.get(key)}" for key in changed)
         return f"another {name}: {', '.join(changed)} differ"

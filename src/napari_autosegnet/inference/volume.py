@@ -18,7 +18,7 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block
 from napari_autosegnet.inference.instance_run import number_objects
-from napari_autosegnet.inference.job import VolumeJob, open_job, open_ledger
+from napari_autosegnet.inference.job import VolumeJob, check_unchanged, open_job, open_ledger
 from napari_autosegnet.inference.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output import disk_error
 from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult
@@ -98,6 +98,7 @@ def predict_volume(
                 if job.settings.instances:
                     instances = number_objects(job, model, ledger, report, should_stop)
                     stopped = instances is None
+                check_unchanged(job, ledger)
         except OSError as error:
             raise disk_error(error, job.output.path) from error
     return summarise(job, progress, started, stopped=stopped, instances=instances)

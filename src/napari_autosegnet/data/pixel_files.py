@@ -1,0 +1,74 @@
+"""The files that the pixels of an array lie in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+
+def files_of_array(array: Any, fixed: Mapping[int, int] | None = None) -> Sequence[Path]:
+    """Files behind a memory-mapped or Zarr array, or one that names them itself (``files``); none where unknown.
+
+    Parameters
+    ----------
+    array : array-like
+        What is indexed.
+    fixed : mapping of int to int, optional
+        Axes of which one index alone is read, such as one of many time points.
+    """
+    if isinstance(array, np.memmap):
+        return [] if array.filename is None else [Path(array.filename)]
+    store = getattr(array, "store", None)
+    if store is None:
+        return list(getattr(array, "files", ()))
+    root = getattr(store, "root", None)
+    if isinstance(root, Path):
+        return ChunkFiles(root / array.path, array, fixed or {})
+    # A zip is one file; what lies on a network has none here.
+    path = getattr(store, "path", None)
+    return [path] if isinstance(path, Path) else []
+
+
+class ChunkFiles(Sequence[Path]):
+    """The metadata file of a Zarr array and the files of its chunks or shards; background has none on the disk.
+
+    None is listed: the places follow from the shape, however many there are.
+    """
+
+    def __init__(self, folder: Path, array: Any, fixed: Mapping[int, int]) -> None:
+        self._folder = folder
+        self._metadata = array.metadata
+        unit = getattr(array, "shards", None) or array.chunks
+        self._ranges = [
+            range(fixed[axis] // step, fixed[axis] // step + 1) if axis in fixed else range(-(-size // step))
+            for axis, (size, step) in enumerate(zip(array.shape, unit, strict=True))
+        ]
+        self._count = 1 + math.prod(len(each) for each in self._ranges)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        index %= self._count
+        if not index:
+            return self._folder / (".zarray" if self._metadata.zarr_format == 2 else "zarr.json")
+        place: list[int] = []
+        rest = index - 1
+        for each in reversed(self._ranges):
+            rest, number = divmod(rest, len(each))
+            place.insert(0, each[number])
+        return self._folder / str(self._metadata.encode_chunk_key(tuple(place)))
