@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QApplication,
     QButtonGroup,
     QComboBox,
+    QDockWidget,
     QFileDialog,
     QFrame,
     QHBoxLayout,
@@ -141,6 +142,13 @@ class AutoSegNetDock(QWidget):
         bar = 0 if style is None else style.pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
         margins = self.contentsMargins()
         return QSize(min(420, max(300, widest + bar + 16 + margins.left() + margins.right())), 240)
+
+    def bring_to_front(self) -> None:
+        """Show the dock where it was hidden or lies behind another one."""
+        frame = self.parentWidget()
+        if isinstance(frame, QDockWidget):
+            frame.show()
+            frame.raise_()
 
     # ------------------------------------------------------------ steps
 

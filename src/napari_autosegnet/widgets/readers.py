@@ -325,10 +325,14 @@ def _tell_dock(path: Path) -> None:
     """Show the dock, if there is a window, and let it take the run or model."""
     import napari
 
+    from napari_autosegnet.widgets.dock import AutoSegNetDock
     from napari_autosegnet.widgets.preferences import PLUGIN
 
     viewer = napari.current_viewer()
     if viewer is None:
         return
-    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
+    # A script may have added one under a name of its own; two docks would do everything twice.
+    docks = (widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, AutoSegNetDock))
+    dock = next(docks, None) or viewer.window.add_plugin_dock_widget(PLUGIN)[1]
+    dock.bring_to_front()
     dock.open(path)

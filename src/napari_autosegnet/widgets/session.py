@@ -6,6 +6,7 @@ thread, and only those sections again that were painted.
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class Session(QObject):
     Parameters
     ----------
     viewer : napari.components.ViewerModel
-        Its layers are what is annotated and segmented.
+        Its layers are what is annotated and segmented. A proxy, which napari gives to plugins, will do, too.
     parent : QObject, optional
 
     Attributes
@@ -72,6 +73,8 @@ class Session(QObject):
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        # A proxy makes a new object of a layer at every look, and here layers are known by their identity.
+        viewer = inspect.unwrap(viewer)
         self.viewer = viewer
         self.background = Background(self)
         self.layers = LayerPairs(viewer)
