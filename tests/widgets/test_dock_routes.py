@@ -17,14 +17,14 @@ pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 npe2 = pytest.importorskip("npe2")
 
-import tifffile
-from qtpy.QtCore import Qt
+import tifffile  # noqa: E402
+from qtpy.QtCore import Qt  # noqa: E402
 
-from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.dock import AutoSegNetDock
-from napari_autosegnet.widgets.layer_arrays import role
-from napari_autosegnet.widgets.preferences import PLUGIN
-from small_models import small_model
+from napari_autosegnet.run import Run  # noqa: E402
+from napari_autosegnet.widgets.dock import AutoSegNetDock  # noqa: E402
+from napari_autosegnet.widgets.layer_arrays import role  # noqa: E402
+from napari_autosegnet.widgets.preferences import PLUGIN  # noqa: E402
+from small_models import small_model  # noqa: E402
 
 
 def by_the_menu(viewer: Any, run: Run) -> None:

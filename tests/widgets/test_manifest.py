@@ -94,7 +94,7 @@ def test_without_the_plugin_there_are_defaults(plugin_settings: Any) -> None:
 
 def test_opening_the_dock_imports_no_torch() -> None:
     program = (
-        "import sys, napari_autosegnet.widgets.dock, napari_autosegnet.widgets.readers\n"
+        "import sys, napari_autosegnet.widgets.dock, napari_autosegnet.widgets.plugin_reader\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)

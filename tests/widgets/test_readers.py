@@ -13,7 +13,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.data.annotations import ClassInfo, default_classes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets import readers
+from napari_autosegnet.widgets import plugin_reader, readers
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, kept_classes
 from napari_autosegnet.widgets.layer_arrays import role
 from napari_autosegnet.widgets.ome_store import class_names, write_stack
@@ -38,7 +38,7 @@ def test_annotation_is_written_and_read_back_with_its_names(shape: tuple[int, ..
     written = layer(data, annotation_layer(CLASSES, name="drawn", **place), "labels")
     path = str(tmp_path / "drawn.ome.zarr")
     assert write_annotation(path, *written.as_layer_data_tuple()[:2]) == [path]
-    reader = readers.get_reader(path)
+    reader = plugin_reader.get_reader(path)
     assert reader is not None
     (found,) = [layer(*each) for each in reader(path)]
     assert np.array_equal(np.asarray(found.data), data)
@@ -182,7 +182,7 @@ def test_a_run_folder_opens_its_images_and_annotation(make_session: Any, settled
     run = Run.create(tmp_path / "run")
     session.export_annotation(run)
     moved = run.path.rename(tmp_path / "elsewhere")  # a run may be handed on
-    reader = readers.get_reader(str(moved))
+    reader = plugin_reader.get_reader(str(moved))
     assert reader is not None
     image, found = [layer(*each) for each in reader(str(moved))]
     assert np.array_equal(np.asarray(image.data), pixels)
@@ -217,14 +217,14 @@ def test_a_run_of_the_command_line_is_opened_from_its_config(tmp_path: Path) -> 
 def test_models_bring_no_layers_and_foreign_files_are_left_alone(tmp_path: Path) -> None:
     small_model().save(tmp_path / "model")
     for path in (tmp_path / "model", tmp_path / "model" / "model.json"):
-        reader = readers.get_reader(str(path))
+        reader = plugin_reader.get_reader(str(path))
         assert reader is not None and reader(str(path)) == [(None,)]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text(json.dumps({"version": 1}))
     (tmp_path / "x.txt").write_text("text")
     for path in (tmp_path / "other", tmp_path / "x.txt", tmp_path, tmp_path / "missing"):
-        assert readers.get_reader(str(path)) is None
-    assert readers.get_reader([str(tmp_path / "model")]) is None
+        assert plugin_reader.get_reader(str(path)) is None
+    assert plugin_reader.get_reader([str(tmp_path / "model")]) is None
 
 
 def test_class_names_of_other_programs_are_found(tmp_path: Path) -> None:

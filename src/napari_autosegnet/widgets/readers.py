@@ -1,9 +1,9 @@
-"""Reader of run folders, model folders and OME-Zarr stores, with colours and class names."""
+"""Layers of images, run folders and OME-Zarr stores, with colours and class names."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +16,11 @@ from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer,
 from napari_autosegnet.widgets.layer_arrays import METADATA
 
 LayerData = tuple[Any, ...]
-Reader = Callable[[Any], list[LayerData]]
 
 #: Stacks up to this size (bytes) are read whole; larger ones section by section as they are looked at.
 IN_MEMORY = 2**30
 #: Longest side (pixels) of a section that is shown at full resolution, so that it can be painted.
 LARGEST_PAINTED = 8192
-
-
-def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """Reader for a path, or None when it is nothing of this program's."""
-    if not isinstance(path, str):
-        return None
-    place = Path(path)
-    if place.name == "model.json":
-        place = place.parent
-    if is_run(place):
-        return lambda _: read_run(place)
-    if is_model(place):
-        return lambda _: read_model(place)
-    if _ome(place) is not None:
-        return lambda _: read_ome_zarr(place)
-    return None
-
-
-def is_run(path: Path) -> bool:
-    if (path / annotation_export.FOLDER / annotation_export.DESCRIPTION).is_file():
-        return True
-    try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "version" in content and ("data" in content or "search" in content)
-
-
-def is_model(path: Path) -> bool:
-    try:
-        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and str(content.get("format", "")).startswith("napari-autosegnet/")
-
-
-def read_run(path: Path) -> list[LayerData]:
-    """Images and annotation of a run; the dock goes on with it."""
-    _tell_dock(path)
-    found = run_layers(path)
-    return found or [(None,)]
-
-
-def read_model(path: Path) -> list[LayerData]:
-    """No layers: the dock's last step takes the model."""
-    _tell_dock(path)
-    return [(None,)]
 
 
 def run_layers(path: Path) -> list[LayerData]:
@@ -154,7 +106,7 @@ def image_layer(
     """
     from napari_autosegnet.data.images import open_image
 
-    ome = _ome(path)
+    ome = ome_of(path)
     if ome is not None:
         return _ome_image(path, ome, time=time or 0)
     stack = open_image(path, time=time, channels=channels, axes=axes)
@@ -185,7 +137,7 @@ def image_layer(
 
 def read_ome_zarr(path: Path) -> list[LayerData]:
     """Image levels, label images and probabilities of an OME-Zarr store."""
-    ome = _ome(path)
+    ome = ome_of(path)
     assert ome is not None
     if "image-label" in ome:
         return [labels_layer(path)]
@@ -195,7 +147,7 @@ def read_ome_zarr(path: Path) -> list[LayerData]:
         data, about = _ome_image(path, ome)
         layers.append((data, about, "image"))
     scores = path / "probabilities"
-    scores_ome = _ome(scores)
+    scores_ome = ome_of(scores)
     if scores_ome is not None:
         data, about = _ome_image(scores, scores_ome)
         names = [channel.get("label", "") for channel in scores_ome.get("omero", {}).get("channels", [])]
@@ -216,7 +168,7 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
 
     from napari_autosegnet.widgets.ome_store import class_names
 
-    ome = _ome(path)
+    ome = ome_of(path)
     if ome is None:
         raise UserError(f"{path} is no label image of an OME-Zarr; choose another")
     multiscale = ome["multiscales"][0]
@@ -244,7 +196,7 @@ def _is_prediction(path: Path, multiscale: dict[str, Any]) -> bool:
     return ours and multiscale.get("type") == "nearest"
 
 
-def _ome(path: Path) -> dict[str, Any] | None:
+def ome_of(path: Path) -> dict[str, Any] | None:
     """OME metadata of an image group, versions 0.4 and 0.5; None when it is something else."""
     for file, inside in (("zarr.json", True), (".zattrs", False)):
         try:
@@ -265,7 +217,7 @@ def _label_names(path: Path) -> list[str]:
         except (OSError, ValueError):
             continue
         about = content.get("attributes", {}).get("ome", {}) if inside else content
-        return [name for name in about.get("labels", []) if _ome(path / "labels" / name) is not None]
+        return [name for name in about.get("labels", []) if ome_of(path / "labels" / name) is not None]
     return []
 
 
@@ -316,23 +268,3 @@ def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
 
 def _store_name(path: Path) -> str:
     return path.name.removesuffix(".zarr").removesuffix(".ome")
-
-
-# ---------------------------------------------------------------- the dock
-
-
-def _tell_dock(path: Path) -> None:
-    """Show the dock, if there is a window, and let it take the run or model."""
-    import napari
-
-    from napari_autosegnet.widgets.dock import AutoSegNetDock
-    from napari_autosegnet.widgets.preferences import PLUGIN
-
-    viewer = napari.current_viewer()
-    if viewer is None:
-        return
-    # A script may have added one under a name of its own; two docks would do everything twice.
-    docks = (widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, AutoSegNetDock))
-    dock = next(docks, None) or viewer.window.add_plugin_dock_widget(PLUGIN)[1]
-    dock.bring_to_front()
-    dock.open(path)

@@ -1,0 +1,77 @@
+"""What napari's *File > Open* gets from this program: layers, and a dock that goes on with a run or a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_autosegnet.widgets import annotation_export
+from napari_autosegnet.widgets.preferences import PLUGIN
+from napari_autosegnet.widgets.readers import LayerData, ome_of, read_ome_zarr, run_layers
+
+Reader = Callable[[Any], list[LayerData]]
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """Reader for a path, or None when it is nothing of this program's."""
+    if not isinstance(path, str):
+        return None
+    place = Path(path)
+    if place.name == "model.json":
+        place = place.parent
+    if is_run(place):
+        return lambda _: read_run(place)
+    if is_model(place):
+        return lambda _: read_model(place)
+    if ome_of(place) is not None:
+        return lambda _: read_ome_zarr(place)
+    return None
+
+
+def is_run(path: Path) -> bool:
+    if (path / annotation_export.FOLDER / annotation_export.DESCRIPTION).is_file():
+        return True
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "version" in content and ("data" in content or "search" in content)
+
+
+def is_model(path: Path) -> bool:
+    try:
+        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("napari-autosegnet/")
+
+
+def read_run(path: Path) -> list[LayerData]:
+    """Images and annotation of a run; the dock goes on with it."""
+    _tell_dock(path)
+    found = run_layers(path)
+    return found or [(None,)]
+
+
+def read_model(path: Path) -> list[LayerData]:
+    """No layers: the dock's last step takes the model."""
+    _tell_dock(path)
+    return [(None,)]
+
+
+def _tell_dock(path: Path) -> None:
+    """Show the dock, if there is a window, and let it take the run or model."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return
+    from napari_autosegnet.widgets.dock import AutoSegNetDock  # needs Qt, and a program without a window may read, too
+
+    # A script may have added one under a name of its own; two docks would do everything twice.
+    docks = (widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, AutoSegNetDock))
+    dock = next(docks, None) or viewer.window.add_plugin_dock_widget(PLUGIN)[1]
+    dock.bring_to_front()
+    dock.open(path)
