@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def test_two_images_are_cut_within() -> None:
     assert_no_leak(split, 0)
 
 
+def test_a_folder_of_few_images_of_several_sizes_is_cut_within(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        for name, shape in (("a", (60, 80)), ("b", (90, 50)), ("c", (60, 80))):
+            Image.fromarray(speckled(*shape)).save(tmp_path / folder / f"{name}.png")
+    stacks = open_labelled([tmp_path / "images"], [tmp_path / "labels"])
+    split = split_stacks(stacks, SplitSettings())
+    assert set(sections(split.training)) == set(sections(split.validation)) == {0, 1, 2}
+    places = {(region.section, region.y, region.x) for region in split.validation}
+    assert {place[1:] for place in places if place[0] == 0} == {place[1:] for place in places if place[0] == 2}
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     depths=st.lists(st.integers(1, 14), min_size=1, max_size=5),
@@ -208,10 +223,49 @@ def test_missing_class_is_named() -> None:
     labels[7:] = 1
     with pytest.raises(UserError, match=r"class 2 \(class 2\) has no pixel in the validation part"):
         split_stacks(stacks_of(labels), SplitSettings(train_sections="0-4", validation_sections="8,9"))
+    with pytest.raises(UserError, match="paint it in one of the sections named for it"):
+        split_stacks(stacks_of(labels), SplitSettings(train_sections="0-4", validation_sections="8,9"))
     labels = np.ones((64, 64), np.uint8)
-    labels[3, 3] = 2
-    with pytest.raises(UserError, match=r"class 2 .* has no pixel in the .* part"):
+    labels[3:7, 3:9] = 2
+    with pytest.raises(UserError) as error:
         split_stacks(stacks_of(labels), SplitSettings())
+    assert re.fullmatch(
+        r"class 2 \(class 2\) has no pixel in the (training|validation) part; all of it lies within 4 x 6 pixels of "
+        "section 0 of image; paint it in a second place, in another section or 16 pixels away",
+        str(error.value),
+    )
+
+
+def test_a_class_in_one_group_alone(tmp_path: Path) -> None:
+    labels = np.ones((4, 16, 16), np.uint8)
+    labels[2] = 2
+    path = table(tmp_path, "part\na\nb\nc\nd\n")
+    with pytest.raises(UserError, match="paint it in images of another value of 'part' too"):
+        split_stacks(stacks_of(labels), SplitSettings(group=f"part@{path}"))
+
+
+def test_two_strokes_in_the_middle_of_a_large_stack() -> None:
+    labels = np.zeros((3, 2048, 2048), np.uint8)
+    labels[1, 1000:1003, 1000:1060] = 1
+    labels[1, 980:1040, 1090:1093] = 2
+    stacks = stacks_of(labels)
+    split = split_stacks(stacks, SplitSettings())
+    for part in (split.training, split.validation):
+        assert sections(part) == [1] * len(part)
+        assert (region_pixels(stacks, part).sum(0) > 0).all()
+    assert_no_leak(split, 2)
+    assert split_stacks(stacks, SplitSettings()) == split
+
+
+def test_each_class_in_a_section_of_its_own() -> None:
+    labels = np.zeros((30, 256, 256), np.uint8)
+    labels[3, 100:103, 100:160] = 1
+    labels[20, 100:160, 100:103] = 2
+    stacks = stacks_of(labels)
+    split = split_stacks(stacks, SplitSettings())
+    for part in (split.training, split.validation):
+        assert (region_pixels(stacks, part).sum(0) > 0).all()
+    assert_no_leak(split, 2)
 
 
 def test_nothing_to_split() -> None:
@@ -240,6 +294,20 @@ def test_groups_stay_on_one_side(tmp_path_factory: pytest.TempPathFactory, group
     training, validation = ({groups[s] for s in sections(part)} for part in (split.training, split.validation))
     assert training and validation and not training & validation
     assert training | validation == set(groups)
+
+
+def test_groups_are_exchanged_until_every_class_is_on_both_sides(tmp_path: Path) -> None:
+    """Eight classes in two of forty groups each: too many for a draw by chance."""
+    labels = np.ones((40, 16, 16), np.uint8)
+    for number in range(8):
+        labels[[number, 20 + number], :4] = number + 2
+    stacks = stacks_of(labels)
+    path = table(tmp_path, "part\n" + "\n".join(f"p{group}" for group in range(40)) + "\n")
+    for seed in range(4):
+        split = split_stacks(stacks, SplitSettings(group=f"part@{path}", seed=seed))
+        for part in (split.training, split.validation):
+            assert (region_pixels(stacks, part).sum(0) > 0).all()
+        assert len(split.validation) == pytest.approx(10, abs=4)
 
 
 @pytest.mark.parametrize(

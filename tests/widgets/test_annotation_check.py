@@ -26,7 +26,10 @@ def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], 
     data[0, :4, :4], data[1, :4] = 1, 2
     labels.data = data
     settled(session)
-    assert "class 1" in session.problem() and "has no pixel in the training part" in session.problem()
+    assert session.problem() == (
+        "Class 1 (class 1) has no pixel in the validation part; all of it lies within 4 x 4 pixels of section 0 of "
+        "Image; paint it in a second place, in another section or 16 pixels away."
+    )
     labels.data = painted(8, 48, 48)
     settled(session)
     assert session.problem() is None
@@ -40,6 +43,23 @@ def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], 
     settled(session)
     assert other in [pair.labels for pair in session.pairs()]
     assert "coloured and some grey" in session.problem()
+
+
+def test_a_stroke_of_each_class_in_a_large_stack_is_enough(make_session: Any, settled: Callable[[Any], None]) -> None:
+    session = make_session()
+    labels = session.new_labels(session.viewer.add_image(np.zeros((3, 2048, 2048), np.uint8)))
+    for value, place in ((1, (1, 1000, slice(1000, 1060))), (2, (1, slice(980, 1040), 1090))):
+        labels.data_setitem(np.nonzero(_only(labels.data.shape, place)), value)
+    settled(session)
+    session._follow_layers()
+    settled(session)
+    assert session.problem() is None
+
+
+def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
+    found = np.zeros(shape, bool)
+    found[place] = True
+    return found
 
 
 def test_an_image_with_a_time_axis_is_named_with_the_way_out(make_session: Any) -> None:

@@ -1,17 +1,15 @@
 """The split into a training and a validation part, made before any augmentation and without leaks.
 
 Neighbouring sections are near copies, so a stack is cut in contiguous blocks of sections with a gap
-between them; a stack with few annotated sections is cut within the section instead, at the same place in all of
-them. Images that belong together (one specimen, one surface under several exposures) are kept on one
-side by a group column.
+between them; a stack with few annotated sections is cut within the sections instead, at the same place in all
+neighbours (`section_cuts`). Images that belong together (one specimen, one surface under several exposures) are kept
+on one side by a group column.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +19,13 @@ import numpy.typing as npt
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
 from napari_autosegnet.data.groups import section_groups
+from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes
 from napari_autosegnet.errors import UserError
 
 #: Fewer separate images than this are each cut within, rather than held out whole.
 _IMAGES_TO_HOLD_OUT = 4
 #: Share of the annotated sections that must be left to train on, or the sections are cut instead.
 _LEAST_TRAINING_SHARE = 0.5
-#: Gap of a cut within sections, in pixels and as a share of the side.
-_GAP_PIXELS, _GAP_SHARE = 8, 1 / 16
-_LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def split_stacks(stacks: Sequence[LabelledStack], settings: SplitSettings, *, co
         split = _split_by_group(stacks, settings.group, settings.validation_fraction, context, generator)
     else:
         split = _split_automatically(stacks, settings.validation_fraction, gap, generator)
-    _check_classes(stacks, split)
+    _check_classes(stacks, split, settings)
     return split
 
 
@@ -216,26 +212,44 @@ def _hold_out(
     pixels = np.array(
         [sum(annotated_pixels(stacks[stack])[section] for stack, section in unit) for unit in units], dtype=np.float64
     )
+    shares = (pixels / np.maximum(pixels.sum(0), 1))[:, pixels.sum(0) > 0]
     sizes = np.array([len(unit) for unit in units])
-    total = np.maximum(pixels.sum(0), 1)
     wanted = fraction * sizes.sum()
-    best: tuple[float, frozenset[int]] | None = None
+    best: tuple[float, npt.NDArray[np.bool_]] | None = None
     for _ in range(200):
         order = generator.permutation(len(units))
         # As many units as come nearest to the wanted number of sections, one at least on each side.
         reached = np.cumsum(sizes[order])[:-1]
-        chosen = order[: int(np.argmin(np.abs(reached - wanted))) + 1]
-        share = pixels[chosen].sum(0) / total
-        occurring = pixels.sum(0) > 0
-        one_sided = int((((share == 0) | (share == 1)) & occurring).sum())
-        score = one_sided + float(np.abs(share - fraction)[occurring].sum()) / (1 + len(total))
+        held = np.zeros(len(units), bool)
+        held[order[: int(np.argmin(np.abs(reached - wanted))) + 1]] = True
+        score = float(_unevenness(shares[held].sum(0), fraction))
         if best is None or score < best[0] - 1e-12:
-            best = (score, frozenset(chosen.tolist()))
+            best = (score, held)
     assert best is not None
-    held = best[1]
-    training = [place for index, unit in enumerate(units) if index not in held for place in unit]
-    validation = [place for index, unit in enumerate(units) if index in held for place in unit]
+    held = _exchanged(shares, best[1], fraction)
+    training = [place for unit, is_held in zip(units, held, strict=True) if not is_held for place in unit]
+    validation = [place for unit, is_held in zip(units, held, strict=True) if is_held for place in unit]
     return training, validation
+
+
+def _unevenness(validation: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.float64]:
+    """How far classes, whose shares in validation are ``(..., K)``, are from the fraction; most if on one side."""
+    one_sided = ((validation < 1e-12) | (validation > 1 - 1e-12)).sum(-1)
+    found: npt.NDArray[np.float64] = one_sided + np.abs(validation - fraction).sum(-1) / (1 + validation.shape[-1])
+    return found
+
+
+def _exchanged(shares: npt.NDArray[np.float64], held: npt.NDArray[np.bool_], fraction: float) -> npt.NDArray[np.bool_]:
+    """What is held out, with units sent to the other side one by one as long as that brings a class to both."""
+    held = held.copy()
+    while True:
+        now = shares[held].sum(0)
+        after = _unevenness(now + np.where(held, -1, 1)[:, np.newaxis] * shares, fraction)
+        after[held if held.sum() == 1 else ~held if (~held).sum() == 1 else np.zeros_like(held)] = np.inf
+        best = int(after.argmin())
+        if after[best] > _unevenness(now, fraction) - 0.5:
+            return held
+        held[best] = not held[best]
 
 
 # ---------------------------------------------------------------- automatically
@@ -255,14 +269,22 @@ def _split_automatically(
         if not _missing(stacks, split):
             return split
     parts = []
+    to_cut: dict[int, list[int]] = {}
     for index, (stack, sections) in enumerate(zip(stacks, annotated, strict=True)):
-        if sections:
-            blocks = _cut_between_sections(stack, index, sections, fraction, gap, generator)
-            parts.append(blocks or _cut_within_sections(stack, index, sections, fraction, generator))
+        blocks = _cut_between_sections(stack, index, sections, fraction, gap, generator) if sections else None
+        if blocks is not None:
+            parts.append(blocks)
+        elif sections:
+            to_cut[index] = sections
+    parts += _cut_within_sections(stacks, to_cut, fraction, gap, generator)
     return Split(
-        tuple(region for part in parts for region in part.training),
-        tuple(region for part in parts for region in part.validation),
+        tuple(sorted((region for part in parts for region in part.training), key=_place)),
+        tuple(sorted((region for part in parts for region in part.validation), key=_place)),
     )
+
+
+def _place(region: Region) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
+    return region.stack, region.section, region.y, region.x
 
 
 def _cut_between_sections(
@@ -296,82 +318,52 @@ def _whole_sections(stack: LabelledStack, index: int, sections: Sequence[int]) -
     return tuple(Region(index, section, *_full(stack, section)) for section in sections)
 
 
-_BINS = 1024
-
-
 def _cut_within_sections(
-    stack: LabelledStack, index: int, sections: list[int], fraction: float, generator: np.random.Generator
-) -> Split:
-    """One side of the sections for validation, the same side in all, with a gap of pixels.
-
-    The cut stands where the side holds its share of the annotated pixels, so scribbles in a corner are
-    divided too. Cuts across the longer axis are preferred; what decides first is that every class is
-    on both sides.
-    """
-    targets = {section: stack.target(section) for section in sections}
-    classes = len(stack.mapping.classes)
-    height, width = stack.image.section_shape(sections[0])
-    longer = 0 if height > width else 1
-    profiles = [np.zeros((classes, _BINS)) for _ in range(2)]
-    for target in targets.values():
-        for axis in range(2):
-            bins = np.arange(target.shape[axis]) * _BINS // target.shape[axis]
-            for number in range(classes):
-                profiles[axis][number] += np.bincount(bins, (target == number + 1).sum(1 - axis), minlength=_BINS)
-    occurring = profiles[0].sum(1) > 0
-    ends = [bool(end) for end in generator.permutation(2)]
-    shares = [fraction, *(share for share in (0.35, 0.5, 0.15) if share != fraction)]
-    best: tuple[tuple[int, int], Split] | None = None
-    for share, axis, high in itertools.product(shares, (longer, 1 - longer), ends):
-        reached = np.cumsum(profiles[axis].sum(0) / max(profiles[axis].sum(), 1))
-        position = (np.searchsorted(reached, 1 - share if high else share) + 1) / _BINS
-        pieces = [_cut(index, section, target.shape, axis, position, high) for section, target in targets.items()]
-        kept = [piece for piece in pieces if piece is not None]
-        split = Split(
-            tuple(training for training, _ in kept if targets[training.section][_inside(training)].any()),
-            tuple(held for _, held in kept if targets[held.section][_inside(held)].any()),
-        )
-        covered = [_classes_in(side, targets, classes)[occurring].sum() for side in (split.training, split.validation)]
-        score = (int(min(covered)), int(sum(covered)))
-        if best is None or score > best[0]:
-            best = (score, split)
-        if min(covered) == occurring.sum():
-            break
-    assert best is not None
-    return best[1]
+    stacks: Sequence[LabelledStack],
+    annotated: Mapping[int, Sequence[int]],
+    fraction: float,
+    gap: int,
+    generator: np.random.Generator,
+) -> list[Split]:
+    """Parts of each section for either side; ``annotated`` are the sections of some stacks."""
+    places: list[int] = []
+    planes: list[Plane] = []
+    for index, sections in annotated.items():
+        for together in _neighbours(stacks[index], sections, gap):
+            targets = {section: stacks[index].target(section) for section in together}
+            places.append(index)
+            planes.append(Plane(targets, len(stacks[0].mapping.classes)))
+    cuts = cut_planes(planes, fraction, generator) if planes else []
+    return [
+        Split(_regions(index, plane, cut.training), _regions(index, plane, cut.validation))
+        for index, plane, cut in zip(places, planes, cuts, strict=True)
+    ]
 
 
-def _cut(
-    index: int, section: int, shape: tuple[int, ...], axis: int, position: float, high: bool
-) -> tuple[Region, Region] | None:
-    """Training and validation side of one section; None where it is too small to cut."""
-    length = shape[axis]
-    gap = max(_GAP_PIXELS, math.ceil(length * _GAP_SHARE))
-    least = min(_LEAST_SIDE, (length - gap) // 2)
-    if least < 1:
-        return None
-    if high:
-        at = min(max(round(position * length), least + gap), length - least)
-        training, held = (0, at - gap), (at, length)
-    else:
-        at = min(max(round(position * length), least), length - least - gap)
-        training, held = (at + gap, length), (0, at)
-    across = (0, shape[1 - axis])
-    ours, theirs = ((side, across) if axis == 0 else (across, side) for side in (training, held))
-    return Region(index, section, *ours), Region(index, section, *theirs)
+def _neighbours(stack: LabelledStack, sections: Sequence[int], gap: int) -> list[list[int]]:
+    """The sections in groups that are no more than ``gap`` apart; what differs in size shows something else."""
+    groups: list[list[int]] = []
+    for section in sorted(sections, key=lambda each: (stack.image.section_shape(each), each)):
+        last = groups[-1][-1] if groups else None
+        if (
+            last is not None
+            and section - last <= gap
+            and stack.image.section_shape(last) == stack.image.section_shape(section)
+        ):
+            groups[-1].append(section)
+        else:
+            groups.append([section])
+    return groups
 
 
-def _inside(region: Region) -> tuple[slice, slice]:
-    return slice(*region.y), slice(*region.x)
-
-
-def _classes_in(
-    regions: Sequence[Region], targets: dict[int, npt.NDArray[np.uint8]], classes: int
-) -> npt.NDArray[np.bool_]:
-    found = np.zeros(classes + 1, bool)
-    for region in regions:
-        found |= np.bincount(targets[region.section][_inside(region)].ravel(), minlength=classes + 1) > 0
-    return found[1:]
+def _regions(index: int, plane: Plane, boxes: Sequence[Box]) -> tuple[Region, ...]:
+    """The boxes of all sections of a plane in which something is annotated there."""
+    return tuple(
+        Region(index, section, y, x)
+        for section, target in plane.targets.items()
+        for y, x in boxes
+        if target[slice(*y), slice(*x)].any()
+    )
 
 
 # ---------------------------------------------------------------- what is missing
@@ -386,12 +378,38 @@ def _missing(stacks: Sequence[LabelledStack], split: Split) -> list[tuple[int, s
     return found
 
 
-def _check_classes(stacks: Sequence[LabelledStack], split: Split) -> None:
+def _check_classes(stacks: Sequence[LabelledStack], split: Split, settings: SplitSettings) -> None:
     missing = _missing(stacks, split)
-    if missing:
-        classes = stacks[0].mapping.classes
-        told = " and ".join(
-            f"class {index + 1} ({classes[index].name}) has no pixel in the {part} part" for index, part in missing[:3]
+    if not missing:
+        return
+    pixels = np.sum([annotated_pixels(stack).sum(0) for stack in stacks], axis=0)
+    # The one that is painted least is most likely the one that there was no room for.
+    number, part = min(missing, key=lambda each: pixels[each[0]])
+    name = f"class {number + 1} ({stacks[0].mapping.classes[number].name})"
+    if settings.train_sections is not None or settings.validation_sections is not None:
+        advice = "paint it in one of the sections named for it, or name other sections"
+    elif settings.group is not None:
+        advice = f"paint it in images of another value of '{settings.group.partition('@')[0]}' too"
+    else:
+        advice = (
+            f"{_extent(stacks, number)}; paint it in a second place, in another section or {2 * GAP_PIXELS} pixels away"
         )
-        where = sum(int((annotated_pixels(stack)[:, missing[0][0]] > 0).sum()) for stack in stacks)
-        raise UserError(f"{told}; annotate it in more places (it is now in {where} sections) or choose other sections")
+    raise UserError(f"{name} has no pixel in the {part} part; {advice}")
+
+
+def _extent(stacks: Sequence[LabelledStack], number: int) -> str:
+    """Where a class is painted, in words."""
+    places = [
+        (index, int(section))
+        for index, stack in enumerate(stacks)
+        for section in np.flatnonzero(annotated_pixels(stack)[:, number])
+    ]
+    painted = {index for index, _ in places}
+    if len(painted) != 1:
+        return "it lies too close to other classes to be divided"
+    stack = stacks[painted.pop()]
+    first, last = places[0][1], places[-1][1]
+    found = [np.nonzero(stack.target(section) == number + 1) for _, section in places]
+    height, width = (int(np.ptp(np.concatenate(axis))) + 1 for axis in zip(*found, strict=True))
+    which = f"section {first}" if first == last else f"sections {first} to {last}"
+    return f"all of it lies within {height} x {width} pixels of {which} of {stack.image.path or stack.image.name}"
