@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.class_table import ClassTable
+from napari_autosegnet.widgets.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.session import Session
 
@@ -146,6 +147,7 @@ class AnnotateStep(QWidget):
             none = QLabel("none yet")
             none.setEnabled(False)
             self.layer_rows.addWidget(none, 0, 0)
+        tab_as_laid_out(self)
         image = session.layers.image_in_view()
         self.new_button.setEnabled(image is not None)
         self._show_layer_counts()
@@ -153,7 +155,7 @@ class AnnotateStep(QWidget):
 
     def _image_box(self, labels: Labels) -> QComboBox:
         box = QComboBox()
-        box.setToolTip("The image that this layer is painted on")
+        named(box, f"Image of {labels.name}", "The image that this layer is painted on")
         box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         choices = self._session.layers.image_choices(labels)
         for image in choices:

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.form_rows import add_row, named
 from napari_autosegnet.widgets.message_line import MessageLine
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
@@ -60,7 +61,7 @@ class ApplyDialog(QDialog):
         self.setWindowTitle("Segment a whole stack")
         self._session = session
         self._images: list[Image] = session.layers.images()
-        self.image_box = QComboBox()
+        self.image_box = named(QComboBox(), "Image", "What is segmented: an open image, or a file of any size")
         self.image_box.addItems([image.name for image in self._images])
         self.image_box.addItem(_FILE)
         in_view = session.layers.image_in_view()
@@ -69,12 +70,15 @@ class ApplyDialog(QDialog):
         )
         self.image_box.currentTextChanged.connect(self._on_image)
         self.file_line, file_row = _path_row(self._menu_of_sources())
+        named(self.file_line, "File or folder", "Path of the image to segment")
         self._file_rows = (file_row, self._reading_rows())
-        out_button = QPushButton("...")
+        out_button = named(QPushButton("..."), "Choose the result's folder", "Choose where the result is written")
         out_button.clicked.connect(self._choose_out)
         self.out_line, out_row = _path_row(out_button)
         self.out_line.setPlaceholderText("a new folder in the runs folder")
-        self.out_line.setToolTip("Folder that is made for the result, an OME-Zarr: give a name that ends in .zarr")
+        named(
+            self.out_line, "Result", "Folder that is made for the result, an OME-Zarr: give a name that ends in .zarr"
+        )
         start = PredictSettings(workers=session.preferences.workers)
         self.form = SettingsForm(
             PredictSettings, {"": start}, hidden=_HIDDEN, shown=("probabilities", "instances", "block", "workers")
@@ -110,12 +114,11 @@ class ApplyDialog(QDialog):
             ("Axes", self.axes_line, "as the file says", "Of a plain array that does not name them, such as tczyx"),
         ):
             line.setPlaceholderText(shown)
-            line.setToolTip(help_text)
-            layout.addRow(label, line)
+            add_row(layout, label, line, help_text)
         return rows
 
     def _menu_of_sources(self) -> QPushButton:
-        button = QPushButton("...")
+        button = named(QPushButton("..."), "Choose the file or folder", "Choose the image to segment")
         menu = QMenu(button)
         file_action = menu.addAction("File (TIFF, PNG) ...")
         folder_action = menu.addAction("Folder (Zarr, OME-Zarr, images) ...")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from qtpy.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer
-from qtpy.QtGui import QColor, QFont, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen, QPixmap
+from qtpy.QtGui import QColor, QFont, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen, QPixmap
 from qtpy.QtWidgets import QDialog, QSizePolicy, QWidget
 
 from napari_autosegnet.architecture import (
@@ -26,6 +26,7 @@ from napari_autosegnet.architecture import (
     Operation,
 )
 from napari_autosegnet.figures import KIND_COLORS, OPERATION_STYLE, SOURCE_COLORS
+from napari_autosegnet.widgets.form_rows import named
 
 _INK = QColor("#2b2f36")
 _CELL_HEIGHT = 44.0
@@ -65,10 +66,13 @@ class ArchitectureView(QWidget):
         self.final = False
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setToolTip(
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        named(
+            self,
+            "Drawing of the best network so far",
             "The best network so far. Every box is a cell: its two operations are computed and added.\n"
             "Below an operation stands what it reads: in 1 and in 2 are the two layers before, "
-            "c1, c2 the cells of the same layer.\nClick for the full drawing."
+            "c1, c2 the cells of the same layer.\nClick, or press Return, for the full drawing.",
         )
         self._drawing: _FullDrawing | None = None
         self.hide()
@@ -135,6 +139,10 @@ class ArchitectureView(QWidget):
         y = 2 * _HEAD + self._cells * (_CELL_HEIGHT + _GAP)
         self._paint_skips(painter, QRectF(0, y, width, _SKIPS), ink)
         _paint_legend(painter, QRectF(0, y + _SKIPS, width, _FOOT), ink)
+        if self.hasFocus():
+            painter.setPen(QPen(ink, 1, Qt.PenStyle.DotLine))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
         painter.end()
 
     def _paint_layer(self, painter: QPainter, kind: LayerKind, left: float, width: float) -> None:
@@ -173,6 +181,13 @@ class ArchitectureView(QWidget):
         """Open the full drawing."""
         if event is not None and event.button() == Qt.MouseButton.LeftButton:
             self.open_drawing()
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802
+        """Return and Space open the full drawing, as a click does."""
+        if event is not None and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space):
+            self.open_drawing()
+        else:
+            super().keyPressEvent(event)
 
     def open_drawing(self) -> None:
         """Draw the architecture in full in a thread, and show it in a window when it is done."""

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.form_rows import named
 from napari_autosegnet.widgets.layer_arrays import section_in_view
 from napari_autosegnet.widgets.session import Session
 
@@ -47,6 +48,8 @@ class ClassTable(QTableWidget):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_HEADINGS), parent)
         self._session = session
+        named(self, "Classes", "The arrow keys, Return and Space take the brush of a class; F2 renames it")
+        self.setTabKeyNavigation(False)  # or Tab would never leave the table
         self.setHorizontalHeaderLabels([text for text, _ in _HEADINGS.values()])
         for column, (_, tip) in _HEADINGS.items():
             item = self.horizontalHeaderItem(column)

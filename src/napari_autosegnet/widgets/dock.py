@@ -32,6 +32,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.class_colors import prepare_colors
+from napari_autosegnet.widgets.form_rows import FOCUS_STYLE, named, tab_as_laid_out
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
 from napari_autosegnet.widgets.session import Session
@@ -77,7 +78,7 @@ class AutoSegNetDock(QWidget):
         self._listed: list[RunEntry] = []
 
         self.run_box = QComboBox()
-        self.run_box.setToolTip("A run is a folder that keeps annotation, search, network and curves")
+        named(self.run_box, "Run", "A run is a folder that keeps annotation, search, network and curves")
         self.run_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.run_box.activated.connect(self._on_run_chosen)
         run_row = QHBoxLayout()
@@ -101,13 +102,14 @@ class AutoSegNetDock(QWidget):
         self._group.idClicked.connect(lambda index: self.show_step(STEPS[index]))
 
         self.pages = QStackedWidget()
-        self._areas = {name: _scrolling() for name in STEPS}
+        self._areas = {name: named(_scrolling(), TITLES[name], "The arrow keys scroll") for name in STEPS}
         for area in self._areas.values():
             self.pages.addWidget(area)
         self._steps: dict[str, QWidget] = {}
         self.next_button = emphasised(QPushButton())
         self.next_button.clicked.connect(self._on_next)
 
+        self.setStyleSheet(FOCUS_STYLE)
         # Or else napari adds a stretch below.
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         layout = QVBoxLayout(self)
@@ -200,6 +202,7 @@ class AutoSegNetDock(QWidget):
             if layout is not None:
                 layout.setContentsMargins(2, 6, 6, 6)
             self._areas[name].setWidget(step)
+            tab_as_laid_out(step)
             self.updateGeometry()
         return self._steps[name]
 
@@ -222,6 +225,10 @@ class AutoSegNetDock(QWidget):
         self._make(name)
         self.pages.setCurrentIndex(STEPS.index(name))
         self.step_buttons[name].setChecked(True)
+        for button in self.step_buttons.values():
+            # Tab comes to the step that is shown, the arrow keys to the others; Qt takes the one that it came to first.
+            stop = Qt.FocusPolicy.StrongFocus if button.isChecked() else Qt.FocusPolicy.ClickFocus
+            button.setFocusPolicy(stop)
         if name == "apply":
             self.apply_step.refresh()
         self._show_next()

@@ -280,6 +280,7 @@ class _PlotRow(QWidget):
         graphics.setCacheMode(graphics.CacheModeFlag.CacheNone)
         # The wheel scrolls the dock, and the row shows its tool tip.
         graphics.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        graphics.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # nothing in it can be operated
         canvas = pyqtgraph.GraphicsLayout()
         canvas.setContentsMargins(0, 2, 0, 0)
         graphics.setCentralItem(canvas)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.form_rows import add_row
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
 from napari_autosegnet.widgets.live_preview import LivePreview
 from napari_autosegnet.widgets.plots import TRAIN_PLOTS, LivePlots
@@ -42,14 +43,16 @@ class RetrainStep(JobStep):
         self.network = QComboBox()
         for name, text in _NETWORKS.items():
             self.network.addItem(text, name)
-        self.network.setToolTip(
-            "What is trained: the network of step 2, a plain chain of the same operations, or a well known one"
-        )
         self.network.currentIndexChanged.connect(self.refresh)
         self._choice = QWidget()
         row = QFormLayout(self._choice)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addRow("Network", self.network)
+        add_row(
+            row,
+            "Network",
+            self.network,
+            "What is trained: the network of step 2, a plain chain of the same operations, or a well known one",
+        )
         presets: dict[str, TrainSettings] = {PRESET_WORDS[preset]: train_settings(preset) for preset in PRESETS}
         self.form = SettingsForm(TrainSettings, presets)
         self.preview_wanted = QCheckBox("Show its result on the slice in view")

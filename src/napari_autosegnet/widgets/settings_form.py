@@ -9,21 +9,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import QEvent, QObject, Qt, Signal
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QFormLayout,
-    QLabel,
-    QLineEdit,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
-from superqt import QCollapsible
+from qtpy.QtCore import QEvent, QObject, Signal
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration, parse_duration
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.form_rows import FoldedSection, add_row, form_layout
 
 #: Words for fields whose name alone would not say it.
 TITLES = {
@@ -92,20 +83,19 @@ class SettingsForm(QWidget):
         self._editors: dict[tuple[str, ...], _Editor] = {}
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        form = self.rows = _form_layout()
+        form = self.rows = form_layout()
         outer.addLayout(form)
         self.preset = QComboBox()
         self.preset.addItems(list(self._presets))
         narrow(self.preset)
-        self.preset.setToolTip("Settings that fit together; any of them can be changed below")
         self.preset.currentTextChanged.connect(self._on_preset)
         if len(self._presets) > 1:
-            form.addRow("Preset", self.preset)
+            add_row(form, "Preset", self.preset, "Settings that fit together; any of them can be changed below")
         else:
             self.preset.setParent(self)
             self.preset.hide()
         inner = QWidget()
-        folded = _form_layout()
+        folded = form_layout()
         inner.setLayout(folded)
         section = ""
         for field in _fields(model):
@@ -119,10 +109,8 @@ class SettingsForm(QWidget):
                 section = field.path[0]
                 heading = QLabel(f"<b>{title(section)}</b>")
                 folded.addRow(heading)
-            (folded if is_folded else form).addRow(editor.label, editor.widget)
-        self.advanced = QCollapsible("Advanced")
-        self.advanced.setContent(inner)
-        self.advanced.collapse(animate=False)
+            add_row(folded if is_folded else form, editor.title, editor.widget, editor.tip)
+        self.advanced = FoldedSection("Advanced", inner)
         outer.addWidget(self.advanced)
         self.advanced.setVisible(folded.rowCount() > 0)
         self.set_value(self._value)
@@ -230,7 +218,7 @@ class _Editor(QObject):
         super().__init__(parent)
         self.field = field
         self.title = title(field.path[-1])
-        self.label = QLabel(self.title)
+        self.tip = field.info.description or self.title
         self.widget: QWidget
         choices = _literals(field.kind)
         if field.kind is bool:
@@ -258,9 +246,6 @@ class _Editor(QObject):
         policy.setHorizontalPolicy(QSizePolicy.Policy.Expanding)
         self.widget.setSizePolicy(policy)
         self.widget.setMinimumWidth(60)
-        tip = field.info.description or self.title
-        self.label.setToolTip(tip)
-        self.widget.setToolTip(tip)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Keep the wheel from changing a value while the dock is scrolled."""
@@ -357,12 +342,3 @@ def _literals(kind: Any) -> tuple[Any, ...]:
     if isinstance(kind, tuple):
         return tuple(word for member in kind for word in _literals(member))
     return ()
-
-
-def _form_layout() -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
-    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-    return form
