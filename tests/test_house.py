@@ -26,6 +26,7 @@ FLOORS = {
     "duration": 0,
     "architecture": 0,
     "config": 0,
+    "locks": 0,
     "run": 0,
     "data": 0,
     "networks": 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -11,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run, listeners, write_atomically
@@ -58,35 +56,6 @@ def test_another_process_cannot_take_a_run_in_use(tmp_path: Path) -> None:
         assert "in use by another process" in other()
     assert other() == "taken"
     assert not run.is_active
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders are closed in another way there")
-def test_a_folder_that_may_only_be_read_is_not_taken_for_worked_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = Run.create(tmp_path / "run")
-    with run.locked():
-        pass
-    if os.geteuid() == 0:  # who may write everywhere
-
-        def refuse(self: FileLock, *_: object, **__: object) -> None:
-            raise PermissionError(13, "Permission denied", str(run.path / ".lock"))
-
-        monkeypatch.setattr("napari_autosegnet.run.FileLock", type("_Refused", (FileLock,), {"acquire": refuse}))
-    (run.path / ".lock").chmod(0o444)
-    run.path.chmod(0o555)
-    try:
-        assert not run.is_active
-        code = (
-            "import fcntl, sys, time\n"
-            "handle = open(sys.argv[1]); fcntl.flock(handle, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
-        )
-        with subprocess.Popen([sys.executable, "-c", code, str(run.path / ".lock")], stdout=subprocess.PIPE) as holder:
-            assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-            assert run.is_active
-            holder.kill()
-    finally:
-        run.path.chmod(0o755)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

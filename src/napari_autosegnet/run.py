@@ -18,17 +18,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from filelock import FileLock, Timeout
-
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.locks import InUseError, held, is_held
 
 Request = Literal["pause", "stop", "cancel"]
 ShouldStop = Callable[[], bool]
@@ -93,22 +91,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _is_held(lock_file: Path) -> bool:
-    """Whether a process holds the lock of a folder that may only be read, such as a colleague's."""
-    if sys.platform == "win32":
-        return False
-    import fcntl
-
-    try:
-        with open(lock_file, "rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _for_json(value: Any) -> Any:
@@ -201,36 +183,28 @@ class Run:
         UserError
             When another process works in this folder.
         """
-        lock = FileLock(self.path / ".lock")
-        try:
-            # Whoever asks `is_active` holds the lock for a moment.
-            lock.acquire(timeout=0.5, poll_interval=0.02)
-        except Timeout:
-            raise UserError(
-                f"the run folder {self.path} is in use by another process; wait, stop it with "
-                f"'napari-autosegnet runs stop {self.path}', or choose another --run"
-            ) from None
-        except OSError as error:
-            raise UserError(f"cannot write in the run folder {self.path}: {error.strerror or error}") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                # Whoever asks `is_active` holds the lock for a moment.
+                stack.enter_context(held(self._lock_file, patience=0.5))
+            except InUseError as error:
+                who = f" ({error})" if str(error) else ""
+                raise UserError(
+                    f"the run folder {self.path} is in use by another process{who}; wait, stop it with "
+                    f"'napari-autosegnet runs stop {self.path}', or choose another --run"
+                ) from None
+            except OSError as error:
+                raise UserError(f"cannot write in the run folder {self.path}: {error.strerror or error}") from error
             yield
-        finally:
-            lock.release()
 
     @property
     def is_active(self) -> bool:
         """Whether a process holds the run now."""
-        if not (self.path / ".lock").exists():
-            return False
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        except OSError:
-            return _is_held(self.path / ".lock")
-        lock.release()
-        return False
+        return is_held(self._lock_file)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
 
     def report(self, event: str, /, **values: Any) -> None:
         """Append an event to ``events.jsonl`` (a `Report`)."""

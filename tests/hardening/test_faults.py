@@ -155,11 +155,15 @@ def test_of_processes_that_start_together_one_trains(images: tuple[Path, Path], 
 def test_of_processes_that_write_one_store_none_spoils_it(images: tuple[Path, Path], tmp_path: Path) -> None:
     small_model().save(tmp_path / "model")
     words = ["predict", "--model", str(tmp_path / "model"), "--image", str(images[0]), "--device", "cpu", "--out"]
-    processes = [start([*words, str(tmp_path / "store.zarr")]) for _ in range(3)]
+    # Whatever links lead there.
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "store.zarr")
+    processes = [start([*words, str(tmp_path / name)]) for name in ("store.zarr", "link/store.zarr", "link.zarr")]
     ends = [(process.communicate(timeout=180)[1], process.returncode) for process in processes]
     assert 0 in {status for _, status in ends}
     for error, status in ends:
         assert status == 0 or "another process is writing" in error
+    assert [file.name for file in tmp_path.glob("*.ledger.jsonl")] == ["store.zarr.ledger.jsonl"]
     assert run_command([*words, str(tmp_path / "alone.zarr")]) == 0
     both = [
         {str(file.relative_to(store)): file.read_bytes() for file in sorted(store.rglob("*")) if file.is_file()}

@@ -69,3 +69,14 @@ def test_two_processes_do_not_write_one_result(tmp_path: Path) -> None:
         pass
     with locked(tmp_path / "a.zarr"):
         pass
+
+
+def test_a_result_has_one_lock_and_one_ledger_whatever_links_lead_there(tmp_path: Path) -> None:
+    (tmp_path / "real" / "a.zarr").mkdir(parents=True)
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    (tmp_path / "store").symlink_to(tmp_path / "folder" / "a.zarr")
+    real = tmp_path / "real" / "a.zarr"
+    for other in (tmp_path / "folder" / "a.zarr", tmp_path / "store", tmp_path / "real" / ".." / "real" / "a.zarr"):
+        assert ledger_path(other) == ledger_path(real)
+        with locked(real), pytest.raises(UserError, match="another process"), locked(other):
+            pass

@@ -15,9 +15,10 @@ from PIL import Image
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.ledger import ledger_path
+from napari_autosegnet.inference.ledger import ledger_path, locked
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
+from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]
 Tree = Callable[[Path], dict[str, bytes]]
@@ -134,6 +135,8 @@ def test_overwriting_replaces_an_own_result(
     other = make_model(seed=1)
     predict_volume(other, open_image(picture), tmp_path / "a" / name, OVERWRITE.model_copy(update=more))
     predict_volume(other, open_image(picture), tmp_path / "b" / name, SETTINGS.model_copy(update=more))
+    for lock in tmp_path.rglob(".*.lock"):
+        lock.unlink()  # one for each place that was written
     assert tree(tmp_path / "a") == tree(tmp_path / "b")  # the probabilities are gone, too
 
 
@@ -330,18 +333,6 @@ def test_the_zarr_around_an_image_means_the_image(tmp_path: Path, model: Model, 
     refused(model, several, other, "other.zarr is another store and no result of this program; leave --out out")
 
 
-def test_what_an_earlier_version_began_in_a_larger_zarr_goes_on(tmp_path: Path, model: Model, noise: Noise) -> None:
-    several = outer(tmp_path / "several.zarr")
-    image = open_image(write_ome(several / "0", noise(2, 40, 48)))
-    predict_volume(model, image, None, SETTINGS)
-    (tmp_path / "several.zarr.0.ledger.jsonl").rename(several / "0.ledger.jsonl")
-    (several / ".0.lock").touch()
-    events: list[str] = []
-    summary = predict_volume(model, image, None, SETTINGS, report=lambda event, /, **values: events.append(event))
-    assert summary.done == 1 and "block" not in events
-    assert sorted(file.name for file in several.iterdir()) == ["0", "zarr.json"]
-
-
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:zarr.errors.ZarrUserWarning")
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_consolidated_metadata_are_kept_up_to_date(tmp_path: Path, model: Model, noise: Noise, version: str) -> None:
@@ -360,3 +351,33 @@ def test_consolidated_metadata_are_kept_up_to_date(tmp_path: Path, model: Model,
     predict_volume(model, open_image(other), None, SETTINGS)
     assert zarr.open_group(other, mode="r").metadata.consolidated_metadata is None
     assert "1/labels/segmentation/0" in zarr.open_group(several, mode="r", use_consolidated=True)
+
+
+def test_a_link_to_a_result_means_the_result(tmp_path: Path, model: Model, noise: Noise) -> None:
+    """The ledger lies beside the result, and what is there is gone on with."""
+    np.save(tmp_path / "image.npy", noise(2, 40, 48))
+    image = open_image(tmp_path / "image.npy")
+    (tmp_path / "disk").mkdir()
+    for name in ("a.zarr", "a.tif"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+        assert predict_volume(model, image, tmp_path / name, SETTINGS).done == 1
+        assert (tmp_path / "disk" / f"{name}.ledger.jsonl").exists() and (tmp_path / name).is_symlink()
+        events = Events()
+        assert predict_volume(model, image, tmp_path / "disk" / name, SETTINGS, report=events).done == 1
+        assert not events.named("block")
+        predict_volume(model, image, tmp_path / name, SETTINGS.model_copy(update={"overwrite": True}))
+        assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / name).exists()
+    (tmp_path / "loop.zarr").symlink_to(tmp_path / "loop.zarr")
+    with pytest.raises(UserError, match=r"loop\.zarr leads nowhere .*--out"):
+        predict_volume(model, image, tmp_path / "loop.zarr", SETTINGS)
+
+
+def test_two_results_with_a_part_in_common_are_not_written_at_once(tmp_path: Path, model: Model, noise: Noise) -> None:
+    """The probabilities of one would be the labels of the other."""
+    np.save(tmp_path / "image.npy", noise(2, 40, 48))
+    image = open_image(tmp_path / "image.npy")
+    with (
+        locked(tmp_path / "a-probabilities.tif"),
+        pytest.raises(UserError, match=r"another process is writing .*a-probabilities\.tif"),
+    ):
+        predict_volume(model, image, tmp_path / "a.tif", SETTINGS.model_copy(update={"probabilities": True}))

@@ -28,7 +28,7 @@ from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.inference.cluster_work import ClusterJob, Outcome, Task, describe_worker, stop_here, work
 from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, check_unchanged, open_ledger
 from napari_autosegnet.inference.ledger import Ledger, Status, locked
-from napari_autosegnet.inference.output import disk_error
+from napari_autosegnet.inference.output import disk_error, outer_places
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput
 from napari_autosegnet.inference.predictor import AppliedModel
 from napari_autosegnet.inference.progress import PredictionSummary, Progress
@@ -94,7 +94,7 @@ def predict_on_workers(
         if not (source.is_local and all(kind["device"] == "cpu" for kind in kinds)):
             # What is fastest here need not be there.
             job.settings = job.settings.model_copy(update={"engine": job.predictor.engine, "tile": job.predictor.tile})
-        with locked(job.output.path):
+        with locked(*outer_places(job.output)):
             try:
                 with _torch_threads(threads):
                     ledger = open_ledger(job, model, report)  # measures what computes fastest, as the workers will

@@ -23,7 +23,6 @@ from napari_autosegnet.inference.ledger import (
     instance_ledger_path,
     ledger_path,
     program_version,
-    take_over_records,
     written_parts,
 )
 from napari_autosegnet.inference.ome_metadata import ome_zarr_image
@@ -152,7 +151,6 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         When there is something else, or a result made otherwise, in the output's place.
     """
     output, settings = job.output, job.settings
-    take_over_records(output.path)
     path = ledger_path(output.path)
     ours = written_parts(path)
     foreign = output.foreign(ours)

@@ -12,16 +12,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from filelock import FileLock, Timeout
-
 from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.places import Part, zarrs_around
+from napari_autosegnet.locks import InUseError, held
 from napari_autosegnet.run import write_atomically
 
 Status = Literal["done", "skipped"]
@@ -176,23 +175,13 @@ def scratch_path(store: Path) -> Path:
     return _beside(_record_name(store), ".{}.instances")
 
 
-def take_over_records(store: Path) -> None:
-    """Move what earlier versions left in a larger Zarr, where its readers stumble over it."""
-    if not zarrs_around(store):
-        return
-    for pattern in ("{}.ledger.jsonl", "{}.instances.ledger.jsonl", ".{}.instances"):
-        old, new = _beside(store, pattern), _beside(_record_name(store), pattern)
-        if old.exists() and not new.exists():
-            old.rename(new)
-    _beside(store, ".{}.lock").unlink(missing_ok=True)
-
-
 def _record_name(store: Path) -> Path:
-    """What a store's records are called after, and beside which they lie."""
+    """What a store's records are called after, and beside which they lie: one name whatever links lead there."""
+    store = store.resolve()
     around = zarrs_around(store)
     if not around:
         return store
-    inner = store.absolute().relative_to(around[-1])
+    inner = store.relative_to(around[-1])
     return around[-1].with_name(".".join((around[-1].name, *inner.parts)))
 
 
@@ -201,27 +190,30 @@ def _beside(store: Path, pattern: str) -> Path:
 
 
 @contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Hold a result for this process.
+def locked(*places: Path) -> Iterator[None]:
+    """Hold the places of a result for this process.
 
     Raises
     ------
     UserError
-        When another process writes it.
+        When another process writes there.
     """
-    file = _beside(_record_name(store), ".{}.lock")
-    lock = FileLock(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is writing {store}; wait for it, or give another --out") from None
-    except OSError as error:
-        raise UserError(f"cannot write beside {store}: {error.strerror or error}; give another --out") from error
-    try:
+    with ExitStack() as stack:
+        for place in places:
+            file = _beside(_record_name(place), ".{}.lock")
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(file))
+            except InUseError as error:
+                who = f" ({error})" if str(error) else ""
+                raise UserError(
+                    f"another process is writing {place}{who}; wait for it, or give another --out"
+                ) from None
+            except OSError as error:
+                raise UserError(
+                    f"cannot write beside {place}: {error.strerror or error}; give another --out"
+                ) from error
         yield
-    finally:
-        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

@@ -152,12 +152,20 @@ def _means(out: Path, image: Path) -> bool:
 
 
 def _named(path: Path) -> Path:
-    """A path whose last part is a name; ledger and lock are called after it."""
-    if path.name in ("", ".."):
-        path = path.resolve()
-    if not path.name:
+    """The place that a path means, links followed; it has a name, after which ledger and lock are called."""
+    try:
+        place = path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise UserError(f"{path} leads nowhere ({error}); give another --out") from error
+    if not place.name:
         raise UserError(f"{path} can be no result; give --out a name, such as --out result.zarr")
-    return path
+    return place
+
+
+def outer_places(output: Output) -> list[Path]:
+    """The files and folders that a result consists of: what two runs must not write at once."""
+    parts = (output.places[part] for part in output.parts)
+    return [output.path, *(place for place in parts if output.path not in (place, *place.parents))]
 
 
 def _check_apart(output: Output, read: Mapping[str, ImageStack | None]) -> None:

@@ -20,7 +20,7 @@ from napari_autosegnet.inference.blocks import Block
 from napari_autosegnet.inference.instance_run import number_objects
 from napari_autosegnet.inference.job import VolumeJob, check_unchanged, open_job, open_ledger
 from napari_autosegnet.inference.ledger import Ledger, Status, locked
-from napari_autosegnet.inference.output import disk_error
+from napari_autosegnet.inference.output import disk_error, outer_places
 from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult
 from napari_autosegnet.inference.progress import FailedBlock, PredictionSummary, Progress
 from napari_autosegnet.inference.pyramid import PyramidProgress
@@ -87,7 +87,7 @@ def predict_volume(
     started = time.monotonic()
     job = open_job(model, image, out, settings or PredictSettings(), device=device, mask=mask, report=report)
     instances = None
-    with locked(job.output.path):
+    with locked(*outer_places(job.output)):
         try:
             ledger = open_ledger(job, model, report)
             progress = Progress(job.plan, ledger.finished(), report)
