@@ -217,3 +217,16 @@ def test_constraints_fit_the_floors() -> None:
     for requirement in project["dependencies"]:
         name, floor = requirement.split(">=")
         assert version(pinned[name.lower()]) >= version(floor), requirement
+
+
+def test_file_formats_are_tested_with_what_the_readme_installs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    demo = re.search(r"<!-- demo -->(.*?)<!-- end of demo -->", readme, re.DOTALL)
+    assert demo is not None
+    install = re.search(r"&& (pip install [^&]*?) &&", demo[1])
+    assert install is not None
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    formats = re.search(r"\[testenv:formats\](.*?)\n\[", tox, re.DOTALL)
+    assert formats is not None and re.search(r"^env_list = .*\bformats\b", tox, re.MULTILINE)
+    assert re.search(rf"^commands_pre = {re.escape(install[1])}$", formats[1], re.MULTILINE)
+    assert re.search(r"^extras =\n", formats[1], re.MULTILINE)

@@ -28,7 +28,7 @@ from napari_autosegnet.data.annotations import (
     open_labelled,
     pair_stacks,
 )
-from napari_autosegnet.data.images import ImageStack, open_image, open_labels
+from napari_autosegnet.data.images import ImageStack, open_image, open_labels, tell_notes
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.model import Model
@@ -86,6 +86,7 @@ def evaluate_model(
         stacks = pair_stacks([open_image(p) for p in images], [open_labels(p) for p in labels], mapping)
     else:
         stacks = open_labelled(images, labels, classes)
+    tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     order = _order(stacks[0].mapping.classes, [c.name for c in loaded.classes])
     report("data", text=_describe(stacks[0].mapping, order), classes=[c.name for c in loaded.classes])
     chosen = _chosen(stacks, sections, report)
@@ -139,6 +140,7 @@ def evaluate_prediction(
     picture = open_image(images[0]) if images else None
     if picture is not None:
         _check_picture(picture, predicted)
+    tell_notes([predicted, stack.labels, *([] if picture is None else [picture])], report)
     mapping, names = _named(stack.mapping, stored_names(prediction), given=classes is not None)
     order = _order(mapping.classes, names)
     report("data", text=_describe(mapping, order), classes=names)

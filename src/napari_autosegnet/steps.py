@@ -180,6 +180,7 @@ def found_architecture(run: Run, given: Path | None) -> Architecture:
 def prepare(
     stacks: Sequence[LabelledStack], split: SplitSettings, context: int, min_size: int, device: str, report: Report
 ) -> tuple[torch.device, Split, Normalisation]:
+    from napari_autosegnet.data.images import tell_notes
     from napari_autosegnet.data.normalisation import measure
     from napari_autosegnet.data.split import region_pixels, split_stacks
     from napari_autosegnet.training.trainer import choose_device
@@ -196,6 +197,7 @@ def prepare(
     parts = split_stacks(stacks, split, context=context)
     mapping = stacks[0].mapping
     report("device", name=str(device_used))
+    tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     report(
         "data",
         text=mapping.describe(),

@@ -6,7 +6,7 @@ touched only where a read falls on them. Physical scale, translation and unit tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from napari_autosegnet.data.stack import (
     time_point,
     triple,
 )
-from napari_autosegnet.data.tiff import TIFF_SUFFIXES, open_tiff
+from napari_autosegnet.data.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report
 
-__all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open_labels"]
+__all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open_labels", "tell_notes"]
 
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
@@ -47,7 +48,7 @@ def open_image(
     channels : sequence of str, optional
         Channels to read, by name or by number (from 0); all by default.
     axes : str, optional
-        Names of a plain array's axes (Zarr, .npy), such as ``tczyx``; where the file names them, it knows better.
+        Names of the axes, such as ``tczyx``, of a TIFF or a plain array (Zarr, .npy). An OME-Zarr names its own.
 
     Raises
     ------
@@ -59,9 +60,15 @@ def open_image(
     return stack if channels is None else stack.with_channels(channels)
 
 
-def open_labels(path: str | Path, *, time: int | None = None) -> ImageStack:
-    """Open a label image: as `open_image`, but palette pictures are read as their indices."""
-    return _open(Path(path), time, labels=True)
+def open_labels(path: str | Path, *, time: int | None = None, axes: str | None = None) -> ImageStack:
+    """Open a label image: as `open_image`, but a palette picture is read as its indices, and planes are no colours."""
+    return _open(Path(path), time, labels=True, axes=None if axes is None else axes.lower())
+
+
+def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
+    """Tell what is to be known of how images and labels were read, each line once."""
+    for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
+        report("note", text=note)
 
 
 def image_from_array(
@@ -112,7 +119,7 @@ def _open(path: Path, time: int | None, *, labels: bool, axes: str | None = None
             return open_folder(path, labels=labels)
         suffix = path.suffix.lower()
         if suffix in TIFF_SUFFIXES:
-            return open_tiff(path, time)
+            return open_tiff(TiffRequest(path, time, axes, labels=labels))
         if suffix in PICTURE_SUFFIXES:
             time_point(None, time, path)
             return stack_of_files([path], path, is_2d=True, labels=labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from napari_autosegnet.data.stack import Triple, positive
+from napari_autosegnet.data.stack import Triple, one_line, positive
 from napari_autosegnet.data.voxel_size import voxel_size
 from napari_autosegnet.errors import UserError
 
@@ -31,12 +31,15 @@ class OmeTiffImage:
         As in OME-Zarr.
     xml : str or None
         Its description alone, where the file's own describes more, or is elsewhere.
+    describes_planes : bool
+        It says which page is which plane, and of files that are there.
     """
 
     files: tuple[Path, ...]
     scale: Triple
     unit: str | None
     xml: str | None
+    describes_planes: bool
 
 
 def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
@@ -48,9 +51,9 @@ def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
     Raises
     ------
     UserError
-        When there are several, or files of it are missing.
+        When the description is damaged, there are several images, or files of it are missing.
     """
-    root = ElementTree.fromstring(text)
+    root = _parsed(text, path)
     identity = root.get("UUID")
     pointer = next(_children(root, "BinaryOnly"), None)
     if pointer is not None:
@@ -59,7 +62,7 @@ def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
     with_planes = [image for image in described if any(True for _ in _planes(image))]
     image = _choose(with_planes or described, path, identity)
     if image is None:
-        return OmeTiffImage((path,), (1.0, 1.0, 1.0), None, None)
+        return OmeTiffImage((path,), (1.0, 1.0, 1.0), None, None, describes_planes=False)
     files = _files(image, path, identity)
     missing = [file.name for file in files if not file.is_file()]
     # Where none is there, the description is a copy of another file's and says nothing of this one.
@@ -73,7 +76,17 @@ def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
         if other is not image:
             root.remove(other)
     changed = pointer is not None or len(described) > 1
-    return OmeTiffImage(files, *_scale(image), ElementTree.tostring(root, encoding="unicode") if changed else None)
+    xml = ElementTree.tostring(root, encoding="unicode") if changed else None
+    return OmeTiffImage(files, *_scale(image), xml, describes_planes=bool(with_planes) and len(missing) < len(files))
+
+
+def _parsed(content: str | bytes, path: Path) -> Element:
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise UserError(
+            f"the OME-XML in {path} is ill-formed ({one_line(error)}); save the image anew, for example with Fiji"
+        ) from error
 
 
 def _description_elsewhere(path: Path, pointer: Element) -> Element:
@@ -87,7 +100,7 @@ def _description_elsewhere(path: Path, pointer: Element) -> Element:
         )
     if file.suffix.lower() in (".tif", ".tiff"):
         raise UserError(f"{path} holds planes of the image {file}; give that file instead")
-    return ElementTree.parse(file).getroot()
+    return _parsed(file.read_bytes(), file)
 
 
 def _choose(images: Sequence[Element], path: Path, identity: str | None) -> Element | None:

@@ -17,7 +17,7 @@ from napari_autosegnet.data.stack import (
     natural_key,
     stem,
 )
-from napari_autosegnet.data.tiff import TIFF_SUFFIXES, open_tiff
+from napari_autosegnet.data.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
 from napari_autosegnet.errors import UserError
 
 #: Decoded sections that are kept for the next read take no more memory than this, unless one alone does.
@@ -70,17 +70,19 @@ class _FilesSource:
     def _decode(self, index: int) -> Array:
         file = self.paths[index]
         if file.suffix.lower() in TIFF_SUFFIXES:
-            return open_tiff(file, None, alone=True).section(0)
+            return open_tiff(TiffRequest(file, labels=self.labels, alone=True)).section(0)
         return _read_picture(file, labels=self.labels)
 
 
 def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bool) -> ImageStack:
     shapes, kinds = [], []
+    notes: list[str] = []
     for file in files:
         if file.suffix.lower() in TIFF_SUFFIXES:
-            single = open_tiff(file, None, alone=True)
+            single = open_tiff(TiffRequest(file, labels=labels, alone=True))
             if single.sections > 1:
                 raise UserError(f"{file} has {single.sections} pages; a folder holds one section per file")
+            notes.extend(single.notes)
             shapes.append(single.section_shape(0))
             kinds.append((single.channels, single.dtype))
         else:
@@ -103,6 +105,7 @@ def stack_of_files(files: Sequence[Path], path: Path, *, is_2d: bool, labels: bo
         # Half of what is kept: neighbours that a model looks at come on top.
         sections_at_once=max(1, KEPT_BYTES // 2 // max(1, largest)),
         section_names=tuple(file.stem for file in files),
+        notes=notes,
     )
 
 

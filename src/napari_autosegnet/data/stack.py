@@ -72,6 +72,8 @@ class ImageStack:
         Of the source's resolution levels, as far as they are known.
     selection : dict
         What of the source is read, where somebody chose: its time point, channels, names of axes.
+    notes : tuple of str
+        What is to be told of how the source was read, a line each; see `tell_notes`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ImageStack:
         channel_names: tuple[str, ...] | None = None,
         level_shapes: Sequence[tuple[int, int, int]] = (),
         selection: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._source = source
         self._shapes = tuple((int(height), int(width)) for height, width in shapes)
@@ -112,6 +115,7 @@ class ImageStack:
         self.channel_names = channel_names
         self.level_shapes = tuple(level_shapes)
         self.selection = dict(selection or {})
+        self.notes = tuple(notes)
         if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):
             raise UserError(f"{path or name} holds no pixels; give an image of at least one pixel per axis")
         self._uniform = len(set(self._shapes)) == 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.identity import image_identity, same_identity
-from napari_autosegnet.data.images import ImageStack, open_image
+from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
 from napari_autosegnet.inference.engines import available_engines, usual_engine
@@ -150,6 +150,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
     UserError
         When there is something else, or a result made otherwise, in the output's place.
     """
+    tell_notes([job.image, *([] if job.mask is None else [job.mask])], report)
     output, settings = job.output, job.settings
     path = ledger_path(output.path)
     ours = written_parts(path)
