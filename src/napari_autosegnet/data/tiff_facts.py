@@ -149,42 +149,46 @@ def check_planes(
     UserError
         Says what is missing.
     """
-    page_size = math.prod(series.keyframe.shape)
-    described = math.prod(series.shape) // max(1, page_size)
-    whole = sum(len(level) for one in file.series for level in one.levels if not level.keyframe.is_subifd)
-    in_file = len(file.pages)
-    if series.kind == "imagej" and file.imagej_metadata:
-        images = int(file.imagej_metadata.get("images", 1))
-        if images > 1 and in_file > 1 and in_file not in (images, images // series.keyframe.samplesperpixel):
-            raise _disagreement(path, images, in_file)
-    if series.kind in ("imagej", "shaped"):
-        there = in_file - series.keyframe.index
-        in_one_go = there == 1 and series.dataoffset is not None  # planes one after the other behind a single page
-        if there < described and not in_one_go:
-            raise _disagreement(path, described, there)
-    if whole < in_file and not of_several and not series.is_multifile and _more_of_the_same(file, series):
-        raise _disagreement(path, described, in_file)
-    try:
-        pages = list(series)
-    except IndexError as error:
-        raise _disagreement(path, described, in_file) from error
-    if series.kind in ("imagej", "shaped") and len(pages) != described:
-        raise _disagreement(path, described, in_file)
+    pages = _described_pages(file, series, path, of_several=of_several)
+    if series.dataoffset is not None and not series.is_multifile:
+        end = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
+        if end > file.filehandle.size:
+            raise UserError(f"{path} is cut off: its pixels end beyond the end of the file; copy the file again")
     leading = series.shape[: len(series.shape) - len(series.keyframe.shape)]
     numbers = np.arange(len(pages))
     if math.prod(leading) == len(pages):
         numbers = numbers.reshape(leading)
         if "t" in axes[: len(leading)]:
             numbers = numbers.take([time], axis=list(axes).index("t"))
-    if series.dataoffset is not None and not series.is_multifile:
-        end = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
-        if end > file.filehandle.size:
-            raise UserError(f"{path} is cut off: its pixels end beyond the end of the file; copy the file again")
-        return
-    missing = [number for number in numbers.ravel().tolist() if _is_missing(pages[number])]
+    wanted = numbers.ravel().tolist()
+    missing = [number for number in wanted if _is_missing(pages[number])]
     if missing:
-        raise UserError(_missing(path, missing, len(numbers.ravel())))
-    check_extents([pages[number] for number in numbers.ravel().tolist()], path)
+        raise UserError(_missing(path, missing, len(wanted)))
+    check_extents([pages[number] for number in wanted], path)
+
+
+def _described_pages(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, *, of_several: bool
+) -> list[Any]:
+    """The pages of a series, None for those that a description names and that are in no file."""
+    described = math.prod(series.shape) // max(1, math.prod(series.keyframe.shape))
+    in_file = len(file.pages)
+    if series.kind == "imagej" and file.imagej_metadata:
+        images = int(file.imagej_metadata.get("images", 1))
+        if images > 1 and in_file > 1 and in_file not in (images, images // series.keyframe.samplesperpixel):
+            raise _disagreement(path, images, in_file)
+    if in_file == 1 and series.kind in ("imagej", "shaped") and series.dataoffset is not None:
+        return [series.keyframe]  # the planes lie one after the other behind it
+    in_series = sum(len(level) for one in file.series for level in one.levels if not level.keyframe.is_subifd)
+    if in_series < in_file and not of_several and not series.is_multifile and _more_of_the_same(file, series):
+        raise _disagreement(path, described, in_file)
+    try:
+        pages = list(series)
+    except IndexError as error:
+        raise _disagreement(path, described, in_file - series.keyframe.index) from error
+    if series.kind in ("imagej", "shaped") and len(pages) != described:
+        raise _disagreement(path, described, in_file - series.keyframe.index)
+    return pages
 
 
 def _disagreement(path: Path, described: int, there: int) -> UserError:
