@@ -410,6 +410,8 @@ def _extent(stacks: Sequence[LabelledStack], number: int) -> str:
     stack = stacks[painted.pop()]
     first, last = places[0][1], places[-1][1]
     found = [np.nonzero(stack.target(section) == number + 1) for _, section in places]
+    if not any(len(rows) for rows, _ in found):  # erased since it was counted
+        return "it was erased meanwhile"
     height, width = (int(np.ptp(np.concatenate(axis))) + 1 for axis in zip(*found, strict=True))
     which = f"section {first}" if first == last else f"sections {first} to {last}"
     return f"all of it lies within {height} x {width} pixels of {which} of {stack.image.path or stack.image.name}"

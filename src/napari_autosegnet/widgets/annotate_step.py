@@ -25,13 +25,16 @@ from qtpy.QtWidgets import (
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets import mask_layer
 from napari_autosegnet.widgets.class_table import ClassTable
 from napari_autosegnet.widgets.form_rows import named, tab_as_laid_out
-from napari_autosegnet.widgets.message_line import MessageLine, emphasised
+from napari_autosegnet.widgets.layer_arrays import spatial_shape
+from napari_autosegnet.widgets.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
 
 
 class AnnotateStep(QWidget):
@@ -61,6 +64,10 @@ class AnnotateStep(QWidget):
         self.new_button.setToolTip("Add an empty Labels layer that fits the selected image, with the brush in hand")
         self.new_button.clicked.connect(self._on_new)
 
+        self.mask_button = QPushButton("Use as annotation")
+        self.mask_button.setToolTip("Take the selected image layer, a mask that was dropped here, as annotation")
+        self.mask_button.clicked.connect(self._on_mask)
+
         self.table = ClassTable(session)
         self.table.complained.connect(lambda text: self.message.say(text, "error"))
         self.add_button = QPushButton("Add class")
@@ -88,7 +95,7 @@ class AnnotateStep(QWidget):
         layout.addWidget(intro)
         layout.addWidget(_heading("Annotation layers"))
         layout.addLayout(self.layer_rows)
-        layout.addWidget(self.new_button)
+        layout.addLayout(_row(self.new_button, self.mask_button))
         layout.addWidget(_heading("Classes"))
         layout.addWidget(self.table)
         layout.addLayout(_row(self.add_button, self.remove_button))
@@ -111,6 +118,8 @@ class AnnotateStep(QWidget):
         self._moved.timeout.connect(self._show_section)
         session.viewer.dims.events.point.connect(self._on_moved)
         session.viewer.layers.selection.events.active.connect(self._on_moved)
+        session.viewer.layers.selection.events.active.connect(self._show_mask_button)
+        self._is_reading_mask = False
         self._count_labels: dict[int, QLabel] = {}
         self._show_layers()
         self._show_state()
@@ -120,6 +129,7 @@ class AnnotateStep(QWidget):
         self._moved.stop()
         self._session.viewer.dims.events.point.disconnect(self._on_moved)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)
+        self._session.viewer.layers.selection.events.active.disconnect(self._show_mask_button)
 
     # ------------------------------------------------------------ what is shown
 
@@ -150,6 +160,7 @@ class AnnotateStep(QWidget):
         tab_as_laid_out(self)
         image = session.layers.image_in_view()
         self.new_button.setEnabled(image is not None)
+        self._show_mask_button()
         self._show_layer_counts()
         self._show_state()
 
@@ -190,6 +201,11 @@ class AnnotateStep(QWidget):
     def _on_moved(self, event: object = None) -> None:
         self._moved.start()
 
+    def _show_mask_button(self, event: object = None) -> None:
+        layer = self._session.viewer.layers.selection.active
+        is_image = any(layer is image for image in self._session.layers.images())
+        self.mask_button.setEnabled(is_image and not self._is_reading_mask)
+
     def _show_state(self) -> None:
         session = self._session
         self.zero_box.setChecked(session.class_list.zero_is_class)
@@ -215,6 +231,62 @@ class AnnotateStep(QWidget):
         image = self._session.layers.image_in_view()
         if image is not None:
             self._session.new_labels(image)
+
+    def _on_mask(self) -> None:
+        layer = self._session.viewer.layers.selection.active
+        if not mask_layer.images_of_mask(self._session, layer):
+            shape = " x ".join(map(str, spatial_shape(layer)))
+            self.message.say(f"No other image is {shape} as '{layer.name}' is. Open the image of this mask.", "error")
+            return
+        closing = self._session.background.closing
+        self._read_mask(layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._ask(layer, values))
+
+    def _ask(self, layer: Image, values: dict[int, int]) -> None:
+        """Ask which value is which class, and take the mask with them."""
+        classes = self._session.class_list
+        names = [] if classes.are_defaults else [each.name for each in classes.label_classes]
+        dialog = MaskDialog(layer.name, values, mask_layer.suggested_meaning(values, classes), names, self)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.accepted.connect(lambda: self.use_mask(layer, dialog.meaning))
+        dialog.open()
+
+    def use_mask(self, layer: Image, meaning: mask_layer.Meaning) -> None:
+        """Put annotation in the place of a mask; ``meaning`` says which class each of its values is."""
+        session = self._session
+        try:
+            values = mask_layer.class_values(session, meaning)
+        except UserError as error:
+            self.message.say(sentence(error), "error")
+            return
+
+        def show(pixels: Any) -> None:
+            if pixels is not None and any(layer is each for each in session.viewer.layers):
+                mask_layer.use_as_annotation(session, layer, meaning, pixels)
+                told = ", ".join(f"{value} is {name or 'not annotated'}" for value, name in meaning.items())
+                self.message.say(f"'{layer.name}' is annotation now: {told}.", "good")
+
+        self._read_mask(layer, lambda: mask_layer.read_mask(layer, values, session.background.closing), show)
+
+    def _read_mask(self, layer: Image, read: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Read a mask in the thread, one at a time."""
+
+        def end() -> None:
+            self._is_reading_mask = False
+            self.message.clear()
+            self._show_mask_button()
+
+        def take(found: Any) -> None:
+            end()
+            then(found)
+
+        def refuse(text: str) -> None:
+            end()
+            self.message.say(sentence(text), "error")
+
+        self._is_reading_mask = True
+        self._show_mask_button()
+        self.message.say(f"Reading '{layer.name}' ...")
+        self._session.background.call(read, take, refuse)
 
     def _on_add(self) -> None:
         self._tried(self._session.class_list.add)

@@ -125,7 +125,7 @@ class AnnotationCheck(QObject):
         if self._matching.is_busy:
             return "Matching the classes ..."
         if not self._pairs:
-            return "Make an annotation layer and paint some of every class in it."
+            return "Make an annotation layer and paint some of every class in it." + self._mask_hint()
         if len({_channels(pair.image) for pair in self._pairs}) > 1:
             return "Some images are coloured and some grey; use images of one kind together."
         if self._classes.zero_is_class and len(self.annotations()) < len(self._pairs):
@@ -139,6 +139,13 @@ class AnnotationCheck(QObject):
         if len(self._classes.label_classes) < 2:
             return "Name at least two classes."
         return None
+
+    def _mask_hint(self) -> str:
+        """What to do with a mask that napari opened as an image, when one of the images may be one."""
+        images = self._layers.images()
+        shapes = [spatial_shape(image) for image in images]
+        alike = [image for image, shape in zip(images, shapes, strict=True) if shapes.count(shape) > 1]
+        return f" Is '{alike[-1].name}' a mask? Select it and press Use as annotation." if alike else ""
 
     def _deep_image(self) -> str | None:
         """What to do with an image that has too many axes, when there is no other."""

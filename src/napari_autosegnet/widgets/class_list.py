@@ -72,14 +72,7 @@ class ClassList(QObject):
             When names are empty, come twice, or hold a comma or colon.
         """
         new = tuple(replace(each, name=each.name.strip()) for each in classes)
-        names = [each.name for each in new]
-        for name in names:
-            if not name:
-                raise UserError("a class needs a name; type one")
-            if "," in name or ":" in name:
-                raise UserError(f"the class name '{name}' holds a comma or colon; leave these out")
-            if names.count(name) > 1:
-                raise UserError(f"two classes are called '{name}'; give each its own name")
+        check_names([each.name for each in new])
         self._ignored |= {each.value for each in self._classes} - {each.value for each in new}
         self._ignored -= {each.value for each in new}
         self._found &= {each.value for each in new if each in self._classes}
@@ -190,6 +183,17 @@ class ClassList(QObject):
     def _free_color(self, used: set[str] | None = None) -> str:
         used = {each.color for each in self._classes} if used is None else used
         return next((color for color in PALETTE if color not in used), PALETTE[len(self._classes) % len(PALETTE)])
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise a `UserError` if these cannot be the names of classes."""
+    for name in names:
+        if not name:
+            raise UserError("a class needs a name; type one")
+        if "," in name or ":" in name:
+            raise UserError(f"the class name '{name}' holds a comma or colon; leave these out")
+        if names.count(name) > 1:
+            raise UserError(f"two classes are called '{name}'; give each its own name")
 
 
 def _is_unnamed(one: LabelClass) -> bool:
