@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 #: Every room and the floor that it is on. A room may import rooms of its floor and of those below.
 FLOORS = {
+    "plain_text": 0,
     "errors": 0,
+    "json_files": 0,
     "duration": 0,
     "architecture": 0,
     "config": 0,

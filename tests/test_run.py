@@ -7,12 +7,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import small_jobs
+from napari_autosegnet import run as run_module
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Run, listeners, write_atomically
+from napari_autosegnet.run import Run, append_line, listeners, never_stop, parse_event, write_atomically
+from napari_autosegnet.worker import carry_out, log_file, preview_file, read_job, write_info, write_job
 
 
 def test_events_are_read_back_without_a_line_cut_short(tmp_path: Path) -> None:
@@ -88,3 +93,125 @@ def test_listeners_hear_the_same(tmp_path: Path) -> None:
     report = listeners(*[lambda event, /, **values: heard.append((event, values["n"]))] * 2)
     report("x", n=3)
     assert heard == [("x", 3), ("x", 3)]
+
+
+def test_an_event_is_not_glued_to_a_torn_line(tmp_path: Path) -> None:
+    """A crash, or a full disk, leaves half a line; the next step must not be lost with it."""
+    run = Run.create(tmp_path / "run")
+    run.report("epoch", step="search", epoch=1)
+    with open(run.events_file, "a") as handle:
+        handle.write('{"event": "epoch", "lo')
+    run.report("started", step="train")
+    run.report("epoch", step="train", epoch=1)
+    assert [(event["event"], event["step"]) for event in run.events()] == [
+        ("epoch", "search"),
+        ("started", "train"),
+        ("epoch", "train"),
+    ]
+    assert len(run.events_file.read_bytes().split(b"\n")) == 5  # and no empty lines between
+
+
+def test_a_line_is_appended_to_a_file_of_any_end(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    append_line(file, "one")
+    append_line(file, "two")
+    file.write_bytes(file.read_bytes() + b"torn")
+    append_line(file, "ü")
+    assert file.read_text(encoding="utf-8") == "one\ntwo\ntorn\nü\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epoch": "many"},
+        {"epoch": True},
+        {"seconds": "x"},
+        {"step": ["search"]},
+        {"iou": [0.5]},
+        {"input": {}},
+        {"text": 5},
+        {"epoch": 10**30},
+    ],
+)
+def test_events_whose_values_are_of_another_kind_are_damage(values: dict[str, Any]) -> None:
+    good = {"event": "epoch", "step": "train", "epoch": 1, "seconds": 1, "iou": {"a": None}, "score": None, "new": [1]}
+    assert parse_event(json.dumps(good)) == good
+    assert parse_event(json.dumps({**good, **values})) is None
+
+
+def test_lines_are_what_a_newline_ends(tmp_path: Path) -> None:
+    """Other programs may write U+2028 as it is; str.splitlines would cut there."""
+    run = Run.create(tmp_path / "run")
+    run.events_file.write_bytes('{"event": "note", "text": "one\u2028two"}\n'.encode())
+    assert [event["text"] for event in run.events()] == ["one\u2028two"]
+
+
+# Files that lead elsewhere
+
+
+def _entries(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("config.json", lambda run: run.read_config()),
+        ("config.json", lambda run: run.update_config(search={})),
+        ("events.jsonl", lambda run: run.report("note", text="x")),
+        ("events.jsonl", lambda run: run.events()),
+        (".lock", lambda run: run.is_active),
+        ("requests", lambda run: run.request("pause")),
+        ("checkpoints", lambda run: run.checkpoint_file("training")),
+        ("model", lambda run: run.model_folder),
+        ("architecture.json", lambda run: run.architecture_file),
+        ("job.json", read_job),
+        ("logs", log_file),
+        ("preview/input.npy", lambda run: preview_file(run, "input")),
+    ],
+)
+def test_files_of_a_run_are_not_opened_through_links(name: str, use: Callable[[Run], Any], tmp_path: Path) -> None:
+    run, elsewhere = Run.create(tmp_path / "run"), tmp_path / "mine"
+    is_folder = "." not in name
+    if is_folder:
+        elsewhere.mkdir()
+    else:
+        elsewhere.write_text("my own words")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (run.path / name).parent.mkdir(exist_ok=True)
+    (run.path / name).symlink_to(elsewhere)
+    assert run.refusal is not None and f"{name} is a link" in run.refusal
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        use(run)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes there")
+def test_a_pipe_in_a_run_holds_nobody_up(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    os.mkfifo(run.path / "events.jsonl")
+    with pytest.raises(UserError, match="a pipe or a device"):
+        run.events()
+
+
+def test_a_run_may_itself_lie_behind_a_link(tmp_path: Path) -> None:
+    Run.create(tmp_path / "scratch" / "run").update_config(search={})
+    (tmp_path / "run").symlink_to(tmp_path / "scratch" / "run", target_is_directory=True)
+    run = Run.open(tmp_path / "run")
+    run.report("note", text="x")
+    assert run.refusal is None and run.events()
+
+
+def test_the_files_that_are_looked_at_are_all_that_there_are(tmp_path: Path) -> None:
+    """`Run.refusal` knows the files by name; here they are made by a search and a training."""
+    run = Run(tmp_path / "run")
+    jobs = (small_jobs.search_job(tmp_path / "data"), small_jobs.train_job(epochs=1))
+    for job in jobs:
+        Run.create(run.path)
+        write_job(run, job)
+        with run.locked():
+            write_info(run, os.getpid(), job.step)
+        carry_out(run, job, never_stop)
+    known = {str(Path(folder, name)) for folder, names in run_module._ENTRIES.items() for name in names}
+    assert _entries(run.path) <= known

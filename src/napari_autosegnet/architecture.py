@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.json_files import parse_json, read_json
 
 Operation = Literal["sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity", "conv_3x3"]
 LayerKind = Literal["down", "bridge", "up"]
@@ -27,6 +28,9 @@ OPERATIONS: tuple[Operation, ...] = (*PAPER_OPERATIONS, "conv_3x3")
 LAYER_KINDS: tuple[LayerKind, ...] = ("down", "bridge", "up")
 NODES_PER_CELL = 2
 CELLS_PER_LAYER = 3
+#: More than this no search space has, and no file may ask for.
+MAX_CELLS = 8
+MAX_LEVELS = 32
 #: Inputs every cell can read: 0 is h[t-2], 1 is h[t-1]; input 2 + i is cell i of the same layer.
 LAYER_INPUTS = 2
 #: h[t-1], which a long skip is joined to.
@@ -34,6 +38,7 @@ PREVIOUS = 1
 
 FORMAT = "napari-autosegnet/architecture"
 FORMAT_VERSION = 1
+_GIVE = "give an architecture.json of a run"
 
 
 class _Frozen(BaseModel):
@@ -56,7 +61,7 @@ class Cell(_Frozen):
 class Layer(_Frozen):
     """Cells in the order in which they are computed; a cell may read the cells before it."""
 
-    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1, max_length=MAX_CELLS)]
 
     @field_validator("cells")
     @classmethod
@@ -93,7 +98,7 @@ class Architecture(_Frozen):
     down: Layer
     bridge: Layer
     up: Layer
-    skips: Annotated[tuple[bool, ...], Field(min_length=1)]
+    skips: Annotated[tuple[bool, ...], Field(min_length=1, max_length=MAX_LEVELS)]
 
     def layer(self, kind: LayerKind) -> Layer:
         layer: Layer = getattr(self, kind)
@@ -127,12 +132,17 @@ class Architecture(_Frozen):
         UserError
             When the text is no architecture, or one of a newer version.
         """
-        try:
-            content = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{source} is not JSON ({error}); give an architecture.json of a run") from error
+        return cls._from_content(parse_json(text, source, _GIVE), source)
+
+    @classmethod
+    def load(cls, path: Path) -> Architecture:
+        """Read a file that holds what `to_json` wrote; errors as there."""
+        return cls._from_content(read_json(path, _GIVE), str(path))
+
+    @classmethod
+    def _from_content(cls, content: Any, source: str) -> Architecture:
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise UserError(f"{source} is no architecture (no format '{FORMAT}'); give an architecture.json of a run")
+            raise UserError(f"{source} is no architecture (no format '{FORMAT}'); {_GIVE}")
         version = content.pop("version", None)
         if version != FORMAT_VERSION:
             raise UserError(
@@ -142,15 +152,7 @@ class Architecture(_Frozen):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise UserError(f"{source} is damaged {first_problem(error)}") from error
-
-    @classmethod
-    def load(cls, path: Path) -> Architecture:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the architecture {path}: {error}") from error
-        return cls.from_json(text, str(path))
+            raise UserError(f"{source} is damaged {first_problem(error)}; {_GIVE}") from error
 
 
 class Decision(_Frozen):
@@ -174,8 +176,8 @@ class SearchSpace(_Frozen):
     operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = Field(
         OPERATIONS, description="Operations to choose from"
     )
-    cells: Annotated[int, Field(ge=1, le=8)] = Field(CELLS_PER_LAYER, description="Cells per layer (paper: 3)")
-    levels: Annotated[int, Field(ge=1)] = Field(
+    cells: Annotated[int, Field(ge=1, le=MAX_CELLS)] = Field(CELLS_PER_LAYER, description="Cells per layer (paper: 3)")
+    levels: Annotated[int, Field(ge=1, le=MAX_LEVELS)] = Field(
         2, description="Long skips to decide; a search sets it to its depth", json_schema_extra={"computed": True}
     )
     short_skips: bool = Field(True, description="Cells may read the cells before them in their layer")

@@ -1,11 +1,14 @@
-"""The error that a user can do something about."""
+"""The error that a user can do something about, and plain words for what libraries say in their own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from napari_autosegnet.plain_text import printable
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class UserError(Exception):
@@ -15,8 +18,8 @@ class UserError(Exception):
     """
 
     def __init__(self, text: str = "") -> None:
-        # What was typed, or stands in a file, may hold line breaks and is quoted in the text.
-        super().__init__(" ".join(text.splitlines()))
+        # What was typed, or stands in a file, may hold line breaks and worse and is quoted in the text.
+        super().__init__(printable(" ".join(text.splitlines())))
 
 
 class StoppedError(UserError):
@@ -31,8 +34,61 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in text for word in words)
 
 
+#: What pydantic's kinds of problems mean, in words that fit behind a name: "'epochs' must be at least 1".
+_REQUIREMENTS = {
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "literal_error": "must be {expected}",
+    "union_tag_invalid": "must have one of {expected_tags} as {discriminator}",
+    "union_tag_not_found": "must name its {discriminator}",
+    "json_invalid": "is not JSON",
+}
+#: The same by the beginning of a kind's name: int_type, int_parsing, int_from_float ...
+_KINDS = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be text",
+    "path": "must be a path",
+    "tuple": "must be a list",
+    "list": "must be a list",
+    "dict": "must be an object of names and values",
+    "model": "must be an object of names and values",
+}
+#: Kinds that say all without the value.
+_TELL_ALL = frozenset({"missing", "extra_forbidden", "value_error", "json_invalid"})
+_SHOWN = 60
+
+
+def requirement(problem: ErrorDetails) -> str:
+    """What a pydantic model asks of a value that it does not take, in plain words: ``must be at least 1``."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    words = _REQUIREMENTS.get(kind) or _KINDS.get(kind.partition("_")[0], "does not fit")
+    return words.format(**{name: _short(value) for name, value in context.items()})
+
+
 def first_problem(error: ValidationError) -> str:
     """Where the first thing that a pydantic model does not take stands, and what is wrong with it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "top"
-    return f"at '{where}': {first['msg']}"
+    given = first["input"]
+    tells = first["type"] not in _TELL_ALL and given != "" and (given is None or isinstance(given, str | int | float))
+    return f"at '{where[:_SHOWN]}': {requirement(first)}" + (f", not {_short(given)}" if tells else "")
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."

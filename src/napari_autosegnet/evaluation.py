@@ -25,6 +25,7 @@ from napari_autosegnet.data.annotations import (
     LabelMapping,
     annotated_pixels,
     default_classes,
+    name_from_file,
     open_labelled,
     pair_stacks,
 )
@@ -409,12 +410,11 @@ def _label_names(content: Any) -> list[str] | None:
             content = content[key]
     label = content.get("image-label") if isinstance(content, Mapping) else None
     properties = label.get("properties") if isinstance(label, Mapping) else None
-    named: dict[int, Any] = {}
+    named: dict[int, str] = {}
     for each in properties if isinstance(properties, list) else []:
         if isinstance(each, Mapping) and isinstance(each.get("label-value"), int):
             # "name" is what other programs call it.
-            named[each["label-value"]] = each.get("class", each.get("name"))
-    names = [named.get(number) for number in range(1, len(named) + 1)]
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        return None
-    return [str(name) for name in names]
+            name = each.get("class", each.get("name"))
+            named[each["label-value"]] = name_from_file(name) if isinstance(name, str) else ""
+    names = [named.get(number, "") for number in range(1, len(named) + 1)]
+    return names if names and all(names) and len(set(names)) == len(names) else None

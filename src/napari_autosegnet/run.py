@@ -10,7 +10,8 @@
         requests/           pause and stop, put there by whoever wants it
 
 The worker, the docks, the commands and ``--resume`` share this folder and nothing else. Files are
-written to a temporary name and renamed, so a crash leaves the old one or the new one.
+written to a temporary name and renamed, so a crash leaves the old one or the new one. A run may come from
+somebody else: none of its files is opened through a link, which could lead anywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,12 +28,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.json_files import read_json
 from napari_autosegnet.locks import InUseError, held, is_held
 
 Request = Literal["pause", "stop", "cancel"]
 ShouldStop = Callable[[], bool]
 
 CONFIG_VERSION = 1
+#: Longest line of events that is read; a longer one is damage.
+_MAX_LINE = 2**20
 
 
 class Report(Protocol):
@@ -93,6 +98,23 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, which is made if it is missing.
+
+    What a crash or a full disk left of the last line is ended first, or the new one would be glued to it and lost.
+    """
+
+    def open_no_link(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    with open(path, "a+b", opener=open_no_link) as handle:
+        is_torn = False
+        if handle.seek(0, os.SEEK_END):
+            handle.seek(-1, os.SEEK_END)
+            is_torn = handle.read(1) != b"\n"
+        handle.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
+
+
 def _for_json(value: Any) -> Any:
     """The value with None for NaN and infinity, which Python writes and other programs cannot read."""
     if isinstance(value, Mapping):
@@ -102,6 +124,22 @@ def _for_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+_WHOLE = (int,)
+_NUMBER = (int, float)
+#: What the values of events are, where they are not None; listeners may rely on it.
+_KINDS_OF_VALUES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("event", "time", "step", "text", "reason", "name", "phase", "remark"), (str,)),
+    **dict.fromkeys(("epoch", "epochs", "count", "index", "round", "rounds", "parameters"), _WHOLE),
+    **dict.fromkeys(("blocks", "done", "skipped", "total", "halo", "memory", "input"), _WHOLE),
+    **dict.fromkeys(("loss", "validation_loss", "mean_iou", "best_mean_iou", "learning_rate"), _NUMBER),
+    **dict.fromkeys(("reward", "best_reward", "score", "best", "worst", "entropy", "identity_share"), _NUMBER),
+    **dict.fromkeys(("seconds", "seconds_left", "voxels_per_second", "halo_agreement"), _NUMBER),
+    **dict.fromkeys(("iou", "architecture"), (dict,)),
+    "classes": (list,),
+    "final": (bool,),
+}
+
+
 def parse_event(line: str | bytes) -> dict[str, Any] | None:
     """The event in a line of ``events.jsonl``; None if it is damaged."""
     try:
@@ -109,7 +147,52 @@ def parse_event(line: str | bytes) -> dict[str, Any] | None:
         event = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    return event if all(_is_of_its_kind(name, value) for name, value in event.items()) else None
+
+
+def _is_of_its_kind(name: str, value: Any) -> bool:
+    kinds = _KINDS_OF_VALUES.get(name)
+    if kinds is None or value is None:
+        return True
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+
+
+#: What Windows marks its links to folders with.
+_JUNCTION = 0xA0000003
+
+
+def _refuse_link(path: Path) -> None:
+    try:
+        kind = path.lstat()
+    except OSError:
+        return  # missing, or whoever opens it will say why it cannot
+    if stat.S_ISLNK(kind.st_mode) or getattr(kind, "st_reparse_tag", 0) == _JUNCTION:
+        raise UserError(f"{path} is a link, and the files of a run are not opened through links; copy what it leads to")
+    if not (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode)):
+        raise UserError(f"{path} is no file but a pipe or a device; remove it")
+
+
+#: What programs open in a run folder, by the folder in it that holds it.
+_ENTRIES: dict[str, tuple[str, ...]] = {
+    "": (
+        ".lock",
+        ".lock.holder",
+        "config.json",
+        "events.jsonl",
+        "architecture.json",
+        "training-architecture.json",
+        "job.json",
+        "worker.json",
+    ),
+    "checkpoints": ("search.pt", "training.pt"),
+    "model": ("model.json", "weights.safetensors"),
+    "requests": ("pause", "stop", "cancel"),
+    "logs": ("worker.log",),
+    "preview": ("input.npy", "labels.npy", "uncertainty.npy"),
+    "annotation": ("annotation.json",),
+}
 
 
 class Run:
@@ -129,41 +212,63 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        if not (path / "config.json").is_file():
+        if not cls(path).config_file.is_file():
             raise UserError(
                 f"{path} is no run folder (it has no config.json); start one with 'napari-autosegnet search'"
             )
         return cls(path)
 
+    def file(self, *names: str) -> Path:
+        """A file or folder of the run, which may be missing.
+
+        Raises
+        ------
+        UserError
+            When it, or a folder of the run around it, is a link, a pipe or a device.
+        """
+        path = self.path
+        for name in names:
+            path = path / name
+            _refuse_link(path)
+        return path
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the folder is not worked with: something in it leads elsewhere. None where nothing does."""
+        try:
+            for folder, names in _ENTRIES.items():
+                for name in names:
+                    self.file(*filter(None, (folder, name)))
+        except UserError as error:
+            return str(error)
+        return None
+
     @property
     def config_file(self) -> Path:
-        return self.path / "config.json"
+        return self.file("config.json")
 
     @property
     def events_file(self) -> Path:
-        return self.path / "events.jsonl"
+        return self.file("events.jsonl")
 
     @property
     def architecture_file(self) -> Path:
-        return self.path / "architecture.json"
+        return self.file("architecture.json")
 
     @property
     def training_architecture_file(self) -> Path:
         """What the run's training began with; ``architecture_file`` may be another one's by then."""
-        return self.path / "training-architecture.json"
+        return self.file("training-architecture.json")
 
     @property
     def model_folder(self) -> Path:
-        return self.path / "model"
+        return self.file("model")
 
     def checkpoint_file(self, name: Literal["search", "training"]) -> Path:
-        return self.path / "checkpoints" / f"{name}.pt"
+        return self.file("checkpoints", f"{name}.pt")
 
     def read_config(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {self.config_file}: {error}") from error
+        content = read_json(self.config_file, "start a new run")
         if not isinstance(content, dict) or content.get("version") != CONFIG_VERSION:
             raise UserError(f"{self.config_file} is not of version {CONFIG_VERSION} that this program reads")
         return content
@@ -204,15 +309,15 @@ class Run:
 
     @property
     def _lock_file(self) -> Path:
-        return self.path / ".lock"
+        self.file(".lock.holder")  # the marker that `locks` puts beside it where there are no locks
+        return self.file(".lock")
 
     def report(self, event: str, /, **values: Any) -> None:
         """Append an event to ``events.jsonl`` (a `Report`)."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"event": event, "time": now, **_for_json(values)}, allow_nan=False)
         try:
-            with open(self.events_file, "a", encoding="utf-8") as handle:
-                handle.write(line + "\n")
+            append_line(self.events_file, line)
         except OSError as error:
             raise UserError(f"cannot write {self.events_file}: {error.strerror or error}; free some space") from error
 
@@ -220,19 +325,24 @@ class Run:
         """All events so far; a line cut short by a crash is left out."""
         if not self.events_file.exists():
             return []
-        lines = self.events_file.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [event for line in lines if (event := parse_event(line)) is not None]
+        found = []
+        with open(self.events_file, "rb") as handle:
+            while line := handle.readline(_MAX_LINE):
+                event = parse_event(line)
+                if event is not None:
+                    found.append(event)
+        return found
 
     def request(self, what: Request) -> None:
         """Ask the process that works in this run to pause, to stop and keep the best, or to cancel."""
-        write_atomically(self.path / "requests" / what, "")
+        write_atomically(self.file("requests", what), "")
 
     def withdraw(self, *what: Request) -> None:
         for name in what or ("pause", "stop", "cancel"):
-            (self.path / "requests" / name).unlink(missing_ok=True)
+            self.file("requests", name).unlink(missing_ok=True)
 
     def requested(self, what: Request) -> bool:
-        return (self.path / "requests" / what).exists()
+        return self.file("requests", what).exists()
 
     def should_stop(self, interrupted: ShouldStop = never_stop) -> bool:
         """Whether a stop was asked for (a `ShouldStop`); waits here as long as a pause is asked for.

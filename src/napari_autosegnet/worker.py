@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from napari_autosegnet.config import Network, PredictSettings, Preset, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.errors import UserError, first_problem, is_out_of_memory
+from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run, ShouldStop, write_atomically
 
 if TYPE_CHECKING:
@@ -114,19 +115,19 @@ class Cancelled(BaseException):
 
 
 def job_file(run: Run) -> Path:
-    return run.path / "job.json"
+    return run.file("job.json")
 
 
 def info_file(run: Run) -> Path:
-    return run.path / "worker.json"
+    return run.file("worker.json")
 
 
 def log_file(run: Run) -> Path:
-    return run.path / "logs" / "worker.log"
+    return run.file("logs", "worker.log")
 
 
 def preview_file(run: Run, name: Literal["input", "labels", "uncertainty"]) -> Path:
-    return run.path / "preview" / f"{name}.npy"
+    return run.file("preview", f"{name}.npy")
 
 
 def write_job(run: Run, job: Job) -> None:
@@ -141,10 +142,9 @@ def read_job(run: Run) -> Job:
     UserError
         When there is none or it is damaged.
     """
+    content = read_json(job_file(run), "start the step again")
     try:
-        return _JOB.validate_json(job_file(run).read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {job_file(run)}: {error.strerror or error}; start the step again") from error
+        return _JOB.validate_python(content)
     except ValidationError as error:
         raise UserError(f"{job_file(run)} is damaged {first_problem(error)}; start the step again") from error
 

@@ -11,6 +11,7 @@ import pytest
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.cli.runs import describe, find_runs
 from napari_autosegnet.run import Run
+from strange_runs import FAKED, ORDERS, is_harmless, write_strange_run
 
 
 @pytest.fixture
@@ -127,3 +128,52 @@ def test_follow_until_the_run_ends(run: Run, capsys: pytest.CaptureFixture[str])
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["epoch"] for event in events if event.get("step") == "train" and "epoch" in event] == [1, 2, 3, 4, 5]
     assert events[-1]["event"] == "finished"
+
+
+# Runs that somebody else made
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Run:
+    """A run whose name, too, wants to fake a line."""
+    return write_strange_run(tmp_path / "runs" / f"a{ORDERS}{FAKED}")
+
+
+@pytest.mark.parametrize(
+    "words", [["runs", "list"], ["runs", "list", "--json"], ["runs", "follow"], ["runs", "pause"], ["show"]]
+)
+def test_names_and_events_steer_no_terminal(
+    words: list[str], strange: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = strange.path.parent if words[1:2] == ["list"] else strange.path
+    run_command([*words, str(place)])
+    printed = capsys.readouterr()
+    assert printed.out + printed.err and is_harmless(printed.out) and is_harmless(printed.err)
+    if words == ["runs", "list"]:
+        header, row = printed.out.splitlines()
+        assert r"a\x1b[31m" in row and r"\nerror: faked line" in row
+
+
+def test_a_training_that_is_gone_on_with_steers_no_terminal(strange: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in ("search", "train"):
+        assert run_command([step, "--run", str(strange.path), "--resume"]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and is_harmless(line)
+
+
+def test_a_run_that_leads_elsewhere_is_named_and_hides_no_other(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_strange_run(tmp_path / "runs" / "leads elsewhere")
+    mine = tmp_path / "thesis.txt"
+    mine.write_text("my own words")
+    other.events_file.unlink()
+    (other.path / "events.jsonl").symlink_to(mine)
+    (other.path / ".lock").symlink_to(mine)
+    assert run_command(["runs", "list", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "unreadable" in printed.out and "first" in printed.out and "is a link" in printed.err
+    for words in (["runs", "follow"], ["runs", "stop"], ["show"], ["train", "--resume", "--run"]):
+        assert run_command([*words, str(other.path)]) == 1
+        assert "is a link" in capsys.readouterr().err
+    assert mine.read_text() == "my own words"

@@ -15,7 +15,9 @@ from napari_autosegnet.data.annotations import (
     ClassInfo,
     LabelMapping,
     annotated_pixels,
+    default_classes,
     infer_mapping,
+    name_from_file,
     open_labelled,
     pair_stacks,
     parse_classes,
@@ -56,6 +58,29 @@ def test_one_name_joins_several_values() -> None:
 def test_classes_that_cannot_be_read(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_classes(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mem\x1b[31mbrane", r"'mem\\x1b\[31mbrane' holds characters that cannot be shown"),
+        ("cell\nerror: faked", "holds characters that cannot be shown"),
+        ("a\u202eb", "holds characters that cannot be shown"),
+        ("n" * 101, "more than 100 characters"),
+    ],
+)
+def test_names_that_cannot_be_shown_are_no_names(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_classes(f"0:{name},1:cell")
+    with pytest.raises(ValidationError, match=said):
+        ClassInfo(name=name, color="#ff0000")
+    mended = name_from_file(name)
+    assert ClassInfo(name=mended, color="#ff0000").name == mended
+
+
+def test_names_of_every_script_are() -> None:
+    names = ["Zellkern ü", "細胞核", "می\u200cخواهم", "<5 nm> & [more]"]
+    assert [each.name for each in default_classes(names)] == names == [name_from_file(name) for name in names]
 
 
 def test_mapping_needs_a_value_for_every_class() -> None:

@@ -360,7 +360,7 @@ def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, t
         ("time", "last", "a number from 0, not 'last'"),
         ("out", "result.tif", "ends in .zarr, not 'result.tif'"),
         ("block", "512", "'Block'"),
-        ("workers", "0", "'Processes' should be greater than or equal to 1"),
+        ("workers", "0", "'Processes' must be at least 1"),
     ],
 )
 def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, dialog: ApplyDialog) -> None:

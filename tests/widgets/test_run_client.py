@@ -26,7 +26,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.run_client import RunClient
-from napari_autosegnet.widgets.worker_process import WorkerProcess, cause_of_death, find
+from napari_autosegnet.widgets.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
 from napari_autosegnet.worker import TrainJob, WorkerInfo, info_file, log_file
 from small_jobs import ENDLESS
 
@@ -375,6 +375,18 @@ def test_a_worker_that_died_before_it_told_anything(follow: Callable[..., Follow
     assert follower.client.reason == "ImportError: no torch" and not follower.client.can_resume
     other.until_caught_up()
     assert other.client.state == "idle"
+
+
+def test_the_log_of_a_new_job_is_not_glued_to_a_torn_line(run: Run, tmp_path: Path) -> None:
+    """Or the last words of the job before would be taken for those of this one."""
+    log_file(run).parent.mkdir(parents=True)
+    log_file(run).write_text("--- train before\nold words, torn by a kil")
+    process = launch(run, TrainJob(resume=True, device="cpu"))
+    while process.alive:
+        time.sleep(0.05)
+    lines = log_file(run).read_text().splitlines()
+    assert lines[1] == "old words, torn by a kil" and lines[2].startswith("--- train ")
+    assert last_words(run) != "old words, torn by a kil"
 
 
 def test_a_process_of_the_same_number_is_not_the_worker(run: Run) -> None:

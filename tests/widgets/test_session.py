@@ -126,7 +126,13 @@ def test_classes_come_with_layers_and_names_are_checked(make_session: Any, settl
     session.viewer.add_labels(painted(32, 32) * 0 + 4, **annotation_layer(classes))
     session._follow_layers()
     assert session.label_classes == classes
-    for name, word in (("a,b", "comma"), ("a:b", "comma"), ("  ", "name"), ("cell", "two classes")):
+    for name, word in (
+        ("a,b", "comma"),
+        ("a:b", "comma"),
+        ("  ", "name"),
+        ("cell", "two classes"),
+        ("a\x1b[1m", "cannot be shown"),
+    ):
         with pytest.raises(UserError, match=word):
             session.class_list.change(4, name=name)
     session.class_list.change(4, name="wall", color="#000000")

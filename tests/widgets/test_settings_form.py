@@ -71,13 +71,14 @@ def test_advanced_fields_are_folded_away(qtbot: Any) -> None:
     ("name", "text", "message"),
     [
         ("epochs", "many", "'Most epochs' must be a whole number, not many"),
-        ("epochs", "0", "'Most epochs' should be greater than or equal to 1, not 0"),
+        ("epochs", "0", "'Most epochs' must be at least 1, not 0"),
         ("seed", "", "'Seed' is empty"),
         ("budget", "", "it would never end; give a number of epochs or a time budget"),
         ("budget", "soon", "'Time': 'soon' is no time"),
-        ("momentum", "1.5", "'Momentum' should be less than or equal to 1, not 1.5"),
+        ("momentum", "1.5", "'Momentum' must be at most 1, not 1.5"),
         ("momentum", "x", "'Momentum' must be a number, not x"),
-        ("network.base_width", "-3", "'Base width' should be greater than or equal to 1, not -3"),
+        ("momentum", "nan", "'Momentum' must be a finite number, not nan"),
+        ("network.base_width", "-3", "'Base width' must be at least 1, not -3"),
     ],
 )
 def test_errors_name_the_field(name: str, text: str, message: str, qtbot: Any) -> None:

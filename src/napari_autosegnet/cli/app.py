@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.errors import UserError
 
 PROGRAM = "napari-autosegnet"
@@ -142,11 +143,11 @@ def run(arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2
         command = " ".join([PROGRAM, *(word for word in arguments[:1] if word in COMMANDS)])
-        text = message().replace("Value error, ", "").rstrip(".")
+        text = message().rstrip(".")
         return _fail(f"{text} (see {command} --help)", int(getattr(error, "exit_code", 2)))
     return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print_note(f"error: {' '.join(message.split())}")
     return status

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, same_command_line
+from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.errors import UserError
 
@@ -48,8 +48,8 @@ def demo(
         print_json(summary)
         return
     for name, iou in summary["iou"].items():
-        print(f"IoU {name:<12} {iou:.3f}")
-    print(f"mean IoU         {summary['mean_iou']:.3f}")
+        print_line(f"IoU {name:<12} {iou:.3f}")
+    print_line(f"mean IoU         {summary['mean_iou']:.3f}")
     print_paths(summary=out / "summary.json", **{name: Path(path) for name, path in summary["paths"].items()})
     if not view:
-        print(f"look at it in napari: {command_line('demo', '--out', out, '--view')}", file=sys.stderr)
+        print_note(f"look at it in napari: {command_line('demo', '--out', out, '--view')}")

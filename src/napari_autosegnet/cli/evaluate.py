@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_autosegnet.cli.job import carry_out, model_folder, print_json
+from napari_autosegnet.cli.lines import print_line
 
 
 def evaluate(
@@ -63,7 +64,8 @@ def evaluate(
     if as_json:
         print_json(values)
     else:
-        print(score_table(values))
+        for line in score_table(values).split("\n"):
+            print_line(line)
 
 
 def score_table(values: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from napari_autosegnet.cli.job import model_folder, print_json, print_paths
+from napari_autosegnet.cli.lines import print_line
 
 
 def export(
@@ -54,8 +55,8 @@ def export(
         print_json({"out": out, "format": chosen, "largest_difference": difference})
         return
     print_paths(**{chosen: out})
-    print(f"the file and the model differ by {difference:.0e} in probability at most")
+    print_line(f"the file and the model differ by {difference:.0e} in probability at most")
     if chosen == "bioimageio" and not licence:
-        print("before you upload it: name a licence (--licence CC-BY-4.0) and the authors (--author)")
+        print_line("before you upload it: name a licence (--licence CC-BY-4.0) and the authors (--author)")
     if chosen == "bioimageio" and image is None:
-        print("its test image and cover are noise: give --image for a real one")
+        print_line("its test image and cover are noise: give --image for a real one")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import typer
 
 from napari_autosegnet.cli.interruption import orderly_end
+from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import progress
 from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.run import Report, ShouldStop, listeners
@@ -67,9 +67,9 @@ def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | Non
             ended = interruption() and (last.ended != "finished" or getattr(result, "stopped", False))
         if ended:
             if resume is not None:
-                print(f"stopped; go on with: {resume}", file=sys.stderr)
+                print_note(f"stopped; go on with: {resume}")
             elif last.ended != "stopped":
-                print("stopped", file=sys.stderr)
+                print_note("stopped")
             raise typer.Exit(interruption.exit_status)
     return result, last
 
@@ -99,7 +99,7 @@ def print_paths(**paths: Path) -> None:
     """Where each result lies, one a line."""
     width = max(len(name) for name in paths)
     for name, path in paths.items():
-        print(f"{name:<{width}}  {path}")
+        print_line(f"{name:<{width}}  {path}")
 
 
 def model_folder(path: Path) -> Path:

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from napari_autosegnet import duration
 from napari_autosegnet.duration import format_duration
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, requirement
 
 ADVANCED = "Advanced"
 NUMBERS = "Z,Y,X"
@@ -235,7 +235,7 @@ def changed(settings: SettingsModel, changes: Changes, renamed: Mapping[str, str
         place = tuple(str(part) for part in first["loc"])
         options = setting_options(type(settings))
         option = next((each for each in options if place[: len(each.path)] == each.path), None)
-        message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        message = requirement(first)
         if option is None:
             # A rule about several fields.
             raise typer.BadParameter(message) from error

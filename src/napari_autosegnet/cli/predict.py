@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_autosegnet.cli.job import carry_out, model_folder, print_json, print_paths, same_command_line
+from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.config import PredictSettings
 
@@ -87,6 +87,6 @@ def predict(
         print_paths(**{name: path for name, path in parts.items() if path is not None})
     if summary.failed:
         for failed in summary.failed:
-            print(f"error: {failed}", file=sys.stderr)
-        print(f"error: {len(summary.failed)} of {summary.blocks} blocks failed; all others are done", file=sys.stderr)
+            print_note(f"error: {failed}")
+        print_note(f"error: {len(summary.failed)} of {summary.blocks} blocks failed; all others are done")
         raise typer.Exit(1)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.duration import format_duration
+from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Report
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ _FIGURES = ("loss", "reward", "best_reward", "mean_iou", "entropy")
 
 def sentence(event: str, values: dict[str, Any]) -> str | None:
     """One line that tells an event to a person, or None for events that nobody needs to read."""
+    words = _words(event, values)
+    return None if words is None else printable(words)
+
+
+def _words(event: str, values: dict[str, Any]) -> str | None:
     match event:
         case "data":
             return str(values.get("text", "")) or None
@@ -45,7 +52,8 @@ def sentence(event: str, values: dict[str, Any]) -> str | None:
             place = f"{values.get('index')} of {values.get('count')}"
             turn = f"round {values.get('round')} of {values.get('rounds')}"
             score = f": {values['score']:.3f}" if isinstance(values.get("score"), float) else ""
-            parameters = f", {values['parameters'] / 1e6:.2f} M parameters" if "parameters" in values else ""
+            weights = values.get("parameters")
+            parameters = "" if weights is None else f", {weights / 1e6:.2f} M parameters"
             return f"search: finalist {place}, {turn}{score}{parameters}"
         case "architecture" if values.get("final", True):
             score = f" (score {values['score']:.3f})" if isinstance(values.get("score"), float) else ""
@@ -63,7 +71,7 @@ def sentence(event: str, values: dict[str, Any]) -> str | None:
         case "paused" | "resumed":
             return event
         case "finished":
-            return f"{values.get('step', 'job')}: finished in {format_duration(float(values.get('seconds', 0)))}"
+            return f"{values.get('step', 'job')}: finished in {format_duration(float(values.get('seconds') or 0))}"
         case "failed":
             return f"{values.get('step', 'job')}: failed: {values.get('text', '')}"
         case "stopped":
@@ -160,7 +168,7 @@ class Bar:
             done, total = float(seconds), float(seconds) + float(left)
         else:
             done, total = float(values.get("epoch", 0)), float(values.get("epochs") or 0)
-        text = _epoch({name: value for name, value in values.items() if name != "seconds_left"})
+        text = printable(_epoch({name: value for name, value in values.items() if name != "seconds_left"}))
         self._advance(step, text, done, total, values)
 
     def _advance(
@@ -181,7 +189,7 @@ class Bar:
 def progress() -> Iterator[Report]:
     """A listener that shows progress on stderr as fits what stderr is."""
     if not sys.stderr.isatty():
-        yield PlainLines(lambda line: print(line, file=sys.stderr, flush=True))
+        yield PlainLines(print_note)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from napari_autosegnet.cli.job import command_line, print_json
+from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run, parse_event
 
 #: Runs lie in a folder of runs, or one folder further down (runs/NAME, demo/run).
@@ -43,22 +45,21 @@ def list_runs(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one that holds run folders")
-    found = [describe(run) for run in find_runs(folder)]
+    found = [_described(run) for run in find_runs(folder)]
     if as_json:
         print_json({"runs": found})
         return
     if not found:
-        print(f"no runs in {folder}")
+        print_line(f"no runs in {folder}")
         return
-    rows = [("run", "state", "step", "epoch", "score", "last event (UTC)")]
+    rows: list[tuple[str, ...]] = [("run", "state", "step", "epoch", "score", "last event (UTC)")]
     for each in found:
         score = "-" if each["score"] is None else f"{each['score']:.3f}"
-        rows.append(
-            (each["run"], each["state"], each["step"] or "-", str(each["epoch"] or "-"), score, each["time"] or "-")
-        )
+        cells = (each["run"], each["state"], each["step"] or "-", each["epoch"] or "-", score, each["time"] or "-")
+        rows.append(tuple(printable(cell) for cell in cells))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print_line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()
@@ -71,7 +72,7 @@ def follow(
     Example: [bold]napari-autosegnet runs follow runs/isbi[/bold]
     """
     opened = Run.open(run)
-    lines = PlainLines(lambda line: print(line, flush=True))
+    lines = PlainLines(print_line)
     for event in _events_as_they_come(opened):
         if as_json:
             print(json.dumps(event), flush=True)
@@ -86,7 +87,7 @@ def pause(run: RunFolder) -> None:
     Example: [bold]napari-autosegnet runs pause runs/isbi[/bold]
     """
     _active(run).request("pause")
-    print(f"pause asked for; go on with: {command_line('runs', 'resume', run)}")
+    print_line(f"pause asked for; go on with: {command_line('runs', 'resume', run)}")
 
 
 @app.command()
@@ -101,7 +102,7 @@ def resume(run: RunFolder) -> None:
             f"{run} is not paused; nothing to do (an ended run goes on with 'search --resume' or 'train --resume')"
         )
     opened.withdraw("pause")
-    print(
+    print_line(
         "goes on" if opened.is_active else "the pause is lifted, but nobody works on this run; start it with --resume"
     )
 
@@ -113,7 +114,7 @@ def stop(run: RunFolder) -> None:
     Example: [bold]napari-autosegnet runs stop runs/isbi[/bold]
     """
     _active(run).request("stop")
-    print("stop asked for; the run ends after its current step and keeps the best")
+    print_line("stop asked for; the run ends after its current step and keeps the best")
 
 
 def _active(path: Path) -> Run:
@@ -132,6 +133,15 @@ def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Run]:
             for inner in sorted(folder.iterdir()):
                 if inner.is_dir() and not inner.name.startswith("."):
                     yield from find_runs(inner, depth - 1)
+
+
+def _described(run: Run) -> dict[str, Any]:
+    """As `describe`; one run that cannot be read does not hide the others."""
+    try:
+        return describe(run)
+    except UserError as error:
+        print_note(f"warning: {error}")
+        return {"run": str(run.path), "state": "unreadable", "step": None, "epoch": None, "score": None, "time": None}
 
 
 def describe(run: Run) -> dict[str, Any]:

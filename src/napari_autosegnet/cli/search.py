@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
+from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.errors import UserError
@@ -90,7 +90,7 @@ def search(
         print_json({"run": folder, "architecture": file, "score": last.of("architecture").get("score")})
     else:
         print_paths(run=folder, architecture=file)
-        print(f"next: {command_line('train', '--run', folder)}", file=sys.stderr)
+        print_note(f"next: {command_line('train', '--run', folder)}")
 
 
 def check_pairs(images: list[Path], labels: list[Path]) -> None:

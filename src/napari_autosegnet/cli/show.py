@@ -9,6 +9,7 @@ import typer
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli.job import model_folder, print_json
+from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
@@ -66,13 +67,15 @@ def show(
         print_json({**values, "architecture": content})
     else:
         for name, value in values.items():
-            print(f"{name.replace('_', ' '):<12} {_plain(value)}")
+            print_line(f"{name.replace('_', ' '):<12} {_plain(value)}")
         if values:
-            print()
+            print_line()
         if architecture is not None:
-            print(figures.describe_architecture(architecture))
+            text = figures.describe_architecture(architecture)
         else:
-            print(f"no searched architecture: {values['network']}" if "network" in values else "no architecture yet")
+            text = f"no searched architecture: {values['network']}" if "network" in values else "no architecture yet"
+        for line in text.split("\n"):
+            print_line(line)
 
 
 def _model_values(path: Path) -> dict[str, Any]:

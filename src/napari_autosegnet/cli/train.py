@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
+from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
@@ -101,4 +101,4 @@ def train(
         print_json({"run": run, "model": folder, "mean_iou": epoch.get("mean_iou"), "iou": epoch.get("iou")})
     else:
         print_paths(run=run, model=folder)
-        print(f"next: {command_line('predict', '--model', folder)} --image IMAGE --out RESULT", file=sys.stderr)
+        print_note(f"next: {command_line('predict', '--model', folder)} --image IMAGE --out RESULT")

@@ -6,6 +6,7 @@ Classes are numbered 1..K; 0 is not annotated. How a file's values are read as c
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_autosegnet.data.images import ImageStack, open_image, open_labels
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import printable
 
 #: Okabe and Ito (2008), without black, then Tol's "muted": told apart by colour-blind eyes.
 PALETTE: tuple[str, ...] = (
@@ -43,6 +45,7 @@ BOUNDARY_WORDS = ("boundary", "membrane", "border", "edge", "outline")
 #: More values than this without names are taken for instances, not classes.
 MOST_UNNAMED_CLASSES = 32
 _MOST_CLASSES = 255
+_LONGEST_NAME = 100
 
 
 class ClassInfo(BaseModel):
@@ -50,13 +53,39 @@ class ClassInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(min_length=1)]
-    color: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+    name: str
+    color: str
 
-    @field_validator("color", mode="before")
+    @field_validator("name")
     @classmethod
-    def _lower(cls, color: object) -> object:
-        return color.lower() if isinstance(color, str) else color
+    def _can_be_shown(cls, name: str) -> str:
+        problem = name_problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
+
+    @field_validator("color")
+    @classmethod
+    def _is_color(cls, color: str) -> str:
+        if not re.fullmatch("#[0-9a-fA-F]{6}", color):
+            raise ValueError(f"'{color}' is no colour; write it as #rrggbb")
+        return color.lower()
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with the name of a class, in words; None when it will do."""
+    if not name.strip():
+        return "a class needs a name; type one"
+    if printable(name) != name:
+        return f"the class name '{printable(name)}' holds characters that cannot be shown; leave these out"
+    if len(name) > _LONGEST_NAME:
+        return f"the class name '{name[:20]} ...' has more than {_LONGEST_NAME} characters; shorten it"
+    return None
+
+
+def name_from_file(name: str) -> str:
+    """The name of a class that another program gave, as it may be called here; empty where nothing is left of it."""
+    return printable(name.strip())[:_LONGEST_NAME]
 
 
 class LabelMapping(BaseModel):
@@ -126,16 +155,18 @@ def parse_classes(text: str) -> LabelMapping:
                 f"'{fields[0]}' in the classes is no whole number; write for example 0:membrane,255:cell"
             ) from None
         name = fields[1]
+        problem = name_problem(name)
+        if problem is not None:
+            raise UserError(problem)
         if value in values:
             raise UserError(f"the value {value} comes twice in the classes; name each value once")
         if name not in names:
             names.append(name)
         if len(fields) == 3:
-            color = fields[2].lower()
-            color = color if color.startswith("#") else f"#{color}"
-            if len(color) != 7 or any(digit not in "0123456789abcdef" for digit in color[1:]):
-                raise UserError(f"'{fields[2]}' in the classes is no colour; write it as #rrggbb")
-            colors[name] = color
+            try:
+                colors[name] = ClassInfo(name=name, color=f"#{fields[2].removeprefix('#')}").color
+            except ValidationError as error:
+                raise UserError(f"'{fields[2]}' in the classes is no colour; write it as #rrggbb") from error
         values[value] = names.index(name) + 1
     if len(names) < 2:
         raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")

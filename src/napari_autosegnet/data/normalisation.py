@@ -18,7 +18,7 @@ from napari_autosegnet.errors import UserError
 class Normalisation(BaseModel):
     """Mean and standard deviation per image channel, measured on the training part."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: tuple[Annotated[float, Field(gt=0)], ...]

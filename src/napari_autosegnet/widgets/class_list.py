@@ -8,7 +8,14 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, ClassInfo, LabelMapping, default_classes
+from napari_autosegnet.data.annotations import (
+    MOST_UNNAMED_CLASSES,
+    PALETTE,
+    ClassInfo,
+    LabelMapping,
+    default_classes,
+    name_problem,
+)
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.class_colors import LabelClass
 
@@ -188,8 +195,8 @@ class ClassList(QObject):
 def check_names(names: Sequence[str]) -> None:
     """Raise a `UserError` if these cannot be the names of classes."""
     for name in names:
-        if not name:
-            raise UserError("a class needs a name; type one")
+        if (problem := name_problem(name)) is not None:
+            raise UserError(problem)
         if "," in name or ":" in name:
             raise UserError(f"the class name '{name}' holds a comma or colon; leave these out")
         if names.count(name) > 1:

@@ -88,7 +88,7 @@ def class_names(path: Path) -> tuple[tuple[int, ClassInfo], ...]:
     """Values, names and colours that a label image names, from its ``image-label`` metadata; empty if none."""
     import zarr
 
-    from napari_autosegnet.data.annotations import PALETTE
+    from napari_autosegnet.data.annotations import PALETTE, name_from_file
 
     attributes: dict[str, Any] = dict(zarr.open_group(path, mode="r").attrs)
     about: Any = attributes.get("ome", attributes)
@@ -99,7 +99,7 @@ def class_names(path: Path) -> tuple[tuple[int, ClassInfo], ...]:
     names = {}
     for entry in about.get("properties") or ():
         name = next((entry[key] for key in ("class", "class-name", "name") if isinstance(entry.get(key), str)), None)
-        if name:
+        if name and (name := name_from_file(name)):
             names[int(entry["label-value"])] = name
     values = sorted({*colors, *names} - {0}) if not names else sorted(names)
     return tuple(

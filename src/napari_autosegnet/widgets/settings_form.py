@@ -13,7 +13,7 @@ from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration, parse_duration
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, requirement
 from napari_autosegnet.widgets.form_rows import FoldedSection, add_row, form_layout
 
 #: Words for fields whose name alone would not say it.
@@ -140,7 +140,9 @@ class SettingsForm(QWidget):
         except ValidationError as error:
             first = error.errors()[0]
             place = tuple(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").removesuffix(".")
+            message = requirement(first)
+            if first["type"] == "missing":  # one of several numbers
+                message = "has too few numbers"
             field = next((one for path, one in self._editors.items() if place[: len(path)] == path), None)
             if field is None:
                 raise UserError(message) from error

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Run
+from napari_autosegnet.run import Run, append_line
 from napari_autosegnet.worker import Job, log_file, read_info, write_info, write_job
 
 #: Clocks of the system and of a process may differ by this many seconds.
@@ -111,9 +111,8 @@ def _spawn(run: Run, job: Job) -> subprocess.Popen[bytes]:
         options = {"creationflags": flags | subprocess.CREATE_NO_WINDOW}
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
+        append_line(log, f"--- {job.step} {datetime.now(UTC).isoformat(timespec='seconds')}")
         with open(log, "ab") as output:
-            output.write(f"--- {job.step} {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
-            output.flush()
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "napari_autosegnet.worker", str(run.path.absolute())],
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,57 @@
+"""JSON files that somebody may have damaged or made: read in one place, and refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from napari_autosegnet.errors import UserError
+
+#: A larger file is none that this program writes.
+_MAX_BYTES = 64 * 2**20
+
+
+def parse_json(content: str | bytes, place: object, advice: str) -> Any:
+    """The value that a JSON text stands for.
+
+    Parameters
+    ----------
+    content : str or bytes
+    place
+        Where it comes from, and ``advice`` what to do about it; for the error.
+
+    Raises
+    ------
+    UserError
+        When the text is not JSON.
+    """
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        problem = f"line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError:
+        problem = "it is not text"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError:
+        problem = "a number in it is too long"
+    raise UserError(f"{place} is not JSON ({problem}); {advice}")
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """The value in a JSON file; see `parse_json`.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, is too large, or is not JSON.
+    """
+    try:
+        with open(path, "rb") as handle:
+            content = handle.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; {advice}") from error
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{path} is too large to be read ({path.stat().st_size} bytes); {advice}")
+    return parse_json(content, path, advice)

@@ -1,0 +1,29 @@
+"""Text that comes from files and names, made safe to show: some characters are orders, and some words are markup."""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+
+#: Control characters, surrogates, line separators, and format characters such as those that turn the direction of text.
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+#: Format characters without which some scripts and emoji read wrongly.
+_JOINERS = frozenset({"\u200c", "\u200d"})
+
+
+def printable(text: object) -> str:
+    r"""The text on one line, with every character that steers a terminal or hides written out, such as ``\x1b``."""
+    return "".join(_written_out(char) if _steers(char) else char for char in str(text))
+
+
+def escaped(text: object) -> str:
+    """The text for a label that understands HTML: `printable`, and no markup."""
+    return html.escape(printable(text))
+
+
+def _steers(char: str) -> bool:
+    return not char.isprintable() and char not in _JOINERS and unicodedata.category(char) in _STEERING
+
+
+def _written_out(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,37 @@
+"""Text that is safe to show."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_autosegnet.plain_text import escaped, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Zellkern ü 細胞 نواة", "Zellkern ü 細胞 نواة"),
+        ("می\u200cخواهم 👩\u200d🔬", "می\u200cخواهم 👩\u200d🔬"),  # joiners belong to the words
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("run\nerror: faked", r"run\nerror: faked"),
+        ("a\rb\x00\x7f\x9b", r"a\rb\x00\x7f\x9b"),
+        ("exe.\u202efdp", r"exe.\u202efdp"),
+        ("one\u2028two", r"one\u2028two"),
+        ("no \udcff UTF-8", r"no \udcff UTF-8"),
+    ],
+)
+def test_characters_that_steer_are_written_out(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_what_is_printable_stays_so(text: str) -> None:
+    shown = printable(text)
+    assert printable(shown) == shown and len(shown.splitlines()) <= 1
+    shown.encode()  # a terminal takes it
+
+
+def test_markup_is_text_in_a_label() -> None:
+    assert escaped('<img src="x">&\n') == r"&lt;img src=&quot;x&quot;&gt;&amp;\n"
