@@ -116,7 +116,8 @@ def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path: Path, files: tuple[P
     api.train(run, images=[files[0]], labels=[files[1]], network="unet", settings=TRAIN)
     checkpoint = Run(run).checkpoint_file("training")
     content = checkpoint.read_bytes()[:1000]
-    checkpoint.write_bytes(content)
+    for each in checkpoint.parent.iterdir():
+        each.write_bytes(content)
     model = (run / "model" / "weights.safetensors").read_bytes()
     with pytest.raises(UserError, match="damaged"):
         api.train(run, resume=True)

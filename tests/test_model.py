@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,9 +224,97 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
 
 def test_a_network_too_big_for_any_machine_takes_no_memory(tmp_path: Path) -> None:
     """A few bytes may ask for terabytes; they do not fit the weights, which is seen before memory is taken."""
-    make_model().save(tmp_path)
-    content = json.loads((tmp_path / "model.json").read_text())
-    content["network"] |= {"base_width": 4096, "max_width": 16384, "levels": 10}
-    (tmp_path / "model.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="do not fit its network"):
+    model = make_model()
+    huge = model.specification.model_copy(update={"base_width": 4096, "max_width": 16384, "levels": 10})
+    Model(model.description.model_copy(update={"network": huge}), model.weights).save(tmp_path)
+    with pytest.raises(UserError, match=r"do not fit its network \(\d+ missing, \d+ of another size\)"):
         Model.load(tmp_path).network()
+
+
+# What was changed after it was written
+
+
+def edit(folder: Path, *keys: Any, value: Any) -> None:
+    """Change one value of ``model.json``."""
+    content = json.loads((folder / "model.json").read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (folder / "model.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("normalisation", "mean", 0), 18.0),
+        (("normalisation", "std", 0), 30.0),
+        (("halo", "pixels"), 25),
+        (("patch_size",), 65),
+        (("network", "architecture", "skips", 0), None),
+        (("training",), {"epochs": 4}),
+        (("metrics", "mean_iou"), 0.99),
+        (("description_sha256",), ""),
+    ],
+)
+def test_a_changed_description_is_refused(tmp_path: Path, keys: tuple[Any, ...], value: Any) -> None:
+    """A digit of the mean, and the model would label everything as one class."""
+    make_model().save(tmp_path)
+    if value is None:
+        value = not json.loads((tmp_path / "model.json").read_text())["network"]["architecture"]["skips"][0]
+    edit(tmp_path, *keys, value=value)
+    with pytest.raises(UserError, match="was changed since it was written") as raised:
+        Model.load(tmp_path)
+    assert "\n" not in str(raised.value) and "copy the model again" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("keys", [("normalisation", "mean", 0), ("normalisation", "std", 0), ("halo", "agreement")])
+def test_what_is_no_number_is_refused(tmp_path: Path, keys: tuple[Any, ...], value: float) -> None:
+    make_model().save(tmp_path)
+    edit(tmp_path, *keys, value=value)
+    with pytest.raises(UserError, match=rf"damaged at '{keys[0]}.{keys[1]}.*': must be a finite number"):
+        Model.load(tmp_path)
+
+
+def test_a_changed_copy_in_the_header_is_refused(tmp_path: Path) -> None:
+    """The copy counts where ``model.json`` is missing, or is an older model's after a crash."""
+    make_model().save(tmp_path)
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    assert weights.count(b"10.0") == 1
+    (tmp_path / "weights.safetensors").write_bytes(weights.replace(b"10.0", b"18.0"))
+    Model.load(tmp_path)  # model.json is as it was
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(UserError, match="was changed since it was written"):
+        Model.load(tmp_path)
+
+
+def test_what_is_measured_may_be_no_number(tmp_path: Path) -> None:
+    model = make_model().with_(metrics={"validation": {"mean_iou": float("nan")}})
+    model.save(tmp_path)
+    assert Model.load(tmp_path).fingerprint == model.fingerprint
+
+
+def test_a_zip_that_inflates_to_more_than_the_network_needs_is_not_inflated(tmp_path: Path) -> None:
+    model = make_model()
+    model.save(tmp_path / "model")
+    whole = (tmp_path / "model" / "weights.safetensors").read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    more = 2**28
+    header["bomb"] = {"dtype": "U8", "shape": [more], "data_offsets": [end, end + more]}
+    head = json.dumps(header).encode()
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "model" / "model.json", "model.json")
+        with archive.open("weights.safetensors", "w", force_zip64=True) as handle:
+            handle.write(len(head).to_bytes(8, "little") + head + whole[8 + length :])
+            for _ in range(more // 2**20):
+                handle.write(bytes(2**20))
+    assert (tmp_path / "bomb.zip").stat().st_size < 2**20
+    tracemalloc.start()
+    with pytest.raises(UserError, match=f"take {end + more} bytes, and its network has room for {end}"):
+        Model.load(tmp_path / "bomb.zip")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24

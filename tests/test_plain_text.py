@@ -13,7 +13,7 @@ from napari_autosegnet.plain_text import escaped, printable
     ("text", "shown"),
     [
         ("Zellkern ü 細胞 نواة", "Zellkern ü 細胞 نواة"),
-        ("می\u200cخواهم 👩\u200d🔬", "می\u200cخواهم 👩\u200d🔬"),  # joiners belong to the words
+        ("क\u200dष 👩\u200d🔬", "क\u200dष 👩\u200d🔬"),  # joiners belong to the words
         ("a\x1b[31mb", r"a\x1b[31mb"),
         ("run\nerror: faked", r"run\nerror: faked"),
         ("a\rb\x00\x7f\x9b", r"a\rb\x00\x7f\x9b"),

@@ -178,13 +178,17 @@ def test_files_of_a_run_are_not_opened_through_links(name: str, use: Callable[[R
         elsewhere.mkdir()
     else:
         elsewhere.write_text("my own words")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()}
+
+    before = files()
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).symlink_to(elsewhere)
     assert run.refusal is not None and f"{name} is a link" in run.refusal
     with pytest.raises(UserError, match=f"{name} is a link"):
         use(run)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()} == before
+    assert files() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes there")

@@ -112,6 +112,7 @@ def search(
         )
         from napari_autosegnet.networks.specification import NetworkSpecification
         from napari_autosegnet.search.search import Search
+        from napari_autosegnet.training.checkpoints import has_checkpoint
 
         channels = int(data.validation_images.shape[1])
         training = train_settings(kept_preset(folder) if resume else preset)
@@ -131,8 +132,8 @@ def search(
                 search=settings.model_dump(mode="json"),
             )
         # A run that was ended before its first epoch begins again.
-        if resume and folder.checkpoint_file("search").exists():
-            work.resume()
+        if resume and has_checkpoint(folder.checkpoint_file("search")):
+            work.resume(tell)
         result = work.run(report=tell, should_stop=stop)
         if result is not None:
             write_atomically(folder.architecture_file, result.architecture.to_json())

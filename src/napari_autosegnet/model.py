@@ -7,20 +7,21 @@
 
 Both files are replaced one after the other, the weights first. When a crash comes between the two, the hash
 of the weights in ``model.json`` does not fit, and the copy in the header is taken: so at any moment the
-folder holds the old model or the new one. Nothing in it is ever unpickled.
+folder holds the old model or the new one. A hash of the description tells whether it was changed since;
+names and colours of classes are left out of it and may be edited. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.json_files import parse_json
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import write_atomically
 
@@ -47,7 +49,7 @@ _PACKAGES = ("napari-autosegnet", "torch", "numpy", "safetensors")
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class HaloFigure(_Frozen):
@@ -73,6 +75,13 @@ class ModelDescription(_Frozen):
     metrics: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
     weights_sha256: str = ""
+    description_sha256: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all but names and colours of the classes, which the owner may edit."""
+        content = json.loads(self.model_dump_json(exclude={"classes", "description_sha256"}))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelDescription:
@@ -102,8 +111,8 @@ class Model:
     def __init__(self, description: ModelDescription, weights: Mapping[str, Tensor]) -> None:
         # Cloned: training may go on, and safetensors refuses tensors that share memory.
         self._weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
-        digest = _digest(self._weights)
-        self.description = description.model_copy(update={"weights_sha256": digest})
+        description = description.model_copy(update={"weights_sha256": _digest(self._weights)})
+        self.description = description.model_copy(update={"description_sha256": description.digest})
 
     @classmethod
     def create(
@@ -208,8 +217,10 @@ class Model:
         try:
             network.load_state_dict({name: weight.clone() for name, weight in self._weights.items()}, assign=True)
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:200]
-            raise UserError(f"the model's weights do not fit its network ({line}); train or copy it again") from error
+            problem = _misfit(network, self._weights)
+            raise UserError(
+                f"the model's weights do not fit its network ({problem}); train or copy it again"
+            ) from error
         return network.eval().to(device)
 
     def save(self, path: str | Path) -> None:
@@ -235,79 +246,104 @@ class Model:
             When there is no model, it is damaged, or of a version that this program does not read.
         """
         place = Path(path)
-        files = _read_zip(place) if place.is_file() else _read_folder(place)
-        if WEIGHTS_FILE not in files:
-            raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); give a RUN/model folder or a zip of one")
+        with _opened(place) as (text, handle, size):
+            head = _read_head(handle, size, place)
+            texts = [each for each in (text, _embedded_description(head, place)) if each is not None]
+            if not texts:
+                raise UserError(f"{place} is no model (it has no {DESCRIPTION_FILE}); {_GIVE}")
+            # After a crash between the two files the description is that of the older weights.
+            descriptions = [_parse(each, place) for each in texts]
+            content = head + _read_numbers(handle, size - len(head), descriptions, place)
         try:
-            weights = load_tensors(files[WEIGHTS_FILE])
+            weights = load_tensors(content)
         except (SafetensorError, ValueError) as error:
-            raise UserError(f"the weights of {place} are damaged ({error}); copy the model again") from error
-        copy = _embedded_description(files[WEIGHTS_FILE])
-        text = files.get(DESCRIPTION_FILE)
+            raise _damaged_weights(place) from error
         digest = _digest(weights)
-        candidates = [candidate for candidate in (text, copy) if candidate is not None]
-        if not candidates:
-            raise UserError(f"{place} is no model (it has no {DESCRIPTION_FILE}); give a RUN/model folder or its zip")
-        description = _parse(candidates[0], place)
-        if description.weights_sha256 != digest and copy is not None:
-            description = _parse(copy, place)
-        if description.weights_sha256 != digest:
+        description = next((each for each in descriptions if each.weights_sha256 == digest), None)
+        if description is None:
             raise UserError(f"{DESCRIPTION_FILE} and weights in {place} do not belong together; copy the model again")
+        if description.description_sha256 != description.digest:
+            raise UserError(
+                f"{DESCRIPTION_FILE} of {place} was changed since it was written, in more than names and colours of "
+                "classes; copy the model again"
+            )
         return cls(description, weights)
 
 
+_GIVE = "give a RUN/model folder or a zip of one"
+
+
+def _damaged_weights(place: Path) -> UserError:
+    return UserError(f"cannot read the model: the weights of {place} are damaged; copy it again")
+
+
 def _parse(text: bytes, place: Path) -> ModelDescription:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}/{DESCRIPTION_FILE} is not JSON ({error}); copy the model again") from error
+    content = parse_json(text, f"{place}/{DESCRIPTION_FILE}", "copy the model again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{place} is no model of napari-autosegnet; give a RUN/model folder or a zip of one")
+        raise UserError(f"{place} is no model of napari-autosegnet; {_GIVE}")
     found = content.get("schema_version")
     if found != SCHEMA_VERSION:
         newer = isinstance(found, int) and found > SCHEMA_VERSION
         advice = "update napari-autosegnet" if newer else "train it again, or use the version it was made with"
         raise UserError(f"{place} has model version {found!r}, this program reads {SCHEMA_VERSION}; {advice}")
+    damaged = f"{place}/{DESCRIPTION_FILE} is damaged"
     try:
-        return ModelDescription.model_validate_json(text)
+        description = ModelDescription.model_validate(content)
+        description.digest  # noqa: B018 - of text that no file can hold there is none
     except ValidationError as error:
-        raise UserError(f"{place}/{DESCRIPTION_FILE} is damaged {first_problem(error)}") from error
+        raise UserError(f"{damaged} {first_problem(error)}; copy the model again") from error
+    except ValueError as error:
+        raise UserError(f"{damaged} (it holds text that is none); copy the model again") from error
+    return description
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for name, largest in ((DESCRIPTION_FILE, LARGEST_DESCRIPTION), (WEIGHTS_FILE, LARGEST_WEIGHTS)):
-        file = folder / name
-        try:
-            if file.is_file():
-                _check_size(file.stat().st_size, largest, file)
-                files[name] = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    return files
+@contextmanager
+def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
+    """Description (None if there is none), weights to be read, and their size, of a folder or a zip.
 
-
-def _read_zip(place: Path) -> dict[str, bytes]:
-    """Read the two files from a zip into memory; nothing is unpacked, so no path can escape."""
-    files: dict[str, bytes] = {}
-    limits = {DESCRIPTION_FILE: LARGEST_DESCRIPTION, WEIGHTS_FILE: LARGEST_WEIGHTS}
+    Nothing of a zip is unpacked to the disk, so no path in it can lead elsewhere.
+    """
     try:
-        with zipfile.ZipFile(place) as archive:
-            for member in archive.infolist():
-                name = PurePosixPath(member.filename).name
-                if name not in limits or member.is_dir():
-                    continue
-                if name in files:
-                    raise UserError(f"{place} holds more than one {name}; give a zip of one model folder")
-                _check_size(member.file_size, limits[name], place)
-                # The header may lie about the size: never read more than it says.
-                with archive.open(member) as handle:
-                    files[name] = handle.read(member.file_size + 1)
-                _check_size(len(files[name]), member.file_size, place)
-    # Damaged, or (RuntimeError) encrypted or compressed in a way that this Python does not know.
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"cannot read the model {place} ({error}); give a RUN/model folder or a zip of one") from error
-    return files
+        if place.is_file():
+            with zipfile.ZipFile(place) as archive:
+                members = _members(archive, place)
+                text = members.get(DESCRIPTION_FILE)
+                weights = members[WEIGHTS_FILE]
+                description = None if text is None else archive.read(text)
+                with archive.open(weights) as handle:
+                    yield description, handle, weights.file_size
+        else:
+            file, description_file = place / WEIGHTS_FILE, place / DESCRIPTION_FILE
+            if not file.is_file():
+                raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
+            description = None
+            if description_file.is_file():
+                _check_size(description_file.stat().st_size, LARGEST_DESCRIPTION, description_file)
+                description = description_file.read_bytes()
+            with open(file, "rb") as handle:
+                yield description, handle, file.stat().st_size
+    except OSError as error:
+        raise UserError(f"cannot read the model {place}: {error.strerror or 'it is damaged'}; {_GIVE}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"cannot read the model {place}: it is no zip, or a damaged one; {_GIVE}") from error
+    except RuntimeError as error:
+        raise UserError(f"cannot read the model {place}: it is encrypted or packed in an odd way; {_GIVE}") from error
+
+
+def _members(archive: zipfile.ZipFile, place: Path) -> dict[str, zipfile.ZipInfo]:
+    limits = {DESCRIPTION_FILE: LARGEST_DESCRIPTION, WEIGHTS_FILE: LARGEST_WEIGHTS}
+    found: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        name = PurePosixPath(member.filename).name
+        if name not in limits or member.is_dir():
+            continue
+        if name in found:
+            raise UserError(f"{place} holds more than one {name}; give a zip of one model folder")
+        _check_size(member.file_size, limits[name], place)
+        found[name] = member
+    if WEIGHTS_FILE not in found:
+        raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
+    return found
 
 
 def _check_size(size: int, largest: int, place: Path) -> None:
@@ -315,12 +351,59 @@ def _check_size(size: int, largest: int, place: Path) -> None:
         raise UserError(f"{place} is larger than a model can be ({size} bytes); give a RUN/model folder or its zip")
 
 
-def _embedded_description(weights: bytes) -> bytes | None:
+def _read_head(handle: IO[bytes], size: int, place: Path) -> bytes:
+    """The header of the weights, with the eight bytes before it that hold its length."""
+    _check_size(size, LARGEST_WEIGHTS, place)
+    start = handle.read(8)
+    length = int.from_bytes(start, "little")
+    # The copy of the description in it is quoted once more.
+    if len(start) < 8 or length > min(size, 2 * LARGEST_DESCRIPTION):
+        raise _damaged_weights(place)
+    return start + handle.read(length)
+
+
+def _embedded_description(head: bytes, place: Path) -> bytes | None:
     """The copy of ``model.json`` in the header of the weights."""
-    length = int.from_bytes(weights[:8], "little")
-    header = json.load(io.BytesIO(weights[8 : 8 + length]))
-    text = header.get("__metadata__", {}).get("description")
-    return text.encode() if isinstance(text, str) else None
+    try:
+        text = json.loads(head[8:]).get("__metadata__", {}).get("description")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise _damaged_weights(place) from error
+    return text.encode("utf-8", "replace") if isinstance(text, str) else None
+
+
+def _read_numbers(handle: IO[bytes], size: int, descriptions: Sequence[ModelDescription], place: Path) -> bytes:
+    """The numbers behind the header, if they are no more than a described network needs.
+
+    A zip of some kilobytes may say that it holds gigabytes, and hold them.
+    """
+    needed = max(_bytes_needed(each.network) for each in descriptions)
+    if size > needed:
+        raise UserError(
+            f"the weights of {place} take {size} bytes, and its network has room for {needed}; copy the model again"
+        )
+    # A zip may also be wrong about the size: never more than it says is read.
+    content = handle.read(size + 1)
+    if len(content) != size:
+        raise _damaged_weights(place)
+    return content
+
+
+def _bytes_needed(network: NetworkSpecification) -> int:
+    with torch.device("meta"):
+        state = network.build().state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """How weights differ from those of a network, in numbers."""
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    both = wanted.keys() & weights.keys()
+    counts = {
+        "missing": len(wanted.keys() - both),
+        "too many": len(weights.keys() - both),
+        "of another size": sum(weights[name].shape != wanted[name] for name in both),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "of another type"
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

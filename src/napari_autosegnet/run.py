@@ -80,14 +80,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; it is synced and renamed to ``path`` at the end."""
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; it is synced and renamed to ``path`` at the end.
+
+    What was there before is kept as ``keep``, if that is given.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
@@ -186,7 +191,7 @@ _ENTRIES: dict[str, tuple[str, ...]] = {
         "job.json",
         "worker.json",
     ),
-    "checkpoints": ("search.pt", "training.pt"),
+    "checkpoints": ("search.pt", "search.previous.pt", "training.pt", "training.previous.pt"),
     "model": ("model.json", "weights.safetensors"),
     "requests": ("pause", "stop", "cancel"),
     "logs": ("worker.log",),

@@ -32,6 +32,7 @@ from napari_autosegnet.steps import (
     with_measured_halo,
 )
 from napari_autosegnet.training.calibration import calibrate
+from napari_autosegnet.training.checkpoints import has_checkpoint, remove_checkpoint
 from napari_autosegnet.training.trainer import Trainer, TrainingData, TrainingResult
 
 #: Most validation patches that are scored at the end of a training epoch; they are spread evenly.
@@ -176,12 +177,13 @@ class TrainingJob:
         self.specification, network = begun.build(int(self.data.validation_images.shape[1]), len(self.data.class_names))
         checkpoint = run.checkpoint_file("training")
         if not resume:
+            # Before anything else: a crash here must not leave an older training's checkpoint to this one.
+            remove_checkpoint(checkpoint)
             self._write_down()
-            checkpoint.unlink(missing_ok=True)
         self.trainer = Trainer(network, self.data, settings, checkpoint=checkpoint)
         # A run that was ended before its first epoch begins again.
-        if resume and checkpoint.exists():
-            self.trainer.resume()
+        if resume and has_checkpoint(checkpoint):
+            self.trainer.resume(report)
 
     def _write_down(self) -> None:
         self.run.update_config(

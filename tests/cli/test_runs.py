@@ -142,15 +142,13 @@ def strange(tmp_path: Path) -> Run:
 @pytest.mark.parametrize(
     "words", [["runs", "list"], ["runs", "list", "--json"], ["runs", "follow"], ["runs", "pause"], ["show"]]
 )
-def test_names_and_events_steer_no_terminal(
-    words: list[str], strange: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_and_events_steer_no_terminal(words: list[str], strange: Run, capsys: pytest.CaptureFixture[str]) -> None:
     place = strange.path.parent if words[1:2] == ["list"] else strange.path
     run_command([*words, str(place)])
     printed = capsys.readouterr()
     assert printed.out + printed.err and is_harmless(printed.out) and is_harmless(printed.err)
     if words == ["runs", "list"]:
-        header, row = printed.out.splitlines()
+        _, row = printed.out.splitlines()
         assert r"a\x1b[31m" in row and r"\nerror: faked line" in row
 
 

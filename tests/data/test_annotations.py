@@ -79,7 +79,7 @@ def test_names_that_cannot_be_shown_are_no_names(name: str, said: str) -> None:
 
 
 def test_names_of_every_script_are() -> None:
-    names = ["Zellkern ü", "細胞核", "می\u200cخواهم", "<5 nm> & [more]"]
+    names = ["Zellkern ü", "細胞核", "क\u200dष", "<5 nm> & [more]"]
     assert [each.name for each in default_classes(names)] == names == [name_from_file(name) for name in names]
 
 

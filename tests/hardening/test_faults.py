@@ -136,6 +136,27 @@ def test_a_search_that_is_ended_goes_on(images: tuple[Path, Path], tmp_path: Pat
     assert epochs(run) == before + 1
 
 
+def test_a_bit_that_flips_in_a_checkpoint_changes_no_weights(
+    images: tuple[Path, Path], undisturbed: str, tmp_path: Path
+) -> None:
+    """The epoch before is gone on from, to the same weights; when that is damaged, too, nothing is."""
+    run, told = tmp_path / "run", []
+
+    def report(event: str, /, **values: Any) -> None:
+        told.append(event)
+
+    data: dict[str, Any] = {"images": [images[0]], "labels": [images[1]], "network": "unet", "settings": TRAIN}
+    api.train(run, **data, device="cpu", report=report, should_stop=lambda: told.count("epoch") >= 3)
+    checkpoint = Run(run).checkpoint_file("training")
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 4
+    checkpoint.write_bytes(content)
+    resumed = api.train(run, resume=True, device="cpu")
+    assert resumed.description.weights_sha256 == undisturbed
+    notes = [event["text"] for event in Run(run).events() if event["event"] == "note"]
+    assert [note for note in notes if "went back to the one before it" in note] == notes
+
+
 # Other processes
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.training.checkpoints import (
+    copied,
+    has_checkpoint,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 
 CPU = torch.device("cpu")
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
@@ -77,3 +89,92 @@ def test_many_small_tensors_take_a_moment(tmp_path: Path) -> None:
     # A file of 2000 tensors has an entry for each, of 64 bytes and more.
     assert (tmp_path / "a.pt").stat().st_size < 400_000
     assert len(read_checkpoint(tmp_path / "a.pt", CPU)) == 2000
+
+
+# Damage
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_any_bit_that_flips_is_seen(tmp_path: Path) -> None:
+    """Each of 64 places: header, pickle, numbers, directory; torch itself sees a part of them."""
+    path = tmp_path / "training.pt"
+    write_checkpoint(path, {"epoch": 3, "weights": torch.rand(200)})
+    whole = path.read_bytes()
+    for bit in np.linspace(0, 8 * len(whole) - 1, 64).astype(int):
+        path.write_bytes(whole)
+        flip(path, int(bit))
+        with pytest.raises(UserError, match=r"training\.pt is damaged .*; start a new run"):
+            read_checkpoint(path, CPU)
+    path.write_bytes(whole)
+    assert read_checkpoint(path, CPU)["epoch"] == 3
+
+
+def test_the_one_before_takes_the_place_of_a_damaged_one(tmp_path: Path) -> None:
+    path, notes = tmp_path / "training.pt", []
+
+    def report(event: str, /, **values: Any) -> None:
+        notes.append((event, values["text"]))
+
+    for epoch in (1, 2, 3):
+        write_checkpoint(path, {"epoch": epoch})
+    flip(path, 8 * 1000)
+    assert read_checkpoint(path, CPU, report) == {"epoch": 2}
+    assert notes == [
+        ("note", "the last checkpoint is damaged (its checksum does not fit): went back to the one before it")
+    ]
+    # A crash while the next one is written must not cost both.
+    assert read_checkpoint(path, CPU) == {"epoch": 2}
+    write_checkpoint(path, {"epoch": 3})
+    assert read_checkpoint(path, CPU) == {"epoch": 3}
+
+
+@pytest.mark.parametrize("crash_at", [0, 1])
+def test_a_crash_between_the_renames_leaves_one(crash_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "training.pt"
+    for epoch in (1, 2):
+        write_checkpoint(path, {"epoch": epoch})
+    real, count = os.replace, 0
+
+    def replace(source: Path, target: Path) -> None:
+        nonlocal count
+        if count == crash_at:
+            raise KeyboardInterrupt
+        count += 1
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(path, {"epoch": 3})
+    monkeypatch.undo()
+    assert has_checkpoint(path) and read_checkpoint(path, CPU) == {"epoch": 2}
+
+
+def test_what_is_removed_does_not_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "training.pt"
+    for epoch in (1, 2):
+        write_checkpoint(path, {"epoch": epoch})
+    remove_checkpoint(path)
+    assert not has_checkpoint(path) and list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        read_checkpoint(path, CPU)
+
+
+def test_a_compressed_checkpoint_is_not_inflated(tmp_path: Path) -> None:
+    """Few bytes would become gigabytes; torch reads such a file."""
+    path = tmp_path / "training.pt"
+    write_checkpoint(path, {"weights": torch.zeros(2**22)})
+    squeezed = tmp_path / "squeezed"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(squeezed, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    content = squeezed.read_bytes()
+    digest = hashlib.sha256(content).hexdigest().encode()
+    path.write_bytes(b"napari-autosegnet/checkpoint 1 " + digest + b"\n" + content)
+    assert path.stat().st_size < 2**20
+    with pytest.raises(UserError, match="it is compressed"):
+        read_checkpoint(path, CPU)

@@ -142,11 +142,11 @@ class Search:
         report("architecture", architecture=found, score=score, final=True, remark=self.selection.remark)
         return SearchResult(winner.architecture, score, tuple(self.selection.finalists), self.epoch, self.elapsed)
 
-    def resume(self) -> None:
+    def resume(self, report: Report = silent) -> None:
         """Go back to what the checkpoint holds."""
         if self.checkpoint is None:
             return
-        state = read_checkpoint(self.checkpoint, self.supernet.device)
+        state = read_checkpoint(self.checkpoint, self.supernet.device, report)
         try:
             self.supernet.load_state(state["supernet"])
             self.strategy.load_state(state["strategy"])

@@ -268,10 +268,10 @@ class Trainer:
         averaged = self.averaged
         return self.network if averaged is None or not averaged.steps else averaged.network
 
-    def resume(self) -> None:
+    def resume(self, report: Report = silent) -> None:
         """Go back to the end of the last epoch that the checkpoint holds."""
         if self.checkpoint is not None:
-            self.load_state(read_checkpoint(self.checkpoint, self.device))
+            self.load_state(read_checkpoint(self.checkpoint, self.device, report))
 
     def _go_back(self, good: dict[str, Any]) -> None:
         """Take back the epoch that was begun, at half the rate; with other patches, and its time is gone."""
