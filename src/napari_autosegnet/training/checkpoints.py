@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         handle.write(bytes(_HEADER_LENGTH))
         hashed = _HashedWriter(handle)
         try:
-            torch.save(_pack(state), hashed)
+            torch.save(_pack(state), cast("BinaryIO", hashed))
         except RuntimeError as error:
             # torch reports a full disk as a failed write of its own.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
