@@ -251,8 +251,9 @@ def check_extents(pages: Sequence[Any], path: Path) -> None:
 def pixel_values(file: tifffile.TiffFile, pages: Sequence[Any], path: Path) -> tuple[PixelValues | None, list[str]]:
     """What the numbers in pages stand for (None: for themselves), and what is to be told of it.
 
-    Min-is-white pictures are inverted, as Pillow and ImageJ's PNG files show them. In what ImageJ wrote the tag is
-    but its inverting lookup table: the numbers are those that it tells. Its calibration functions are applied.
+    Min-is-white pictures are inverted, as Pillow shows them. In what ImageJ wrote the tag is but its inverting lookup
+    table, and tifffile gives it to all arrays of booleans: the numbers are those that the writer had. ImageJ's
+    calibration functions are applied.
 
     Raises
     ------
@@ -279,7 +280,9 @@ def pixel_values(file: tifffile.TiffFile, pages: Sequence[Any], path: Path) -> t
         elif found == {True}:
             notes.append(f"{path} has ImageJ's inverting lookup table; its numbers are read as ImageJ tells them")
         return values, notes
-    if found == {True}:
+    if found == {True} and dtype.kind == "b" and str(keyframe.software).startswith("tifffile"):
+        notes.append(f"{path} has bits of tifffile, which calls them min-is-white unasked; they are read as they are")
+    elif found == {True}:
         if dtype.kind in "bui":
             notes.append(f"{path} is min-is-white (its smallest number is white): its values are inverted")
             return inverted(dtype, int(keyframe.bitspersample)), notes
