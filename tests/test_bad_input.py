@@ -97,6 +97,25 @@ def test_the_command_says_it_in_one_line(tmp_path: Path) -> None:
     assert len(lines) == 1 and lines[0].startswith("error: ") and "no.tif" in lines[0]
 
 
+def test_folders_are_paired_by_names_and_the_pairs_are_printed(tmp_path: Path) -> None:
+    """In the order of the folders c1 would get the mask of c1_2."""
+    for folder, ending, pixels in (("images", "", image(64, 2)), ("labels", "_masks", labels(64, 2))):
+        (tmp_path / folder).mkdir()
+        for name, section in zip(("c1", "c1_2"), pixels, strict=True):
+            write(tmp_path / folder / f"{name}{ending}.tif", section)
+    words = ["--network", "plain", "--preset", "fast", "--epochs", 1, "--steps-per-epoch", 1, "--base-width", 4]
+    data = ["--image", tmp_path / "images", "--labels", tmp_path / "labels"]
+    found = command("train", "--run", tmp_path / "run", *data, *words)
+    assert found.returncode == 0, found.stderr
+    assert "pair: c1 with c1_masks\npair: c1_2 with c1_2_masks\n" in found.stderr
+    write(tmp_path / "images" / "c7.tif", image(64, 1)[0])
+    found = command("train", "--run", tmp_path / "other", *data, *words)
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1 and "do not pair: images without labels: c7; rename or remove" in found.stderr
+    # The run was begun with a folder that is another one now.
+    assert command("train", "--run", tmp_path / "run", "--resume").returncode == 1
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     return write(tmp_path / "image.tif", image()), write(tmp_path / "labels.tif", labels())

@@ -57,6 +57,25 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Predicted:
     return Predicted(folder / "model", image, folder / "store.zarr", write(folder / "labels.tif", 10 * found), found)
 
 
+def test_labels_in_a_folder_are_those_of_the_images_by_name(predicted: Predicted, tmp_path: Path) -> None:
+    """The prediction has the order of the images; that of the labels is another one."""
+    names = ("c1", "c1_2", "c2")
+    for name, pixels, marks in zip(names, tifffile.imread(predicted.image), 10 * predicted.classes, strict=True):
+        write(tmp_path / "images" / f"{name}.tif", pixels)
+        write(tmp_path / "labels" / f"{name}_masks.tif", marks)
+    images, labels = [tmp_path / "images"], [tmp_path / "labels"]
+    events = Events()
+    scores = api.evaluate(prediction=predicted.store, labels=labels, images=images, classes=CLASSES, report=events)
+    assert scores.mean_iou == 1
+    scores = api.evaluate(model=predicted.model, labels=labels, images=images, classes=CLASSES)
+    assert scores.mean_iou > 0.99
+    # A folder of predictions has names of its own.
+    for name, found in zip(names, predicted.classes, strict=True):
+        write(tmp_path / "found" / f"{name}.tif", found)
+    for more in ({}, {"images": images}):
+        assert api.evaluate(prediction=tmp_path / "found", labels=labels, classes=CLASSES, **more).mean_iou == 1
+
+
 # Class names
 
 

@@ -63,7 +63,8 @@ def search(
     run : Path
         Run folder, made if missing. With ``resume`` all else comes from it.
     images, labels : sequence of Path
-        Paired in order; anything that `data.images.open_image` opens.
+        As many of one as of the other; anything that `data.images.open_image` opens. Files in two folders, and those
+        that patterns such as ``images/*.tif`` fit, are paired by their names; see `data.pairs`.
     classes : str, optional
         ``0:membrane,255:cell``: which label value is which class.
     preset : str
@@ -85,6 +86,8 @@ def search(
     UserError
         When the data or the settings do not do, the run is in use, or it holds a search already.
     """
+    from napari_autosegnet.data.pairs import given_pairs
+
     folder = Run.open(run) if resume else Run.create(run)
     with working(folder, "search", report, should_stop) as (tell, stop):
         if resume:
@@ -95,6 +98,7 @@ def search(
                 raise UserError(f"{run} holds a search already; go on with --resume, or choose another --run")
             settings = settings or search_settings(preset)
             split = split or SplitSettings()
+            images, labels = given_pairs(images, labels)
             stacks = open_stacks(images, labels, classes)
         device_used, parts, normalisation = prepare(
             stacks, split, settings.context, settings.network.min_size, device, tell

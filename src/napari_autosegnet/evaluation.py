@@ -29,7 +29,8 @@ from napari_autosegnet.data.annotations import (
     open_labelled,
     pair_stacks,
 )
-from napari_autosegnet.data.images import ImageStack, open_image, open_labels, tell_notes
+from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels, tell_notes
+from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.model import Model
@@ -82,11 +83,8 @@ def evaluate_model(
     from napari_autosegnet.inference.volume import check_image, make_predictor, predict_section
 
     loaded = Model.load(model)
-    if classes is None:
-        mapping = _trained_mapping(loaded)
-        stacks = pair_stacks([open_image(p) for p in images], [open_labels(p) for p in labels], mapping)
-    else:
-        stacks = open_labelled(images, labels, classes)
+    stacks = open_labelled(images, labels, _trained_mapping(loaded) if classes is None else classes)
+    tell_pairs(stacks, report)
     tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     order = _order(stacks[0].mapping.classes, [c.name for c in loaded.classes])
     report("data", text=_describe(stacks[0].mapping, order), classes=[c.name for c in loaded.classes])
@@ -130,15 +128,15 @@ def evaluate_prediction(
     if overlays is not None and not images:
         raise UserError("overlays show the prediction on its image; give --image too")
     store = prediction / "labels" / "segmentation"
-    predicted = open_labels(store if store.is_dir() else prediction)
+    predicted, marks, picture = _opened(store if store.is_dir() else prediction, labels[0], *images)
     if predicted.dtype.kind not in "ui":
         raise UserError(_no_prediction(predicted, f"holds {predicted.dtype} values"))
     # Three alike are a grey picture that was saved with colours.
     if predicted.channels not in (1, 3):
         raise UserError(_no_prediction(predicted, f"has {predicted.channels} channels"))
     # The labels are paired with the prediction, which is refused if its shape is another.
-    stack = pair_stacks([predicted], [open_labels(labels[0])], classes)[0]
-    picture = open_image(images[0]) if images else None
+    stack = pair_stacks([predicted], [marks], classes)[0]
+    tell_pairs([stack], report)
     if picture is not None:
         _check_picture(picture, predicted)
     tell_notes([predicted, stack.labels, *([] if picture is None else [picture])], report)
@@ -159,6 +157,19 @@ def evaluate_prediction(
             )
 
     return _score(found(), len(chosen), _infos(mapping, names), overlays, report, should_stop)
+
+
+def _opened(
+    prediction: Path, labels: Path, image: Path | None = None
+) -> tuple[ImageStack, ImageStack, ImageStack | None]:
+    """Prediction, labels and image with their sections in one order."""
+    if image is not None and folder_files(prediction) is None:
+        # A file without names has the sections in the order of the image's.
+        picture, marks = open_pair(image, labels)
+        return open_labels(prediction), marks, picture
+    ours, theirs = paired_files(prediction, labels)
+    pictured = None if image is None else open_image(image, files=paired_files(prediction, image)[1])
+    return open_labels(prediction, files=ours), open_labels(labels, files=theirs), pictured
 
 
 class _PredictionReader:

@@ -105,8 +105,7 @@ def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Labe
     """The labelled stacks and the split that a run began with; other labels of the same images if given."""
     from pydantic import ValidationError
 
-    from napari_autosegnet.data.annotations import LabelMapping, pair_stacks
-    from napari_autosegnet.data.images import open_image, open_labels
+    from napari_autosegnet.data.annotations import LabelMapping, open_labelled
 
     content = run.read_config().get("data")
     if content is None:
@@ -118,9 +117,7 @@ def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Labe
         split_content = content["split"]
     except (KeyError, TypeError, ValidationError) as error:
         raise UserError(f"{run.config_file}, 'data' is damaged ({type(error).__name__}); start a new run") from error
-    stacks = pair_stacks(
-        [open_image(path) for path in image_paths], [open_labels(path) for path in label_paths], mapping
-    )
+    stacks = open_labelled(image_paths, label_paths, mapping)
     return stacks, validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
 
 
@@ -182,6 +179,7 @@ def prepare(
 ) -> tuple[torch.device, Split, Normalisation]:
     from napari_autosegnet.data.images import tell_notes
     from napari_autosegnet.data.normalisation import measure
+    from napari_autosegnet.data.pairs import tell_pairs
     from napari_autosegnet.data.split import region_pixels, split_stacks
     from napari_autosegnet.training.trainer import choose_device
 
@@ -197,6 +195,7 @@ def prepare(
     parts = split_stacks(stacks, split, context=context)
     mapping = stacks[0].mapping
     report("device", name=str(device_used))
+    tell_pairs(stacks, report)
     tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     report(
         "data",

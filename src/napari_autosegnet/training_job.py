@@ -14,6 +14,7 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import Network, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.data.annotations import LabelledStack
 from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.pairs import given_pairs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.networks.specification import NetworkSpecification
@@ -122,6 +123,7 @@ class Source:
         cls, images: Sequence[Path], labels: Sequence[Path], classes: str | None, split: SplitSettings | None
     ) -> Source:
         split = split or SplitSettings()
+        images, labels = given_pairs(images, labels)
         stacks = open_stacks(images, labels, classes)
         return cls(stacks, split, describe_data(images, labels, stacks, split))
 

@@ -188,7 +188,7 @@ def test_resume_takes_all_from_the_run(called: dict[str, Any]) -> None:
 def test_train_passes_on_what_was_given(called: dict[str, Any]) -> None:
     assert run(["train", "--run", "r", "--network", "unet", "--augment-noise", "0", "--continue-with", "l.tif"]) == 0
     assert called["network"] == "unet"
-    assert called["continue_with"] == Path("l.tif")
+    assert called["continue_with"] == [Path("l.tif")]
     assert called["settings"].augmentation.noise == 0
     assert called["split"] is None
 

@@ -202,17 +202,11 @@ def test_counts_files_and_channels_must_fit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stack.target(0), eye)
 
 
-def test_folders_with_shared_names_are_paired_by_name(tmp_path: Path) -> None:
-    from PIL import Image
-
-    eye = np.eye(8, dtype=np.uint8) + 1
-    for folder, names in {"images": "abc", "masks": "acd", "others": "xyz"}.items():
-        (tmp_path / folder).mkdir()
-        for name in names:
-            Image.fromarray(eye).save(tmp_path / folder / f"{name}.png")
-    with pytest.raises(UserError, match=r"'b' in .* would be paired with 'c'"):
-        open_labelled([tmp_path / "images"], [tmp_path / "masks"])
-    assert len(open_labelled([tmp_path / "images"], [tmp_path / "others"])) == 1
+def test_sections_that_are_named_in_two_orders_are_no_pair() -> None:
+    image, labels = image_from_array(np.ones((2, 8, 8), np.uint8)), image_from_array(np.ones((2, 8, 8), np.uint8) * 2)
+    image.section_names, labels.section_names = ("a", "b"), ("b", "a")
+    with pytest.raises(UserError, match="in two orders"):
+        pair_stacks([image], [labels], "1:a,2:b")
 
 
 def test_pairs_of_arrays() -> None:

@@ -39,6 +39,19 @@ def test_pairs_follow_the_viewer(make_session: Any, qtbot: Any) -> None:
     assert session.pairs() == [] and session.layers.labels() == []
 
 
+def test_layers_whose_names_belong_together_are_a_pair(make_session: Any) -> None:
+    """Files dropped into napari: all images first, then all masks."""
+    session = make_session()
+    viewer = session.viewer
+    for name in ("c1", "c1_2"):
+        viewer.add_image(grey(32, 32), name=name)
+    for name in ("c1_2_masks", "c1_masks"):
+        viewer.add_labels(painted(32, 32), name=name)
+    viewer.add_labels(painted(32, 32))
+    session._follow_layers()
+    assert [pair.name for pair in session.pairs()] == ["c1_2 / c1_2_masks", "c1 / c1_masks", "c1_2 / Labels"]
+
+
 def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any) -> None:
     session = make_session()
     viewer = session.viewer

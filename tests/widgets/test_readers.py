@@ -214,6 +214,24 @@ def test_a_run_of_the_command_line_is_opened_from_its_config(tmp_path: Path) -> 
         readers.run_layers(run.path)
 
 
+def test_folders_of_a_run_are_shown_in_pairs(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from napari_autosegnet.data.annotations import parse_classes
+
+    for folder, names in (("images", ("c1", "c1_2")), ("labels", ("c1_masks", "c1_2_masks"))):
+        (tmp_path / folder).mkdir()
+        for value, name in enumerate(names, start=1):
+            Image.fromarray(np.full((16, 16), value, np.uint8)).save(tmp_path / folder / f"{name}.png")
+    run = Run.create(tmp_path / "run")
+    mapping = parse_classes("1:a,2:b").model_dump(mode="json")
+    paths = {name: [str(tmp_path / name)] for name in ("images", "labels")}
+    run.update_config(data={**paths, "mapping": mapping, "split": {}})
+    image, labels = [layer(*each) for each in readers.run_layers(run.path)]
+    assert [int(section[0, 0]) for section in np.asarray(image.data)] == [1, 2]
+    assert [int(section[0, 0]) for section in labels.data] == [1, 2]
+
+
 def test_models_bring_no_layers_and_foreign_files_are_left_alone(tmp_path: Path) -> None:
     small_model().save(tmp_path / "model")
     for path in (tmp_path / "model", tmp_path / "model" / "model.json"):

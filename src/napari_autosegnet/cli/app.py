@@ -144,6 +144,8 @@ def run(arguments: Sequence[str]) -> int:
             return 2
         command = " ".join([PROGRAM, *(word for word in arguments[:1] if word in COMMANDS)])
         text = message().rstrip(".")
+        if "unexpected extra argument" in text:
+            text += "; put a pattern in quotes: --image 'images/*.tif'"
         return _fail(f"{text} (see {command} --help)", int(getattr(error, "exit_code", 2)))
     return status if isinstance(status, int) else 0
 

@@ -9,13 +9,19 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, model_folder, print_json
 from napari_autosegnet.cli.lines import print_line
+from napari_autosegnet.cli.search import differ_in_number
 
 
 def evaluate(
-    labels: Annotated[list[Path], typer.Option(help="True labels; repeat for several")],
+    labels: Annotated[list[Path], typer.Option(help="True labels, or a pattern in quotes; repeat for several")],
     prediction: Annotated[Path | None, typer.Option(help="Predicted labels, as predict writes them")] = None,
     model: Annotated[Path | None, typer.Option(help="Or a model (or run) folder, applied to the images")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="Image of each labels file, with --model")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --model: the image of each --labels; the files of two folders or patterns are paired by name"
+        ),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
@@ -36,7 +42,7 @@ def evaluate(
     images = image or []
     if (prediction is None) == (model is None):
         raise typer.BadParameter("give either --prediction or --model", param_hint="'--prediction'")
-    if model is not None and len(images) != len(labels):
+    if model is not None and differ_in_number(images, labels):
         raise typer.BadParameter(
             f"{len(labels)} --labels but {len(images)} --image; --model needs one --image for each --labels",
             param_hint="'--image'",

@@ -37,6 +37,9 @@ def _words(event: str, values: dict[str, Any]) -> str | None:
     match event:
         case "data":
             return str(values.get("text", "")) or None
+        case "pair":
+            more = f" (and {values['more']} more pairs)" if values.get("more") else ""
+            return f"pair: {values.get('image')} with {values.get('labels')}{more}"
         case "note":
             return f"note: {values.get('text', '')}"
         case "alarm":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,17 +19,21 @@ from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
 RENAMED = {"split.seed": "split_seed"}
+LABELS_HELP = (
+    "Its labels, of the same shape, once for each image; the files of two folders or patterns are paired by their names"
+)
 
 
 @takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
 def search(
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="Image or stack: TIFF, PNG, a folder of these, Zarr, OME-Zarr; repeat for several"),
+        typer.Option(
+            help="Image or stack: TIFF, PNG, a folder of these, Zarr, OME-Zarr; repeat for several, or give a pattern "
+            "in quotes, 'images/*.tif'"
+        ),
     ] = None,
-    labels: Annotated[
-        list[Path] | None, typer.Option(help="Its labels, of the same shape; as many as images, in the same order")
-    ] = None,
+    labels: Annotated[list[Path] | None, typer.Option(help=LABELS_HELP)] = None,
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
@@ -97,16 +103,22 @@ def check_pairs(images: list[Path], labels: list[Path]) -> None:
     """Refuse a command line without images or with unpaired ones."""
     if not images:
         raise typer.BadParameter("give at least one image and its labels", param_hint="'--image'")
-    if len(images) != len(labels):
+    if differ_in_number(images, labels):
         raise typer.BadParameter(
             f"{len(images)} --image but {len(labels)} --labels; give one --labels for each --image",
             param_hint="'--labels'",
         )
 
 
+def differ_in_number(images: Sequence[Path], labels: Sequence[Path]) -> bool:
+    """Whether there are more of one than of the other; how many files a pattern fits is found out later."""
+    return len(images) != len(labels) and not any(has_magic(str(path)) for path in [*images, *labels])
+
+
 def default_run(image: Path) -> Path:
-    """``runs/IMAGE-DATE``."""
-    return Path("runs") / f"{image.name.split('.')[0] or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+    """``runs/IMAGE-DATE``; of a pattern the folder's name."""
+    name = image.parent.name if has_magic(image.name) else image.name.split(".")[0]
+    return Path("runs") / f"{name or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def end_by_epochs(settings: Changes) -> dict[str, Any]:

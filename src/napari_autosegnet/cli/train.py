@@ -10,7 +10,7 @@ import typer
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
-from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
+from napari_autosegnet.cli.search import LABELS_HELP, RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.run import Run
 
@@ -23,7 +23,7 @@ def train(
     image: Annotated[
         list[Path] | None, typer.Option(help="Image or stack; what the run was searched with by default")
     ] = None,
-    labels: Annotated[list[Path] | None, typer.Option(help="Its labels; as many as images, in the same order")] = None,
+    labels: Annotated[list[Path] | None, typer.Option(help=LABELS_HELP)] = None,
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
@@ -46,7 +46,11 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --run where it stopped")] = False,
     continue_with: Annotated[
-        Path | None, typer.Option(metavar="LABELS", help="Start from the run's last weights with these new labels")
+        list[Path] | None,
+        typer.Option(
+            metavar="LABELS",
+            help="Start from the run's last weights with these new labels, once for each of its images",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from napari_autosegnet.data.images import ImageStack, open_image, open_labels
+from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.pairs import matched, open_pairs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 
@@ -283,25 +284,26 @@ def pair_stacks(
 
 
 def open_labelled(
-    images: Sequence[str | Path], labels: Sequence[str | Path], classes: str | None = None
+    images: Sequence[str | Path], labels: Sequence[str | Path], classes: str | LabelMapping | None = None
 ) -> list[LabelledStack]:
-    """Open images and labels, paired in order.
+    """Open images and labels, paired as `pairs.open_pairs` says.
 
     Parameters
     ----------
     images, labels : sequence of path
-        As many of one as of the other; anything that `open_image` opens.
-    classes : str, optional
+        As many of one as of the other, or patterns; anything that `open_image` opens.
+    classes : str or LabelMapping, optional
         ``0:membrane,255:cell``; without it the values are read as `infer_mapping` says.
 
     Raises
     ------
     UserError
-        When a file is missing or unreadable, counts or shapes do not fit, labels are no whole numbers
+        When a file is missing or unreadable, names, counts or shapes do not fit, labels are no whole numbers
         or have several channels, nothing or only one class is annotated, or ``classes`` names values
         that do not occur.
     """
-    return pair_stacks([open_image(path) for path in images], [open_labels(path) for path in labels], classes)
+    found = open_pairs([Path(path) for path in images], [Path(path) for path in labels])
+    return pair_stacks([image for image, _ in found], [marks for _, marks in found], classes)
 
 
 def _check_pair(image: ImageStack, labels: ImageStack) -> None:
@@ -321,14 +323,12 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
                 f"section {section} of {_where(image)} is {ours} pixels and of its labels {_where(labels)} {theirs}; "
                 "give labels of the image's size"
             )
-    if image.section_names and labels.section_names and set(image.section_names) & set(labels.section_names):
-        # Folders that share names: the order must be theirs too.
-        for ours, theirs in zip(image.section_names, labels.section_names, strict=True):
-            if ours != theirs:
-                raise UserError(
-                    f"'{ours}' in {_where(image)} would be paired with '{theirs}' in {_where(labels)}; "
-                    "give images and labels the same names"
-                )
+    if image.section_names and labels.section_names:
+        order = matched(image.section_names, labels.section_names, where=(_where(image), _where(labels)))
+        if order != list(range(image.sections)):
+            raise UserError(
+                f"{_where(image)} and {_where(labels)} name their sections in two orders; open them as a pair"
+            )
 
 
 def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.pairs import partners
+from napari_autosegnet.data.stack import without_ending
 from napari_autosegnet.errors import UserError
 
 _NAME_COLUMNS = ("file", "name", "filename", "image")
@@ -39,17 +41,17 @@ def section_groups(stacks: Sequence[LabelledStack], path: Path, column: str) -> 
     done = 0
     for stack in stacks:
         count = stack.image.sections
-        matched = (
-            _by_name(stack, rows, columns, column)
-            or (_by_page(count, rows, columns, column) if len(stacks) == 1 or count > 1 else None)
-            or ([row[column] for row in rows] if len(rows) == count else None)
-            or ([row[column] for row in rows[done : done + count]] if len(rows) == total else None)
+        matched = _by_name(stack, rows, columns, column) or (
+            _by_page(count, rows, columns, column) if len(stacks) == 1 or count > 1 else None
         )
         if matched is None:
-            raise UserError(
-                f"the table {path} has {len(rows)} rows and {stack.image.path or stack.image.name} has {count} "
-                "sections; give one row per section in order, or a column 'file' with their names"
-            )
+            _check_order_is_all(stack, rows, columns, path)
+            if len(rows) not in (count, total):
+                raise UserError(
+                    f"the table {path} has {len(rows)} rows and {stack.image.path or stack.image.name} has {count} "
+                    "sections; give one row per section in order, or a column 'file' with their names"
+                )
+            matched = [row[column] for row in (rows if len(rows) == count else rows[done : done + count])]
         empty = [index for index, value in enumerate(matched) if not (value or "").strip()]
         if empty:
             raise UserError(f"the column '{column}' of {path} is empty for section {empty[0]}; fill it in")
@@ -59,17 +61,39 @@ def section_groups(stacks: Sequence[LabelledStack], path: Path, column: str) -> 
 
 
 def _by_name(stack: LabelledStack, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:
-    names = stack.image.section_names
-    if names is None and stack.image.sections == 1:
-        names = (stack.image.name,)
-    key = next((name for name in _NAME_COLUMNS if name in columns), None)
-    if names is None or key is None:
+    names, key = _names(stack), _name_column(columns)
+    if not names or key is None:
         return None
-    by_name: dict[str, str] = {}
-    for row in rows:
-        name = (row[key] or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-        by_name[name] = by_name[Path(name).stem] = row[column]
-    return [by_name[name] for name in names] if set(names) <= set(by_name) else None
+    listed = [without_ending((row[key] or "").strip().replace("\\", "/").rsplit("/", 1)[-1]) for row in rows]
+    found = partners([without_ending(name) for name in names], listed)
+    if all(index is None for index in found):
+        return None
+    lonely = [name for name, index in zip(names, found, strict=True) if index is None]
+    if lonely:
+        raise UserError(
+            f"the column '{key}' of the group table has no row, or several, for '{lonely[0]}' and "
+            f"{len(lonely) - 1} other images; give each image one row"
+        )
+    return [rows[index][column] for index in found if index is not None]
+
+
+def _check_order_is_all(stack: LabelledStack, rows: list[dict[str, str]], columns: list[str], path: Path) -> None:
+    """Refuse to go by the order of rows that name other images."""
+    names, key = _names(stack), _name_column(columns)
+    if names and key is not None and rows:
+        raise UserError(
+            f"the column '{key}' of {path} names no image of {stack.image.path or stack.image.name} (it has "
+            f"'{rows[0][key]}', the first image is '{names[0]}'); give their names there, or leave that column out"
+        )
+
+
+def _names(stack: LabelledStack) -> tuple[str, ...]:
+    """Names of the files of a stack's sections; empty where pages have none."""
+    return stack.image.section_names or ((stack.image.name,) if stack.image.sections == 1 else ())
+
+
+def _name_column(columns: Sequence[str]) -> str | None:
+    return next((name for name in _NAME_COLUMNS if name in columns), None)
 
 
 def _by_page(sections: int, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:

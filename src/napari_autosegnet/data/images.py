@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.ome_zarr import open_zarr
-from napari_autosegnet.data.pictures import PICTURE_SUFFIXES, open_folder, stack_of_files
+from napari_autosegnet.data.pictures import PICTURE_SUFFIXES, image_files, stack_of_files
 from napari_autosegnet.data.stack import (
     ImageStack,
     check_finite,
@@ -33,7 +33,12 @@ _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
 def open_image(
-    path: str | Path, *, time: int | None = None, channels: Sequence[str] | None = None, axes: str | None = None
+    path: str | Path,
+    *,
+    time: int | None = None,
+    channels: Sequence[str] | None = None,
+    axes: str | None = None,
+    files: Sequence[Path] | None = None,
 ) -> ImageStack:
     """Open a TIFF, PNG, JPEG, a folder of those, a .npy file, a Zarr array or an OME-Zarr image.
 
@@ -49,6 +54,8 @@ def open_image(
         Channels to read, by name or by number (from 0); all by default.
     axes : str, optional
         Names of the axes, such as ``tczyx``, of a TIFF or a plain array (Zarr, .npy). An OME-Zarr names its own.
+    files : sequence of Path, optional
+        Of a folder only these, in this order.
 
     Raises
     ------
@@ -56,19 +63,36 @@ def open_image(
         When there is no such file, it is of another kind or damaged, its pixels are no real numbers,
         it has axes that cannot be told apart, or it has several time points and ``time`` is not given.
     """
-    stack = _open(Path(path), time, labels=False, axes=None if axes is None else axes.lower())
+    stack = _open(Path(path), time, labels=False, axes=None if axes is None else axes.lower(), files=files)
     return stack if channels is None else stack.with_channels(channels)
 
 
-def open_labels(path: str | Path, *, time: int | None = None, axes: str | None = None) -> ImageStack:
+def open_labels(
+    path: str | Path, *, time: int | None = None, axes: str | None = None, files: Sequence[Path] | None = None
+) -> ImageStack:
     """Open a label image: as `open_image`, but a palette picture is read as its indices, and planes are no colours."""
-    return _open(Path(path), time, labels=True, axes=None if axes is None else axes.lower())
+    return _open(Path(path), time, labels=True, axes=None if axes is None else axes.lower(), files=files)
 
 
 def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
     """Tell what is to be known of how images and labels were read, each line once."""
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         report("note", text=note)
+
+
+def folder_files(path: Path) -> list[Path] | None:
+    """The files of a folder of images, a section each; None when the path is something else.
+
+    Raises
+    ------
+    UserError
+        When it is a folder without images.
+    """
+    return image_files(path) if path.is_dir() and not _is_zarr(path) else None
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in _ZARR_FILES)
 
 
 def image_from_array(
@@ -108,15 +132,17 @@ def image_from_array(
     )
 
 
-def _open(path: Path, time: int | None, *, labels: bool, axes: str | None = None) -> ImageStack:
+def _open(
+    path: Path, time: int | None, *, labels: bool, axes: str | None = None, files: Sequence[Path] | None = None
+) -> ImageStack:
     if not path.exists():
         raise UserError(f"there is no file or folder {path}; check the path")
     try:
         if path.is_dir():
-            if any((path / name).exists() for name in _ZARR_FILES):
+            if _is_zarr(path):
                 return open_zarr(path, time, axes)
             time_point(None, time, path)
-            return open_folder(path, labels=labels)
+            return stack_of_files(files or image_files(path), path, is_2d=False, labels=labels)
         suffix = path.suffix.lower()
         if suffix in TIFF_SUFFIXES:
             return open_tiff(TiffRequest(path, time, axes, labels=labels))

@@ -26,15 +26,24 @@ KEPT_BYTES = 2**30
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 
 
-def open_folder(folder: Path, *, labels: bool) -> ImageStack:
+def image_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, in natural order of their names.
+
+    Raises
+    ------
+    UserError
+        When there are none.
+    """
     files = [
         file
         for file in folder.iterdir()
         if file.suffix.lower() in TIFF_SUFFIXES | PICTURE_SUFFIXES and not file.name.startswith(".")
     ]
     if not files:
-        raise UserError(f"the folder {folder} holds no TIFF, PNG, JPEG or BMP image and is no Zarr store")
-    return stack_of_files(sorted(files, key=lambda file: natural_key(file.name)), folder, is_2d=False, labels=labels)
+        inside = sorted((each.name for each in folder.iterdir() if each.is_dir()), key=natural_key)
+        such_as = f"; give one of the folders in it: {', '.join(inside[:6])}" if inside else ""
+        raise UserError(f"the folder {folder} holds no TIFF, PNG, JPEG or BMP image and is no Zarr store{such_as}")
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 @dataclass

@@ -377,7 +377,11 @@ def positive(value: Any) -> float | None:
 
 
 def stem(path: Path) -> str:
-    name = path.resolve().name
+    return without_ending(path.resolve().name)
+
+
+def without_ending(name: str) -> str:
+    """A file's name without what says its kind, such as ``.ome.tif``."""
     return re.sub(r"\.(ome\.)?(tiff?|zarr|png|jpe?g|bmp|npy)$", "", name, flags=re.IGNORECASE) or name
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
+from napari_autosegnet.data.pairs import paired_files
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
 from napari_autosegnet.inference.engines import available_engines, usual_engine
@@ -99,7 +100,8 @@ class VolumeRequest:
             When one of them cannot be opened.
         """
         image = open_image(self.image, time=self.time, channels=self.channels, axes=self.axes)
-        return Model.load(self.model), image, None if self.mask is None else open_image(self.mask)
+        mask = None if self.mask is None else open_image(self.mask, files=paired_files(self.image, self.mask)[1])
+        return Model.load(self.model), image, mask
 
     def open(self, device: torch.device | str, report: Report = silent) -> tuple[Model, VolumeJob]:
         """Open everything, the output too; nothing is written."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.pairs import partners
 from napari_autosegnet.widgets.layer_arrays import (
     is_rgb,
     is_stack,
@@ -22,6 +25,9 @@ from napari_autosegnet.widgets.section_layers import image_behind
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
+
+#: Names that napari gives by itself; their numbers say nothing.
+_NUMBERED = re.compile(r"Labels( \[\d+\])?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +81,25 @@ class LayerPairs:
         return [image for image in self.images() if spatial_shape(image) == shape]
 
     def image_of(self, labels: Labels) -> Image | None:
-        """Image that a Labels layer belongs to: as chosen or known from before, or the nearest below it."""
+        """Image that a Labels layer belongs to: as chosen or known from before, by name, or the nearest below it."""
         choices = self.image_choices(labels)
         chosen = self._chosen_image.get(id(labels))
         if any(chosen is image for image in choices):
             return chosen
+        named = self._image_by_name(labels, choices)
+        if named is not None:
+            return named
         order = {id(layer): place for place, layer in enumerate(self.viewer.layers)}
         place = order[id(labels)]
         below = [image for image in choices if order[id(image)] < place]
         return below[-1] if below else choices[0] if choices else None
+
+    def _image_by_name(self, labels: Labels, choices: Sequence[Image]) -> Image | None:
+        """The image whose name says that it belongs to a Labels layer, as files would be paired."""
+        if _NUMBERED.fullmatch(labels.name):
+            return None
+        index = partners([labels.name], [image.name for image in choices])[0]
+        return None if index is None else choices[index]
 
     def choose_image(self, labels: Labels, image: Image) -> None:
         self._chosen_image[id(labels)] = image

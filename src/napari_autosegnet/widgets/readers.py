@@ -32,15 +32,17 @@ def run_layers(path: Path) -> list[LayerData]:
         When a file is damaged or was moved.
     """
     from napari_autosegnet.data.images import open_labels
+    from napari_autosegnet.data.pairs import paired_files
 
     layers: list[LayerData] = []
     for name, image, labels, mapping, place in _annotated_images(path):
-        data, about = image_layer(image)
+        ours, theirs = paired_files(image, labels)
+        data, about = image_layer(image, files=ours)
         about |= {"name": name, **place}
         if about.get("rgb") and "channel_axis" in about:
             data, about = _colours_last(data, about)
         layers.append((data, about, "image"))
-        stack = open_labels(labels)
+        stack = open_labels(labels, files=theirs)
         target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
         classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
         shown = annotation_layer(classes, name=f"{name} annotation", scale=about["scale"], translate=about["translate"])
@@ -93,7 +95,12 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
 
 
 def image_layer(
-    path: Path, *, time: int | None = None, channels: Sequence[str] | None = None, axes: str | None = None
+    path: Path,
+    *,
+    time: int | None = None,
+    channels: Sequence[str] | None = None,
+    axes: str | None = None,
+    files: Sequence[Path] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Data and attributes of an Image layer for anything that `open_image` opens.
 
@@ -109,7 +116,7 @@ def image_layer(
     ome = ome_of(path)
     if ome is not None:
         return _ome_image(path, ome, time=time or 0)
-    stack = open_image(path, time=time, channels=channels, axes=axes)
+    stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
     flat = 1 if stack.is_2d else 0
     about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
     if stack.channels in (3, 4) and stack.dtype == np.uint8:

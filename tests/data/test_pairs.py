@@ -1,0 +1,213 @@
+"""Images and labels are paired by the names of their files, one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.data.pairs import given_pairs, matched, open_pair, paired_files, tell_pairs
+from napari_autosegnet.errors import UserError
+
+
+def pictures(folder: Path, names: Sequence[str], kind: str = "png") -> Path:
+    """Pictures whose one grey value is their place in ``names``, from 1."""
+    folder.mkdir(exist_ok=True)
+    for value, name in enumerate(names, start=1):
+        Image.fromarray(np.full((16, 16), value, np.uint8)).save(folder / f"{name}.{kind}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["c1", "c1_2"], ["c1_masks", "c1_2_masks"]),
+        (["a", "b"], ["a", "b"]),
+        (["A1", "B2"], ["a1", "b2"]),
+        (["img_1", "img_2", "img_10"], ["mask_01", "mask_02", "mask_10"]),
+        (["BRATS_001_0000", "BRATS_002_0000"], ["BRATS_001", "BRATS_002"]),
+        (["t1_img", "t11_img", "x1_img"], ["t1_label", "t11_label", "x1_label"]),
+        (["left_raw_1", "right_raw_1"], ["left_seg_1", "right_seg_1"]),
+        (["cell 1", "cell 2"], ["cell-1-ground-truth", "cell-2-ground-truth"]),
+        (["001", "002"], ["1_cp_masks", "2_cp_masks"]),
+        (["raw"], ["labels"]),
+        (["volume"], ["membranes"]),
+        (["s1"], ["labels"]),
+    ],
+)
+def test_names_that_pair(images: list[str], labels: list[str]) -> None:
+    assert matched(images, labels, where=("i", "l")) == list(range(len(images)))
+    backwards = labels[::-1]
+    assert [backwards[index] for index in matched(images, backwards, where=("i", "l"))] == labels
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (
+            ["s1", "s2", "s3", "s4"],
+            ["s1_mask", "s2_mask", "s4_mask", "s5_mask"],
+            "the names in i and l do not pair: images without labels: s3; labels without an image: s5_mask; "
+            "rename or remove these",
+        ),
+        (["a", "b", "c"], ["x", "y", "z"], "images without labels: a, b, c; labels without an image: x, y, z"),
+        (["0", "1", "2"], ["1", "2", "3"], "images without labels: 0; labels without an image: 3"),
+        (["a", "b"], ["a"], "images without labels: b; rename"),
+        (["scan1_s1", "scan1_s2"], ["scan2_s1", "scan2_s2"], "do not pair"),
+        (["s1"], ["s2_mask"], "do not pair"),
+        (["1", "01"], ["1_mask", "1_label"], "do not pair"),
+        (["a", "a"], ["a", "a"], r"several files have names that are alike (a, a)"),
+        ([f"n{i}" for i in range(20)], [f"m{i}" for i in range(20, 40)], "and 14 more"),
+    ],
+)
+def test_names_that_do_not_pair(images: list[str], labels: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        matched(images, labels, where=("i", "l"))
+    assert message in str(error.value)
+
+
+_AFFIXES = st.sampled_from(["", "img_", "image-", "mask_", "Label", "train ", "em_raw_", "a", "x_"])
+_ENDINGS = st.sampled_from(["", "_mask", "_masks", "-labels", ".seg", "_0000", "b", "_x", "_cp_masks"])
+_IDENTITIES = st.one_of(
+    st.integers(0, 300).map(str),
+    st.tuples(st.sampled_from("abc"), st.integers(0, 30)).map(lambda each: f"{each[0]}{each[1]}"),
+    st.tuples(st.integers(0, 9), st.integers(0, 20)).map(lambda each: f"{each[0]}_{each[1]}"),
+)
+
+
+@example(identities=["c1", "c1_2"], affixes=("", ""), endings=("", "_masks"), pad=0, seed=0)
+@given(
+    identities=st.lists(_IDENTITIES, min_size=2, max_size=12, unique=True),
+    affixes=st.tuples(_AFFIXES, _AFFIXES),
+    endings=st.tuples(_ENDINGS, _ENDINGS),
+    pad=st.sampled_from([0, 4]),
+    seed=st.integers(0, 99),
+)
+def test_what_all_of_a_side_share_does_not_count(
+    identities: list[str], affixes: tuple[str, str], endings: tuple[str, str], pad: int, seed: int
+) -> None:
+    def padded(name: str) -> str:
+        return name.zfill(pad) if name.isdigit() else name
+
+    assume(not (endings[0] and endings[1] and "0000" in endings[0] + endings[1]))
+    images = [f"{affixes[0]}{name}{endings[0]}" for name in identities]
+    labels = [f"{affixes[1]}{padded(name)}{endings[1]}" for name in identities]
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    found = matched(images, [labels[index] for index in order], where=("i", "l"))
+    assert [order[index] for index in found] == list(range(len(images)))
+    with pytest.raises(UserError):
+        matched(images, [*labels[:-1], f"{affixes[1]}999_9{endings[1]}"], where=("i", "l"))
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_folders_are_paired_by_names(tmp_path: Path, kind: str) -> None:
+    images = pictures(tmp_path / "images", ["c1", "c1_2", "c2"], kind)
+    labels = pictures(tmp_path / "labels", ["c1_masks", "c1_2_masks", "c2_masks"], kind)
+    image, marks = open_pair(images, labels)
+    assert image.section_names == ("c1", "c1_2", "c2")
+    assert marks.section_names == ("c1_masks", "c1_2_masks", "c2_masks")
+    for stack in (image, marks):
+        assert [int(stack.section(index)[0, 0, 0]) for index in range(3)] == [1, 2, 3]
+    (labelled,) = open_labelled([images], [labels])
+    assert [int(labelled.target(index)[0, 0]) for index in range(3)] == [1, 2, 3]
+    assert [values for _, values in told([labelled])] == [
+        {"image": "c1", "labels": "c1_masks"},
+        {"image": "c1_2", "labels": "c1_2_masks"},
+        {"image": "c2", "labels": "c2_masks"},
+    ]
+
+
+def told(stacks: Any) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
+    tell_pairs(stacks, lambda event, /, **values: found.append((event, values)))
+    return found
+
+
+def test_folders_that_do_not_pair_are_refused(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "images", ["s1", "s2", "s3", "s4"])
+    labels = pictures(tmp_path / "labels", ["s1_mask", "s2_mask", "s4_mask", "s5_mask"])
+    with pytest.raises(UserError, match="images without labels: s3; labels without an image: s5_mask"):
+        open_labelled([images], [labels])
+
+
+def test_one_folder_may_hold_both(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "both", ["a", "b"])
+    for value, name in enumerate("ab", start=1):
+        colours = np.zeros((16, 16, 3), np.uint8)
+        Image.fromarray(colours).save(folder / f"{name}.png")
+        Image.fromarray(np.full((16, 16), value, np.uint8)).save(folder / f"{name}_mask.png")
+    (labelled,) = open_labelled([folder], [folder])
+    assert (labelled.image.channels, labelled.image.section_names) == (3, ("a", "b"))
+    assert [int(labelled.target(index)[0, 0]) for index in range(2)] == [1, 2]
+    plain = pictures(tmp_path / "plain", ["a", "b"])
+    with pytest.raises(UserError, match=r"is given for images and labels; name its label files"):
+        paired_files(plain, plain)
+
+
+def test_links_go_by_their_own_names(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "images", ["a", "b"])
+    store = pictures(tmp_path / "store", ["7f", "3c"])
+    (tmp_path / "labels").mkdir()
+    for name, target in (("a_mask", "7f"), ("b_mask", "3c")):
+        (tmp_path / "labels" / f"{name}.png").symlink_to(store / f"{target}.png")
+    _, marks = open_pair(images, tmp_path / "labels")
+    assert [int(marks.section(index)[0, 0, 0]) for index in range(2)] == [1, 2]
+
+
+def test_patterns_are_paired_by_names(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "images", ["c1", "c1_2"])
+    labels = pictures(tmp_path / "labels", ["c1_masks", "c1_2_masks"])
+    ours, theirs = given_pairs([images / "*.png"], [labels / "*.png"])
+    assert {(one.stem, other.stem) for one, other in zip(ours, theirs, strict=True)} == {
+        ("c1", "c1_masks"),
+        ("c1_2", "c1_2_masks"),
+    }
+    with pytest.raises(UserError, match="no file fits"):
+        given_pairs([images / "*.tif"], [labels / "*.png"])
+    with pytest.raises(UserError, match="labels without an image: c1_2_masks"):
+        given_pairs([images / "c1.png"], [labels / "*.png"])
+
+
+def test_lists_are_taken_in_their_order_unless_names_contradict() -> None:
+    def paths(*names: str) -> list[Path]:
+        return [Path(name) for name in names]
+
+    for images, labels in (
+        (paths("raw.tif", "more.tif"), paths("first.tif", "second.tif")),
+        (paths("a/img.tif", "b/img.tif"), paths("a/mask.tif", "b/mask.tif")),
+        (paths("x.tif", "x.tif"), paths("p.tif", "q.tif")),
+        (paths("s1.tif", "s2.tif"), paths("m/s1.tif", "m/s2.tif")),
+    ):
+        assert given_pairs(images, labels) == (images, labels)
+    for images, labels in (
+        (paths("c1.tif", "c1_2.tif"), paths("c1_2_masks.tif", "c1_masks.tif")),
+        (paths("a/img.tif", "b/img.tif"), paths("b/mask.tif", "a/mask.tif")),
+        (paths("s1.tif", "s2.tif", "s3.tif", "s4.tif"), paths("s1_m.tif", "s2_m.tif", "s4_m.tif", "s5_m.tif")),
+    ):
+        with pytest.raises(UserError, match="by their names '.*' belong to it; give the labels in the order"):
+            given_pairs(images, labels)
+    with pytest.raises(UserError, match="2 images and 1 label files"):
+        given_pairs(paths("a.tif", "b.tif"), paths("a.tif"))
+
+
+def test_many_pairs_are_told_in_some_lines(tmp_path: Path) -> None:
+    names = [f"{number:02d}" for number in range(20)]
+    images, labels = pictures(tmp_path / "i", names), pictures(tmp_path / "l", names)
+    events = told(open_labelled([images], [labels], "1:a,2:b"))
+    assert len(events) == 8 and {event for event, _ in events} == {"pair"}
+    assert events[-1][1] == {"image": "07", "labels": "07", "more": 12}
+
+
+def test_industrial_images_are_paired_by_names(shared_data: Path) -> None:
+    ours, theirs = paired_files(
+        shared_data / "industrial" / "full" / "images", shared_data / "industrial" / "full" / "masks"
+    )
+    assert ours is not None and theirs is not None and len(ours) == 319
+    assert [file.stem for file in ours] == [file.stem for file in theirs]
