@@ -178,6 +178,17 @@ def test_numbers_of_a_run_that_was_stopped_are_not_taken_for_others(
     assert not (tmp_path / ".a.zarr.instances").exists()
 
 
+@pytest.mark.parametrize("gone", ["0/c/1/0/1", "0/c/0", "1", ""])
+def test_objects_that_were_deleted_are_numbered_as_before(number: Any, tmp_path: Path, tree: Tree, gone: str) -> None:
+    _, boundary = cells((4, 60, 80), 12)
+    number(boundary, (2, 32, 32), "a.zarr", levels=2)
+    before = tree(tmp_path / "a.zarr")
+    place = tmp_path / "a.zarr" / "labels" / "instances" / gone
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    number(boundary, (2, 32, 32), "a.zarr", levels=2)
+    assert tree(tmp_path / "a.zarr") == before
+
+
 def test_overwriting_without_them_takes_them_off_the_list(number: Any, tmp_path: Path, tree: Tree) -> None:
     _, boundary = cells((4, 40, 40), 6)
     number(boundary, (4, 40, 40), "a.zarr")

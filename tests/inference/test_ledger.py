@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.ledger import Ledger, ledger_path, locked
+from napari_autosegnet.inference.ledger import Entry, Ledger, ledger_path, locked, written_parts
 
 PARTS = {"model": "abc", "image": {"shape": [1, 2, 3]}, "settings": {"halo": 16, "tile": 512}, "version": "1"}
 
@@ -32,6 +33,64 @@ def test_a_torn_line_is_forgotten_and_not_glued_to_the_next(tmp_path: Path, cut:
     assert ledger.finished() == {1: "done"}
     ledger.record(7, "done")
     assert Ledger.open(path, PARTS).finished() == {1: "done", 7: "done"}
+
+
+def digits(line: bytes) -> Iterator[int]:
+    """Where digits stand in a line of a ledger, of numbers and checksums alike."""
+    return (place for place, letter in enumerate(line) if chr(letter).isdigit())
+
+
+def test_a_line_that_was_changed_is_as_if_it_had_never_been_written(tmp_path: Path) -> None:
+    """One digit after the other: a block is never taken for another one, and the others stay."""
+    path = tmp_path / "a.ledger.jsonl"
+    ledger = Ledger.open(path, PARTS)
+    for block in (1, 3, 5):
+        ledger.record(block, "done", files=2**block)
+    header, *lines = path.read_bytes().splitlines(keepends=True)
+    notes: list[str] = []
+    for place in digits(lines[1]):
+        changed = bytearray(lines[1])
+        changed[place] = ord("9") if changed[place] != ord("9") else ord("8")
+        path.write_bytes(header + lines[0] + bytes(changed) + lines[2])
+        again = Ledger.open(path, PARTS)
+        assert again.finished() == {1: "done", 5: "done"} and again.damaged == 1
+        again.forget_lost(lambda level, block: -1, lambda event, /, **values: notes.append(values["text"]))
+    assert "1 lines of" in notes[0] and len(set(notes)) == 1
+    again.record(3, "done")
+    assert Ledger.open(path, PARTS).finished().keys() == {1, 3, 5}
+
+
+def test_a_line_of_another_ledger_says_nothing(tmp_path: Path) -> None:
+    Ledger.open(tmp_path / "a", PARTS).record(1, "done")
+    Ledger.open(tmp_path / "b", {**PARTS, "model": "xyz"}).record(2, "done")
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes() + (tmp_path / "b").read_bytes().splitlines(True)[1])
+    assert Ledger.open(tmp_path / "a", PARTS).finished() == {1: "done"}
+
+
+def test_a_changed_header_is_one_line_and_gives_no_right_to_delete(tmp_path: Path) -> None:
+    path = tmp_path / "a.ledger.jsonl"
+    Ledger.open(path, {**PARTS, "settings": {"probabilities": False}}).record(1, "done")
+    assert written_parts(path) == {"labels"}
+    path.write_bytes(path.read_bytes().replace(b"false", b"true", 1))
+    with pytest.raises(UserError, match="is damaged; give another --out"):
+        Ledger.open(path, {**PARTS, "settings": {"probabilities": True}})
+    assert written_parts(path) == {"labels"}
+
+
+def test_blocks_whose_files_are_gone_are_forgotten(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "a", PARTS)
+    for block in range(2000):
+        ledger._entries.setdefault(0, {})[block] = Entry("done", 0b101)
+    ledger.record(0, "done", level=1, files=0)
+    now = {3: 0b001, 7: 0b000, 8: 0b111}  # of the last something more is there
+    notes: list[str] = []
+    ledger.forget_lost(
+        lambda level, block: now.get(block, 0b101), lambda event, /, **values: notes.append(values["text"])
+    )
+    assert set(range(2000)) - ledger.finished().keys() == {3, 7}
+    assert ledger.is_finished(0, level=1) and notes == [
+        "2 finished blocks are no longer on the disk; they are computed again"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from napari_autosegnet.data.images import ImageStack, image_from_array, open_ima
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]
 SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo=8, probabilities=True, levels=3)
@@ -199,6 +201,95 @@ def test_a_result_without_its_probabilities_is_made_again(tmp_path: Path, model:
     shutil.rmtree(scores)
     predict_volume(model, image, tmp_path / "out.zarr", SETTINGS)
     np.testing.assert_array_equal(zarr.open_array(scores / "0", mode="r")[:], before)
+
+
+LOST = {
+    "a chunk": ["labels/segmentation/0/c/1/1/1"],
+    "a chunk of a lower level": ["labels/segmentation/1/c/0/0/0"],
+    "a chunk of the probabilities": ["probabilities/0/c/1/0/1/1"],
+    "chunks of several": ["labels/segmentation/0/c/0", "labels/segmentation/2/c/1/0/0", "probabilities/0/c/0/0"],
+    "a level": ["labels/segmentation/1"],
+    "the metadata of an array": ["labels/segmentation/0/zarr.json"],
+    "the metadata of a group": ["labels/segmentation/zarr.json", "probabilities/zarr.json"],
+    "the labels": ["labels"],
+}
+
+
+@pytest.mark.parametrize(("gone", "sharded"), [*((gone, False) for gone in LOST.values()), (LOST["a level"], True)])
+def test_what_was_deleted_of_a_finished_result_is_computed_again(
+    tmp_path: Path,
+    model: Model,
+    image: ImageStack,
+    tree: Callable[[Path], dict[str, bytes]],
+    gone: list[str],
+    sharded: bool,
+) -> None:
+    settings = SETTINGS.model_copy(update={"sharded": sharded})
+    predict_volume(model, image, tmp_path / "a.zarr", settings)
+    before = tree(tmp_path / "a.zarr")
+    for name in gone:
+        place = tmp_path / "a.zarr" / name
+        assert place.exists()
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    events = Events()
+    summary = predict_volume(model, image, tmp_path / "a.zarr", settings, report=events)
+    assert summary.done == summary.blocks == 18
+    assert tree(tmp_path / "a.zarr") == before
+    if not any("json" in name for name in gone):
+        assert any("no longer on the disk" in note["text"] for note in events.named("note"))
+        assert len(events.named("block")) < 18 or gone == ["labels"]
+    again = Events()
+    predict_volume(model, image, tmp_path / "a.zarr", settings, report=again)
+    assert not again.named("block") and not again.named("note")
+
+
+def test_an_empty_chunk_file_counts_as_gone(tmp_path: Path, model: Model, image: ImageStack) -> None:
+    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
+    chunk = tmp_path / "a.zarr" / "labels" / "segmentation" / "0" / "c" / "1" / "1" / "1"
+    before = chunk.read_bytes()
+    chunk.write_bytes(b"")
+    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
+    assert chunk.read_bytes() == before
+
+
+def test_what_somebody_changed_in_a_finished_result_stays(tmp_path: Path, model: Model, image: ImageStack) -> None:
+    """Corrections painted into the labels are no damage, whatever the size of their chunks."""
+    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
+    labels = zarr.open_array(tmp_path / "a.zarr" / "labels" / "segmentation" / "0")
+    labels[0, 3:30, 5:40] = 2
+    events = Events()
+    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS, report=events)
+    assert not events.named("block")
+    assert (np.asarray(labels[0, 3:30, 5:40]) == 2).all()
+
+
+def test_blocks_of_background_leave_nothing_and_are_believed(tmp_path: Path, model: Model, image: ImageStack) -> None:
+    mask = np.zeros(image.shape, np.uint8)
+    mask[0, :20, :20] = 1
+    events = Events()
+    for _ in range(2):
+        predict_volume(model, image, tmp_path / "a.zarr", SETTINGS, mask=image_from_array(mask), report=events)
+    assert len(events.named("block")) == 18
+    assert not (tmp_path / "a.zarr" / "labels" / "segmentation" / "0" / "c" / "2").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"zarr_format": 3, "node', b"[]"])
+@pytest.mark.parametrize("place", ["labels/segmentation/0", "labels/segmentation", "labels", ""])
+def test_damaged_metadata_of_a_result_are_one_line_or_made_again(
+    tmp_path: Path,
+    model: Model,
+    image: ImageStack,
+    tree: Callable[[Path], dict[str, bytes]],
+    place: str,
+    content: bytes,
+) -> None:
+    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
+    before = tree(tmp_path / "a.zarr")
+    (tmp_path / "a.zarr" / place / "zarr.json").write_bytes(content)
+    with suppress(UserError):
+        predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
+    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS.model_copy(update={"overwrite": True}))
+    assert tree(tmp_path / "a.zarr") == before
 
 
 def test_overwriting_with_other_levels_leaves_a_valid_store(

@@ -390,9 +390,9 @@ def test_one_writer_per_chunk_and_the_ledger_comes_last(
             chunks[str(self.folder), *((a // s) + p for (a, _), s, p in zip(spans, unit, place, strict=True))] += 1
         settle(self, *spans)
 
-    def watch_record(self: Ledger, block: int, status: Any, *, level: int = 0) -> None:
+    def watch_record(self: Ledger, block: int, status: Any, **more: Any) -> None:
         order.append(("ledger", block))
-        record(self, block, status, level=level)
+        record(self, block, status, **more)
 
     monkeypatch.setattr(BlockArray, "_settle", watch_settle)
     monkeypatch.setattr(Ledger, "record", watch_record)

@@ -1,22 +1,25 @@
 """Zarr arrays that are written block by block, each block safely on the disk before the next is spoken of.
 
 zarr renames finished chunk files into place but leaves it to the system when they reach the disk, so files and
-folders are synced here. One block is one writer's; blocks are whole chunks (or shards), so no chunk has two.
+folders are synced here. One block is one writer's; blocks are whole chunks (or shards), so no chunk has two. A block of
+nothing but background leaves no chunk; what a block left can be told by `BlockArray.written`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.stack import one_line
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Span, slices
 from napari_autosegnet.inference.ledger import sync_folder
-from napari_autosegnet.inference.places import is_node
+from napari_autosegnet.inference.places import is_node, is_partial
 
 if TYPE_CHECKING:
     import zarr
@@ -92,11 +95,22 @@ class BlockArray:
 
         if not is_node(self.folder):
             raise UserError(f"{self.folder} is missing; start again with --overwrite")
-        array = zarr.open_array(self.folder, mode="r+")
-        if tuple(array.shape) != self.shape:
+        try:
+            array = zarr.open_array(self.folder, mode="r+")
+        except OSError:
+            raise
+        except Exception as error:  # zarr has many words for damaged metadata
             raise UserError(
-                f"{self.folder} has the shape {array.shape}, not {self.shape}; start again with --overwrite"
-            )
+                f"the metadata of {self.folder} are damaged ({one_line(error)}); start again with --overwrite"
+            ) from error
+        for what, found, wanted in (
+            ("shape", array.shape, self.shape),
+            ("chunks", array.chunks, self._chunks),
+            ("shards", array.shards, self._shards),
+            ("type", array.dtype, self._dtype),
+        ):
+            if found != wanted:
+                raise UserError(f"{self.folder} has the {what} {found}, not {wanted}; start again with --overwrite")
         self._array = array
 
     def read(self, *spans: Span) -> npt.NDArray[Any]:
@@ -108,20 +122,27 @@ class BlockArray:
         self._opened[slices(spans)] = values
         self._settle(*spans)
 
+    def written(self, *spans: Span) -> list[bool]:
+        """Which of a block's chunk files are on the disk, in a fixed order; also before the array is open."""
+        return [_holds_something(file) for file in self._chunk_files(*spans)]
+
     @property
     def _opened(self) -> zarr.Array[Any]:
         assert self._array is not None, "make or open the array first"
         return self._array
 
-    def _settle(self, *spans: Span) -> None:
-        """Wait until a block's chunk files are on the disk, and remove what a killed run left beside them."""
-        array = self._opened
-        unit = array.shards or array.chunks
+    def _chunk_files(self, *spans: Span) -> Iterator[Path]:
+        """The files that a block's chunks have, or would have."""
+        unit = self._shards or self._chunks
         ranges = [range(span[0] // step, -(-span[1] // step)) for span, step in zip(spans, unit, strict=True)]
-        folders: dict[Path, set[str]] = {}
+        above = [] if self._format == 2 else ["c"]
         for place in np.ndindex(*(len(r) for r in ranges)):
-            key = array.metadata.encode_chunk_key(tuple(r[i] for r, i in zip(ranges, place, strict=True)))
-            file = self.folder / key
+            yield self.folder.joinpath(*above, *(str(r[i]) for r, i in zip(ranges, place, strict=True)))
+
+    def _settle(self, *spans: Span) -> None:
+        """Wait until a block's chunk files are on the disk, and remove what a killed worker left beside them."""
+        folders: dict[Path, set[str]] = {}
+        for file in self._chunk_files(*spans):
             folders.setdefault(file.parent, set()).add(file.name)
         above: set[Path] = set()
         for parent, names in folders.items():
@@ -129,7 +150,7 @@ class BlockArray:
                 continue  # nothing but background: no chunk was written
             above.update(one for one in (parent, *parent.parents) if one == self.folder or self.folder in one.parents)
             for entry in list(os.scandir(parent)):
-                if entry.name.endswith(".partial") and entry.name.split(".")[0] in names:
+                if is_partial(entry.name) and entry.name.split(".")[0] in names:
                     os.unlink(entry.path)
                 elif entry.name in names:
                     sync_file(Path(entry.path))
@@ -143,9 +164,23 @@ def sync_file(file: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove metadata files that a killed run did not finish."""
-    if folder.is_dir():
-        for entry in list(os.scandir(folder)):
-            if entry.name.endswith(".partial"):
-                os.unlink(entry.path)
+def remove_partials(folder: Path, *, deep: bool = False) -> None:
+    """Remove what a killed run did not finish in a folder and, if ``deep``, below; links are not followed."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if is_partial(name):
+                os.unlink(os.path.join(parent, name))
+        if not deep:
+            break
+
+
+def as_bits(flags: Iterable[bool]) -> int:
+    """Flags as one number, the first as its lowest bit."""
+    return sum(flag << place for place, flag in enumerate(flags))
+
+
+def _holds_something(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False

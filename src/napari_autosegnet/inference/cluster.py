@@ -141,7 +141,7 @@ class _ClusterRun:
         def finish(outcome: Outcome) -> Iterable[Task]:
             task = outcome.task
             status: Status = "skipped" if outcome.status == "skipped" else "done"
-            ledger.record(task.number, status, level=task.level)
+            ledger.record(task.number, status, level=task.level, files=outcome.files)
             if not task.level:
                 progress.finish(job.plan[task.number], status, outcome.seconds, worker=outcome.worker)
             ready = pyramid.ready(task.level, task.number)
@@ -167,7 +167,7 @@ class _ClusterRun:
 
     def instances(self, model: AppliedModel) -> Path | None:
         """Number the objects; None when asked to stop."""
-        from napari_autosegnet.inference.instance_run import InstanceRun
+        from napari_autosegnet.inference.instance_run import Done, InstanceRun
 
         run = InstanceRun(self._job, model, self._ledger, self._report)
 
@@ -175,10 +175,10 @@ class _ClusterRun:
             stage: Literal["seeds", "instances"],
             level: int,
             numbers: Iterable[int],
-            done: Callable[[int, float], None],
+            done: Done,
         ) -> bool:
             def finish(outcome: Outcome) -> Iterable[Task]:
-                done(outcome.task.number, outcome.seconds)
+                done(outcome.task.number, outcome.seconds, outcome.files)
                 return []
 
             tasks = [Task(stage, level, number) for number in numbers]

@@ -66,7 +66,8 @@ class Task:
 class Outcome:
     """How a task went, on whom.
 
-    ``refused`` is for what no other attempt mends (paths that the worker does not see, a full disk).
+    ``refused`` is for what no other attempt mends (paths that the worker does not see, a full disk); ``files`` for the
+    ledger.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Outcome:
     seconds: float = 0.0
     text: str = ""
     notes: tuple[str, ...] = ()
+    files: int = 0
 
 
 class _OpenJob:
@@ -156,12 +158,12 @@ def work(about: ClusterJob, task: Task) -> Outcome:
     except UserError as error:
         return Outcome(task, "refused", name, text=str(error))
     try:
-        status = _do(opened, task, lambda: about.key in _PROCESS.stopped)
+        status, files = _do(opened, task, lambda: about.key in _PROCESS.stopped)
     except OSError as error:
         if error.errno in FATAL:
             return Outcome(task, "refused", name, text=str(disk_error(error, opened.job.output.path)))
         raise
-    return Outcome(task, status, name, time.monotonic() - began, notes=opened.told())
+    return Outcome(task, status, name, time.monotonic() - began, notes=opened.told(), files=files)
 
 
 def _opened(about: ClusterJob) -> _OpenJob:
@@ -173,22 +175,23 @@ def _opened(about: ClusterJob) -> _OpenJob:
         return _PROCESS.job
 
 
-def _do(opened: _OpenJob, task: Task, should_stop: ShouldStop) -> Literal["done", "skipped", "stopped"]:
+def _do(opened: _OpenJob, task: Task, should_stop: ShouldStop) -> tuple[Literal["done", "skipped", "stopped"], int]:
+    """Do a task; how it went, and which files it left."""
     job: VolumeJob = opened.job
     if task.stage != "labels":
         with opened.computing:
-            return opened.instances().do(task.stage, task.level, task.number, should_stop)
+            files = opened.instances().do(task.stage, task.level, task.number, should_stop)
+        return ("stopped", 0) if files is None else ("done", files)
     if task.level:
-        job.output.subsample(task.level, job.output.pyramid.position(task.level, task.number))
-        return "done"
+        return "done", job.output.subsample(task.level, job.output.pyramid.position(task.level, task.number))
     with opened.reading:
         block, data = job.read(task.number)
     with opened.computing:
         result = job.compute(block, data, should_stop)
     if result is None:
-        return "stopped"
-    job.output.write(block, result)
-    return "done" if result.computed else "skipped"
+        return "stopped", 0
+    files = job.output.write(block, result)
+    return ("done" if result.computed else "skipped"), files
 
 
 def _keep_freed_memory() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.inference.arrays import BlockArray
+from napari_autosegnet.inference.arrays import BlockArray, as_bits
 from napari_autosegnet.inference.blocks import BlockPlan, Box
 from napari_autosegnet.inference.instances import (
     FLOOD,
@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 #: The seeds' place among the levels of the ledger.
 SEEDS = -1
 
+#: Told of a block that is done: its number, the seconds it took and the files it left.
+Done = Callable[[int, float, int], None]
 #: Does blocks of a stage at a level and calls back for each; False when asked to stop.
-Do = Callable[[Literal["seeds", "instances"], int, Iterable[int], Callable[[int, float], None]], bool]
+Do = Callable[[Literal["seeds", "instances"], int, Iterable[int], Done], bool]
 
 
 class InstanceWork:
@@ -79,10 +81,8 @@ class InstanceWork:
         work.seeds.open()
         return work
 
-    def do(
-        self, stage: Literal["seeds", "instances"], level: int, number: int, should_stop: ShouldStop
-    ) -> Literal["done", "stopped"]:
-        """Do one block of a stage; its data is on the disk afterwards, unless it was to stop."""
+    def do(self, stage: Literal["seeds", "instances"], level: int, number: int, should_stop: ShouldStop) -> int | None:
+        """Do one block of a stage; returns which files it left (see `written`), or None when it was to stop."""
         if stage == "seeds":
             finished = self._find_seeds(number, should_stop)
         elif level:
@@ -90,7 +90,14 @@ class InstanceWork:
             finished = True
         else:
             finished = self._flood(number, should_stop)
-        return "done" if finished else "stopped"
+        return self.written(SEEDS if stage == "seeds" else level, number) if finished else None
+
+    def written(self, level: int, number: int) -> int:
+        """Which of the files that a block of seeds (`SEEDS`) or of objects may leave are on the disk, as bits."""
+        if level == SEEDS:
+            return as_bits(self.seeds.written(*self._plan[number].core))
+        plan = self._instances.plan
+        return as_bits(self._instances.written(plan.core(level, plan.position(level, number)), level))
 
     def _find_seeds(self, number: int, should_stop: ShouldStop) -> bool:
         core = self._plan[number].core
@@ -184,6 +191,7 @@ class InstanceRun:
         if not path.exists():
             remove_folder(self.work.scratch)  # of a run that is forgotten
         self._ledger = Ledger.open(path, parts)
+        self._ledger.forget_lost(self.work.written, report)
 
     def number(self, do: Do) -> Path | None:
         """Number all objects; None when asked to stop."""
@@ -191,14 +199,14 @@ class InstanceRun:
         flooded = Progress(plan, ledger.finished(), self._report, step="instances")
         if flooded.pending:
             if not self.work.seeds.folder.exists():
-                ledger.finished(SEEDS).clear()  # someone tidied up
+                ledger.forget(SEEDS)  # someone tidied up, or all objects were written once
             self.work.seeds.make()
             seeded = Progress(plan, ledger.finished(SEEDS), self._report, step="seeds")
             if seeded.pending:
                 self.work.numbers_file.unlink(missing_ok=True)  # of other seeds
 
-            def seeds_done(number: int, seconds: float) -> None:
-                ledger.record(number, "done", level=SEEDS)
+            def seeds_done(number: int, seconds: float, files: int) -> None:
+                ledger.record(number, "done", level=SEEDS, files=files)
                 seeded.finish(plan[number], "done", seconds)
 
             if not do("seeds", 0, seeded.pending, seeds_done):
@@ -206,8 +214,8 @@ class InstanceRun:
             if not self.work.numbers_file.exists():
                 self._join()
 
-            def flood_done(number: int, seconds: float) -> None:
-                ledger.record(number, "done")
+            def flood_done(number: int, seconds: float, files: int) -> None:
+                ledger.record(number, "done", files=files)
                 flooded.finish(plan[number], "done", seconds)
 
             if not do("instances", 0, flooded.pending, flood_done):
@@ -215,8 +223,8 @@ class InstanceRun:
         pyramid = PyramidProgress(self._instances.plan, ledger)
         for level in range(1, len(self._instances.plan.levels)):
 
-            def level_done(number: int, seconds: float, level: int = level) -> None:
-                ledger.record(number, "done", level=level)
+            def level_done(number: int, seconds: float, files: int, level: int = level) -> None:
+                ledger.record(number, "done", level=level, files=files)
 
             if not do("instances", level, tuple(pyramid.missing(level)), level_done):
                 return None
@@ -263,14 +271,13 @@ def number_objects(
     """Write the instances of a job in this process; None when asked to stop."""
     run = InstanceRun(job, model, ledger, report)
 
-    def do(
-        stage: Literal["seeds", "instances"], level: int, numbers: Iterable[int], done: Callable[[int, float], None]
-    ) -> bool:
+    def do(stage: Literal["seeds", "instances"], level: int, numbers: Iterable[int], done: Done) -> bool:
         for number in numbers:
             began = time.monotonic()
-            if should_stop() or run.work.do(stage, level, number, should_stop) == "stopped":
+            files = None if should_stop() else run.work.do(stage, level, number, should_stop)
+            if files is None:
                 return False
-            done(number, time.monotonic() - began)
+            done(number, time.monotonic() - began, files)
         return True
 
     return run.number(do)

@@ -159,6 +159,10 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
     foreign = output.foreign(ours)
     if foreign is not None:
         raise UserError(_no_result(foreign, job))
+    strange = output.strange(ours) if settings.overwrite else None
+    if strange is not None:
+        what = "is a link" if strange.is_symlink() else "was not written by this program"
+        raise UserError(f"{strange} {what} and would be lost with the result; move it away, or give another --out")
     if isinstance(output, ZarrOutput) and output.instances is not None:
         object_classes(model.classes, settings.instance_classes)  # known to be possible before the hours of computing
     _choose_what_is_fast(job, {} if settings.overwrite else Ledger.settings_of(path), report)
@@ -188,8 +192,8 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         ledger = Ledger.begin(path, parts)  # only now: until then the old one says whose the rest is
     else:
         ledger = Ledger.open(path, parts)
-        if ledger.finished() and not output.exists():
-            ledger.restart()  # the result was deleted, its ledger was not
+        output.remove_partials()
+        ledger.forget_lost(output.written, report)
     if isinstance(output, ZarrOutput) and output.instances is not None and not output.instances.folder.exists():
         instance_ledger_path(output.path).unlink(missing_ok=True)
     output.prepare()

@@ -3,7 +3,9 @@
 ``<store>.ledger.jsonl`` lies beside the result, or beside the outermost Zarr around it: readers of the store never
 meet it, and the store is the same bytes whether the run was interrupted or not. Its first line holds the
 fingerprint, every further line one finished block, written after the block's data is safely on the disk. A store
-cannot tell by itself: a finished block of background leaves no chunk.
+cannot tell by itself: a finished block of background leaves no chunk. So a line says what its block left on the disk,
+too, and is believed only as long as that is still there. Each line has a checksum: one that was damaged is as if it had
+never been written.
 """
 
 from __future__ import annotations
@@ -11,22 +13,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.places import Part, zarrs_around
 from napari_autosegnet.locks import InUseError, held
-from napari_autosegnet.run import write_atomically
+from napari_autosegnet.run import Report, write_atomically
 
 Status = Literal["done", "skipped"]
 
 FORMAT = "napari-autosegnet/ledger"
-VERSION = 1
+VERSION = 2
+#: Threads that look at what is on the disk, and blocks that each takes at a time.
+_THREADS = 16
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished block: how, and which files it left (see `napari_autosegnet.inference.output.Output.written`)."""
+
+    status: Status
+    files: int
 
 
 class Ledger:
@@ -38,12 +53,21 @@ class Ledger:
         The ledger's file.
     parts : Mapping[str, Any]
         JSON-able identity per part ("model", "image", "settings", ...).
+
+    Attributes
+    ----------
+    fingerprint : str
+        SHA-256 over all parts.
+    damaged : int
+        Lines that could not be read; their blocks count as not done.
     """
 
     def __init__(self, path: Path, parts: Mapping[str, Any]) -> None:
         self.path = path
         self.parts: dict[str, Any] = json.loads(json.dumps(dict(parts)))
-        self._finished: dict[int, dict[int, Status]] = {}
+        self.fingerprint = _fingerprint(self.parts)
+        self.damaged = 0
+        self._entries: dict[int, dict[int, Entry]] = {}
 
     @classmethod
     def open(cls, path: Path, parts: Mapping[str, Any]) -> Ledger:
@@ -64,7 +88,9 @@ class Ledger:
     def begin(cls, path: Path, parts: Mapping[str, Any]) -> Ledger:
         """Begin a ledger, in the place of an earlier one if there is one."""
         ledger = cls(path, parts)
-        ledger.restart()
+        header = {"format": FORMAT, "version": VERSION, "fingerprint": ledger.fingerprint, "parts": ledger.parts}
+        write_atomically(path, json.dumps(header) + "\n")
+        sync_folder(path.parent)
         return ledger
 
     @staticmethod
@@ -72,8 +98,10 @@ class Ledger:
         """Identity per part that a ledger was begun with; empty when there is none, or a damaged one."""
         try:
             with open(path, "rb") as handle:
-                return dict(json.loads(handle.readline())["parts"])
-        except (OSError, ValueError, KeyError, TypeError):
+                header = json.loads(handle.readline())
+            parts = dict(header["parts"])
+            return parts if header["fingerprint"] == _fingerprint(parts) else {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 
     @classmethod
@@ -82,23 +110,53 @@ class Ledger:
         found = cls.parts_of(path).get("settings")
         return found if isinstance(found, dict) else {}
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all parts."""
-        return hashlib.sha256(json.dumps(self.parts, sort_keys=True).encode()).hexdigest()
-
     def finished(self, level: int = 0) -> dict[int, Status]:
         """Finished blocks of a pyramid level by their number."""
-        return self._finished.setdefault(level, {})
+        return {block: entry.status for block, entry in self._entries.get(level, {}).items()}
 
-    def restart(self) -> None:
-        """Forget every block."""
-        self._finished.clear()
-        header = {"format": FORMAT, "version": VERSION, "fingerprint": self.fingerprint, "parts": self.parts}
-        write_atomically(self.path, json.dumps(header) + "\n")
-        sync_folder(self.path.parent)
+    def is_finished(self, block: int, level: int = 0) -> bool:
+        """Whether a block of a pyramid level is finished."""
+        return block in self._entries.get(level, {})
 
-    def record(self, block: int, status: Status, *, level: int = 0) -> None:
+    def forget(self, level: int) -> None:
+        """Forget the blocks of a level until they are recorded again."""
+        self._entries.pop(level, None)
+
+    def forget_lost(self, written: Callable[[int, int], int], report: Report) -> None:
+        """Forget the blocks of which a file is no longer on the disk.
+
+        What somebody added or changed there is not looked at: it may be the work of hours.
+
+        Parameters
+        ----------
+        written
+            Tells which files of a block (level, number) are there. It is called in several threads, as a look at a
+            network takes long.
+        report
+            Is told a ``note`` about blocks that are computed again.
+        """
+        lost = {level: self._lost(level, written) for level in self._entries}
+        for level, blocks in lost.items():
+            for block in blocks:
+                del self._entries[level][block]
+        # Levels below 0 are of what is not kept.
+        count = sum(len(blocks) for level, blocks in lost.items() if level >= 0)
+        if count:
+            report("note", text=f"{count} finished blocks are no longer on the disk; they are computed again")
+        if self.damaged:
+            report("note", text=f"{self.damaged} lines of {self.path} are damaged; their blocks are computed again")
+
+    def _lost(self, level: int, written: Callable[[int, int], int]) -> list[int]:
+        entries = self._entries[level]
+        blocks = tuple(entries)
+
+        def lost_of(begin: int) -> list[int]:
+            return [block for block in blocks[begin : begin + _BATCH] if entries[block].files & ~written(level, block)]
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return [block for some in pool.map(lost_of, range(0, len(blocks), _BATCH)) for block in some]
+
+    def record(self, block: int, status: Status, *, level: int = 0, files: int = 0) -> None:
         """Note a finished block; its data must be on the disk by now.
 
         Raises
@@ -106,12 +164,17 @@ class Ledger:
         OSError
             When the disk is full; the block then counts as not done.
         """
-        line = json.dumps({"level": level, "block": block, "status": status}) + "\n"
+        entry = {"level": level, "block": block, "status": status, "files": f"{files:x}"}
+        line = json.dumps({**entry, "sum": self._checksum(entry)}) + "\n"
         with open(self.path, "ab") as handle:
             handle.write(line.encode())
             handle.flush()
             os.fsync(handle.fileno())
-        self.finished(level)[block] = status
+        self._entries.setdefault(level, {})[block] = Entry(status, files)
+
+    def _checksum(self, entry: Mapping[str, Any]) -> str:
+        """Of a line; other ledgers have others."""
+        return hashlib.sha256((self.fingerprint + json.dumps(entry)).encode()).hexdigest()[:16]
 
     def _read(self) -> None:
         try:
@@ -120,35 +183,43 @@ class Ledger:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         header, *lines = content.split(b"\n")
         self._check(header)
-        intact = len(header) + 1
-        for line in lines[:-1]:
+        torn = lines.pop() if lines else b""
+        if torn:
+            # By a crash or a full disk. The next line must not be glued to it.
+            os.truncate(self.path, len(content) - len(torn))
+        for line in lines:
             try:
                 entry = json.loads(line)
-                if entry["status"] not in get_args(Status):
-                    raise ValueError(entry["status"])
-                self.finished(int(entry["level"]))[int(entry["block"])] = entry["status"]
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                break  # torn by a crash or a full disk; what follows was never promised
-            intact += len(line) + 1
-        if intact < len(content):
-            # The next line must not be glued to the torn one.
-            os.truncate(self.path, intact)
+                if entry.pop("sum") != self._checksum(entry):
+                    raise ValueError
+                found = Entry(entry["status"], int(entry["files"], 16))
+                self._entries.setdefault(entry["level"], {})[entry["block"]] = found
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                self.damaged += 1
 
     def _check(self, header: bytes) -> None:
         again = "give another --out, or start again with --overwrite"
         try:
             found = json.loads(header)
             parts = dict(found["parts"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            intact = found.get("fingerprint") == _fingerprint(parts)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.path} is damaged; {again}") from error
         if found.get("format") != FORMAT or found.get("version") != VERSION:
             raise UserError(f"{self.path} was written by another version of napari-autosegnet; {again}")
-        differing = [
-            name for name in {**self.parts, **parts} if not same_identity(parts.get(name), self.parts.get(name))
-        ]
+        if not intact:
+            raise UserError(f"{self.path} is damaged; {again}")
+        names = {**self.parts, **parts}
+        differing = [name for name in names if not same_identity(parts.get(name), self.parts.get(name))]
         if differing:
             what = "; ".join(_difference(name, parts.get(name), self.parts.get(name)) for name in differing)
             raise UserError(f"the result beside {self.path} was made differently ({what}); {again}")
+        # Samples that could not be read may differ, and the lines' checksums are those of the first run.
+        self.parts, self.fingerprint = parts, found["fingerprint"]
+
+
+def _fingerprint(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def written_parts(path: Path) -> frozenset[Part]:

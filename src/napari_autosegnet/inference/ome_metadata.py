@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_autosegnet.data.stack import one_line
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.arrays import remove_partials
 from napari_autosegnet.inference.blocks import Level
 from napari_autosegnet.inference.places import is_node, read_json, zarrs_around
 
 if TYPE_CHECKING:
+    import zarr
+
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
 
@@ -140,7 +144,7 @@ class OmeMetadata:
         if not is_node(folder):
             zarr.create_group(folder, zarr_format=self.zarr_format, attributes=attributes)
             return
-        group = zarr.open_group(folder, mode="r+")
+        group = _open_group(folder)
         if dict(group.attrs) != attributes:
             group.attrs.put(attributes)
 
@@ -149,10 +153,7 @@ class OmeMetadata:
         import zarr
 
         remove_partials(folder)
-        if is_node(folder):
-            group = zarr.open_group(folder, mode="r+")
-        else:
-            group = zarr.create_group(folder, zarr_format=self.zarr_format)
+        group = _open_group(folder) if is_node(folder) else zarr.create_group(folder, zarr_format=self.zarr_format)
         attributes = dict(group.attrs)
         ome: Any = attributes.get("ome", {}) if self.version == "0.5" else attributes
         listed = list(ome.get("labels", []))
@@ -166,11 +167,12 @@ class OmeMetadata:
 
     def unlist_label(self, folder: Path, name: str) -> None:
         """Take a label off the list of a ``labels`` group."""
-        import zarr
-
         if not is_node(folder):
             return
-        group = zarr.open_group(folder, mode="r+")
+        try:
+            group = _open_group(folder)
+        except UserError:
+            return  # damaged: there is no list
         about: Any = dict(group.attrs)
         ome = about.get("ome", about)
         left = {"labels": [each for each in ome.get("labels", []) if each != name]}
@@ -189,6 +191,20 @@ class OmeMetadata:
             return content
         v04.LabelImage.model_validate(ome) if "image-label" in ome else v04.Image.model_validate(ome)
         return ome
+
+
+def _open_group(folder: Path) -> zarr.Group:
+    import zarr
+
+    try:
+        return zarr.open_group(folder, mode="r+")
+    except OSError:
+        raise
+    except Exception as error:  # zarr has many words for damaged metadata
+        raise UserError(
+            f"the metadata of {folder} are damaged ({one_line(error)}); start again with --overwrite, "
+            "or give another --out"
+        ) from error
 
 
 def _entry(content: object, name: str) -> object:

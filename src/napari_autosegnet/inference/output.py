@@ -36,12 +36,16 @@ class Output(Protocol):
     parts: tuple[Part, ...]
     pyramid: PyramidPlan
 
-    def exists(self) -> bool:
-        """Whether there is a result, finished or not."""
-        ...
-
     def foreign(self, ours: Collection[Part]) -> Path | None:
         """What lies where the result goes and is none, given what the ledger says that an earlier run wrote."""
+        ...
+
+    def strange(self, ours: Collection[Part]) -> Path | None:
+        """The first link, or file of somebody else, in what an earlier run wrote: `remove` would take it along."""
+        ...
+
+    def remove_partials(self) -> None:
+        """Remove what a killed run did not finish: it takes space, and the disk may have been full."""
         ...
 
     def prepare(self) -> None:
@@ -56,12 +60,16 @@ class Output(Protocol):
         """Delete what an earlier run wrote, and nothing else."""
         ...
 
-    def write(self, block: Block, result: BlockResult) -> None:
-        """Write a block and wait until it is on the disk."""
+    def write(self, block: Block, result: BlockResult) -> int:
+        """Write a block and wait until it is on the disk; returns what `written` does from then on."""
         ...
 
-    def subsample(self, level: int, position: Shape) -> None:
-        """Write one block of a lower pyramid level from the level above."""
+    def subsample(self, level: int, position: Shape) -> int:
+        """Write one block of a lower pyramid level from the level above; returns what `written` does from then on."""
+        ...
+
+    def written(self, level: int, number: int) -> int:
+        """Which of the files that a block may leave are on the disk, as the bits of a number; also before `prepare`."""
         ...
 
 
@@ -164,7 +172,7 @@ def _named(path: Path) -> Path:
 
 def outer_places(output: Output) -> list[Path]:
     """The files and folders that a result consists of: what two runs must not write at once."""
-    parts = (output.places[part] for part in output.parts)
+    parts = (output.places[part].resolve() for part in output.parts)
     return [output.path, *(place for place in parts if output.path not in (place, *place.parents))]
 
 

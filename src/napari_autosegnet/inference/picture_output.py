@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import io
 import math
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.arrays import as_bits
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
 from napari_autosegnet.inference.ledger import sync_folder
 from napari_autosegnet.inference.places import Part, taken
@@ -54,16 +56,20 @@ class TiffOutput:
             self._files[self._scores] = (channels, *shape)
         self._offsets: dict[Path, int] = {}
 
-    def exists(self) -> bool:
-        return all(file.exists() for file in self._files)
-
     def foreign(self, ours: Collection[Part]) -> Path | None:
         return taken(self.places, self.parts, ours)
+
+    def strange(self, ours: Collection[Part]) -> Path | None:
+        return next((file for part, file in self.places.items() if part in ours and file.is_symlink()), None)
 
     def remove(self, ours: Collection[Part]) -> None:
         for part, file in self.places.items():
             if part in ours:
                 file.unlink(missing_ok=True)
+
+    def remove_partials(self) -> None:
+        for file in self._files:
+            _partial(file).unlink(missing_ok=True)
 
     def prepare(self) -> None:
         for file, shape in self._files.items():
@@ -81,6 +87,8 @@ class TiffOutput:
                     offset = series.dataoffset
                     if _sides(series.shape) != _sides(shape) or series.dtype != np.uint8 or offset is None:
                         raise ValueError(f"it holds {series.shape} {series.dtype}")
+                    if file.stat().st_size < offset + math.prod(shape):
+                        raise ValueError("it ends early")
             except (tifffile.TiffFileError, FileNotFoundError, ValueError, IndexError) as error:
                 raise UserError(f"{file} is no unfinished result ({error}); start again with --overwrite") from error
             self._offsets[file] = int(offset)
@@ -89,22 +97,25 @@ class TiffOutput:
         import tifffile
 
         axes = "CYX" if len(shape) == 3 and self._image.is_2d else "CZYX"[-len(shape) :]
-        partial = file.with_name(f".{file.name}.partial")
+        partial = _partial(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(
-            partial,
-            shape=shape,
-            dtype=np.uint8,
-            photometric="minisblack",
-            ome=True,
-            bigtiff=math.prod(shape) > 2**31,
-            # tifffile would draw a random identity, and two runs would differ.
-            metadata={"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, file.name)), **self._voxel_size()},
-        )
-        with open(partial, "rb+") as handle:
-            _reserve(handle.fileno(), partial.stat().st_size)
-            os.fsync(handle.fileno())
-        partial.replace(file)
+        try:
+            tifffile.imwrite(
+                partial,
+                shape=shape,
+                dtype=np.uint8,
+                photometric="minisblack",
+                ome=True,
+                bigtiff=math.prod(shape) > 2**31,
+                # tifffile would draw a random identity, and two runs would differ.
+                metadata={"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, file.name)), **self._voxel_size()},
+            )
+            with open(partial, "rb+") as handle:
+                _reserve(handle.fileno(), partial.stat().st_size)
+                os.fsync(handle.fileno())
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)  # what is there of it would keep a full disk full
         sync_folder(file.parent)
 
     def _voxel_size(self) -> dict[str, Any]:
@@ -117,12 +128,15 @@ class TiffOutput:
             about |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": unit}
         return about
 
-    def write(self, block: Block, result: BlockResult) -> None:
-        """Write a block and wait until it is on the disk."""
+    def write(self, block: Block, result: BlockResult) -> int:
         self._put(self.path, block, result.labels)
         if result.probabilities is not None:
             for channel, scores in enumerate(result.probabilities):
                 self._put(self._scores, block, scores, channel)
+        return self.written(0, block.index)
+
+    def written(self, level: int, number: int) -> int:
+        return as_bits(file.exists() for file in self._files)
 
     def _put(self, file: Path, block: Block, values: npt.NDArray[np.uint8], channel: int = 0) -> None:
         depth, height, width = self._image.shape
@@ -141,8 +155,13 @@ class TiffOutput:
             handle.flush()
             os.fsync(handle.fileno())
 
-    def subsample(self, level: int, position: Shape) -> None:
+    def subsample(self, level: int, position: Shape) -> int:
         raise ValueError("a TIFF has no pyramid")
+
+
+def _partial(file: Path) -> Path:
+    """A TIFF in the making."""
+    return file.with_name(f".{file.name}.partial")
 
 
 def _sides(shape: Sequence[int]) -> list[int]:
@@ -164,15 +183,19 @@ class PngOutput:
         self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
         self._shape = image.shape
 
-    def exists(self) -> bool:
-        return self.path.exists()
-
     def foreign(self, ours: Collection[Part]) -> Path | None:
         return taken(self.places, self.parts, ours)
+
+    def strange(self, ours: Collection[Part]) -> Path | None:
+        return None
 
     def remove(self, ours: Collection[Part]) -> None:
         if "labels" in ours:
             self.path.unlink(missing_ok=True)
+
+    def remove_partials(self) -> None:
+        for file in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.partial"):
+            file.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,8 +203,7 @@ class PngOutput:
     def attach(self) -> None:
         """Nothing is kept open."""
 
-    def write(self, block: Block, result: BlockResult) -> None:
-        """Write a block and wait until it is on the disk."""
+    def write(self, block: Block, result: BlockResult) -> int:
         from PIL import Image
 
         whole = np.zeros(self._shape, np.uint8)
@@ -190,8 +212,12 @@ class PngOutput:
         Image.fromarray(whole[0]).save(content, format="PNG")
         write_atomically(self.path, content.getvalue())
         sync_folder(self.path.parent)
+        return self.written(0, block.index)
 
-    def subsample(self, level: int, position: Shape) -> None:
+    def written(self, level: int, number: int) -> int:
+        return as_bits([self.path.exists()])
+
+    def subsample(self, level: int, position: Shape) -> int:
         raise ValueError("a PNG has no pyramid")
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 #: What a result can consist of.
 Part = Literal["labels", "probabilities", "instances"]
+
+#: Names of what a part of a Zarr result consists of: levels, chunks, metadata.
+_OWN = re.compile(r"\d+|c|zarr\.json|\.z(array|attrs|group|metadata)")
+#: Files in the making: zarr's of chunks and metadata, and those of `napari_autosegnet.run.replacing`.
+_PARTIAL = re.compile(
+    r"(zarr|\.z(array|attrs|group|metadata)|\d+)\.[0-9a-f]{32}\.partial|\.(zarr\.json|\.z[a-z]+)\.\d+\.partial"
+)
+#: What systems leave in any folder that somebody looks at, or that a network serves.
+_OF_THE_SYSTEM = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.directory|\.nfs[0-9a-f]+")
 
 
 def is_node(folder: Path) -> bool:
@@ -50,6 +61,33 @@ def taken(places: Mapping[Part, Path], parts: Sequence[Part], ours: Collection[P
 def is_used(path: Path) -> bool:
     """Whether anything lies at a path; an empty folder is nothing."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is one that a killed run did not finish; others have their own ``.partial``."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+def stranger(part: Path, within: Path) -> Path | None:
+    """The first thing that must not be deleted with a part of a Zarr result: a link, or what is no Zarr's.
+
+    ``within`` is the store: a link between it and the part counts, too.
+    """
+    between = [each for each in (part, *part.parents) if within in each.parents]
+    linked = next((each for each in reversed(between) if each.is_symlink()), None)
+    return linked or (_stranger_in(part) if part.is_dir() else None)
+
+
+def _stranger_in(folder: Path) -> Path | None:
+    with os.scandir(folder) as content:
+        entries = list(content)
+    for entry in entries:
+        known = _OWN.fullmatch(entry.name) or is_partial(entry.name) or _OF_THE_SYSTEM.fullmatch(entry.name)
+        if entry.is_symlink() or not known:
+            return Path(entry.path)
+        if entry.is_dir() and (found := _stranger_in(Path(entry.path))) is not None:
+            return found
+    return None
 
 
 def read_json(file: Path) -> dict[str, object]:

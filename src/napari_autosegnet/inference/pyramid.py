@@ -29,35 +29,34 @@ class PyramidProgress:
         parent = self.plan.parent(level, self.plan.position(level, number))
         if parent is None:
             return None
-        above = self._ledger.finished(level)
-        if not all(self.plan.number(level, child) in above for child in self.plan.children(level + 1, parent)):
+        children = self.plan.children(level + 1, parent)
+        if not all(self._ledger.is_finished(self.plan.number(level, child), level) for child in children):
             return None
         place = self.plan.number(level + 1, parent)
-        return None if place in self._ledger.finished(level + 1) else (level + 1, place)
+        return None if self._ledger.is_finished(place, level + 1) else (level + 1, place)
 
     def missing(self, level: int) -> Iterator[int]:
         """Blocks that a killed run did not come to, or that a region of interest leaves incomplete."""
-        above = self._ledger.finished(level - 1)
         for number in range(math.prod(self.plan.grid(level))):
-            if number not in self._ledger.finished(level):
+            if not self._ledger.is_finished(number, level):
                 children = self.plan.children(level, self.plan.position(level, number))
-                if any(self.plan.number(level - 1, child) in above for child in children):
+                if any(self._ledger.is_finished(self.plan.number(level - 1, child), level - 1) for child in children):
                     yield number
 
-    def climb(self, number: int, subsample: Callable[[int, Shape], None]) -> None:
+    def climb(self, number: int, subsample: Callable[[int, Shape], int]) -> None:
         """Make all blocks of lower levels that a finished block of level 0 completes."""
         ready = self.ready(0, number)
         while ready is not None:
             self.make(*ready, subsample)
             ready = self.ready(*ready)
 
-    def finish(self, subsample: Callable[[int, Shape], None]) -> None:
+    def finish(self, subsample: Callable[[int, Shape], int]) -> None:
         """Make what is missing of all lower levels."""
         for level in range(1, len(self.plan.levels)):
             for number in tuple(self.missing(level)):
                 self.make(level, number, subsample)
 
-    def make(self, level: int, number: int, subsample: Callable[[int, Shape], None]) -> None:
+    def make(self, level: int, number: int, subsample: Callable[[int, Shape], int]) -> None:
         """Make one block and note it."""
-        subsample(level, self.plan.position(level, number))
-        self._ledger.record(number, "done", level=level)
+        files = subsample(level, self.plan.position(level, number))
+        self._ledger.record(number, "done", level=level, files=files)

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.arrays import BlockArray
+from napari_autosegnet.inference.arrays import BlockArray, as_bits, remove_partials
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
 from napari_autosegnet.inference.ledger import instance_ledger_path, scratch_path, sync_folder
 from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_zarr_image, update_consolidated
-from napari_autosegnet.inference.places import Part, is_array, is_node, is_used, taken
+from napari_autosegnet.inference.places import Part, is_array, is_node, is_partial, is_used, stranger, taken
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
@@ -93,6 +93,10 @@ class LabelPyramid:
         """Write labels (z, y, x) of a block."""
         self.arrays[level].write(labels[0] if self._is_2d else labels, *_flat(core, self._is_2d))
 
+    def written(self, core: Box, level: int = 0) -> list[bool]:
+        """Which of a block's chunk files are on the disk."""
+        return self.arrays[level].written(*_flat(core, self._is_2d))
+
     def subsample(self, level: int, position: Shape) -> None:
         """Write a block of a lower level from the level above."""
         core = self.plan.core(level, position)
@@ -145,6 +149,10 @@ class ProbabilityArray:
         for channel, one in enumerate(scores):
             values = one if not self._is_2d else one[0]
             self._array.write(values[np.newaxis], (channel, channel + 1), *_flat(core, self._is_2d))
+
+    def written(self, core: Box) -> list[bool]:
+        """Which of a block's chunk files are on the disk, of all classes."""
+        return self._array.written((0, self._classes), *_flat(core, self._is_2d))
 
 
 class ZarrOutput:
@@ -220,10 +228,6 @@ class ZarrOutput:
                 zarr_format=zarr_format,
             )
 
-    def exists(self) -> bool:
-        # Objects have a ledger of their own.
-        return all(is_node(self.places[part]) for part in self.parts if part != "instances")
-
     def foreign(self, ours: Collection[Part]) -> Path | None:
         if not self.within_image and is_used(self.path) and not (ours and self._may_be_ours()):
             return self.path
@@ -237,6 +241,10 @@ class ZarrOutput:
             return _has_only_metadata(self.path)
         image = ome_zarr_image(self.path)
         return image is None or all(level.startswith(f"{LABELS}/") for level in image.levels)
+
+    def strange(self, ours: Collection[Part]) -> Path | None:
+        found = (stranger(place, self.path) for part, place in self.places.items() if part in ours)
+        return next((each for each in found if each is not None), None)
 
     def remove(self, ours: Collection[Part]) -> None:
         instance_ledger_path(self.path).unlink(missing_ok=True)
@@ -257,6 +265,13 @@ class ZarrOutput:
         if is_node(self.path) and _has_only_metadata(self.path):
             for file in list(self.path.iterdir()):  # the folder itself may be a link, or where somebody is
                 file.unlink()
+
+    def remove_partials(self) -> None:
+        for folder in (self.path, self.labels_path.parent):
+            remove_partials(folder)
+        for part in self.parts:
+            remove_partials(self.places[part], deep=True)
+            _remove_rubbish(self.places[part])
 
     def prepare(self) -> None:
         ome = self._metadata
@@ -286,14 +301,22 @@ class ZarrOutput:
             if part is not None:
                 part.open()
 
-    def write(self, block: Block, result: BlockResult) -> None:
-        """Write a block and wait until it is on the disk."""
+    def write(self, block: Block, result: BlockResult) -> int:
         self._labels.write(block.core, result.labels)
         if result.probabilities is not None and self.probabilities is not None:
             self.probabilities.write(block.core, result.probabilities)
+        return self.written(0, block.index)
 
-    def subsample(self, level: int, position: Shape) -> None:
+    def written(self, level: int, number: int) -> int:
+        core = self.pyramid.core(level, self.pyramid.position(level, number))
+        found = self._labels.written(core, level)
+        if self.probabilities is not None and not level:
+            found += self.probabilities.written(core)
+        return as_bits(found)
+
+    def subsample(self, level: int, position: Shape) -> int:
         self._labels.subsample(level, position)
+        return self.written(level, self.pyramid.number(level, position))
 
 
 class PlainZarrOutput:
@@ -329,9 +352,6 @@ class PlainZarrOutput:
                 sharded=sharded,
             )
 
-    def exists(self) -> bool:
-        return all(is_array(self.places[part]) for part in self.parts)
-
     def foreign(self, ours: Collection[Part]) -> Path | None:
         # The ledger may be that of an OME-Zarr at the same place.
         return taken(self.places, self.parts, [part for part in ours if self._may_be_ours(part)])
@@ -340,10 +360,20 @@ class PlainZarrOutput:
         place = self.places.get(part)
         return place is not None and (is_array(place) or not is_node(place))
 
+    def strange(self, ours: Collection[Part]) -> Path | None:
+        places = (place for part, place in self.places.items() if part in ours and self._may_be_ours(part))
+        found = (stranger(place, place.parent) for place in places)
+        return next((each for each in found if each is not None), None)
+
     def remove(self, ours: Collection[Part]) -> None:
         for part, place in self.places.items():
             if part in ours and self._may_be_ours(part):
                 remove_folder(place)
+
+    def remove_partials(self) -> None:
+        for part in self.parts:
+            remove_partials(self.places[part], deep=True)
+            _remove_rubbish(self.places[part])
 
     def prepare(self) -> None:
         self._labels.make()
@@ -356,29 +386,46 @@ class PlainZarrOutput:
         if self._probabilities is not None:
             self._probabilities.open()
 
-    def write(self, block: Block, result: BlockResult) -> None:
-        """Write a block and wait until it is on the disk."""
+    def write(self, block: Block, result: BlockResult) -> int:
         self._labels.write(result.labels[0] if self._is_2d else result.labels, *_flat(block.core, self._is_2d))
         if result.probabilities is not None and self._probabilities is not None:
             self._probabilities.write(block.core, result.probabilities)
+        return self.written(0, block.index)
 
-    def subsample(self, level: int, position: Shape) -> None:
+    def written(self, level: int, number: int) -> int:
+        core = self.pyramid.core(level, self.pyramid.position(level, number))
+        found = self._labels.written(*_flat(core, self._is_2d))
+        if self._probabilities is not None:
+            found += self._probabilities.written(core)
+        return as_bits(found)
+
+    def subsample(self, level: int, position: Shape) -> int:
         raise ValueError("a plain array has no pyramid")
 
 
 def _has_only_metadata(group: Path) -> bool:
     """Whether nothing lies in a group but its metadata, or what a killed run left of writing them."""
-    return all(entry.name in _GROUP_FILES or entry.name.endswith(".partial") for entry in group.iterdir())
+    return all(entry.name in _GROUP_FILES or is_partial(entry.name) for entry in group.iterdir())
 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder; renamed first, so that a crash in the middle leaves no half of a result."""
-    if folder.exists():
-        rubbish = folder.with_name(f".{folder.name}.removed")
-        shutil.rmtree(rubbish, ignore_errors=True)
-        folder.rename(rubbish)
+    if folder.is_symlink():
+        folder.unlink()  # what it leads to is somebody else's
+    elif folder.exists():
+        _remove_rubbish(folder)
+        folder.rename(_rubbish(folder))
         sync_folder(folder.parent)
-        shutil.rmtree(rubbish)
+        shutil.rmtree(_rubbish(folder))
+
+
+def _rubbish(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.removed")
+
+
+def _remove_rubbish(folder: Path) -> None:
+    """Remove what a crash left of a folder that was being deleted."""
+    shutil.rmtree(_rubbish(folder), ignore_errors=True)
 
 
 def _flat(values: tuple[Any, ...], is_2d: bool) -> tuple[Any, ...]:

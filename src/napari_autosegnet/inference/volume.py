@@ -221,7 +221,7 @@ def _write(
 ) -> tuple[Block, Status, float]:
     """Write a block, then say so in the ledger, then whatever of the pyramid it completes."""
     status: Status = "done" if result.computed else "skipped"
-    job.output.write(block, result)
-    ledger.record(block.index, status)
+    files = job.output.write(block, result)
+    ledger.record(block.index, status, files=files)
     PyramidProgress(job.output.pyramid, ledger).climb(block.index, job.output.subsample)
     return block, status, time.monotonic() - began
