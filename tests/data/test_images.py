@@ -120,7 +120,7 @@ def test_npy(tmp_path: Path, volume: np.ndarray) -> None:
     np.save(tmp_path / "rgb.npy", np.moveaxis(volume[:3], 0, -1))
     assert open_image(tmp_path / "rgb.npy").channels == 3
     np.save(tmp_path / "many.npy", np.zeros((2, 2, 2, 8, 8), np.uint8))
-    with pytest.raises(UserError, match="5 axes without names"):
+    with pytest.raises(UserError, match="5 axes without names; say which is which with --axes"):
         open_image(tmp_path / "many.npy")
     np.save(tmp_path / "objects.npy", np.array([[{}]], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"objects\.npy"):
@@ -232,3 +232,11 @@ def test_real_photographs_of_many_sizes(shared_data: Path) -> None:
     stack = open_image(shared_data / "industrial" / "full" / "images")
     assert stack.sections == 319 and not stack.uniform and stack.dtype == np.uint8
     assert stack.section(7).shape == (1, *stack.section_shape(7))
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.zarr", "s3://bucket/a.ome.zarr", "file:///data/a.tif"])
+def test_addresses_are_no_files(address: str) -> None:
+    shown = address.replace(":///", "://")
+    with pytest.raises(UserError) as error:
+        open_image(Path(address))
+    assert str(error.value) == f"{shown} is an address, and only files on a disk are read; download it, or mount it"

@@ -218,3 +218,82 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
     stack.section(0)
     with pytest.raises(UserError, match=r"cannot read .*a\.zarr"):
         stack.section(1)
+
+
+def changed(path: Path, version: str, change: Any) -> Path:
+    """Change the metadata of the first image in a store."""
+    file = path / (".zattrs" if version == "0.4" else "zarr.json")
+    content = json.loads(file.read_text())
+    change(content if version == "0.4" else content["attributes"]["ome"])
+    file.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_units_of_several_axes_become_one(tmp_path: Path, version: str) -> None:
+    def change(ome: dict[str, Any]) -> None:
+        ome["multiscales"][0]["axes"][0]["unit"] = "micrometer"
+        ome["multiscales"][0]["axes"][1]["unit"] = "nm"
+
+    path = changed(ome_group(tmp_path / "i.zarr", version, np.zeros((2, 8, 8), np.uint8), "zyx"), version, change)
+    stack = open_image(path)
+    assert (stack.scale, stack.translation, stack.unit) == ((50000.0, 4.0, 4.0), (100000.0, 0.0, 0.0), "nanometer")
+
+
+@pytest.mark.parametrize(("step", "scale"), [(-50.0, (-50.0, 4.0, 4.0)), (0.0, (4.0, 4.0, 4.0))])
+def test_a_scale_that_is_none_is_told(tmp_path: Path, step: float, scale: tuple[float, ...]) -> None:
+    def change(ome: dict[str, Any]) -> None:
+        ome["multiscales"][0]["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [step, 4, 4]}]
+
+    path = changed(ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx"), "0.5", change)
+    stack = open_image(path)
+    assert stack.scale == scale
+    assert len(stack.notes) == 1 and f"{path}: the size of a voxel in z is" in stack.notes[0]
+
+
+def test_of_several_images_the_first_is_read_and_that_is_told(tmp_path: Path) -> None:
+    path = ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx", levels=1)
+    other = zarr.open_group(path).create_group("other").create_array("0", shape=(3, 8, 8), dtype="u1", chunks=(1, 8, 8))
+    other[...] = 7
+
+    def change(ome: dict[str, Any]) -> None:
+        second = json.loads(json.dumps(ome["multiscales"][0]))
+        second["name"] = "second"
+        second["datasets"][0]["path"] = "other/0"
+        second["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [9, 1, 1]}]
+        ome["multiscales"].append(second)
+
+    stack = open_image(changed(path, "0.5", change))
+    assert stack.shape == (2, 8, 8)
+    assert stack.notes == (
+        f"{path} holds 2 images (n, second), of which the first is read; for another one give its array, "
+        f"for example {path / 'other/0'}",
+    )
+    stack = open_image(path / "other" / "0")
+    assert (stack.shape, stack.scale, stack.unit, int(stack.section(0)[0, 0, 0])) == (
+        (3, 8, 8),
+        (9, 1, 1),
+        "nanometer",
+        7,
+    )
+
+
+@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3", "0.6.dev1"])
+def test_other_versions_are_named(tmp_path: Path, version: str) -> None:
+    kept = "0.5" if version > "0.5" else "0.4"
+
+    def change(ome: dict[str, Any]) -> None:
+        (ome if kept == "0.5" else ome["multiscales"][0])["version"] = version
+
+    path = changed(ome_group(tmp_path / "i.zarr", kept, np.zeros((2, 8, 8), np.uint8), "zyx"), kept, change)
+    with pytest.raises(UserError, match=f"is OME-Zarr {version}, of which 0.4 and 0.5 are read; convert it"):
+        open_image(path)
+    # The way out that the line names.
+    assert open_image(path / "0", axes="zyx").shape == (2, 8, 8)
+
+
+def test_axes_without_names_are_asked_for(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", shape=(2, 3, 8, 8), dtype="u1", chunks=(1, 1, 8, 8))
+    with pytest.raises(UserError, match="say which is which with --axes, for example --axes czyx"):
+        open_image(tmp_path / "a.zarr")
+    assert open_image(tmp_path / "a.zarr", axes="czyx").channels == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -492,3 +493,34 @@ def test_a_disk_that_fills_is_not_kept_full(tmp_path: Path, model: Model, size: 
             summary = predict_volume(model, open_image(tmp_path / "image.npy"), disk / name, settings)
             assert summary.done == summary.blocks
         disk.rmdir()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["zarr.json", "labels/zarr.json", "labels/segmentation/zarr.json", "labels/segmentation/0/zarr.json"]
+)
+def test_metadata_of_a_result_that_were_cut_off(model: Model, store: Path, tmp_path: Path, damaged: str) -> None:
+    """One line, and --overwrite mends it."""
+    out = tmp_path / "result.zarr"
+    predict_volume(model, open_image(store), out, SETTINGS)
+    file = out / damaged
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"zarr.json is cut off or damaged; .*start again with --overwrite"):
+        predict_volume(model, open_image(store), out, SETTINGS)
+    assert predict_volume(model, open_image(store), out, OVERWRITE).failed == ()
+    assert open_image(out / "labels" / "segmentation").shape == (2, 40, 48)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_unit_of_the_image_is_that_of_the_result(model: Model, tmp_path: Path, noise: Noise, version: str) -> None:
+    image = write_ome(tmp_path / "i.zarr", noise(2, 40, 48), version)
+    file = image / (".zattrs" if version == "0.4" else "zarr.json")
+    content = json.loads(file.read_text())
+    about = (content if version == "0.4" else content["attributes"]["ome"])["multiscales"][0]
+    for axis, unit in zip(about["axes"], ("um", "nm", "nm"), strict=True):
+        axis["unit"] = unit
+    about["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [0.05, 4, 4]}]
+    file.write_text(json.dumps(content))
+    for out in ("r.zarr", "r.tif"):
+        predict_volume(model, open_image(image), tmp_path / out, SETTINGS)
+        found = open_image(tmp_path / out)
+        assert found.unit == "nanometer" and found.scale == pytest.approx((50, 4, 4))

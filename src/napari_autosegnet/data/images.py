@@ -6,6 +6,7 @@ touched only where a read falls on them. Physical scale, translation and unit tr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,10 @@ def _open(
     path: Path, time: int | None, *, labels: bool, axes: str | None = None, files: Sequence[Path] | None = None
 ) -> ImageStack:
     if not path.exists():
+        address = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", path.as_posix())
+        if address is not None:
+            where = f"{address[0]}/{path.as_posix()[address.end() :].lstrip('/')}"
+            raise UserError(f"{where} is an address, and only files on a disk are read; download it, or mount it")
         raise UserError(f"there is no file or folder {path}; check the path")
     try:
         if path.is_dir():

@@ -9,8 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from napari_autosegnet.data.stack import Triple, one_line, positive
-from napari_autosegnet.data.voxel_size import voxel_size
+from napari_autosegnet.data.stack import one_line, positive
+from napari_autosegnet.data.units import Placement, in_one_unit
 from napari_autosegnet.errors import UserError
 
 #: Names of the pictures that slide scanners put beside the image.
@@ -25,10 +25,8 @@ class OmeTiffImage:
     ----------
     files : tuple of Path
         Where its planes lie.
-    scale : (z, y, x)
-        Size of a voxel, in `unit`.
-    unit : str or None
-        As in OME-Zarr.
+    placement : Placement
+        Size of a voxel and its unit.
     xml : str or None
         Its description alone, where the file's own describes more, or is elsewhere.
     describes_planes : bool
@@ -36,8 +34,7 @@ class OmeTiffImage:
     """
 
     files: tuple[Path, ...]
-    scale: Triple
-    unit: str | None
+    placement: Placement
     xml: str | None
     describes_planes: bool
 
@@ -62,7 +59,7 @@ def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
     with_planes = [image for image in described if any(True for _ in _planes(image))]
     image = _choose(with_planes or described, path, identity)
     if image is None:
-        return OmeTiffImage((path,), (1.0, 1.0, 1.0), None, None, describes_planes=False)
+        return OmeTiffImage((path,), Placement(), None, describes_planes=False)
     files = _files(image, path, identity)
     missing = [file.name for file in files if not file.is_file()]
     # Where none is there, the description is a copy of another file's and says nothing of this one.
@@ -77,7 +74,7 @@ def ome_tiff_image(path: Path, text: str) -> OmeTiffImage:
             root.remove(other)
     changed = pointer is not None or len(described) > 1
     xml = ElementTree.tostring(root, encoding="unicode") if changed else None
-    return OmeTiffImage(files, *_scale(image), xml, describes_planes=bool(with_planes) and len(missing) < len(files))
+    return OmeTiffImage(files, _placement(image), xml, describes_planes=bool(with_planes) and len(missing) < len(files))
 
 
 def _parsed(content: str | bytes, path: Path) -> Element:
@@ -125,11 +122,11 @@ def _files(image: Element, path: Path, identity: str | None) -> tuple[Path, ...]
     return tuple(found) or (path,)
 
 
-def _scale(image: Element) -> tuple[Triple, str | None]:
+def _placement(image: Element) -> Placement:
     pixels = next(_children(image, "Pixels"), None)
     about = {} if pixels is None else pixels.attrib
     sizes = [positive(about.get(f"PhysicalSize{axis}")) for axis in "ZYX"]
-    return voxel_size(sizes, [about.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"])
+    return in_one_unit(sizes, [about.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"])
 
 
 def _planes(image: Element) -> Iterator[Element]:

@@ -5,35 +5,39 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_autosegnet.data.stack import (
     ImageStack,
     natural_key,
-    one_line,
     stack_of_array,
     stack_of_unnamed,
     stem,
-    triple,
 )
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.data.units import Placement, in_one_unit
+from napari_autosegnet.data.zarr_nodes import is_node, open_node
+from napari_autosegnet.errors import UserError, first_problem
 
 if TYPE_CHECKING:
     import zarr
 
 
+#: Of OME-Zarr.
+_VERSIONS = ("0.4", "0.5")
+
+
 def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageStack:
     import zarr
 
-    node = zarr.open(path, mode="r")
+    node = open_node(path)
     if isinstance(node, zarr.Array):
         parent = _parent_multiscales(path)
         if parent is not None:
-            return _open_level(node, parent, path.name, path, time)
+            return _open_level(node, *parent, path, time)
         return _open_plain_zarr(node, path, time, axes)
     attributes = _attributes(node)
     if "multiscales" in attributes:
@@ -41,14 +45,17 @@ def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageSta
         if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
             raise UserError(f"the OME-Zarr metadata of {path} is damaged: 'multiscales' is no list of images")
         image = multiscales[0]
+        check_version(attributes, path)
         first = _multiscale(image, path).datasets[0].path
-        if first not in node:
+        if not is_node(path / first):
             raise UserError(f"{path} lacks its full-resolution array '{first}'; the store is incomplete")
-        level = node[first]
+        level = open_node(path / first)
         if not isinstance(level, zarr.Array):
             raise UserError(f"'{first}' in {path} is no array; the store is damaged")
         stack = _open_level(level, image, first, path, time, group=node)
         stack.channel_names = _channel_names(attributes, stack.channels)
+        if len(multiscales) > 1:
+            stack.notes = (*stack.notes, _first_of(multiscales, path))
         return stack
     if "plate" in attributes or "well" in attributes:
         example = next(_images_of(path, attributes), None)
@@ -93,20 +100,65 @@ def _attributes(group: zarr.Group) -> dict[str, Any]:
     return dict(inner) if isinstance(inner, Mapping) else attributes
 
 
-def _parent_multiscales(path: Path) -> dict[str, Any] | None:
-    """The image that an array is a level of, if the folder above says so."""
+def check_version(attributes: Mapping[str, Any], path: Path) -> None:
+    """Refuse an OME-Zarr of a version that is read otherwise.
+
+    Raises
+    ------
+    UserError
+        Names the version and what can be done.
+    """
+    version = _version(attributes)
+    if version is None or version.startswith(_VERSIONS):
+        return
+    raise UserError(
+        f"{path} is OME-Zarr {version}, of which {' and '.join(_VERSIONS)} are read; convert it, for example with "
+        f"ome-zarr-py or bioformats2raw, or give the array in it, {path / '0'}, with --axes tczyx"
+    )
+
+
+def _version(attributes: Mapping[str, Any]) -> str | None:
+    """The version that OME metadata name: of an image in 0.4 and before, of the group since 0.5."""
+    images = attributes.get("multiscales")
+    image = images[0] if isinstance(images, list) and images and isinstance(images[0], Mapping) else {}
+    found = image.get("version", attributes.get("version"))
+    return found if isinstance(found, str) else None
+
+
+def _first_of(images: Sequence[Any], path: Path) -> str:
+    """The note for a store of several images."""
+    names = [
+        str(image.get("name") or number) if isinstance(image, Mapping) else "?" for number, image in enumerate(images)
+    ]
+    datasets = images[1].get("datasets") if isinstance(images[1], Mapping) else None
+    first = (
+        datasets[0].get("path") if isinstance(datasets, list) and datasets and isinstance(datasets[0], Mapping) else "1"
+    )
+    return (
+        f"{path} holds {len(images)} images ({', '.join(names[:6])}), of which the first is read; "
+        f"for another one give its array, for example {path / str(first)}"
+    )
+
+
+def _parent_multiscales(path: Path) -> tuple[dict[str, Any], str] | None:
+    """The image that an array is a level of, and its path in there, if a folder above says so."""
     import zarr
 
-    folder = path.resolve().parent
-    if not any((folder / name).exists() for name in ("zarr.json", ".zattrs")):
-        return None
-    try:
-        node = zarr.open_group(folder, mode="r")
-    except Exception:  # the folder above is no group: then the array stands alone
-        return None
-    for image in _attributes(node).get("multiscales") or []:
-        if any(level.get("path") == path.name for level in image.get("datasets", [])):
-            return dict(image)
+    place = path.resolve()
+    for folder in list(place.parents)[:3]:
+        if not any((folder / name).exists() for name in ("zarr.json", ".zattrs")):
+            continue
+        try:
+            attributes = _attributes(zarr.open_group(folder, mode="r"))
+        except Exception:  # the folder above is no group: then the array stands alone
+            continue
+        version, level = _version(attributes), place.relative_to(folder).as_posix()
+        if version is not None and not version.startswith(_VERSIONS):
+            return None
+        images = attributes.get("multiscales")
+        for image in images if isinstance(images, list) else []:
+            if any(each.get("path") == level for each in image.get("datasets", [])):
+                return dict(image), level
     return None
 
 
@@ -122,10 +174,8 @@ def _multiscale(image: Mapping[str, Any], path: Path) -> Any:
         try:
             return version.Multiscale.model_validate_json(json.dumps(content))
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "multiscales"
             raise UserError(
-                f"the OME-Zarr metadata of {path} cannot be read at '{place}': {one_line(first['msg'])}"
+                f"the OME-Zarr metadata of {path} cannot be read {first_problem(error)}; write the image anew"
             ) from error
 
 
@@ -145,14 +195,7 @@ def _open_level(
     names = [{"time": "t", "channel": "c"}.get(str(kind), axis) for axis, kind in zip(axes, kinds, strict=True)]
     if len(set(names)) != len(names) or set(names) - set("tczyx") or len(names) != len(array.shape):
         raise UserError(f"{path} has the axes {', '.join(axes)}; an image has y, x and at most t, c and z")
-    dataset = next(entry for entry in model.datasets if entry.path == level)
-    scale, translation = _placed(dataset.coordinateTransformations, len(names))
-    outer_scale, outer_translation = _placed(model.coordinateTransformations or [], len(names))
-    scale, translation = scale * outer_scale, translation * outer_scale + outer_translation
-    place = {axis: index for index, axis in enumerate(names)}
-    units = [getattr(axis, "unit", None) for axis in model.axes]
-    step = [float(scale[place[axis]]) if axis in place else 1.0 for axis in "zyx"]
-    origin = [float(translation[place[axis]]) if axis in place else 0.0 for axis in "zyx"]
+    placed = level_placement(image, names, level)
     return stack_of_array(
         array,
         names,
@@ -160,9 +203,10 @@ def _open_level(
         path=path,
         time=time,
         chunks=array.chunks,
-        scale=triple(step, 1.0),
-        translation=triple(origin, 0.0),
-        unit=units[place["x"]] if "x" in place else None,
+        scale=placed.scale,
+        translation=placed.translation,
+        unit=placed.unit,
+        notes=[f"{path}: {note}" for note in placed.notes],
         pyramid_levels=1 if group is None else len(model.datasets),
         level_shapes=[] if group is None else _level_shapes(group, [each.path for each in model.datasets], names),
     )
@@ -185,15 +229,25 @@ def _level_shapes(group: zarr.Group, levels: Sequence[str], axes: Sequence[str])
     return shapes
 
 
-def _placed(transformations: Sequence[Any], dimensions: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Scale and translation that a list of transformations comes to."""
-    scale, translation = np.ones(dimensions), np.zeros(dimensions)
-    for step in transformations:
-        if step.type == "scale":
-            scale, translation = scale * step.scale, translation * step.scale
-        elif step.type == "translation":
-            translation = translation + step.translation
-    return scale, translation
+def level_placement(image: Mapping[str, Any], axes: Sequence[str], level: str) -> Placement:
+    """Where a level lies: its own transformations, then those of all levels; ``axes`` has a letter for each."""
+    dataset = next(entry for entry in image["datasets"] if entry["path"] == level)
+    scale, translation = np.ones(len(axes)), np.zeros(len(axes))
+    steps = [*(dataset.get("coordinateTransformations") or []), *(image.get("coordinateTransformations") or [])]
+    for step in steps:
+        if step["type"] == "scale":
+            factor = np.asarray(step["scale"], float)
+            scale, translation = scale * factor, translation * factor
+        elif step["type"] == "translation":
+            translation = translation + np.asarray(step["translation"], float)
+    described = [axis if isinstance(axis, Mapping) else {} for axis in image["axes"]]
+    place = {axis: index for index, axis in enumerate(axes)}
+    found = in_one_unit(
+        [float(scale[place[axis]]) if axis in place else None for axis in "zyx"],
+        [described[place[axis]].get("unit") if axis in place else None for axis in "zyx"],
+        [float(translation[place[axis]]) if axis in place else 0.0 for axis in "zyx"],
+    )
+    return found if "z" in place else replace(found, scale=(1.0, *found.scale[1:]))
 
 
 def _channel_names(attributes: Mapping[str, Any], channels: int) -> tuple[str, ...] | None:

@@ -259,8 +259,8 @@ def stack_of_unnamed(array: Any, path: Path, time: int | None, axes: str | None 
     spatial = len(shape) - colour
     if spatial not in (2, 3):
         raise UserError(
-            f"{path} has {len(shape)} axes without names; save it as (z, y, x) or as OME-TIFF or OME-Zarr, "
-            "which name their axes"
+            f"{path} has {len(shape)} axes without names; say which is which with --axes, for example "
+            f"--axes {'tczyx'[-len(shape) :] if len(shape) < 5 else 'tczyx'}"
         )
     usual = [*"zyx"[-spatial:], *(["c"] if colour else [])]
     return stack_of_array(array, usual, name=stem(path), path=path, time=time, alpha=colour and shape[-1] == 4)

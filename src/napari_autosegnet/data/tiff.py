@@ -28,7 +28,7 @@ from napari_autosegnet.data.tiff_facts import (
     PLAIN_KINDS,
     check_extents,
     check_planes,
-    imagej_scale,
+    imagej_placement,
     pixel_values,
     tiff_axes,
 )
@@ -151,7 +151,7 @@ def _stack_of_file(file: tifffile.TiffFile, request: TiffRequest, image: OmeTiff
     if len(file.series) > 1 and series.kind in (*PLAIN_KINDS, "shaped"):
         time_point(None, request.time, path)
         return _stack_of_pages(file, path)
-    scale, unit = imagej_scale(file) if image is None else (image.scale, image.unit)
+    placement = imagej_placement(file) if image is None else image.placement
     axes, alpha = tiff_axes(series, path, wanted=request.axes, labels=request.labels, alone=request.alone)
     sizes = dict(zip(axes, series.shape, strict=True))
     time = time_point(sizes.get("t"), request.time, path)
@@ -162,11 +162,11 @@ def _stack_of_file(file: tifffile.TiffFile, request: TiffRequest, image: OmeTiff
     about: dict[str, Any] = {
         "name": stem(path),
         "path": path,
-        "scale": scale,
-        "unit": unit,
+        "scale": placement.scale,
+        "unit": placement.unit,
         "pyramid_levels": len(series.levels),
         "level_shapes": _level_shapes(series.levels, axes),
-        "notes": notes,
+        "notes": [*notes, *(f"{path}: {note}" for note in placement.notes)],
     }
     array = _array_of(series)
     chunks = None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_autosegnet.data.pixel_values import PixelValues, inverted, polynomial
-from napari_autosegnet.data.stack import Triple, positive
+from napari_autosegnet.data.stack import positive
 from napari_autosegnet.data.tiff_pages import file_of
-from napari_autosegnet.data.voxel_size import voxel_size
+from napari_autosegnet.data.units import Placement, in_one_unit, unit_name
 from napari_autosegnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -325,15 +325,15 @@ def _calibration(file: tifffile.TiffFile, dtype: np.dtype[Any], path: Path) -> P
     )
 
 
-def imagej_scale(file: tifffile.TiffFile) -> tuple[Triple, str | None]:
-    """Voxel size ``(z, y, x)`` and unit from ImageJ metadata; (1, 1, 1) when there is none.
+def imagej_placement(file: tifffile.TiffFile) -> Placement:
+    """Voxel size and unit from ImageJ metadata; (1, 1, 1) when there is none.
 
     Plain resolution tags (dots per inch) are left aside: they are hardly ever the microscope's.
     """
     about = file.imagej_metadata if file.is_imagej else None
     unit = str((about or {}).get("unit") or "pixel")
-    if not about or unit.lower() in ("pixel", "pixels"):
-        return (1.0, 1.0, 1.0), None
+    if not about or unit_name(unit) is None:
+        return in_one_unit([None] * 3, [unit] * 3)
     tags = file.pages[0].aspage().tags
     steps = []
     for name in ("YResolution", "XResolution"):
@@ -342,4 +342,4 @@ def imagej_scale(file: tifffile.TiffFile) -> tuple[Triple, str | None]:
     spacing = about.get("spacing")
     depth = positive(abs(spacing) if isinstance(spacing, int | float) else None)
     units = [str(about.get(name) or unit) for name in ("zunit", "yunit")]
-    return voxel_size([depth, *steps], [*units, unit])
+    return in_one_unit([depth, *steps], [*units, unit])

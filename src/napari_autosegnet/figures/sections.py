@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.units import unit_symbol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.figures.canvas import FAINT, INK, PAPER, figure_of, save
 
@@ -202,8 +203,15 @@ def _scale_bar(axes: Axes, shape: tuple[int, ...], scale: tuple[float, float], u
     )
     axes.add_patch(box)
     axes.add_patch(Rectangle((x, y), pixels, high, color=PAPER))
-    name = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm"}.get(unit, unit)
-    axes.text(x + pixels / 2, y - high * 0.6, f"{length:g} {name}", color=PAPER, fontsize=9, ha="center", va="bottom")
+    axes.text(
+        x + pixels / 2,
+        y - high * 0.6,
+        f"{length:g} {unit_symbol(unit)}",
+        color=PAPER,
+        fontsize=9,
+        ha="center",
+        va="bottom",
+    )
 
 
 def _class_legend(figure: Figure, classes: Sequence[NamedColor], *, with_differences: bool) -> None:

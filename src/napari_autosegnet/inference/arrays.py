@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.stack import one_line
+from napari_autosegnet.data.zarr_nodes import is_node, open_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Span, slices
 from napari_autosegnet.inference.ledger import sync_folder
-from napari_autosegnet.inference.places import is_node, is_partial
+from napari_autosegnet.inference.places import is_partial
 
 if TYPE_CHECKING:
     import zarr
@@ -91,18 +91,9 @@ class BlockArray:
         UserError
             When it is missing or another one.
         """
-        import zarr
-
         if not is_node(self.folder):
             raise UserError(f"{self.folder} is missing; start again with --overwrite")
-        try:
-            array = zarr.open_array(self.folder, mode="r+")
-        except OSError:
-            raise
-        except Exception as error:  # zarr has many words for damaged metadata
-            raise UserError(
-                f"the metadata of {self.folder} are damaged ({one_line(error)}); start again with --overwrite"
-            ) from error
+        array = open_array(self.folder, "r+", "start again with --overwrite")
         for what, found, wanted in (
             ("shape", array.shape, self.shape),
             ("chunks", array.chunks, self._chunks),

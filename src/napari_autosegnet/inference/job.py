@@ -14,6 +14,7 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.data.pairs import paired_files
+from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
 from napari_autosegnet.inference.engines import available_engines, usual_engine
@@ -28,7 +29,6 @@ from napari_autosegnet.inference.ledger import (
 )
 from napari_autosegnet.inference.ome_metadata import ome_zarr_image
 from napari_autosegnet.inference.output import Output, open_output
-from napari_autosegnet.inference.places import is_node
 from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
 from napari_autosegnet.inference.reading import check_image, read_block
 from napari_autosegnet.inference.sections import make_predictor

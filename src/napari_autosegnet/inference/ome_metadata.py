@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_autosegnet.data.stack import one_line
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.data.zarr_nodes import damaged_file, is_node, open_group
 from napari_autosegnet.inference.arrays import remove_partials
 from napari_autosegnet.inference.blocks import Level
-from napari_autosegnet.inference.places import is_node, read_json, zarrs_around
+from napari_autosegnet.inference.places import read_json, zarrs_around
 
 if TYPE_CHECKING:
-    import zarr
 
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
 
 OmeVersion = Literal["0.4", "0.5"]
+#: What to do about a result whose metadata are damaged.
+ADVICE = "start again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class OmeMetadata:
         if not is_node(folder):
             zarr.create_group(folder, zarr_format=self.zarr_format, attributes=attributes)
             return
-        group = _open_group(folder)
+        group = open_group(folder, "r+", ADVICE)
         if dict(group.attrs) != attributes:
             group.attrs.put(attributes)
 
@@ -153,7 +153,10 @@ class OmeMetadata:
         import zarr
 
         remove_partials(folder)
-        group = _open_group(folder) if is_node(folder) else zarr.create_group(folder, zarr_format=self.zarr_format)
+        if is_node(folder):
+            group = open_group(folder, "r+", f"delete it, or {ADVICE}")
+        else:
+            group = zarr.create_group(folder, zarr_format=self.zarr_format)
         attributes = dict(group.attrs)
         ome: Any = attributes.get("ome", {}) if self.version == "0.5" else attributes
         listed = list(ome.get("labels", []))
@@ -167,12 +170,9 @@ class OmeMetadata:
 
     def unlist_label(self, folder: Path, name: str) -> None:
         """Take a label off the list of a ``labels`` group."""
-        if not is_node(folder):
+        if not is_node(folder) or damaged_file(folder) is not None:
             return
-        try:
-            group = _open_group(folder)
-        except UserError:
-            return  # damaged: there is no list
+        group = open_group(folder, "r+", ADVICE)
         about: Any = dict(group.attrs)
         ome = about.get("ome", about)
         left = {"labels": [each for each in ome.get("labels", []) if each != name]}
@@ -191,20 +191,6 @@ class OmeMetadata:
             return content
         v04.LabelImage.model_validate(ome) if "image-label" in ome else v04.Image.model_validate(ome)
         return ome
-
-
-def _open_group(folder: Path) -> zarr.Group:
-    import zarr
-
-    try:
-        return zarr.open_group(folder, mode="r+")
-    except OSError:
-        raise
-    except Exception as error:  # zarr has many words for damaged metadata
-        raise UserError(
-            f"the metadata of {folder} are damaged ({one_line(error)}); start again with --overwrite, "
-            "or give another --out"
-        ) from error
 
 
 def _entry(content: object, name: str) -> object:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
 from napari_autosegnet.inference.ome_metadata import OmeVersion, ome_zarr_image, pixel_folders
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput
-from napari_autosegnet.inference.places import Part, is_array, is_node, is_same, lies_in
+from napari_autosegnet.inference.places import Part, is_array, is_same, lies_in
 from napari_autosegnet.inference.store import PlainZarrOutput, ZarrOutput
 
 if TYPE_CHECKING:

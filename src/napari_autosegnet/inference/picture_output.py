@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.units import unit_symbol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.arrays import as_bits
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
@@ -25,16 +26,6 @@ from napari_autosegnet.run import write_atomically
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
     from napari_autosegnet.inference.predictor import BlockResult
-
-#: OME-XML wants symbols where OME-Zarr wants names.
-_OME_TIFF_UNITS = {
-    "angstrom": "Å",
-    "nanometer": "nm",
-    "micrometer": "µm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
-}
 
 
 class TiffOutput:
@@ -122,10 +113,10 @@ class TiffOutput:
         image = self._image
         if image.unit is None and image.scale == (1.0, 1.0, 1.0):
             return {}
-        unit = _OME_TIFF_UNITS.get(image.unit or "", "pixel")
+        unit = unit_symbol(image.unit)
         about: dict[str, Any] = {}
         for axis, step in zip("ZYX", image.scale, strict=True):
-            about |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": unit}
+            about |= {f"PhysicalSize{axis}": abs(step), f"PhysicalSize{axis}Unit": unit}
         return about
 
     def write(self, block: Block, result: BlockResult) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from napari_autosegnet.data.zarr_nodes import is_node
+
 #: What a result can consist of.
 Part = Literal["labels", "probabilities", "instances"]
 
@@ -20,11 +22,6 @@ _PARTIAL = re.compile(
 )
 #: What systems leave in any folder that somebody looks at, or that a network serves.
 _OF_THE_SYSTEM = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.directory|\.nfs[0-9a-f]+")
-
-
-def is_node(folder: Path) -> bool:
-    """Whether a folder is a Zarr array or group."""
-    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def is_array(folder: Path) -> bool:

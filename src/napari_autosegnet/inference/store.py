@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.arrays import BlockArray, as_bits, remove_partials
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
 from napari_autosegnet.inference.ledger import instance_ledger_path, scratch_path, sync_folder
 from napari_autosegnet.inference.ome_metadata import OmeMetadata, OmeVersion, ome_zarr_image, update_consolidated
-from napari_autosegnet.inference.places import Part, is_array, is_node, is_partial, is_used, stranger, taken
+from napari_autosegnet.inference.places import Part, is_array, is_partial, is_used, stranger, taken
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo

@@ -26,6 +26,7 @@ from napari_autosegnet.widgets.layer_arrays import (
     file_of,
     full_resolution,
     is_rgb,
+    layer_placement,
     layer_stack,
     spatial_shape,
 )
@@ -138,8 +139,7 @@ def export_annotation(
             "name": annotation.image.name,
             "image": relative(image, folder),
             "labels": relative(label, folder),
-            "scale": [float(value) for value in annotation.image.scale],
-            "translate": [float(value) for value in annotation.image.translate],
+            **_place(annotation.image),
             **({"rgb": True} if is_rgb(annotation.image) else {}),
         }
         for annotation, image, label in zip(annotations, images, labels, strict=True)
@@ -149,17 +149,26 @@ def export_annotation(
     return ExportedData(images, labels, classes)
 
 
+def _place(image: Image) -> dict[str, list[float]]:
+    placed = layer_placement(image.scale, image.translate, image.units)
+    depth = len(spatial_shape(image))
+    return {"scale": list(placed.scale[-depth:]), "translate": list(placed.translation[-depth:])}
+
+
 def write_image_layer(layer: Image, path: Path) -> None:
     """Write an image layer's full resolution as OME-Zarr."""
     stack = layer_stack(layer)
     rgb = is_rgb(layer)
+    placed = layer_placement(layer.scale, layer.translate, layer.units)
+    depth = len(spatial_shape(layer))
     write_stack(
         path,
         spatial_shape(layer),
         stack.dtype,
         lambda index: stack.section(index) if rgb else stack.section(index)[0],
-        scale=layer.scale,
-        translation=layer.translate,
+        scale=placed.scale[-depth:],
+        translation=placed.translation[-depth:],
+        unit=placed.unit,
         channels=stack.channels if rgb else None,
     )
 
@@ -167,13 +176,17 @@ def write_image_layer(layer: Image, path: Path) -> None:
 def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path) -> None:
     """Write the Labels layers of an image as class numbers."""
     stack = labelled_stack(annotation, mapping)
+    image = annotation.image
+    placed = layer_placement(image.scale, image.translate, image.units)
+    depth = len(spatial_shape(image))
     write_stack(
         path,
         spatial_shape(annotation.image),
         np.uint8,
         stack.target,
-        scale=annotation.image.scale,
-        translation=annotation.image.translate,
+        scale=placed.scale[-depth:],
+        translation=placed.translation[-depth:],
+        unit=placed.unit,
         classes=list(enumerate(mapping.classes, start=1)),
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.units import Placement, in_one_unit
 from napari_autosegnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +85,13 @@ def layer_stack(layer: Image | Labels) -> ImageStack:
         scale=tuple(layer.scale),
         translation=tuple(layer.translate),
     )
+
+
+def layer_placement(scale: Sequence[float], translate: Sequence[float], units: Sequence[Any]) -> Placement:
+    """Size and place of a layer's voxels in one unit, whatever units its axes have."""
+    missing = max(0, 3 - len(scale))
+    sizes, named = [*[None] * missing, *map(float, scale)], [*[None] * missing, *map(str, units or [None] * len(scale))]
+    return in_one_unit(sizes[-3:], named[-3:], [*[0.0] * missing, *map(float, translate)][-3:])
 
 
 def shows_sections(viewer: ViewerModel) -> bool:

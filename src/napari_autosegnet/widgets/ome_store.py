@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.data.zarr_nodes import open_group
 from napari_autosegnet.errors import UserError
 
 #: Longest side of a chunk in y and x.
@@ -24,6 +25,7 @@ def write_stack(
     *,
     scale: Sequence[float],
     translation: Sequence[float],
+    unit: str | None = None,
     channels: int | None = None,
     classes: Sequence[tuple[int, ClassInfo]] = (),
 ) -> None:
@@ -36,7 +38,7 @@ def write_stack(
     section : callable
         Pixels of a section: ``(y, x)``, or ``(c, y, x)`` when there are ``channels``.
     scale, translation : sequence of float
-        Per axis of ``shape``.
+        Per axis of ``shape``, in ``unit``.
     classes : sequence of (value, ClassInfo)
         For labels: which value is which class.
 
@@ -47,7 +49,8 @@ def write_stack(
     """
     import zarr
 
-    axes = [{"name": name, "type": "space"} for name in "zyx"[-len(shape) :]]
+    measured = {} if unit is None else {"unit": unit}
+    axes = [{"name": name, "type": "space", **measured} for name in "zyx"[-len(shape) :]]
     placed = [_place([1.0] * (channels is not None), scale, "scale")]
     if any(translation):
         placed.append(_place([0.0] * (channels is not None), translation, "translation"))
@@ -86,11 +89,9 @@ def write_stack(
 
 def class_names(path: Path) -> tuple[tuple[int, ClassInfo], ...]:
     """Values, names and colours that a label image names, from its ``image-label`` metadata; empty if none."""
-    import zarr
-
     from napari_autosegnet.data.annotations import PALETTE, name_from_file
 
-    attributes: dict[str, Any] = dict(zarr.open_group(path, mode="r").attrs)
+    attributes: dict[str, Any] = dict(open_group(path).attrs)
     about: Any = attributes.get("ome", attributes)
     about = about.get("image-label") if isinstance(about, dict) else None
     if not isinstance(about, dict):

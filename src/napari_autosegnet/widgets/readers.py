@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.annotations import LabelMapping, parse_classes
+from napari_autosegnet.data.ome_zarr import check_version, level_placement
+from napari_autosegnet.data.zarr_nodes import open_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
@@ -45,7 +47,8 @@ def run_layers(path: Path) -> list[LayerData]:
         stack = open_labels(labels, files=theirs)
         target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
         classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
-        shown = annotation_layer(classes, name=f"{name} annotation", scale=about["scale"], translate=about["translate"])
+        placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
+        shown = annotation_layer(classes, name=f"{name} annotation", **placed)
         layers.append((target[0] if len(about["scale"]) == 2 else target, shown, "labels"))
     return layers
 
@@ -119,6 +122,8 @@ def image_layer(
     stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
     flat = 1 if stack.is_2d else 0
     about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
+    if stack.unit is not None:
+        about["units"] = (stack.unit,) * (3 - flat)
     if stack.channels in (3, 4) and stack.dtype == np.uint8:
         about["rgb"] = True
 
@@ -171,15 +176,13 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
 
     A result of a prediction can be corrected, anything else is annotation.
     """
-    import zarr
-
     from napari_autosegnet.widgets.ome_store import class_names
 
     ome = ome_of(path)
     if ome is None:
         raise UserError(f"{path} is no label image of an OME-Zarr; choose another")
     multiscale = ome["multiscales"][0]
-    levels = [zarr.open_array(path / entry["path"], mode="r+") for entry in multiscale["datasets"]]
+    levels = [open_array(path / entry["path"], "r+") for entry in multiscale["datasets"]]
     place = _place(multiscale)
     classes = tuple(LabelClass(value, info.name, info.color) for value, info in class_names(path))
     make = result_layer if _is_prediction(path, multiscale) else annotation_layer
@@ -230,10 +233,9 @@ def _label_names(path: Path) -> list[str]:
 
 def _ome_image(path: Path, ome: dict[str, Any], time: int | None = None) -> tuple[Any, dict[str, Any]]:
     """Levels of an image and its place; at one time point, or with the time axis that it has."""
-    import zarr
-
+    check_version(ome, path)
     multiscale = ome["multiscales"][0]
-    levels: list[Any] = [zarr.open_array(path / entry["path"], mode="r") for entry in multiscale["datasets"]]
+    levels: list[Any] = [open_array(path / entry["path"]) for entry in multiscale["datasets"]]
     about: dict[str, Any] = {"name": _store_name(path), **_place(multiscale)}
     axes = _axes(multiscale)
     if time is not None and "t" in axes:
@@ -243,7 +245,7 @@ def _ome_image(path: Path, ome: dict[str, Any], time: int | None = None) -> tupl
         levels = [dask.array.take(dask.array.from_zarr(level), time, axis=at) for level in levels]
         # Neither the scale nor the translation has an entry for the channels.
         kept = axes[:at].replace("c", "")
-        for name in ("scale", "translate"):
+        for name in about.keys() & {"scale", "translate", "units"}:
             about[name] = about[name][: len(kept)] + about[name][len(kept) + 1 :]
         if "channel_axis" in about:
             about["channel_axis"] -= at < about["channel_axis"]
@@ -257,17 +259,17 @@ def _axes(multiscale: dict[str, Any]) -> str:
 
 
 def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
-    """Scale and translation of level 0 and the channel axis, for napari."""
+    """Scale, translation and unit of level 0 and the channel axis, for napari."""
     axes = _axes(multiscale)
-    scale, translate = np.ones(len(axes)), np.zeros(len(axes))
-    steps = multiscale["datasets"][0].get("coordinateTransformations", [])
-    for step in [*steps, *(multiscale.get("coordinateTransformations") or [])]:
-        if step["type"] == "scale":
-            scale, translate = scale * step["scale"], translate * step["scale"]
-        elif step["type"] == "translation":
-            translate = translate + step["translation"]
-    kept = [index for index, name in enumerate(axes) if name != "c"]
-    about: dict[str, Any] = {"scale": tuple(scale[kept]), "translate": tuple(translate[kept])}
+    placed = level_placement(multiscale, axes, multiscale["datasets"][0]["path"])
+    scale, translation = (dict(zip("zyx", each, strict=True)) for each in (placed.scale, placed.translation))
+    kept = [axis for axis in axes if axis != "c"]
+    about: dict[str, Any] = {
+        "scale": tuple(scale.get(axis, 1.0) for axis in kept),
+        "translate": tuple(translation.get(axis, 0.0) for axis in kept),
+    }
+    if placed.unit is not None:
+        about["units"] = tuple(placed.unit if axis in "zyx" else "pixel" for axis in kept)
     if len(kept) < len(axes):
         about["channel_axis"] = axes.index("c")
     return about

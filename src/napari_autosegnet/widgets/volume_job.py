@@ -298,12 +298,12 @@ def model_of(out: Path) -> str | None:
 
 def probabilities_of(out: Path) -> Callable[[int], Any] | None:
     """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none."""
-    import zarr
+    from napari_autosegnet.data.zarr_nodes import open_array
 
     folder = out / "probabilities" / "0"
     if not folder.is_dir():
         return None
-    array = zarr.open_array(folder, mode="r")
+    array = open_array(folder)
 
     def read(section: int) -> Any:
         return np.asarray(array[:, section] if array.ndim == 4 else array[:])

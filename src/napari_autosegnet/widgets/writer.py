@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.widgets.layer_arrays import METADATA
+from napari_autosegnet.widgets.layer_arrays import METADATA, layer_placement
 from napari_autosegnet.widgets.ome_store import write_stack
 
 
@@ -24,13 +24,18 @@ def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[s
     kept = attributes.get("metadata", {}).get(METADATA, {}).get("classes", ())
     classes = [(int(one["value"]), ClassInfo(name=one["name"], color=one["color"])) for one in kept]
     shape = tuple(int(size) for size in array.shape)
+    depth = len(shape)
+    placed = layer_placement(
+        attributes.get("scale", [1.0] * depth), attributes.get("translate", [0.0] * depth), attributes.get("units", ())
+    )
     write_stack(
         Path(path),
         shape,
         np.dtype(array.dtype),  # a narrower one would turn values that are no class into other ones
         lambda index: np.asarray(array[index] if len(shape) == 3 else array),
-        scale=attributes.get("scale", [1.0] * len(shape)),
-        translation=attributes.get("translate", [0.0] * len(shape)),
+        scale=placed.scale[-depth:],
+        translation=placed.translation[-depth:],
+        unit=placed.unit,
         classes=classes,
     )
     return [path]

@@ -1,0 +1,88 @@
+"""Zarr arrays and groups on a disk, opened so that a damaged one is told in a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_autosegnet.data.stack import one_line
+from napari_autosegnet.errors import UserError
+
+if TYPE_CHECKING:
+    import zarr
+
+METADATA_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+Mode = Literal["r", "r+"]
+
+
+def is_node(folder: Path) -> bool:
+    """Whether a folder is a Zarr array or group."""
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def open_node(folder: Path, mode: Mode = "r", advice: str = "copy the store again") -> zarr.Array[Any] | zarr.Group:
+    """Open an array or group.
+
+    Parameters
+    ----------
+    advice : str
+        What to do about a damaged one; for the error.
+
+    Raises
+    ------
+    UserError
+        When its metadata are damaged, or ask for what is not known here.
+    """
+    import zarr
+
+    try:
+        return zarr.open(folder, mode=mode)
+    except OSError:
+        raise  # of the disk, which has words of its own
+    except Exception as error:  # zarr and its codecs raise whatever they like
+        raise UserError(f"{_problem(folder, error)}; {advice}") from error
+
+
+def open_array(folder: Path, mode: Mode = "r", advice: str = "copy the store again") -> zarr.Array[Any]:
+    """Open an array; see `open_node`."""
+    import zarr
+
+    node = open_node(folder, mode, advice)
+    if not isinstance(node, zarr.Array):
+        raise UserError(f"{folder} is no Zarr array; {advice}")
+    return node
+
+
+def open_group(folder: Path, mode: Mode = "r", advice: str = "copy the store again") -> zarr.Group:
+    """Open a group; see `open_node`."""
+    import zarr
+
+    node = open_node(folder, mode, advice)
+    if not isinstance(node, zarr.Group):
+        raise UserError(f"{folder} is no Zarr group; {advice}")
+    return node
+
+
+def damaged_file(folder: Path) -> Path | None:
+    """The metadata file of a node that is cut off or no JSON; None where all can be read."""
+    for name in METADATA_FILES:
+        file = folder / name
+        try:
+            if file.is_file() and not isinstance(json.loads(file.read_bytes()), dict):
+                return file
+        except (ValueError, RecursionError):
+            return file
+    return None
+
+
+def _problem(folder: Path, error: Exception) -> str:
+    file = damaged_file(folder)
+    if file is not None:
+        return f"{file} is cut off or damaged"
+    text = one_line(error)
+    if "codec" in text.lower():
+        return f"{folder} is compressed in a way that is not known here ({text}); write it with zstd or gzip"
+    if "data type" in text.lower():
+        return f"{folder} holds values of a kind that is not known here ({text}); write whole or real numbers"
+    return f"the Zarr metadata of {folder} are incomplete or damaged ({text})"
