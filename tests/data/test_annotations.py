@@ -238,3 +238,27 @@ def test_vnc_merged_classes(shared_data: Path) -> None:
     pixels = annotated_pixels(stack).sum(0)
     assert pixels.sum() == 20 * 1024 * 1024  # every value is named
     np.testing.assert_allclose(pixels / pixels.sum(), [0.172, 0.028, 0.054, 0.0056, 0.741], atol=2e-3)
+
+
+def test_numbered_objects_are_no_classes(tmp_path: Path) -> None:
+    labels = np.zeros((60, 60), np.uint16)
+    for number in range(12):
+        labels[10 * (number // 4) + 2 : 10 * (number // 4) + 8, 10 * (number % 4) + 2 : 10 * (number % 4) + 8] = (
+            number + 1
+        )
+    paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
+    with pytest.raises(UserError, match="12 values of which no two touch.* use --classes 0:background,1-12:object"):
+        open_labelled([paths["image"]], [paths["labels"]])
+    (stack,) = open_labelled([paths["image"]], [paths["labels"]], "0:background,1-12:object")
+    assert stack.mapping.describe() == "0 -> 1 background, 1-12 -> 2 object, everything else not annotated"
+    np.testing.assert_array_equal(stack.target(0), np.where(labels > 0, 2, 1))
+    # Classes touch.
+    labels[2:8, 8:12] = 1
+    paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
+    assert len(open_labelled([paths["image"]], [paths["labels"]])[0].mapping.classes) == 12
+
+
+@pytest.mark.parametrize("text", ["0:a,5-3:b", "0:a,1-99999999:b", "0:a,1-:b"])
+def test_ranges_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match="in the classes is no"):
+        parse_classes(text)

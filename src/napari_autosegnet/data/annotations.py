@@ -45,7 +45,10 @@ PALETTE: tuple[str, ...] = (
 BOUNDARY_WORDS = ("boundary", "membrane", "border", "edge", "outline")
 #: More values than this without names are taken for instances, not classes.
 MOST_UNNAMED_CLASSES = 32
+#: More values than this are instances, too, where no two of them touch.
+MAX_SEPARATE_CLASSES = 6
 _MOST_CLASSES = 255
+_MAX_RANGE = 2**16
 _LONGEST_NAME = 100
 
 
@@ -109,8 +112,18 @@ class LabelMapping(BaseModel):
 
     def describe(self) -> str:
         """One line for the user: ``0 -> 1 membrane, 255 -> 2 cell, everything else not annotated``."""
-        parts = [f"{value} -> {number} {self.classes[number - 1].name}" for value, number in self.values.items()]
+        parts = [f"{values} -> {number} {self.classes[number - 1].name}" for values, number in self._ranges()]
         return ", ".join([*parts, "everything else not annotated"])
+
+    def _ranges(self) -> list[tuple[str, int]]:
+        """Values in a row that are read as one class, as a range, with the class's number."""
+        found: list[tuple[int, int, int]] = []
+        for value, number in self.values.items():
+            if found and found[-1][1:] == (value - 1, number):
+                found[-1] = (found[-1][0], value, number)
+            else:
+                found.append((value, value, number))
+        return [(f"{first}" if first == last else f"{first}-{last}", number) for first, last, number in found]
 
     def target(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Class numbers (0 = not annotated, 1..K) of an array of label values, in its shape."""
@@ -120,9 +133,10 @@ class LabelMapping(BaseModel):
                 if 0 <= value < 256:
                     table[value] = number
             return np.asarray(table[labels])
-        found = np.zeros(labels.shape, np.uint8)
-        for value, number in self.values.items():
-            found[labels == value] = number
+        known = np.array(sorted(self.values), np.int64)
+        numbers = np.array([0, *(self.values[int(value)] for value in known)], np.uint8)
+        place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+        found: npt.NDArray[np.uint8] = numbers[np.where(known[place] == labels, place + 1, 0)]
         return found
 
 
@@ -132,7 +146,7 @@ def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
 
 
 def parse_classes(text: str) -> LabelMapping:
-    """Mapping from ``value:name[:#rrggbb],...``, for example ``0:membrane,255:cell``.
+    """Mapping from ``value:name[:#rrggbb],...``, for example ``0:membrane,255:cell`` or ``0:background,1-12:object``.
 
     Classes are numbered in the order of the text. A name that comes twice joins the values in one
     class (``0:membrane,32:membrane,255:cell``).
@@ -149,18 +163,19 @@ def parse_classes(text: str) -> LabelMapping:
         fields = [piece.strip() for piece in part.split(":")]
         if len(fields) not in (2, 3) or not fields[1]:
             raise UserError(f"'{part}' in the classes is not value:name; write for example 0:membrane,255:cell")
-        try:
-            value = int(fields[0])
-        except ValueError:
-            raise UserError(
-                f"'{fields[0]}' in the classes is no whole number; write for example 0:membrane,255:cell"
-            ) from None
+        span = re.fullmatch(r"(-?\d{1,9})(?:\s*-\s*(\d{1,9}))?", fields[0])
+        if span is None:
+            raise UserError(f"'{fields[0]}' in the classes is no whole number; write for example 0:membrane,255:cell")
+        numbers = range(int(span[1]), int(span[2] or span[1]) + 1)
+        if not 0 < len(numbers) <= _MAX_RANGE:
+            raise UserError(f"'{fields[0]}' in the classes is no range of values; write for example 1-12:object")
         name = fields[1]
         problem = name_problem(name)
         if problem is not None:
             raise UserError(problem)
-        if value in values:
-            raise UserError(f"the value {value} comes twice in the classes; name each value once")
+        for value in numbers:
+            if value in values:
+                raise UserError(f"the value {value} comes twice in the classes; name each value once")
         if name not in names:
             names.append(name)
         if len(fields) == 3:
@@ -168,7 +183,7 @@ def parse_classes(text: str) -> LabelMapping:
                 colors[name] = ClassInfo(name=name, color=f"#{fields[2].removeprefix('#')}").color
             except ValidationError as error:
                 raise UserError(f"'{fields[2]}' in the classes is no colour; write it as #rrggbb") from error
-        values[value] = names.index(name) + 1
+        values.update(dict.fromkeys(numbers, names.index(name) + 1))
     if len(names) < 2:
         raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")
     if len(names) > _MOST_CLASSES:
@@ -269,6 +284,7 @@ def pair_stacks(
         total.update(section)
     if classes is None:
         mapping = infer_mapping(total)
+        _check_not_instances(labels, mapping)
     else:
         mapping = parse_classes(classes) if isinstance(classes, str) else classes
         _check_named(mapping, total)
@@ -331,8 +347,31 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
             )
 
 
+def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) -> None:
+    """Refuse many values of which no two touch: objects with numbers, each of which would become a class."""
+    if len(mapping.classes) <= MAX_SEPARATE_CLASSES:
+        return
+    if any(_touch(_label_values(label, section)) for label in labels for section in range(label.sections)):
+        return
+    first, last = min(mapping.values), max(mapping.values)
+    raise UserError(
+        f"the labels have {len(mapping.classes)} values of which no two touch, which look like numbered objects; "
+        f"if they are, use --classes 0:background,{first}-{last}:object, else name each class with --classes"
+    )
+
+
+def _touch(values: npt.NDArray[Any]) -> bool:
+    """Whether two different values other than 0 lie side by side."""
+    return any(
+        bool(((one != other) & (one > 0) & (other > 0)).any())
+        for one, other in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1]))
+    )
+
+
 def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
-    missing = [value for value in mapping.values if not total.get(value)]
+    # Of a range some values may be missing.
+    painted = {number for value, number in mapping.values.items() if total.get(value)}
+    missing = [value for value, number in mapping.values.items() if number not in painted]
     if missing:
         occurring = sorted(value for value, count in total.items() if count)
         shown = ", ".join(map(str, occurring[:12])) + (", ..." if len(occurring) > 12 else "")

@@ -16,7 +16,6 @@ from napari_autosegnet.inference.blocks import Level
 from napari_autosegnet.inference.places import read_json, zarrs_around
 
 if TYPE_CHECKING:
-
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
 
