@@ -29,6 +29,7 @@ FLOORS = {
     "architecture": 0,
     "config": 0,
     "locks": 0,
+    "processes": 0,
     "run": 0,
     "data": 0,
     "networks": 1,

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from napari_autosegnet.config import Network, PredictSettings, Preset, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.errors import UserError, first_problem, is_out_of_memory
 from napari_autosegnet.json_files import read_json
+from napari_autosegnet.processes import identity
 from napari_autosegnet.run import Run, ShouldStop, write_atomically
 
 if TYPE_CHECKING:
@@ -102,9 +103,16 @@ _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
 class WorkerInfo(BaseModel):
-    """Which process works, or worked last, on a run: ``started`` tells it from a later one of the same number."""
+    """Which process works, or worked last, on a run.
 
-    pid: int
+    ``identity`` tells it from others of the same number (see `napari_autosegnet.processes.identity`). The folder may
+    come from anybody, so nothing is done to the process before that was compared.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    pid: int = Field(gt=1, lt=2**31)  # 1 is the system, 0 and below mean groups of processes
+    identity: str | None
     started: float
     step: Step
     host: str
@@ -151,13 +159,13 @@ def read_job(run: Run) -> Job:
 
 def write_info(run: Run, pid: int, step: Step) -> None:
     """Write down who works on the run, which has to be held."""
-    info = WorkerInfo(pid=pid, started=time.time(), step=step, host=socket.gethostname())
+    info = WorkerInfo(pid=pid, identity=identity(pid), started=time.time(), step=step, host=socket.gethostname())
     write_atomically(info_file(run), info.model_dump_json())
 
 
 def read_info(run: Run) -> WorkerInfo | None:
-    """Who works or worked last on the run; None when nobody did or the file cannot be read."""
-    with suppress(OSError, ValidationError):
+    """Who works or worked last on the run; None when nobody did or the file is damaged."""
+    with suppress(OSError, ValidationError, UserError):
         return WorkerInfo.model_validate_json(info_file(run).read_bytes())
     return None
 

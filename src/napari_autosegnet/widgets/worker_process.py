@@ -7,48 +7,63 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.processes import identity
 from napari_autosegnet.run import Run, append_line
 from napari_autosegnet.worker import Job, log_file, read_info, write_info, write_job
 
 #: Clocks of the system and of a process may differ by this many seconds.
 _CLOCKS_DIFFER = 2.0
 _SECONDS_TO_BE_GONE = 3.0
+_MODULE = "napari_autosegnet.worker"
 #: Kept until they have ended, so that a dock that is opened again learns how.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class WorkerProcess:
-    """A process that does, or did, the job of a run folder."""
+    """A process that does, or did, the job of a run folder.
 
-    def __init__(self, pid: int, host: str = "", created: float | None = None) -> None:
+    Parameters
+    ----------
+    run : Run
+        The run.
+    pid : int
+        Its number.
+    identity : str, optional
+        What tells it from others of that number; not needed for a process that was started here.
+    """
+
+    def __init__(self, run: Run, pid: int, identity: str | None = None) -> None:
         self.pid = pid
-        self._created = created
-        self._here = host in ("", socket.gethostname())
+        self._run = run
+        self._identity = identity
 
     @property
     def alive(self) -> bool:
-        """Whether it runs; a later process of the same number is not it."""
-        if not self._here:
-            return False
+        """Whether it runs, and is a worker on this run; whatever else has its number is not it."""
         if (child := _children.get(self.pid)) is not None:
             return child.poll() is None
+        if self._identity is None or identity(self.pid) != self._identity:
+            return False
         with suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            if self._created is not None and process.create_time() > self._created + _CLOCKS_DIFFER:
-                return False
-            return bool(process.status() != psutil.STATUS_ZOMBIE)
+            return process.status() != psutil.STATUS_ZOMBIE and _works_on(process, self._run)
         return False
+
+    @property
+    def _may_be_ended(self) -> bool:
+        """Whether it is beyond doubt that the process works here: who did not start it asks for the lock, too."""
+        return self.alive and (self.pid in _children or self._run.is_active)
 
     @property
     def exit_status(self) -> int | None:
@@ -58,13 +73,13 @@ class WorkerProcess:
 
     def ask_to_end(self) -> None:
         """SIGTERM, where a process can answer that with an orderly end."""
-        if os.name == "posix" and self.alive:
+        if os.name == "posix" and self._may_be_ended:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it and the processes that it started, now."""
-        if not self.alive:
+        if not self._may_be_ended:
             return
         with suppress(ProcessLookupError, PermissionError, psutil.Error):
             if os.name == "posix" and os.getpgid(self.pid) == self.pid:
@@ -92,7 +107,7 @@ def launch(run: Run, job: Job) -> WorkerProcess:
         write_job(run, job)
         child = _spawn(run, job)
         write_info(run, child.pid, job.step)
-    return WorkerProcess(child.pid)
+    return WorkerProcess(run, child.pid)
 
 
 def _wait_for_the_last(run: Run) -> None:
@@ -114,7 +129,7 @@ def _spawn(run: Run, job: Job) -> subprocess.Popen[bytes]:
         append_line(log, f"--- {job.step} {datetime.now(UTC).isoformat(timespec='seconds')}")
         with open(log, "ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "napari_autosegnet.worker", str(run.path.absolute())],
+                [sys.executable, "-P", "-m", _MODULE, str(run.path.absolute())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,8 +149,18 @@ def find(run: Run) -> WorkerProcess | None:
     info = read_info(run)
     if info is None:
         return None
-    process = WorkerProcess(info.pid, info.host, info.started)
+    process = WorkerProcess(run, info.pid, info.identity)
     return process if process.alive else None
+
+
+def _works_on(process: psutil.Process, run: Run) -> bool:
+    """Whether a process was started as a worker on this very folder."""
+    words = process.cmdline()
+    if words[-3:-1] != ["-m", _MODULE]:
+        return False
+    # It may have been started by hand, with a path as seen from its own folder.
+    folder = Path(process.cwd()) / words[-1]
+    return folder.exists() and run.path.exists() and folder.samefile(run.path)
 
 
 def cause_of_death(run: Run, status: int | None) -> str:
