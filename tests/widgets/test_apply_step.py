@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
+from qtpy.QtCore import Qt
+
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.sections import make_predictor, predict_section
@@ -19,7 +21,9 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import uncertainty
 from napari_autosegnet.widgets.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply_step import ApplyStep
+from napari_autosegnet.widgets.class_colors import LabelClass, result_layer
 from napari_autosegnet.widgets.layer_arrays import role
+from napari_autosegnet.widgets.section_layers import what_was_said
 from small_models import small_model
 
 
@@ -56,6 +60,10 @@ def step(session: Any, run: Run, qtbot: Any) -> Iterator[ApplyStep]:
 def use_run(step: ApplyStep, run: Run, qtbot: Any) -> None:
     step._session.run = run
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
+
+
+def small_classes() -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(small_model().classes, 1))
 
 
 def idle(step: ApplyStep, qtbot: Any) -> None:
@@ -103,20 +111,80 @@ def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, s
     assert not step.slice_button.isEnabled()
     idle(step, qtbot)
     labels, unsure = viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]
-    assert np.array_equal(labels.data[0], expected(stack, 1))
-    assert tuple(labels.translate) == (150, 8, 8) and tuple(labels.scale) == (50, 4, 4)
+    assert np.array_equal(labels.data[1], expected(stack, 1)) and not labels.data[[0, 2]].any()
+    assert tuple(labels.translate) == (100, 8, 8) and tuple(labels.scale) == (50, 4, 4)
     assert unsure.data.shape == (1, 96, 96) and 0 < unsure.data.max() <= 1
     viewer.dims.set_point(0, 200)
     step.unsure_box.setChecked(False)
     step.segment_slice()
     idle(step, qtbot)
-    assert np.array_equal(labels.data[0], expected(stack, 2)) and tuple(labels.translate) == (200, 8, 8)
+    for section in (1, 2):
+        assert np.array_equal(labels.data[section], expected(stack, section)), "the slice before is kept"
     assert tuple(unsure.translate) == (150, 8, 8)
     viewer.add_points(np.zeros((1, 3)))  # now the slider reaches beyond the stack
     viewer.layers.selection.active = viewer.layers["stack"]
     viewer.dims.set_point(0, 0)
     step.segment_slice()
     assert "outside of 'stack'" in step.message.text()
+
+
+def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+
+    def press(section: int) -> None:
+        viewer.dims.set_point(0, 100 + 50 * section)
+        qtbot.mouseClick(step.slice_button, Qt.MouseButton.LeftButton)
+        idle(step, qtbot)
+
+    press(1)
+    layer = viewer.layers["segmentation of the slice"]
+    said = layer.data[1].copy()
+    layer.brush_size = 5
+    wrong = 1 + said[40, 40] % 3
+    viewer.layers.selection.active = layer
+    layer.mode = "paint"
+    layer.paint((1, 40, 40), wrong)
+    painted = layer.data[1] != said
+    assert painted.any()
+    for section in (1, 2, 1):
+        press(section)
+        assert np.array_equal(layer.data[1], np.where(painted, wrong, said))
+    qtbot.waitUntil(lambda: f"{painted.sum()} pixels are corrected" in step.corrected_label.text(), timeout=5000)
+    viewer.layers.remove(layer)
+    qtbot.waitUntil(lambda: "come back with the next one" in step.corrected_label.text(), timeout=5000)
+    press(1)
+    layer = viewer.layers["segmentation of the slice"]
+    assert np.array_equal(layer.data[1], np.where(painted, wrong, said))
+    qtbot.waitUntil(lambda: "come back" not in step.corrected_label.text(), timeout=5000)
+
+    # A network that was trained on says something else around them.
+    small_model("unet").save(run.model_folder)
+    press(1)
+    assert (layer.data[1][painted] == wrong).all() and not np.array_equal(layer.data[1][~painted], said[~painted])
+    wanted = painted & (what_was_said(layer)[1] != wrong)  # the rest it says itself now
+    qtbot.mouseClick(step.take_button, Qt.MouseButton.LeftButton)
+    annotation = step._session.pairs()[0].labels
+    assert wanted.any() and np.array_equal(annotation.data[1] != 0, wanted) and step.corrections.pixels == 0
+
+
+def test_corrections_outlive_a_worker_that_goes_on(step: ApplyStep, qtbot: Any) -> None:
+    volume, viewer = step.volume, step._session.viewer
+    layer = viewer.add_labels(np.ones((3, 96, 96), np.uint8), **result_layer(small_classes(), name="result"))
+    qtbot.wait(20)
+    volume._layer = layer
+    layer.data_setitem((np.full(3, 1), np.arange(3), np.arange(3)), 2)
+    for state in ("starting", "working"):
+        volume.client._state = state
+        volume._on_state(state)
+    layer.data[1] = 3
+    volume.client._state = "finished"
+    volume._on_state("finished")
+    assert (layer.data[1, np.arange(3), np.arange(3)] == 2).all() and np.count_nonzero(
+        layer.data[1] == 3
+    ) == 96 * 96 - 3
+    qtbot.waitUntil(lambda: step.corrections.pixels == 3, timeout=5000)
+    volume.client._state = "idle"
 
 
 @pytest.mark.parametrize("way", ["rolled", "3D"])

@@ -14,8 +14,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets import uncertainty
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
 from napari_autosegnet.widgets.corrections import Corrections
-from napari_autosegnet.widgets.layer_arrays import METADATA
-from napari_autosegnet.widgets.section_layers import image_behind, show_labels, show_uncertainty
+from napari_autosegnet.widgets.section_layers import image_behind, show_labels, show_slice, show_uncertainty
 
 INFOS = (ClassInfo(name="wall", color="#e69f00"), ClassInfo(name="cell", color="#56b4e9"))
 CLASSES = tuple(LabelClass(number, info.name, info.color) for number, info in enumerate(INFOS, 1))
@@ -118,7 +117,7 @@ def test_corrections_can_be_of_the_class_with_value_0(make_session: Any, settled
     session._follow_layers()
     settled(session)
     infos = (ClassInfo(name="class 0", color="#000001"), ClassInfo(name="class 255", color="#e69f00"))
-    layer = show_labels(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), infos)
+    layer = show_slice(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), infos)
     session._follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.arange(5), np.full(5, 10)), 1)
@@ -136,7 +135,7 @@ def test_classes_that_are_painted_are_not_replaced(make_session: Any, settled: A
     labels = session.viewer.add_labels(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) % 3 + 1)
     session._follow_layers()
     settled(session)
-    layer = show_labels(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), INFOS)
+    layer = show_slice(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), INFOS)
     session._follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.arange(5), np.full(5, 10)), 1)
@@ -158,18 +157,15 @@ def test_what_belongs_to_no_class_is_named_and_kept(session: Any, result: Any) -
     corrections.release()
 
 
-def test_a_part_of_a_section_is_corrected_at_its_place(session: Any) -> None:
+def test_what_passes_with_the_next_epoch_is_not_painted_on(session: Any) -> None:
     image = session.viewer.layers["stack"]
-    layer = show_labels(session.viewer, image, 1, np.ones((20, 20), np.uint8), INFOS, "part", (30, 40))
-    layer.metadata[METADATA]["origin"] = (30, 40)
     passing = show_labels(session.viewer, image, 1, np.ones((20, 20), np.uint8), INFOS, "training preview", (30, 40))
-    passing.metadata[METADATA]["passing"] = True
     session._follow_layers()
     corrections = Corrections(session)
-    layer.data_setitem((np.zeros(1, int), np.array([2]), np.array([3])), 2)
-    passing.data_setitem((np.zeros(1, int), np.array([5]), np.array([6])), 2)
-    assert corrections.take_over() == 1
-    assert np.argwhere(session.pairs()[0].labels.data).tolist() == [[1, 32, 43]]
+    passing.data_setitem((np.zeros(1, int), np.array([5]), np.array([6])), 2)  # only a program can
+    assert not passing.editable
+    with pytest.raises(UserError, match="nothing was corrected"):
+        corrections.take_over()
     corrections.release()
 
 
@@ -217,22 +213,22 @@ def test_classes_are_matched_by_name_and_other_annotation_stays(session: Any, re
 
 def test_corrections_of_one_slice_land_in_its_section(session: Any) -> None:
     image = session.viewer.layers["stack"]
-    layer = show_labels(session.viewer, image, 2, np.ones((64, 64), np.uint8), INFOS)
-    assert layer.data.shape == (1, 64, 64) and tuple(layer.translate) == (25, 6, 7)
+    layer = show_slice(session.viewer, image, 2, np.ones((64, 64), np.uint8), INFOS)
+    assert layer.data.shape == (4, 64, 64) and tuple(layer.translate) == (5, 6, 7)
     session._follow_layers()
     assert session.layers.image_in_view() is image and image_behind(session.viewer, layer) is image
     corrections = Corrections(session)
-    layer.data_setitem((np.zeros(5, int), np.arange(5), np.full(5, 9)), 2)
+    layer.data_setitem((np.full(5, 2), np.arange(5), np.full(5, 9)), 2)
     assert corrections.take_over() == 5
     assert np.argwhere(session.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
-    again = show_labels(session.viewer, image, 3, np.full((64, 64), 2, np.uint8), INFOS)
-    assert again is layer and tuple(layer.translate) == (35, 6, 7) and corrections.pixels == 0
+    again = show_slice(session.viewer, image, 2, np.full((64, 64), 2, np.uint8), INFOS)
+    assert again is layer and (layer.data[2] == 2).all() and corrections.pixels == 0, "it is annotation now"
     corrections.release()
 
 
 def test_the_image_of_a_correction_may_be_gone(session: Any) -> None:
     image = session.viewer.layers["stack"]
-    layer = show_labels(session.viewer, image, 0, np.ones((64, 64), np.uint8), INFOS)
+    layer = show_slice(session.viewer, image, 0, np.ones((64, 64), np.uint8), INFOS)
     session._follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)), 2)
@@ -293,3 +289,220 @@ def test_going_to_a_place_moves_slider_and_camera(session: Any) -> None:
     assert viewer.scene.camera.center[-2:] == (26.0, 107.0)
     frames = [layer for layer in viewer.layers if layer.name == uncertainty.MARKER]
     assert len(frames) == 1 and frames[0].data[0][:, 0].tolist() == [3, 3, 3, 3]
+
+
+# ---------------------------------------------------------------- what is painted stays
+
+
+def slice_of(session: Any, section: int, value: int, infos: Any = INFOS, model: object = "first") -> Any:
+    """The layer of the slices after a model has said one value everywhere in a section."""
+    image = session.viewer.layers["stack"]
+    layer = show_slice(session.viewer, image, section, np.full((64, 64), value, np.uint8), infos, model)
+    session._follow_layers()
+    return layer
+
+
+def paint(layer: Any, section: int, value: int, column: int = 9) -> None:
+    layer.data_setitem((np.full(5, section), np.arange(5), np.full(5, column)), value)
+
+
+def counted(corrections: Corrections, number: int, qtbot: Any) -> None:
+    qtbot.waitUntil(lambda: corrections.pixels == number, timeout=5000)
+
+
+def test_strokes_stay_on_the_next_result_of_their_slice_and_can_be_undone(session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 1, 1)
+    corrections = Corrections(session)
+    paint(layer, 1, 2, column=9)
+    paint(layer, 1, 2, column=20)
+    layer.brush_size = 3
+    paint(layer, 1, 0, column=30)  # erased
+    for value in (1, 1):
+        assert slice_of(session, 1, value) is layer
+        assert (layer.data[1, :5, [9, 20]] == 2).all() and not layer.data[1, :5, 30].any()
+        counted(corrections, 10, qtbot)
+    slice_of(session, 1, 2)  # the model says so itself now
+    counted(corrections, 0, qtbot)
+    slice_of(session, 1, 1)
+    assert (layer.data[1, :5, [9, 20]] == 2).all() and (layer.data[1] == 1).sum() == 64 * 64 - 15
+    counted(corrections, 10, qtbot)
+    paint(layer, 1, 2, column=40)
+    slice_of(session, 1, 1)
+    layer.undo()
+    assert (layer.data[1, :5, 40] == 1).all()
+    counted(corrections, 10, qtbot)
+    corrections.release()
+
+
+def test_an_undone_stroke_shows_the_newest_result(session: Any, qtbot: Any) -> None:
+    infos = (*INFOS, ClassInfo(name="dirt", color="#009e73"))
+    layer = slice_of(session, 1, 1, infos)
+    corrections = Corrections(session)
+    paint(layer, 1, 2, column=9)
+    paint(layer, 1, 2, column=20)
+    slice_of(session, 1, 3, infos)
+    layer.undo()
+    assert (layer.data[1, :5, 20] == 3).all() and (layer.data[1, :5, 9] == 2).all()
+    counted(corrections, 5, qtbot)
+    layer.redo()
+    assert (layer.data[1, :5, 20] == 2).all()
+    counted(corrections, 10, qtbot)
+    layer.undo()
+    layer.undo()
+    assert (layer.data[1] == 3).all()
+    counted(corrections, 0, qtbot)
+    corrections.release()
+
+
+def test_strokes_of_other_slices_stay_where_they_are(session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 1, 1)
+    corrections = Corrections(session)
+    paint(layer, 1, 2)
+    assert slice_of(session, 3, 2) is layer
+    assert (layer.data[1, :5, 9] == 2).all() and (layer.data[1, :, 10] == 1).all() and (layer.data[3] == 2).all()
+    counted(corrections, 5, qtbot)
+    layer.undo()
+    assert (layer.data[1] == 1).all()
+    counted(corrections, 0, qtbot)
+    corrections.release()
+
+
+def test_after_a_training_slices_show_the_new_model_or_only_what_is_painted(session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 0, 1)
+    slice_of(session, 1, 1)
+    corrections = Corrections(session)
+    paint(layer, 1, 2)
+    assert slice_of(session, 3, 2, model="trained on") is layer
+    assert not layer.data[0].any(), "what the model of before said is not shown as that of the new one"
+    assert np.count_nonzero(layer.data[1]) == 5 and (layer.data[1, :5, 9] == 2).all()
+    counted(corrections, 5, qtbot)
+    slice_of(session, 1, 1, model="trained on")
+    assert np.count_nonzero(layer.data[1] == 2) == 5 and np.count_nonzero(layer.data[1] == 1) == 64 * 64 - 5
+    counted(corrections, 5, qtbot)
+    assert corrections.take_over() == 5
+    corrections.release()
+
+
+def test_a_model_with_other_classes_has_a_layer_of_its_own(session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 1, 1)
+    corrections = Corrections(session)
+    paint(layer, 1, 2)
+    more = slice_of(session, 1, 3, (*INFOS, ClassInfo(name="dirt", color="#009e73")), "more classes")
+    assert more is layer, "every number means what it did"
+    counted(corrections, 5, qtbot)
+    others = (ClassInfo(name="cell", color="#56b4e9"), ClassInfo(name="wall", color="#e69f00"))
+    second = slice_of(session, 1, 1, others, "exchanged")
+    assert second is not layer and (second.data[1] == 1).all() and (layer.data[1, :5, 9] == 2).all()
+    assert corrections.pixels == 5
+    paint(second, 1, 2, column=20)
+    counted(corrections, 10, qtbot)
+    assert corrections.take_over() == 10
+    values = {each.name: each.value for each in session.class_list.label_classes}
+    annotated = session.pairs()[0].labels.data[1]
+    assert (annotated[:5, 9] == values["cell"]).all() and (annotated[:5, 20] == values["wall"]).all()
+    corrections.release()
+
+
+def test_strokes_of_a_closed_layer_come_back_with_the_next_result(session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 1, 1)
+    corrections = Corrections(session)
+    paint(layer, 1, 2)
+    paint(layer, 2, 1, column=20)
+    session.viewer.layers.remove(layer)
+    session._follow_layers()
+    counted(corrections, 10, qtbot)
+    assert corrections.waiting_pixels == 10
+    again = slice_of(session, 1, 1)
+    assert again is not layer and (again.data[1] == 1).all()
+    corrections.put_back(again, 1)
+    assert (again.data[1, :5, 9] == 2).all() and not again.data[2].any()
+    counted(corrections, 10, qtbot)
+    assert corrections.waiting_pixels == 5
+    again.undo()
+    assert (again.data[1] == 1).all()
+    counted(corrections, 5, qtbot)
+    again.redo()
+    assert corrections.take_over() == 10 and corrections.waiting_pixels == 0 and corrections.pixels == 0
+    annotated = session.pairs()[0].labels.data
+    assert (annotated[1, :5, 9] == 2).all() and (annotated[2, :5, 20] == 1).all()
+    assert np.count_nonzero(annotated) == 10
+    corrections.release()
+
+
+def test_strokes_of_classes_that_the_next_model_lacks_go_on_waiting(session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 1, 1)
+    corrections = Corrections(session)
+    paint(layer, 1, 2, column=9)
+    paint(layer, 1, 7, column=20)  # means nothing to any model
+    session.viewer.layers.remove(layer)
+    session._follow_layers()
+    others = (ClassInfo(name="nucleus", color="#56b4e9"), ClassInfo(name="wall", color="#e69f00"))
+    again = slice_of(session, 1, 1, others, "other")
+    corrections.put_back(again, 1)
+    assert (again.data[1] == 1).all() and corrections.waiting_pixels == 5
+    assert corrections.take_over() == 5
+    names = {each.value: each.name for each in session.class_list.label_classes}
+    assert names[int(session.pairs()[0].labels.data[1, 0, 9])] == "cell"
+    corrections.release()
+
+
+def test_strokes_on_a_whole_result_wait_while_a_worker_writes_into_it(session: Any, result: Any, qtbot: Any) -> None:
+    corrections = Corrections(session)
+    result.brush_size = 4
+    paint(result, 2, 2)
+    counted(corrections, 5, qtbot)
+    corrections.put_aside(result)
+    assert (np.asarray(result.data) == 1).all(), "the worker finds what it wrote"
+    counted(corrections, 5, qtbot)
+    assert corrections.waiting_pixels == 5
+    result.data[2, 40:] = 2  # the worker
+    corrections.put_back(result)
+    assert (np.asarray(result.data[2])[:5, 9] == 2).all()
+    counted(corrections, 5, qtbot)
+    assert corrections.waiting_pixels == 0
+    result.undo()
+    counted(corrections, 0, qtbot)
+    result.redo()
+    assert corrections.take_over() == 5
+    corrections.release()
+
+
+def test_a_whole_result_that_is_closed_keeps_its_strokes_for_the_annotation(session: Any, result: Any) -> None:
+    corrections = Corrections(session)
+    paint(result, 2, 2)
+    session.viewer.layers.remove(result)
+    session._follow_layers()
+    assert corrections.take_over() == 5
+    assert np.argwhere(session.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
+    corrections.release()
+
+
+def test_a_dock_that_is_opened_again_knows_what_was_painted(session: Any, make_session: Any, qtbot: Any) -> None:
+    layer = slice_of(session, 1, 1)
+    first = Corrections(session)
+    paint(layer, 1, 2)
+    first.release()
+    session.close()
+    paint(layer, 1, 2, column=20)  # while there is no dock
+    second = make_session(session.viewer)
+    corrections = Corrections(second)
+    counted(corrections, 10, qtbot)
+    slice_of(second, 1, 2)
+    slice_of(second, 1, 1)
+    assert corrections.take_over() == 10
+    corrections.release()
+
+
+def test_a_slice_knows_its_image_when_that_was_closed_and_opened_again(session: Any, qtbot: Any) -> None:
+    layer, image = slice_of(session, 1, 1), session.viewer.layers["stack"]
+    corrections = Corrections(session)
+    paint(layer, 1, 2)
+    session.viewer.layers.remove(image)
+    session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="other of that shape")
+    with pytest.raises(UserError, match="closed"):
+        corrections.take_over()
+    session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack")
+    session._follow_layers()
+    assert slice_of(session, 1, 1) is layer and (layer.data[1, :5, 9] == 2).all()
+    assert corrections.take_over() == 5
+    corrections.release()

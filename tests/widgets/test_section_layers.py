@@ -36,7 +36,7 @@ def test_what_is_added_lies_on_the_image(place: str, make_napari_viewer: Callabl
     image = viewer.add_image(np.zeros((4, 64, 64), np.uint8), **PLACES[place])
     session._follow_layers()
     annotation = session.new_labels(image)
-    labels = show_labels(viewer, image, 2, np.ones((32, 32), np.uint8), CLASSES, origin=(20, 10))
+    labels = show_labels(viewer, image, 2, np.ones((32, 32), np.uint8), CLASSES, "preview", (20, 10))
     unsure = show_uncertainty(viewer, image, 2, np.ones((32, 32), np.float32), origin=(20, 10))
     go_to(viewer, image, Place(2, 30, 25, 0.5))
     frame = viewer.layers[-1]
@@ -54,11 +54,11 @@ def test_what_is_added_lies_on_the_image(place: str, make_napari_viewer: Callabl
 def test_a_layer_that_is_used_again_follows_its_image_and_its_model(make_session: Callable[..., Any]) -> None:
     viewer = make_session().viewer
     image = viewer.add_image(np.zeros((4, 64, 64), np.uint8))
-    first = show_labels(viewer, image, 1, np.ones((64, 64), np.uint8), CLASSES)
+    first = show_labels(viewer, image, 1, np.ones((64, 64), np.uint8), CLASSES, "preview")
     image.scale, image.units = (5, 2, 2), ("um", "um", "um")
     image.rotate = TURNED
     others = default_classes(["nucleus", "cytoplasm", "background"])
-    second = show_labels(viewer, image, 3, np.full((32, 32), 3, np.uint8), others, origin=(32, 16))
+    second = show_labels(viewer, image, 3, np.full((32, 32), 3, np.uint8), others, "preview", (32, 16))
     assert second is first
     assert np.allclose(second.data_to_world((0, 1, 2)), image.data_to_world((3, 33, 18)))
     assert second.units == image.units
@@ -66,7 +66,8 @@ def test_a_layer_that_is_used_again_follows_its_image_and_its_model(make_session
     assert list(second.features["class"])[1:] == ["nucleus", "cytoplasm", "background"]
     assert second.get_color(3)[3] == 1 and not np.allclose(second.get_color(3), second.get_color(4))
     about = second.metadata[METADATA]
-    assert (about["role"], about["section"], about["origin"], about["passing"]) == ("preview", 3, (32, 16), False)
+    assert (about["role"], about["section"], about["origin"], about["passing"]) == ("preview", 3, (32, 16), True)
+    assert not second.editable, "what is painted there would be lost"
 
 
 def test_layers_in_different_units_lie_in_one_view(make_napari_viewer: Callable[..., Any]) -> None:

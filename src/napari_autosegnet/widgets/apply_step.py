@@ -81,7 +81,16 @@ class ApplyStep(QWidget):
         self.message = MessageLine()
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)
+        self.paint_button = QPushButton("Paint over its mistakes")
+        self.paint_button.setToolTip(
+            "Takes the brush for the annotation, which then lies on top of the result. What you paint counts at once"
+        )
+        self.paint_button.clicked.connect(self.paint)
         self.take_button = QPushButton("Take corrections over as annotation")
+        self.take_button.setToolTip(
+            "What you paint on a result itself stays on top of later results, also of a model that was trained on, "
+            "until you undo it or take it over"
+        )
         self.take_button.clicked.connect(self.take_over)
         self.next_button = QPushButton("Next: continue training")
         self.next_button.clicked.connect(lambda: session.step_finished.emit("apply"))
@@ -100,6 +109,7 @@ class ApplyStep(QWidget):
             self.continue_button,
             self.message,
             QLabel("<b>Mistakes</b>"),
+            self.paint_button,
             self.corrected_label,
             self.take_button,
             self.next_button,
@@ -111,6 +121,8 @@ class ApplyStep(QWidget):
         session.pairs_changed.connect(self._show_state)
         self.corrections.changed.connect(self._show_state)
         self.volume.failed.connect(lambda text: self._say(text, "error"))
+        self.volume.written.connect(self.corrections.put_aside)
+        self.volume.settled.connect(self.corrections.put_back)
         self.volume.done.connect(lambda out: self._say(f"The result lies in {out}.", "good"))
         self.panel.changed.connect(self._show_state)
         self.refresh()
@@ -193,16 +205,16 @@ class ApplyStep(QWidget):
         has_image = self._session.layers.image_in_view() is not None
         self.slice_button.setEnabled(ready and has_image)
         self.place_button.setEnabled(ready and has_image)
+        self.paint_button.setEnabled(has_image)
         client = self.volume.client
         self.stack_button.setEnabled(model is not None and not client.active)
         self.continue_button.setVisible(client.can_resume)
-        pixels = self.corrections.pixels
-        if pixels:
-            self.corrected_label.setText(f"{pixels:,} pixels are corrected.")
-        else:
-            self.corrected_label.setText(
-                "Select a segmentation layer, paint the right class over its mistakes, and train on with them."
-            )
+        pixels, waiting = self.corrections.pixels, self.corrections.waiting_pixels
+        words = f"{pixels:,} pixels are corrected on results." if pixels else ""
+        if waiting:
+            words += f" Of them {waiting:,} were on a result that is closed; they come back with the next one."
+        self.corrected_label.setText(words)
+        self.corrected_label.setVisible(bool(words))
         self.take_button.setEnabled(pixels > 0)
         run = self._session.run
         self.next_button.setEnabled(run is not None and model is not None and model.path == run.model_folder)
@@ -258,11 +270,15 @@ class ApplyStep(QWidget):
     def _show_slice(self, image: Image, section: int, found: SectionResult) -> None:
         viewer = self._session.viewer
         active = viewer.layers.selection.active
-        section_layers.show_labels(viewer, image, section, found.labels, found.classes)
+        shown: list[Any] = [section_layers.show_slice(viewer, image, section, found.labels, found.classes, found.model)]
         if self.unsure_box.isChecked():
-            section_layers.show_uncertainty(viewer, image, section, found.uncertainty)
+            shown.append(section_layers.show_uncertainty(viewer, image, section, found.uncertainty))
         if active is not None:
             viewer.layers.selection.active = active
+        self.corrections.put_back(shown[0], section)
+        hiding = self._session.order.put(*shown)
+        if hiding is not None:
+            self._say(f"'{hiding.name}' covers the result, because you paint in it. Hide it to see what lies beneath.")
 
     # ------------------------------------------------------------ the least certain place
 
@@ -324,15 +340,16 @@ class ApplyStep(QWidget):
             return
         self._visited[id(image)].append((place.section, place.y, place.x))
         uncertainty.go_to(self._session.viewer, image, place)
-        labels = [pair.labels for pair in self._session.pairs() if pair.image is image]
-        layer = labels[-1] if labels else self._session.new_labels(image)
-        layers = self._session.viewer.layers
-        # What is painted has to be seen: above the segmentation, below the frame.
-        layers.move(layers.index(layer), len(layers) - 1)
-        layer.visible = True
-        layers.selection.active = layer
-        layer.mode = "paint"
-        self._say("In the yellow frame the model is least sure. Paint the right classes there.", "info")
+        if self._take_brush(image):
+            self._say("In the yellow frame the model is least sure. Paint the right classes there.", "info")
+
+    def _take_brush(self, image: Image) -> bool:
+        try:
+            self._session.take_brush(image)
+        except UserError as error:
+            self._say(str(error), "error")
+            return False
+        return True
 
     # ------------------------------------------------------------ everything
 
@@ -353,6 +370,12 @@ class ApplyStep(QWidget):
         self._show_state()
 
     # ------------------------------------------------------------ corrections
+
+    def paint(self) -> None:
+        """Take the brush for the annotation of the image in view."""
+        image = self._session.layers.image_in_view()
+        if image is not None and self._take_brush(image):
+            self._say("Paint the right classes over mistakes, then train on with them: it is annotation.")
 
     def take_over(self) -> None:
         """Paint the corrections into the annotation."""

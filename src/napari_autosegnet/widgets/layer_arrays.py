@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 #: Key in a layer's metadata under which this program keeps what it needs to know of layers that it made.
 METADATA = "napari-autosegnet"
 
+#: Bytes of an empty layer up to which it is a plain array; beyond, memory is taken only where it is painted.
+_MOST_PLAIN = 2**31
+#: Longest side of a chunk of such a layer.
+_CHUNK = 512
+
 Role = Literal["result", "preview", "uncertainty", "objects"]
 
 
@@ -59,6 +64,16 @@ def read_section(layer: Image | Labels, section: int) -> npt.NDArray[Any]:
     """Section of a layer: (y, x), or (y, x, c) for RGB. May read a file, so call it in a thread."""
     array = full_resolution(layer)
     return np.asarray(array[section] if len(spatial_shape(layer)) == 3 else array)
+
+
+def empty_labels(shape: tuple[int, ...]) -> Any:
+    """Nothing but 0; of whatever size, memory is taken only where something is painted."""
+    if int(np.prod(shape, dtype=np.int64)) <= _MOST_PLAIN:
+        return np.zeros(shape, np.uint8)
+    import zarr
+
+    chunks = (*(1 for _ in shape[:-2]), *(min(side, _CHUNK) for side in shape[-2:]))
+    return zarr.create_array({}, shape=shape, chunks=chunks, dtype=np.uint8, fill_value=0)
 
 
 def layer_stack(layer: Image | Labels) -> ImageStack:

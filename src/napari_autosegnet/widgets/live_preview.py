@@ -200,11 +200,12 @@ class LivePreview(QObject):
             viewer, image, place.section, uncertainty, _UNSURE_NAME, place.origin, visible=False
         )
         self._layer = section_layers.show_labels(
-            viewer, image, place.section, labels, classes or self._session.classes, _NAME, place.origin, passing=True
+            viewer, image, place.section, labels, classes or self._session.classes, _NAME, place.origin
         )
         # Whoever is painting goes on painting.
         if active is not None:
             viewer.layers.selection.active = active
+        self._session.order.put(self._layer, self._unsure)
 
 
 def _classes_of(event: dict[str, Any]) -> tuple[ClassInfo, ...]:

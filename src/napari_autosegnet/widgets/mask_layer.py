@@ -13,8 +13,7 @@ from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer
 from napari_autosegnet.widgets.class_list import ClassList, check_names
-from napari_autosegnet.widgets.layer_arrays import place_on, read_section, sections, spatial_shape
-from napari_autosegnet.widgets.pixel_counter import empty_labels
+from napari_autosegnet.widgets.layer_arrays import empty_labels, place_on, read_section, sections, spatial_shape
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:

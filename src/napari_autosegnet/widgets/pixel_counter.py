@@ -6,7 +6,7 @@ not counted at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.layer_arrays import read_section, section_in_view, sections, spatial_shape
+from napari_autosegnet.widgets.paint_history import painted_sections
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -27,10 +28,6 @@ MOST_VALUES = 256
 _STRIP = 2**19
 #: Milliseconds after the last stroke.
 _DELAY = 200
-#: Bytes of an empty layer up to which it is a plain array; beyond, memory is taken only where it is painted.
-_MOST_PLAIN = 2**31
-#: Longest side of a chunk of such a layer.
-_CHUNK = 512
 
 
 @dataclass
@@ -209,16 +206,6 @@ class Slider:
         self._sections.pop(id(layer), None)
 
 
-def empty_labels(shape: tuple[int, ...]) -> Any:
-    """Nothing but 0; of whatever size, memory is taken only where something is painted."""
-    if int(np.prod(shape, dtype=np.int64)) <= _MOST_PLAIN:
-        return np.zeros(shape, np.uint8)
-    import zarr
-
-    chunks = (*(1 for _ in shape[:-2]), *(min(side, _CHUNK) for side in shape[-2:]))
-    return zarr.create_array({}, shape=shape, chunks=chunks, dtype=np.uint8, fill_value=0)
-
-
 def _no_counts(layer: Labels) -> Counts:
     pixels = int(np.prod(spatial_shape(layer)[-2:], dtype=np.int64))
     number = sections(layer)
@@ -240,14 +227,3 @@ def count_section(layer: Labels, section: int) -> dict[int, int]:
         for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
             found[int(value)] = found.get(int(value), 0) + int(number)
     return found
-
-
-def painted_sections(item: Iterable[Any], dimensions: int) -> Iterator[int]:
-    """Sections that a history item of a Labels layer (the value of its paint event) touches."""
-    for atom in item:
-        if dimensions == 2:
-            yield 0
-        elif hasattr(atom, "slice_key"):  # a stroke: bounding box and mask
-            yield from range(atom.slice_key[0].start, atom.slice_key[0].stop)
-        else:  # indices, old values, new values
-            yield from np.unique(atom[0][0]).tolist()

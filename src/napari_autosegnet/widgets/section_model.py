@@ -21,11 +21,12 @@ _SETTINGS = PredictSettings(engine="channels_last")
 
 
 class SectionResult(NamedTuple):
-    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), and the classes."""
+    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), the classes, and the fingerprint of the model."""
 
     labels: npt.NDArray[np.uint8]
     uncertainty: npt.NDArray[np.float32]
     classes: tuple[ClassInfo, ...]
+    model: str
 
 
 class ModelSummary(NamedTuple):
@@ -68,7 +69,8 @@ class SectionModel:
             return None
         labels, probabilities = found
         uncertainty = normalised_entropy(probabilities).astype(np.float32)
-        return SectionResult(labels, uncertainty, self._predictor.model.classes)
+        model = self._predictor.model
+        return SectionResult(labels, uncertainty, model.classes, model.fingerprint)
 
 
 def summarise(path: Path) -> ModelSummary:

@@ -24,9 +24,10 @@ from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.class_colors import LabelClass, prepare_colors, show_classes
 from napari_autosegnet.widgets.class_list import ClassList
 from napari_autosegnet.widgets.class_matching import ClassMatching
-from napari_autosegnet.widgets.layer_arrays import place_on, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import empty_labels, place_on, spatial_shape
+from napari_autosegnet.widgets.layer_order import LayerOrder
 from napari_autosegnet.widgets.layer_pairs import LayerPair, LayerPairs, is_annotation
-from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter, empty_labels
+from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Session(QObject):
         A thread for whatever reads files or many pixels.
     layers : LayerPairs
         Which layers there are, and which belong together; `pairs` are those that are used.
+    order : LayerOrder
+        Which of them lies on which.
     """
 
     #: Another run (or None) was chosen.
@@ -91,6 +94,7 @@ class Session(QObject):
         self._files: dict[int, tuple[Any, Path]] = {}
         self._counter = PixelCounter(viewer, self)
         self._counter.counted.connect(self._on_counted)
+        self.order = LayerOrder(self.layers, self._counter, self)
         self._annotation_check = AnnotationCheck(
             self.layers, self.class_list, self._matching, self._counter, self.background, self
         )
@@ -112,6 +116,7 @@ class Session(QObject):
             layer.events.name.disconnect(self._on_layers)
         self._named = []
         self._later.stop()
+        self.order.close()
         self._counter.close()
         self.background.close()
 
@@ -188,6 +193,43 @@ class Session(QObject):
         self._follow_layers()
         self.viewer.layers.selection.active = labels
         labels.selected_label = next((each.value for each in self.label_classes if each.value != 0), 1)
+        labels.mode = "paint"
+        return labels
+
+    def annotation_of(self, image: Image) -> Labels | None:
+        """The annotation layer of an image that strokes go into; None when there is none yet, and one can be made.
+
+        Raises
+        ------
+        UserError
+            When there can be none.
+        """
+        labels = [pair.labels for pair in self._pairs if pair.image is image]
+        if labels and all(each.multiscale for each in labels):
+            raise UserError(
+                f"'{labels[-1].name}' is a pyramid, which cannot be painted; "
+                "untick it in step 1, and a new layer is made to paint in"
+            )
+        if not labels and self.class_list.zero_is_class:
+            raise UserError(
+                f"'{image.name}' has no annotation yet, and unpainted pixels count as a class, so a new layer would "
+                "say that of all of it; open its full annotation, or untick 'Unpainted pixels are a class' in step 1"
+            )
+        return next((each for each in reversed(labels) if not each.multiscale), None)
+
+    def take_brush(self, image: Image) -> Labels:
+        """Select the annotation of an image, or a new layer, with the brush in hand.
+
+        Raises
+        ------
+        UserError
+            When there can be none.
+        """
+        labels = self.annotation_of(image)
+        if labels is None:
+            return self.new_labels(image)
+        labels.visible = True
+        self.viewer.layers.selection.active = labels
         labels.mode = "paint"
         return labels
 

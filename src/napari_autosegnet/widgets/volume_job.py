@@ -52,6 +52,10 @@ class VolumeJob(QObject):
     shown = Signal(object)
     #: The whole result is there: its store.
     done = Signal(object)
+    #: A worker is going to write into the result layer.
+    written = Signal(object)
+    #: Nobody else writes into the result layer any more.
+    settled = Signal(object)
 
     def __init__(self, session: Session, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -152,6 +156,8 @@ class VolumeJob(QObject):
     def _on_state(self, state: str) -> None:
         layer = self.layer
         if self.client.active:
+            if state == "starting" and layer is not None:
+                self.written.emit(layer)
             self._withhold(layer)
             return
         if state == "finished":
@@ -173,6 +179,7 @@ class VolumeJob(QObject):
         """Nobody else writes any more, so the layer may be painted on."""
         layer.editable = not layer.multiscale
         layer.refresh(extent=False)
+        self.settled.emit(layer)
 
     def _open(self) -> None:
         if self._opening or self._out is None:
@@ -192,8 +199,11 @@ class VolumeJob(QObject):
         if self._lie_on_image(data, about, "segmentation") is None:
             self._add_source()
         layer = self._add(data, about)
-        layer.editable = not self.client.active and not layer.multiscale
         self._layer = layer
+        if self.client.active:
+            self._withhold(layer)
+        else:
+            self._settle(layer)
         self.shown.emit(layer)
 
     def _open_objects(self) -> None:
@@ -214,7 +224,7 @@ class VolumeJob(QObject):
         image = self._image if self._image in viewer.layers else self._fitting(shape)
         if image is not None:
             about |= place_on(image)
-            about["metadata"][METADATA]["image"] = id(image)
+            about["metadata"][METADATA] |= {"image": id(image), "image_name": image.name}
             about["name"] = f"{image.name} {what}"
         return image
 
@@ -224,6 +234,7 @@ class VolumeJob(QObject):
         layer = self._session.viewer.add_labels(data, **about)
         if active is not None:
             layers.selection.active = active
+        self._session.order.put(layer)
         return layer
 
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:
