@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from napari_autosegnet.cli.interruption import orderly_end
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import progress
 from napari_autosegnet.errors import StoppedError
+from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Report, ShouldStop, listeners
 
 Result = TypeVar("Result")
@@ -76,7 +78,18 @@ def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | Non
 
 def command_line(*words: object) -> str:
     """A command line to copy, quoted for the shell."""
-    return shlex.join(["napari-autosegnet", *(str(word) for word in words)])
+    return " ".join(_shell_word(word) for word in ("napari-autosegnet", *words))
+
+
+def _shell_word(word: object) -> str:
+    """A word as bash and zsh read it, also one that cannot be printed as it is: bytes that are no UTF-8, line ends."""
+    text = str(word)
+    if text == printable(text):
+        return shlex.quote(text)
+    plain = (
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f"\\x{byte:02x}" for byte in os.fsencode(text)
+    )
+    return f"$'{''.join(plain)}'"
 
 
 def same_command_line(context: typer.Context, *without: str) -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.pixel_files import files_of_array
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import printable
 
 Array = npt.NDArray[Any]
 Triple = tuple[float, float, float]
@@ -377,7 +378,8 @@ def positive(value: Any) -> float | None:
 
 
 def stem(path: Path) -> str:
-    return without_ending(path.resolve().name)
+    """The name of what lies at a path; bytes that are no UTF-8 are written out, as metadata cannot hold them."""
+    return without_ending(printable(path.resolve().name))
 
 
 def without_ending(name: str) -> str:

@@ -21,6 +21,7 @@ from napari_autosegnet.inference.arrays import as_bits
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
 from napari_autosegnet.inference.ledger import sync_folder
 from napari_autosegnet.inference.places import Part, taken
+from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import write_atomically
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class TiffOutput:
                 ome=True,
                 bigtiff=math.prod(shape) > 2**31,
                 # tifffile would draw a random identity, and two runs would differ.
-                metadata={"axes": axes, "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, file.name)), **self._voxel_size()},
+                metadata={"axes": axes, "UUID": str(_identity(file)), **self._voxel_size()},
             )
             with open(partial, "rb+") as handle:
                 _reserve(handle.fileno(), partial.stat().st_size)
@@ -153,6 +154,10 @@ class TiffOutput:
 def _partial(file: Path) -> Path:
     """A TIFF in the making."""
     return file.with_name(f".{file.name}.partial")
+
+
+def _identity(file: Path) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, printable(file.name))
 
 
 def _sides(shape: Sequence[int]) -> list[int]:
