@@ -72,9 +72,15 @@ def test_what_cannot_be_resumed(run: Run, content: dict[str, Any], message: str)
 
 
 def test_what_is_resumed(run: Run) -> None:
-    run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain")
-    run.training_architecture_file.write_text(SearchSpace().plain.to_json())
-    assert Begun.kept(run) == Begun("plain", SearchSpace().plain, SETTINGS)
+    plain = SearchSpace().plain
+    run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain", training_architecture=plain.digest)
+    run.training_architecture_file.write_text(plain.to_json())
+    assert Begun.kept(run) == Begun("plain", plain, SETTINGS)
+    # One whose weights have the same shapes would go on as another network, without a word.
+    other = plain.model_copy(update={"skips": tuple(not skip for skip in plain.skips)})
+    run.training_architecture_file.write_text(other.to_json())
+    with pytest.raises(UserError, match=r"training-architecture\.json is not what this training began with"):
+        Begun.kept(run)
 
 
 def test_a_model_that_is_trained_further_keeps_its_surroundings(run: Run) -> None:

@@ -26,11 +26,14 @@ from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
 from napari_autosegnet.steps import (
     describe_data,
+    describe_learned_from,
     kept_data,
+    kept_learned_from,
     kept_preset,
     kept_settings,
     open_stacks,
     prepare,
+    refuse_other_data,
     training_data,
     working,
 )
@@ -91,7 +94,9 @@ def search(
     folder = Run.open(run) if resume else Run.create(run)
     with working(folder, "search", report, should_stop) as (tell, stop):
         if resume:
+            refuse_other_data(images, labels, classes)
             settings = kept_settings(folder, "search", SearchSettings)
+            learned_from = kept_learned_from(folder, "search")
             stacks, split = kept_data(folder)
         else:
             if folder.config_file.exists() and "search" in folder.read_config():
@@ -103,6 +108,9 @@ def search(
         device_used, parts, normalisation = prepare(
             stacks, split, settings.context, settings.network.min_size, device, tell
         )
+        if resume:
+            learned_from.check_normalisation(normalisation)
+            normalisation = learned_from.normalisation
         data = training_data(
             stacks,
             parts,
@@ -134,6 +142,7 @@ def search(
                 preset=preset,
                 data=describe_data(images, labels, stacks, split),
                 search=settings.model_dump(mode="json"),
+                **describe_learned_from("search", stacks, normalisation, context=settings.context),
             )
         # A run that was ended before its first epoch begins again.
         if resume and has_checkpoint(folder.checkpoint_file("search")):
@@ -193,9 +202,12 @@ def train(
 
     folder = Run.open(run) if resume or not images else Run.create(run)
     with working(folder, "train", report, should_stop) as (tell, stop):
+        learned_from = None
         new_labels = [continue_with] if isinstance(continue_with, Path) else list(continue_with or ())
         if resume:
+            refuse_other_data(images, labels, classes, new_labels)
             begun = Begun.kept(folder)
+            learned_from = kept_learned_from(folder, "training")
         elif new_labels:
             begun = Begun.further(folder, settings)
         else:
@@ -204,7 +216,7 @@ def train(
             source = Source.given(images, labels or new_labels, classes, split)
         else:
             source = Source.kept(folder, new_labels, split)
-        job = TrainingJob(folder, begun, source, device=device, resume=resume, report=tell)
+        job = TrainingJob(folder, begun, source, device=device, learned_from=learned_from, report=tell)
         return job.finish(stop, on_epoch)
 
 

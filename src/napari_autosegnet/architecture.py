@@ -7,6 +7,7 @@ depend on image size or channel counts: the network stacks its layers as deep as
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,6 +123,11 @@ class Architecture(_Frozen):
     def to_json(self) -> str:
         content: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, **self.model_dump(mode="json")}
         return json.dumps(content, indent=1) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what `to_json` gives."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str, source: str = "the architecture") -> Architecture:

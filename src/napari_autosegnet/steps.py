@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import PRESETS, AugmentationSettings, Preset, Settings, SplitSettings
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     import torch
 
     from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
+    from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalisation import Normalisation
     from napari_autosegnet.data.split import Split
     from napari_autosegnet.model import Model
     from napari_autosegnet.training.trainer import TrainingData
 
 SomeSettings = TypeVar("SomeSettings", bound=Settings)
+Kind = TypeVar("Kind")
+LearningStep = Literal["search", "training"]
 
 
 @contextmanager
@@ -92,33 +95,76 @@ def kept_settings(run: Run, section: str, kind: type[SomeSettings]) -> SomeSetti
     return validated(kind, content[section], f"{run.config_file}, '{section}'")
 
 
-def validated(kind: type[SomeSettings], content: Any, place: str) -> SomeSettings:
-    from pydantic import ValidationError
+def validated(kind: type[Kind], content: Any, place: str) -> Kind:
+    """What stands in one of a run's files, if it is of its kind.
+
+    Raises
+    ------
+    UserError
+        When it is not; it names the place.
+    """
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        return kind.model_validate(content)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise UserError(f"{place} is damaged {first_problem(error)}") from error
+        raise UserError(f"{place} is damaged {first_problem(error)}; start a new run") from error
+
+
+#: What a run keeps of what a step learned from, and what can be done when that is no longer there.
+_LEARNED_FROM: dict[LearningStep, tuple[str, str]] = {
+    "search": ("searched_on", "put it back, or start a new search"),
+    "training": (
+        "trained_on",
+        "put it back, start a new run, or train on from a finished model with new labels: --continue-with, "
+        "in napari 'Add labels and continue'",
+    ),
+}
+
+
+def describe_learned_from(
+    step: LearningStep, stacks: Sequence[LabelledStack], normalisation: Normalisation, *, context: int
+) -> dict[str, Any]:
+    """The part of ``config.json`` that says what a search or a training learns from."""
+    from napari_autosegnet.data.learned_from import LearnedFrom
+
+    found = LearnedFrom.of(stacks, normalisation, context=context)
+    return {_LEARNED_FROM[step][0]: found.model_dump(mode="json")}
+
+
+def kept_learned_from(run: Run, step: LearningStep) -> LearnedFrom:
+    """What the search or training that is gone on with learned from.
+
+    Raises
+    ------
+    UserError
+        When the run does not say, or its images or labels hold other pixels now.
+    """
+    from napari_autosegnet.data.learned_from import LearnedFrom
+
+    section, advice = _LEARNED_FROM[step]
+    content = run.read_config()
+    kept = validated(LearnedFrom, content.get(section), f"{run.config_file}, '{section}'")
+    images, labels = (_kept_paths(run, content.get("data"), name) for name in ("images", "labels"))
+    kept.check_data(images, labels, advice)
+    return kept
+
+
+def _kept_paths(run: Run, data: Any, name: str) -> list[Path]:
+    return validated(list[Path], data.get(name) if isinstance(data, dict) else None, f"{run.config_file}, '{name}'")
 
 
 def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[LabelledStack], SplitSettings]:
     """The labelled stacks and the split that a run began with; other labels of the same images if given."""
-    from pydantic import ValidationError
-
     from napari_autosegnet.data.annotations import LabelMapping, open_labelled
 
     content = run.read_config().get("data")
-    if content is None:
+    if not isinstance(content, dict):
         raise UserError(f"{run.path} names no data; give --image and --labels")
-    try:
-        mapping: LabelMapping = LabelMapping.model_validate(content["mapping"])
-        image_paths = [Path(path) for path in content["images"]]
-        label_paths = labels or [Path(path) for path in content["labels"]]
-        split_content = content["split"]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"{run.config_file}, 'data' is damaged ({type(error).__name__}); start a new run") from error
-    stacks = open_labelled(image_paths, label_paths, mapping)
-    return stacks, validated(SplitSettings, split_content, f"{run.config_file}, 'split'")
+    mapping = validated(LabelMapping, content.get("mapping"), f"{run.config_file}, 'mapping'")
+    label_paths = labels or _kept_paths(run, content, "labels")
+    stacks = open_labelled(_kept_paths(run, content, "images"), label_paths, mapping)
+    return stacks, validated(SplitSettings, content.get("split"), f"{run.config_file}, 'split'")
 
 
 def kept_mapping(run: Run) -> LabelMapping | None:
@@ -132,6 +178,21 @@ def kept_mapping(run: Run) -> LabelMapping | None:
         return None if content is None else LabelMapping.model_validate(content["mapping"])
     except (KeyError, TypeError, ValidationError):
         return None
+
+
+def refuse_other_data(*given: object) -> None:
+    """Refuse images, labels or classes beside ``resume``: they would be ignored, or mixed with the run's own.
+
+    Raises
+    ------
+    UserError
+        When there are any.
+    """
+    if any(given):
+        raise UserError(
+            "a run that is resumed goes on with the images, labels and classes that it began with; leave these out, "
+            "or start without --resume"
+        )
 
 
 def check_same_classes(model: Model, mapping: LabelMapping, kept: LabelMapping | None = None) -> None:

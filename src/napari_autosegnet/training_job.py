@@ -13,6 +13,7 @@ from torch import nn
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import Network, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.data.pairs import given_pairs
 from napari_autosegnet.errors import UserError
@@ -22,6 +23,7 @@ from napari_autosegnet.run import Report, Run, ShouldStop, write_atomically
 from napari_autosegnet.steps import (
     check_same_classes,
     describe_data,
+    describe_learned_from,
     found_architecture,
     kept_data,
     kept_mapping,
@@ -62,10 +64,17 @@ class Begun:
         network = content.get("network", "")
         if network not in get_args(Network):
             raise UserError(f"{run.config_file}, 'network' is damaged; start a new run")
-        described = network in ("searched", "plain")
+        architecture = None
+        if network in ("searched", "plain"):
+            architecture = Architecture.load(run.training_architecture_file)
+            if architecture.digest != content.get("training_architecture"):
+                raise UserError(
+                    f"{run.training_architecture_file} is not what this training began with; "
+                    "put the old file back, or start a new run"
+                )
         return cls(
             network,
-            Architecture.load(run.training_architecture_file) if described else None,
+            architecture,
             settings,
             Model.load(run.model_folder) if content.get("continued") else None,
         )
@@ -144,11 +153,13 @@ class TrainingJob:
     Parameters
     ----------
     run : Run
-        Held by the caller (`steps.working`); with ``resume`` it holds this training already.
+        Held by the caller (`steps.working`).
     begun, source
         What is trained, and on what.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``mps``.
+    learned_from : LearnedFrom or None
+        What the training that the run holds learned from, if that is to be resumed; None begins a new one.
 
     Raises
     ------
@@ -156,7 +167,9 @@ class TrainingJob:
         When the data does not do for the settings or for the model that is gone on with.
     """
 
-    def __init__(self, run: Run, begun: Begun, source: Source, *, device: str, resume: bool, report: Report) -> None:
+    def __init__(
+        self, run: Run, begun: Begun, source: Source, *, device: str, learned_from: LearnedFrom | None, report: Report
+    ) -> None:
         self.run, self.begun, self.source, self.report = run, begun, source, report
         settings, stacks = begun.settings, source.stacks
         if begun.model is not None:
@@ -165,6 +178,9 @@ class TrainingJob:
             stacks, source.split, settings.context, settings.network.min_size, device, report
         )
         self.normalisation: Normalisation = measured if begun.model is None else begun.model.normalisation
+        if learned_from is not None:
+            learned_from.check_normalisation(self.normalisation)
+            self.normalisation = learned_from.normalisation
         self.data: TrainingData = training_data(
             stacks,
             self.parts,
@@ -178,24 +194,28 @@ class TrainingJob:
         )
         self.specification, network = begun.build(int(self.data.validation_images.shape[1]), len(self.data.class_names))
         checkpoint = run.checkpoint_file("training")
-        if not resume:
+        if learned_from is None:
             # Before anything else: a crash here must not leave an older training's checkpoint to this one.
             remove_checkpoint(checkpoint)
             self._write_down()
         self.trainer = Trainer(network, self.data, settings, checkpoint=checkpoint)
         # A run that was ended before its first epoch begins again.
-        if resume and has_checkpoint(checkpoint):
+        if learned_from is not None and has_checkpoint(checkpoint):
             self.trainer.resume(report)
 
     def _write_down(self) -> None:
+        settings, architecture = self.begun.settings, self.begun.architecture
+        if architecture is not None:
+            write_atomically(self.run.training_architecture_file, architecture.to_json())
+        # Last, and at once: from here on there is something to resume.
         self.run.update_config(
             data=self.source.description,
             network=self.begun.network,
-            training=self.begun.settings.model_dump(mode="json"),
+            training=settings.model_dump(mode="json"),
+            training_architecture=None if architecture is None else architecture.digest,
             continued=self.begun.model is not None,
+            **describe_learned_from("training", self.source.stacks, self.normalisation, context=settings.context),
         )
-        if self.begun.architecture is not None:
-            write_atomically(self.run.training_architecture_file, self.begun.architecture.to_json())
 
     def finish(self, should_stop: ShouldStop, on_epoch: OnEpoch | None = None) -> Model:
         """Train, calibrate, measure the halo, and write ``RUN/model``."""

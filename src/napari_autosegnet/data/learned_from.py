@@ -1,0 +1,125 @@
+"""What a search or a training learns from, kept in its run: one that is gone on with learns from the same.
+
+`identity` tells cheaply whether a file was touched, for images of any size. Here it is the pixels that count, as they
+are read: a file that was copied, or written anew with the same content, is the same, and in a large stack nothing is
+read but what is annotated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
+from napari_autosegnet.data.images import ImageStack, open_image, open_labels
+from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.errors import UserError
+
+#: How much a measured number may differ from what was measured before, on another computer for example.
+_TOLERANCE = 1e-6
+
+
+class PairDigests(BaseModel):
+    """Checksums of the sections of an image that are annotated or near, by name or number from 0, and of its labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sections: tuple[str, ...]
+    image: str
+    labels: str
+
+
+class LearnedFrom(BaseModel):
+    """Checksums of the pixels of all images and labels, and how the images are normalised."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pairs: tuple[PairDigests, ...]
+    normalisation: Normalisation
+
+    @classmethod
+    def of(cls, stacks: Sequence[LabelledStack], normalisation: Normalisation, *, context: int) -> LearnedFrom:
+        """What stacks hold now; ``context`` sections around an annotated one are learned from, too."""
+        return cls(pairs=tuple(_digests(stack, context) for stack in stacks), normalisation=normalisation)
+
+    def check_data(self, images: Sequence[Path], labels: Sequence[Path], advice: str) -> None:
+        """Refuse files that hold other pixels than they did.
+
+        Raises
+        ------
+        UserError
+            When one does; it names the file.
+        """
+        if not len(images) == len(labels) == len(self.pairs):
+            raise UserError(f"the run does not name the images that it began with; {advice}")
+        for image, marks, kept in zip(images, labels, self.pairs, strict=True):
+            if pixel_digest(open_labels(marks)) != kept.labels:
+                raise UserError(f"the labels {marks} are not those that the run began with; {advice}")
+            if pixel_digest(open_image(image), kept.sections) != kept.image:
+                raise UserError(f"the image {image} is not the one that the run began with; {advice}")
+
+    def check_normalisation(self, measured: Normalisation) -> None:
+        """Refuse a normalisation under weights that were learned with another one.
+
+        Raises
+        ------
+        UserError
+            When they differ by more than rounding.
+        """
+        if not _is_close(self.normalisation.model_dump(), measured.model_dump()):
+            raise UserError(
+                "the normalisation is not the one that the run began with: its config.json was changed, or this is "
+                "another version of the program; start a new run"
+            )
+
+
+def pixel_digest(stack: ImageStack, sections: Iterable[str] | None = None) -> str:
+    """SHA-256 over the pixels of sections (all by default), whatever file holds them, and in whatever order.
+
+    Sections that the stack does not have count as empty.
+    """
+    numbers = {name: number for number, name in enumerate(_names(stack))}
+    lines = []
+    for name in numbers if sections is None else sections:
+        digest = hashlib.sha256()
+        if name in numbers:
+            pixels = stack.section(numbers[name])
+            pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+            digest.update(f"{pixels.dtype} {pixels.shape}\n".encode())
+            digest.update(pixels.data)
+        lines.append(f"{name} {digest.hexdigest()}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digests(stack: LabelledStack, context: int) -> PairDigests:
+    annotated = np.flatnonzero(annotated_pixels(stack).any(axis=1))
+    near = {
+        section
+        for each in annotated.tolist()
+        for section in range(max(0, each - context), min(stack.image.sections, each + context + 1))
+    }
+    names = _names(stack.image)
+    sections = tuple(names[section] for section in sorted(near))
+    return PairDigests(sections=sections, image=pixel_digest(stack.image, sections), labels=pixel_digest(stack.labels))
+
+
+def _names(stack: ImageStack) -> Sequence[str]:
+    names = stack.section_names or ()
+    return names if len(set(names)) == stack.sections else [str(number) for number in range(stack.sections)]
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    """Whether two values of JSON are equal, but for rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return bool(one == other)

@@ -1,0 +1,198 @@
+"""Whether a resumed search or training learns from what it began with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from napari_autosegnet import api
+from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
+from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
+from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+
+NORMALISATION = Normalisation(mean=(100.0,), std=(40.0,))
+PIXELS = np.random.default_rng(0).integers(1, 255, (6, 64, 64), dtype=np.uint8)
+MARKS = np.zeros_like(PIXELS)
+MARKS[1:5] = 1 + (PIXELS[1:5] > 120)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    for name, array in (("image", PIXELS), ("labels", MARKS)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", array, photometric="minisblack")
+    return tmp_path / "image.tif", tmp_path / "labels.tif"
+
+
+def changed(path: Path, section: int) -> None:
+    """One pixel of a section."""
+    array = tifffile.imread(path)
+    array[section, 3, 5] = 3 - array[section, 3, 5] if array.max() < 3 else array[section, 3, 5] ^ 1
+    tifffile.imwrite(path, array, photometric="minisblack")
+
+
+def test_the_pixels_count_and_not_the_file(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, photometric="minisblack")
+    digest = pixel_digest(open_image(tmp_path / "a.tif"))
+    os.utime(tmp_path / "a.tif", ns=(0, 0))
+    assert pixel_digest(open_image(tmp_path / "a.tif")) == digest
+    tifffile.imwrite(tmp_path / "b.tif", PIXELS, photometric="minisblack", tile=(16, 16), compression="zlib")
+    zarr.create_array(tmp_path / "c.zarr", data=PIXELS, chunks=(2, 10, 64))
+    assert {pixel_digest(open_image(tmp_path / name)) for name in ("b.tif", "c.zarr")} == {digest}
+    big_endian = PIXELS.astype(">u2")
+    assert pixel_digest(image_from_array(big_endian)) == pixel_digest(image_from_array(big_endian.astype("<u2")))
+    one_pixel = PIXELS.copy()
+    one_pixel[3, 3, 3] ^= 1
+    others = [PIXELS[:5], PIXELS[::-1], PIXELS.astype(np.uint16), PIXELS[:, :, :32], one_pixel]
+    assert digest not in {pixel_digest(image_from_array(other)) for other in others}
+
+
+def test_sections_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        for number, section in enumerate(PIXELS[:3]):
+            Image.fromarray(section).save(tmp_path / folder / f"{number}.png")
+    one, other = (open_image(tmp_path / folder) for folder in ("one", "other"))
+    assert pixel_digest(one) == pixel_digest(other)
+    (tmp_path / "other" / "0.png").rename(tmp_path / "other" / "x.png")
+    (tmp_path / "other" / "1.png").rename(tmp_path / "other" / "0.png")
+    (tmp_path / "other" / "x.png").rename(tmp_path / "other" / "1.png")
+    assert pixel_digest(one) != pixel_digest(open_image(tmp_path / "other"))
+
+
+def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
+    image, labels = files
+    stacks = open_labelled([image], [labels])
+    alone = LearnedFrom.of(stacks, NORMALISATION, context=0)
+    around = LearnedFrom.of(stacks, NORMALISATION, context=1)
+    assert alone.pairs[0].sections == ("1", "2", "3", "4") and len(around.pairs[0].sections) == 6
+    changed(image, 0)
+    alone.check_data([image], [labels], "advice")
+    with pytest.raises(UserError, match=r"the image .*image\.tif is not the one that the run began with; advice"):
+        around.check_data([image], [labels], "advice")
+    changed(labels, 5)
+    with pytest.raises(UserError, match=r"the labels .*labels\.tif are not those that the run began with; advice"):
+        alone.check_data([image], [labels], "advice")
+    with pytest.raises(UserError, match="does not name the images"):
+        alone.check_data([image, image], [labels, labels], "advice")
+
+
+def test_a_normalisation_may_differ_by_rounding_only() -> None:
+    learned_from = LearnedFrom(pairs=(), normalisation=NORMALISATION)
+    learned_from.check_normalisation(Normalisation(mean=(100.0 + 1e-6,), std=(40.0 - 1e-6,)))
+    with pytest.raises(UserError, match="the normalisation is not the one that the run began with"):
+        learned_from.check_normalisation(Normalisation(mean=(101.0,), std=(40.0,)))
+
+
+# Whole runs
+
+NETWORK = NetworkSettings(base_width=4, max_width=8)
+TRAIN = TrainSettings(epochs=2, steps_per_epoch=2, batch_size=2, patch_size=32, network=NETWORK)
+SEARCH = SearchSettings(
+    epochs=2,
+    patch_size=32,
+    batch_size=2,
+    steps_per_epoch=2,
+    controller_updates=1,
+    controller_samples=2,
+    reward_patches=2,
+    candidates=2,
+    finalists=2,
+    finalist_steps=1,
+    network=NETWORK,
+)
+
+
+def begin(run: Path, files: tuple[Path, Path], step: str) -> Callable[[], Any]:
+    """A search or training that ends after its first epoch; what is returned goes on with it."""
+    ended: list[str] = []
+
+    def report(event: str, /, **values: Any) -> None:
+        ended.append(event)
+
+    how: dict[str, Any] = {"device": "cpu", "report": report, "should_stop": lambda: "epoch" in ended}
+    image, labels = files
+    if step == "search":
+        api.search(run, [image], [labels], settings=SEARCH, **how)
+        return lambda: api.search(run, resume=True, device="cpu")
+    api.train(run, images=[image], labels=[labels], network="unet", settings=TRAIN, **how)
+    return lambda: api.train(run, resume=True, device="cpu")
+
+
+@pytest.mark.parametrize("step", ["search", "train"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_was_changed_under_a_run_is_not_gone_on_with(
+    step: str, place: int, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    resume = begin(tmp_path / "run", files, step)
+    checkpoints = {file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").iterdir()}
+    shutil.copy(files[place], tmp_path / "kept.tif")
+    changed(files[place], 2)
+    with pytest.raises(UserError, match=f"the {('image', 'labels')[place]} {files[place]} .* put it back") as raised:
+        resume()
+    assert "\n" not in str(raised.value)
+    assert {file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").iterdir()} == checkpoints
+    shutil.copyfile(tmp_path / "kept.tif", files[place])  # with a new time of change
+    assert resume() is not None
+
+
+def test_an_image_of_another_size_is_said_to_be_another(files: tuple[Path, Path], tmp_path: Path) -> None:
+    resume = begin(tmp_path / "run", files, "train")
+    tifffile.imwrite(files[0], PIXELS[:3, :40], photometric="minisblack")
+    with pytest.raises(UserError, match="the image .* is not the one"):
+        resume()
+
+
+def test_new_strokes_go_on_from_the_model(files: tuple[Path, Path], tmp_path: Path) -> None:
+    begin(tmp_path / "run", files, "train")
+    changed(files[1], 2)
+    assert api.train(tmp_path / "run", continue_with=files[1], settings=TRAIN, device="cpu") is not None
+    # And that training is one that can be gone on with.
+    assert api.train(tmp_path / "run", resume=True, device="cpu") is not None
+
+
+def test_a_changed_normalisation_is_not_gone_on_with(files: tuple[Path, Path], tmp_path: Path) -> None:
+    for step, section in (("train", "trained_on"), ("search", "searched_on")):
+        run = Run(tmp_path / step)
+        resume = begin(run.path, files, step)
+        content = run.read_config()[section]
+        content["normalisation"]["mean"][0] += 30.0
+        run.update_config(**{section: content})
+        with pytest.raises(UserError, match="the normalisation is not the one"):
+            resume()
+
+
+def test_a_resumed_run_takes_no_other_data(files: tuple[Path, Path], tmp_path: Path) -> None:
+    for step in ("train", "search"):
+        begin(tmp_path / step, files, step)
+    for given in ({"images": [files[0]], "labels": [files[1]]}, {"classes": "1:a,2:b"}, {"continue_with": files[1]}):
+        with pytest.raises(UserError, match="goes on with the images, labels and classes that it began with"):
+            api.train(tmp_path / "train", resume=True, **given)
+    with pytest.raises(UserError, match="goes on with the images, labels and classes that it began with"):
+        api.search(tmp_path / "search", [files[0]], [files[1]], resume=True)
+
+
+def test_a_search_is_not_gone_on_with_on_the_labels_of_a_later_training(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The run names the labels of its last step."""
+    resume = begin(tmp_path / "run", files, "search")
+    more = MARKS.copy()
+    more[0] = 1
+    tifffile.imwrite(tmp_path / "more.tif", more, photometric="minisblack")
+    images = {"images": [files[0]], "labels": [tmp_path / "more.tif"]}
+    api.train(tmp_path / "run", **images, network="unet", settings=TRAIN, device="cpu")
+    with pytest.raises(UserError, match=r"the labels .*more\.tif are not those that the run began with"):
+        resume()
