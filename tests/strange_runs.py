@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.run import Run
+from napari_autosegnet.worker import PredictJob
 
 #: Turns the text red, sets the window's title, goes up a line, clears it, and turns the direction of what follows.
 ORDERS = "\x1b[31m\x1b]0;owned\x07\x1b[1A\x1b[2K\x9b5n\u202e\u2028"
@@ -36,6 +38,16 @@ def write_strange_run(folder: Path) -> Run:
     ]
     lines = [json.dumps({**event, "time": "2026-01-01T00:00:00.000+00:00" + NASTY}) for event in told]
     run.events_file.write_text("\n".join(lines) + "\n")
+    return run
+
+
+def write_strange_job(folder: Path, out: Path, model: Path, image: Path, *, overwrite: bool) -> Run:
+    """A segmentation that broke off, whose file names a result of mine."""
+    run = Run.create(folder)
+    settings = PredictSettings(overwrite=overwrite)
+    job = PredictJob(model=model, image=image, out=out, settings=settings, device="cpu")
+    (run.path / "job.json").write_text(job.model_dump_json())
+    run.report("started", step="predict")
     return run
 
 

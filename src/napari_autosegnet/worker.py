@@ -148,13 +148,17 @@ def read_job(run: Run) -> Job:
     Raises
     ------
     UserError
-        When there is none or it is damaged.
+        When there is none or it is damaged, or it asks for a result to be replaced: the folder may be somebody else's,
+        and the result mine.
     """
     content = read_json(job_file(run), "start the step again")
     try:
-        return _JOB.validate_python(content)
+        job: Job = _JOB.validate_python(content)
     except ValidationError as error:
         raise UserError(f"{job_file(run)} is damaged {first_problem(error)}; start the step again") from error
+    if isinstance(job, PredictJob) and job.settings is not None and job.settings.overwrite:
+        raise UserError(f"{job_file(run)} asks to replace {job.out}, which no file may; start the segmentation again")
+    return job
 
 
 def write_info(run: Run, pid: int, step: Step) -> None:

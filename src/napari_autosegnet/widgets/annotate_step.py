@@ -30,7 +30,7 @@ from napari_autosegnet.widgets.class_table import ClassTable
 from napari_autosegnet.widgets.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.mask_dialog import MaskDialog
-from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence, tool_tip
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class AnnotateStep(QWidget):
         session = self._session
         for row, labels in enumerate(reversed(session.layers.labels())):
             box = QCheckBox(_short(labels.name))
-            box.setToolTip(f"Use '{labels.name}' as annotation")
+            box.setToolTip(tool_tip(f"Use '{labels.name}' as annotation"))
             box.setChecked(session.layers.is_used(labels))
             box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             box.toggled.connect(partial(session.use, labels))

@@ -113,7 +113,7 @@ def export_annotation(
     UserError
         When the folder cannot be written.
     """
-    folder = run.path / FOLDER
+    folder = run.file(FOLDER)
     number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
     known = {} if image_files is None else image_files
     images: list[Path] = []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import section_layers, uncertainty
 from napari_autosegnet.widgets.apply_dialog import ApplyDialog
@@ -77,7 +78,7 @@ class ApplyStep(QWidget):
         self.panel = JobPanel(self.volume.client, keeps_best=False)
         self.continue_button = QPushButton("Go on with it")
         self.continue_button.setToolTip("Blocks that are finished are not computed again")
-        self.continue_button.clicked.connect(lambda: self.volume.client.go_on(session.device))
+        self.continue_button.clicked.connect(self._ask_to_go_on)
         self.message = MessageLine()
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)
@@ -199,7 +200,7 @@ class ApplyStep(QWidget):
             name = model.path.parent.name if model.path.name == "model" else model.path.name
             names = ", ".join(each.name for each in model.classes)
             score = "" if model.mean_iou is None else f" Quality where it was checked: {model.mean_iou:.2f} of 1."
-            self.model_label.setText(f"Model of <b>{html.escape(name)}</b>, for {html.escape(names)}.{score}")
+            self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.{score}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         ready = model is not None and not self._computing.is_busy
         has_image = self._session.layers.image_in_view() is not None
@@ -365,6 +366,32 @@ class ApplyStep(QWidget):
         self.message.clear()
         try:
             self.volume.start(self.model.path, dialog.chosen)
+        except UserError as error:
+            self._say(str(error), "error")
+        self._show_state()
+
+    def _ask_to_go_on(self) -> None:
+        """Go on with a job that broke off; asked first where its file says to write elsewhere."""
+        try:
+            elsewhere = self.volume.writes_elsewhere()
+        except UserError as error:
+            self._say(str(error), "error")
+            return
+        if elsewhere is None:
+            self._go_on()
+            return
+        text = f"This segmentation was not started here. It goes on writing into {elsewhere}. Is that what you want?"
+        buttons = QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel
+        question = QMessageBox(QMessageBox.Icon.Question, "Go on?", printable(text), buttons, self)
+        question.setTextFormat(Qt.TextFormat.PlainText)
+        question.setDefaultButton(QMessageBox.StandardButton.Cancel)
+        question.accepted.connect(self._go_on)
+        question.finished.connect(question.deleteLater)
+        question.open()
+
+    def _go_on(self) -> None:
+        try:
+            self.volume.client.go_on(self._session.device)
         except UserError as error:
             self._say(str(error), "error")
         self._show_state()

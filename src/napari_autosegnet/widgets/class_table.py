@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.form_rows import named
 from napari_autosegnet.widgets.layer_arrays import section_in_view
+from napari_autosegnet.widgets.message_line import tool_tip
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class ClassTable(QTableWidget):
             swatch.setToolTip(_HEADINGS[_COLOR][1])
             self.setItem(row, _COLOR, swatch)
             name = QTableWidgetItem(each.name)
-            name.setToolTip(f"{each.name} (value {each.value}). {_HEADINGS[_NAME][1]}")
+            name.setToolTip(tool_tip(f"{each.name} (value {each.value}). {_HEADINGS[_NAME][1]}"))
             self.setItem(row, _NAME, name)
             for column in (_HERE, _PIXELS, _SECTIONS):
                 item = QTableWidgetItem()

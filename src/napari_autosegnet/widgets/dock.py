@@ -29,11 +29,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.class_colors import prepare_colors
 from napari_autosegnet.widgets.form_rows import FOCUS_STYLE, named, tab_as_laid_out
-from napari_autosegnet.widgets.message_line import MessageLine, emphasised
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised, tool_tip
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
 from napari_autosegnet.widgets.session import Session
 
@@ -301,8 +302,9 @@ class AutoSegNetDock(QWidget):
         self.run_box.clear()
         self.run_box.addItem(_NO_RUN)
         for entry in self._listed:
-            self.run_box.addItem(f"{entry.path.name} (working)" if entry.active else entry.path.name)
-            self.run_box.setItemData(self.run_box.count() - 1, str(entry.path), Qt.ItemDataRole.ToolTipRole)
+            name = printable(entry.path.name)
+            self.run_box.addItem(f"{name} (working)" if entry.active else name)
+            self.run_box.setItemData(self.run_box.count() - 1, tool_tip(entry.path), Qt.ItemDataRole.ToolTipRole)
         self.run_box.addItem(_OTHER)
         self._show_chosen_run()
 
@@ -397,6 +399,9 @@ def _scrolling() -> QScrollArea:
 
 def _why_no_run(path: Path) -> str:
     """What speaks against working in a folder, such as files that are no run's; empty when nothing does."""
+    refusal = Run(path).refusal
+    if refusal is not None:
+        return f"{refusal}."
     if not path.exists() or is_run(path):
         return ""
     try:

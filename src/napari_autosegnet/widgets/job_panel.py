@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
+from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.widgets.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.run_client import RunClient
 
@@ -204,11 +205,11 @@ class JobPanel(QWidget):
         if self.client.pause_asked:
             text += " (will pause after the current step)"
         if self._where and not self.client.cancelled:
-            text += f" &nbsp;{self._where}"
+            text += f" &nbsp;{escaped(self._where)}"
         if self._device and state in ("working", "paused"):
             device = _DEVICES.get(self._device.partition(":")[0], self._device)
             memory = f", {self._memory / 2**30:.1f} GB of memory" if self._memory else ""
-            text += f"<br>on {device}{memory}"
+            text += f"<br>on {escaped(device)}{memory}"
         self.status.setText(text)
         share = self._share()
         left = self.client.seconds_left

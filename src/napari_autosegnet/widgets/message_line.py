@@ -7,6 +7,8 @@ from typing import Literal
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
+from napari_autosegnet.plain_text import escaped, printable
+
 Kind = Literal["info", "error", "good"]
 
 #: Borders that can be told apart on the dark and on the light theme.
@@ -28,7 +30,7 @@ class MessageLine(QLabel):
     def say(self, text: str, kind: Kind = "info") -> None:
         """Show a text; an empty one hides the line."""
         self.kind = kind
-        self.setText(text)
+        self.setText(printable(text))
         self.setStyleSheet(f"QLabel {{ border-left: 3px solid {_COLORS[kind]}; padding: 2px 2px 2px 6px; }}")
         self.setVisible(bool(text))
 
@@ -42,6 +44,11 @@ def emphasised(button: QPushButton) -> QPushButton:
     font.setBold(True)
     button.setFont(font)
     return button
+
+
+def tool_tip(text: object) -> str:
+    """Text for a tool tip, which Qt would take for HTML where it looks like it."""
+    return f"<qt>{escaped(text)}</qt>"
 
 
 def sentence(text: object) -> str:

@@ -17,6 +17,7 @@ from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_autosegnet.data.annotations import PALETTE
+from napari_autosegnet.plain_text import escaped
 
 _HEIGHT = 120
 _REDRAW = 250  # milliseconds
@@ -318,7 +319,7 @@ class _PlotRow(QWidget):
             if course.values:
                 last = course.values[max(course.values)]
                 mark = f'<span style="color:{course.curve.color}">&#9632;</span>'
-                parts.append(f"{mark}&nbsp;{course.curve.label}&nbsp;{last:.3f}")
+                parts.append(f"{mark}&nbsp;{escaped(course.curve.label)}&nbsp;{last:.3f}")
         return " &nbsp; ".join(parts)
 
     def recolor(self) -> None:

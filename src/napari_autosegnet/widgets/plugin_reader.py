@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.json_files import read_json
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.preferences import PLUGIN
 from napari_autosegnet.widgets.readers import LayerData, ome_of, read_ome_zarr, run_layers
@@ -33,19 +34,21 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 def is_run(path: Path) -> bool:
     if (path / annotation_export.FOLDER / annotation_export.DESCRIPTION).is_file():
         return True
-    try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "version" in content and ("data" in content or "search" in content)
+    content = _content(path / "config.json")
+    return "version" in content and ("data" in content or "search" in content)
 
 
 def is_model(path: Path) -> bool:
+    return str(_content(path / "model.json").get("format", "")).startswith("napari-autosegnet/")
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none. A pipe in its place would hold up napari for ever."""
     try:
-        content = json.loads((path / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and str(content.get("format", "")).startswith("napari-autosegnet/")
+        content = read_json(file, "choose another") if file.is_file() else None
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_run(path: Path) -> list[LayerData]:

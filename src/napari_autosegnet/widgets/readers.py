@@ -13,6 +13,7 @@ from napari_autosegnet.data.annotations import LabelMapping, parse_classes
 from napari_autosegnet.data.ome_zarr import check_version, level_placement
 from napari_autosegnet.data.zarr_nodes import open_array
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
 from napari_autosegnet.widgets.layer_arrays import METADATA
@@ -69,6 +70,9 @@ def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]
 
 
 def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, dict[str, Any]]]:
+    refusal = Run(path).refusal
+    if refusal is not None:
+        raise UserError(refusal)
     folder = path / annotation_export.FOLDER
     description = folder / annotation_export.DESCRIPTION
     try:

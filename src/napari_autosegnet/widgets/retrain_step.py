@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
 from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.form_rows import add_row
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
@@ -131,7 +131,7 @@ class RetrainStep(JobStep):
             if missing is None:
                 words += " To make it better, correct or paint more and go on from it. Or apply it: step Apply."
             else:
-                words += f" Next: the step Apply. To go on with more labels, first: {html.escape(missing)}"
+                words += f" Next: the step Apply. To go on with more labels, first: {escaped(missing)}"
             self.offer(self._more_labels(missing), anew if missing is None else None)
         elif searched and not self.has_architecture:
             words = (
@@ -140,7 +140,7 @@ class RetrainStep(JobStep):
             )
             self.offer(("Start the training", self.start_training), enabled=False)
         elif missing is not None and not self._run_has_data():
-            words = f"<b>First:</b> {html.escape(missing)}"
+            words = f"<b>First:</b> {escaped(missing)}"
             self.offer(("Start the training", self.start_training), enabled=False)
         else:
             what = "the architecture that was found" if searched else "this network"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run
+from napari_autosegnet.worker import job_file
 
 Kind = Literal["network", "segmentation"]
 
@@ -33,7 +35,7 @@ def find_runs(folder: Path, most: int = 100) -> list[RunEntry]:
     for changed, path in dated:
         kind = _kind(path)
         if kind is not None:
-            found.append(RunEntry(path, kind, Run(path).is_active, changed))
+            found.append(RunEntry(path, kind, _is_active(path), changed))
         if len(found) == most:
             break
     return found
@@ -41,10 +43,7 @@ def find_runs(folder: Path, most: int = 100) -> list[RunEntry]:
 
 def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
     """The step at which one goes on with a run."""
-    try:
-        job = json.loads((run.path / "job.json").read_text(encoding="utf-8")).get("step")
-    except (OSError, ValueError, AttributeError):
-        job = None
+    job = _step_of_job(run)
     if run.is_active and job in ("search", "train"):
         return "search" if job == "search" else "retrain"
     if (run.model_folder / "model.json").is_file():
@@ -70,10 +69,24 @@ def _changed(path: Path) -> float:
 def _kind(path: Path) -> Kind | None:
     if (path / "config.json").is_file() or (path / "annotation" / "annotation.json").is_file():
         return "network"
+    step = _step_of_job(Run(path))
+    if step is None:
+        return None
+    return "segmentation" if step == "predict" else "network"
+
+
+def _step_of_job(run: Run) -> object:
+    """Step of the last job of a run; None when there was none, or its file is damaged or leads elsewhere."""
     try:
-        content = json.loads((path / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(job_file(run), "start the step again")
+    except UserError:
         return None
-    if not isinstance(content, dict):
-        return None
-    return "segmentation" if content.get("step") == "predict" else "network"
+    return content.get("step", "") if isinstance(content, dict) else None
+
+
+def _is_active(path: Path) -> bool:
+    """Whether somebody works there; of a folder that leads elsewhere it is not asked."""
+    try:
+        return Run(path).is_active
+    except UserError:
+        return False

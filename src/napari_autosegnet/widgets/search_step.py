@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from qtpy.QtWidgets import QWidget
 
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_settings
+from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
@@ -71,7 +71,7 @@ class SearchStep(JobStep):
             self.words.setText(self.other_step)
             self.offer(("Go on with the search", self.go_on), again, enabled=False)
         elif missing is not None and not ended:
-            self.words.setText(f"{_WHAT}<br><br><b>First:</b> {html.escape(missing)}")
+            self.words.setText(f"{_WHAT}<br><br><b>First:</b> {escaped(missing)}")
             self.offer(("Start the search", self.start_search), enabled=False)
         elif anew or not ended:
             self.words.setText(_WHAT)
@@ -83,7 +83,7 @@ class SearchStep(JobStep):
             self.words.setText(words)
             self.offer(("Go on with the search", self.go_on), again)
         else:
-            found = html.escape(sentence(self._remark or "a network was found"))
+            found = escaped(sentence(self._remark or "a network was found"))
             self.words.setText(f"{found} Next: train it from scratch in the step Retrain.")
             self.offer(None, again)
         self.words.setVisible(bool(self.words.text()))

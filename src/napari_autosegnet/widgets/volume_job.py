@@ -68,6 +68,7 @@ class VolumeJob(QObject):
         self._out: Path | None = None
         self._layer: Labels | None = None
         self._opening = False
+        self._started_here: Path | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._refresh)
@@ -109,6 +110,7 @@ class VolumeJob(QObject):
         name = source.stem if isinstance(source, Path) else source.name
         run = Run.create(self._session.new_run_folder(f"apply-{file_name(name)}"))
         target = chosen.out or run.path / "result.ome.zarr"
+        self._started_here = run.path
         device = self._session.device
 
         def job(image: Path) -> PredictJob:
@@ -132,6 +134,20 @@ class VolumeJob(QObject):
             self._begin(source, None, target)
             self.client.attach(run)
             self.client.start(lambda: job(_file(source, run)))
+
+    def writes_elsewhere(self) -> Path | None:
+        """Store outside its folder that a job which was not started here would write to; None where there is none.
+
+        Raises
+        ------
+        UserError
+            When the job cannot be read.
+        """
+        run = self.client.run
+        job = read_job(run)
+        if run.path == self._started_here or not isinstance(job, PredictJob):
+            return None
+        return None if job.out.resolve().is_relative_to(run.path.resolve()) else job.out
 
     def attach(self, run: Run) -> None:
         """Follow a job that was started before; its result is shown on a fitting image layer."""
