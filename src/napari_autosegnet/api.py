@@ -51,6 +51,8 @@ def search(
     labels: Sequence[Path] = (),
     *,
     classes: str | None = None,
+    time_point: int | None = None,
+    axes: str | None = None,
     preset: Preset = "standard",
     settings: SearchSettings | None = None,
     split: SplitSettings | None = None,
@@ -70,6 +72,8 @@ def search(
         that patterns such as ``images/*.tif`` fit, are paired by their names; see `data.pairs`.
     classes : str, optional
         ``0:membrane,255:cell``: which label value is which class.
+    time_point, axes : optional
+        What of the images and labels is read; see `data.images.open_image`. The run keeps it.
     preset : str
         The run keeps it: a training of what was found takes the same one by default.
     settings, split : optional
@@ -104,7 +108,7 @@ def search(
             settings = settings or search_settings(preset)
             split = split or SplitSettings()
             images, labels = given_pairs(images, labels)
-            stacks = open_stacks(images, labels, classes)
+            stacks = open_stacks(images, labels, classes, time_point, axes)
         device_used, parts, normalisation = prepare(
             stacks, split, settings.context, settings.network.min_size, device, tell
         )
@@ -140,7 +144,7 @@ def search(
         if not resume:
             folder.update_config(
                 preset=preset,
-                data=describe_data(images, labels, stacks, split),
+                data=describe_data(images, labels, stacks, split, time_point, axes),
                 search=settings.model_dump(mode="json"),
                 **describe_learned_from("search", stacks, normalisation, context=settings.context),
             )
@@ -159,6 +163,8 @@ def train(
     images: Sequence[Path] = (),
     labels: Sequence[Path] = (),
     classes: str | None = None,
+    time_point: int | None = None,
+    axes: str | None = None,
     architecture: Path | None = None,
     network: Network = "searched",
     settings: TrainSettings | None = None,
@@ -176,7 +182,7 @@ def train(
     ----------
     run : Path
         Run folder of a search, or a new one.
-    images, labels, classes, split
+    images, labels, classes, time_point, axes, split
         As for `search`; those of the run's search by default.
     architecture : Path, optional
         Architecture file; the run's own by default.
@@ -213,7 +219,7 @@ def train(
         else:
             begun = Begun.new(folder, network, architecture, settings)
         if images:
-            source = Source.given(images, labels or new_labels, classes, split)
+            source = Source.given(images, labels or new_labels, classes, split, time_point, axes)
         else:
             source = Source.kept(folder, new_labels, split)
         job = TrainingJob(folder, begun, source, device=device, learned_from=learned_from, report=tell)

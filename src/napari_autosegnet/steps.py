@@ -65,16 +65,29 @@ def working(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Ite
             tell("finished", step=step, seconds=time.monotonic() - started)
 
 
-def open_stacks(images: Sequence[Path], labels: Sequence[Path], classes: str | None) -> list[LabelledStack]:
+def open_stacks(
+    images: Sequence[Path],
+    labels: Sequence[Path],
+    classes: str | None,
+    time: int | None = None,
+    axes: str | None = None,
+) -> list[LabelledStack]:
     from napari_autosegnet.data.annotations import open_labelled
 
-    return open_labelled(images, labels, classes)
+    return open_labelled(images, labels, classes, time=time, axes=axes)
 
 
 def describe_data(
-    images: Sequence[Path], labels: Sequence[Path], stacks: Sequence[LabelledStack], split: SplitSettings
+    images: Sequence[Path],
+    labels: Sequence[Path],
+    stacks: Sequence[LabelledStack],
+    split: SplitSettings,
+    time: int | None = None,
+    axes: str | None = None,
 ) -> dict[str, Any]:
+    read = {name: value for name, value in (("time_point", time), ("axes", axes)) if value is not None}
     return {
+        **read,
         "images": [str(Path(path).absolute()) for path in images],
         "labels": [str(Path(path).absolute()) for path in labels],
         "mapping": stacks[0].mapping.model_dump(mode="json"),
@@ -163,7 +176,8 @@ def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Labe
         raise UserError(f"{run.path} names no data; give --image and --labels")
     mapping = validated(LabelMapping, content.get("mapping"), f"{run.config_file}, 'mapping'")
     label_paths = labels or _kept_paths(run, content, "labels")
-    stacks = open_labelled(_kept_paths(run, content, "images"), label_paths, mapping)
+    image_paths = _kept_paths(run, content, "images")
+    stacks = open_labelled(image_paths, label_paths, mapping, time=content.get("time_point"), axes=content.get("axes"))
     return stacks, validated(SplitSettings, content.get("split"), f"{run.config_file}, 'split'")
 
 

@@ -129,12 +129,18 @@ class Source:
 
     @classmethod
     def given(
-        cls, images: Sequence[Path], labels: Sequence[Path], classes: str | None, split: SplitSettings | None
+        cls,
+        images: Sequence[Path],
+        labels: Sequence[Path],
+        classes: str | None,
+        split: SplitSettings | None,
+        time: int | None = None,
+        axes: str | None = None,
     ) -> Source:
         split = split or SplitSettings()
         images, labels = given_pairs(images, labels)
-        stacks = open_stacks(images, labels, classes)
-        return cls(stacks, split, describe_data(images, labels, stacks, split))
+        stacks = open_stacks(images, labels, classes, time, axes)
+        return cls(stacks, split, describe_data(images, labels, stacks, split, time, axes))
 
     @classmethod
     def kept(cls, run: Run, labels: Sequence[Path], split: SplitSettings | None) -> Source:

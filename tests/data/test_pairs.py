@@ -211,3 +211,15 @@ def test_industrial_images_are_paired_by_names(shared_data: Path) -> None:
     )
     assert ours is not None and theirs is not None and len(ours) == 319
     assert [file.stem for file in ours] == [file.stem for file in theirs]
+
+
+def test_one_time_point_of_image_and_labels(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 3 * 16 * 16, dtype=np.uint16).reshape(2, 3, 16, 16)
+    marks = np.ones((2, 3, 16, 16), np.uint8)
+    marks[1, :, :8] = 2
+    for name, array in (("image", pixels), ("series", marks), ("still", marks[1])):
+        np.save(tmp_path / f"{name}.npy", array)
+    for name in ("series", "still"):
+        (stack,) = open_labelled([tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], time=1, axes="tzyx")
+        np.testing.assert_array_equal(stack.image.section(0)[0], pixels[1, 0])
+        np.testing.assert_array_equal(stack.target(0), marks[1, 0])

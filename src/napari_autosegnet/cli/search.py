@@ -37,6 +37,10 @@ def search(
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
+    time: Annotated[int | None, typer.Option(help="Time point to read, from 0, where there are several")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Names of the axes, such as tczyx, where the file has none or wrong ones")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
     preset: Annotated[
         Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
@@ -79,6 +83,8 @@ def search(
             images,
             targets,
             classes=classes,
+            time_point=time,
+            axes=axes,
             preset=preset,
             settings=own,
             split=own_split,

@@ -27,6 +27,10 @@ def train(
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
+    time: Annotated[int | None, typer.Option(help="Time point to read, from 0, where there are several")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Names of the axes, such as tczyx, where the file has none or wrong ones")
+    ] = None,
     architecture: Annotated[
         Path | None, typer.Option(help="An architecture.json instead of what the run found")
     ] = None,
@@ -87,6 +91,8 @@ def train(
             images=images,
             labels=targets,
             classes=classes,
+            time_point=time,
+            axes=axes,
             architecture=architecture,
             network=network,
             settings=own,

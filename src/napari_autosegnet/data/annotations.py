@@ -300,7 +300,12 @@ def pair_stacks(
 
 
 def open_labelled(
-    images: Sequence[str | Path], labels: Sequence[str | Path], classes: str | LabelMapping | None = None
+    images: Sequence[str | Path],
+    labels: Sequence[str | Path],
+    classes: str | LabelMapping | None = None,
+    *,
+    time: int | None = None,
+    axes: str | None = None,
 ) -> list[LabelledStack]:
     """Open images and labels, paired as `pairs.open_pairs` says.
 
@@ -318,7 +323,7 @@ def open_labelled(
         or have several channels, nothing or only one class is annotated, or ``classes`` names values
         that do not occur.
     """
-    found = open_pairs([Path(path) for path in images], [Path(path) for path in labels])
+    found = open_pairs([Path(path) for path in images], [Path(path) for path in labels], time=time, axes=axes)
     return pair_stacks([image for image, _ in found], [marks for _, marks in found], classes)
 
 

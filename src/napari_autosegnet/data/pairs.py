@@ -38,15 +38,39 @@ _MAX_SHOWN = 6
 _MAX_TOLD = 8
 
 
-def open_pairs(images: Sequence[Path], labels: Sequence[Path]) -> list[tuple[ImageStack, ImageStack]]:
+def open_pairs(
+    images: Sequence[Path], labels: Sequence[Path], *, time: int | None = None, axes: str | None = None
+) -> list[tuple[ImageStack, ImageStack]]:
     """Open images and their labels, as many of one as of the other; see `open_pair` and `given_pairs`."""
-    return [open_pair(image, marks) for image, marks in zip(*given_pairs(images, labels), strict=True)]
+    return [
+        open_pair(image, marks, time=time, axes=axes) for image, marks in zip(*given_pairs(images, labels), strict=True)
+    ]
 
 
-def open_pair(image: Path, labels: Path) -> tuple[ImageStack, ImageStack]:
+def open_pair(
+    image: Path, labels: Path, *, time: int | None = None, axes: str | None = None
+) -> tuple[ImageStack, ImageStack]:
     """Open an image and its labels, the sections of both in one order; see `paired_files`."""
     ours, theirs = paired_files(image, labels)
-    return open_image(image, files=ours), open_labels(labels, files=theirs)
+    opened = open_image(image, time=time, axes=axes, files=ours)
+    if time is None and axes is None:
+        return opened, open_labels(labels, files=theirs)
+    return opened, _open_alike(labels, time, axes, theirs)
+
+
+def _open_alike(labels: Path, time: int | None, axes: str | None, files: Sequence[Path] | None) -> ImageStack:
+    """Labels of an image that is read at a time point, or with named axes; they may have fewer axes."""
+    spatial = None if axes is None else axes.lower().replace("c", "")
+    named = dict.fromkeys([axes, spatial, None if spatial is None else spatial.replace("t", ""), None])
+    first: UserError | None = None
+    for names in named:
+        for point in dict.fromkeys([time, None]):
+            try:
+                return open_labels(labels, time=point, axes=names, files=files)
+            except UserError as error:
+                first = first or error
+    assert first is not None
+    raise first
 
 
 def paired_files(image: Path, labels: Path) -> tuple[list[Path] | None, list[Path] | None]:

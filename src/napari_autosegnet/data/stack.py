@@ -342,7 +342,7 @@ def time_point(points: int | None, time: int | None, where: object) -> int:
             raise UserError(f"{where} has one time point, so time point {time} cannot be read; leave it out")
         return 0
     if time is None:
-        raise UserError(f"{where} has {points} time points; say which one to read (0 to {points - 1})")
+        raise UserError(f"{where} has {points} time points; say which one to read with --time (0 to {points - 1})")
     if not 0 <= time < points:
         raise UserError(f"{where} has the time points 0 to {points - 1}, not {time}; choose one of them")
     return time
