@@ -39,5 +39,7 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
         context=context,
         patch_size=32,
         halo=HaloFigure(pixels=22, agreement=0.9996),
-        metrics={"validation": {"mean_iou": 0.81, "iou": {"Background": 0.9}}},
+        metrics={
+            "validation": {"mean_iou": 0.81, "iou": {"Background": 0.9}, "pixels": {"Background": 1240}, "sections": 3}
+        },
     )

@@ -19,6 +19,7 @@ from napari_autosegnet.config import NetworkSettings, PredictSettings, SearchSet
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 from napari_autosegnet.steps import kept_preset
 from napari_autosegnet.training.checkpoints import read_checkpoint
@@ -117,6 +118,22 @@ def test_predicted_and_scored_alike_from_files_and_from_the_model(finished: Fini
     assert again.confusion == direct.confusion
     assert direct.expected_calibration_error is not None and again.expected_calibration_error is None
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
+
+
+def test_a_model_and_a_search_say_on_how_much_they_were_checked(finished: Finished) -> None:
+    events = Run(finished.run).events()
+    told = {event["step"]: Quality.of(event) for event in events if event["event"] == "quality"}
+    assert told.keys() == {"search", "train"}
+    model = Quality.of(Model.load(finished.run / "model").metrics["validation"])
+    assert model is not None and model == told["train"]
+    regions = next(event["validation_pixels"] for event in events if event["event"] == "data")
+    assert 0 < sum(model.pixels.values()) <= sum(map(sum, regions)) and model.sections == 1
+    assert list(model.pixels) == list(model.iou)
+    finalists = [event for event in events if event["event"] == "finalist"]
+    winner = told["search"]
+    assert finalists and winner is not None
+    assert all(event["pixels"] == winner.pixels and event["sections"] == 1 for event in finalists)
+    assert winner.mean_iou in [event["score"] for event in finalists]
 
 
 def test_nothing_is_overwritten(finished: Finished) -> None:

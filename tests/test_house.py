@@ -31,6 +31,7 @@ FLOORS = {
     "locks": 0,
     "processes": 0,
     "run": 0,
+    "quality": 0,
     "data": 0,
     "networks": 1,
     "model": 1,

@@ -125,6 +125,7 @@ def search(
             limit=2 * settings.reward_patches,
             seed=settings.seed,
             device=device_used,
+            report=tell,
         )
         from napari_autosegnet.networks.specification import NetworkSpecification
         from napari_autosegnet.search.search import Search

@@ -333,7 +333,8 @@ def _score(
         )
         if found is None and should_stop():
             raise StoppedError("the evaluation was stopped before V_rand and V_info were known, so there is no score")
-    return matrix.scores(names, boundary=found, expected_calibration_error=calibration.error if calibrated else None)
+    error = calibration.error if calibrated else None
+    return matrix.scores(names, sections=done, boundary=found, expected_calibration_error=error)
 
 
 def _draw(section: _Section, classes: Sequence[ClassInfo], folder: Path) -> None:

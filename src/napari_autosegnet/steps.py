@@ -293,6 +293,7 @@ def training_data(
     limit: int,
     seed: int,
     device: torch.device,
+    report: Report,
 ) -> TrainingData:
     import torch
 
@@ -309,7 +310,7 @@ def training_data(
         generator=torch.Generator().manual_seed(seed),
         device=device,
     )
-    images, targets = validation_patches(
+    images, targets, sections = validation_patches(
         stacks,
         parts.validation,
         normalisation,
@@ -319,7 +320,10 @@ def training_data(
         generator=torch.Generator().manual_seed(seed),
         device=device,
     )
-    return TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes))
+    data = TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes), sections)
+    if data.checked.scarce:
+        report("note", text=data.checked.scarcity())
+    return data
 
 
 def with_measured_halo(

@@ -197,6 +197,7 @@ class TrainingJob:
             limit=VALIDATION_PATCHES,
             seed=settings.seed,
             device=self.device,
+            report=report,
         )
         self.specification, network = begun.build(int(self.data.validation_images.shape[1]), len(self.data.class_names))
         checkpoint = run.checkpoint_file("training")
@@ -230,6 +231,7 @@ class TrainingJob:
         model = self._scored(result)
         model = with_measured_halo(model, self.source.stacks, self.parts, self.device, self.report, should_stop)
         model.save(self.run.model_folder)
+        self.report("quality", step="train", **model.metrics["validation"])
         return model
 
     def _scored(self, result: TrainingResult) -> Model:
@@ -248,7 +250,7 @@ class TrainingJob:
                 "epochs": result.epochs,
                 "seconds": result.seconds,
             },
-            metrics={"validation": {"mean_iou": result.mean_iou, "iou": result.iou}},
+            metrics={"validation": self.data.checked.with_scores(result.mean_iou, result.iou).model_dump(mode="json")},
         )
 
     def _model(self, weights: Mapping[str, torch.Tensor], **more: Any) -> Model:

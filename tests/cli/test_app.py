@@ -296,7 +296,8 @@ def test_scores_as_json_and_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: 
         dice={"membrane": 0.6, "cell": None},
         accuracy=0.9,
         confusion=[[1, 2], [3, 4]],
-        not_predicted=[0, 0],
+        not_predicted=[0, 600],
+        sections=2,
         v_rand=0.95,
     )
     seen: dict[str, Any] = {}
@@ -318,6 +319,7 @@ def test_scores_as_json_and_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert re.search(r"membrane +0\.5000 +0\.6000", table)
     assert re.search(r"cell +- +-", table)
     assert "V_rand" in table and "V_info" not in table
+    assert "quality not known yet: checked on 610 pixels of 2 sections: 3 of 'membrane', where" in table
 
 
 def test_show_an_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,12 @@ def test_an_epoch_in_one_line() -> None:
         ("architecture", {"score": 0.5, "final": True}, "search: architecture chosen (score 0.500)"),
         ("architecture", {"score": 0.5, "remark": "why"}, "search: architecture chosen (score 0.500); why"),
         ("epoch", {"step": "search", "phase": "warm-up", "epoch": 1, "reward": None}, "warm-up: epoch 1"),
+        (
+            "quality",
+            {"step": "train", "mean_iou": 0.71, "iou": {"a": 0.71}, "pixels": {"a": 1240}, "sections": 3},
+            "train: quality 0.71, checked on 1,240 pixels of 3 sections",
+        ),
+        ("quality", {"step": "train", "mean_iou": 0.71}, None),
         ("progress", {"step": "V_rand", "done": 2, "total": 30}, "V_rand: 2 of 30"),
         ("progress", {"step": "V_rand", "done": 2, "total": None}, "V_rand: 2"),
         ("block", {"index": 3}, None),
@@ -58,7 +64,18 @@ def test_events_in_words(event: str, values: dict[str, Any], line: str | None) -
 
 
 def test_values_that_are_missing_are_left_out() -> None:
-    for event in ("epoch", "candidates", "finalist", "architecture", "plan", "progress", "finished", "stopped", "data"):
+    for event in (
+        "quality",
+        "epoch",
+        "candidates",
+        "finalist",
+        "architecture",
+        "plan",
+        "progress",
+        "finished",
+        "stopped",
+        "data",
+    ):
         line = sentence(event, {})
         assert line is None or "\n" not in line
 

@@ -50,6 +50,17 @@ def test_list(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert header.startswith("run") and "first" in line and "0.600" in line
 
 
+def test_a_score_of_a_few_pixels_is_not_known(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run.report("epoch", step="train", epoch=1, mean_iou=0.72)
+    checked = {"mean_iou": 0.72, "iou": {"a": 0.72, "b": None}, "pixels": {"a": 900, "b": 37}, "sections": 1}
+    run.report("quality", step="train", **checked)
+    (found,) = _json(capsys, "runs", "list", str(tmp_path))["runs"]
+    assert found["quality"]["known"] is False and found["quality"]["pixels"] == {"a": 900, "b": 37}
+    assert run_command(["runs", "list", str(tmp_path)]) == 0
+    header, line = capsys.readouterr().out.splitlines()
+    assert "checked on" in header and "not known" in line and "937 pixels of 1 section" in line and "0.72" not in line
+
+
 def test_list_of_an_empty_and_of_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["runs", "list", str(tmp_path)]) == 0
     assert run_command(["runs", "list", str(tmp_path / "none")]) == 1
@@ -65,6 +76,7 @@ def test_states(run: Run) -> None:
         "step": "train",
         "epoch": 1,
         "score": 0.4,
+        "quality": None,
         "time": None,
     }
     with run.locked():

@@ -250,7 +250,10 @@ def test_reflection_is_numpys(length: int, start: int) -> None:
 def validation(
     stack: LabelledStack, regions: list[Region], *, size: int = 16, limit: int | None = None, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return validation_patches([stack], regions, AS_IT_IS, size=size, limit=limit, generator=seeded(seed), device="cpu")
+    images, targets, _ = validation_patches(
+        [stack], regions, AS_IT_IS, size=size, limit=limit, generator=seeded(seed), device="cpu"
+    )
+    return images, targets
 
 
 @settings(max_examples=40, deadline=None)
@@ -310,9 +313,10 @@ def test_isbi_patches(shared_data: Path, preset: str) -> None:
     assert membrane == pytest.approx(float(source.class_frequencies[0]), abs=0.06)
     # Membranes are dark: image and target have been moved alike.
     assert images[:, 0][targets == 0].mean() < images[:, 0][targets == 1].mean() - 0.8
-    shown, truth = validation_patches(
+    shown, truth, sections = validation_patches(
         stacks, split.validation, normalisation, size=128, limit=16, generator=seeded(), device="cpu"
     )
+    assert sections == len({region.section for region in split.validation})
     assert shown.shape == (16, 1, 128, 128) and np.unique(truth).tolist() == [0, 1]
 
 

@@ -294,7 +294,7 @@ def test_what_misses_a_class_does_not_replace_the_plain_chain(misses: bool, take
     search = make(checkpoint=tmp_path / "search.pt")
     plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
     finalists = [
-        Finalist(found, score=0.475, rounds=1, steps=300, misses=misses),
+        Finalist(found, score=0.475, rounds=1, steps=300, iou={"dark": 0.95, "bright": 0.0 if misses else 0.1}),
         Finalist(plain, score=0.45, rounds=1, steps=300, lead=0.01),
     ]
     search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)

@@ -19,7 +19,7 @@ from napari_autosegnet.networks.baselines import PSPNet
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
-from napari_autosegnet.training.trainer import Trainer, choose_device
+from napari_autosegnet.training.trainer import Trainer, TrainingData, choose_device
 
 SETTINGS = TrainSettings(
     epochs=4,
@@ -37,6 +37,14 @@ def network() -> nn.Module:
         32, SETTINGS.network, in_channels=1, classes=2, architecture=SearchSpace().sample(np.random.default_rng(2))
     )
     return specification.build()
+
+
+def test_data_says_on_how_much_is_validated() -> None:
+    targets = torch.full((2, 4, 4), -1)
+    targets[0, 0] = 1
+    targets[1, :2] = 0
+    data = TrainingData(blobs().patches, torch.zeros(2, 1, 4, 4), targets, ("dark", "bright", "none"), 2)
+    assert data.checked.pixels == {"dark": 8, "bright": 4, "none": 0} and data.checked.sections == 2
 
 
 def test_it_learns() -> None:

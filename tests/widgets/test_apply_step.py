@@ -83,11 +83,21 @@ def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any)
     for button in (step.slice_button, step.place_button, step.stack_button, step.take_button, step.next_button):
         assert not button.isEnabled()
     use_run(step, run, qtbot)
-    assert "first" in step.model_label.text() and "0.81" in step.model_label.text()
+    assert "first" in step.model_label.text()
+    assert "Quality 0.81, checked on 1,240 pixels of 3 sections." in step.model_label.text()
     for button in (step.slice_button, step.place_button, step.stack_button, step.next_button):
         assert button.isEnabled()
     step._session.run = None
     assert "no trained network" in step.model_label.text()
+
+
+def test_a_quality_of_a_few_pixels_is_not_known(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    checked = {"mean_iou": 0.72, "iou": {"a": 1.0, "b": 0.0}, "pixels": {"a": 3000, "b": 37}, "sections": 1}
+    small_model().with_(metrics={"validation": checked}).save(run.model_folder)
+    use_run(step, run, qtbot)
+    text = step.model_label.text()
+    assert "0.72" not in text and "Quality not known yet: checked on 3,037 pixels of 1 section: 37 of" in text
+    assert "<b>Warning:</b> it finds nothing of &#x27;b&#x27;" in text
 
 
 def test_a_model_that_cannot_be_read_is_one_line(step: ApplyStep, run: Run, qtbot: Any, tmp_path: Path) -> None:

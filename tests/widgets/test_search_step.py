@@ -24,6 +24,7 @@ from napari_autosegnet.widgets.sample_data import axons_labelled
 from napari_autosegnet.widgets.search_step import SearchStep
 from napari_autosegnet.widgets.worker_process import find
 from small_jobs import ENDLESS
+from small_models import small_model
 
 LONG = 120_000
 
@@ -276,6 +277,34 @@ def test_a_search_that_keeps_the_plain_chain_says_why(qtbot: Any, steps: Callabl
         search.session.run = run
         wait(qtbot, search, "finished")
         assert search.words.text().startswith(words)
+
+
+def test_a_search_that_found_next_to_nothing_is_no_plain_success(
+    qtbot: Any, steps: Callable[..., Any], tmp_path: Path
+) -> None:
+    search, retrain = steps()
+    quality = {"event": "quality", "mean_iou": 0.038, "iou": {"a": 0.04, "b": 0.036}, "pixels": {"a": 9000, "b": 9000}}
+    run = Run(tmp_path / "runs" / "poor")
+    chosen = {"event": "architecture", "step": "search", "score": 0.038, "final": True}
+    chosen["architecture"] = SearchSpace().plain.model_dump(mode="json")
+    end = {"event": "finished", "seconds": 1.0}
+    write_run(
+        run,
+        {"event": "started", "step": "search"},
+        chosen,
+        {**quality, "step": "search", "sections": 3},
+        {**end, "step": "search"},
+        {"event": "started", "step": "train"},
+        {**quality, "step": "train", "sections": 3},
+        {**end, "step": "train"},
+    )
+    small_model().save(run.model_folder)
+    search.session.run = run
+    wait(qtbot, search, "finished")
+    wait(qtbot, retrain, "finished")
+    for step in (search, retrain):
+        qtbot.waitUntil(lambda step=step: "Quality 0.04, checked on 18,000 pixels of 3 sections" in step.words.text())
+        assert "<b>Warning:</b> it is hardly better than guessing (mean IoU 0.04, guessing gives" in step.words.text()
 
 
 def test_the_activity_dock_shows_the_job(qtbot: Any, steps: Callable[..., Any], tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def evaluate(
     if as_json:
         print_json(values)
     else:
-        for line in score_table(values).split("\n"):
+        for line in [*score_table(values).split("\n"), "", scores.quality.sentence()]:
             print_line(line)
 
 

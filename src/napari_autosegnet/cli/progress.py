@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.plain_text import printable
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Report
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def _words(event: str, values: dict[str, Any]) -> str | None:
             score = f" (score {values['score']:.3f})" if isinstance(values.get("score"), float) else ""
             remark = f"; {values['remark']}" if values.get("remark") else ""
             return f"search: architecture chosen{score}{remark}"
+        case "quality":
+            found = Quality.of(values)
+            return None if found is None else f"{values.get('step', 'job')}: {found.sentence()}"
         case "plan":
             skipped = f", {values['skipped']} empty" if values.get("skipped") else ""
             done = f", {values['done']} done before" if values.get("done") else ""

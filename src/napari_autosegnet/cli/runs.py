@@ -16,6 +16,7 @@ from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run, parse_event
 
 #: Runs lie in a folder of runs, or one folder further down (runs/NAME, demo/run).
@@ -52,11 +53,15 @@ def list_runs(
     if not found:
         print_line(f"no runs in {folder}")
         return
-    rows: list[tuple[str, ...]] = [("run", "state", "step", "epoch", "score", "last event (UTC)")]
+    rows: list[tuple[str, ...]] = [("run", "state", "step", "epoch", "score", "checked on", "last event (UTC)")]
     for each in found:
+        quality = Quality.of(each["quality"])
         score = "-" if each["score"] is None else f"{each['score']:.3f}"
-        cells = (each["run"], each["state"], each["step"] or "-", each["epoch"] or "-", score, each["time"] or "-")
-        rows.append(tuple(printable(cell) for cell in cells))
+        if quality is not None and not quality.known:
+            score = "not known"
+        checked = "-" if quality is None else quality.extent()
+        cells = (each["run"], each["state"], each["step"], each["epoch"], score, checked, each["time"])
+        rows.append(tuple(printable(cell or "-") for cell in cells))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print_line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -141,20 +146,22 @@ def _described(run: Run) -> dict[str, Any]:
         return describe(run)
     except UserError as error:
         print_note(f"warning: {error}")
-        return {"run": str(run.path), "state": "unreadable", "step": None, "epoch": None, "score": None, "time": None}
+        nothing = dict.fromkeys(("step", "epoch", "score", "quality", "time"))
+        return {"run": str(run.path), "state": "unreadable", **nothing}
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """State, step, epoch, best score and time of the last event of a run."""
+    """State, step, epoch, best score, on how much it was checked, and time of the last event of a run."""
     step: str | None = None
     epoch: int | None = None
     score: float | None = None
+    quality: Quality | None = None
     ended = "interrupted"
     events = run.events()
     for event in events:
         new_step = event.get("step", step)
         if new_step != step:
-            step, epoch, score = new_step, None, None
+            step, epoch, score, quality = new_step, None, None, None
         if event["event"] == "epoch":
             epoch = event.get("epoch")
             value = event.get("mean_iou", event.get("best_reward", event.get("reward")))
@@ -162,6 +169,8 @@ def describe(run: Run) -> dict[str, Any]:
                 score = max(float(value), score if score is not None else float(value))
         if event["event"] == "architecture" and isinstance(event.get("score"), int | float):
             score = float(event["score"])
+        if event["event"] == "quality":
+            quality = Quality.of(event)
         ended = event["event"] if event["event"] in ("finished", "stopped", "failed") else "interrupted"
     state = ended
     if run.is_active:
@@ -169,7 +178,16 @@ def describe(run: Run) -> dict[str, Any]:
     elif not events:
         state = "new"
     last = str(events[-1].get("time", ""))[:19].replace("T", " ") if events else None
-    return {"run": str(run.path), "state": state, "step": step, "epoch": epoch, "score": score, "time": last}
+    checked = None if quality is None else quality.model_dump(mode="json")
+    return {
+        "run": str(run.path),
+        "state": state,
+        "step": step,
+        "epoch": epoch,
+        "score": score,
+        "quality": checked,
+        "time": last,
+    }
 
 
 def _events_as_they_come(run: Run) -> Iterator[dict[str, Any]]:

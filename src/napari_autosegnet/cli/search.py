@@ -15,6 +15,7 @@ from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
@@ -99,7 +100,15 @@ def search(
         raise UserError(f"the search was stopped before it rated any architecture; go on with: {again}")
     file = Run(folder).architecture_file
     if as_json:
-        print_json({"run": folder, "architecture": file, "score": last.of("architecture").get("score")})
+        quality = Quality.of(last.of("quality"))
+        print_json(
+            {
+                "run": folder,
+                "architecture": file,
+                "score": last.of("architecture").get("score"),
+                "quality": None if quality is None else quality.model_dump(mode="json"),
+            }
+        )
     else:
         print_paths(run=folder, architecture=file)
         print_note(f"next: {command_line('train', '--run', folder)}")

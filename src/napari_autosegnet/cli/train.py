@@ -12,6 +12,7 @@ from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Changes, changed, takes_settings
 from napari_autosegnet.cli.search import LABELS_HELP, RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, TrainSettings] = {preset: train_settings(preset) for preset in PRESETS}
@@ -107,8 +108,8 @@ def train(
     )
     folder = Run(run).model_folder
     if as_json:
-        epoch = last.of("epoch")
-        print_json({"run": run, "model": folder, "mean_iou": epoch.get("mean_iou"), "iou": epoch.get("iou")})
+        quality = Quality.of(last.of("quality"))
+        print_json({"run": run, "model": folder, **({} if quality is None else quality.model_dump(mode="json"))})
     else:
         print_paths(run=run, model=folder)
         print_note(f"next: {command_line('predict', '--model', folder)} --image IMAGE --out RESULT")

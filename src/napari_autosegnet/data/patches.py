@@ -182,7 +182,7 @@ def validation_patches(
     limit: int | None,
     generator: torch.Generator,
     device: torch.device | str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, int]:
     """Fixed patches without augmentation that cover the regions evenly.
 
     No annotated pixel counts twice: where the last patches of a row must overlap, the pixels seen
@@ -195,6 +195,8 @@ def validation_patches(
         ``(n, c, size, size)`` float32, normalised, on the device.
     targets : Tensor
         ``(n, size, size)`` int64.
+    sections : int
+        Sections that the patches are of.
 
     Raises
     ------
@@ -207,6 +209,7 @@ def validation_patches(
     places: list[tuple[_LoadedRegion, int, int]] = []
     targets: list[Tensor] = []
     pixels: list[npt.NDArray[np.int64]] = []
+    origins: list[tuple[int, int]] = []
     for region in regions:
         loaded = _LoadedRegion.load(stacks, region, sections)
         for top, seen_y in _tiles(loaded.shape[0], size):
@@ -221,12 +224,13 @@ def validation_patches(
                     places.append((loaded, top, left))
                     targets.append(target)
                     pixels.append(counts)
+                    origins.append((region.stack, region.section))
     if not places:
         raise UserError("nothing is annotated in the validation part; annotate at least two classes there")
     chosen = list(range(len(places))) if limit is None else choose_patches(np.stack(pixels), limit, generator)
     images = torch.stack([places[i][0].crop_image(places[i][1], places[i][2], size) for i in chosen])
     labels = torch.stack([targets[i] for i in chosen]).to(torch.int64).sub_(1)
-    return sections.finish(images.to(device)), labels.to(device)
+    return sections.finish(images.to(device)), labels.to(device), len({origins[i] for i in chosen})
 
 
 def _tiles(length: int, size: int) -> list[tuple[int, int]]:

@@ -29,6 +29,7 @@ from napari_autosegnet.export.onnx_file import TOLERANCE as WRONG
 from napari_autosegnet.inference.blocks import round_up
 from napari_autosegnet.inference.predictor import Predictor, pad_to_domain
 from napari_autosegnet.model import DESCRIPTION_FILE, WEIGHTS_FILE, Model
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import replacing
 
 PAPER = "Xu, Zuo, Lam, Lee and Chen: AutoSegNet: An Automated Neural Network for Image Segmentation. IEEE Access, 2020."
@@ -361,6 +362,8 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
         f"| {each.name} | {number} | {each.color} | {_number(iou.get(each.name))} |"
         for number, each in enumerate(model.classes)
     ]
+    quality = Quality.of(validation)
+    reached = "not measured" if quality is None else quality.sentence().removeprefix("quality ")
     agreement = ""
     if model.halo is not None:
         agreement = f" With it, {model.halo.agreement:.2%} of the labels equal those of a whole section at once."
@@ -392,7 +395,7 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
         "",
         "## Validation",
         "",
-        f"Mean intersection over union on sections that it was not trained on: {_number(validation.get('mean_iou'))}. "
+        f"Mean intersection over union on annotation that it was not trained on: {reached}. "
         "Score it on your own labelled images before you trust it:",
         "",
         "```sh",

@@ -22,6 +22,7 @@ from napari_autosegnet.config import SearchSettings, share_done
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.search.limits import Limits
 from napari_autosegnet.search.selection import Finalist, Selection
@@ -50,6 +51,8 @@ class SearchResult:
     finalists: tuple[Finalist, ...]
     epochs: int
     seconds: float
+    #: What the winner reached alone in a short training; None when it was only rated.
+    quality: Quality | None = None
 
 
 class Search:
@@ -140,7 +143,12 @@ class Search:
             return None
         found = winner.architecture.model_dump(mode="json")
         report("architecture", architecture=found, score=score, final=True, remark=self.selection.remark)
-        return SearchResult(winner.architecture, score, tuple(self.selection.finalists), self.epoch, self.elapsed)
+        quality = None
+        if winner.score is not None:
+            quality = self.data.checked.with_scores(winner.score, winner.iou)
+            report("quality", step="search", **quality.model_dump(mode="json"))
+        finalists = tuple(self.selection.finalists)
+        return SearchResult(winner.architecture, score, finalists, self.epoch, self.elapsed, quality)
 
     def resume(self, report: Report = silent) -> None:
         """Go back to what the checkpoint holds."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Finalist:
 
     ``score`` is the validation mean IoU; between equal scores, as long as a rare class is not found, ``loss`` decides.
     ``lead`` is by how much the others have to be better than this one to be ahead of it; it was trained alone for
-    ``steps`` steps, after which it found nothing of some class if it ``misses`` one.
+    ``steps`` steps, after which it had the ``iou`` of each class.
     """
 
     architecture: Architecture
@@ -47,7 +47,12 @@ class Finalist:
     parameters: int = 0
     lead: float = 0.0
     steps: int = 0
-    misses: bool = False
+    iou: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def misses(self) -> bool:
+        """Whether it finds nothing of some class."""
+        return any(value == 0 for value in self.iou.values())
 
 
 class Selection:
@@ -169,6 +174,8 @@ class Selection:
                     rating=finalist.rating,
                     score=finalist.score,
                     parameters=finalist.parameters,
+                    iou=finalist.iou,
+                    **self.data.checked.model_dump(mode="json"),
                 )
             self.round += 1
         return self.winner
@@ -195,7 +202,7 @@ class Selection:
             return False
         finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
         finalist.steps = trainer.steps
-        finalist.misses = any(value == 0 for value in result.iou.values())
+        finalist.iou = result.iou
         return True
 
     def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
@@ -246,7 +253,7 @@ class Selection:
                     "parameters": f.parameters,
                     "lead": f.lead,
                     "steps": f.steps,
-                    "misses": f.misses,
+                    "iou": f.iou,
                     "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
                 }
                 for f in self.finalists
@@ -266,7 +273,7 @@ class Selection:
                 entry["parameters"],
                 entry.get("lead", 0.0),
                 entry.get("steps", 0),
-                entry.get("misses", False),
+                entry["iou"],
             )
             self.finalists.append(finalist)
             if entry["trainer"] is not None:

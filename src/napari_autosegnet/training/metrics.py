@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.quality import Checked, Quality
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 IGNORE = -1
@@ -47,6 +48,8 @@ class Scores(BaseModel):
         Pixels by true class (rows) and predicted class (columns).
     not_predicted
         Pixels of each true class to which the prediction gives no class; they count as missed.
+    sections
+        Sections that were scored, where that is known.
     v_rand, v_info
         Foreground-restricted Rand and information scores after border thinning, each at its best
         threshold (`boundary_scores`), where a class is a boundary.
@@ -65,10 +68,18 @@ class Scores(BaseModel):
     accuracy: float
     confusion: list[list[int]]
     not_predicted: list[int]
+    sections: int | None = None
     v_rand: float | None = None
     v_info: float | None = None
     threshold: float | None = None
     expected_calibration_error: float | None = None
+
+    @property
+    def quality(self) -> Quality:
+        """The mean IoU, and on how much it was measured."""
+        pixels = [sum(row) + missed for row, missed in zip(self.confusion, self.not_predicted, strict=True)]
+        checked = Checked(pixels=dict(zip(self.classes, pixels, strict=True)), sections=self.sections or 0)
+        return checked.with_scores(self.mean_iou, self.iou)
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,7 @@ class ConfusionMatrix:
         self,
         classes: Sequence[str],
         *,
+        sections: int | None = None,
         boundary: BoundaryScores | None = None,
         expected_calibration_error: float | None = None,
     ) -> Scores:
@@ -171,6 +183,7 @@ class ConfusionMatrix:
             accuracy=sum(right) / int(counts.sum()),
             confusion=counts[:, :-1].tolist(),
             not_predicted=counts[:, -1].tolist(),
+            sections=sections,
             v_rand=None if boundary is None else boundary.v_rand,
             v_info=None if boundary is None else boundary.v_info,
             threshold=None if boundary is None else boundary.threshold,

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from napari_autosegnet.config import TrainSettings, share_done
 from napari_autosegnet.errors import UserError, is_out_of_memory
+from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, make_loss
@@ -54,6 +56,15 @@ class TrainingData:
     validation_images: Tensor
     validation_targets: Tensor
     class_names: tuple[str, ...]
+    #: Sections that the validation patches are of.
+    validation_sections: int = 1
+
+    @cached_property
+    def checked(self) -> Checked:
+        """On how much a network is validated."""
+        counts = torch.bincount(self.validation_targets.flatten() + 1, minlength=len(self.class_names) + 1)
+        pixels = dict(zip(self.class_names, counts[1:].tolist(), strict=True))
+        return Checked(pixels=pixels, sections=self.validation_sections)
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,9 @@ class AnnotateStep(QWidget):
         self.remove_button.setEnabled(len(session.label_classes) > 2)
         problem = session.problem()
         if problem is None:
-            self.status.say("The annotation is enough to begin with. More of it makes the result better.", "good")
+            scarcity = "" if session.checked is None else session.checked.scarcity()
+            more = sentence(scarcity) or "More of it makes the result better."
+            self.status.say(f"The annotation is enough to begin with. {more}", "info" if scarcity else "good")
         else:
             self.status.say(problem, "info")
         self.next_button.setEnabled(problem is None)

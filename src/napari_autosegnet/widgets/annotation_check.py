@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES
+from napari_autosegnet.quality import Checked
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.annotation_export import ImageAnnotation
 from napari_autosegnet.widgets.background import Background
@@ -17,6 +18,7 @@ from napari_autosegnet.widgets.class_list import ClassList
 from napari_autosegnet.widgets.class_matching import ClassMatching
 from napari_autosegnet.widgets.layer_arrays import full_resolution, is_rgb, role, spatial_shape
 from napari_autosegnet.widgets.layer_pairs import LayerPair, LayerPairs
+from napari_autosegnet.widgets.message_line import sentence
 from napari_autosegnet.widgets.pixel_counter import PixelCounter
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class AnnotationCheck(QObject):
     ----------
     split : SplitSettings
         How the annotation is divided.
+    checked : Checked or None
+        What networks are going to be checked on; None while there is a problem.
     """
 
     #: `problem` has another answer.
@@ -63,6 +67,7 @@ class AnnotationCheck(QObject):
         self._background = background
         self._pairs: tuple[LayerPair, ...] = ()
         self._problem: str | None = None
+        self.checked: Checked | None = None
 
     @property
     def problem(self) -> str | None:
@@ -100,7 +105,7 @@ class AnnotationCheck(QObject):
                     axis=1,
                 )
                 stacks.append(annotation_export.labelled_stack(annotation, mapping, pixels))
-            self._background.call(lambda: annotation_export.find_problem(stacks, split), self._on_checked)
+            self._background.call(lambda: annotation_export.divide(stacks, split), self._on_divided, self._on_refused)
 
     def annotations(self) -> list[ImageAnnotation]:
         """The pairs in use, those of one image together."""
@@ -160,14 +165,20 @@ class AnnotationCheck(QObject):
                 )
         return None
 
-    def _on_checked(self, found: str | None) -> None:
+    def _on_divided(self, checked: Checked) -> None:
+        self._take(None, checked)
+
+    def _on_refused(self, why: str) -> None:
+        self._take(sentence(why), None)
+
+    def _take(self, problem: str | None, checked: Checked | None) -> None:
         # Something may have changed since; then another check is under way.
         if self.simple_problem() is None and not self.is_counting:
-            self._set_problem(None if found is None else found[:1].upper() + found[1:] + ".")
+            self._set_problem(problem, checked)
 
-    def _set_problem(self, problem: str | None) -> None:
-        if problem != self._problem:
-            self._problem = problem
+    def _set_problem(self, problem: str | None, checked: Checked | None = None) -> None:
+        if (problem, checked) != (self._problem, self.checked):
+            self._problem, self.checked = problem, checked
             self.changed.emit()
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run, write_atomically
 from napari_autosegnet.widgets.layer_arrays import (
     file_of,
@@ -84,15 +84,21 @@ def labelled_stack(
     return LabelledStack(layer_stack(annotation.image), labels, mapping, pixels)
 
 
-def find_problem(stacks: Sequence[LabelledStack], split: SplitSettings) -> str | None:
-    """What keeps the annotation from being divided into a part to learn from and a part to check with."""
-    from napari_autosegnet.data.split import split_stacks
+def divide(stacks: Sequence[LabelledStack], split: SplitSettings) -> Checked:
+    """Divide the annotation into a part to learn from and a part to check with; what there is of the second.
 
-    try:
-        split_stacks(stacks, split)
-    except UserError as error:
-        return str(error)
-    return None
+    Raises
+    ------
+    UserError
+        When it cannot be divided.
+    """
+    from napari_autosegnet.data.split import region_pixels, split_stacks
+
+    regions = split_stacks(stacks, split).validation
+    pixels = region_pixels(stacks, regions)
+    names = [each.name for each in stacks[0].mapping.classes]
+    sections = {(region.stack, region.section) for region, found in zip(regions, pixels, strict=True) if found.any()}
+    return Checked(pixels=dict(zip(names, pixels.sum(0).tolist(), strict=True)), sections=len(sections))
 
 
 def export_annotation(

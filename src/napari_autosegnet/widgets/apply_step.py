@@ -24,7 +24,7 @@ from napari_autosegnet.widgets.layer_arrays import (
     shows_sections,
     spatial_shape,
 )
-from napari_autosegnet.widgets.message_line import MessageLine, emphasised
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised, in_html
 from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.volume_job import VolumeJob, model_of, probabilities_of
@@ -199,8 +199,8 @@ class ApplyStep(QWidget):
         else:
             name = model.path.parent.name if model.path.name == "model" else model.path.name
             names = ", ".join(each.name for each in model.classes)
-            score = "" if model.mean_iou is None else f" Quality where it was checked: {model.mean_iou:.2f} of 1."
-            self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.{score}")
+            quality = "" if model.quality is None else in_html(model.quality)
+            self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.<br>{quality}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         ready = model is not None and not self._computing.is_busy
         has_image = self._session.layers.image_in_view() is not None

@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
 
 from napari_autosegnet.plain_text import escaped, printable
+from napari_autosegnet.quality import Quality
 
 Kind = Literal["info", "error", "good"]
 
@@ -49,6 +50,11 @@ def emphasised(button: QPushButton) -> QPushButton:
 def tool_tip(text: object) -> str:
     """Text for a tool tip, which Qt would take for HTML where it looks like it."""
     return f"<qt>{escaped(text)}</qt>"
+
+
+def in_html(quality: Quality) -> str:
+    """A quality as rich text, what speaks against it in bold."""
+    return escaped(sentence(quality.sentence())).replace("Warning:", "<b>Warning:</b>")
 
 
 def sentence(text: object) -> str:

@@ -10,10 +10,12 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import escaped
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.form_rows import add_row
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
 from napari_autosegnet.widgets.live_preview import LivePreview
+from napari_autosegnet.widgets.message_line import in_html
 from napari_autosegnet.widgets.plots import TRAIN_PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
@@ -39,7 +41,7 @@ class RetrainStep(JobStep):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, "train", parent)
-        self._quality: dict[str, Any] = {}
+        self._quality: Quality | None = None
         self.network = QComboBox()
         for name, text in _NETWORKS.items():
             self.network.addItem(text, name)
@@ -85,7 +87,7 @@ class RetrainStep(JobStep):
     def show_run(self, run: Run | None) -> None:
         """Forget the curves of another run, and take over the preset that this one was searched with."""
         self.plots.clear()
-        self._quality = {}
+        self._quality = None
         self._take_over_preset()
 
     def _take_over_preset(self) -> None:
@@ -161,9 +163,8 @@ class RetrainStep(JobStep):
         return "Add labels and continue", self.continue_training
 
     def _result(self) -> str:
-        iou = self._quality.get("best_mean_iou")
-        reached = f" with a quality (mean IoU) of {iou:.3f}" if isinstance(iou, float) else ""
-        return f"<b>The model is trained{reached}.</b>"
+        quality = "" if self._quality is None else f" {in_html(self._quality)}"
+        return f"<b>The model is trained.</b>{quality}"
 
     def _run_has_data(self) -> bool:
         try:
@@ -251,8 +252,8 @@ class RetrainStep(JobStep):
 
     def _take(self, event: dict[str, Any]) -> None:
         self.plots.take(event)
-        if event["event"] == "epoch":
-            self._quality = event
+        if event["event"] == "quality":
+            self._quality = Quality.of(event)
 
     def _on_classes(self) -> None:
         self.plots.set_colors({each.name: each.color for each in self.session.classes})

@@ -8,10 +8,11 @@ from qtpy.QtWidgets import QWidget
 
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_settings
 from napari_autosegnet.plain_text import escaped
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.job_step import PRESET_WORDS, JobStep, likely_preset
-from napari_autosegnet.widgets.message_line import sentence
+from napari_autosegnet.widgets.message_line import in_html, sentence
 from napari_autosegnet.widgets.plots import SEARCH_PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
@@ -42,6 +43,7 @@ class SearchStep(JobStep):
         self.plots = LivePlots(SEARCH_PLOTS)
         self.architecture = ArchitectureView()
         self._remark = ""
+        self._quality: Quality | None = None
         self.client.reported.connect(self._take)
         self.begin(self.panel, self.words, self.form, self.buttons, self.problem, self.architecture, self.plots)
 
@@ -53,7 +55,7 @@ class SearchStep(JobStep):
 
     def show_run(self, run: Run | None) -> None:
         """Forget curves and architecture of another run."""
-        self._remark = ""
+        self._remark, self._quality = "", None
         self.plots.clear()
         self.architecture.clear()
 
@@ -84,7 +86,8 @@ class SearchStep(JobStep):
             self.offer(("Go on with the search", self.go_on), again)
         else:
             found = escaped(sentence(self._remark or "a network was found"))
-            self.words.setText(f"{found} Next: train it from scratch in the step Retrain.")
+            quality = "" if self._quality is None else f" After a short training: {in_html(self._quality)}"
+            self.words.setText(f"{found}{quality} Next: train it from scratch in the step Retrain.")
             self.offer(None, again)
         self.words.setVisible(bool(self.words.text()))
 
@@ -124,7 +127,9 @@ class SearchStep(JobStep):
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "started":
-                self._remark = ""
+                self._remark, self._quality = "", None
+            case "quality":
+                self._quality = Quality.of(event)
             case "architecture":
                 self._remark = str(event.get("remark") or "")
         self.plots.take(event)

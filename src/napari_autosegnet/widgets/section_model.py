@@ -11,6 +11,7 @@ import numpy.typing as npt
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import ShouldStop, never_stop
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ModelSummary(NamedTuple):
     path: Path
     classes: tuple[ClassInfo, ...]
     channels: int
-    mean_iou: float | None
+    quality: Quality | None
 
 
 class SectionModel:
@@ -74,7 +75,7 @@ class SectionModel:
 
 
 def summarise(path: Path) -> ModelSummary:
-    """Classes and score of a model, read without torch.
+    """Classes and quality of a model, read without torch.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def summarise(path: Path) -> ModelSummary:
     try:
         content = json.loads((path / "model.json").read_text(encoding="utf-8"))
         classes = tuple(ClassInfo.model_validate(entry) for entry in content["classes"])
-        score = content.get("metrics", {}).get("validation", {}).get("mean_iou")
-        return ModelSummary(path, classes, int(content["image_channels"]), None if score is None else float(score))
+        quality = Quality.of(content.get("metrics", {}).get("validation"))
+        return ModelSummary(path, classes, int(content["image_channels"]), quality)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UserError(f"{path} holds no model that can be read; choose a run with a trained network") from error
 

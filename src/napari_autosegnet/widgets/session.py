@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.annotation_check import AnnotationCheck
@@ -340,6 +341,11 @@ class Session(QObject):
     def problem(self) -> str | None:
         """What is missing before a search can start, in words; None when nothing is."""
         return self._annotation_check.problem
+
+    @property
+    def checked(self) -> Checked | None:
+        """What networks are going to be checked on; None while there is a problem."""
+        return self._annotation_check.checked
 
     # ------------------------------------------------------------ export
 
