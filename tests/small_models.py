@@ -14,7 +14,7 @@ from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.networks.specification import NetworkSpecification
 
 
-def small_model(network: Any = "searched", *, context: int = 0, image_channels: int = 1) -> Model:
+def small_model(network: Any = "searched", *, context: int = 0, image_channels: int = 1, kind: Any = "global") -> Model:
     """Random weights, batch norms that do something, and probabilities that are neither 0 nor 1."""
     torch.manual_seed(0)
     specification = NetworkSpecification(
@@ -34,7 +34,7 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
         module,
         specification,
         classes=default_classes(["Background", "2nd myelin", "2nd  myelin!"]),
-        normalisation=Normalisation(mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        normalisation=Normalisation(kind=kind, mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
         image_channels=image_channels,
         context=context,
         patch_size=32,

@@ -15,11 +15,21 @@ import pytest
 import small_jobs
 from napari_autosegnet import api, worker
 from napari_autosegnet.data.annotations import parse_classes
+from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.steps import check_same_classes
-from napari_autosegnet.worker import PredictJob, SearchJob, TrainJob, preview_file, read_info, read_job, write_job
+from napari_autosegnet.worker import (
+    PredictJob,
+    SearchJob,
+    TrainJob,
+    preview_file,
+    read_info,
+    read_job,
+    write_job,
+    write_slice,
+)
 from small_jobs import ENDLESS
 from small_models import small_model
 
@@ -41,6 +51,10 @@ def work(run: Run, job: Any) -> int:
     run.path.mkdir(exist_ok=True)
     write_job(run, job)
     return worker.main([str(run.path)])
+
+
+def give_slice(run: Run, pixels: np.ndarray) -> None:
+    write_slice(run, pixels, section_grey(pixels))
 
 
 def names(run: Run) -> list[str]:
@@ -75,9 +89,8 @@ def test_search_then_training_with_a_preview(tmp_path: Path) -> None:
     assert work(run, small_jobs.search_job(tmp_path / "data")) == 0
     info = read_info(run)
     assert info is not None and (info.pid, info.step) == (os.getpid(), "search")
-    preview_file(run, "input").parent.mkdir()
     slice_in_view = np.random.default_rng(0).integers(0, 255, (1, 70, 90), np.uint8)
-    np.save(preview_file(run, "input"), slice_in_view)
+    give_slice(run, slice_in_view)
     assert work(run, small_jobs.train_job()) == 0
     labels, uncertainty = (np.load(preview_file(run, name)) for name in ("labels", "uncertainty"))
     assert labels.shape == uncertainty.shape == (70, 90)
@@ -90,9 +103,8 @@ def test_search_then_training_with_a_preview(tmp_path: Path) -> None:
 
 def test_the_preview_is_what_the_model_says(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    preview_file(run, "input").parent.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 255, (1, 64, 64), np.uint8)
-    np.save(preview_file(run, "input"), pixels)
+    give_slice(run, pixels)
     # One epoch with little averaging: the model of the end is that of the last preview.
     assert work(run, train_job(tmp_path / "data", epochs=1, average_weights=0.0)) == 0
     from napari_autosegnet.inference.predictor import Predictor
@@ -103,10 +115,9 @@ def test_the_preview_is_what_the_model_says(tmp_path: Path) -> None:
 
 def test_a_preview_has_no_label_where_the_slice_has_no_number(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    preview_file(run, "input").parent.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 255, (1, 64, 64)).astype(np.float32)
     pixels[0, 10:20, 30:50] = np.nan
-    np.save(preview_file(run, "input"), pixels)
+    give_slice(run, pixels)
     assert work(run, train_job(tmp_path / "data", epochs=1)) == 0
     labels, uncertainty = (np.load(preview_file(run, name)) for name in ("labels", "uncertainty"))
     np.testing.assert_array_equal(labels > 0, np.isfinite(pixels[0]))
@@ -118,8 +129,7 @@ def test_a_preview_does_not_change_the_training(tmp_path: Path) -> None:
     for name in ("with", "without"):
         run = Run(tmp_path / name)
         if name == "with":
-            preview_file(run, "input").parent.mkdir(parents=True)
-            np.save(preview_file(run, "input"), np.zeros((1, 40, 40), np.uint8))
+            give_slice(run, np.random.default_rng(0).integers(0, 255, (1, 40, 40), np.uint8))
         assert work(run, train_job(tmp_path / "data")) == 0
         digests.append(Model.load(run.model_folder).description.weights_sha256)
     assert digests[0] == digests[1]
@@ -127,8 +137,7 @@ def test_a_preview_does_not_change_the_training(tmp_path: Path) -> None:
 
 def test_a_slice_that_does_not_fit_is_told_once_and_the_training_goes_on(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    preview_file(run, "input").parent.mkdir(parents=True)
-    np.save(preview_file(run, "input"), np.zeros((3, 40, 40), np.uint8))
+    give_slice(run, np.zeros((3, 40, 40), np.uint8))
     assert work(run, train_job(tmp_path / "data")) == 0
     notes = [event["text"] for event in run.events() if event["event"] == "note"]
     assert notes == ["no preview: the slice is (3, 40, 40), the network takes 1 channels"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import (
+    GreyValuesChoice,
     Network,
     PredictSettings,
     Preset,
@@ -110,7 +111,13 @@ def search(
             images, labels = given_pairs(images, labels)
             stacks = open_stacks(images, labels, classes, time_point, axes)
         device_used, parts, normalisation = prepare(
-            stacks, split, settings.context, settings.network.min_size, device, tell
+            stacks,
+            split,
+            settings.normalisation,
+            context=settings.context,
+            min_size=settings.network.min_size,
+            device=device,
+            report=tell,
         )
         if resume:
             learned_from.check_normalisation(normalisation)
@@ -325,6 +332,7 @@ def evaluate(
     classes: str | None = None,
     sections: str | None = None,
     overlays: Path | None = None,
+    grey_values: GreyValuesChoice = "checked",
     device: str = "auto",
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
@@ -351,6 +359,9 @@ def evaluate(
         Only these, for example ``24-29``.
     overlays : Path, optional
         Folder for pictures of prediction and truth.
+    grey_values : "checked" or "as-is"
+        With ``model``: an image in another range than the model's is scaled where that can be told, else refused, or
+        taken as it is.
 
     Raises
     ------
@@ -374,6 +385,7 @@ def evaluate(
                 classes=classes,
                 sections=sections,
                 overlays=overlays,
+                grey_values=grey_values,
                 device=device,
                 report=report,
                 should_stop=should_stop,

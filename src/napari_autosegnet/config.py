@@ -17,6 +17,8 @@ from napari_autosegnet.architecture import PAPER_OPERATIONS, SearchSpace
 Preset = Literal["fast", "standard", "paper"]
 Network = Literal["searched", "plain", "unet", "pspnet"]
 LossName = Literal["cross_entropy", "weighted", "dice"]
+NormalisationChoice = Literal["auto", "global", "section"]
+GreyValuesChoice = Literal["checked", "as-is"]
 OptimiserName = Literal["muon", "sgd"]
 PRESETS: tuple[Preset, ...] = ("fast", "standard", "paper")
 
@@ -108,6 +110,13 @@ class NetworkSettings(Settings):
 _LOSS: Any = Field(
     "dice",
     description="cross_entropy (paper), weighted by inverse class frequency, or dice: cross-entropy + Dice",
+    json_schema_extra=_ADVANCED,
+)
+
+_NORMALISATION: Any = Field(
+    "auto",
+    description="Grey values by mean and deviation of the training part (global), or of each section (section) where "
+    "sections differ in exposure or contrast drifts; auto decides by how much they differ",
     json_schema_extra=_ADVANCED,
 )
 
@@ -233,6 +242,7 @@ class SearchSettings(Settings):
     )
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the shared network")
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
+    normalisation: NormalisationChoice = _NORMALISATION
     context: Annotated[int, Field(ge=0, le=8)] = Field(
         0, description="Sections above and below that are given as channels (2.5D)", json_schema_extra=_ADVANCED
     )
@@ -284,6 +294,7 @@ class TrainSettings(Settings):
     )
     network: NetworkSettings = Field(default_factory=NetworkSettings, description="Size of the network")
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings, description="Augmentation")
+    normalisation: NormalisationChoice = _NORMALISATION
     context: Annotated[int, Field(ge=0, le=8)] = Field(
         0, description="Sections above and below that are given as channels (2.5D)", json_schema_extra=_ADVANCED
     )
@@ -325,6 +336,12 @@ class PredictSettings(Settings):
     halo: Literal["auto", "exact"] | Annotated[int, Field(ge=0)] = Field(
         "auto",
         description="Pixels of real surroundings per tile: auto (measured), exact (from the network) or a number",
+    )
+    grey_values: GreyValuesChoice = Field(
+        "checked",
+        description="An image in another range than the model's is scaled where that can be told, else refused "
+        "(checked), or taken as it is (as-is)",
+        json_schema_extra=_ADVANCED,
     )
     probabilities: bool = Field(False, description="Also write class probabilities (uint8)")
     flips: bool = Field(False, description="Average over mirrored copies (4 times slower)", json_schema_extra=_ADVANCED)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.annotations import (
     BOUNDARY_WORDS,
     MOST_UNNAMED_CLASSES,
@@ -75,12 +75,13 @@ def evaluate_model(
     classes: str | None = None,
     sections: str | None = None,
     overlays: Path | None = None,
+    grey_values: GreyValuesChoice = "checked",
     device: str = "auto",
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Scores:
     """Apply a model to labelled images and score it; see `api.evaluate`."""
-    from napari_autosegnet.inference.volume import check_image, make_predictor, predict_section
+    from napari_autosegnet.inference.volume import checked_survey, make_predictor, predict_section
 
     loaded = Model.load(model)
     stacks = open_labelled(images, labels, _trained_mapping(loaded) if classes is None else classes)
@@ -90,14 +91,13 @@ def evaluate_model(
     report("data", text=_describe(stacks[0].mapping, order), classes=[c.name for c in loaded.classes])
     chosen = _chosen(stacks, sections, report)
     predictor = make_predictor(loaded, choose_device(device), PredictSettings(), report)
-    for stack in stacks:
-        check_image(loaded, stack.image)
+    surveys = [checked_survey(loaded, stack.image, grey_values, report) for stack in stacks]
     names = picture_names([stack.image for stack in stacks])
 
     def found() -> Iterator[_Section]:
         for number, section in chosen:
             stack = stacks[number]
-            result = predict_section(predictor, stack.image, section, should_stop=should_stop)
+            result = predict_section(predictor, stack.image, section, survey=surveys[number], should_stop=should_stop)
             if result is None:
                 return
             yield _Section(

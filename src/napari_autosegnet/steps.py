@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.config import PRESETS, AugmentationSettings, Preset, Settings, SplitSettings
+from napari_autosegnet.config import (
+    PRESETS,
+    AugmentationSettings,
+    NormalisationChoice,
+    Preset,
+    Settings,
+    SplitSettings,
+)
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.run import Report, Run, ShouldStop, listeners
 
@@ -250,12 +257,19 @@ def found_architecture(run: Run, given: Path | None) -> Architecture:
 
 
 def prepare(
-    stacks: Sequence[LabelledStack], split: SplitSettings, context: int, min_size: int, device: str, report: Report
+    stacks: Sequence[LabelledStack],
+    split: SplitSettings,
+    normalisation: NormalisationChoice,
+    *,
+    context: int,
+    min_size: int,
+    device: str,
+    report: Report,
 ) -> tuple[torch.device, Split, Normalisation]:
     from napari_autosegnet.data.images import tell_notes
-    from napari_autosegnet.data.normalisation import measure
     from napari_autosegnet.data.pairs import tell_pairs
     from napari_autosegnet.data.split import region_pixels, split_stacks
+    from napari_autosegnet.data.training_sections import fit_normalisation, leave_out_constant, look_at_annotated
     from napari_autosegnet.training.trainer import choose_device
 
     device_used = choose_device(device)
@@ -267,6 +281,8 @@ def prepare(
                     f"section {section} of {stack.image.path or stack.image.name} is {y}x{x} pixels; "
                     f"give images of at least {min_size}x{min_size}"
                 )
+    greys = look_at_annotated(stacks)
+    leave_out_constant(stacks, greys, report)
     parts = split_stacks(stacks, split, context=context)
     mapping = stacks[0].mapping
     report("device", name=str(device_used))
@@ -279,7 +295,7 @@ def prepare(
         training_pixels=region_pixels(stacks, parts.training).tolist(),
         validation_pixels=region_pixels(stacks, parts.validation).tolist(),
     )
-    return device_used, parts, measure(stacks, parts.training)
+    return device_used, parts, fit_normalisation(stacks, parts, normalisation, greys, report)
 
 
 def training_data(

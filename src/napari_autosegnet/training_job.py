@@ -181,7 +181,13 @@ class TrainingJob:
         if begun.model is not None:
             check_same_classes(begun.model, stacks[0].mapping, kept_mapping(run))
         self.device, self.parts, measured = prepare(
-            stacks, source.split, settings.context, settings.network.min_size, device, report
+            stacks,
+            source.split,
+            settings.normalisation,
+            context=settings.context,
+            min_size=settings.network.min_size,
+            device=device,
+            report=report,
         )
         self.normalisation: Normalisation = measured if begun.model is None else begun.model.normalisation
         if learned_from is not None:

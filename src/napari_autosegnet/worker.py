@@ -5,7 +5,7 @@
     RUN/job.json            step and arguments: a `Job`
         worker.json         who works, or worked last, on it: a `WorkerInfo`
         logs/worker.log     what the process printed, when a dock started it
-        preview/            input.npy, the slice that somebody looks at, and what the network makes of it
+        preview/            input.npz, the slice that somebody looks at, and what the network makes of it
 
 The process shares nothing with whoever started it but the folder, and outlives it. SIGTERM asks for an
 orderly end, as a stop request does; a cancel request ends it without a new result.
@@ -13,8 +13,10 @@ orderly end, as a stop request does; a cancel request ends it without a new resu
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import io
+import json
 import os
 import socket
 import sys
@@ -24,6 +26,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zipfile import BadZipFile
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_autosegnet.data.grey_values import SectionGrey
     from napari_autosegnet.model import Model
 
 Step = Literal["search", "train", "predict"]
@@ -135,7 +139,43 @@ def log_file(run: Run) -> Path:
 
 
 def preview_file(run: Run, name: Literal["input", "labels", "uncertainty"]) -> Path:
-    return run.file("preview", f"{name}.npy")
+    return run.file("preview", f"{name}.npz" if name == "input" else f"{name}.npy")
+
+
+def write_slice(run: Run, pixels: npt.NDArray[Any], grey: SectionGrey) -> int:
+    """Give a run's training something to look at: a section, or a part of one.
+
+    Parameters
+    ----------
+    run : Run
+    pixels : (c, y, x)
+        As they are in the image.
+    grey : SectionGrey
+        Grey values of the whole section.
+
+    Returns
+    -------
+    int
+        When it was written, in nanoseconds: the ``input`` of the event that tells of the result.
+    """
+    import numpy as np
+
+    content = io.BytesIO()
+    about = np.array(json.dumps(dataclasses.asdict(grey)))
+    np.savez(content, pixels=np.ascontiguousarray(pixels), grey=about)
+    file = preview_file(run, "input")
+    write_atomically(file, content.getvalue())
+    return file.stat().st_mtime_ns
+
+
+def _read_slice(run: Run) -> tuple[npt.NDArray[Any], SectionGrey]:
+    import numpy as np
+
+    from napari_autosegnet.data.grey_values import SectionGrey
+
+    with np.load(preview_file(run, "input"), allow_pickle=False) as content:
+        grey = TypeAdapter(SectionGrey).validate_json(str(content["grey"]))
+        return content["pixels"], grey
 
 
 def write_job(run: Run, job: Job) -> None:
@@ -228,7 +268,7 @@ class Preview:
             return
         try:
             self._draw(current())
-        except (UserError, RuntimeError, ValueError, OSError, EOFError) as error:
+        except (UserError, RuntimeError, ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             # A training is worth more than its preview: told once, and gone on with.
             problem = str(error).partition("\n")[0]
             if problem != self._last_problem:
@@ -243,10 +283,10 @@ class Preview:
 
         source = preview_file(self.run, "input")
         modified = source.stat().st_mtime_ns
-        pixels = np.load(source, allow_pickle=False)
+        pixels, grey = _read_slice(self.run)
         if pixels.ndim != 3 or len(pixels) != model.image_channels:
             raise UserError(f"the slice is {pixels.shape}, the network takes {model.image_channels} channels")
-        probabilities = _probabilities(model, pixels, self.device, self.should_stop)
+        probabilities = _probabilities(model, pixels, grey, self.device, self.should_stop)
         if probabilities is None:
             return
         labels = (probabilities.argmax(axis=0) + 1).astype(np.uint8)
@@ -258,16 +298,17 @@ class Preview:
 
 
 def _probabilities(
-    model: Model, pixels: npt.NDArray[Any], device: str, should_stop: ShouldStop
+    model: Model, pixels: npt.NDArray[Any], grey: SectionGrey, device: str, should_stop: ShouldStop
 ) -> npt.NDArray[np.float32] | None:
     """Class probabilities (K, y, x) of a slice (c, y, x), which stands for its neighbours too; None when stopped.
 
-    They are all 0 where the slice is NaN or infinite.
+    They are all 0 where the slice is NaN or infinite, and where the whole section is constant.
     """
     import numpy as np
     import torch
 
     from napari_autosegnet.inference.blocks import BlockPlan
+    from napari_autosegnet.inference.grey_check import scale_of
     from napari_autosegnet.inference.predictor import BlockInput, Predictor, pad_to_domain
     from napari_autosegnet.inference.reading import missing_voxels
     from napari_autosegnet.training.trainer import choose_device
@@ -286,8 +327,12 @@ def _probabilities(
         context=model.context,
     )
     around = np.repeat(pixels[:, np.newaxis], sections, axis=1)
-    data = BlockInput(pad_to_domain(around, predictor.stride), (0, 0, 0))
+    scale = scale_of(model.normalisation, [grey], pixels.dtype, "the slice")
+    constants = model.normalisation.constants([grey] * sections, scale)
+    data = BlockInput(pad_to_domain(around, predictor.stride), (0, 0, 0), constants=constants)
     found = np.zeros((len(model.classes), height, width), np.float32)
+    if grey.constant:
+        return found
     for _, tile, part, _ in predictor.tiles(plan, plan[model.context], data):
         if should_stop():
             return None

@@ -1,4 +1,4 @@
-"""Normalisation constants are those of the training part."""
+"""Normalisation constants are those of the training part, or of each section."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from napari_autosegnet.data.annotations import LabelledStack, pair_stacks
-from napari_autosegnet.data.images import image_from_array
-from napari_autosegnet.data.normalisation import Normalisation, measure
+from napari_autosegnet.data.grey_match import GreyScale
+from napari_autosegnet.data.grey_values import SectionGrey, section_grey
+from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.data.normalisation import LIMIT, Normalisation, measure, spread
+from napari_autosegnet.data.sample import sample_folder
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 
@@ -53,6 +56,89 @@ def test_nan_is_refused() -> None:
     image[1, 0, 0] = np.nan
     with pytest.raises(UserError, match="section 1"):
         measure([stack_of(image)], [Region(0, 1, (0, 8), (0, 8))])
+
+
+def test_each_section_by_its_own_constants() -> None:
+    normalisation = Normalisation(kind="section", mean=(100.0,), std=(20.0,), least_std=(5.0,))
+    generator = np.random.default_rng(0)
+    sections = [generator.normal(mean, std, (1, 50, 50)) for mean, std in ((10, 6), (3000, 400))]
+    for section in sections:
+        found = normalisation.apply(section, section_grey(section))
+        np.testing.assert_allclose((found.mean(), found.std()), (0, 1), atol=1e-5)
+    constants = normalisation.constants([section_grey(section) for section in sections])
+    np.testing.assert_allclose(constants.mean[:, 0], [section.mean() for section in sections])
+    assert constants.of([1]).key == constants.of([1, 1, 0]).of([0]).key != constants.of([0]).key
+    with pytest.raises(ValueError, match="grey values of every section"):
+        normalisation.apply(sections[0])
+
+
+def test_an_empty_section_s_noise_stays_small() -> None:
+    normalisation = Normalisation(kind="section", mean=(100.0,), std=(20.0,), least_std=(5.0,))
+    empty = np.random.default_rng(0).normal(200, 1, (1, 50, 50))
+    assert normalisation.apply(empty, section_grey(empty)).std() == pytest.approx(0.2, rel=0.1)
+    # In an image that holds the same in 16 bits, the least deviation is 257 times as large, too.
+    constants = normalisation.constants([section_grey(empty * 257)], GreyScale(257))
+    assert constants.std[0, 0] == pytest.approx(5 * 257)
+    flat = np.full((1, 9, 9), 0.1)
+    assert not normalisation.model_copy(update={"least_std": (0.0,)}).apply(flat, section_grey(flat)).any()
+
+
+def test_global_constants_follow_the_scale_of_the_image() -> None:
+    normalisation = Normalisation(mean=(100.0, 50.0), std=(20.0, 10.0))
+    constants = normalisation.constants([None, None], GreyScale(257, -32768))
+    np.testing.assert_allclose(constants.mean, [[100 * 257 - 32768, 50 * 257 - 32768]] * 2)
+    np.testing.assert_allclose(constants.std, [[20 * 257, 10 * 257]] * 2)
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(np.uint32, 2**31), (np.int64, 2**40), (np.float64, 2.0**40)])
+def test_large_numbers_keep_their_last_digits(dtype: type, large: int) -> None:
+    """32 bit floats tell whole numbers apart up to 2^24 only."""
+    pixels = (np.arange(10_000).reshape(1, 100, 100) % 7 + large).astype(dtype)
+    stack = stack_of(pixels.astype(dtype))
+    normalisation = measure([stack], [Region(0, 0, (0, 100), (0, 100))])
+    small = np.arange(10_000) % 7
+    np.testing.assert_allclose(normalisation.std, small.std(), rtol=1e-6)
+    found = normalisation.apply(pixels)
+    np.testing.assert_allclose(found.ravel(), (small - small.mean()) / small.std(), atol=2e-4)
+
+
+def test_hot_pixels_spoil_neither_the_constants_nor_what_a_network_sees() -> None:
+    image = np.random.default_rng(0).normal(120, 30, (2, 64, 64)).astype(np.float32)
+    regions = [Region(0, section, (0, 64), (0, 64)) for section in range(2)]
+    clean = measure([stack_of(image)], regions)
+    image[0, 5, 7], image[1, 60, 3] = 1e30, -3e38
+    found = measure([stack_of(image)], regions)
+    np.testing.assert_allclose((found.mean, found.std), (clean.mean, clean.std), rtol=1e-3)
+    applied = found.apply(image[np.newaxis, 0])
+    assert applied[0, 5, 7] == LIMIT and np.abs(np.delete(applied.ravel(), 5 * 64 + 7)).max() < 6
+
+
+def test_no_pixel_of_the_sample_is_near_the_limit() -> None:
+    for name in ("axon-sem-a.png", "axon-sem-b.png"):
+        section = open_image(sample_folder() / name).section(0)
+        normalisation = Normalisation(kind="section", mean=(0.0,), std=(1.0,))
+        assert np.abs(normalisation.apply(section, section_grey(section))).max() < LIMIT / 10
+
+
+def test_what_is_no_number_counts_as_the_mean() -> None:
+    pixels = np.array([[[np.nan, np.inf, -np.inf, 130.0]]])
+    normalisation = Normalisation(mean=(100.0,), std=(10.0,))
+    assert normalisation.apply(pixels)[0, 0].tolist() == [0, 0, 0, 3]
+    assert normalisation.apply(pixels.astype(np.float32))[0, 0].tolist() == [0, 0, 0, 3]
+    assert normalisation.apply(np.array([[[1e39, 100.0]]]))[0, 0].tolist() == [0, 0]  # no number in 32 bits
+
+
+def test_how_much_sections_differ() -> None:
+    def grey(mean: float, std: float) -> SectionGrey:
+        return SectionGrey((mean,), (std,), (mean - std,), (mean + std,), pixels=9, constant=False)
+
+    assert spread([grey(100, 20)]) == spread([grey(100, 20)] * 5) == 0
+    generator = np.random.default_rng(0)
+    means, contrasts = generator.normal(100, 10, 400), 20 * np.exp(generator.normal(0, 0.5, 400))
+    assert spread([grey(mean, 20) for mean in means]) == pytest.approx(0.5, rel=0.1)
+    assert spread([grey(100, std) for std in contrasts]) == pytest.approx(0.5, rel=0.1)
+    odd = [grey(5000, 20), grey(100, 1e-9), grey(100, 0), grey(0, 900)]
+    assert spread([grey(100, 20)] * 30 + odd) == 0
 
 
 def test_constants_are_checked() -> None:

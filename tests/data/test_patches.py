@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SplitSettings, train_settings
+from napari_autosegnet.data import normalisation, patches
 from napari_autosegnet.data.annotations import LabelledStack, open_labelled, pair_stacks, parse_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.normalisation import Normalisation, measure
@@ -27,6 +29,15 @@ from napari_autosegnet.training.trainer import Trainer, TrainingData
 AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))
 FLIPS = AugmentationSettings(rotation="quarter", scale=0, elastic=0, contrast=0, brightness=0, noise=0, blur=0)
 SHAPES = AugmentationSettings(contrast=0, brightness=0, noise=0, blur=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_limit() -> Iterator[None]:
+    """Pixels say here where they lie, so large ones must stay what they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normalisation, "LIMIT", np.inf)
+        patch.setattr(patches, "LIMIT", np.inf)
+        yield
 
 
 def seeded(seed: int = 0) -> torch.Generator:

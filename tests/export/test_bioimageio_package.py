@@ -43,6 +43,34 @@ def test_the_zoo_s_own_test_is_green(package: Path, tmp_path: Path) -> None:
     assert [detail["errors"] for detail in summary["details"] if detail["errors"]] == []
 
 
+def test_whole_images_are_prepared_where_each_has_constants_of_its_own(tmp_path: Path) -> None:
+    """What cuts images into tiles does so afterwards: then the constants are those of the whole image."""
+    for package in ("bioimageio.core", "onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    import bioimageio.core
+
+    own = small_model(kind="section")
+    pixels = (np.random.default_rng(0).integers(0, 255, (1, 192, 192)) * 20 + 7000).astype(np.uint16)
+    path = tmp_path / "own.zip"
+    assert write_bioimageio(own, path, image=image_from_array(pixels)) < 1e-4
+    with zipfile.ZipFile(path) as archive:
+        readme = archive.read("README.md").decode()
+    assert "Each section is normalised by its own mean and deviation" in readme and "do not normalise" not in readme
+    found = bioimageio.core.load_description(str(path), perform_io_checks=False)
+    summary = bioimageio.core.test_model(found)  # type: ignore[arg-type]
+    assert summary.status == "passed", summary.display()
+    whole = Predictor(own, halo="exact").whole_section(pixels)
+    sample = bioimageio.core.digest_spec.create_sample_for_model(
+        found,
+        inputs={"image": pixels[np.newaxis].astype(np.float32)},  # type: ignore[arg-type]
+    )
+    result = bioimageio.core.predict(model=found, inputs=sample)  # type: ignore[arg-type]
+    np.testing.assert_allclose(result.members["probabilities"].data.values[0], whole, atol=1e-3)  # type: ignore[index]
+    tiled = bioimageio.core.predict(model=found, inputs=sample, blocksize_parameter=1)  # type: ignore[arg-type]
+    agree = tiled.members["probabilities"].data.values[0].argmax(0) == whole.argmax(0)  # type: ignore[index]
+    assert agree.mean() > 0.99
+
+
 def test_all_that_the_zoo_asks_for_is_in_it(package: Path, model: Model) -> None:
     import yaml
 

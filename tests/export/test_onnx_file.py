@@ -61,6 +61,23 @@ def test_the_check_sees_a_file_of_other_weights(model: Model) -> None:
     assert np.abs(changed - Predictor(model, halo="exact").whole_section(image)).max() > 1e-3
 
 
+@pytest.mark.usefixtures("model")
+def test_a_model_of_each_section_s_own_constants_takes_those_of_what_it_is_given(tmp_path: Path) -> None:
+    own = small_model(context=1, kind="section")
+    write_onnx(own, tmp_path / "own.onnx")
+    content = (tmp_path / "own.onnx").read_bytes()
+    check(own, content)
+    # Whatever the range, and each section of the batch and of the context by itself.
+    compute, predictor = onnx_runner(content), Predictor(own, halo="exact")
+    image = noise(own, np.random.default_rng(3), 60, 70)
+    other = image * np.array([257, 3, 0.1], np.float32)[:, None, None] + 500
+    for pixels in (image, other):
+        np.testing.assert_allclose(compute(pixels[np.newaxis])[0], predictor.whole_section(pixels), atol=1e-3)
+    np.testing.assert_allclose(compute(other[np.newaxis]), compute(image[np.newaxis]), atol=1e-3)
+    flat = np.full_like(image, 7)
+    np.testing.assert_allclose(compute(flat[np.newaxis])[0], predictor.whole_section(flat), atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "pspnet"])
 @pytest.mark.usefixtures("model")

@@ -30,6 +30,7 @@ def build_model(
     network: Any = "searched",
     architecture: Architecture | None = None,
     halo: HaloFigure | None = None,
+    kind: Any = "global",
 ) -> Model:
     """Model of a random architecture, with batch norms that do something."""
     if network == "searched" and architecture is None:
@@ -56,7 +57,7 @@ def build_model(
         module,
         specification,
         classes=default_classes([f"class {number}" for number in range(classes)]),
-        normalisation=Normalisation(mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        normalisation=Normalisation(kind=kind, mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
         image_channels=image_channels,
         context=context,
         patch_size=32,

@@ -141,7 +141,6 @@ def test_images_of_whole_numbers_are_not_searched(
     def never(*_: Any) -> Any:
         raise AssertionError("searched for NaN")
 
-    monkeypatch.setattr(Predictor, "_filled", never)
     monkeypatch.setattr(torch.Tensor, "isfinite", never)
     monkeypatch.setattr(np, "isfinite", never)
     for dtype in (np.uint8, np.uint16, np.int32):

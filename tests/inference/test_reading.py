@@ -16,10 +16,11 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data import pictures, tiff
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference import reading
+from napari_autosegnet.inference import patience
 from napari_autosegnet.inference.blocks import BlockPlan, parse_region
 from napari_autosegnet.inference.job import open_job
-from napari_autosegnet.inference.reading import _read, check_image, read_block
+from napari_autosegnet.inference.patience import read_patiently
+from napari_autosegnet.inference.reading import check_image, read_block
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
 
@@ -44,27 +45,27 @@ class Away:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
-    monkeypatch.setattr(reading.time, "sleep", found.append)
+    monkeypatch.setattr(patience.time, "sleep", found.append)
     return found
 
 
 def test_a_store_that_is_away_for_a_moment(waits: list[float]) -> None:
     stack = image_from_array(Away(OSError(errno.EIO, "Input/output error"), 2))
-    assert _read(stack, ALL, ALL, ALL).all()
-    assert waits == list(reading.WAITS[:2]) and waits == sorted(waits)
+    assert read_patiently(stack, ALL, ALL, ALL).all()
+    assert waits == list(patience.WAITS[:2]) and waits == sorted(waits)
 
 
 def test_a_store_that_stays_away(waits: list[float]) -> None:
     stack = image_from_array(Away(ConnectionError("reset"), 100))
     with pytest.raises(UserError, match="cannot read"):
-        _read(stack, ALL, ALL, ALL)
-    assert waits == list(reading.WAITS)
+        read_patiently(stack, ALL, ALL, ALL)
+    assert waits == list(patience.WAITS)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("no"), ValueError("damaged")])
 def test_what_will_not_change_is_not_waited_for(waits: list[float], error: Exception) -> None:
     with pytest.raises(UserError, match="cannot read"):
-        _read(image_from_array(Away(error, 1)), ALL, ALL, ALL)
+        read_patiently(image_from_array(Away(error, 1)), ALL, ALL, ALL)
     assert waits == []
 
 
@@ -166,6 +167,7 @@ def decoded_while_blocks_are_read(
     return counts, job.plan.block
 
 
+@pytest.mark.parametrize("kind", ["global", "section"])
 @pytest.mark.parametrize("context", [0, 1])
 @pytest.mark.parametrize(("kept", "depth"), [(2**30, 16), (10 * 2**20, 2)])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -173,6 +175,7 @@ def test_each_file_of_a_folder_is_decoded_once(
     tmp_path: Path,
     make_model: Callable[..., Model],
     monkeypatch: pytest.MonkeyPatch,
+    kind: str,
     context: int,
     kept: int,
     depth: int,
@@ -180,13 +183,13 @@ def test_each_file_of_a_folder_is_decoded_once(
 ) -> None:
     (tmp_path / "image").mkdir()
     for number in range(18):
-        section = np.full((1100, 2100), number, np.uint8)
+        section = np.tile(np.arange(2100).astype(np.uint8) + np.uint8(number), (1100, 1))
         file = tmp_path / "image" / f"{number}.{suffix}"
         Image.fromarray(section).save(file) if suffix == "png" else tifffile.imwrite(file, section, compression="zlib")
     monkeypatch.setattr(pictures, "KEPT_BYTES", kept)
     monkeypatch.setattr(tiff, "_SEGMENT_CACHE_BYTES", 0)
     counts, block = decoded_while_blocks_are_read(
-        tmp_path, tmp_path / "image", make_model(context=context), monkeypatch
+        tmp_path, tmp_path / "image", make_model(context=context, kind=kind), monkeypatch
     )
     assert {key: count for key, count in counts.items() if isinstance(key, int)} == dict.fromkeys(range(18), 1)
     assert block[0] == depth and max(block) <= 1024
@@ -208,7 +211,7 @@ def test_decoded_sections_take_bounded_memory(tmp_path: Path, monkeypatch: pytes
 def test_each_strip_of_a_compressed_tiff_is_decoded_once_for_blocks_side_by_side(
     tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    array = np.zeros((8, 1000, 3000), np.uint8)
+    array = np.tile(np.arange(3000).astype(np.uint8), (8, 1000, 1))
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", compression="zlib", rowsperstrip=100)
     monkeypatch.setattr(tiff, "_SEGMENT_CACHE_BYTES", 10 * 2**20)
     counts, block = decoded_while_blocks_are_read(tmp_path, tmp_path / "a.tif", model, monkeypatch)

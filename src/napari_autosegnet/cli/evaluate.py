@@ -10,6 +10,7 @@ import typer
 from napari_autosegnet.cli.job import carry_out, model_folder, print_json
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.search import differ_in_number
+from napari_autosegnet.config import GreyValuesChoice
 
 
 def evaluate(
@@ -29,6 +30,13 @@ def evaluate(
     overlays: Annotated[
         Path | None, typer.Option(help="Folder for PNGs of prediction and truth over the image")
     ] = None,
+    grey_values: Annotated[
+        GreyValuesChoice,
+        typer.Option(
+            help="With --model, an image in another range than the model's is scaled where that can be told, else "
+            "refused (checked), or taken as it is (as-is)"
+        ),
+    ] = "checked",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON object")] = False,
 ) -> None:
@@ -60,6 +68,7 @@ def evaluate(
             classes=classes,
             sections=sections,
             overlays=overlays,
+            grey_values=grey_values,
             device=device,
             report=report,
             should_stop=should_stop,

@@ -241,10 +241,19 @@ class LabelledStack:
     labels: ImageStack
     mapping: LabelMapping
     _pixels: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    _left_out: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def target(self, section: int) -> npt.NDArray[np.uint8]:
         """Class numbers of a section ``(y, x)``: 0 = not annotated, 1..K."""
+        if section in self._left_out:
+            return np.zeros(self.labels.section_shape(section), np.uint8)
         return self.mapping.target(_label_values(self.labels, section))
+
+    def leave_out(self, section: int) -> None:
+        """Take a section for not annotated from now on."""
+        self._left_out.add(section)
+        if self._pixels is not None:
+            self._pixels[section] = 0
 
 
 def annotated_pixels(stack: LabelledStack) -> npt.NDArray[np.int64]:

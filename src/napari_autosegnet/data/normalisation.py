@@ -1,53 +1,184 @@
-"""Grey values to zero mean and unit deviation, with constants that do not depend on the tile."""
+"""Grey values to zero mean and unit deviation, with constants that do not depend on the tile.
+
+The constants are those of the training part (``global``), or each section's own (``section``), where sections differ
+in exposure, or contrast drifts through a stack.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.grey_match import AS_IS, GreyScale, GreyValues
+from napari_autosegnet.data.grey_values import SectionGrey, grey_of_windows
 from napari_autosegnet.data.images import check_finite
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 
+NormalisationKind = Literal["global", "section"]
+
+#: Normalised values are cut at this. No pixel of the sets that this was tried on is beyond 28; a hot one is.
+LIMIT = 50.0
+#: How much the sections must differ (see `spread`) for each to be normalised by its own constants.
+WIDE_SPREAD = 0.2
+#: Sections between these quantiles tell how much they differ, and how much weaker than usual a contrast counts as.
+_MIDDLE = (0.16, 0.84)
+_SMALLEST = 1e-3
+#: A section's contrast is raised as if it had at least this fraction of the weakest that was seen in training:
+#: else the noise of an empty section would look like structure.
+WEAKEST = 0.5
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Mean and deviation of each section and channel, ``(n, c)``, in grey values as they are in the image."""
+
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+
+    def of(self, sections: Sequence[int]) -> Constants:
+        """Those of some of the sections."""
+        chosen = list(sections)
+        return Constants(self.mean[chosen], self.std[chosen])
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal constants."""
+        return self.mean.tobytes() + self.std.tobytes()
+
 
 class Normalisation(BaseModel):
-    """Mean and standard deviation per image channel, measured on the training part."""
+    """How images are normalised before a network sees them.
+
+    Attributes
+    ----------
+    kind : "global" or "section"
+        The training part's constants for all, or each section's own.
+    mean, std : tuple of float
+        Of the training part, per image channel.
+    least_std : tuple of float, optional
+        With ``section``: no section's deviation is taken to be less, per image channel.
+    seen : GreyValues, optional
+        What the training sections looked like, for comparison with an image that the model is applied to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    kind: NormalisationKind = "global"
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: tuple[Annotated[float, Field(gt=0)], ...]
+    least_std: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    seen: GreyValues | None = None
 
     @model_validator(mode="after")
     def _as_many(self) -> Normalisation:
-        if len(self.mean) != len(self.std):
-            raise ValueError("as many standard deviations as means are needed")
+        per_channel: list[tuple[float, ...]] = [self.std]
+        if self.least_std is not None:
+            per_channel.append(self.least_std)
+        if self.seen is not None:
+            per_channel += [values for name, values in self.seen if name != "dtype"]
+        if any(len(values) != len(self.mean) for values in per_channel):
+            raise ValueError("as many deviations as means are needed, one for each channel")
         return self
 
-    def apply(self, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Normalised copy of ``(c, ...)``; ``c`` may be a multiple of the channels (context sections)."""
+    def constants(self, sections: Sequence[SectionGrey | None], scale: GreyScale = AS_IS) -> Constants:
+        """Constants of some sections.
+
+        Parameters
+        ----------
+        sections : sequence of SectionGrey or None
+            Their grey values; with ``global`` only their number counts.
+        scale : GreyScale
+            How the image's values follow from those of the training.
+        """
+        mean, std = scale.factor * np.array(self.mean) + scale.offset, scale.factor * np.array(self.std)
+        if self.kind == "global":
+            return Constants(np.tile(mean, (len(sections), 1)), np.tile(std, (len(sections), 1)))
+        least = scale.factor * np.array(self.least_std or [0.0] * len(self.mean))
+        own = [_own(section, mean, least) for section in sections]
+        return Constants(np.array([mean for mean, _ in own]), np.array([std for _, std in own]))
+
+    def apply(self, array: npt.NDArray[Any], section: SectionGrey | None = None) -> npt.NDArray[np.float32]:
+        """Normalised copy of a section ``(c, ...)``, or of a part of it; ``c`` may be a multiple of the channels."""
         repeats, rest = divmod(array.shape[0], len(self.mean))
         if rest or not repeats:
             raise UserError(
                 f"the image has {array.shape[0]} channels where {len(self.mean)} are expected; "
                 "give an image like those the model was trained on"
             )
+        constants = self.constants([section])
         shape = (-1,) + (1,) * (array.ndim - 1)
-        mean = np.tile(np.array(self.mean, np.float32), repeats).reshape(shape)
-        std = np.tile(np.array(self.std, np.float32), repeats).reshape(shape)
-        found: npt.NDArray[np.float32] = array.astype(np.float32)
-        found -= mean
-        found /= std
-        return found
+        return normalised(
+            array,
+            np.tile(constants.mean[0], repeats).reshape(shape),
+            np.tile(constants.std[0], repeats).reshape(shape),
+        )
 
 
-def measure(stacks: Sequence[LabelledStack], regions: Sequence[Region]) -> Normalisation:
-    """Mean and standard deviation of the images in the regions, per channel.
+def _own(
+    section: SectionGrey | None, mean: npt.NDArray[np.float64], least: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """A section's mean and deviation; a channel of one value becomes zero."""
+    if section is None:
+        raise ValueError("this normalisation needs the grey values of every section")
+    own, std = np.array(section.mean), np.maximum(np.array(section.std), least)
+    return own, np.where(_is_flat(own, std), 1.0, std)
+
+
+def _is_flat(mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Deviations that are nothing but rounding, 0 included."""
+    flat: npt.NDArray[np.bool_] = std <= 1e-16 * np.abs(mean)
+    return flat
+
+
+def is_exact_in_float32(dtype: np.dtype[Any]) -> bool:
+    """Whether every value of a type is a 32 bit float."""
+    return dtype.itemsize < 4 or dtype == np.float32
+
+
+def normalised(
+    pixels: npt.NDArray[Any], mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Normalised copy of pixels, with constants that broadcast.
+
+    What is no number counts as the mean. Large whole numbers lose nothing: the mean is taken away in 64 bits.
+    """
+    exact = np.float32 if is_exact_in_float32(pixels.dtype) else np.float64
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: npt.NDArray[Any] = pixels.astype(exact)
+        # Beyond what networks compute with is no number either.
+        missing = None if pixels.dtype.kind != "f" else ~np.isfinite(pixels.astype(np.float32, copy=False))
+        found -= mean.astype(exact)
+        found /= std.astype(exact)
+    if missing is not None:
+        found[missing] = 0
+    np.clip(found, -LIMIT, LIMIT, out=found)
+    return found.astype(np.float32, copy=False)
+
+
+def measure(
+    stacks: Sequence[LabelledStack],
+    regions: Sequence[Region],
+    *,
+    kind: NormalisationKind = "global",
+    sections: Sequence[SectionGrey] = (),
+) -> Normalisation:
+    """Mean and standard deviation of the images in the regions, per channel; hot pixels and padding do not count.
+
+    Parameters
+    ----------
+    stacks, regions : sequence
+        As from `split_stacks`; ``regions`` is its training part.
+    kind : "global" or "section"
+        How images are normalised by what is measured.
+    sections : sequence of SectionGrey
+        Grey values of the whole sections that the regions lie in: what the model will have seen.
 
     Raises
     ------
@@ -60,18 +191,40 @@ def measure(stacks: Sequence[LabelledStack], regions: Sequence[Region]) -> Norma
         image = stacks[region.stack].image
         pixels = image.section(region.section)[:, slice(*region.y), slice(*region.x)]
         check_finite(pixels, image, region.section)
-        values = pixels.reshape(pixels.shape[0], -1).astype(np.float64)
-        here, spread = values.mean(1), values.var(1)
+        grey = grey_of_windows([pixels])
+        here, spread = np.array(grey.mean), np.array(grey.std) ** 2
         # Chan et al. (1979): merge the moments of two parts.
-        added = values.shape[1]
-        share = added / (count + added)
+        share = grey.pixels / (count + grey.pixels)
         variance = variance * (1 - share) + spread * share + (here - mean) ** 2 * share * (1 - share)
         mean = mean + (here - mean) * share
-        count += added
+        count += grey.pixels
     std = np.sqrt(variance)
-    constant = std <= 1e-7 * np.abs(mean)  # includes std 0; rounding leaves a little more
+    constant = _is_flat(mean, std)
     if constant.all():
         raise UserError("the images of the training part are constant; check the images")
     # A constant channel beside others carries nothing: it becomes zero.
     std = np.where(constant, 1.0, std)
-    return Normalisation(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    seen = GreyValues.of(sections, stacks[regions[0].stack].image.dtype) if sections else None
+    least = tuple(WEAKEST * lowest for lowest in seen.lowest_std) if seen is not None and kind == "section" else None
+    return Normalisation(kind=kind, mean=tuple(mean.tolist()), std=tuple(std.tolist()), least_std=least, seen=seen)
+
+
+def spread(sections: Sequence[SectionGrey]) -> float:
+    """How much sections differ from each other: in their means, by the deviation within them, and in contrast.
+
+    0 where all are alike; the larger of the channels'. Some odd sections change little.
+    """
+    means, stds = (np.array([getattr(section, part) for section in sections]) for part in ("mean", "std"))
+    within = np.median(stds, axis=0)
+    told = within > 0
+    if not told.any():
+        return 0.0
+    contrast = np.log(np.maximum(stds[:, told] / within[told], _SMALLEST))
+    return float(np.hypot(_half_width(means[:, told]) / within[told], _half_width(contrast)).max())
+
+
+def _half_width(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Standard deviation of each column, if its middle is normal; whatever lies in its tails."""
+    low, high = np.quantile(values, _MIDDLE, axis=0)
+    found: npt.NDArray[np.float64] = (high - low) / 2
+    return found

@@ -17,8 +17,9 @@ from torch import Tensor
 from napari_autosegnet.config import AugmentationSettings
 from napari_autosegnet.data.annotations import LabelledStack
 from napari_autosegnet.data.augmentation import canvas_size, change_grey_values, is_exact, sent, turn, warp, warp_grid
+from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import check_finite
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 
@@ -118,9 +119,10 @@ class PatchSource:
         settings = self.augmentation
         draws = torch.rand(count, 6, generator=self.generator, dtype=torch.float64).tolist()
         turns = torch.randint(16, (count,), generator=self.generator).tolist() if self._turns else [0] * count
-        images, targets = [], []
+        images, targets, regions = [], [], []
         for numbers, bits in zip(draws, turns, strict=True):
-            image, target = self._crop(numbers)
+            region, top, left = self._place(numbers)
+            image, target = region.crop(top, left, self._canvas)
             if bits:
                 quarter = (bits & 3) if settings is not None and settings.rotation == "quarter" else 0
                 flips = settings is not None and settings.flips
@@ -129,7 +131,8 @@ class PatchSource:
                 )
             images.append(image)
             targets.append(target)
-        batch = self._images.finish(sent(torch.stack(images), self.device))
+            regions.append(region)
+        batch = self._images.finish(sent(torch.stack(images), self.device), regions)
         labels = sent(torch.stack(targets), self.device)
         if settings is not None:
             if not is_exact(settings):
@@ -143,8 +146,8 @@ class PatchSource:
         settings = self.augmentation
         return settings is not None and is_exact(settings) and (settings.flips or settings.rotation == "quarter")
 
-    def _crop(self, numbers: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Canvas of one patch, placed by six numbers in [0, 1): image (c, side, side), target 0..K."""
+    def _place(self, numbers: Sequence[float]) -> tuple[_LoadedRegion, int, int]:
+        """Where the canvas of one patch lies, by six numbers in [0, 1): region, first row, first column."""
         mode, which, where, along_y, along_x, class_number = numbers
         if self._seeks_classes and mode < 0.5:
             number = int(self._classes[int(class_number * len(self._classes))])
@@ -169,7 +172,7 @@ class PatchSource:
                 middle = centre[axis] + 0.5 + (along - 0.5) * self.size / 2
                 middle = min(max(middle, self.size / 2), length - self.size / 2)
             tops.append(round(middle - side / 2))
-        return region.crop(tops[0], tops[1], self._canvas)
+        return region, tops[0], tops[1]
 
 
 def validation_patches(
@@ -230,7 +233,8 @@ def validation_patches(
     chosen = list(range(len(places))) if limit is None else choose_patches(np.stack(pixels), limit, generator)
     images = torch.stack([places[i][0].crop_image(places[i][1], places[i][2], size) for i in chosen])
     labels = torch.stack([targets[i] for i in chosen]).to(torch.int64).sub_(1)
-    return sections.finish(images.to(device)), labels.to(device), len({origins[i] for i in chosen})
+    finished = sections.finish(images.to(device), [places[i][0] for i in chosen])
+    return finished, labels.to(device), len({origins[i] for i in chosen})
 
 
 def _tiles(length: int, size: int) -> list[tuple[int, int]]:
@@ -300,9 +304,8 @@ class _Sections:
     ) -> None:
         self.context = context
         self.channels = len(normalisation.mean)
-        self._normalisation = normalisation
         self._sections: dict[tuple[int, int], Tensor] = {}
-        self._figures: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[int, int], Constants] = {}
         shown = {
             (region.stack, self._nearest(stacks[region.stack], region.section, offset))
             for region in regions
@@ -315,32 +318,35 @@ class _Sections:
             image = stacks[index].image
             found = image.section(section)
             check_finite(found, image, section)
+            grey = section_grey(found) if normalisation.kind == "section" else None
+            self._constants[index, section] = normalisation.constants([grey])
             # A copy where the file is mapped into memory: torch has no read-only tensors.
-            values = np.require(found, requirements="W") if self._raw else normalisation.apply(found)
+            values = np.require(found, requirements="W") if self._raw else normalisation.apply(found, grey)
             self._sections[index, section] = torch.from_numpy(values).to(self.device)
 
     def around(self, stacks: Sequence[LabelledStack], region: Region) -> list[Tensor]:
         """Pixels of a region in its section and those around it: views ``(c, y, x)``."""
-        return [
-            self._sections[region.stack, self._nearest(stacks[region.stack], region.section, offset)][
-                :, slice(*region.y), slice(*region.x)
-            ]
-            for offset in range(-self.context, self.context + 1)
-        ]
+        return [self._sections[place][:, slice(*region.y), slice(*region.x)] for place in self._places(stacks, region)]
 
-    def finish(self, patches: Tensor) -> Tensor:
-        """Normalised float32 of patches ``(n, c, y, x)`` as they were stored."""
+    def constants(self, stacks: Sequence[LabelledStack], region: Region) -> Tensor:
+        """Mean and deviation of the channels that `around` gives, ``(2, c, 1, 1)`` float32 on the CPU."""
+        here = [self._constants[place] for place in self._places(stacks, region)]
+        values = [np.concatenate([part.mean[0] for part in here]), np.concatenate([part.std[0] for part in here])]
+        return torch.from_numpy(np.array(values, np.float32))[:, :, None, None]
+
+    def finish(self, patches: Tensor, regions: Sequence[_LoadedRegion]) -> Tensor:
+        """Normalised float32 of patches ``(n, c, y, x)`` as they were stored, each from one of ``regions``."""
         if not self._raw:
             return patches
-        if patches.device not in self._figures:
-            # Once, as it waits for the device.
-            mean, std = (
-                torch.tensor(values, dtype=torch.float32).repeat(2 * self.context + 1).view(1, -1, 1, 1)
-                for values in (self._normalisation.mean, self._normalisation.std)
-            )
-            self._figures[patches.device] = mean.to(patches.device), std.to(patches.device)
-        mean, std = self._figures[patches.device]
-        return patches.float().sub_(mean).div_(std)
+        mean, std = sent(torch.stack([region.constants for region in regions], dim=1), patches.device)
+        return patches.float().sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
+
+    def _places(self, stacks: Sequence[LabelledStack], region: Region) -> list[tuple[int, int]]:
+        """Stack and number of a region's section and of those around it."""
+        return [
+            (region.stack, self._nearest(stacks[region.stack], region.section, offset))
+            for offset in range(-self.context, self.context + 1)
+        ]
 
     def _nearest(self, stack: LabelledStack, section: int, offset: int) -> int:
         """The section at an offset; the stack's ends are repeated, and so is what differs in shape."""
@@ -363,6 +369,7 @@ class _LoadedRegion:
     """A region's pixels and targets; where in it a class is, is found out when it is asked for."""
 
     images: list[Tensor]  # (c, y, x) of each section shown, together the channels
+    constants: Tensor  # (2, c, 1, 1): mean and deviation of these channels
     target: Tensor  # (y, x) uint8: 0 = not annotated, 1..K
     pixels: npt.NDArray[np.int64]  # (K,)
     _places: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
@@ -373,7 +380,12 @@ class _LoadedRegion:
         target = np.ascontiguousarray(stack.target(region.section)[slice(*region.y), slice(*region.x)])
         classes = len(stack.mapping.classes)
         pixels = np.bincount(target.ravel(), minlength=classes + 1)[1:]
-        return cls(sections.around(stacks, region), torch.from_numpy(target).to(sections.device), pixels)
+        return cls(
+            sections.around(stacks, region),
+            sections.constants(stacks, region),
+            torch.from_numpy(target).to(sections.device),
+            pixels,
+        )
 
     @property
     def shape(self) -> tuple[int, int]:

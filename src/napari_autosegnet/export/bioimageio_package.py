@@ -98,9 +98,11 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     for author in about.authors:
         _author(author)
     name = _zoo_name(model, about, path)
-    proto = onnx_model(model)
+    # Programs cut images into tiles after they have prepared them, so what needs the whole image is done before.
+    inside = model.normalisation.kind == "global"
+    proto = onnx_model(model, normalises=inside)
     content = proto.SerializeToString()
-    difference = largest_difference(model, content)
+    difference = largest_difference(model, content, normalises=inside)
     if difference > WRONG:
         raise UserError(f"the ONNX file differs from the model by {difference:.1e}; install other versions of torch")
     with tempfile.TemporaryDirectory() as folder, _quiet_validation():
@@ -171,7 +173,8 @@ def _description(model: Model, parts: Path, name: str, about: About, image: Imag
             inputs=[
                 v0_5.InputTensorDescr(
                     id=v0_5.TensorId(INPUT),
-                    description="Raw grey values; they are normalised in the network",
+                    description="Raw grey values"
+                    + ("; they are normalised in the network" if model.normalisation.kind == "global" else ""),
                     axes=[
                         v0_5.BatchAxis(),
                         v0_5.ChannelAxis(channel_names=_input_channels(model)),
@@ -187,6 +190,7 @@ def _description(model: Model, parts: Path, name: str, about: About, image: Imag
                     test_tensor=file("test-image.npy"),
                     sample_tensor=None if image is None else file("sample-image.tif"),
                     data=v0_5.IntervalOrRatioDataDescr(type="float32"),
+                    preprocessing=_preprocessing(model),
                 )
             ],
             outputs=[
@@ -216,6 +220,16 @@ def _description(model: Model, parts: Path, name: str, about: About, image: Imag
             f"the model zoo does not take this model, because of its '{first['loc'][0]}': "
             f"{' '.join(first['msg'].split())[:160]}"
         ) from error
+
+
+def _preprocessing(model: Model) -> list[Any]:
+    """What other programs do to a whole image first: nothing, unless each section has constants of its own."""
+    from bioimageio.spec.model import v0_5
+
+    if model.normalisation.kind == "global":
+        return []
+    axes = (v0_5.AxisId("y"), v0_5.AxisId("x"))
+    return [v0_5.ZeroMeanUnitVarianceDescr(kwargs=v0_5.ZeroMeanUnitVarianceKwargs(axes=axes))]
 
 
 def _zoo_name(model: Model, about: About, path: Path) -> str:
@@ -355,7 +369,6 @@ def _write_cover(
 
 
 def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -> str:
-    values = model.normalisation
     validation = model.metrics.get("validation", {})
     iou = validation.get("iou", {})
     rows = [
@@ -374,9 +387,8 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
         "",
         "## Input and output",
         "",
-        f"Input `{INPUT}`: {model.image_channels} channel(s), raw grey values as float32. The normalisation "
-        f"(mean {', '.join(f'{v:.6g}' for v in values.mean)}, deviation {', '.join(f'{v:.6g}' for v in values.std)}) "
-        "is part of the network: do not normalise before.",
+        f"Input `{INPUT}`: {model.image_channels} channel(s), raw grey values as float32. "
+        + _normalisation_in_words(model),
     ]
     if model.context:
         lines += [
@@ -415,6 +427,17 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
         "",
     ]
     return "\n".join(lines)
+
+
+def _normalisation_in_words(model: Model) -> str:
+    values = model.normalisation
+    if values.kind == "section":
+        return (
+            "Each section is normalised by its own mean and deviation, measured on the whole section: this is the "
+            "package's pre-processing, and no part of `weights.onnx`."
+        )
+    mean, std = (", ".join(f"{value:.6g}" for value in each) for each in (values.mean, values.std))
+    return f"The normalisation (mean {mean}, deviation {std}) is part of the network: do not normalise before."
 
 
 def _number(value: Any) -> str:

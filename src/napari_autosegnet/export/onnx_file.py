@@ -5,6 +5,9 @@ nothing to prepare::
 
     image          float32 (batch, channels, y, x)   raw grey values
     probabilities  float32 (batch, classes, y, x)    0..1, in the order of the model's classes
+
+A model that normalises each section by its own mean and deviation takes those of the image that it is given: give it
+whole sections, or normalise them before and give tiles to a file that was written without normalisation.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.normalisation import LIMIT
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.folding import fold_batch_norm
 from napari_autosegnet.model import Model
@@ -90,15 +95,19 @@ def need_extra(*packages: str) -> None:
         )
 
 
-def onnx_model(model: Model) -> onnx.ModelProto:
-    """The model as an ONNX graph with dynamic batch and image size."""
+def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
+    """The model as an ONNX graph with dynamic batch and image size.
+
+    Without ``normalises`` it takes images that are normalised already.
+    """
     need_extra(*_EXTRA)
     import onnx
 
     size = sum(weight.numel() * weight.element_size() for weight in model.weights.values())
     if size > LARGEST_WEIGHTS:
         raise UserError(f"the network's {size / 2**30:.1f} GiB of weights do not fit into an ONNX file (2 GiB)")
-    network = _Deployed(model).eval()
+    per_section = model.normalisation.kind == "section"
+    network = _Deployed(model, normalises=normalises and not per_section).eval()
     stride = network.stride
     example = torch.zeros(2, model.in_channels, 4 * stride, 6 * stride)
     sizes = {
@@ -119,11 +128,16 @@ def onnx_model(model: Model) -> onnx.ModelProto:
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     _pad_and_crop(proto, stride)
+    if normalises and per_section:
+        _normalise_by_own_constants(
+            proto, _tiled(model, model.normalisation.least_std or (0.0,) * model.image_channels)
+        )
     description = model.description
     for key, value in {
         "program": f"napari-autosegnet {description.packages.get('napari-autosegnet', '')}".strip(),
         "classes": json.dumps([{"name": each.name, "color": each.color} for each in model.classes]),
-        "normalisation": "included: " + description.normalisation.model_dump_json(),
+        "normalisation": ("included: " if normalises else "not included: ")
+        + description.normalisation.model_dump_json(exclude={"seen"}),
         "context": str(model.context),
         "stride": str(stride),
         "halo": "" if model.halo is None else str(model.halo.pixels),
@@ -135,7 +149,7 @@ def onnx_model(model: Model) -> onnx.ModelProto:
     return proto
 
 
-def largest_difference(model: Model, content: bytes) -> float:
+def largest_difference(model: Model, content: bytes, *, normalises: bool = True) -> float:
     """Largest difference in probability between an ONNX file and the model, over several sizes."""
     from napari_autosegnet.inference.predictor import Predictor
 
@@ -146,8 +160,15 @@ def largest_difference(model: Model, content: bytes) -> float:
     for height, width in ((predictor.stride, 3 * predictor.stride), (2 * predictor.stride + 1, 64), (96, 37)):
         pixels = noise(model, generator, height, width)
         expected = predictor.whole_section(pixels)
-        largest = max(largest, float(np.abs(run(pixels[np.newaxis])[0] - expected).max()))
+        given = pixels if normalises else normalised_section(model, pixels)
+        largest = max(largest, float(np.abs(run(given[np.newaxis])[0] - expected).max()))
     return largest
+
+
+def normalised_section(model: Model, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A whole section (c, y, x), context sections among its channels, as the network sees it."""
+    sections = pixels.reshape(-1, model.image_channels, *pixels.shape[1:])
+    return np.concatenate([model.normalisation.apply(section, section_grey(section)) for section in sections])
 
 
 def noise(model: Model, generator: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -178,16 +199,18 @@ class _Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, normalises: bool) -> None:
         super().__init__()
         network = model.network()
         self.stride = int(network.stride)  # type: ignore[arg-type]
         self.network = _with_exportable_pooling(fold_batch_norm(network)).requires_grad_(False)
+        self.normalises = normalises
         self.register_buffer("mean", _tiled(model, model.normalisation.mean))
         self.register_buffer("std", _tiled(model, model.normalisation.std))
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network((image - self.mean) / self.std)
+        seen = (image - self.mean) / self.std if self.normalises else image
+        logits: Tensor = self.network(seen.clamp(-LIMIT, LIMIT))
         return logits.softmax(1)
 
 
@@ -257,6 +280,45 @@ def _pad_and_crop(proto: onnx.ModelProto, stride: int) -> None:
     graph.node.extend(nodes)
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", channels, "y", "x"]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes, "y", "x"]))
+
+
+def _normalise_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
+    """Let the graph begin with taking away each channel's mean, and dividing by its deviation."""
+    from onnx import helper, numpy_helper
+
+    graph = proto.graph
+    initial = {
+        "axes": np.array([2, 3], np.int64),
+        "least": least.numpy(),
+        "one": np.array(1.0, np.float32),
+        "rounding": np.array(1e-6, np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, f"own_{name}") for name, value in initial.items())
+
+    def node(kind: str, *inputs: str, output: str) -> onnx.NodeProto:
+        return helper.make_node(kind, [INPUT if each == INPUT else f"own_{each}" for each in inputs], [f"own_{output}"])
+
+    nodes = [
+        node("ReduceMean", INPUT, "axes", output="mean"),
+        node("Sub", INPUT, "mean", output="centred"),
+        node("Mul", "centred", "centred", output="squares"),
+        node("ReduceMean", "squares", "axes", output="variance"),
+        node("Sqrt", "variance", output="plain_std"),
+        node("Max", "plain_std", "least", output="std"),
+        # A channel of one value becomes zero.
+        node("Abs", "mean", output="size"),
+        node("Mul", "size", "rounding", output="smallest"),
+        node("LessOrEqual", "std", "smallest", output="is_flat"),
+        node("Where", "is_flat", "one", "std", output="divisor"),
+        node("Div", "centred", "divisor", output="normalised"),
+    ]
+    for each in graph.node:
+        # Its shape is the image's either way; its pixels are the normalised ones.
+        if each.op_type == "Pad" and each.input[0] == INPUT:
+            each.input[0] = "own_normalised"
+    given = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *given])
 
 
 @contextmanager

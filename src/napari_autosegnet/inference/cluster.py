@@ -101,7 +101,9 @@ def predict_on_workers(
                 fixed = job.settings.model_copy(update={"engine": job.predictor.engine, "tile": job.predictor.tile})
                 about = ClusterJob(
                     uuid.uuid4().hex,
-                    dataclasses.replace(request, settings=fixed, precision=job.predictor.precision),
+                    dataclasses.replace(
+                        request, settings=fixed, precision=job.predictor.precision, scale=job.survey.scale
+                    ),
                     device,
                     threads,
                     model.fingerprint,

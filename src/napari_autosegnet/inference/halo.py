@@ -11,6 +11,7 @@ run keeps larger cores, has fewer seams per pixel, and agrees better than the fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ import numpy.typing as npt
 import torch
 
 from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.normalisation import Constants
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
 from napari_autosegnet.inference.predictor import WHOLE, AppliedModel, BlockInput, Predictor, pad_to_domain
+from napari_autosegnet.inference.survey import ImageSurvey
 from napari_autosegnet.model import HaloFigure
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
@@ -70,7 +73,7 @@ def measure_halo(
     """
     predictor = Predictor(model, device, tile=WHOLE, halo=0, report=report)
     stride, exact = predictor.stride, predictor.exact_halo
-    crops = [crop for crop in _crops(images, model.context, sections, side) if min(crop.shape[2:]) >= 4 * stride]
+    crops = [crop for crop in _crops(model, images, sections, side) if min(crop.shape[2:]) >= 4 * stride]
     if not crops:
         return None
     whole = [_whole_labels(predictor, crop) for crop in crops]
@@ -109,25 +112,41 @@ def measure_halo(
     return HaloFigure(pixels=halo, agreement=measured[halo])
 
 
-def _crops(images: Sequence[ImageStack], context: int, count: int, side: int) -> Iterator[Array]:
-    """Centres (c, 2 * context + 1, y, x) of sections spread evenly over all images."""
-    places = [(image, section) for image in images for section in range(image.sections)]
+@dataclass(frozen=True)
+class _Crop:
+    """The centre of a section and of those around it, (c, 2 * context + 1, y, x), and what they are normalised by."""
+
+    pixels: Array
+    constants: Constants
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+
+def _crops(model: AppliedModel, images: Sequence[ImageStack], count: int, side: int) -> Iterator[_Crop]:
+    """Centres of sections spread evenly over all images."""
+    context = model.context
+    surveys = [ImageSurvey(image, model.normalisation) for image in images]
+    places = [(survey, section) for survey in surveys for section in range(survey.image.sections)]
     chosen = sorted({round(place) for place in np.linspace(0, len(places) - 1, min(count, len(places)))})
-    for image, section in (places[index] for index in chosen):
+    for survey, section in (places[index] for index in chosen):
+        image = survey.image
         height, width = image.section_shape(section)
         y, x = (slice((size - min(size, side)) // 2, (size + min(size, side)) // 2) for size in (height, width))
         if not image.uniform:
-            yield image.section(section)[:, np.newaxis, y, x]
+            yield _Crop(image.section(section)[:, np.newaxis, y, x], survey.constants([section]))
             continue
         around = [min(max(section + step, 0), image.sections - 1) for step in range(-context, context + 1)]
-        yield np.concatenate([image.read(slice(one, one + 1), y, x) for one in around], axis=1)
+        pixels = np.concatenate([image.read(slice(one, one + 1), y, x) for one in around], axis=1)
+        yield _Crop(pixels, survey.constants(around))
 
 
-def _core(crop: Array, stride: int) -> int:
+def _core(crop: _Crop, stride: int) -> int:
     return round_up(min(CORE, min(crop.shape[2:]) // 4), stride)
 
 
-def _plan(predictor: Predictor, crop: Array, block: int, halo: int, tile: int) -> tuple[BlockPlan, BlockInput]:
+def _plan(predictor: Predictor, crop: _Crop, block: int, halo: int, tile: int) -> tuple[BlockPlan, BlockInput]:
     plan = BlockPlan(
         (crop.shape[1], crop.shape[2], crop.shape[3]),
         (1, block, block),
@@ -136,7 +155,7 @@ def _plan(predictor: Predictor, crop: Array, block: int, halo: int, tile: int) -
         tile=tile,
         context=predictor.model.context,
     )
-    return plan, BlockInput(pad_to_domain(crop, predictor.stride), (0, 0, 0))
+    return plan, BlockInput(pad_to_domain(crop.pixels, predictor.stride), (0, 0, 0), constants=crop.constants)
 
 
 def _labels(predictor: Predictor, plan: BlockPlan, block: Block, data: BlockInput) -> npt.NDArray[np.uint8]:
@@ -146,14 +165,14 @@ def _labels(predictor: Predictor, plan: BlockPlan, block: Block, data: BlockInpu
     return labels
 
 
-def _whole_labels(predictor: Predictor, crop: Array) -> npt.NDArray[np.uint8]:
+def _whole_labels(predictor: Predictor, crop: _Crop) -> npt.NDArray[np.uint8]:
     """Labels (y, x) of a crop's middle section, in one window."""
     plan, data = _plan(predictor, crop, max(crop.shape[2:]), 0, WHOLE)
     return _labels(predictor, plan, plan[crop.shape[1] // 2], data)
 
 
 def _agreement(
-    predictor: Predictor, crop: Array, whole: npt.NDArray[np.uint8], halo: int, tiles: int
+    predictor: Predictor, crop: _Crop, whole: npt.NDArray[np.uint8], halo: int, tiles: int
 ) -> tuple[int, int]:
     """Agreeing pixels and pixels looked at, in tiles spread evenly over a crop."""
     core = _core(crop, predictor.stride)

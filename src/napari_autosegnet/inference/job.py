@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.grey_match import GreyScale
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.data.pairs import paired_files
@@ -19,6 +20,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
 from napari_autosegnet.inference.engines import available_engines, usual_engine
 from napari_autosegnet.inference.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
+from napari_autosegnet.inference.grey_check import check_grey_values
 from napari_autosegnet.inference.instances import object_classes
 from napari_autosegnet.inference.ledger import (
     Ledger,
@@ -33,6 +35,7 @@ from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, Bloc
 from napari_autosegnet.inference.reading import check_image, read_block
 from napari_autosegnet.inference.sections import make_predictor
 from napari_autosegnet.inference.store import ZarrOutput
+from napari_autosegnet.inference.survey import ImageSurvey
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
@@ -46,6 +49,7 @@ class VolumeJob:
 
     image: ImageStack
     mask: ImageStack | None
+    survey: ImageSurvey
     predictor: Predictor
     plan: BlockPlan
     output: Output
@@ -58,7 +62,7 @@ class VolumeJob:
 
     def read(self, index: int) -> tuple[Block, BlockInput]:
         block = self.plan[index]
-        return block, read_block(self.image, self.plan, block, self.mask)
+        return block, read_block(self.image, self.plan, block, self.mask, survey=self.survey)
 
     def compute(self, block: Block, data: BlockInput, should_stop: ShouldStop = never_stop) -> BlockResult | None:
         if data.wanted is not None and not data.wanted.any():
@@ -79,6 +83,8 @@ class VolumeRequest:
         What of the image is read; see `napari_autosegnet.data.images.open_image`.
     precision : "fp32" or "bf16", optional
         The same for all processes.
+    scale : GreyScale, optional
+        Of the image's grey values, once it is known.
     """
 
     model: Path
@@ -90,6 +96,7 @@ class VolumeRequest:
     channels: tuple[str, ...] | None = None
     axes: str | None = None
     precision: Precision | None = None
+    scale: GreyScale | None = None
 
     def read(self) -> tuple[Model, ImageStack, ImageStack | None]:
         """Open model, image and mask.
@@ -107,7 +114,15 @@ class VolumeRequest:
         """Open everything, the output too; nothing is written."""
         model, image, mask = self.read()
         job = open_job(
-            model, image, self.out, self.settings, device=device, mask=mask, precision=self.precision, report=report
+            model,
+            image,
+            self.out,
+            self.settings,
+            device=device,
+            mask=mask,
+            precision=self.precision,
+            scale=self.scale,
+            report=report,
         )
         return model, job
 
@@ -121,14 +136,18 @@ def open_job(
     device: torch.device | str = "cpu",
     mask: ImageStack | None = None,
     precision: Precision | None = None,
+    scale: GreyScale | None = None,
     report: Report = silent,
 ) -> VolumeJob:
     """Decide blocks, tiles and output of a prediction; nothing is written yet.
 
+    ``scale`` says how the image's grey values are scaled, where that was found out before.
+
     Raises
     ------
     UserError
-        When image, mask, model, block and output do not fit together.
+        When image, mask, model, block and output do not fit together, or the image's grey values are unlike all that
+        the model has seen.
     """
     check_image(model, image)
     shape = image.shape
@@ -141,7 +160,10 @@ def open_job(
     if out is not None and out.suffix.lower() == ".png":
         block = shape
     output = open_output(out, image, model.classes, settings, chunks=chunks, block=block, mask=mask)
-    return VolumeJob(image, mask, predictor, predictor.plan(shape, block, region=region), output, settings)
+    if scale is None:
+        scale = check_grey_values(model.normalisation, image, settings.grey_values, report)
+    survey = ImageSurvey(image, model.normalisation, scale)
+    return VolumeJob(image, mask, survey, predictor, predictor.plan(shape, block, region=region), output, settings)
 
 
 def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) -> Ledger:
@@ -182,6 +204,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
             "sharded": settings.sharded,
             "levels": [level.shape for level in output.pyramid.levels],
             "region": plan.region,
+            "grey_values": str(job.survey.scale),
             "precision": job.predictor.precision,
             "engine": job.predictor.engine,
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation, is_exact_in_float32, normalised
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
 from napari_autosegnet.inference.engines import EngineName, make_engine, seconds_taken, usual_engine
@@ -32,8 +33,9 @@ Precision = Literal["fp32", "bf16"]
 WHOLE = 2**30
 #: Largest side of a window, unless the halo is wide, the user says otherwise or another one is measured to be faster.
 USUAL_TILE = 512
-#: Results for windows of one value that are kept; empty regions are mostly of one or two values.
-_CONSTANTS_KEPT = 4
+#: Results for windows of one value that are kept at least, and bytes that more may take: empty regions are mostly of
+#: one or two values, which mean something else in each section that has constants of its own.
+_CONSTANTS_KEPT, _CONSTANTS_BYTES = 4, 2**26
 
 
 class AppliedModel(Protocol):
@@ -68,19 +70,63 @@ class BlockInput:
         Voxels of the block inside the mask; None: all.
     missing : (z, y, x) bool, optional
         Voxels of the block, inside the mask, for which the image has no number; None: no such voxel.
+    blank : (z,) bool, optional
+        Sections of the block that show nothing: the whole section has one grey value. None: no such section.
+    constants : Constants, optional
+        What the sections of ``pixels`` are normalised by; the model's own mean and deviation by default.
     """
 
     pixels: Array
     origin: tuple[int, int, int]
     wanted: npt.NDArray[np.bool_] | None = None
     missing: npt.NDArray[np.bool_] | None = None
+    blank: npt.NDArray[np.bool_] | None = None
+    constants: Constants | None = None
 
-    @property
-    def asked(self) -> npt.NDArray[np.bool_] | None:
-        """Voxels of the block that get a label; None: all."""
-        if self.missing is None:
-            return self.wanted
-        return ~self.missing if self.wanted is None else self.wanted & ~self.missing
+    def asked(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_] | None:
+        """Voxels of the block of a shape (z, y, x) that get a label; None: all."""
+        found: npt.NDArray[np.bool_] | None = self.wanted
+        if self.missing is not None:
+            found = ~self.missing if found is None else found & ~self.missing
+        if self.blank is not None:
+            shown = np.broadcast_to(~self.blank[:, np.newaxis, np.newaxis], shape)
+            found = shown if found is None else found & shown
+        return found
+
+
+class _Pixels:
+    """A block's pixels on the device, and how its sections are normalised."""
+
+    def __init__(self, data: BlockInput, constants: Constants, device: torch.device) -> None:
+        self._constants = constants
+        self._is_float = data.pixels.dtype.kind == "f"
+        columns = [values.T[:, :, np.newaxis, np.newaxis] for values in (constants.mean, constants.std)]
+        # What 32 bits cannot hold is normalised before it is sent.
+        self._is_done = not is_exact_in_float32(data.pixels.dtype)
+        pixels = _transferable(normalised(data.pixels, *columns) if self._is_done else data.pixels)
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()
+        self._pixels = pixels.to(device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
+        self._mean, self._std = (
+            torch.from_numpy(values.astype(np.float32))[:, :, None, None].to(device)
+            for values in (constants.mean, constants.std)
+        )
+
+    def window(self, sections: Sequence[int], place: tuple[slice, ...]) -> Tensor:
+        """Normalised pixels (c, y, x) of some sections, whose channels follow each other.
+
+        Pixels that are NaN or infinite count as the mean, so that they say nothing about their surroundings.
+        """
+        chosen = list(sections)
+        here = self._pixels[(slice(None), slice(None), *place)][chosen]
+        if not self._is_done:
+            values = here.to(torch.float32).sub(self._mean[chosen]).div_(self._std[chosen]).clamp_(-LIMIT, LIMIT)
+            here = values.masked_fill_(~here.isfinite(), 0) if self._is_float else values
+        return here.flatten(0, 1)
+
+    def key(self, sections: Sequence[int]) -> bytes:
+        """Equal where some sections are normalised alike."""
+        return self._constants.of(sections).key
 
 
 @dataclass(frozen=True)
@@ -166,9 +212,6 @@ class Predictor:
         self.precision: Precision = precision or ("fp32" if self.exact else own_precision(self.device))
         self._network = fold_batch_norm(network).requires_grad_(False)
         self._engine = make_engine(engine or usual_engine(self.device), self._network, self.device)
-        shape = (1, 1, -1, 1, 1)  # (n, sections, c, y, x)
-        self._mean = torch.tensor(model.normalisation.mean, dtype=torch.float32, device=self.device).view(shape)
-        self._std = torch.tensor(model.normalisation.std, dtype=torch.float32, device=self.device).view(shape)
         self._constants: OrderedDict[tuple[bytes, tuple[int, ...]], Tensor] = OrderedDict()
         self._told_missing = False
 
@@ -232,11 +275,14 @@ class Predictor:
     def whole_section(self, array: Array) -> npt.NDArray[np.float32]:
         """Probabilities (K, y, x) of one section (c, y, x) in one pass; ``c`` includes the context sections."""
         height, width = array.shape[1:]
-        padded = pad_to_domain(array, self.stride)
-        pixels = _transferable(padded).reshape(1, -1, self.model.image_channels, *padded.shape[1:]).to(self.device)
-        if array.dtype.kind == "f":
-            pixels = self._filled(pixels)
-        return self._probabilities(pixels)[0, :, :height, :width].cpu().numpy()
+        sections = array.reshape(-1, self.model.image_channels, height, width)
+        normalisation = self.model.normalisation
+        greys = [section_grey(section) if normalisation.kind == "section" else None for section in sections]
+        constants = normalisation.constants(greys)
+        data = BlockInput(pad_to_domain(sections.swapaxes(0, 1), self.stride), (0, 0, 0), constants=constants)
+        pixels = _Pixels(data, constants, self.device)
+        window = pixels.window(range(len(sections)), (slice(None), slice(None)))
+        return self._probabilities(window[None])[0, :, :height, :width].cpu().numpy()
 
     def block(
         self,
@@ -265,7 +311,7 @@ class Predictor:
                 shares[(slice(None), *place)] = found.mul(255).round_()
         labels = _on_host(gathered)
         scores = None if shares is None else _on_host(shares)
-        asked = data.asked
+        asked = data.asked(block.shape)
         if asked is not None:
             labels[~asked] = 0
             if scores is not None:
@@ -275,18 +321,12 @@ class Predictor:
     def tiles(self, plan: BlockPlan, block: Block, data: BlockInput) -> Iterator[tuple[int, Tile, Tensor, int]]:
         """Probabilities tile by tile: section, tile, (K, y, x) of its kept part on the device, and whether computed.
 
-        Tiles without a voxel that gets a label are left out. NaN and infinite pixels count as the mean of the
-        images that the model was trained on, so that they say nothing about their surroundings. A window in which
-        each channel of each section has one value gives the same result everywhere, so it is computed once per
-        value. When memory does not suffice, the block starts again with smaller batches, then smaller windows:
-        then tiles come twice.
+        Tiles without a voxel that gets a label are left out. A window in which each channel of each section has one
+        value gives the same result everywhere, so it is computed once per value. When memory does not suffice, the
+        block starts again with smaller batches, then smaller windows: then tiles come twice.
         """
-        pixels = _transferable(data.pixels)
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        pixels = pixels.to(self.device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
-        if data.pixels.dtype.kind == "f":
-            pixels = self._filled(pixels)
+        constants = data.constants or self.model.normalisation.constants([None] * data.pixels.shape[1])
+        pixels = _Pixels(data, constants, self.device)
         while True:
             plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
             try:
@@ -298,10 +338,10 @@ class Predictor:
             self._use_less_memory(plan)
 
     def _tiles(
-        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: Tensor
+        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: _Pixels
     ) -> Iterator[tuple[int, Tile, Tensor, int]]:
         waiting: list[tuple[int, Tile, Tensor]] = []
-        asked = data.asked
+        asked = data.asked(block.shape)
         for section in range(*block.core[0]):
             sections = [read - data.origin[0] for read in plan.context_sections(section)]
             for tile in plan.tiles(block):
@@ -309,9 +349,9 @@ class Predictor:
                     continue
                 window = _within(tile.window, data.origin[1:])
                 value = _only_value(data.pixels[(slice(None), slice(None), *window)][:, sections])
-                here = pixels[(slice(None), slice(None), *window)][sections]
+                here = pixels.window(sections, window)
                 if value is not None:
-                    found, fresh = self._constant(value, here)
+                    found, fresh = self._constant(value + pixels.key(sections), here)
                     yield section, tile, _kept(found, tile), fresh
                     continue
                 waiting.append((section, tile, here))
@@ -320,11 +360,6 @@ class Predictor:
                     waiting.clear()
         if waiting:
             yield from self._batch(waiting)
-
-    def _filled(self, pixels: Tensor) -> Tensor:
-        """Pixels (..., c, y, x) with the mean of the channel where they are NaN or infinite."""
-        mean = self._mean.view(-1, 1, 1).to(pixels.dtype)
-        return torch.where(pixels.isfinite(), pixels, mean)
 
     def tell_missing(self, block: Block, data: BlockInput) -> None:
         """Say once that the image has pixels that are no numbers."""
@@ -353,16 +388,17 @@ class Predictor:
         key = (value, tuple(window.shape))
         fresh = key not in self._constants
         if fresh:
-            self._constants[key] = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
-            while len(self._constants) > _CONSTANTS_KEPT:
+            found = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
+            self._constants[key] = found
+            kept = max(_CONSTANTS_KEPT, _CONSTANTS_BYTES // (found.numel() * found.element_size()))
+            while len(self._constants) > kept:
                 self._constants.popitem(last=False)
         self._constants.move_to_end(key)
         return self._constants[key], int(fresh)
 
-    def _probabilities(self, pixels: Tensor) -> Tensor:
-        """Probabilities (n, K, y, x) fp32 of raw pixels (n, sections, c, y, x)."""
+    def _probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities (n, K, y, x) fp32 of normalised images (n, c, y, x)."""
         with torch.inference_mode(), self._arithmetic():
-            images = pixels.to(torch.float32).sub(self._mean).div_(self._std).flatten(1, 2)
             if not self.flips:
                 return self._softmax(images)
             total = self._softmax(images)

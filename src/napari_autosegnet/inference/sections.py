@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.inference.blocks import slices
+from napari_autosegnet.inference.grey_check import check_grey_values
 from napari_autosegnet.inference.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.reading import check_image, read_block
+from napari_autosegnet.inference.survey import ImageSurvey
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
@@ -45,13 +47,43 @@ def make_predictor(
     return predictor
 
 
+def checked_survey(
+    model: AppliedModel, image: ImageStack, choice: GreyValuesChoice = "checked", report: Report = silent
+) -> ImageSurvey:
+    """An image that a model can be applied to, and how its grey values are scaled.
+
+    Raises
+    ------
+    UserError
+        When the image does not fit the model, or its grey values are unlike all that the model has seen.
+    """
+    check_image(model, image)
+    scale = check_grey_values(model.normalisation, image, choice, report)
+    return ImageSurvey(image, model.normalisation, scale)
+
+
 def predict_section(
-    predictor: Predictor, image: ImageStack, section: int, *, should_stop: ShouldStop = never_stop
+    predictor: Predictor,
+    image: ImageStack,
+    section: int,
+    *,
+    survey: ImageSurvey | None = None,
+    should_stop: ShouldStop = never_stop,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
     """Labels (y, x) of classes 1..K, and probabilities (K, y, x), of one section; None when asked to stop.
 
-    Where the image is NaN or infinite the label is 0, and so are all probabilities. The sections of the stack may
-    differ in size, unless the model reads neighbouring sections.
+    Where the image is NaN or infinite, and in a section of one grey value, the label is 0, and so are all
+    probabilities. The sections of the stack may differ in size, unless the model reads neighbouring sections.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    image : ImageStack
+    section : int
+    survey : ImageSurvey, optional
+        Of the image (`checked_survey`), kept for several sections.
+    should_stop : ShouldStop
+        Asked after every tile.
     """
     check_image(predictor.model, image)
     height, width = image.section_shape(section)
@@ -59,7 +91,8 @@ def predict_section(
     plan = predictor.plan(shape, (1, height, width))
     block = plan[section]
     pixels = None if image.uniform else image.section(section)[:, np.newaxis]
-    data = read_block(image, plan, block, pixels=pixels)
+    survey = survey or checked_survey(predictor.model, image)
+    data = read_block(image, plan, block, survey=survey, pixels=pixels)
     predictor.tell_missing(block, data)
     probabilities = np.zeros((predictor.classes, height, width), np.float32)
     for _, tile, found, _ in predictor.tiles(plan, block, data):
@@ -67,9 +100,10 @@ def predict_section(
             return None
         probabilities[(slice(None), *slices(tile.core))] = found.cpu().numpy()
     labels = (probabilities.argmax(0) + 1).astype(np.uint8)
-    if data.missing is not None:
-        labels[data.missing[0]] = 0
-        probabilities[:, data.missing[0]] = 0
+    asked = data.asked(block.shape)
+    if asked is not None:
+        labels[~asked[0]] = 0
+        probabilities[:, ~asked[0]] = 0
     return labels, probabilities
 
 
@@ -93,13 +127,15 @@ def predict_sections(
     UserError
         When the image does not fit the model, or its sections differ in size.
     """
-    predictor = make_predictor(model, device, settings or PredictSettings(), report)
+    settings = settings or PredictSettings()
+    predictor = make_predictor(model, device, settings, report)
+    survey = checked_survey(model, image, settings.grey_values, report)
     chosen = range(image.sections) if sections is None else sections
     _, height, width = image.shape
     labels: list[npt.NDArray[np.uint8]] = []
     probabilities: list[npt.NDArray[np.float32]] = []
     for number, section in enumerate(chosen, start=1):
-        found = predict_section(predictor, image, section, should_stop=should_stop)
+        found = predict_section(predictor, image, section, survey=survey, should_stop=should_stop)
         if found is None:
             break
         labels.append(found[0])

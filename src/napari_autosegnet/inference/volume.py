@@ -25,7 +25,12 @@ from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, Bloc
 from napari_autosegnet.inference.progress import FailedBlock, PredictionSummary, Progress
 from napari_autosegnet.inference.pyramid import PyramidProgress
 from napari_autosegnet.inference.reading import check_image, read_block
-from napari_autosegnet.inference.sections import make_predictor, predict_section, predict_sections
+from napari_autosegnet.inference.sections import (
+    checked_survey,
+    make_predictor,
+    predict_section,
+    predict_sections,
+)
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ __all__ = [
     "FailedBlock",
     "PredictionSummary",
     "check_image",
+    "checked_survey",
     "make_predictor",
     "predict_section",
     "predict_sections",

@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
 
+from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.run import Run
@@ -67,6 +68,9 @@ class ApplyStep(QWidget):
         self.unsure_box = QCheckBox("Show where the model is unsure")
         self.unsure_box.setChecked(True)
         self.unsure_box.setToolTip("Adds a layer: the brighter a place, the less sure the model is")
+        self.as_is_box = QCheckBox("Take its grey values as they are")
+        self.as_is_box.setToolTip("Also where they are unlike those of the images that the model was trained on")
+        self.as_is_box.setVisible(False)
         self.place_button = QPushButton("Go to the least certain place")
         self.place_button.setToolTip(
             "Painting the right classes there teaches the network most. Press again for the next place"
@@ -103,6 +107,7 @@ class ApplyStep(QWidget):
             QLabel("<b>One slice</b>"),
             self.slice_button,
             self.unsure_box,
+            self.as_is_box,
             self.place_button,
             QLabel("<b>Everything</b>"),
             self.stack_button,
@@ -164,11 +169,18 @@ class ApplyStep(QWidget):
 
     def set_model(self, path: Path) -> None:
         """Use the model of a run folder, or a model folder."""
+        self._compare_grey_values_again()
         self._chosen = path / "model" if (path / "model" / "model.json").is_file() else path
         self.refresh()
 
+    def _compare_grey_values_again(self) -> None:
+        """What was insisted on for one model need not hold for another."""
+        self.as_is_box.setChecked(False)
+        self.as_is_box.setVisible(False)
+
     def _on_run(self, run: Run | None) -> None:
         self._chosen = None
+        self._compare_grey_values_again()
         self.refresh()
 
     def _on_choose(self) -> None:
@@ -248,16 +260,27 @@ class ApplyStep(QWidget):
         if self.model is None or self._computing.is_busy:
             return
         path, device = self.model.path, self._session.device
+        grey_values: GreyValuesChoice = "as-is" if self.as_is_box.isChecked() else "checked"
         self._say("Segmenting the slice ...")
 
-        def work() -> SectionResult | None:
-            return self._section_model.predict(
-                path, layer_stack(image), section, device, self._computing.closing.is_set
-            )
+        def work() -> SectionResult | UserError | None:
+            from napari_autosegnet.inference.grey_check import GreyValuesError
 
-        def take(found: SectionResult | None) -> None:
+            try:
+                return self._section_model.predict(
+                    path, layer_stack(image), section, device, grey_values, self._computing.closing.is_set
+                )
+            except GreyValuesError as error:
+                return error
+
+        def take(found: SectionResult | UserError | None) -> None:
             self.message.clear()
-            if found is not None and image in self._session.viewer.layers:
+            if isinstance(found, UserError):
+                self.as_is_box.setVisible(True)
+                self._say(str(found), "error")
+            elif found is not None and image in self._session.viewer.layers:
+                if found.notes:
+                    self._say("; ".join(found.notes))
                 then(found)
             self._show_state()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +13,18 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import write_atomically
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import section_layers
 from napari_autosegnet.widgets.layer_arrays import (
     data_in_view,
-    is_rgb,
-    read_section,
+    layer_stack,
     section_in_view,
     shows_sections,
     spatial_shape,
 )
 from napari_autosegnet.widgets.run_client import RunClient
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.worker import preview_file
+from napari_autosegnet.worker import preview_file, write_slice
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -142,10 +140,10 @@ class LivePreview(QObject):
         place = _Place(image, section, (window[0].start, window[1].start))
         if last == place:
             return
-        target, turn = preview_file(self._client.run, "input"), self._round
+        run, turn = self._client.run, self._round
 
         def write() -> int:
-            return _write_slice(image, section, window, target)
+            return _write_slice(image, section, window, run)
 
         def remember(modified: int) -> None:
             if turn == self._round:
@@ -216,13 +214,12 @@ def _classes_of(event: dict[str, Any]) -> tuple[ClassInfo, ...]:
         return ()
 
 
-def _write_slice(image: Image, section: int, window: tuple[slice, slice], target: Path) -> int:
-    pixels = read_section(image, section)[window]
-    pixels = np.moveaxis(pixels[..., :3], -1, 0) if is_rgb(image) else pixels[np.newaxis]
-    content = io.BytesIO()
-    np.save(content, np.ascontiguousarray(pixels), allow_pickle=False)
-    write_atomically(target, content.getvalue())
-    return target.stat().st_mtime_ns
+def _write_slice(image: Image, section: int, window: tuple[slice, slice], run: Run) -> int:
+    from napari_autosegnet.inference.survey import ImageSurvey
+
+    stack = layer_stack(image)
+    (grey,) = ImageSurvey(stack).look([section])
+    return write_slice(run, stack.read(slice(section, section + 1), *window)[:, 0], grey)
 
 
 def _read(source: Path) -> npt.NDArray[Any]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import ShouldStop, never_stop
+from napari_autosegnet.run import Report, ShouldStop, never_stop
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
@@ -22,12 +22,13 @@ _SETTINGS = PredictSettings(engine="channels_last")
 
 
 class SectionResult(NamedTuple):
-    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), the classes, and the fingerprint of the model."""
+    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), the classes, the model's fingerprint, and what is to be said."""
 
     labels: npt.NDArray[np.uint8]
     uncertainty: npt.NDArray[np.float32]
     classes: tuple[ClassInfo, ...]
     model: str
+    notes: tuple[str, ...] = ()
 
 
 class ModelSummary(NamedTuple):
@@ -47,17 +48,24 @@ class SectionModel:
         self._predictor: Any = None
 
     def predict(
-        self, path: Path, image: ImageStack, section: int, device: str, should_stop: ShouldStop = never_stop
+        self,
+        path: Path,
+        image: ImageStack,
+        section: int,
+        device: str,
+        grey_values: GreyValuesChoice = "checked",
+        should_stop: ShouldStop = never_stop,
     ) -> SectionResult | None:
         """Labels and uncertainty of one section; None when stopped.
 
         Raises
         ------
         UserError
-            When the model cannot be read or does not fit the image.
+            When the model cannot be read or does not fit the image, or the image's grey values are unlike all that
+            it has seen and ``grey_values`` does not insist.
         """
         from napari_autosegnet.figures import normalised_entropy
-        from napari_autosegnet.inference.sections import make_predictor, predict_section
+        from napari_autosegnet.inference.sections import checked_survey, make_predictor, predict_section
         from napari_autosegnet.model import Model
         from napari_autosegnet.training.trainer import choose_device
 
@@ -65,13 +73,25 @@ class SectionModel:
         if key != self._key:
             self._predictor = make_predictor(Model.load(path), choose_device(device), _SETTINGS)
             self._key = key
-        found = predict_section(self._predictor, image, section, should_stop=should_stop)
+        notes: list[str] = []
+        survey = checked_survey(self._predictor.model, image, grey_values, _collector(notes))
+        found = predict_section(self._predictor, image, section, survey=survey, should_stop=should_stop)
         if found is None:
             return None
         labels, probabilities = found
+        if survey.is_constant(section):
+            notes.append("this section has one grey value throughout, so nothing is segmented")
         uncertainty = normalised_entropy(probabilities).astype(np.float32)
         model = self._predictor.model
-        return SectionResult(labels, uncertainty, model.classes, model.fingerprint)
+        return SectionResult(labels, uncertainty, model.classes, model.fingerprint, tuple(notes))
+
+
+def _collector(notes: list[str]) -> Report:
+    def report(event: str, /, **values: Any) -> None:
+        if event == "note":
+            notes.append(str(values["text"]))
+
+    return report
 
 
 def summarise(path: Path) -> ModelSummary:

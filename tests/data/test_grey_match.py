@@ -1,0 +1,174 @@
+"""Images in another range than the model's: told, adapted or refused, and no false alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from napari_autosegnet.data.grey_match import AS_IS, GreyScale, GreyValues, Mismatch, match, scale_in_words
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.images import open_image
+from napari_autosegnet.data.sample import sample_folder
+
+
+def sample(name: str) -> np.ndarray:
+    return open_image(sample_folder() / f"axon-sem-{name}.png").section(0)
+
+
+@pytest.fixture(scope="module")
+def seen() -> GreyValues:
+    """Of a model that learned from the sample's image a."""
+    return GreyValues.of([section_grey(sample("a"))], np.uint8)
+
+
+def step_of(pixels: np.ndarray) -> int:
+    return int(np.gcd.reduce(pixels.ravel().astype(np.int64))) if pixels.dtype.kind in "ui" else 1
+
+
+def judged(seen: GreyValues, pixels: np.ndarray) -> GreyScale | Mismatch:
+    return match(seen, [section_grey(pixels)], pixels.dtype, step=step_of(pixels))
+
+
+def as_type(dtype: Any, factor: float = 1, offset: float = 0) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: (pixels.astype(np.float64) * factor + offset).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("written", "scale"),
+    [
+        (as_type(np.uint16, 257), GreyScale(257)),
+        (as_type(np.uint16, 256), GreyScale(256)),
+        (as_type(np.uint16, 16), GreyScale(16)),
+        (as_type(np.uint16, 4), GreyScale(4)),
+        (as_type(np.uint32, 2.0**16), GreyScale(2.0**16)),
+        (as_type(np.int16, 128), GreyScale(128)),
+        (as_type(np.int16, 257, -32768), GreyScale(257, -32768)),
+        (as_type(np.int16, 1, -128), GreyScale(1, -128)),
+        (as_type(np.int8, 1, -128), GreyScale(1, -128)),
+        (as_type(np.float32, 1 / 255), GreyScale(1 / 255)),
+        (as_type(np.float64, 1 / 255), GreyScale(1 / 255)),
+        (as_type(np.float32, 257), GreyScale(257)),
+        (as_type(np.uint16), AS_IS),
+        (as_type(np.int64), AS_IS),
+        (as_type(np.float32), AS_IS),
+    ],
+)
+def test_the_same_picture_in_another_type_is_told(
+    seen: GreyValues, written: Callable[[np.ndarray], np.ndarray], scale: GreyScale
+) -> None:
+    found = judged(seen, written(sample("b")))
+    assert isinstance(found, GreyScale)
+    assert (found.factor, found.offset) == pytest.approx((scale.factor, scale.offset))
+
+
+def test_the_other_way_round() -> None:
+    picture = sample("b")
+    for dtype, factor in ((np.uint16, 257.0), (np.float32, 1 / 255)):
+        seen = GreyValues.of([section_grey(as_type(dtype, factor)(sample("a")))], dtype)
+        found = judged(seen, picture)
+        assert isinstance(found, GreyScale) and found.factor == pytest.approx(1 / factor)
+    floats = GreyValues.of([section_grey(as_type(np.float32, 1 / 255)(sample("a")))], np.float32)
+    found = judged(floats, picture.astype(np.float32))
+    assert isinstance(found, GreyScale) and found.factor == pytest.approx(255)
+
+
+def test_other_bits_of_a_camera_are_told_by_mean_and_deviation(seen: GreyValues) -> None:
+    """12 bits have values between those of 8: nothing but mean and contrast tells them."""
+    twelve = sample("b").astype(np.uint16) * 16 + np.random.default_rng(0).integers(0, 16, (1, 512, 512)).astype(
+        np.uint16
+    )
+    assert step_of(twelve) == 1 and judged(seen, twelve) == GreyScale(16)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        lambda b: ((b - b.mean()) / b.std()).astype(np.float32),
+        lambda b: b.astype(np.float32) * 1000 + 5e6,
+        lambda b: (b.astype(np.uint16) // 20 + 60_000).astype(np.uint16),
+    ],
+)
+def test_what_is_far_from_all_that_was_seen_is_refused(
+    seen: GreyValues, strange: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    found = judged(seen, strange(sample("b")))
+    assert isinstance(found, Mismatch)
+    assert "but the model was trained on uint8, mean 144.3, deviation 53.87" in found.text and "\n" not in found.text
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        lambda b: b,
+        lambda b: b // 2,
+        lambda b: np.clip(b * 1.4 + 20, 0, 255).astype(np.uint8),
+        lambda b: 255 - b,
+        lambda b: np.where(np.arange(512) < 40, b, 250 + (b & 3)).astype(np.uint8),  # nearly all resin
+        lambda b: np.where(np.arange(512) < 40, b, b & 3).astype(np.uint8),
+        lambda b: b // 4 * 4,
+        lambda b: np.zeros_like(b),
+        lambda b: b & 1,
+    ],
+)
+def test_other_exposures_and_empty_regions_are_no_alarm(
+    seen: GreyValues, like: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    assert judged(seen, like(sample("b"))) == AS_IS
+
+
+def test_no_crop_of_the_sample_is_an_alarm(seen: GreyValues) -> None:
+    picture = sample("b")
+    for y in range(0, 512, 64):
+        for x in range(0, 512, 64):
+            crop = picture[:, y : y + 64, x : x + 64]
+            assert judged(seen, crop) == AS_IS
+            assert judged(seen, crop.astype(np.uint16) * 257) == GreyScale(257)
+
+
+def test_some_odd_sections_decide_nothing(seen: GreyValues) -> None:
+    picture = section_grey(sample("b"))
+    dark = section_grey(np.random.default_rng(0).integers(0, 3, (1, 64, 64)).astype(np.uint8))
+    empty = section_grey(np.zeros((1, 64, 64), np.uint8))
+    assert match(seen, [dark, picture, empty, picture], np.uint16) == AS_IS
+    assert match(seen, [], np.uint16) == AS_IS == match(seen, [empty], np.float32)
+
+
+def test_a_channel_that_was_constant_in_training_says_nothing(seen: GreyValues) -> None:
+    flat = np.zeros((1, 512, 512), np.uint8)
+    two = GreyValues.of([section_grey(np.concatenate([sample("a"), flat]))], np.uint8)
+    assert judged(two, np.concatenate([sample("b"), sample("a")])) == AS_IS
+    assert judged(two, np.concatenate([sample("b"), flat]).astype(np.uint16) * 16) == GreyScale(16)
+
+
+def test_more_widens_what_was_seen(seen: GreyValues) -> None:
+    bright = GreyValues.of([section_grey(np.random.default_rng(0).normal(5000, 150, (1, 64, 64)))], np.uint8)
+    far = [section_grey(np.random.default_rng(1).normal(5000, 150, (1, 64, 64)).astype(np.uint16))]
+    assert isinstance(match(seen, far, np.uint16), Mismatch)
+    wider = seen.with_more(bright)
+    assert match(wider, far, np.uint16) == AS_IS
+    assert (wider.mean, wider.lowest_mean, wider.low) == (seen.mean, seen.lowest_mean, seen.low)
+
+
+def test_scales_in_words(seen: GreyValues) -> None:
+    for scale, words in (
+        (AS_IS, "as they are"),
+        (GreyScale(257), "times 257"),
+        (GreyScale(1 / 255), "divided by 255"),
+        (GreyScale(257, -32768), "times 257, less 32768"),
+        (GreyScale(1, 32768), "plus 32768"),
+        (GreyScale(16843009), "times 16843009"),
+    ):
+        assert str(scale) == words
+    assert scale_in_words(GreyScale(16), seen, np.uint16) == (
+        "the grey values (uint16) are those of the model's images (uint8) times 16; they are scaled back"
+    )
+
+
+@pytest.mark.parametrize("change", [{"dtype": "no such"}, {"dtype": "O"}, {"mean": (float("nan"),)}])
+def test_a_damaged_description_is_refused(seen: GreyValues, change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        GreyValues.model_validate(seen.model_dump() | change)
