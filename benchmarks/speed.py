@@ -22,6 +22,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import silent
 from napari_autosegnet.search.search import Search
+from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.steps import open_stacks, prepare, training_data
-from napari_autosegnet.training.side_by_side import SideBySide
+from napari_autosegnet.training.patches_ahead import PatchesAhead
+from napari_autosegnet.training.threads import WorkerThreads
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 Array = npt.NDArray[Any]
@@ -65,9 +68,7 @@ class Stopwatch:
             self._is_running = True
             began = time.perf_counter()
             try:
-                found = function(*arguments, **named)
-                # Work that threads still have to do belongs to it.
-                return iter(list(found)) if isinstance(found, Iterator) else found
+                return function(*arguments, **named)
             finally:
                 self.seconds += time.perf_counter() - began
                 self._is_running = False
@@ -115,10 +116,9 @@ class Loader:
 
     def __init__(self, patches: NaivePatches, batch_size: int, frequencies: Tensor, workers: int) -> None:
         self.class_frequencies = frequencies
-        self.generator = torch.Generator()
         self._batches = iter(DataLoader(patches, batch_size=batch_size, num_workers=workers))
 
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, targets = next(self._batches)
         return images, targets
 
@@ -136,7 +136,7 @@ class EveryOperation(nn.Module):
         return torch.stack(parts).sum(0)
 
 
-def make_naive(search: Search, data: TrainingData, image: Array, target: Array, workers: int) -> None:
+def make_naive(search: Search, frequencies: Tensor, image: Array, target: Array, workers: int) -> None:
     """Turn a search into the loop that it is compared with."""
     settings = search.settings
     # An average would be a copy of its own, in which only the sampled operations are computed.
@@ -149,11 +149,12 @@ def make_naive(search: Search, data: TrainingData, image: Array, target: Array, 
                 name = place.removeprefix(f"{node}_")
                 rivals = {key.removeprefix(f"{node}_"): own[key] for key in own if key.startswith(f"{node}_")}
                 layer.operations[place] = EveryOperation(rivals, name)
-    search.supernet.threads = _all_cores_together(settings.batch_size)
+    # All cores share each operation, and nothing is computed beside it.
+    search.supernet.threads = WorkerThreads(torch.device("meta"))
     patches = NaivePatches(image, target, settings.patch_size, settings.augmentation, settings.seed)
-    loader = Loader(patches, settings.batch_size, data.patches.class_frequencies, workers)
-    search.data = TrainingData(loader, data.validation_images, data.validation_targets, data.class_names)
-    step = search.supernet.train_step
+    loader = Loader(patches, settings.batch_size, frequencies, workers)
+    search.patches = PatchesAhead(loader, settings.batch_size, 0, search.supernet.threads)
+    step = partial(Supernet.train_step.__wrapped__, search.supernet)  # type: ignore[attr-defined]
 
     def waiting(*arguments: Any) -> Tensor:
         loss = step(*arguments)
@@ -161,14 +162,8 @@ def make_naive(search: Search, data: TrainingData, image: Array, target: Array, 
         return loss
 
     search.supernet.train_step = waiting  # type: ignore[method-assign]
-
-
-def _all_cores_together(batch_size: int) -> SideBySide:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    together = SideBySide(batch_size, torch.device("cpu"))
-    torch.set_num_threads(threads)
-    return together
+    rate = partial(Supernet.rate.__wrapped__, search.supernet)  # type: ignore[attr-defined]
+    search.supernet.rate = rate  # type: ignore[method-assign]
 
 
 def sample_data(settings: Any, limit: int) -> TrainingData:
@@ -199,11 +194,11 @@ def search_epochs(settings: SearchSettings, folder: Path, *, naive: bool, worker
         pixels = np.asarray(Image.open(stacks / "axon-sem-a.png"), dtype=np.float32)
         values = np.asarray(Image.open(stacks / "axon-sem-a-labels.png"))
         target = np.searchsorted(np.unique(values), values) + 1
-        make_naive(search, data, (pixels - pixels.mean()) / pixels.std(), target, workers)
+        make_naive(search, data.patches.class_frequencies, (pixels - pixels.mean()) / pixels.std(), target, workers)
     watch = Stopwatch()
-    threads = search.supernet.threads
-    threads.accumulate = watch.around(threads.accumulate)  # type: ignore[method-assign]
-    threads.map = watch.around(threads.map)  # type: ignore[method-assign]
+    supernet = search.supernet
+    supernet._set_gradients = watch.around(supernet._set_gradients)  # type: ignore[method-assign]
+    supernet.threads.map = watch.around(supernet.threads.map)  # type: ignore[method-assign]
     search._run_epoch(silent, lambda: False)  # memory is allocated, workers have started
     watch.seconds = 0.0
     began = time.perf_counter()
@@ -231,7 +226,7 @@ def training_share(network: str, epochs: int, folder: Path) -> dict[str, float]:
         specification = specification.model_copy(update={"architecture": architecture})
     trainer = Trainer(specification.build(), data, settings, checkpoint=folder / "checkpoint.pt")
     watch = Stopwatch()
-    trainer.threads.accumulate = watch.around(trainer.threads.accumulate)  # type: ignore[method-assign]
+    trainer._set_gradients = watch.around(trainer._set_gradients)  # type: ignore[method-assign]
     trainer.threads.map = watch.around(trainer.threads.map)  # type: ignore[method-assign]
     began = 0.0
 

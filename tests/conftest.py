@@ -31,3 +31,11 @@ def matrix_units(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], N
     yield say
     monkeypatch.undo()
     precision._has_matrix_units.cache_clear()
+
+
+@pytest.fixture
+def use_threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads torch may use, more than there are cores as well."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

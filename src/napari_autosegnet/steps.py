@@ -323,7 +323,6 @@ def training_data(
         size=patch_size,
         context=context,
         augmentation=augmentation,
-        generator=torch.Generator().manual_seed(seed),
         device=device,
     )
     images, targets, sections = validation_patches(

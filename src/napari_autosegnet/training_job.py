@@ -244,7 +244,11 @@ class TrainingJob:
         network, settings = self.trainer.network, self.begun.settings
         network.load_state_dict(result.weights)
         temperature = calibrate(
-            network, self.data.validation_images, self.data.validation_targets, batch_size=settings.batch_size
+            network,
+            self.data.validation_images,
+            self.data.validation_targets,
+            batch_size=settings.batch_size,
+            threads=self.trainer.threads,
         )
         values = self.source.stacks[0].mapping.values
         return self._model(

@@ -57,7 +57,6 @@ def source_of(
     size: int = 16,
     context: int = 0,
     normalisation: Normalisation = AS_IT_IS,
-    seed: int = 0,
 ) -> PatchSource:
     return PatchSource(
         [stack],
@@ -66,7 +65,6 @@ def source_of(
         size=size,
         context=context,
         augmentation=augmentation,
-        generator=seeded(seed),
         device="cpu",
     )
 
@@ -88,7 +86,7 @@ def test_plain_patches_are_the_normalised_pixels(dtype: type) -> None:
     source = source_of(
         stack, [full(0, 10, 12), full(1, 10, 12)], size=4, normalisation=Normalisation(mean=(3.0,), std=(2.0,))
     )
-    images, targets = source.sample(40)
+    images, targets = source.sample(40, seeded())
     assert (images.shape, images.dtype) == ((40, 1, 4, 4), torch.float32)
     assert (targets.shape, targets.dtype) == ((40, 4, 4), torch.int64)
     where = (images[:, 0] * 2 + 3).round().long().numpy()
@@ -123,10 +121,8 @@ def test_a_patch_shows_nothing_beyond_its_region(
     inside = np.zeros((y[1], x[1]), np.uint8) if sparse else np.ones((y[1], x[1]), np.uint8)
     inside[y[1] // 2, x[1] // 2] = 1
     labels[1, slice(*rows), slice(*columns)] = inside
-    source = source_of(
-        stack_of(image, labels), [Region(0, 1, rows, columns)], which, size=size, context=context, seed=seed
-    )
-    images, targets = source.sample(6)
+    source = source_of(stack_of(image, labels), [Region(0, 1, rows, columns)], which, size=size, context=context)
+    images, targets = source.sample(6, seeded(seed))
     assert images.shape[1] == 2 * context + 1 == source.channels
     torch.testing.assert_close(images, torch.full_like(images, 50.0), atol=1e-3, rtol=0)
     assert set(np.unique(targets).tolist()) <= {IGNORE, 0}
@@ -137,7 +133,7 @@ def test_quarter_turns_and_flips_give_all_eight_ways() -> None:
     image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
     labels = np.ones((1, 4, 4), np.uint8)
     labels[0, 0, 1] = 2
-    images, targets = source_of(stack_of(image, labels), [full(0, 4, 4)], FLIPS, size=4).sample(200)
+    images, targets = source_of(stack_of(image, labels), [full(0, 4, 4)], FLIPS, size=4).sample(200, seeded())
     ways = {tuple(patch.ravel().tolist()) for patch in images[:, 0]}
     square = image[0]
     expected = {
@@ -154,14 +150,14 @@ def test_the_generator_is_all_the_state(augmentation: AugmentationSettings | Non
     stack = stack_of(np.random.default_rng(0).integers(0, 255, (4, 50, 60), dtype=np.uint8), two_classes(4, 50, 60))
     regions = [full(section, 50, 60) for section in range(4)]
     source = source_of(stack, regions, augmentation)
-    source.sample(3)
-    state = source.generator.get_state()
-    expected = [source.sample(5) for _ in range(2)]
-    resumed = source_of(stack, regions, augmentation, seed=99)
-    resumed.generator.set_state(state)
+    generator, again = seeded(), seeded(99)
+    source.sample(3, generator)
+    again.set_state(generator.get_state())
+    expected = [source.sample(5, generator) for _ in range(2)]
+    resumed = source_of(stack, regions, augmentation)
     for images, targets in expected:
-        again, labels = resumed.sample(5)
-        assert torch.equal(images, again) and torch.equal(targets, labels)
+        same, labels = resumed.sample(5, again)
+        assert torch.equal(images, same) and torch.equal(targets, labels)
 
 
 def test_context_channels_are_the_sections_around() -> None:
@@ -174,7 +170,7 @@ def test_context_channels_are_the_sections_around() -> None:
         3: [10, 11, 20, 21, 30, 31, 40, 41, 40, 41],
     }.items():
         source = source_of(stack, [full(section, 20, 20)], None, context=2, normalisation=normalisation)
-        images, _ = source.sample(2)
+        images, _ = source.sample(2, seeded())
         assert images[:, :, 0, 0].tolist() == [expected] * 2 and source.channels == 10
 
 
@@ -187,10 +183,8 @@ def test_sections_of_another_shape_are_no_context() -> None:
         for part in labels
     ]
     regions = [Region(0, 0, (0, 20), (0, 20)), Region(1, 0, (0, 20), (0, 24))]
-    source = PatchSource(
-        stacks, regions, AS_IT_IS, size=16, context=1, augmentation=None, generator=seeded(), device="cpu"
-    )
-    assert np.unique(source.sample(8)[0]).tolist() == [7.0]
+    source = PatchSource(stacks, regions, AS_IT_IS, size=16, context=1, augmentation=None, device="cpu")
+    assert np.unique(source.sample(8, seeded())[0]).tolist() == [7.0]
 
 
 def test_sparse_scribbles_are_always_seen() -> None:
@@ -199,7 +193,7 @@ def test_sparse_scribbles_are_always_seen() -> None:
     labels[2, 250:252, 10:14] = 2
     stack = stack_of(np.zeros_like(labels), labels)
     source = source_of(stack, [full(section, 300, 300) for section in range(3)], SHAPES, size=32)
-    _, targets = source.sample(200)
+    _, targets = source.sample(200, seeded())
     seen = [(targets == number).flatten(1).any(1).float().mean() for number in (0, 1)]
     assert sum(seen) > 0.99
     assert seen[1] > 0.2  # though it has 5 % of the annotated pixels
@@ -210,7 +204,7 @@ def test_rare_classes_are_looked_for() -> None:
     labels = np.ones((1, 400, 400), np.uint8)
     labels[0, 200:205, 200:205] = 2
     stack = stack_of(np.zeros_like(labels), labels)
-    _, targets = source_of(stack, [full(0, 400, 400)], None, size=32).sample(200)
+    _, targets = source_of(stack, [full(0, 400, 400)], None, size=32).sample(200, seeded())
     assert 0.15 < (targets == 1).flatten(1).any(1).float().mean() < 0.45
 
 
@@ -221,7 +215,7 @@ def test_regions_are_drawn_by_annotated_area() -> None:
     image = np.zeros_like(labels)
     image[1] = 1
     stack = stack_of(image, labels)
-    images, _ = source_of(stack, [full(0, 64, 64), full(1, 64, 64)], None).sample(500)
+    images, _ = source_of(stack, [full(0, 64, 64), full(1, 64, 64)], None).sample(500, seeded())
     assert images.amax((1, 2, 3)).mean() == pytest.approx(0.2, abs=0.06)
 
 
@@ -315,10 +309,9 @@ def test_isbi_patches(shared_data: Path, preset: str) -> None:
         normalisation,
         size=128,
         augmentation=train_settings("fast" if preset == "fast" else "standard").augmentation,
-        generator=seeded(),
         device="cpu",
     )
-    images, targets = source.sample(32)
+    images, targets = source.sample(32, seeded())
     assert images.isfinite().all() and abs(float(images.mean())) < 0.3 and 0.7 < float(images.std()) < 1.3
     membrane = float((targets == 0).sum() / (targets != IGNORE).sum())
     assert membrane == pytest.approx(float(source.class_frequencies[0]), abs=0.06)
@@ -342,10 +335,9 @@ def test_photographs_of_many_sizes(shared_data: Path) -> None:
         normalisation,
         size=128,
         augmentation=AugmentationSettings(),
-        generator=seeded(),
         device="cpu",
     )
-    _, targets = source.sample(32)
+    _, targets = source.sample(32, seeded())
     assert float((targets == 1).sum() / (targets != IGNORE).sum()) > float(source.class_frequencies[1])
 
 
@@ -356,10 +348,8 @@ def test_patches_on_a_gpu_match_those_on_the_cpu() -> None:
     regions = [full(0, 80, 80), full(1, 80, 80)]
     found = []
     for device in ("cpu", "cuda"):
-        source = PatchSource(
-            [stack], regions, AS_IT_IS, size=32, augmentation=SHAPES, generator=seeded(), device=device
-        )
-        found.append([part.cpu() for part in source.sample(8)])
+        source = PatchSource([stack], regions, AS_IT_IS, size=32, augmentation=SHAPES, device=device)
+        found.append([part.cpu() for part in source.sample(8, seeded())])
     torch.testing.assert_close(found[0][0], found[1][0], atol=0.1, rtol=0)
     assert (found[0][1] == found[1][1]).float().mean() > 0.999
 
@@ -393,7 +383,7 @@ def test_context_takes_the_memory_of_its_sections_once() -> None:
     source = source_of(stack_of(image, two_classes(5, 64, 64)), [full(z, 64, 64) for z in range(5)], context=2, size=32)
     held = {part.untyped_storage().data_ptr() for region in source._regions for part in region.images}
     assert len(held) == 5
-    images, _ = source.sample(3)
+    images, _ = source.sample(3, seeded())
     assert images.shape == (3, 5, 32, 32)
 
 
@@ -423,11 +413,9 @@ class Waits(TorchDispatchMode):
 def test_no_step_waits_for_the_device() -> None:
     image = np.random.default_rng(0).integers(0, 255, (3, 128, 128), dtype=np.uint8)
     stack = stack_of(image, two_classes(3, 128, 128))
-    # Noise is drawn by a generator of the device, which "meta" has none of.
-    augmentation = AugmentationSettings(noise=0)
     patches = PatchSource(
-        [stack], [full(z, 128, 128) for z in range(3)], AS_IT_IS, size=64, augmentation=augmentation,
-        generator=seeded(), device="meta",
+        [stack], [full(z, 128, 128) for z in range(3)], AS_IT_IS, size=64, augmentation=AugmentationSettings(),
+        device="meta",
     )  # fmt: skip
     network = NetworkSpecification.for_patches(
         64, NetworkSettings(base_width=4, max_width=8), in_channels=1, classes=2, architecture=SearchSpace().plain

@@ -267,12 +267,12 @@ class Poisoned:
 
     def __init__(self, poisoned: Callable[[int], bool]) -> None:
         self.inner = blobs().patches
-        self.generator, self.class_frequencies = self.inner.generator, self.inner.class_frequencies
+        self.class_frequencies = self.inner.class_frequencies
         self.poisoned, self.calls = poisoned, 0
 
-    def sample(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         self.calls += 1
-        images, targets = self.inner.sample(count)
+        images, targets = self.inner.sample(count, generator)
         return (images * float("nan") if self.poisoned(self.calls) else images), targets
 
 

@@ -14,6 +14,9 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.networks.baselines import PSPNet, UNet
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.training.calibration import HIGHEST_TEMPERATURE, calibrate, fit_temperature
+from napari_autosegnet.training.threads import WorkerThreads
+
+THREADS = WorkerThreads(torch.device("cpu"))
 
 
 def drawn(logits: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -58,18 +61,18 @@ def test_a_network_is_scaled_as_a_whole_and_its_labels_stay(name: str) -> None:
     # Truths a third as sure as the network says, and half of them not annotated.
     truths = drawn((logits / 3).movedim(1, -1).reshape(-1, 3)).reshape(4, 32, 32)
     truths[:, :16] = -1
-    temperature = calibrate(network, images, truths, batch_size=3)
+    temperature = calibrate(network, images, truths, batch_size=3, threads=THREADS)
     assert temperature > 1
     with torch.no_grad():
         after = network(images)
     torch.testing.assert_close(after, logits / temperature, atol=1e-4, rtol=1e-3)
     assert (after.argmax(1) == logits.argmax(1)).float().mean() > 0.999
-    assert calibrate(network, images, truths, batch_size=4) == pytest.approx(1, abs=0.02)
+    assert calibrate(network, images, truths, batch_size=4, threads=THREADS) == pytest.approx(1, abs=0.02)
 
 
 def test_without_annotation_nothing_changes() -> None:
     network = NETWORKS["unet"]()
     before = copy.deepcopy(network.state_dict())
-    assert calibrate(network, torch.randn(1, 1, 8, 8), torch.full((1, 8, 8), -1), batch_size=1) == 1
+    assert calibrate(network, torch.randn(1, 1, 8, 8), torch.full((1, 8, 8), -1), batch_size=1, threads=THREADS) == 1
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_resumed_equals_undisturbed(tmp_path: Path, network: Callable[[], nn.Mod
 
     first.run(should_stop=stop)
     assert first.epoch == 2
-    second = Trainer(network(), blobs(seed=5), SETTINGS, checkpoint=tmp_path / "training.pt")
+    second = Trainer(network(), blobs(), SETTINGS, checkpoint=tmp_path / "training.pt")
     second.resume()
     result = second.run()
     assert result.epochs == SETTINGS.epochs
@@ -106,17 +106,8 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         trainer.resume()
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Batches are not divided among threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
-    one_thread: None, matrix_units: Callable[[bool], None]
+    matrix_units: Callable[[bool], None],
 ) -> None:
     matrix_units(False)  # sums of rounded gradients differ
 
@@ -150,7 +141,7 @@ def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
         trainer = Trainer(kind(), blobs(), SETTINGS.model_copy(update={"epochs": 1, "loss": "cross_entropy"}))
         trainer.run(report=report)
         trained.append(trainer.network.convolution.weight)
-    assert len(notes) == 1 and "2 patches at a time" in notes[0]
+    assert len(notes) == 1 and "2 patches at a time" in notes[0] and "batch norm sees fewer" in notes[0]
     torch.testing.assert_close(trained[0], trained[1])
 
 
@@ -158,21 +149,21 @@ def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
     ("epochs", "poisoned_calls", "rollbacks"),
     [
         (4, {9}, 1),
-        (4, {9, 14, 20}, 3),  # in a row
-        (8, {7, 19, 31, 43, 55, 67}, 6),  # with good epochs between
+        # What was made ahead when an epoch is taken back is made again, hence one call more each time.
+        (4, {9, 15, 22}, 3),  # in a row
+        (8, {7, 20, 33, 46, 59, 72}, 6),  # with good epochs between
     ],
 )
 def test_a_loss_that_is_not_finite_is_rolled_back(epochs: int, poisoned_calls: set[int], rollbacks: int) -> None:
     class Poisoned:
         def __init__(self) -> None:
             self.inner = blobs().patches
-            self.generator = self.inner.generator
             self.class_frequencies = self.inner.class_frequencies
             self.calls = 0
 
-        def sample(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def sample(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
             self.calls += 1
-            images, targets = self.inner.sample(count)
+            images, targets = self.inner.sample(count, generator)
             return (images * float("nan") if self.calls in poisoned_calls else images), targets
 
     notes: list[str] = []

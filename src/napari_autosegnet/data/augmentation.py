@@ -131,7 +131,9 @@ def change_grey_values(images: Tensor, settings: AugmentationSettings, generator
         images = blur(images, uniform(count, generator, 0, settings.blur), largest=settings.blur)
     if settings.noise > 0:
         strength = uniform(count, generator, 0, settings.noise)
-        images = images + _per_patch(strength, images) * _noise(images, generator)
+        # Drawn on the CPU, so that every device sees the same patches.
+        noise = sent(torch.randn(images.shape, generator=generator), images.device)
+        images = images + _per_patch(strength, images) * noise
     return images
 
 
@@ -158,12 +160,3 @@ def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
 
 def _per_patch(values: Tensor, images: Tensor) -> Tensor:
     return sent(values, images.device).view(-1, 1, 1, 1)
-
-
-def _noise(images: Tensor, generator: torch.Generator) -> Tensor:
-    if images.device.type == "cpu":
-        return torch.randn(images.shape, generator=generator)
-    # Drawn where it is needed; the seed comes from the one generator whose state is kept.
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    there = torch.Generator(device=images.device).manual_seed(seed)
-    return torch.randn(images.shape, generator=there, device=images.device)

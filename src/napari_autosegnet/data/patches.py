@@ -53,8 +53,6 @@ class PatchSource:
         Sections above and below that are given as channels.
     augmentation : AugmentationSettings or None
         None: plain crops.
-    generator : torch.Generator
-        On the CPU. The only source of randomness: its state is all that must be kept to go on.
     device : torch.device or str
 
     Attributes
@@ -77,13 +75,11 @@ class PatchSource:
         size: int,
         context: int = 0,
         augmentation: AugmentationSettings | None,
-        generator: torch.Generator,
         device: torch.device | str,
     ) -> None:
         self.size = size
         self.context = context
         self.augmentation = augmentation
-        self.generator = generator
         self.device = torch.device(device)
         self._canvas = size if augmentation is None else canvas_size(size, augmentation)
         self._images = _Sections(stacks, regions, normalisation, context, self.device)
@@ -106,8 +102,14 @@ class PatchSource:
         """Channels of a patch: those of the image times the sections shown."""
         return self._images.channels * (2 * self.context + 1)
 
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw patches.
+
+        Parameters
+        ----------
+        count : int
+        generator : torch.Generator
+            On the CPU. The only source of randomness: its state is all that must be kept to go on.
 
         Returns
         -------
@@ -117,8 +119,8 @@ class PatchSource:
             ``(n, size, size)`` int64, class index 0..K-1 or `IGNORE`.
         """
         settings = self.augmentation
-        draws = torch.rand(count, 6, generator=self.generator, dtype=torch.float64).tolist()
-        turns = torch.randint(16, (count,), generator=self.generator).tolist() if self._turns else [0] * count
+        draws = torch.rand(count, 6, generator=generator, dtype=torch.float64).tolist()
+        turns = torch.randint(16, (count,), generator=generator).tolist() if self._turns else [0] * count
         images, targets, regions = [], [], []
         for numbers, bits in zip(draws, turns, strict=True):
             region, top, left = self._place(numbers)
@@ -136,9 +138,9 @@ class PatchSource:
         labels = sent(torch.stack(targets), self.device)
         if settings is not None:
             if not is_exact(settings):
-                grid = warp_grid(count, self.size, self._canvas, settings, self.generator, self.device)
+                grid = warp_grid(count, self.size, self._canvas, settings, generator, self.device)
                 batch, labels = warp(batch, labels, grid)
-            batch = change_grey_values(batch, settings, self.generator)
+            batch = change_grey_values(batch, settings, generator)
         return batch, labels.to(torch.int64).sub_(1)
 
     @property

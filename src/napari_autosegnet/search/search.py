@@ -30,6 +30,7 @@ from napari_autosegnet.search.strategies import FairSampler, make_strategy
 from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import make_loss
+from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
 from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData, device_memory
 
@@ -98,6 +99,7 @@ class Search:
             data.validation_targets,
             make_loss(settings.loss, data.patches.class_frequencies.to(data.validation_images.device)),
         )
+        self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.supernet.threads)
         self.limits = Limits(
             final or self.specification,
             self.supernet.device,
@@ -172,8 +174,7 @@ class Search:
                     hand_down=self._hand_down,
                 )
                 self.selection.load_state(state["selection"])
-            # Last, as every finalist's trainer sets it to its own.
-            self.data.patches.generator.set_state(state["patches"].cpu())
+            self.patches.state = state["patches"]
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this search; "
@@ -221,7 +222,7 @@ class Search:
             if self._search_is_over():
                 break
             architecture = self.fair.next(self._drawn_share) if warming_up else proposals[step]
-            images, targets = self.data.patches.sample(settings.batch_size)
+            images, targets = self.patches.take()
             factor = self._rate_factor(self.epoch + step / settings.steps_per_epoch)
             losses += self.supernet.train_step(images, targets, architecture, factor)
             identity, proposed, steps = identity + architecture.identity_share, proposed + 1, steps + 1
@@ -437,7 +438,7 @@ class Search:
                 "supernet": self.supernet.state(),
                 "strategy": self.strategy.state(),
                 "fair": self.fair.state(),
-                "patches": self.data.patches.generator.get_state(),
+                "patches": self.patches.state,
                 "best": [(list(self.space.encode(a)), rating) for a, rating in self.best.items()],
                 "selection": None if self.selection is None else self.selection.state(),
                 "selection_seconds": None if self.selection is None else self.selection.seconds,

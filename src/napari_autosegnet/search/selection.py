@@ -24,6 +24,7 @@ from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.checkpoints import copied
+from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 #: Batches that a finalist's batch norm statistics are first measured on.
@@ -88,6 +89,7 @@ class Selection:
         self.seconds = seconds
         self.hand_down = hand_down
         self.round = 0
+        self._threads = WorkerThreads(data.validation_images.device)
         self._trainers: dict[Architecture, Trainer] = {}
 
     @property
@@ -230,14 +232,17 @@ class Selection:
             average_weights=0.98,
             seed=settings.seed,
         )
-        trainer = Trainer(network, self.data, training)
+        trainer = Trainer(network, self.data, training, threads=self._threads)
         self._trainers[finalist.architecture] = trainer
         return trainer
 
+    @single_threaded()
     def _measure_batch_norm(self, network: nn.Module) -> None:
         """Statistics that fit the handed down weights; a short training alone does not get there."""
         device = self.data.validation_images.device
-        batches = [self.data.patches.sample(self.settings.batch_size)[0] for _ in range(STATISTICS_BATCHES)]
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        size = self.settings.batch_size
+        batches = [self.data.patches.sample(size, generator)[0] for _ in range(STATISTICS_BATCHES)]
         update_bn(batches, network.to(device), device)
 
     def state(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from napari_autosegnet.architecture import LAYER_KINDS, NODES_PER_CELL, Architecture, Layer, SearchSpace
 from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.search.controller import Controller
+from napari_autosegnet.training.threads import single_threaded
 
 T = TypeVar("T")
 
@@ -73,10 +74,12 @@ class ReinforceStrategy:
         """Entropy of even choices, in nats: the bound of what `statistics` tells."""
         return sum(math.log(decision.choices) for decision in self.space.decisions)
 
+    @single_threaded()
     def propose(self, count: int) -> list[Architecture]:
         with torch.no_grad():
             return self.controller.sample(count, self.generator).architectures(self.space)
 
+    @single_threaded()
     def learn(self, architectures: Sequence[Architecture], rewards: Sequence[float]) -> None:
         """One REINFORCE step on a batch of rated architectures."""
         settings = self.settings

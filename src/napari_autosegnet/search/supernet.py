@@ -18,8 +18,9 @@ from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
 from napari_autosegnet.training.precision import training_precision
-from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
+from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import AveragedWeights
+from napari_autosegnet.training.weight_gradients import set_gradients
 
 
 class Supernet:
@@ -59,7 +60,7 @@ class Supernet:
         self.optimiser = make_optimiser(self.network, settings)
         self._parameters = list(self.network.parameters())
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
-        self.threads = SideBySide(settings.batch_size, self.device)
+        self.threads = WorkerThreads(self.device)
         self._ratings: dict[tuple[Architecture, int], float] = {}
 
     def _spread_first(self, targets: Tensor) -> list[int]:
@@ -69,25 +70,28 @@ class Supernet:
         first = choose_patches(pixels, self.settings.reward_patches, generator)
         return first + sorted(set(range(len(pixels))) - set(first))
 
+    @single_threaded()
     def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate_factor: float) -> Tensor:
         """One step of the weights that the architecture uses; returns the loss without waiting for it."""
         self._ratings.clear()
         scale_rates(self.optimiser, rate_factor)
-
-        def part_loss(network: nn.Module, part: Part) -> Tensor:
-            with training_precision(self.device):
-                logits = network(part[0].contiguous(memory_format=torch.channels_last), architecture)
-            return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
-
-        # Batch norm keeps no statistics here, so threads share one network. Weights of other architectures have
-        # no gradient, so a step leaves them and their momentum alone.
-        parts = self.threads.divide(images, targets)
-        loss = self.threads.accumulate([self.network] * len(parts), parts, part_loss)
+        loss = self._set_gradients(images, targets, architecture)
         nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
             self.averaged.update()
         return loss
+
+    def _set_gradients(self, images: Tensor, targets: Tensor, architecture: Architecture) -> Tensor:
+        # Weights of other architectures have no gradient, so a step leaves them and their momentum alone.
+        self.optimiser.zero_grad(set_to_none=True)
+
+        def loss() -> Tensor:
+            with training_precision(self.device):
+                logits = self.network(images.contiguous(memory_format=torch.channels_last), architecture)
+            return self.loss(logits.float(), targets)
+
+        return set_gradients(loss, self.threads)
 
     def is_finite(self) -> bool:
         """Whether all weights are numbers: the last step's gradient may break them without showing in its loss."""
@@ -113,6 +117,7 @@ class Supernet:
                 weights = layer.columns(weights, layer.loose)
             value.copy_(weights)
 
+    @single_threaded()
     def rate(self, architecture: Architecture, *, patches: int | None = None) -> float:
         """Mean IoU of a child on the first ``patches`` validation patches with the shared weights as they are.
 

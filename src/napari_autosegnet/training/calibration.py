@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_autosegnet.training.precision import inference_precision
+from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 
 #: The temperature is looked for between its inverse and this.
 HIGHEST_TEMPERATURE = 8.0
@@ -36,8 +37,9 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     return math.exp(float(found.x)) if found.fun < cross_entropy(0.0) else 1.0
 
 
+@single_threaded()
 @torch.no_grad()
-def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size: int) -> float:
+def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size: int, threads: WorkerThreads) -> float:
     """Scale the logits of a network in place so that its probabilities fit; returns the temperature.
 
     Parameters
@@ -46,14 +48,22 @@ def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size
         With a ``head`` that ends in a convolution; anything after it is linear.
     images, targets : Tensor
         Validation patches (n, c, y, x) and class indices (n, y, x), -1 where not annotated, on the network's device.
+    threads : WorkerThreads
+        Who computes the logits, ``batch_size`` patches at a time.
     """
     network.eval()
     annotated = int((targets >= 0).sum())
     stride = max(1, -(-annotated // MOST_PIXELS))
-    logits, truths, offset = [], [], 0
-    for batch, target in zip(torch.split(images, batch_size), torch.split(targets, batch_size), strict=True):
+
+    @torch.no_grad()
+    def predict(batch: Tensor) -> Tensor:
         with inference_precision(images.device):
-            found = network(batch.contiguous(memory_format=torch.channels_last))
+            found: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
+        return found
+
+    logits, truths, offset = [], [], 0
+    predicted = threads.map(predict, torch.split(images, batch_size))
+    for found, target in zip(predicted, torch.split(targets, batch_size), strict=True):
         known = target >= 0
         chosen = slice(-offset % stride, None, stride)
         logits.append(found.float().movedim(1, -1)[known][chosen].cpu())

@@ -1,8 +1,8 @@
 """Training of one network (AutoSegNet, section IV.B): the winner's, a baseline's, a finalist's.
 
-A step does not wait for the device. Out of device memory it goes on with
-smaller batches whose gradients are added up; a loss that is not finite takes it back to the end of
-the last good epoch at half the learning rate. Both are told.
+A step does not wait for the device. Out of device memory it goes on with parts of batches whose gradients are added
+up, and batch norm and the Dice loss then see no more than a part; a loss that is not finite takes it back to the end
+of the last good epoch at half the learning rate. Both are told.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,25 +27,16 @@ from napari_autosegnet.training.checkpoints import copied, read_checkpoint, writ
 from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
+from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
 from napari_autosegnet.training.precision import inference_precision, training_precision
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
-from napari_autosegnet.training.side_by_side import Part, SideBySide, annotated_share
+from napari_autosegnet.training.threads import WorkerThreads, single_threaded
+from napari_autosegnet.training.weight_gradients import set_gradients
 
 #: Share of the training in which the learning rate rises to its full height.
 WARMUP_SHARE = 0.03
 #: A loss that is not finite this many times in a row ends the training.
 MOST_ROLLBACKS = 5
-
-
-class PatchStream(Protocol):
-    """Where training patches come from."""
-
-    class_frequencies: Tensor
-    generator: torch.Generator
-
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """Images (n, c, y, x) and class indices (n, y, x), -1 where not annotated, on the device."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +100,7 @@ def score_network(
     loss: Loss,
     *,
     batch_size: int,
-    threads: SideBySide,
+    threads: WorkerThreads,
 ) -> tuple[ConfusionMatrix, Tensor]:
     """Confusion matrix and mean loss of a network in eval mode on fixed patches (n, c, y, x) and (n, y, x)."""
     matrix = ConfusionMatrix(classes, images.device)
@@ -177,10 +168,18 @@ class Trainer:
     settings : TrainSettings
     checkpoint : Path, optional
         Written at the end of every epoch.
+    threads : WorkerThreads, optional
+        Of its own by default.
     """
 
     def __init__(
-        self, network: nn.Module, data: TrainingData, settings: TrainSettings, *, checkpoint: Path | None = None
+        self,
+        network: nn.Module,
+        data: TrainingData,
+        settings: TrainSettings,
+        *,
+        checkpoint: Path | None = None,
+        threads: WorkerThreads | None = None,
     ) -> None:
         self.device = data.validation_images.device
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -191,13 +190,13 @@ class Trainer:
         self.optimiser = make_optimiser(self.network, settings)
         self._parameters = list(self.network.parameters())
         self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
-        self.threads = SideBySide(settings.batch_size, self.device)
-        self.replicas = self.threads.replicas(self.network)
+        self.threads = threads or WorkerThreads(self.device)
+        self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.threads)
         self.epoch = 0
         #: Steps of all epochs that count.
         self.steps = 0
         self.elapsed = 0.0
-        self.steps_at_once = settings.batch_size
+        self.patches_at_once = settings.batch_size
         self.rate_factor = 1.0
         self.best_mean_iou = -1.0
         self.best_loss = math.inf
@@ -226,8 +225,7 @@ class Trainer:
         while share_done(settings, self.epoch, self.elapsed) < 1:
             started = time.monotonic()
             before = self.elapsed
-            for replica in self.replicas:
-                replica.train()
+            self.network.train()
             losses = torch.zeros((), device=self.device)
             steps, stopped = 0, False
             for step in range(settings.steps_per_epoch):
@@ -286,10 +284,9 @@ class Trainer:
 
     def _go_back(self, good: dict[str, Any]) -> None:
         """Take back the epoch that was begun, at half the rate; with other patches, and its time is gone."""
-        kept = self.elapsed, self.steps_at_once, 0.5 * self.rate_factor, self.data.patches.generator.get_state()
+        kept = self.elapsed, self.patches_at_once, 0.5 * self.rate_factor, self.patches.state
         self.load_state(copied(good))
-        self.elapsed, self.steps_at_once, self.rate_factor = kept[:3]
-        self.data.patches.generator.set_state(kept[3])
+        self.elapsed, self.patches_at_once, self.rate_factor, self.patches.state = kept
 
     def _budget_used(self) -> bool:
         return self.settings.budget is not None and self.elapsed >= self.settings.budget
@@ -301,24 +298,28 @@ class Trainer:
         at, period = (position, settings.restart_period) if settings.restart_period else (share, 1.0)
         scale_rates(self.optimiser, cosine_rate(at, period) * warmup_rate(share, WARMUP_SHARE) * self.rate_factor)
 
+    @single_threaded()
     def _step(self, report: Report) -> Tensor:
-        images, targets = self.data.patches.sample(self.settings.batch_size)
+        images, targets = self.patches.take()
         while True:
             try:
-                total = self._accumulate(images, targets)
+                total = self._set_gradients(images, targets)
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.steps_at_once == 1:
+                if self.patches_at_once == 1:
                     raise UserError(
                         "one patch does not fit in the device's memory; use a smaller --patch-size or --base-width"
                     ) from error
-                self.steps_at_once = (self.steps_at_once + 1) // 2
+                self.patches_at_once = (self.patches_at_once + 1) // 2
                 self.optimiser.zero_grad(set_to_none=True)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                text = f"out of memory: going on with {self.steps_at_once} patches at a time, gradients added up"
+                text = (
+                    f"out of memory: going on with {self.patches_at_once} patches at a time, gradients added up; "
+                    "batch norm sees fewer at once, so the result may be worse than with enough memory"
+                )
                 report("note", text=text)
         nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
@@ -326,23 +327,23 @@ class Trainer:
             self.averaged.update()
         return total
 
-    def _accumulate(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _set_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Set the gradients of a batch, which is one part unless memory ran out; returns its loss."""
         self.optimiser.zero_grad(set_to_none=True)
-
-        def loss(network: nn.Module, part: Part) -> Tensor:
-            with training_precision(self.device):
-                logits = network(part[0].contiguous(memory_format=torch.channels_last))
-            return self.loss(logits.float(), part[1]) * annotated_share(part, targets)
-
-        if self.steps_at_once == len(images):
-            return self.threads.accumulate(self.replicas, self.threads.divide(images, targets), loss)
+        annotated = (targets >= 0).sum().clamp_min(1)
         total = torch.zeros((), device=self.device)
-        for part in _parts(images, targets, self.steps_at_once):
-            value = loss(self.network, part)
-            value.backward()  # type: ignore[no-untyped-call]
-            total += value.detach()
+
+        def loss(part: Tensor, target: Tensor) -> Tensor:
+            with training_precision(self.device):
+                logits = self.network(part.contiguous(memory_format=torch.channels_last))
+            # The mean over a part becomes a mean over the batch: weighted by how much of it is annotated.
+            return self.loss(logits.float(), target) * (target >= 0).sum() / annotated
+
+        for part in zip(*(torch.split(whole, self.patches_at_once) for whole in (images, targets)), strict=True):
+            total += set_gradients(partial(loss, *part), self.threads)
         return total
 
+    @single_threaded()
     def _validate(self) -> bool:
         """Score the network and keep the best; False if its loss is not finite, and then nothing is kept."""
         candidate = self.current
@@ -388,12 +389,12 @@ class Trainer:
             "epoch": self.epoch,
             "steps": self.steps,
             "elapsed": self.elapsed,
-            "steps_at_once": self.steps_at_once,
+            "patches_at_once": self.patches_at_once,
             "rate_factor": self.rate_factor,
             "network": copied(self.network.state_dict()),
             "averaged": None if self.averaged is None else self.averaged.state(),
             "optimiser": copied(self.optimiser.state_dict()),
-            "generator": self.data.patches.generator.get_state(),
+            "patches": self.patches.state,
             "best": {
                 "mean_iou": self.best_mean_iou,
                 "loss": self.best_loss,
@@ -408,10 +409,10 @@ class Trainer:
             if self.averaged is not None:
                 self.averaged.load_state(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.data.patches.generator.set_state(state["generator"].cpu())
+            self.patches.state = state["patches"]
             self.epoch, self.elapsed = state["epoch"], state["elapsed"]
             self.steps = state.get("steps", self.epoch * self.settings.steps_per_epoch)
-            self.steps_at_once, self.rate_factor = state["steps_at_once"], state["rate_factor"]
+            self.patches_at_once, self.rate_factor = state["patches_at_once"], state["rate_factor"]
             best = state["best"]
             self.best_mean_iou, self.best_iou, self.best_weights = best["mean_iou"], best["iou"], best["weights"]
             self.best_loss = best["loss"]
@@ -438,8 +439,3 @@ def device_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def _parts(images: Tensor, targets: Tensor, size: int) -> Iterator[Part]:
-    for start in range(0, len(images), size):
-        yield images[start : start + size], targets[start : start + size]
