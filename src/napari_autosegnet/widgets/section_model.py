@@ -22,7 +22,7 @@ _SETTINGS = PredictSettings(engine="channels_last")
 
 
 class SectionResult(NamedTuple):
-    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), the classes, the model's fingerprint, and what is to be said."""
+    """Class numbers 1..K (y, x), uncertainty 0..1 (y, x), classes, fingerprint of the model, and what is to be said."""
 
     labels: npt.NDArray[np.uint8]
     uncertainty: npt.NDArray[np.float32]
