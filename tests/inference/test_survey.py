@@ -135,6 +135,9 @@ def test_stopped_in_between_it_ends_with_the_same_bytes(
             model, image, tmp_path / "parts", SETTINGS, should_stop=lambda left=left: next(left, None) is None
         ).stopped
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    # Also what was found constant before the last stop is told.
+    again = predict_volume(model, image, tmp_path / "parts", SETTINGS)
+    assert again.constant_sections == (3,)
 
 
 def test_little_is_read_of_a_large_section() -> None:
@@ -175,8 +178,16 @@ def test_constant_sections_stay_0_and_cost_no_computing(
 
     monkeypatch.setattr(Predictor, "_probabilities", count)
     settings = SETTINGS.model_copy(update={"block": (1, 64, 96), "tile": 128})
-    summary = predict_volume(model, image_from_array(array), tmp_path / "out", settings)
+    notes: list[str] = []
+
+    def report(event: str, /, **values: Any) -> None:
+        if event == "note":
+            notes.append(values["text"])
+
+    summary = predict_volume(model, image_from_array(array), tmp_path / "out", settings, report=report)
     assert (summary.done, summary.skipped, windows) == (4, 2, 4)
+    assert summary.constant_sections == (1, 4)
+    assert notes == ["2 sections are constant (one grey value throughout) and left 0: 1, 4"]
     labels, shares = written(tmp_path / "out")
     assert [bool(section.any()) for section in labels] == [True, False, True, True, False, True]
     assert labels[2].all() and labels[5].all() and not shares[:, [1, 4]].any()

@@ -118,7 +118,7 @@ def predict_on_workers(
                     check_unchanged(job, ledger)
             except OSError as error:
                 raise disk_error(error, job.output.path) from error
-    return summarise(job, run.progress, started, stopped=stopped, instances=instances)
+    return summarise(job, ledger, run.progress, started, stopped=stopped, instances=instances, report=report)
 
 
 class _ClusterRun:
@@ -143,7 +143,7 @@ class _ClusterRun:
         def finish(outcome: Outcome) -> Iterable[Task]:
             task = outcome.task
             status: Status = "skipped" if outcome.status == "skipped" else "done"
-            ledger.record(task.number, status, level=task.level, files=outcome.files)
+            ledger.record(task.number, status, level=task.level, files=outcome.files, blank=outcome.blank)
             if not task.level:
                 progress.finish(job.plan[task.number], status, outcome.seconds, worker=outcome.worker)
             ready = pyramid.ready(task.level, task.number)

@@ -77,6 +77,7 @@ class Outcome:
     text: str = ""
     notes: tuple[str, ...] = ()
     files: int = 0
+    blank: tuple[int, ...] = ()
 
 
 class _OpenJob:
@@ -158,12 +159,12 @@ def work(about: ClusterJob, task: Task) -> Outcome:
     except UserError as error:
         return Outcome(task, "refused", name, text=str(error))
     try:
-        status, files = _do(opened, task, lambda: about.key in _PROCESS.stopped)
+        status, files, blank = _do(opened, task, lambda: about.key in _PROCESS.stopped)
     except OSError as error:
         if error.errno in FATAL:
             return Outcome(task, "refused", name, text=str(disk_error(error, opened.job.output.path)))
         raise
-    return Outcome(task, status, name, time.monotonic() - began, notes=opened.told(), files=files)
+    return Outcome(task, status, name, time.monotonic() - began, notes=opened.told(), files=files, blank=blank)
 
 
 def _opened(about: ClusterJob) -> _OpenJob:
@@ -175,23 +176,26 @@ def _opened(about: ClusterJob) -> _OpenJob:
         return _PROCESS.job
 
 
-def _do(opened: _OpenJob, task: Task, should_stop: ShouldStop) -> tuple[Literal["done", "skipped", "stopped"], int]:
-    """Do a task; how it went, and which files it left."""
+def _do(
+    opened: _OpenJob, task: Task, should_stop: ShouldStop
+) -> tuple[Literal["done", "skipped", "stopped"], int, tuple[int, ...]]:
+    """Do a task; how it went, which files it left, and which of its sections are constant."""
     job: VolumeJob = opened.job
     if task.stage != "labels":
         with opened.computing:
             files = opened.instances().do(task.stage, task.level, task.number, should_stop)
-        return ("stopped", 0) if files is None else ("done", files)
+        return ("stopped", 0, ()) if files is None else ("done", files, ())
     if task.level:
-        return "done", job.output.subsample(task.level, job.output.pyramid.position(task.level, task.number))
+        files = job.output.subsample(task.level, job.output.pyramid.position(task.level, task.number))
+        return "done", files, ()
     with opened.reading:
         block, data = job.read(task.number)
     with opened.computing:
         result = job.compute(block, data, should_stop)
     if result is None:
-        return "stopped", 0
+        return "stopped", 0, ()
     files = job.output.write(block, result)
-    return ("done" if result.computed else "skipped"), files
+    return ("done" if result.computed else "skipped"), files, result.blank
 
 
 def _keep_freed_memory() -> None:

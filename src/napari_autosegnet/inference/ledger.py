@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,10 +38,14 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished block: how, and which files it left (see `napari_autosegnet.inference.output.Output.written`)."""
+    """A finished block: how, and which files it left (see `napari_autosegnet.inference.output.Output.written`).
+
+    ``blank`` are its sections that have one grey value throughout, which were left 0.
+    """
 
     status: Status
     files: int
+    blank: tuple[int, ...] = ()
 
 
 class Ledger:
@@ -156,7 +160,12 @@ class Ledger:
         with ThreadPoolExecutor(_THREADS) as pool:
             return [block for some in pool.map(lost_of, range(0, len(blocks), _BATCH)) for block in some]
 
-    def record(self, block: int, status: Status, *, level: int = 0, files: int = 0) -> None:
+    @property
+    def blank_sections(self) -> list[int]:
+        """Sections that were left 0 because they have one grey value throughout, in this run and those before."""
+        return sorted({section for entry in self._entries.get(0, {}).values() for section in entry.blank})
+
+    def record(self, block: int, status: Status, *, level: int = 0, files: int = 0, blank: Sequence[int] = ()) -> None:
         """Note a finished block; its data must be on the disk by now.
 
         Raises
@@ -164,13 +173,15 @@ class Ledger:
         OSError
             When the disk is full; the block then counts as not done.
         """
-        entry = {"level": level, "block": block, "status": status, "files": f"{files:x}"}
+        entry: dict[str, Any] = {"level": level, "block": block, "status": status, "files": f"{files:x}"}
+        if blank:
+            entry["blank"] = list(blank)
         line = json.dumps({**entry, "sum": self._checksum(entry)}) + "\n"
         with open(self.path, "ab") as handle:
             handle.write(line.encode())
             handle.flush()
             os.fsync(handle.fileno())
-        self._entries.setdefault(level, {})[block] = Entry(status, files)
+        self._entries.setdefault(level, {})[block] = Entry(status, files, tuple(blank))
 
     def _checksum(self, entry: Mapping[str, Any]) -> str:
         """Of a line; other ledgers have others."""
@@ -192,7 +203,7 @@ class Ledger:
                 entry = json.loads(line)
                 if entry.pop("sum") != self._checksum(entry):
                     raise ValueError
-                found = Entry(entry["status"], int(entry["files"], 16))
+                found = Entry(entry["status"], int(entry["files"], 16), tuple(entry.get("blank", ())))
                 self._entries.setdefault(entry["level"], {})[entry["block"]] = found
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.damaged += 1

@@ -135,12 +135,14 @@ class BlockResult:
 
     Both are 0 outside the mask, and where the image has no number.
 
-    ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped.
+    ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped. ``blank``
+    are the sections that show nothing, by their number in the volume.
     """
 
     labels: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.uint8] | None
     computed: int
+    blank: tuple[int, ...] = ()
 
 
 class Predictor:
@@ -316,7 +318,8 @@ class Predictor:
             labels[~asked] = 0
             if scores is not None:
                 scores[:, ~asked] = 0
-        return BlockResult(labels, scores, computed)
+        blank = () if data.blank is None else tuple(int(block.origin[0] + z) for z in np.flatnonzero(data.blank))
+        return BlockResult(labels, scores, computed, blank)
 
     def tiles(self, plan: BlockPlan, block: Block, data: BlockInput) -> Iterator[tuple[int, Tile, Tensor, int]]:
         """Probabilities tile by tile: section, tile, (K, y, x) of its kept part on the device, and whether computed.

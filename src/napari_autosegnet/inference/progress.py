@@ -33,7 +33,10 @@ class FailedBlock(BaseModel):
 
 
 class PredictionSummary(BaseModel):
-    """What a prediction did; ``done`` and ``skipped`` count the blocks of this and of earlier runs."""
+    """What a prediction did; ``done`` and ``skipped`` count the blocks of this and of earlier runs.
+
+    ``constant_sections`` have one grey value throughout, and the label 0.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +46,7 @@ class PredictionSummary(BaseModel):
     blocks: int
     done: int
     skipped: int
+    constant_sections: tuple[int, ...] = ()
     failed: tuple[FailedBlock, ...] = ()
     stopped: bool
     seconds: float

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -102,11 +102,6 @@ class ImageSurvey:
             for run in _runs(sorted(wanted), self._at_once()):
                 self._known.update(zip(run, self._look(run), strict=True))
             return [self._known[section] for section in sections]
-
-    def take(self, known: Mapping[int, SectionGrey]) -> None:
-        """Believe what another process saw."""
-        with self._lock:
-            self._known.update(known)
 
     def _windows(self, height: int, width: int) -> list[Window]:
         if self.normalisation is not None and self.normalisation.kind == "global":

@@ -50,6 +50,8 @@ __all__ = [
 
 #: Blocks that wait between two stages.
 QUEUE = 2
+#: Constant sections that are named.
+_SHOWN = 8
 
 
 def predict_volume(
@@ -107,14 +109,24 @@ def predict_volume(
                 check_unchanged(job, ledger)
         except OSError as error:
             raise disk_error(error, job.output.path) from error
-    return summarise(job, progress, started, stopped=stopped, instances=instances)
+    return summarise(job, ledger, progress, started, stopped=stopped, instances=instances, report=report)
 
 
 def summarise(
-    job: VolumeJob, progress: Progress, started: float, *, stopped: bool, instances: Path | None
+    job: VolumeJob,
+    ledger: Ledger,
+    progress: Progress,
+    started: float,
+    *,
+    stopped: bool,
+    instances: Path | None,
+    report: Report,
 ) -> PredictionSummary:
-    """What a run did."""
+    """What a run did; says which sections are constant."""
     seconds = time.monotonic() - started
+    constant = ledger.blank_sections
+    if constant:
+        report("note", text=in_words(constant))
     return PredictionSummary(
         path=job.output.path,
         labels=job.output.labels_path,
@@ -122,6 +134,7 @@ def summarise(
         blocks=len(job.plan),
         done=progress.count("done"),
         skipped=progress.count("skipped"),
+        constant_sections=tuple(constant),
         failed=progress.failed,
         stopped=stopped,
         seconds=seconds,
@@ -129,6 +142,13 @@ def summarise(
         halo=job.predictor.halo,
         halo_agreement=job.predictor.agreement,
     )
+
+
+def in_words(constant: Sequence[int]) -> str:
+    """One line on sections of one grey value."""
+    shown = ", ".join(map(str, constant[:_SHOWN])) + (", ..." if len(constant) > _SHOWN else "")
+    count = "1 section is" if len(constant) == 1 else f"{len(constant)} sections are"
+    return f"{count} constant (one grey value throughout) and left 0: {shown}"
 
 
 def check_hope(progress: Progress) -> None:
@@ -228,6 +248,6 @@ def _write(
     """Write a block, then say so in the ledger, then whatever of the pyramid it completes."""
     status: Status = "done" if result.computed else "skipped"
     files = job.output.write(block, result)
-    ledger.record(block.index, status, files=files)
+    ledger.record(block.index, status, files=files, blank=result.blank)
     PyramidProgress(job.output.pyramid, ledger).climb(block.index, job.output.subsample)
     return block, status, time.monotonic() - began
