@@ -244,3 +244,83 @@ def test_wrong_questions_are_refused(finished: Finished, tmp_path: Path) -> None
         api.evaluate(model=model, images=finished.images, labels=finished.labels, sections="9")
     with pytest.raises(UserError, match="no class 'nerve'"):
         api.evaluate(model=model, images=finished.images, labels=finished.labels, classes="0:nerve,1:myelin,2:axon")
+
+
+def labelled(folder: Path, change: Any) -> dict[str, Any]:
+    """Ten crops of the sample and their labels, the images changed, as files of a training."""
+    folder.mkdir()
+    image = io.imread(sample_folder() / "axon-sem-a.png").astype(np.float32)
+    labels = io.imread(sample_folder() / "axon-sem-a-labels.png")
+    crops = [(slice(y, y + 96), slice(x, x + 96)) for y in range(0, 400, 100) for x in range(0, 300, 100)][:10]
+    images = change(np.stack([image[crop] for crop in crops]))
+    tifffile.imwrite(folder / "image.tif", images, photometric="minisblack")
+    tifffile.imwrite(folder / "labels.tif", np.stack([labels[crop] for crop in crops]), photometric="minisblack")
+    return {"images": [folder / "image.tif"], "labels": [folder / "labels.tif"], "classes": SAMPLE_CLASSES}
+
+
+def trained(folder: Path, change: Any, **changes: Any) -> tuple[Model, list[str]]:
+    notes: list[str] = []
+
+    def report(event: str, /, **values: Any) -> None:
+        if event == "note":
+            notes.append(values["text"])
+
+    settings = TRAIN.model_copy(update={"epochs": 6, "steps_per_epoch": 25, **changes})
+    split = SplitSettings(train_sections="0-6", validation_sections="8-9")
+    model = api.train(
+        folder / "run",
+        **labelled(folder, change),
+        network="plain",
+        settings=settings,
+        split=split,
+        device="cpu",
+        report=report,
+    )
+    return model, notes
+
+
+def hot(images: np.ndarray) -> np.ndarray:
+    """A few pixels of every section are as bright as a damaged detector makes them."""
+    generator = np.random.default_rng(0)
+    for section in images:
+        section[tuple(generator.integers(0, 96, (2, 3)))] = 1e30
+    return images
+
+
+def test_hot_pixels_do_not_spoil_a_training(tmp_path: Path) -> None:
+    clean, _ = trained(tmp_path / "clean", lambda images: images)
+    spoilt, notes = trained(tmp_path / "hot", hot)
+    assert notes == []
+    np.testing.assert_allclose(spoilt.normalisation.mean, clean.normalisation.mean, rtol=5e-3)
+    np.testing.assert_allclose(spoilt.normalisation.std, clean.normalisation.std, rtol=5e-3)
+    reached, without = (model.metrics["validation"]["mean_iou"] for model in (spoilt, clean))
+    assert without > 0.5 and reached > without - 0.1
+
+
+def test_contrast_that_drifts_is_followed(tmp_path: Path) -> None:
+    """Sections that the training has not seen are darker than all that it has."""
+
+    def drifting(images: np.ndarray) -> np.ndarray:
+        return images * np.linspace(1.0, 0.25, len(images), dtype=np.float32)[:, None, None]
+
+    reached = {}
+    for kind in ("auto", "global"):
+        model, notes = trained(tmp_path / kind, drifting, normalisation=kind)
+        reached[kind] = model.metrics["validation"]["mean_iou"]
+        assert model.normalisation.kind == ("section" if kind == "auto" else "global")
+        assert any("each section is normalised" in note for note in notes) == (kind == "auto")
+    assert reached["auto"] > reached["global"] + 0.05
+    kept = Run(tmp_path / "auto" / "run").read_config()
+    assert kept["training"]["normalisation"] == "auto"
+
+
+def test_missing_sections_are_left_out_of_a_training(tmp_path: Path) -> None:
+    def missing(images: np.ndarray) -> np.ndarray:
+        images[[2, 8]] = 0
+        return images
+
+    model, notes = trained(tmp_path / "missing", missing, epochs=1)
+    assert "2 sections are constant (one grey value throughout) and left out of the training: 2, 8" in notes
+    out = tmp_path / "out.zarr"
+    summary = api.predict(tmp_path / "missing" / "run" / "model", tmp_path / "missing" / "image.tif", out, device="cpu")
+    assert summary.constant_sections == (2, 8) and model.normalisation.seen is not None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -20,6 +21,8 @@ import pytest
 import zarr
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.grey_match import GreyValues
+from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.inference.cluster import Dispatcher
@@ -105,6 +108,30 @@ def on(cluster: Any, request: VolumeRequest, **more: Any) -> PredictionSummary:
 def pids(cluster: Any) -> list[int]:
     with distributed.Client(cluster, set_as_default=False) as client:
         return list(client.run(os.getpid).values())
+
+
+def test_workers_agree_on_the_constants_of_sections(
+    tmp_path: Path, make_model: Callable[..., Model], noise: Noise, tree: Tree, cluster: Any
+) -> None:
+    """Each measures by itself, and finds the same; the image's range is compared once, where the run is started."""
+    array = (noise(6, 100, 150) * np.linspace(0.3, 1, 6)[:, None, None]).astype(np.uint8)
+    array[3] = 40
+    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in array[[0, 1, 2, 4, 5]]], np.uint8)
+    settings = SETTINGS.model_copy(update={"block": (2, 32, 48)})
+    for kind in ("global", "section"):
+        made = make_model(kind=kind, context=1)
+        normalisation = made.normalisation.model_copy(update={"seen": seen})
+        Model(made.description.model_copy(update={"normalisation": normalisation}), made.weights).save(tmp_path / kind)
+        image = tmp_path / f"{kind}.zarr"
+        zarr.create_array(image, data=array.astype(np.uint16) * 257, chunks=(2, 32, 48))
+        told = Events()
+        request = VolumeRequest(tmp_path / kind, image, tmp_path / f"many-{kind}", settings)
+        many = on(cluster, request, report=told)
+        one = alone(dataclasses.replace(request, out=tmp_path / f"one-{kind}"))
+        assert tree(tmp_path / f"many-{kind}") == tree(tmp_path / f"one-{kind}")
+        assert many.constant_sections == one.constant_sections == (3,)
+        scaled = [event for event in told.named("note") if "times 257" in event["text"]]
+        assert len(scaled) == (1 if kind == "global" else 0)
 
 
 def test_workers_write_what_one_process_writes(

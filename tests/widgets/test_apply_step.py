@@ -14,9 +14,12 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.grey_match import GreyValues
+from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.sections import make_predictor, predict_section
 from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import uncertainty
 from napari_autosegnet.widgets.apply_dialog import ApplyDialog, Chosen
@@ -76,6 +79,44 @@ def expected(stack: np.ndarray, section: int) -> np.ndarray:
     found = predict_section(predictor, image_from_array(stack), section)
     assert found is not None
     return found[0]
+
+
+def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
+    step: ApplyStep, run: Run, stack: np.ndarray, qtbot: Any
+) -> None:
+    model = small_model()
+    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in stack], np.uint8)
+    normalisation = model.normalisation.model_copy(update={"seen": seen})
+    Model(model.description.model_copy(update={"normalisation": normalisation}), model.weights).save(run.model_folder)
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+
+    def segmented(name: str, data: np.ndarray) -> str:
+        layer = viewer.add_image(data, name=name)
+        step._session._follow_layers()
+        viewer.layers.selection.active = layer
+        step.segment_slice()
+        idle(step, qtbot)
+        text = step.message.text()
+        shown = [each.name for each in viewer.layers if each is not layer and role(each) is not None]
+        viewer.layers.clear()
+        return f"{text}|{len(shown)}"
+
+    assert segmented("as it was", stack) == "|2" and not step.as_is_box.isVisible()
+    told = segmented("16 bits", stack.astype(np.uint16) * 257)
+    assert told == (
+        "The grey values (uint16) are those of the model's images (uint8) times 257; they are scaled back|2"
+    )
+    strange = (stack.astype(np.float32) - 128) / 70
+    told = segmented("strange", strange)
+    assert told.endswith("(--grey-values as-is)|0") and "The grey values of strange are unlike those" in told
+    assert step.as_is_box.isVisible()
+    step.as_is_box.setChecked(True)
+    assert segmented("strange", strange) == "|2"
+    told = segmented("empty", np.full_like(stack, 9))
+    assert "this section has one grey value throughout" in told.lower()
+    step.set_model(run.path)
+    assert not step.as_is_box.isVisible() and not step.as_is_box.isChecked()
 
 
 def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any) -> None:
