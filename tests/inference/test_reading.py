@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 
 from napari_autosegnet.config import PredictSettings
-from napari_autosegnet.data import pictures, tiff
+from napari_autosegnet.data import pictures, tiff_pages
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference import patience
@@ -149,7 +149,7 @@ def decoded_while_blocks_are_read(
 ) -> tuple[Counter[Any], tuple[int, int, int]]:
     """How often each section (of files) or strip (of a TIFF) is decoded when all blocks are read, and the blocks."""
     counts: Counter[Any] = Counter()
-    decode, segment = pictures._FilesSource._decode, tiff._TiffPages._segment
+    decode, segment = pictures._FilesSource._decode, tiff_pages.TiffPages._segment
 
     def count_files(self: Any, index: int) -> np.ndarray:
         counts[index] += 1
@@ -160,7 +160,7 @@ def decoded_while_blocks_are_read(
         return segment(self, handle, number, strip)
 
     monkeypatch.setattr(pictures._FilesSource, "_decode", count_files)
-    monkeypatch.setattr(tiff._TiffPages, "_segment", count_strips)
+    monkeypatch.setattr(tiff_pages.TiffPages, "_segment", count_strips)
     job = open_job(model, open_image(image), folder / "out.zarr", PredictSettings(halo=16))
     for index in job.plan.indices():
         job.read(index)
@@ -187,7 +187,7 @@ def test_each_file_of_a_folder_is_decoded_once(
         file = tmp_path / "image" / f"{number}.{suffix}"
         Image.fromarray(section).save(file) if suffix == "png" else tifffile.imwrite(file, section, compression="zlib")
     monkeypatch.setattr(pictures, "KEPT_BYTES", kept)
-    monkeypatch.setattr(tiff, "_SEGMENT_CACHE_BYTES", 0)
+    monkeypatch.setattr(tiff_pages, "SEGMENT_CACHE_BYTES", 0)
     counts, block = decoded_while_blocks_are_read(
         tmp_path, tmp_path / "image", make_model(context=context, kind=kind), monkeypatch
     )
@@ -213,7 +213,7 @@ def test_each_strip_of_a_compressed_tiff_is_decoded_once_for_blocks_side_by_side
 ) -> None:
     array = np.tile(np.arange(3000).astype(np.uint8), (8, 1000, 1))
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", compression="zlib", rowsperstrip=100)
-    monkeypatch.setattr(tiff, "_SEGMENT_CACHE_BYTES", 10 * 2**20)
+    monkeypatch.setattr(tiff_pages, "SEGMENT_CACHE_BYTES", 10 * 2**20)
     counts, block = decoded_while_blocks_are_read(tmp_path, tmp_path / "a.tif", model, monkeypatch)
     assert set(counts.values()) == {1} and len(counts) == 80
     assert block == (3, 1024, 1024)
