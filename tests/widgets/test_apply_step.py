@@ -92,14 +92,15 @@ def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
     use_run(step, run, qtbot)
 
     def segmented(name: str, data: np.ndarray) -> str:
+        viewer.layers.clear()
         layer = viewer.add_image(data, name=name)
+        viewer.dims.set_point(0, 1)
         step._session._follow_layers()
         viewer.layers.selection.active = layer
         step.segment_slice()
         idle(step, qtbot)
         text = step.message.text()
         shown = [each.name for each in viewer.layers if each is not layer and role(each) is not None]
-        viewer.layers.clear()
         return f"{text}|{len(shown)}"
 
     assert segmented("as it was", stack) == "|2" and not step.as_is_box.isVisible()
