@@ -147,7 +147,7 @@ def test_form_errors_start_nothing(qtbot: Any, steps: Callable[..., Any]) -> Non
         assert not step.client.active and "many" in step.problem.text() and not step.problem.isHidden()
         line.setText("0")
         step.primary.click()
-        assert "greater than or equal to 1" in step.problem.text()
+        assert "must be at least 1, not 0" in step.problem.text()
     assert search.run is None
 
 
