@@ -169,7 +169,7 @@ def _entries(folder: Path) -> set[str]:
         ("architecture.json", lambda run: run.architecture_file),
         ("job.json", read_job),
         ("logs", log_file),
-        ("preview/input.npy", lambda run: preview_file(run, "input")),
+        ("preview/input.npz", lambda run: preview_file(run, "input")),
     ],
 )
 def test_files_of_a_run_are_not_opened_through_links(name: str, use: Callable[[Run], Any], tmp_path: Path) -> None:

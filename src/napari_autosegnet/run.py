@@ -195,7 +195,7 @@ _ENTRIES: dict[str, tuple[str, ...]] = {
     "model": ("model.json", "weights.safetensors"),
     "requests": ("pause", "stop", "cancel"),
     "logs": ("worker.log",),
-    "preview": ("input.npy", "labels.npy", "uncertainty.npy"),
+    "preview": ("input.npz", "labels.npy", "uncertainty.npy"),
     "annotation": ("annotation.json",),
 }
 
