@@ -21,7 +21,7 @@ from napari_autosegnet.inference.sections import make_predictor, predict_section
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets import uncertainty
+from napari_autosegnet.widgets import section_model, uncertainty
 from napari_autosegnet.widgets.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply_step import ApplyStep
 from napari_autosegnet.widgets.class_colors import LabelClass, result_layer
@@ -352,12 +352,12 @@ def test_probabilities_of_an_older_model_name_no_place(
     monkeypatch.setattr(uncertainty, "least_certain_of_volume", lambda *given: (looked.append(1), of_volume(*given))[1])
     step.go_to_least_certain()
     idle(step, qtbot)
-    assert looked == [1] and len(step._visited[id(image)]) == 1
+    assert looked == [1] and len(step._shown[image]) == 1
     assert "segmentation of the slice" not in step._session.viewer.layers
     small_model("unet").save(run.model_folder)  # trained again
     step.go_to_least_certain()
     idle(step, qtbot)
-    qtbot.waitUntil(lambda: len(step._visited[id(image)]) == 2, timeout=60_000)
+    qtbot.waitUntil(lambda: len(step._shown[image]) == 2, timeout=60_000)
     assert looked == [1] and "segmentation of the slice" in step._session.viewer.layers
 
 
@@ -371,19 +371,74 @@ def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: 
     assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
 
 
-def test_the_least_certain_place_is_framed_and_the_brush_is_taken(step: ApplyStep, run: Run, qtbot: Any) -> None:
-    viewer = step._session.viewer
+def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer, camera = step._session.viewer, step._session.viewer.scene.camera
     use_run(step, run, qtbot)
     viewer.dims.set_point(0, 150)
-    centres = []
-    for _ in range(2):
-        step.go_to_least_certain()
+    step.activateWindow()
+    qtbot.waitUntil(step.isActiveWindow, timeout=5000)
+
+    def press(key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> tuple[float, ...]:
+        qtbot.keyClick(step, key, modifier)
         idle(step, qtbot)
-        centres.append(viewer.scene.camera.center)
-    assert centres[0] != centres[1], "the next place is another one"
-    active = viewer.layers.selection.active
-    assert active.name == "stack annotation" and active.mode == "paint"
-    assert "yellow frame" in step.message.text()
+        return camera.center
+
+    assert not step.back_button.isEnabled()
+    first, second = press(Qt.Key.Key_F3), press(Qt.Key.Key_F3)
+    assert first != second and step.place_button.text() == "Next uncertain place"
+    active, image = viewer.layers.selection.active, viewer.layers["stack"]
+    assert active.name == "stack annotation" and active.mode == "paint", "where the tutorial says that one paints"
+    assert "in 'stack annotation'" in step.message.text() and "F3: next" in step.message.text()
+
+    viewer.dims.set_point(0, 100)
+    assert press(Qt.Key.Key_F3, Qt.KeyboardModifier.ShiftModifier) == first and viewer.dims.point[0] == 150
+    assert not step.back_button.isEnabled()
+    qtbot.mouseClick(step.place_button, Qt.MouseButton.LeftButton)
+    assert camera.center == second and len(step._shown[image]) == 2, "what was shown comes again after Previous"
+    qtbot.mouseClick(step.back_button, Qt.MouseButton.LeftButton)
+    assert camera.center == first
+
+    # What is to be looked at is not covered, and the frame is seen on dark and on bright images.
+    (frame,) = (layer for layer in viewer.layers if layer.name == uncertainty.MARKER)
+    assert frame is viewer.layers[-1] and not frame.face_color[:, 3].any()
+    assert [color[:3].mean() > 0.5 for color in frame.edge_color] == [False, True]
+    results = [viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]]
+    assert [layer.opacity for layer in results] == [0.2, 0.2]
+    step.segment_slice()
+    idle(step, qtbot)
+    assert [layer.opacity for layer in results] == [0.6, 0.9]
+
+
+def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PredictSettings(engine="channels_last", tile=64, halo=16, batch_size=1)
+    monkeypatch.setattr(section_model, "_SETTINGS", settings)
+    use_run(step, run, qtbot)
+    viewer, progress = step._session.viewer, step.slice_progress
+    viewer.dims.set_point(0, 150)
+    step.segment_slice()
+    idle(step, qtbot)
+    assert progress.bar.maximum() == 4 and not progress.isVisible(), "tile by tile"
+    shown = {layer.name: np.array(layer.data) for layer in viewer.layers}
+
+    gate, predict = threading.Event(), step._section_model.predict
+    monkeypatch.setattr(step._section_model, "predict", lambda *given: (gate.wait(20), predict(*given))[1])
+    for ask in (step.segment_slice, step.go_to_least_certain):
+        viewer.dims.set_point(0, 200)
+        ask()
+        qtbot.waitUntil(progress.isVisible, timeout=5000)
+        qtbot.mouseClick(progress.cancel_button, Qt.MouseButton.LeftButton)
+        gate.set()
+        idle(step, qtbot)
+        assert "Cancelled" in step.message.text() and not progress.isVisible() and step.slice_button.isEnabled()
+        assert [layer.name for layer in viewer.layers] == [*shown]
+        assert all(np.array_equal(viewer.layers[name].data, data) for name, data in shown.items())
+        gate.clear()
+    gate.set()
+    step.segment_slice()
+    idle(step, qtbot)
+    assert viewer.layers["segmentation of the slice"].data[2].all()
 
 
 def test_a_whole_layer_is_segmented_by_a_worker(
@@ -407,7 +462,7 @@ def test_a_whole_layer_is_segmented_by_a_worker(
     # Places of the whole stack come from the probabilities, then.
     step.go_to_least_certain()
     idle(step, qtbot)
-    assert step._visited[id(image)]
+    assert len(step._shown[image]) == 1
     layer.data_setitem((np.zeros(4, int), np.arange(4), np.arange(4)), 3 - np.asarray(layer.data[0])[0, 0] % 2)
     qtbot.waitUntil(lambda: step.take_button.isEnabled())
     step.take_over()

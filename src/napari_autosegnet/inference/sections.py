@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.inference.blocks import slices
+from napari_autosegnet.inference.blocks import round_up, slices
 from napari_autosegnet.inference.grey_check import check_grey_values
 from napari_autosegnet.inference.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.reading import check_image, read_block
@@ -19,6 +19,9 @@ from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     import torch
+
+#: Side (pixels) of the part of a section that is read at a time; larger where tiles are.
+_READ_AT_ONCE = 2048
 
 
 def make_predictor(
@@ -62,18 +65,27 @@ def checked_survey(
     return ImageSurvey(image, model.normalisation, scale)
 
 
-def predict_section(
+class SectionTile(NamedTuple):
+    """Rows and columns of a section, labels (y, x) of classes 1..K there, and probabilities (K, y, x)."""
+
+    place: tuple[slice, slice]
+    labels: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
+
+
+def section_tiles(
     predictor: Predictor,
     image: ImageStack,
     section: int,
     *,
     survey: ImageSurvey | None = None,
-    should_stop: ShouldStop = never_stop,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
-    """Labels (y, x) of classes 1..K, and probabilities (K, y, x), of one section; None when asked to stop.
+    report: Report = silent,
+) -> Iterator[SectionTile]:
+    """One section tile by tile, so that memory is needed for no more than what the caller keeps.
 
     Where the image is NaN or infinite, and in a section of one grey value, the label is 0, and so are all
-    probabilities. The sections of the stack may differ in size, unless the model reads neighbouring sections.
+    probabilities; tiles of nothing else may be left out. A tile comes again where memory did not suffice. The
+    sections of the stack may differ in size, unless the model reads neighbouring sections.
 
     Parameters
     ----------
@@ -82,28 +94,59 @@ def predict_section(
     section : int
     survey : ImageSurvey, optional
         Of the image (`checked_survey`), kept for several sections.
-    should_stop : ShouldStop
-        Asked after every tile.
+    report : Report
+        Told ``progress`` after every tile, and when the section is done.
     """
     check_image(predictor.model, image)
-    height, width = image.section_shape(section)
-    shape = (image.sections, height, width)
-    plan = predictor.plan(shape, (1, height, width))
-    block = plan[section]
-    pixels = None if image.uniform else image.section(section)[:, np.newaxis]
     survey = survey or checked_survey(predictor.model, image)
-    data = read_block(image, plan, block, survey=survey, pixels=pixels)
-    predictor.tell_missing(block, data)
-    probabilities = np.zeros((predictor.classes, height, width), np.float32)
-    for _, tile, found, _ in predictor.tiles(plan, block, data):
+    height, width = image.section_shape(section)
+    # Of a large section a part is read at a time. What differs in size from the others can only be read whole.
+    side = round_up(max(_READ_AT_ONCE, 2 * predictor.tile), predictor.stride) if image.uniform else max(height, width)
+    plan = predictor.plan((image.sections, height, width), (1, min(side, height), min(side, width)))
+    pixels = None if image.uniform else image.section(section)[:, np.newaxis]
+    blocks = [plan[plan.index((section, y, x))] for y in range(plan.grid[1]) for x in range(plan.grid[2])]
+    total = sum(len(plan.tiles(block)) for block in blocks)
+    done = 0
+    for block in blocks:
+        data = read_block(image, plan, block, survey=survey, pixels=pixels)
+        predictor.tell_missing(block, data)
+        asked = data.asked(block.shape)
+        for number, (_, tile, found, _) in enumerate(predictor.tiles(plan, block, data), start=1):
+            place = slices(tile.core)
+            probabilities = found.cpu().numpy()
+            labels = (probabilities.argmax(0) + 1).astype(np.uint8)
+            if asked is not None:
+                here = asked[0][
+                    tuple(
+                        slice(part.start - start, part.stop - start)
+                        for part, start in zip(place, block.origin[1:], strict=True)
+                    )
+                ]
+                labels[~here] = 0
+                probabilities = np.where(here, probabilities, 0)
+            yield SectionTile((place[0], place[1]), labels, probabilities)
+            report("progress", done=min(done + number, total), total=total)
+        done += len(plan.tiles(block))
+    report("progress", done=total, total=total)
+
+
+def predict_section(
+    predictor: Predictor,
+    image: ImageStack,
+    section: int,
+    *,
+    survey: ImageSurvey | None = None,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
+    """Labels (y, x) and probabilities (K, y, x) of one section, as `section_tiles` gives them; None when stopped."""
+    shape = image.section_shape(section)
+    labels, probabilities = np.zeros(shape, np.uint8), np.zeros((predictor.classes, *shape), np.float32)
+    for tile in section_tiles(predictor, image, section, survey=survey, report=report):
         if should_stop():
             return None
-        probabilities[(slice(None), *slices(tile.core))] = found.cpu().numpy()
-    labels = (probabilities.argmax(0) + 1).astype(np.uint8)
-    asked = data.asked(block.shape)
-    if asked is not None:
-        labels[~asked[0]] = 0
-        probabilities[:, ~asked[0]] = 0
+        labels[tile.place] = tile.labels
+        probabilities[(slice(None), *tile.place)] = tile.probabilities
     return labels, probabilities
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.errors import UserError
@@ -28,6 +39,7 @@ from napari_autosegnet.widgets.layer_arrays import (
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised, in_html
 from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
 from napari_autosegnet.widgets.session import Session
+from napari_autosegnet.widgets.slice_progress import SliceProgress
 from napari_autosegnet.widgets.volume_job import VolumeJob, model_of, probabilities_of
 
 if TYPE_CHECKING:
@@ -54,7 +66,7 @@ class ApplyStep(QWidget):
         self._reading = Background(self)
         self._is_reading = False
         self._section_model = SectionModel()
-        self._visited: dict[int, list[tuple[int, int, int]]] = {}
+        self._shown: weakref.WeakKeyDictionary[Image, uncertainty.ShownPlaces] = weakref.WeakKeyDictionary()
         self.volume = VolumeJob(session, self)
         self.corrections = Corrections(session, self)
 
@@ -71,11 +83,21 @@ class ApplyStep(QWidget):
         self.as_is_box = QCheckBox("Take its grey values as they are")
         self.as_is_box.setToolTip("Also where they are unlike those of the images that the model was trained on")
         self.as_is_box.setVisible(False)
+        self.slice_progress = SliceProgress(self._computing)
         self.place_button = QPushButton("Go to the least certain place")
         self.place_button.setToolTip(
-            "Painting the right classes there teaches the network most. Press again for the next place"
+            "Painting the right classes there teaches the network most. Press again, or F3, for the next place"
         )
         self.place_button.clicked.connect(self.go_to_least_certain)
+        self.back_button = QPushButton("Previous")
+        self.back_button.setToolTip("Back to the place that was shown before (Shift+F3)")
+        self.back_button.clicked.connect(self.go_back)
+        places = QHBoxLayout()
+        places.addWidget(self.place_button, 1)
+        places.addWidget(self.back_button)
+        # Keys that napari has no use for; they work wherever the focus is, while this step is in sight.
+        for keys, button in (("F3", self.place_button), ("Shift+F3", self.back_button)):
+            QShortcut(QKeySequence(keys), self).activated.connect(button.click)
         self.stack_button = QPushButton("Segment a whole stack ...")
         self.stack_button.setToolTip("A layer, or a file of any size; napari can be used meanwhile")
         self.stack_button.clicked.connect(self._on_stack)
@@ -106,9 +128,10 @@ class ApplyStep(QWidget):
             self.choose_button,
             QLabel("<b>One slice</b>"),
             self.slice_button,
+            self.slice_progress,
             self.unsure_box,
             self.as_is_box,
-            self.place_button,
+            places,
             QLabel("<b>Everything</b>"),
             self.stack_button,
             self.panel,
@@ -120,7 +143,10 @@ class ApplyStep(QWidget):
             self.take_button,
             self.next_button,
         ):
-            layout.addWidget(widget)
+            if isinstance(widget, QHBoxLayout):
+                layout.addLayout(widget)
+            else:
+                layout.addWidget(widget)
         layout.addStretch(1)
 
         session.run_changed.connect(self._on_run)
@@ -215,9 +241,13 @@ class ApplyStep(QWidget):
             self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.<br>{quality}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         ready = model is not None and not self._computing.is_busy
-        has_image = self._session.layers.image_in_view() is not None
+        image = self._session.layers.image_in_view()
+        has_image = image is not None
+        shown = None if image is None else self._shown.get(image)
         self.slice_button.setEnabled(ready and has_image)
         self.place_button.setEnabled(ready and has_image)
+        self.place_button.setText("Next uncertain place" if shown else "Go to the least certain place")
+        self.back_button.setEnabled(ready and shown is not None and shown.has_previous)
         self.paint_button.setEnabled(has_image)
         client = self.volume.client
         self.stack_button.setEnabled(model is not None and not client.active)
@@ -240,7 +270,12 @@ class ApplyStep(QWidget):
         if wanted is None:
             return
         image, section = wanted
-        self._compute(image, section, lambda found: self._show_slice(image, section, found))
+
+        def show(found: SectionResult) -> None:
+            uncertainty.stop_looking(self._session.viewer, image)
+            self._show_slice(image, section, found)
+
+        self._compute(image, section, show)
 
     def _wanted_slice(self) -> tuple[Image, int] | None:
         image = self._session.layers.image_in_view()
@@ -262,29 +297,34 @@ class ApplyStep(QWidget):
         path, device = self.model.path, self._session.device
         grey_values: GreyValuesChoice = "as-is" if self.as_is_box.isChecked() else "checked"
         self._say("Segmenting the slice ...")
+        report, should_stop = self.slice_progress.begin()
 
         def work() -> SectionResult | UserError | None:
             from napari_autosegnet.inference.grey_check import GreyValuesError
 
             try:
                 return self._section_model.predict(
-                    path, layer_stack(image), section, device, grey_values, self._computing.closing.is_set
+                    path, layer_stack(image), section, device, grey_values, report, should_stop
                 )
             except GreyValuesError as error:
                 return error
 
         def take(found: SectionResult | UserError | None) -> None:
+            self.slice_progress.end()
             self.message.clear()
             if isinstance(found, UserError):
                 self.as_is_box.setVisible(True)
                 self._say(str(found), "error")
-            elif found is not None and image in self._session.viewer.layers:
+            elif found is None or self.slice_progress.was_cancelled:
+                self._say("Cancelled; the layers are as they were.")
+            elif image in self._session.viewer.layers:
                 if found.notes:
                     self._say("; ".join(found.notes))
                 then(found)
             self._show_state()
 
         def refuse(text: str) -> None:
+            self.slice_progress.end()
             self._say(text, "error")
             self._show_state()
 
@@ -307,23 +347,31 @@ class ApplyStep(QWidget):
     # ------------------------------------------------------------ the least certain place
 
     def go_to_least_certain(self) -> None:
-        """Move to where painting teaches most: in the stack if probabilities were written, else in the slice."""
+        """Move to where painting teaches most: in the stack if probabilities were written, else in the slice.
+
+        After *Previous*, the places that were shown come first.
+        """
         wanted = self._wanted_slice()
         if wanted is None:
             return
         image, section = wanted
-        visited = self._visited.setdefault(id(image), [])
+        shown = self._shown.setdefault(image, uncertainty.ShownPlaces())
+        known = shown.following()
+        if known is not None:
+            self._go(image, known)
+            return
         annotated = _annotation_reader(self._session, image)
 
         def refuse(text: str) -> None:
+            self.slice_progress.end()
             self._say(text, "error")
             self._show_state()
 
         def look(found: SectionResult) -> None:
             self._show_slice(image, section, found)
             self._session.background.call(
-                lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), visited),
-                lambda place: self._go(image, place),
+                lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), shown.visited),
+                lambda place: self._go_to_new(image, place),
                 refuse,
             )
 
@@ -332,23 +380,37 @@ class ApplyStep(QWidget):
             self._compute(image, section, look)
             return
         model = self.model.path
+        report, should_stop = self.slice_progress.begin()
 
         def search() -> tuple[bool, uncertainty.Place | None]:
             read = _uncertainty_of(out, model)
             if read is None:
                 return False, None
-            sections, stop = layer_stack(image).sections, self._computing.closing.is_set
-            return True, uncertainty.least_certain_of_volume(read, annotated, sections, visited, stop)
+            sections = layer_stack(image).sections
+            return True, uncertainty.least_certain_of_volume(
+                read, annotated, sections, shown.visited, report, should_stop
+            )
 
         def go(found: tuple[bool, uncertainty.Place | None]) -> None:
-            if found[0]:
-                self._go(image, found[1])
+            self.slice_progress.end()
+            if self.slice_progress.was_cancelled:
+                self._say("Cancelled; the layers are as they were.")
+                self._show_state()
+            elif found[0]:
+                self._go_to_new(image, found[1])
             else:  # the model was trained on since
                 self._compute(image, section, look)
 
         self._say("Looking for the least certain place ...")
         self._computing.call(search, go, refuse)
         self._show_state()
+
+    def go_back(self) -> None:
+        """Move to the place that was shown before."""
+        image = self._session.layers.image_in_view()
+        place = None if image is None or image not in self._shown else self._shown[image].previous()
+        if image is not None and place is not None:
+            self._go(image, place)
 
     def _store_with_probabilities(self, image: Image) -> Path | None:
         """Store of the latest result of an image, if its probabilities were written."""
@@ -357,15 +419,23 @@ class ApplyStep(QWidget):
             return None
         return out if probabilities_of(out) is not None else None
 
-    def _go(self, image: Image, place: uncertainty.Place | None) -> None:
-        self._show_state()
+    def _go_to_new(self, image: Image, place: uncertainty.Place | None) -> None:
         if place is None:
             self._say("Every uncertain place here is annotated or was shown; go to another section.", "info")
+            self._show_state()
             return
-        self._visited[id(image)].append((place.section, place.y, place.x))
+        self._shown[image].add(place)
+        self._go(image, place)
+
+    def _go(self, image: Image, place: uncertainty.Place) -> None:
         uncertainty.go_to(self._session.viewer, image, place)
         if self._take_brush(image):
-            self._say("In the yellow frame the model is least sure. Paint the right classes there.", "info")
+            name = self._session.viewer.layers.selection.active.name
+            self._say(
+                f"In the frame the model is least sure. Paint the right classes there, in '{name}': "
+                "you have its brush. F3: next place, Shift+F3: the one before."
+            )
+        self._show_state()
 
     def _take_brush(self, image: Image) -> bool:
         try:

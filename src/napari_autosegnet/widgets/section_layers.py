@@ -162,10 +162,10 @@ def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
 
 
 def _unsure() -> Any:
-    """From nothing to a colour that no class has by default, so that what lies below stays visible."""
+    """A veil, from nothing to a colour that no class has by default: what lies below is to be looked at."""
     from napari.utils import Colormap
 
-    return Colormap([[1.0, 0.1, 0.6, 0.0], [1.0, 0.1, 0.6, 0.45], [1.0, 0.1, 0.6, 1.0]], name="unsure")
+    return Colormap([[1.0, 0.1, 0.6, 0.0], [1.0, 0.1, 0.6, 0.4]], name="unsure")
 
 
 def _remember(layer: Layer, image: Image) -> None:

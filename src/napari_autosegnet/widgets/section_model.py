@@ -12,7 +12,7 @@ from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import Report, ShouldStop, never_stop
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
@@ -54,9 +54,10 @@ class SectionModel:
         section: int,
         device: str,
         grey_values: GreyValuesChoice = "checked",
+        report: Report = silent,
         should_stop: ShouldStop = never_stop,
     ) -> SectionResult | None:
-        """Labels and uncertainty of one section; None when stopped.
+        """Labels and uncertainty of one section; None when stopped. ``report`` is told ``progress`` tile by tile.
 
         Raises
         ------
@@ -65,7 +66,7 @@ class SectionModel:
             it has seen and ``grey_values`` does not insist.
         """
         from napari_autosegnet.figures import normalised_entropy
-        from napari_autosegnet.inference.sections import checked_survey, make_predictor, predict_section
+        from napari_autosegnet.inference.sections import checked_survey, make_predictor, section_tiles
         from napari_autosegnet.model import Model
         from napari_autosegnet.training.trainer import choose_device
 
@@ -75,13 +76,15 @@ class SectionModel:
             self._key = key
         notes: list[str] = []
         survey = checked_survey(self._predictor.model, image, grey_values, _collector(notes))
-        found = predict_section(self._predictor, image, section, survey=survey, should_stop=should_stop)
-        if found is None:
-            return None
-        labels, probabilities = found
+        shape = image.section_shape(section)
+        labels, uncertainty = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+        for tile in section_tiles(self._predictor, image, section, survey=survey, report=report):
+            if should_stop():
+                return None
+            labels[tile.place] = tile.labels
+            uncertainty[tile.place] = normalised_entropy(tile.probabilities)
         if survey.is_constant(section):
             notes.append("this section has one grey value throughout, so nothing is segmented")
-        uncertainty = normalised_entropy(probabilities).astype(np.float32)
         model = self._predictor.model
         return SectionResult(labels, uncertainty, model.classes, model.fingerprint, tuple(notes))
 
