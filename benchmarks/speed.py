@@ -169,12 +169,22 @@ def make_naive(search: Search, frequencies: Tensor, image: Array, target: Array,
 def sample_data(settings: Any, limit: int) -> TrainingData:
     folder = sample_folder()
     stacks = open_stacks([folder / "axon-sem-a.png"], [folder / "axon-sem-a-labels.png"], SAMPLE_CLASSES)
-    device, parts, normalisation = prepare(stacks, SplitSettings(), 0, settings.network.min_size, "cpu", silent)
+    device, parts, normalisation = prepare(
+        stacks,
+        SplitSettings(),
+        settings.normalisation,
+        context=0,
+        min_size=settings.network.min_size,
+        device="cpu",
+        report=silent,
+    )
+    size = NetworkSpecification.for_patches(settings.patch_size, settings.network, in_channels=1, classes=3)
     return training_data(
         stacks,
         parts,
         normalisation,
         patch_size=settings.patch_size,
+        stride=size.stride,
         context=0,
         augmentation=settings.augmentation,
         limit=limit,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,7 @@ from napari_autosegnet.config import (
     search_settings,
     train_settings,
 )
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
 from napari_autosegnet.steps import (
@@ -53,6 +55,7 @@ def search(
     *,
     classes: str | None = None,
     time_point: int | None = None,
+    channels: Sequence[str] | None = None,
     axes: str | None = None,
     preset: Preset = "standard",
     settings: SearchSettings | None = None,
@@ -73,7 +76,7 @@ def search(
         that patterns such as ``images/*.tif`` fit, are paired by their names; see `data.pairs`.
     classes : str, optional
         ``0:membrane,255:cell``: which label value is which class.
-    time_point, axes : optional
+    time_point, channels, axes : optional
         What of the images and labels is read; see `data.images.open_image`. The run keeps it.
     preset : str
         The run keeps it: a training of what was found takes the same one by default.
@@ -96,10 +99,11 @@ def search(
     """
     from napari_autosegnet.data.pairs import given_pairs
 
+    read = Selection(time_point=time_point, channels=channels, axes=axes)
     folder = Run.open(run) if resume else Run.create(run)
     with working(folder, "search", report, should_stop) as (tell, stop):
         if resume:
-            refuse_other_data(images, labels, classes)
+            refuse_other_data(images, labels, classes, read != ALL)
             settings = kept_settings(folder, "search", SearchSettings)
             learned_from = kept_learned_from(folder, "search")
             stacks, split = kept_data(folder)
@@ -109,7 +113,7 @@ def search(
             settings = settings or search_settings(preset)
             split = split or SplitSettings()
             images, labels = given_pairs(images, labels)
-            stacks = open_stacks(images, labels, classes, time_point, axes)
+            stacks = open_stacks(images, labels, classes, read)
         device_used, parts, normalisation = prepare(
             stacks,
             split,
@@ -122,11 +126,22 @@ def search(
         if resume:
             learned_from.check_normalisation(normalisation)
             normalisation = learned_from.normalisation
+        from napari_autosegnet.networks.specification import NetworkSpecification
+        from napari_autosegnet.search.search import Search
+        from napari_autosegnet.training.checkpoints import has_checkpoint
+
+        size = partial(
+            NetworkSpecification.for_patches,
+            in_channels=normalisation.channels(settings.context),
+            classes=len(stacks[0].mapping.classes),
+        )
+        specification = size(settings.patch_size, settings.network)
         data = training_data(
             stacks,
             parts,
             normalisation,
             patch_size=settings.patch_size,
+            stride=specification.stride,
             context=settings.context,
             augmentation=settings.augmentation,
             limit=2 * settings.reward_patches,
@@ -134,25 +149,18 @@ def search(
             device=device_used,
             report=tell,
         )
-        from napari_autosegnet.networks.specification import NetworkSpecification
-        from napari_autosegnet.search.search import Search
-        from napari_autosegnet.training.checkpoints import has_checkpoint
-
-        channels = int(data.validation_images.shape[1])
         training = train_settings(kept_preset(folder) if resume else preset)
         work = Search(
             data,
             settings,
-            in_channels=channels,
+            in_channels=specification.in_channels,
             checkpoint=folder.checkpoint_file("search"),
-            final=NetworkSpecification.for_patches(
-                training.patch_size, training.network, in_channels=channels, classes=len(data.class_names)
-            ),
+            final=size(training.patch_size, training.network),
         )
         if not resume:
             folder.update_config(
                 preset=preset,
-                data=describe_data(images, labels, stacks, split, time_point, axes),
+                data=describe_data(images, labels, stacks, split, read),
                 search=settings.model_dump(mode="json"),
                 **describe_learned_from("search", stacks, normalisation, context=settings.context),
             )
@@ -172,6 +180,7 @@ def train(
     labels: Sequence[Path] = (),
     classes: str | None = None,
     time_point: int | None = None,
+    channels: Sequence[str] | None = None,
     axes: str | None = None,
     architecture: Path | None = None,
     network: Network = "searched",
@@ -190,7 +199,7 @@ def train(
     ----------
     run : Path
         Run folder of a search, or a new one.
-    images, labels, classes, time_point, axes, split
+    images, labels, classes, time_point, channels, axes, split
         As for `search`; those of the run's search by default.
     architecture : Path, optional
         Architecture file; the run's own by default.
@@ -214,12 +223,13 @@ def train(
     """
     from napari_autosegnet.training_job import Begun, Source, TrainingJob
 
+    read = Selection(time_point=time_point, channels=channels, axes=axes)
     folder = Run.open(run) if resume or not images else Run.create(run)
     with working(folder, "train", report, should_stop) as (tell, stop):
         learned_from = None
         new_labels = [continue_with] if isinstance(continue_with, Path) else list(continue_with or ())
         if resume:
-            refuse_other_data(images, labels, classes, new_labels)
+            refuse_other_data(images, labels, classes, new_labels, read != ALL)
             begun = Begun.kept(folder)
             learned_from = kept_learned_from(folder, "training")
         elif new_labels:
@@ -227,7 +237,9 @@ def train(
         else:
             begun = Begun.new(folder, network, architecture, settings)
         if images:
-            source = Source.given(images, labels or new_labels, classes, split, time_point, axes)
+            source = Source.given(images, labels or new_labels, classes, split, read)
+        elif read != ALL:
+            raise UserError("the run's own images are read as before; give --image to read others, or leave these out")
         else:
             source = Source.kept(folder, new_labels, split)
         job = TrainingJob(folder, begun, source, device=device, learned_from=learned_from, report=tell)
@@ -293,8 +305,8 @@ def predict(
     settings = settings or PredictSettings()
     if scheduler is not None and slurm is not None:
         raise UserError("the workers come from a scheduler or from SLURM; give one of --scheduler and --slurm")
-    chosen = None if channels is None else tuple(channels)
-    request = VolumeRequest(model, image, out, settings, mask=mask, time=time_point, channels=chosen, axes=axes)
+    read = Selection(time_point=time_point, channels=channels, axes=axes)
+    request = VolumeRequest(model, image, out, settings, mask=mask, read=read)
     source = WorkerSource(settings.workers, scheduler, slurm)
     if source.is_needed:
         from napari_autosegnet.inference.cluster import predict_on_workers
@@ -303,7 +315,7 @@ def predict(
     else:
         from napari_autosegnet.training.trainer import choose_device
 
-        loaded, opened, opened_mask = request.read()
+        loaded, opened, opened_mask = request.opened()
         device_used = choose_device(device)
         report("device", name=str(device_used))
         summary = predict_volume(
@@ -330,6 +342,9 @@ def evaluate(
     prediction: Path | None = None,
     model: Path | None = None,
     classes: str | None = None,
+    time_point: int | None = None,
+    channels: Sequence[str] | None = None,
+    axes: str | None = None,
     sections: str | None = None,
     overlays: Path | None = None,
     grey_values: GreyValuesChoice = "checked",
@@ -355,6 +370,8 @@ def evaluate(
         How the values of ``labels`` are read; with a model that which it was trained with by default. A model
         and an OME-Zarr store know the names of their classes, so that the order does not matter; the class
         numbers of other predictions are in this order.
+    time_point, channels, axes : optional
+        With ``model``: what of the images and labels is read; see `data.images.open_image`.
     sections : str, optional
         Only these, for example ``24-29``.
     overlays : Path, optional
@@ -383,6 +400,7 @@ def evaluate(
                 images,
                 labels,
                 classes=classes,
+                read=Selection(time_point=time_point, channels=channels, axes=axes),
                 sections=sections,
                 overlays=overlays,
                 grey_values=grey_values,

@@ -210,7 +210,9 @@ class SearchSettings(Settings):
         0.99, description="Decay of the moving-average baseline (ENAS)", json_schema_extra=_ADVANCED
     )
     reward_patches: Positive = Field(
-        64, description="Validation patches that a reward is measured on", json_schema_extra=_ADVANCED
+        64,
+        description="Pixels of the validation part that a reward is measured on, in training patches",
+        json_schema_extra=_ADVANCED,
     )
     candidates: Positive = Field(
         64, description="Architectures sampled and rated when the search ends", json_schema_extra=_ADVANCED

@@ -31,6 +31,7 @@ from napari_autosegnet.data.annotations import (
 )
 from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels, tell_notes
 from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.model import Model
@@ -73,6 +74,7 @@ def evaluate_model(
     labels: Sequence[Path],
     *,
     classes: str | None = None,
+    read: Selection = ALL,
     sections: str | None = None,
     overlays: Path | None = None,
     grey_values: GreyValuesChoice = "checked",
@@ -84,7 +86,7 @@ def evaluate_model(
     from napari_autosegnet.inference.volume import checked_survey, make_predictor, predict_section
 
     loaded = Model.load(model)
-    stacks = open_labelled(images, labels, _trained_mapping(loaded) if classes is None else classes)
+    stacks = open_labelled(images, labels, _trained_mapping(loaded) if classes is None else classes, read)
     tell_pairs(stacks, report)
     tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     order = _order(stacks[0].mapping.classes, [c.name for c in loaded.classes])

@@ -17,6 +17,7 @@ from napari_autosegnet.config import (
     Settings,
     SplitSettings,
 )
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.run import Report, Run, ShouldStop, listeners
 
@@ -76,12 +77,11 @@ def open_stacks(
     images: Sequence[Path],
     labels: Sequence[Path],
     classes: str | None,
-    time: int | None = None,
-    axes: str | None = None,
+    read: Selection = ALL,
 ) -> list[LabelledStack]:
     from napari_autosegnet.data.annotations import open_labelled
 
-    return open_labelled(images, labels, classes, time=time, axes=axes)
+    return open_labelled(images, labels, classes, read)
 
 
 def describe_data(
@@ -89,12 +89,10 @@ def describe_data(
     labels: Sequence[Path],
     stacks: Sequence[LabelledStack],
     split: SplitSettings,
-    time: int | None = None,
-    axes: str | None = None,
+    read: Selection = ALL,
 ) -> dict[str, Any]:
-    read = {name: value for name, value in (("time_point", time), ("axes", axes)) if value is not None}
     return {
-        **read,
+        **read.model_dump(mode="json", exclude_none=True),
         "images": [str(Path(path).absolute()) for path in images],
         "labels": [str(Path(path).absolute()) for path in labels],
         "mapping": stacks[0].mapping.model_dump(mode="json"),
@@ -184,7 +182,9 @@ def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[Labe
     mapping = validated(LabelMapping, content.get("mapping"), f"{run.config_file}, 'mapping'")
     label_paths = labels or _kept_paths(run, content, "labels")
     image_paths = _kept_paths(run, content, "images")
-    stacks = open_labelled(image_paths, label_paths, mapping, time=content.get("time_point"), axes=content.get("axes"))
+    given = {name: content[name] for name in Selection.model_fields if name in content}
+    read = validated(Selection, given, f"{run.config_file}, 'data'")
+    stacks = open_labelled(image_paths, label_paths, mapping, read)
     return stacks, validated(SplitSettings, content.get("split"), f"{run.config_file}, 'split'")
 
 
@@ -304,6 +304,7 @@ def training_data(
     normalisation: Normalisation,
     *,
     patch_size: int,
+    stride: int,
     context: int,
     augmentation: AugmentationSettings,
     limit: int,
@@ -330,6 +331,7 @@ def training_data(
         parts.validation,
         normalisation,
         size=patch_size,
+        stride=stride,
         context=context,
         limit=limit,
         generator=torch.Generator().manual_seed(seed),

@@ -16,6 +16,7 @@ from napari_autosegnet.data.annotations import LabelledStack
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.data.pairs import given_pairs
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.networks.specification import NetworkSpecification
@@ -38,7 +39,7 @@ from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.checkpoints import has_checkpoint, remove_checkpoint
 from napari_autosegnet.training.trainer import Trainer, TrainingData, TrainingResult
 
-#: Most validation patches that are scored at the end of a training epoch; they are spread evenly.
+#: Most pixels, in training patches, that are scored at the end of an epoch.
 VALIDATION_PATCHES = 64
 
 #: Called at the end of every epoch with a function that gives the model as it is then.
@@ -134,13 +135,12 @@ class Source:
         labels: Sequence[Path],
         classes: str | None,
         split: SplitSettings | None,
-        time: int | None = None,
-        axes: str | None = None,
+        read: Selection = ALL,
     ) -> Source:
         split = split or SplitSettings()
         images, labels = given_pairs(images, labels)
-        stacks = open_stacks(images, labels, classes, time, axes)
-        return cls(stacks, split, describe_data(images, labels, stacks, split, time, axes))
+        stacks = open_stacks(images, labels, classes, read)
+        return cls(stacks, split, describe_data(images, labels, stacks, split, read))
 
     @classmethod
     def kept(cls, run: Run, labels: Sequence[Path], split: SplitSettings | None) -> Source:
@@ -193,11 +193,15 @@ class TrainingJob:
         if learned_from is not None:
             learned_from.check_normalisation(self.normalisation)
             self.normalisation = learned_from.normalisation
+        self.specification, network = begun.build(
+            self.normalisation.channels(settings.context), len(stacks[0].mapping.classes)
+        )
         self.data: TrainingData = training_data(
             stacks,
             self.parts,
             self.normalisation,
             patch_size=settings.patch_size,
+            stride=self.specification.stride,
             context=settings.context,
             augmentation=settings.augmentation,
             limit=VALIDATION_PATCHES,
@@ -205,7 +209,6 @@ class TrainingJob:
             device=self.device,
             report=report,
         )
-        self.specification, network = begun.build(int(self.data.validation_images.shape[1]), len(self.data.class_names))
         checkpoint = run.checkpoint_file("training")
         if learned_from is None:
             # Before anything else: a crash here must not leave an older training's checkpoint to this one.

@@ -14,6 +14,7 @@ from PIL import Image
 
 from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.data.pairs import given_pairs, matched, open_pair, paired_files, tell_pairs
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 
 
@@ -220,6 +221,8 @@ def test_one_time_point_of_image_and_labels(tmp_path: Path) -> None:
     for name, array in (("image", pixels), ("series", marks), ("still", marks[1])):
         np.save(tmp_path / f"{name}.npy", array)
     for name in ("series", "still"):
-        (stack,) = open_labelled([tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], time=1, axes="tzyx")
+        (stack,) = open_labelled(
+            [tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], read=Selection(time_point=1, axes="tzyx")
+        )
         np.testing.assert_array_equal(stack.image.section(0)[0], pixels[1, 0])
         np.testing.assert_array_equal(stack.target(0), marks[1, 0])

@@ -9,6 +9,7 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, model_folder, print_json
 from napari_autosegnet.cli.lines import print_line
+from napari_autosegnet.cli.options import Axes, Channels, TimePoint
 from napari_autosegnet.cli.search import differ_in_number
 from napari_autosegnet.config import GreyValuesChoice
 
@@ -26,6 +27,9 @@ def evaluate(
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
+    time: TimePoint = None,
+    channels: Channels = None,
+    axes: Axes = None,
     sections: Annotated[str | None, typer.Option(help="Score only these sections, for example 24-29")] = None,
     overlays: Annotated[
         Path | None, typer.Option(help="Folder for PNGs of prediction and truth over the image")
@@ -66,6 +70,9 @@ def evaluate(
             prediction=prediction,
             model=folder,
             classes=classes,
+            time_point=time,
+            channels=channels,
+            axes=axes,
             sections=sections,
             overlays=overlays,
             grey_values=grey_values,

@@ -61,6 +61,18 @@ def _parse_words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+#: What of a file is read, the same for every command.
+TimePoint = Annotated[int | None, typer.Option("--time", help="Time point to read, from 0, where there are several")]
+# A tuple in truth: typer makes several values of one where it sees one.
+Channels = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", parser=_parse_words, help="Channels to read, by name or by number from 0"),
+]
+Axes = Annotated[
+    str | None, typer.Option(help="Names of the axes, such as tczyx, where the file has none or wrong ones")
+]
+
+
 @dataclass(frozen=True)
 class SettingOption:
     """One field of a settings model as an option."""

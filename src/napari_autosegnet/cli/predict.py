@@ -9,7 +9,7 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, model_folder, print_json, print_paths, same_command_line
 from napari_autosegnet.cli.lines import print_note
-from napari_autosegnet.cli.options import Changes, changed, takes_settings
+from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
 from napari_autosegnet.config import PredictSettings
 
 
@@ -24,13 +24,9 @@ def predict(
         ),
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Compute only where this image is not 0")] = None,
-    time: Annotated[int | None, typer.Option(help="Time point to read, from 0, where there are several")] = None,
-    channels: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Channels to read, by name or by number from 0")
-    ] = None,
-    axes: Annotated[
-        str | None, typer.Option(help="Names of a plain array's axes, such as tczyx, where the file has none")
-    ] = None,
+    time: TimePoint = None,
+    channels: Channels = None,
+    axes: Axes = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Let the workers of this dask scheduler do it")
     ] = None,
@@ -68,7 +64,7 @@ def predict(
             out,
             mask=mask,
             time_point=time,
-            channels=None if channels is None else [name.strip() for name in channels.split(",")],
+            channels=channels,
             axes=axes,
             settings=own,
             device=device,

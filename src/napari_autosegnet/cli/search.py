@@ -12,7 +12,7 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
 from napari_autosegnet.cli.lines import print_note
-from napari_autosegnet.cli.options import Changes, changed, takes_settings
+from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Quality
@@ -38,10 +38,9 @@ def search(
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
-    time: Annotated[int | None, typer.Option(help="Time point to read, from 0, where there are several")] = None,
-    axes: Annotated[
-        str | None, typer.Option(help="Names of the axes, such as tczyx, where the file has none or wrong ones")
-    ] = None,
+    time: TimePoint = None,
+    channels: Channels = None,
+    axes: Axes = None,
     run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
     preset: Annotated[
         Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
@@ -85,6 +84,7 @@ def search(
             targets,
             classes=classes,
             time_point=time,
+            channels=channels,
             axes=axes,
             preset=preset,
             settings=own,

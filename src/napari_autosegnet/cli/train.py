@@ -9,7 +9,7 @@ import typer
 
 from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
 from napari_autosegnet.cli.lines import print_note
-from napari_autosegnet.cli.options import Changes, changed, takes_settings
+from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
 from napari_autosegnet.cli.search import LABELS_HELP, RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.quality import Quality
@@ -28,10 +28,9 @@ def train(
     classes: Annotated[
         str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
     ] = None,
-    time: Annotated[int | None, typer.Option(help="Time point to read, from 0, where there are several")] = None,
-    axes: Annotated[
-        str | None, typer.Option(help="Names of the axes, such as tczyx, where the file has none or wrong ones")
-    ] = None,
+    time: TimePoint = None,
+    channels: Channels = None,
+    axes: Axes = None,
     architecture: Annotated[
         Path | None, typer.Option(help="An architecture.json instead of what the run found")
     ] = None,
@@ -93,6 +92,7 @@ def train(
             labels=targets,
             classes=classes,
             time_point=time,
+            channels=channels,
             axes=axes,
             architecture=architecture,
             network=network,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.pairs import matched, open_pairs
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 
@@ -312,9 +313,7 @@ def open_labelled(
     images: Sequence[str | Path],
     labels: Sequence[str | Path],
     classes: str | LabelMapping | None = None,
-    *,
-    time: int | None = None,
-    axes: str | None = None,
+    read: Selection = ALL,
 ) -> list[LabelledStack]:
     """Open images and labels, paired as `pairs.open_pairs` says.
 
@@ -324,6 +323,8 @@ def open_labelled(
         As many of one as of the other, or patterns; anything that `open_image` opens.
     classes : str or LabelMapping, optional
         ``0:membrane,255:cell``; without it the values are read as `infer_mapping` says.
+    read : Selection, optional
+        What of each image, and of its labels, is read.
 
     Raises
     ------
@@ -332,7 +333,7 @@ def open_labelled(
         or have several channels, nothing or only one class is annotated, or ``classes`` names values
         that do not occur.
     """
-    found = open_pairs([Path(path) for path in images], [Path(path) for path in labels], time=time, axes=axes)
+    found = open_pairs([Path(path) for path in images], [Path(path) for path in labels], read)
     return pair_stacks([image for image, _ in found], [marks for _, marks in found], classes)
 
 

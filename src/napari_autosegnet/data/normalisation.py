@@ -87,6 +87,10 @@ class Normalisation(BaseModel):
             raise ValueError("as many deviations as means are needed, one for each channel")
         return self
 
+    def channels(self, context: int) -> int:
+        """What a network is given: the image's channels of a section and of ``context`` sections on either side."""
+        return len(self.mean) * (2 * context + 1)
+
     def constants(self, sections: Sequence[SectionGrey | None], scale: GreyScale = AS_IS) -> Constants:
         """Constants of some sections.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.stack import natural_key, without_ending
 from napari_autosegnet.errors import UserError
 
@@ -39,23 +40,17 @@ _MAX_TOLD = 8
 
 
 def open_pairs(
-    images: Sequence[Path], labels: Sequence[Path], *, time: int | None = None, axes: str | None = None
+    images: Sequence[Path], labels: Sequence[Path], read: Selection = ALL
 ) -> list[tuple[ImageStack, ImageStack]]:
     """Open images and their labels, as many of one as of the other; see `open_pair` and `given_pairs`."""
-    return [
-        open_pair(image, marks, time=time, axes=axes) for image, marks in zip(*given_pairs(images, labels), strict=True)
-    ]
+    return [open_pair(image, marks, read) for image, marks in zip(*given_pairs(images, labels), strict=True)]
 
 
-def open_pair(
-    image: Path, labels: Path, *, time: int | None = None, axes: str | None = None
-) -> tuple[ImageStack, ImageStack]:
+def open_pair(image: Path, labels: Path, read: Selection = ALL) -> tuple[ImageStack, ImageStack]:
     """Open an image and its labels, the sections of both in one order; see `paired_files`."""
     ours, theirs = paired_files(image, labels)
-    opened = open_image(image, time=time, axes=axes, files=ours)
-    if time is None and axes is None:
-        return opened, open_labels(labels, files=theirs)
-    return opened, _open_alike(labels, time, axes, theirs)
+    opened = open_image(image, time=read.time_point, channels=read.channels, axes=read.axes, files=ours)
+    return opened, _open_alike(labels, read.time_point, read.axes, theirs)
 
 
 def _open_alike(labels: Path, time: int | None, axes: str | None, files: Sequence[Path] | None) -> ImageStack:

@@ -15,6 +15,7 @@ from napari_autosegnet.data.grey_match import GreyScale
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.data.pairs import paired_files
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
@@ -79,8 +80,8 @@ class VolumeRequest:
     ----------
     model, image, mask, out : Path
         See `napari_autosegnet.api.predict`.
-    time, channels, axes
-        What of the image is read; see `napari_autosegnet.data.images.open_image`.
+    read
+        What of the image is read.
     precision : "fp32" or "bf16", optional
         The same for all processes.
     scale : GreyScale, optional
@@ -92,13 +93,11 @@ class VolumeRequest:
     out: Path | None
     settings: PredictSettings
     mask: Path | None = None
-    time: int | None = None
-    channels: tuple[str, ...] | None = None
-    axes: str | None = None
+    read: Selection = ALL
     precision: Precision | None = None
     scale: GreyScale | None = None
 
-    def read(self) -> tuple[Model, ImageStack, ImageStack | None]:
+    def opened(self) -> tuple[Model, ImageStack, ImageStack | None]:
         """Open model, image and mask.
 
         Raises
@@ -106,13 +105,13 @@ class VolumeRequest:
         UserError
             When one of them cannot be opened.
         """
-        image = open_image(self.image, time=self.time, channels=self.channels, axes=self.axes)
+        image = open_image(self.image, time=self.read.time_point, channels=self.read.channels, axes=self.read.axes)
         mask = None if self.mask is None else open_image(self.mask, files=paired_files(self.image, self.mask)[1])
         return Model.load(self.model), image, mask
 
     def open(self, device: torch.device | str, report: Report = silent) -> tuple[Model, VolumeJob]:
         """Open everything, the output too; nothing is written."""
-        model, image, mask = self.read()
+        model, image, mask = self.opened()
         job = open_job(
             model,
             image,

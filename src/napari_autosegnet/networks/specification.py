@@ -77,13 +77,18 @@ class NetworkSpecification(BaseModel):
         UserError
             With the nearest size that will do.
         """
-        # PSPNet enlarges its logits to whatever size its input had.
-        stride = 1 if self.network == "pspnet" else self.stem_stride * 2**self.levels
-        if patch_size % stride:
+        if patch_size % self.stride:
+            fitting = max(1, round(patch_size / self.stride)) * self.stride
             raise UserError(
-                f"patches of {patch_size} pixels do not suit this network, which halves them down to 1/{stride}; "
-                f"choose a multiple of {stride}, for example --patch-size {max(1, round(patch_size / stride)) * stride}"
+                f"patches of {patch_size} pixels do not suit this network, which halves them down to "
+                f"1/{self.stride}; choose a multiple of {self.stride}, for example --patch-size {fitting}"
             )
+
+    @property
+    def stride(self) -> int:
+        """The network takes patches whose side is a multiple of it."""
+        # PSPNet enlarges its logits to whatever size its input had.
+        return 1 if self.network == "pspnet" else self.stem_stride * 2**self.levels
 
     def build(self) -> nn.Module:
         """Network (n, in_channels, y, x) -> logits (n, classes, y, x), with a ``stride`` attribute."""

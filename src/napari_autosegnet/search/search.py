@@ -241,7 +241,7 @@ class Search:
                 for architecture in architectures:
                     if stop_asked():
                         return True, None
-                    batch.append(self._rate(architecture, settings.reward_patches))
+                    batch.append(self._rate(architecture, self.supernet.reward_patches))
                 self.strategy.learn(architectures, batch)
                 rewards += batch
                 identity += sum(a.identity_share for a in architectures)

@@ -51,7 +51,9 @@ class Supernet:
         self.loss = loss
         self.settings = settings
         self.classes = specification.classes
-        # Rewards are measured on the first ones, which are to be spread over all and to show every class.
+        #: Validation patches of which a reward is measured: as many pixels as the settings say, in training patches.
+        self.reward_patches = max(1, settings.reward_patches * settings.patch_size**2 // targets[0].numel())
+        # They are the first ones, which are to be spread over all and to show every class.
         order = self._spread_first(targets)
         self.images = images[order].contiguous(memory_format=torch.channels_last)
         self.targets = targets[order]
@@ -67,7 +69,7 @@ class Supernet:
         """Order of the validation patches: those for rewards, then the others."""
         pixels = np.stack([np.bincount(t.ravel() + 1, minlength=self.classes + 1)[1:] for t in targets.cpu().numpy()])
         generator = torch.Generator().manual_seed(self.settings.seed)
-        first = choose_patches(pixels, self.settings.reward_patches, generator)
+        first = choose_patches(pixels, self.reward_patches, generator)
         return first + sorted(set(range(len(pixels))) - set(first))
 
     @single_threaded()
