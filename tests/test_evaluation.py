@@ -76,6 +76,45 @@ def test_labels_in_a_folder_are_those_of_the_images_by_name(predicted: Predicted
         assert api.evaluate(prediction=tmp_path / "found", labels=labels, classes=CLASSES, **more).mean_iou == 1
 
 
+def test_files_without_partners_are_taken_in_order_and_that_is_told(predicted: Predicted, tmp_path: Path) -> None:
+    for number, marks in enumerate(10 * predicted.classes):
+        write(tmp_path / "labels" / f"{number}.tif", marks)
+    events = Events()
+    labels = [tmp_path / "labels"]
+    assert api.evaluate(prediction=predicted.store, labels=labels, classes=CLASSES, report=events).mean_iou == 1
+    assert any("in the order of their names; give --image" in note["text"] for note in events.named("note"))
+
+
+def test_missing_sections_are_left_out(predicted: Predicted, tmp_path: Path) -> None:
+    pixels = tifffile.imread(predicted.image)
+    pixels[1] = 0
+    image, events = write(tmp_path / "image.tif", pixels), Events()
+    scores = api.evaluate(
+        model=predicted.model, images=[image], labels=[predicted.labels], classes=CLASSES, report=events
+    )
+    assert scores.quality.sections == 2
+    assert scores.mean_iou > 0.99
+    assert "1 of 3 sections are constant (missing) and left out" in [note["text"] for note in events.named("note")]
+    with pytest.raises(UserError, match="nothing to score: the sections are constant"):
+        api.evaluate(model=predicted.model, images=[image], labels=[predicted.labels], classes=CLASSES, sections="1")
+
+
+def test_a_time_point_and_a_channel_are_scored(predicted: Predicted, tmp_path: Path) -> None:
+    series = np.zeros((2, 3, 2, 48, 64), np.uint8)
+    series[1, :, 1] = tifffile.imread(predicted.image)
+    np.save(tmp_path / "series.npy", series)
+    scores = api.evaluate(
+        model=predicted.model,
+        images=[tmp_path / "series.npy"],
+        labels=[predicted.labels],
+        classes=CLASSES,
+        time_point=1,
+        channels=["1"],
+        axes="tzcyx",
+    )
+    assert scores.mean_iou > 0.99
+
+
 # Class names
 
 

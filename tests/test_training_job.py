@@ -12,6 +12,7 @@ import torch
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import SplitSettings, TrainSettings, search_settings, train_settings
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.training_job import Begun, Source
@@ -48,6 +49,16 @@ def test_new_networks(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(SearchSpace().sample(np.random.default_rng(1)).to_json())
     assert Begun.new(run, "searched", other, None).architecture == Architecture.load(other) != found.architecture
+
+
+def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
+    image = tifffile.imread(tmp_path / "image.tif")
+    np.save(tmp_path / "image.npy", np.stack([image // 2, image], axis=1))
+    read = Selection(channels=("1",), axes="zcyx")
+    given = Source.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", None, read)
+    run.update_config(data=given.description)
+    (stack,) = Source.kept(run, (), None).stacks
+    np.testing.assert_array_equal(stack.image.section(1)[0], image[1])
 
 
 def test_a_training_is_not_begun_twice(run: Run) -> None:

@@ -96,18 +96,22 @@ def evaluate_model(
     surveys = [checked_survey(loaded, stack.image, grey_values, report) for stack in stacks]
     names = picture_names([stack.image for stack in stacks])
 
-    def found() -> Iterator[_Section]:
+    def found() -> Iterator[_Section | None]:
         for number, section in chosen:
             stack = stacks[number]
             result = predict_section(predictor, stack.image, section, survey=surveys[number], should_stop=should_stop)
             if result is None:
                 return
-            yield _Section(
-                order[stack.target(section)],
-                result[0].astype(np.int64) - 1,
-                result[1],
-                stack.image.section(section) if overlays else None,
-                f"{names[number]}-{section:04d}",
+            yield (
+                None
+                if surveys[number].is_constant(section)
+                else _Section(
+                    order[stack.target(section)],
+                    result[0].astype(np.int64) - 1,
+                    result[1],
+                    stack.image.section(section) if overlays else None,
+                    f"{names[number]}-{section:04d}",
+                )
             )
 
     return _score(found(), len(chosen), loaded.classes, overlays, report, should_stop)
@@ -130,7 +134,9 @@ def evaluate_prediction(
     if overlays is not None and not images:
         raise UserError("overlays show the prediction on its image; give --image too")
     store = prediction / "labels" / "segmentation"
-    predicted, marks, picture = _opened(store if store.is_dir() else prediction, labels[0], *images)
+    predicted, marks, picture = _opened(
+        store if store.is_dir() else prediction, labels[0], images[0] if images else None, report
+    )
     if predicted.dtype.kind not in "ui":
         raise UserError(_no_prediction(predicted, f"holds {predicted.dtype} values"))
     # Three alike are a grey picture that was saved with colours.
@@ -162,7 +168,7 @@ def evaluate_prediction(
 
 
 def _opened(
-    prediction: Path, labels: Path, image: Path | None = None
+    prediction: Path, labels: Path, image: Path | None, report: Report
 ) -> tuple[ImageStack, ImageStack, ImageStack | None]:
     """Prediction, labels and image with their sections in one order."""
     if image is not None and folder_files(prediction) is None:
@@ -170,6 +176,9 @@ def _opened(
         picture, marks = open_pair(image, labels)
         return open_labels(prediction), marks, picture
     ours, theirs = paired_files(prediction, labels)
+    if folder_files(labels) is not None and folder_files(prediction) is None:
+        advice = "give --image to pair them with the image's"
+        report("note", text=f"the files of {labels} are taken in the order of their names; {advice}")
     pictured = None if image is None else open_image(image, files=paired_files(prediction, image)[1])
     return open_labels(prediction, files=ours), open_labels(labels, files=theirs), pictured
 
@@ -290,7 +299,7 @@ def picture_names(images: Sequence[ImageStack]) -> list[str]:
 
 
 def _score(
-    sections: Iterator[_Section],
+    sections: Iterator[_Section | None],
     total: int,
     classes: Sequence[ClassInfo],
     overlays: Path | None,
@@ -302,10 +311,15 @@ def _score(
     index = boundary_class(names)
     boundary = None if index is None else _Boundary(index)
     calibrated = False
-    done = 0
+    done = missing = 0
     for section in sections:
         if should_stop():
             break
+        done += 1
+        report("progress", step="evaluate", done=done, total=total)
+        if section is None:
+            missing += 1
+            continue
         matrix.add(section.prediction, section.truth)
         if section.probabilities is not None:
             calibrated = True
@@ -319,11 +333,13 @@ def _score(
             boundary.truth.append(section.truth)
         if overlays is not None and section.image is not None:
             _draw(section, classes, overlays)
-        done += 1
-        report("progress", step="evaluate", done=done, total=total)
     if done < total:
         # The score of some sections would be taken for that of all.
         raise StoppedError(f"the evaluation was stopped after {done} of {total} sections, so there is no score")
+    if missing == total:
+        raise UserError("nothing to score: the sections are constant (missing); choose sections with an image")
+    if missing:
+        report("note", text=f"{missing} of {total} sections are constant (missing) and left out")
     found = None
     if boundary is not None:
         found = boundary_scores(
@@ -336,7 +352,7 @@ def _score(
         if found is None and should_stop():
             raise StoppedError("the evaluation was stopped before V_rand and V_info were known, so there is no score")
     error = calibration.error if calibrated else None
-    return matrix.scores(names, sections=done, boundary=found, expected_calibration_error=error)
+    return matrix.scores(names, sections=done - missing, boundary=found, expected_calibration_error=error)
 
 
 def _draw(section: _Section, classes: Sequence[ClassInfo], folder: Path) -> None:

@@ -208,6 +208,9 @@ class Run:
 
     @classmethod
     def create(cls, path: Path) -> Run:
+        from napari_autosegnet.data.images import refuse_address
+
+        refuse_address(path, "runs are kept on a disk; give --run a path")
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,9 @@ class TrainingJob:
             device=device,
             report=report,
         )
-        self.normalisation: Normalisation = measured if begun.model is None else begun.model.normalisation
+        self.normalisation: Normalisation = measured
+        if begun.model is not None:
+            self.normalisation = _further_normalisation(begun.model.normalisation, measured, stacks)
         if learned_from is not None:
             learned_from.check_normalisation(self.normalisation)
             self.normalisation = learned_from.normalisation
@@ -278,3 +280,31 @@ class TrainingJob:
             context=self.begun.settings.context,
             **more,
         )
+
+
+def _further_normalisation(
+    kept: Normalisation, measured: Normalisation, stacks: Sequence[LabelledStack]
+) -> Normalisation:
+    """The normalisation that a model's weights were learned with, for images that it goes on with.
+
+    Raises
+    ------
+    UserError
+        When their grey values are unlike all that it has seen.
+    """
+    from napari_autosegnet.data.grey_match import AS_IS
+    from napari_autosegnet.inference.grey_check import GreyValuesError, check_grey_values
+
+    if kept.seen is None or measured.seen is None:
+        return kept
+    for stack in stacks:
+        try:
+            fits = kept.kind == "section" or check_grey_values(kept, stack.image) == AS_IS
+        except GreyValuesError:
+            fits = False
+        if not fits:
+            raise UserError(
+                f"the grey values of {stack.image.path or stack.image.name} are not in the range of the images that "
+                "the model has learned from; give it in their range, or train from scratch in a new run"
+            )
+    return kept.model_copy(update={"seen": kept.seen.with_more(measured.seen)})

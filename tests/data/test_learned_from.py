@@ -163,6 +163,21 @@ def test_new_strokes_go_on_from_the_model(files: tuple[Path, Path], tmp_path: Pa
     assert api.train(tmp_path / "run", resume=True, device="cpu") is not None
 
 
+def test_a_model_goes_on_with_images_in_its_range(files: tuple[Path, Path], tmp_path: Path) -> None:
+    trained = begin(tmp_path / "run", files, "train")()
+    before = trained.normalisation.seen
+    tifffile.imwrite(tmp_path / "wide.tif", PIXELS.astype(np.uint16) * 257, photometric="minisblack")
+    more: dict[str, Any] = {"labels": [files[1]], "continue_with": files[1], "settings": TRAIN, "device": "cpu"}
+    with pytest.raises(UserError, match=r"grey values of .*wide\.tif are not in the range .* new run"):
+        api.train(tmp_path / "run", images=[tmp_path / "wide.tif"], **more)
+    tifffile.imwrite(tmp_path / "dark.tif", PIXELS // 2, photometric="minisblack")
+    after = api.train(tmp_path / "run", images=[tmp_path / "dark.tif"], **more).normalisation
+    assert after.mean == trained.normalisation.mean
+    assert before is not None and after.seen == before.with_more(after.seen) != before
+    # The range that it has seen by now is kept, too.
+    assert api.train(tmp_path / "run", resume=True, device="cpu").normalisation == after
+
+
 def test_a_changed_normalisation_is_not_gone_on_with(files: tuple[Path, Path], tmp_path: Path) -> None:
     for step, section in (("train", "trained_on"), ("search", "searched_on")):
         run = Run(tmp_path / step)
@@ -177,7 +192,7 @@ def test_a_changed_normalisation_is_not_gone_on_with(files: tuple[Path, Path], t
 def test_a_resumed_run_takes_no_other_data(files: tuple[Path, Path], tmp_path: Path) -> None:
     for step in ("train", "search"):
         begin(tmp_path / step, files, step)
-    for given in ({"images": [files[0]], "labels": [files[1]]}, {"classes": "1:a,2:b"}, {"continue_with": files[1]}):
+    for given in ({"images": [files[0]], "labels": [files[1]]}, {"classes": "1:a,2:b"}, {"time_point": 1}):
         with pytest.raises(UserError, match="goes on with the images, labels and classes that it began with"):
             api.train(tmp_path / "train", resume=True, **given)
     with pytest.raises(UserError, match="goes on with the images, labels and classes that it began with"):

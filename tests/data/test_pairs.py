@@ -220,9 +220,21 @@ def test_one_time_point_of_image_and_labels(tmp_path: Path) -> None:
     marks[1, :, :8] = 2
     for name, array in (("image", pixels), ("series", marks), ("still", marks[1])):
         np.save(tmp_path / f"{name}.npy", array)
+    read = Selection(time_point=1, axes="tzyx")
     for name in ("series", "still"):
-        (stack,) = open_labelled(
-            [tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], read=Selection(time_point=1, axes="tzyx")
-        )
+        (stack,) = open_labelled([tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], read=read)
         np.testing.assert_array_equal(stack.image.section(0)[0], pixels[1, 0])
         np.testing.assert_array_equal(stack.target(0), marks[1, 0])
+
+
+def test_one_channel_of_an_image(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 3 * 16 * 16, dtype=np.uint16).reshape(3, 2, 16, 16)
+    marks = np.ones((3, 16, 16), np.uint8)
+    marks[:, :8] = 2
+    np.save(tmp_path / "image.npy", pixels)
+    np.save(tmp_path / "labels.npy", marks)
+    read = Selection(channels=("1",), axes="zcyx")
+    (stack,) = open_labelled([tmp_path / "image.npy"], [tmp_path / "labels.npy"], read=read)
+    assert stack.image.channels == 1
+    np.testing.assert_array_equal(stack.image.section(2), pixels[2, 1:])
+    np.testing.assert_array_equal(stack.target(2), marks[2])

@@ -81,6 +81,20 @@ def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
         report("note", text=note)
 
 
+def refuse_address(path: Path, advice: str) -> None:
+    """Refuse what begins like ``https://`` or ``s3://``; as a path it has lost one of the slashes.
+
+    Raises
+    ------
+    UserError
+        When it does; it ends in the advice.
+    """
+    address = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", path.as_posix())
+    if address is not None:
+        where = f"{address[0]}/{path.as_posix()[address.end() :].lstrip('/')}"
+        raise UserError(f"{where} is an address, and {advice}")
+
+
 def folder_files(path: Path) -> list[Path] | None:
     """The files of a folder of images, a section each; None when the path is something else.
 
@@ -137,10 +151,7 @@ def _open(
     path: Path, time: int | None, *, labels: bool, axes: str | None = None, files: Sequence[Path] | None = None
 ) -> ImageStack:
     if not path.exists():
-        address = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", path.as_posix())
-        if address is not None:
-            where = f"{address[0]}/{path.as_posix()[address.end() :].lstrip('/')}"
-            raise UserError(f"{where} is an address, and only files on a disk are read; download it, or mount it")
+        refuse_address(path, "only files on a disk are read; download it, or mount it")
         raise UserError(f"there is no file or folder {path}; check the path")
     try:
         if path.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.images import refuse_address
 from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
@@ -162,6 +163,7 @@ def _means(out: Path, image: Path) -> bool:
 
 def _named(path: Path) -> Path:
     """The place that a path means, links followed; it has a name, after which ledger and lock are called."""
+    refuse_address(path, "results are written to a disk; give --out a path, and upload it afterwards")
     try:
         place = path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself
