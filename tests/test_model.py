@@ -18,6 +18,7 @@ from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.networks.specification import NetworkSpecification
+from small_models import small_model
 
 
 def make_model(seed: int = 0, width: int = 4) -> Model:
@@ -60,6 +61,18 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         torch.testing.assert_close(network(image), model.network()(image), rtol=0, atol=0)
     content = json.loads((tmp_path / "model" / "model.json").read_text())
     assert content["network"]["architecture"]["down"] and content["packages"]["torch"]
+
+
+@pytest.mark.parametrize("network", ["searched", "unet", "pspnet"])
+def test_loading_draws_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
+    """For networks that are only counted, drawing would import torch's compiler, which takes seconds."""
+    small_model(network).save(tmp_path / "model")
+
+    def draw(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", draw)
+    assert Model.load(tmp_path / "model").weights
 
 
 def test_the_fingerprint_is_of_what_decides_the_result() -> None:

@@ -264,9 +264,6 @@ def predict(
 ) -> PredictionSummary:
     """Apply a model folder to an image of any size.
 
-    With several ``settings.workers`` a script must do its work under ``if __name__ == "__main__":``, as
-    with Python's own `multiprocessing`.
-
     Parameters
     ----------
     model : Path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,6 +13,12 @@ import pytest
 from napari_autosegnet.cli.interruption import orderly_end
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
+
+#: Makes the terminal on stdin that of the process.
+TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+"""
 
 #: A search that lasts until it is asked to stop, or for ever when it does not ask.
 PROGRAM = """
@@ -45,7 +52,7 @@ def _start(how: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("what", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("what", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> None:
     process = _start("asks")
     process.send_signal(what)
@@ -54,6 +61,37 @@ def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> No
     assert out == ""
     assert "go on with: napari-autosegnet search --run 'my run' --resume --device cpu --json" in error
     assert "Traceback" not in error
+
+
+def test_a_closed_terminal_ends_in_order() -> None:
+    """What is printed then goes nowhere and is no error."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL + PROGRAM, "asks"],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+    )
+    os.close(inside)
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait(timeout=20) == 129
+
+
+def test_nohup_is_kept() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with orderly_end() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption()
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interruption.exit_status == 143
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_signal_ends_at_once() -> None:

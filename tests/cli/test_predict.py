@@ -58,19 +58,34 @@ def test_the_printed_line_goes_on_with_the_same_settings(tmp_path: Path) -> None
     assert np.asarray(zarr.open_array(tmp_path / "out.zarr" / "probabilities" / "0")[...]).max() > 0
 
 
+#: As users write scripts: without ``if __name__ == "__main__":``.
+SCRIPT = """
+import sys
+from napari_autosegnet.cli.app import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(
-    ("what", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("what", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_to_the_whole_group_ends_soon_and_quietly(tmp_path: Path, what: signal.Signals, status: int) -> None:
-    """A terminal sends Ctrl-C to the workers, too, and some schedulers do so with SIGTERM."""
+    """A terminal sends Ctrl-C to the workers, too, and some schedulers do so with SIGTERM; one worker is stopped."""
     pytest.importorskip("distributed")
+    psutil = pytest.importorskip("psutil")
     small_model().save(tmp_path / "model")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 256, 256), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="minisblack")
+    (tmp_path / "script.py").write_text(SCRIPT)
     words = ["--model", tmp_path / "model", "--image", tmp_path / "image.tif", "--out", tmp_path / "out.zarr"]
     words += ["--workers", "2", "--block", "1,32,32", "--halo", "8", "--engine", "channels_last", "--device", "cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "napari_autosegnet", "predict", *map(str, words)],
+        [sys.executable, tmp_path / "script.py", "predict", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,14 +93,19 @@ def test_a_signal_to_the_whole_group_ends_soon_and_quietly(tmp_path: Path, what:
     )
     try:
         wait_for_blocks(process, tmp_path / "out.zarr.ledger.jsonl", 3)
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
+        workers[0].suspend()
         os.killpg(process.pid, what)
         began = time.monotonic()
         out, error = process.communicate(timeout=60)
         seconds = time.monotonic() - began
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, out) == (status, "")
     assert "Traceback" not in error and "Process" not in error
     assert "go on with: napari-autosegnet predict" in error
-    assert seconds < 25
+    assert seconds < 15

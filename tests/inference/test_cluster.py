@@ -53,11 +53,10 @@ def report(event, /, **values):
     with open(events, "a") as handle:
         handle.write(json.dumps({"event": event, **values}, default=str) + "\\n")
 
-if __name__ == "__main__":
-    model, image, out, events, settings = sys.argv[1:]
-    settings = PredictSettings.model_validate_json(settings)
-    request = VolumeRequest(Path(model), Path(image), Path(out), settings)
-    predict_on_workers(request, WorkerSource(2), device="cpu", report=report)
+model, image, out, events, settings = sys.argv[1:]
+settings = PredictSettings.model_validate_json(settings)
+request = VolumeRequest(Path(model), Path(image), Path(out), settings)
+predict_on_workers(request, WorkerSource(2), device="cpu", report=report)
 """
 
 
@@ -117,7 +116,7 @@ def test_workers_agree_on_the_constants_of_sections(
     array = (noise(6, 100, 150) * np.linspace(0.3, 1, 6)[:, None, None]).astype(np.uint8)
     array[3] = 40
     seen = GreyValues.of([section_grey(section[np.newaxis]) for section in array[[0, 1, 2, 4, 5]]], np.uint8)
-    settings = SETTINGS.model_copy(update={"block": (2, 32, 48)})
+    settings = SETTINGS.model_copy(update={"block": (2, 64, 96), "tile": 128})
     for kind in ("global", "section"):
         made = make_model(kind=kind, context=1)
         normalisation = made.normalisation.model_copy(update={"seen": seen})
@@ -277,7 +276,7 @@ def test_a_stop_does_not_wait_for_workers_that_are_gone(looks: int, then: dict[s
     """Nor for those that dask has started in their place."""
     client = Gone(then)
     stops = iter([False] * 3)
-    dispatcher = Dispatcher(Workers(client, lambda: None), lambda: next(stops, True), Events())  # type: ignore[arg-type]
+    dispatcher = Dispatcher(Workers(client, "tcp://its", lambda: None), lambda: next(stops, True), Events())  # type: ignore[arg-type]
     began = time.monotonic()
     tasks = [Task("labels", 0, number) for number in range(2)]
 
@@ -297,8 +296,8 @@ def test_a_stop_before_any_worker_came_is_no_mistake(
     from napari_autosegnet.inference import cluster as module
 
     @contextmanager
-    def nobody(source: WorkerSource) -> Iterator[Workers]:
-        yield Workers(SimpleNamespace(nthreads=dict), lambda: None)  # type: ignore[arg-type]
+    def nobody(source: WorkerSource, shared: Path) -> Iterator[Workers]:
+        yield Workers(SimpleNamespace(nthreads=dict), "tcp://its", lambda: None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "workers", nobody)
     with pytest.raises(StoppedError, match="before any worker"):
@@ -357,6 +356,70 @@ def test_without_a_scheduler_there_is_one_line(
     monkeypatch.setattr(workers, "_CONNECT_SECONDS", 0.5)
     with pytest.raises(UserError, match="no dask scheduler answers"):
         predict_on_workers(request_for("a.zarr"), WorkerSource(scheduler="tcp://127.0.0.1:9"))
+
+
+#: A scheduler with TLS keys of its own and a worker, as somebody else would start them.
+SCHEDULER = """
+import distributed, time
+
+cluster = distributed.LocalCluster(
+    n_workers=1, threads_per_worker=1, processes=False, security=distributed.Security(), dashboard_address=None,
+    scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}, silence_logs=50
+)
+print(cluster.scheduler_address, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_scheduler_with_keys_that_dies_is_named(
+    request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its keys stand in dask's own configuration; what it computed is kept."""
+    import dask
+
+    from napari_autosegnet.inference import workers
+    from napari_autosegnet.inference.cluster import predict_on_workers
+
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 1)
+    keys = distributed.Security.temporary()
+    (tmp_path / "cert.pem").write_text(keys.tls_client_cert)
+    (tmp_path / "key.pem").write_text(keys.tls_client_key)
+    pair = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    tls = {"ca-file": pair["cert"], "client": pair, "worker": pair, "scheduler": pair}
+    (tmp_path / "dask.yaml").write_text(json.dumps({"distributed": {"comm": {"tls": tls, "require-encryption": True}}}))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCHEDULER],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DASK_CONFIG": str(tmp_path / "dask.yaml")},
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("tls://")
+        source, request = WorkerSource(scheduler=address), request_for("many.zarr")
+        with pytest.raises(UserError, match=f"no dask scheduler answers at {address} .*TLS keys"):
+            predict_on_workers(request, source, device="cpu")
+        events = Events()
+
+        def report(event: str, /, **values: Any) -> None:
+            events(event, **values)
+            if event == "block":
+                process.kill()
+
+        own = {f"distributed.comm.tls.client.{name}": path for name, path in pair.items()}
+        own["distributed.comm.tls.ca-file"] = pair["cert"]
+        with (
+            dask.config.set(own),
+            pytest.raises(UserError, match=f"the dask scheduler at {address} is gone"),
+        ):
+            predict_on_workers(request, source, device="cpu", report=report)
+    finally:
+        process.kill()
+        process.communicate()
+    done = len(events.named("block"))
+    assert 0 < done < 32
+    assert len((tmp_path / "many.zarr.ledger.jsonl").read_bytes().splitlines()) > done
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

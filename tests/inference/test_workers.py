@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,11 @@ import torch
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.cluster_work import _own_device
-from napari_autosegnet.inference.workers import (
-    WorkerSource,
-    _without_ctrl_c,
-    read_slurm_settings,
-    slurm_cluster,
-    workers,
-)
+from napari_autosegnet.inference.local_workers import _signals_of_terminals_blocked
+from napari_autosegnet.inference.workers import Workers, WorkerSource, read_slurm_settings, slurm_cluster, workers
 
 dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
 pytest.importorskip("dask_jobqueue")
 
 SETTINGS = """
@@ -49,37 +46,111 @@ def write(tmp_path: Path) -> Any:
     return one
 
 
-def test_slurm_settings_make_the_job_script(write: Any) -> None:
+@pytest.fixture(scope="module")
+def local() -> Iterator[Workers]:
+    """Two workers of this machine."""
+    with workers(WorkerSource(2)) as found:
+        yield found
+
+
+def greets(address: str, context: ssl.SSLContext | None) -> bool:
+    """Whether a scheduler or worker talks to somebody who connects, in plain TCP or with TLS."""
+    host, port = address.split("://")[1].rsplit(":", 1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=20) as plain:
+            if context is None:
+                plain.sendall(bytes(64))
+                return plain.recv(1) not in (b"", b"\x15")  # nothing, or a TLS alert
+            with context.wrap_socket(plain) as connection:
+                return connection.recv(1) != b""
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+def strangers(security: Any) -> list[ssl.SSLContext | None]:
+    """Whom nobody must talk to: plain TCP, TLS without keys and with others; none cares who is at the other end."""
+    none = ssl.create_default_context()
+    none.check_hostname = False
+    other = distributed.Security.temporary().get_connection_args("client")["ssl_context"]
+    none.verify_mode = other.verify_mode = ssl.CERT_NONE
+    return [None, none, other]
+
+
+def test_local_workers_listen_to_nobody_else(local: Workers) -> None:
+    """Whoever can talk to them runs code as the user; other users of the machine reach all of its ports."""
+    psutil = pytest.importorskip("psutil")
+    addresses = [local.scheduler, *local.client.nthreads()]
+    keys = local.client.security.get_connection_args("client")["ssl_context"]
+    for address in addresses:
+        assert greets(address, keys)
+        assert not any(greets(address, stranger) for stranger in strangers(local.client.security))
+    with pytest.raises(OSError):
+        distributed.Client(local.scheduler.replace("tls://", "tcp://"), timeout=0.5, set_as_default=False)
+    # No web pages, nothing on other interfaces.
+    pids = [os.getpid(), *local.client.run(os.getpid).values()]
+    ports = {int(address.rsplit(":", 1)[1]) for address in addresses}
+    for pid in pids:
+        for connection in psutil.Process(pid).net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip == "127.0.0.1" and connection.laddr.port in ports
+    # The keys stand in no command line.
+    assert all("KEY" not in " ".join(psutil.Process(pid).cmdline()) for pid in pids[1:])
+
+
+def test_slurm_settings_make_the_job_script(write: Any, tmp_path: Path) -> None:
     settings, count = read_slurm_settings(write(SETTINGS), 1)
     assert count == 8
-    with slurm_cluster(settings) as cluster:
+    with slurm_cluster(settings, tmp_path) as cluster:
         script = cluster.job_script()
+        words = script.split()
+        assert f" {cluster.scheduler_address} " in script and cluster.scheduler_address.startswith("tls://")
+        keys = [Path(words[words.index(f"--tls-{name}") + 1]) for name in ("ca-file", "cert", "key")]
+        assert all(key.parent == tmp_path and stat.S_IMODE(key.stat().st_mode) == 0o600 for key in keys)
+        assert "PRIVATE KEY" in keys[2].read_text()
+        own = cluster.security.get_connection_args("worker")["ssl_context"]
+        assert greets(cluster.scheduler_address, own)
+        assert not any(greets(cluster.scheduler_address, stranger) for stranger in strangers(cluster.security))
+        assert not hasattr(cluster.scheduler, "http_server")
     for line in ("#SBATCH -p gpu", "#SBATCH -A lab", "#SBATCH --cpus-per-task=4", "#SBATCH -t 02:00:00"):
         assert line in script
     assert "#SBATCH --gres=gpu:1" in script and "#SBATCH --mem=15G" in script
     # Workers end before SLURM ends them, and not all at once.
     assert "--lifetime 6900s" in script and "--lifetime-stagger 4m" in script
     assert "distributed.cli.dask_worker" in script
+    assert "--worker-class napari_autosegnet.inference.dask_roles.QuietWorker" in script
 
 
-def test_another_dask_on_the_login_node_does_no_harm(write: Any) -> None:
-    """Its usual port is taken, which dask warns of, and warnings are errors here."""
+def test_keys_lie_where_a_job_script_can_name_them(write: Any, tmp_path: Path) -> None:
+    """dask-jobqueue quotes nothing; a folder that is named in the settings, or in dask's own, goes first."""
     settings, _ = read_slurm_settings(write(SETTINGS), 1)
-    with socket.socket() as usual:
-        with contextlib.suppress(OSError):  # taken already: as good
-            usual.bind(("127.0.0.1", 8787))
-            usual.listen()
-        with slurm_cluster(settings) as cluster:
-            assert ":8787" not in cluster.scheduler_address and cluster.scheduler.http_server.port != 8787
+    spaced, named = tmp_path / "my results", tmp_path / "named"
+    spaced.mkdir()
+    named.mkdir()
+    for given, expected in (
+        (settings, Path.cwd()),
+        ({**settings, "shared_temp_directory": str(named)}, named),
+    ):
+        with slurm_cluster(given, spaced) as cluster:
+            words = cluster.job_script().split()
+            assert Path(words[words.index("--tls-key") + 1]).parent == expected
+
+
+def test_a_web_page_is_served_where_it_is_asked_for(write: Any) -> None:
+    settings, _ = read_slurm_settings(write(SETTINGS), 1)
+    options = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    with slurm_cluster({**settings, "scheduler_options": options}) as cluster:
+        assert cluster.scheduler.http_server.port
 
 
 def test_own_lifetimes_and_short_jobs(write: Any) -> None:
     settings, count = read_slurm_settings(write("cores: 1\nmemory: 1GB\nwalltime: '00:10:00'\n"), 3)
     assert count == 3
-    assert settings["worker_extra_args"] == ["--lifetime", "450s", "--lifetime-stagger", "10s"]
+    quiet = ["--worker-class", "napari_autosegnet.inference.dask_roles.QuietWorker"]
+    assert settings["worker_extra_args"] == ["--lifetime", "450s", "--lifetime-stagger", "10s", *quiet]
     text = "cores: 1\nmemory: 1GB\nwalltime: '00:10:00'\nworker_extra_args: [--lifetime, 1m]\n"
-    assert read_slurm_settings(write(text), 3)[0]["worker_extra_args"] == ["--lifetime", "1m"]
-    assert read_slurm_settings(write("cores: 1\nmemory: 1GB\n"), 3)[0]["worker_extra_args"] == []
+    assert read_slurm_settings(write(text), 3)[0]["worker_extra_args"] == ["--lifetime", "1m", *quiet]
+    text = "cores: 1\nmemory: 1GB\nworker_command: some.other\n"
+    assert read_slurm_settings(write(text), 3)[0]["worker_extra_args"] == []
 
 
 @pytest.mark.parametrize(
@@ -98,9 +169,16 @@ def test_wrong_slurm_files(write: Any, text: str, part: str) -> None:
 
 # dask-jobqueue leaves what it refused half made.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("settings", [{"queue": "gpu"}, {"cores": 1, "memory": "1GB", "colour": "red"}])
-def test_settings_that_make_no_job(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="SLURM settings make no job"):
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"queue": "gpu"}, "SLURM settings make no job"),
+        ({"cores": 1, "memory": "1GB", "colour": "red"}, "SLURM settings make no job"),
+        ({"cores": 1, "memory": "1GB", "shared_temp_directory": "/no/folder"}, "name a shared_temp_directory"),
+    ],
+)
+def test_settings_that_make_no_job(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
         slurm_cluster(settings)
 
 
@@ -123,22 +201,24 @@ def test_every_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
-def test_ctrl_c_does_not_reach_the_workers() -> None:
-    """A terminal sends it to every process of the command; a worker that was replaced is spared, too."""
+def test_what_a_terminal_sends_does_not_reach_the_workers(local: Workers) -> None:
+    """It goes to every process of the command; a worker that was replaced is spared, too."""
 
     def interrupt() -> int:
         os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGHUP)
         return os.getpid()
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with workers(WorkerSource(1)) as found:
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
-        first = found.client.submit(interrupt, pure=False).result(timeout=60)
-        assert found.client.submit(interrupt, pure=False).result(timeout=60) == first
-        os.kill(first, signal.SIGKILL)
-        second = found.client.submit(interrupt, pure=False).result(timeout=120)
-        assert second != first
-        assert found.client.submit(os.getpid, pure=False).result(timeout=60) == second
+    assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    first = local.client.run(interrupt)
+    killed = next(iter(first.values()))
+    assert local.client.run(interrupt) == first
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while len(new := local.client.run(interrupt, on_error="ignore")) < 2 or killed in new.values():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert local.client.run(interrupt) == new
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
@@ -146,7 +226,7 @@ def test_ctrl_c_while_workers_start_arrives_when_they_have() -> None:
     come: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: come.append(number))
     try:
-        with _without_ctrl_c():
+        with _signals_of_terminals_blocked():
             # To this thread: where a process has others that block nothing, they take a signal to all of it.
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             assert come == []

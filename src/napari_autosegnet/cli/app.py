@@ -116,8 +116,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns
     -------
     int
-        Exit status: 0 on success, 1 for an error of the user, 2 for a wrong command line, 130 and
-        143 after Ctrl-C and SIGTERM.
+        Exit status: 0 on success, 1 for an error of the user, 2 for a wrong command line, 130, 143 and
+        129 after Ctrl-C, SIGTERM and the end of a terminal.
     """
     try:
         status = typer.main.get_command(app)(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)

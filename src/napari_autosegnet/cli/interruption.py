@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first asks for an orderly end, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_OUTPUTS = (1, 2)
 
 
 class Interruption:
@@ -18,13 +19,14 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._terminals = [output for output in _OUTPUTS if os.isatty(output)]
 
     def __call__(self) -> bool:
         return self.signal is not None
 
     @property
     def exit_status(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, as shells number them."""
+        """130 after Ctrl-C, 143 after SIGTERM, 129 when the terminal was closed, as shells number them."""
         return 128 + (self.signal or 0)
 
     def ask(self, signum: int, frame: FrameType | None) -> None:
@@ -32,7 +34,11 @@ class Interruption:
         self.signal = signum
         # From now on the system's own action: it ends the process even inside a long computation.
         for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+            if signal.getsignal(each) != signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
+        for output in self._terminals:
+            if not os.isatty(output):  # closed: whatever is printed there would be an error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         # Straight to the descriptor: a handler may interrupt a print.
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping in order ... (again: end at once)\n")
 
@@ -44,7 +50,9 @@ def orderly_end() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before = {each: signal.signal(each, interruption.ask) for each in _SIGNALS}
+    # nohup lets a program outlive its terminal.
+    wanted = [each for each in _SIGNALS if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, interruption.ask) for each in wanted}
     try:
         yield interruption
     finally:

@@ -39,7 +39,7 @@ class LastValues:
 
 
 def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
-    """Do the work of a command with progress on stderr; Ctrl-C and SIGTERM end it in order.
+    """Do the work of a command with progress on stderr; Ctrl-C, SIGTERM and SIGHUP end it in order.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | Non
     Raises
     ------
     typer.Exit
-        With status 130 or 143 when the work was ended before it was done.
+        With status 130, 143 or 129 when the work was ended before it was done.
     StoppedError
         When it was ended before it had a result, and not by a signal.
     """

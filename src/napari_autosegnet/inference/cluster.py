@@ -21,6 +21,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,24 +29,26 @@ from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.inference.cluster_work import ClusterJob, Outcome, Task, describe_worker, stop_here, work
 from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, check_unchanged, open_ledger
 from napari_autosegnet.inference.ledger import Ledger, Status, locked
+from napari_autosegnet.inference.local_workers import THREADS
 from napari_autosegnet.inference.output import disk_error, outer_places
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput
 from napari_autosegnet.inference.predictor import AppliedModel
 from napari_autosegnet.inference.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.pyramid import PyramidProgress
 from napari_autosegnet.inference.volume import check_hope, summarise
-from napari_autosegnet.inference.workers import THREADS, Workers, WorkerSource, cores_per_worker, workers
+from napari_autosegnet.inference.workers import Workers, WorkerSource, cores_per_worker, workers
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
-    from distributed import Future
+    from distributed import Client, Future
 
 #: Seconds between two looks at what is asked for: a stop, or workers that are missing.
 _POLL = 0.1
 _COUNT_EVERY = 2.0
 _REFILL_EVERY = 60.0
-#: Seconds that workers get to end their tile after a stop.
+#: Seconds that workers get to end their tile after a stop, and to answer that they were told.
 _END_WITHIN = 30.0
+_ANSWER_WITHIN = 3.0
 
 _WORKER_DIED = "its worker died each time (out of memory, or a crash)"
 
@@ -79,11 +82,11 @@ def predict_on_workers(
     started = time.monotonic()
     request = _absolute(request)
     threads = cores_per_worker(source.workers) if source.is_local else None
-    with workers(source) as found:
+    with workers(source, (request.out or request.image).parent) as found:
         dispatcher = Dispatcher(found, should_stop, report)
         if not dispatcher.wait_for_workers():
             raise StoppedError("stopped before any worker came")
-        kinds = _describe(found, device)
+        kinds = dispatcher.describe(device)
         report("device", name=", ".join(sorted({kind["device"] for kind in kinds})))
         # Here the model only plans.
         model, job = request.open("cpu", report)
@@ -204,6 +207,7 @@ class Dispatcher:
 
     def __init__(self, found: Workers, should_stop: ShouldStop, report: Report) -> None:
         self._client = found.client
+        self._scheduler = found.scheduler
         self._refill = found.refill
         self._should_stop = should_stop
         self._report = report
@@ -214,10 +218,24 @@ class Dispatcher:
         self._counted = -math.inf
         self._refilled = time.monotonic()
 
+    @contextmanager
+    def _asking(self) -> Iterator[Client]:
+        """The client, for a question to the scheduler; whatever comes of it but an answer means that it is gone."""
+        try:
+            yield self._client
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise self._gone() from error
+
+    def _gone(self) -> UserError:
+        return UserError(
+            f"the dask scheduler at {self._scheduler} is gone; start it again and give the same command (with its "
+            "address, if that is another one): it goes on from here"
+        )
+
     def wait_for_workers(self) -> bool:
         """Wait for the first worker; False when asked to stop before."""
         told = False
-        while not self._client.nthreads():
+        while not self._count():
             if self._should_stop():
                 return False
             if not told:
@@ -225,6 +243,25 @@ class Dispatcher:
                 told = True
             time.sleep(_POLL)
         return True
+
+    def describe(self, device: str) -> list[dict[str, Any]]:
+        """Device and arithmetic of every worker that is there by now."""
+        with self._asking() as client:
+            answers = client.run(describe_worker, device, on_error="return")
+        for address, answer in answers.items():
+            if isinstance(answer, BaseException):
+                raise UserError(
+                    f"worker {address} cannot take part "
+                    f"({type(answer).__name__}: {' '.join(str(answer).split())[:200]}); "
+                    "install the same napari-autosegnet there, or choose another --device"
+                )
+        return list(answers.values())
+
+    def _count(self) -> dict[str, int]:
+        """Threads of each worker, by its address."""
+        with self._asking() as client:
+            threads: dict[str, int] = client.nthreads()
+        return threads
 
     def run(self, about: ClusterJob, tasks: Iterable[Task], finish: Finish, fail: Fail, retries: int) -> bool:
         """Do all tasks and those that ``finish`` adds; False when asked to stop.
@@ -267,7 +304,7 @@ class Dispatcher:
         """Tasks under way at most: one per thread and one that waits for it."""
         now = time.monotonic()
         if now - self._counted > _COUNT_EVERY:
-            threads: dict[str, int] = self._client.nthreads()
+            threads = self._count()
             self._threads = sum(min(count, THREADS) + 1 for count in threads.values())
             self._workers = set(threads)
             self._counted = now
@@ -278,14 +315,15 @@ class Dispatcher:
 
     def _submit(self, about: ClusterJob, task: Task) -> None:
         # Lower levels first: they are few, and their data is still in the page cache.
-        future = self._client.submit(
-            work,
-            about,
-            task,
-            key=f"{task.stage}-{task.level}-{task.number}-{uuid.uuid4().hex}",
-            priority=task.level,
-            pure=False,
-        )
+        with self._asking() as client:
+            future = client.submit(
+                work,
+                about,
+                task,
+                key=f"{task.stage}-{task.level}-{task.number}-{uuid.uuid4().hex}",
+                priority=task.level,
+                pure=False,
+            )
         self._under_way[task] = future
         future.add_done_callback(lambda done: self._outcomes.put((task, done)))
 
@@ -295,9 +333,7 @@ class Dispatcher:
             task, future = self._outcomes.get(timeout=_POLL)
         except queue.Empty:
             if self._client.status not in ("running", "connecting"):
-                raise UserError(
-                    "the dask scheduler is gone; start it and give the same command again: it goes on from here"
-                ) from None
+                raise self._gone() from None
             return None
         if self._under_way.get(task) is not future:
             return None  # given up before
@@ -313,45 +349,58 @@ class Dispatcher:
 
     def _stop(self, about: ClusterJob, finish: Finish) -> None:
         """End within one tile; what is computed by then is kept."""
-        told: set[str] = set()
-        deadline = time.monotonic() + _END_WITHIN
+        told = _Told()
+        began = time.monotonic()
         while self._under_way:
-            if not self._tell_to_stop(about.key, told) and self._outcomes.empty():
-                break
+            alive = self._tell_to_stop(about.key, told)
             try:
                 task, future = self._outcomes.get(timeout=_POLL)
             except queue.Empty:
-                if time.monotonic() > deadline:
+                seconds = time.monotonic() - began
+                # Nobody answers for a worker that died or was stopped itself, nor for those that came in their place.
+                answered = seconds > _ANSWER_WITHIN or told.begun.keys() >= alive
+                if seconds > _END_WITHIN or (answered and not told.awaited & self._under_way.keys()):
                     break
                 continue
             if self._under_way.pop(task, None) is future:
                 result = _ending(future)
                 if isinstance(result, Outcome) and result.status in ("done", "skipped"):
                     finish(result)
-        self._client.cancel(list(self._under_way.values()))
+        with suppress(OSError, RuntimeError):
+            self._client.cancel(list(self._under_way.values()))
         self._under_way.clear()
 
-    def _tell_to_stop(self, key: str, told: set[str]) -> bool:
-        """Tell all workers to end that were not told before, and remember them.
+    def _tell_to_stop(self, key: str, told: _Told) -> set[str]:
+        """Tell all workers to end that were not told before; who of those that had something to do is there.
 
-        False when nobody is left to wait for: workers that came in a dead one's place are told, too, so that they
-        begin nothing, but have nothing that is worth waiting for.
+        Workers that came in a dead one's place are told, too, so that they begin nothing.
         """
         try:
-            here: set[str] = set(self._client.nthreads())
-        except (OSError, TimeoutError):
-            return False
-        new = here - told
-        told |= new
+            here = set(self._client.nthreads())
+        except (OSError, RuntimeError, TimeoutError):
+            return set()
 
-        def tell() -> None:
+        def tell(worker: str) -> None:
             with suppress(Exception):  # it may be ending by itself
-                self._client.run(stop_here, key, workers=list(new), on_error="ignore")
+                told.begun[worker] = frozenset(self._client.run(stop_here, key, workers=[worker])[worker])
 
-        if new:
+        for worker in here - told.workers:
             # Not in this thread: dask tries for a minute to reach a worker that has died just now.
-            threading.Thread(target=tell, name="stop", daemon=True).start()
-        return not here.isdisjoint(self._workers)
+            threading.Thread(target=tell, args=(worker,), name="stop", daemon=True).start()
+        told.workers |= here
+        return here & self._workers
+
+
+@dataclass
+class _Told:
+    """The workers that were told to stop, and what those that answered had begun by then."""
+
+    workers: set[str] = field(default_factory=set)
+    begun: dict[str, frozenset[Task]] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> set[Task]:
+        return set().union(*list(self.begun.values()))
 
 
 def _ending(future: Future[Any]) -> Outcome | str | None:
@@ -371,18 +420,6 @@ def _give_up(task: Task, reason: str, last: bool) -> None:
     """A failure that leaves nothing to go on with."""
     if last:
         raise UserError(f"block {task.number} of {task.stage}, level {task.level}, keeps failing: {reason}")
-
-
-def _describe(found: Workers, device: str) -> list[dict[str, Any]]:
-    """Device and arithmetic of every worker that is there by now."""
-    answers = found.client.run(describe_worker, device, on_error="return")
-    for address, answer in answers.items():
-        if isinstance(answer, BaseException):
-            raise UserError(
-                f"worker {address} cannot take part ({type(answer).__name__}: {' '.join(str(answer).split())[:200]}); "
-                "install the same napari-autosegnet there, or choose another --device"
-            )
-    return list(answers.values())
 
 
 @contextmanager

@@ -121,20 +121,22 @@ class _OpenJob:
 
 @dataclass
 class _Process:
-    """What this worker's process keeps between tasks: the job of the latest run."""
+    """What this worker's process keeps: the job of the latest run, and what it is doing, by runs."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     key: str = ""
     job: _OpenJob | None = None
     stopped: set[str] = field(default_factory=set)
+    begun: set[tuple[str, Task]] = field(default_factory=set)
 
 
 _PROCESS = _Process()
 
 
-def stop_here(key: str) -> None:
-    """Let this process end its work for a run within one tile."""
+def stop_here(key: str) -> tuple[Task, ...]:
+    """Let this process end its work for a run within one tile; which tasks it has begun."""
     _PROCESS.stopped.add(key)
+    return tuple(task for run, task in list(_PROCESS.begun) if run == key)
 
 
 def describe_worker(device: str) -> dict[str, Any]:
@@ -148,6 +150,14 @@ def describe_worker(device: str) -> dict[str, Any]:
 
 def work(about: ClusterJob, task: Task) -> Outcome:
     """Do one task; runs on a worker. Errors that are raised count as a failed attempt at this block."""
+    _PROCESS.begun.add((about.key, task))
+    try:
+        return _work(about, task)
+    finally:
+        _PROCESS.begun.discard((about.key, task))
+
+
+def _work(about: ClusterJob, task: Task) -> Outcome:
     from napari_autosegnet.inference.output import FATAL, disk_error
 
     name, _ = _this_worker()

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
-import signal
+import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.local_workers import LocalWorkers
 
 if TYPE_CHECKING:
     from distributed import Client
 
-#: Threads per local worker: one reads, one computes, one writes.
-THREADS = 3
 #: Deaths of its worker after which dask gives a task up; who dispatches tries it again, alone.
 DEATHS = 1
 _CONNECT_SECONDS = 20
 #: Workers end this long before the job's time does, not all at once, so that no block is lost.
 _LIFETIME_MARGIN = 300
 _STAGGER = "4m"
-#: No web page that nobody asked for, and no quarrel over dask's usual port.
-_NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+_WORKER_CLASS = "napari_autosegnet.inference.dask_roles.QuietWorker"
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,10 @@ class WorkerSource:
 
 @dataclass
 class Workers:
-    """A connection to workers, and how to ask for those that are missing."""
+    """A connection to workers, where their scheduler is, and how to ask for those that are missing."""
 
     client: Client
+    scheduler: str
     refill: Callable[[], None]
 
 
@@ -75,7 +74,7 @@ def need_cluster_extra(slurm: bool = False) -> None:
     UserError
         Names the extra that brings it.
     """
-    for package in ("dask", "distributed", *(["dask_jobqueue"] if slurm else [])):
+    for package in ("dask", "distributed", "cryptography", *(["dask_jobqueue"] if slurm else [])):
         if importlib.util.find_spec(package) is None:
             raise UserError(
                 f"several workers need {package.replace('_', '-')}, which is not installed; "
@@ -84,8 +83,16 @@ def need_cluster_extra(slurm: bool = False) -> None:
 
 
 @contextmanager
-def workers(source: WorkerSource) -> Iterator[Workers]:
+def workers(source: WorkerSource, shared: Path | None = None) -> Iterator[Workers]:
     """Start or find workers; those that were started end with the context.
+
+    What is started takes commands only from this process: it has keys of its own, for this time alone.
+
+    Parameters
+    ----------
+    source : WorkerSource
+    shared : Path, optional
+        A folder that all nodes see, for the keys of SLURM jobs; the current one by default.
 
     Raises
     ------
@@ -94,68 +101,52 @@ def workers(source: WorkerSource) -> Iterator[Workers]:
     """
     need_cluster_extra(source.slurm is not None)
     import dask
-    from distributed import Client
+    from distributed import Client, Security, SpecCluster
+    from distributed.utils import silence_logging_cmgr
 
     if source.scheduler is not None:
-        try:
-            client = Client(source.scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise UserError(
-                f"no dask scheduler answers at {source.scheduler} ({type(error).__name__}); "
-                "start one with 'dask scheduler', or check the address"
-            ) from error
-        with client:
-            yield Workers(client, lambda: None)
+        # What a lost connection means is said elsewhere.
+        with silence_logging_cmgr(level=logging.CRITICAL), _client_of(source.scheduler) as client:
+            yield Workers(client, source.scheduler, lambda: None)
         return
+    from napari_autosegnet.inference.dask_roles import QuietScheduler
+
     with dask.config.set(
         {"distributed.scheduler.allowed-failures": DEATHS, "distributed.comm.timeouts.connect": "60s"}
     ):
         if source.slurm is not None:
             settings, count = read_slurm_settings(source.slurm, source.workers)
-            with slurm_cluster(settings) as cluster, Client(cluster, set_as_default=False) as client:
+            with slurm_cluster(settings, shared) as cluster, Client(cluster, set_as_default=False) as client:
                 cluster.scale(n=count)
                 # scale() asks for what is missing: jobs that ended, nodes that failed.
-                yield Workers(client, lambda: cluster.scale(n=count))
+                yield Workers(client, cluster.scheduler_address, lambda: cluster.scale(n=count))
             return
-        from distributed import LocalCluster
-
-        with ExitStack() as ends:
-            with _without_ctrl_c():
-                cluster = ends.enter_context(
-                    LocalCluster(
-                        n_workers=source.workers,
-                        threads_per_worker=THREADS,
-                        processes=True,
-                        # Blocks bound the memory; dask would stop workers that share it with the page cache.
-                        memory_limit=0,
-                        dashboard_address=None,
-                        scheduler_kwargs=_NO_DASHBOARD,
-                        silence_logs=50,
-                    )
-                )
-            client = ends.enter_context(Client(cluster, set_as_default=False))
-            yield Workers(client, lambda: None)
+        keys = Security.temporary()
+        options = {"host": "127.0.0.1", "protocol": "tls://", "security": keys, "dashboard": False}
+        scheduler = {"cls": QuietScheduler, "options": options}
+        with SpecCluster(scheduler=scheduler, security=keys, silence_logs=logging.CRITICAL) as cluster:
+            local = LocalWorkers(source.workers, cluster.scheduler_address, keys, cores_per_worker(source.workers))
+            try:
+                with Client(cluster, set_as_default=False) as client:
+                    local.wait_until_ready(client)
+                    yield Workers(client, cluster.scheduler_address, lambda: None)
+            finally:
+                local.end()
 
 
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Start threads and processes that Ctrl-C does not reach.
+def _client_of(scheduler: str) -> Client:
+    """A client of somebody's scheduler, with the keys of dask's own configuration."""
+    from distributed import Client
 
-    A terminal sends it to all processes of a command, and a worker would die of it in the middle of a block, while
-    this process asks the workers to end in order. They inherit what the thread that starts them blocks, and so does
-    a worker that dask's thread starts later in a dead one's place. A Ctrl-C in the meantime arrives here at the
-    end, or at once where other threads run, which do not block it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    # As it starts it lifts the block, in Python before 3.12; so it starts before.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        hint = "start one with 'dask scheduler', or check the address"
+        reason = type(error).__name__
+    except (TypeError, RuntimeError) as error:  # TLS without keys, or keys without TLS
+        hint = "dask's configuration must name the same TLS keys as the scheduler's, or none"
+        reason = " ".join(str(error).split())
+    raise UserError(f"no dask scheduler answers at {scheduler} ({reason}); {hint}")
 
 
 def cores_per_worker(count: int) -> int:
@@ -194,13 +185,17 @@ def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:
     if seconds is not None and "--lifetime" not in extra:
         margin = min(_LIFETIME_MARGIN, seconds // 4)
         extra += ["--lifetime", f"{seconds - margin}s", "--lifetime-stagger", _STAGGER if seconds > 3600 else "10s"]
+    if "worker_command" not in settings and "--worker-class" not in extra:
+        extra += ["--worker-class", _WORKER_CLASS]
     settings["worker_extra_args"] = extra
-    settings.setdefault("scheduler_options", dict(_NO_DASHBOARD))
     return settings, wanted
 
 
-def slurm_cluster(settings: Mapping[str, Any]) -> Any:
+def slurm_cluster(settings: Mapping[str, Any], shared: Path | None = None) -> Any:
     """A SLURM cluster; no job is submitted before it is scaled.
+
+    Its keys lie in files that only the user can read, in ``shared`` or where the setting ``shared_temp_directory``
+    says, until the cluster is closed.
 
     Raises
     ------
@@ -208,13 +203,31 @@ def slurm_cluster(settings: Mapping[str, Any]) -> Any:
         When a setting is missing or unknown.
     """
     need_cluster_extra(slurm=True)
+    import dask
     from dask_jobqueue.slurm import SLURMCluster
+    from distributed import Security
 
+    from napari_autosegnet.inference.dask_roles import QuietScheduler
+
+    own: dict[str, Any] = {"security": Security.temporary()}
+    options = dict(settings.get("scheduler_options") or {})
+    if not any(name.startswith("dashboard") for name in options):
+        own["scheduler_cls"], options["dashboard"] = QuietScheduler, False
+    if not dask.config.get("jobqueue.slurm.shared-temp-directory", None):
+        own["shared_temp_directory"] = str(_plain_folder(shared))
     try:
-        return SLURMCluster(**settings)
+        return SLURMCluster(**{**own, **settings, "scheduler_options": options})
+    except OSError as error:
+        raise UserError(f"the SLURM jobs' keys cannot be written ({error}); name a shared_temp_directory") from error
     except (TypeError, ValueError) as error:
         line = re.sub(r"\s+", " ", str(error))[:200]
         raise UserError(f"the SLURM settings make no job ({line}); see dask_jobqueue.SLURMCluster") from error
+
+
+def _plain_folder(shared: Path | None) -> Path:
+    """A folder whose name dask-jobqueue, which quotes nothing, can write in a shell script."""
+    here, home = Path.cwd(), Path.home()
+    return next((folder for folder in (shared, here) if folder and shlex.quote(str(folder)) == str(folder)), home)
 
 
 def _walltime_seconds(text: str) -> int | None:

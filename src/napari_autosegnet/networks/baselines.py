@@ -193,9 +193,10 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _initialise(network: nn.Module) -> None:
-    """He's initialisation, which the U-Net paper asks for (section 3) and ResNet uses."""
+    """He's initialisation, which the U-Net paper asks for (section 3) and ResNet uses; none for what is only counted."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        # Drawing on the meta device imports torch's compiler, which takes seconds.
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

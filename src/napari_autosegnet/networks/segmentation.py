@@ -143,8 +143,9 @@ class SegmentationNetwork(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation for what ReLU follows."""
-    if isinstance(module, nn.Conv2d):
+    """He initialisation for what ReLU follows; none for networks that are only counted."""
+    # Drawing on the meta device imports torch's compiler, which takes seconds.
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
