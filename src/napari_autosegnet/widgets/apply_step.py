@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from napari_autosegnet.widgets.layer_arrays import (
     spatial_shape,
 )
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised, in_html
+from napari_autosegnet.widgets.running_work import ask_to_compete
 from napari_autosegnet.widgets.section_model import ModelSummary, SectionModel, SectionResult, summarise
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.slice_progress import SliceProgress
@@ -454,14 +456,28 @@ class ApplyStep(QWidget):
         dialog.open()
 
     def _start(self, dialog: ApplyDialog) -> None:
-        if self.model is None or dialog.chosen is None:
+        model, chosen = self.model, dialog.chosen
+        if model is None or chosen is None:
             return
         self.message.clear()
-        try:
-            self.volume.start(self.model.path, dialog.chosen)
-        except UserError as error:
-            self._say(str(error), "error")
-        self._show_state()
+        self._unless_it_competes(None, lambda: self.volume.start(model.path, chosen))
+
+    def _unless_it_competes(self, run: Run | None, begin: Callable[[], None]) -> None:
+        """Start a job in a run, or a new one; asked first where others are under way."""
+
+        def start() -> None:
+            try:
+                begin()
+                self._session.work.follow_start(self.volume.client)
+            except UserError as error:
+                self._say(str(error), "error")
+            self._show_state()
+
+        others = self._session.work.others(run)
+        if others:
+            ask_to_compete(others, self, start)
+        else:
+            start()
 
     def _ask_to_go_on(self) -> None:
         """Go on with a job that broke off; asked first where its file says to write elsewhere."""
@@ -483,11 +499,8 @@ class ApplyStep(QWidget):
         question.open()
 
     def _go_on(self) -> None:
-        try:
-            self.volume.client.go_on(self._session.device)
-        except UserError as error:
-            self._say(str(error), "error")
-        self._show_state()
+        client = self.volume.client
+        self._unless_it_competes(client.run, lambda: client.go_on(self._session.device))
 
     # ------------------------------------------------------------ corrections
 

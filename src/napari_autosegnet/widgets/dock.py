@@ -34,8 +34,9 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.class_colors import prepare_colors
 from napari_autosegnet.widgets.form_rows import FOCUS_STYLE, named, tab_as_laid_out
-from napari_autosegnet.widgets.message_line import MessageLine, emphasised, tool_tip
+from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence, tool_tip
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
+from napari_autosegnet.widgets.running_work import RunningWork
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -43,10 +44,13 @@ if TYPE_CHECKING:
 
     from napari_autosegnet.widgets.apply_step import ApplyStep
     from napari_autosegnet.widgets.retrain_step import RetrainStep
+    from napari_autosegnet.widgets.run_client import RunClient
     from napari_autosegnet.widgets.search_step import SearchStep
 
 STEPS = ("annotate", "search", "retrain", "apply")
 TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}
+#: The step of the dock that shows a job.
+_PLACES = {"search": "search", "train": "retrain", "predict": "apply"}
 _NEXT = {"search": "Next: retrain the network", "retrain": "Next: apply the network"}
 _NO_RUN = "new run"
 _OTHER = "open another folder ..."
@@ -87,6 +91,8 @@ class AutoSegNetDock(QWidget):
         run_row.addWidget(self.run_box, 1)
 
         self.message = MessageLine()
+        self.running = RunningWork(self.session.work, self._shows_job)
+        self.running.asked_for.connect(self._show_job)
 
         self.step_buttons: dict[str, QPushButton] = {}
         self._group = QButtonGroup(self)
@@ -117,6 +123,7 @@ class AutoSegNetDock(QWidget):
         layout.setContentsMargins(8, 8, 8, 8)
         layout.addLayout(run_row)
         layout.addWidget(self.message)
+        layout.addWidget(self.running)
         layout.addLayout(step_row)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.next_button)
@@ -232,7 +239,30 @@ class AutoSegNetDock(QWidget):
             button.setFocusPolicy(stop)
         if name == "apply":
             self.apply_step.refresh()
+        self.running.refresh()
         self._show_next()
+
+    def _shows_job(self, client: RunClient) -> bool:
+        """Whether the step in sight shows the job of a client."""
+        place = _PLACES.get(client.job_step or "")
+        if place != self.step:
+            return False
+        if place == "apply":
+            return self.apply_step.volume.client.attached_to(client.run)
+        return self.session.run is not None and client.attached_to(self.session.run)
+
+    def _show_job(self, client: RunClient) -> None:
+        self.message.clear()
+        place = _PLACES.get(client.job_step or "", "search")
+        if place != "apply":
+            self.session.run = client.run
+        elif not self.apply_step.volume.client.attached_to(client.run):
+            try:
+                self.apply_step.volume.attach(client.run)
+            except UserError as error:
+                self.message.say(sentence(error), "error")
+                return
+        self.show_step(place)
 
     def _on_step_finished(self, name: str) -> None:
         if name == "annotate":
@@ -293,6 +323,7 @@ class AutoSegNetDock(QWidget):
         if segmentations and not self.apply_step.volume.client.active:
             with contextlib.suppress(UserError):
                 self.apply_step.volume.attach(Run(segmentations[0].path))
+        self.session.work.follow([entry.path for entry in found if entry.active])
 
     def _show_runs(self, found: list[RunEntry]) -> None:
         self._listed = [entry for entry in found if entry.kind == "network"]
@@ -316,6 +347,7 @@ class AutoSegNetDock(QWidget):
     def _on_run_changed(self, run: Run | None) -> None:
         self._show_runs(self._listed)
         self._look_for_runs()
+        self.running.refresh()
         self._show_next()
 
     def _on_run_chosen(self, index: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +46,6 @@ class JobPanel(QWidget):
         self._device = ""
         self._where = ""
         self._memory = 0
-        self._counted: tuple[int, int] | None = None
-        self._timed: tuple[float, float] | None = None
         self.status = QLabel()
         self.status.setWordWrap(True)
         self.bar = QProgressBar()
@@ -86,7 +83,7 @@ class JobPanel(QWidget):
     def forget(self) -> None:
         """Show nothing of an earlier run."""
         self._device = self._where = ""
-        self._memory, self._counted, self._timed = 0, None, None
+        self._memory = 0
         self.note.clear()
         self._on_state(self.client.state)
 
@@ -114,7 +111,7 @@ class JobPanel(QWidget):
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "started":
-                self._where, self._counted, self._timed = "", None, None
+                self._where = ""
                 self.note.clear()
             case "device":
                 self._device = str(event.get("name", ""))
@@ -133,7 +130,6 @@ class JobPanel(QWidget):
                 )
             case "progress":
                 if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
-                    self._counted = (event["done"], event["total"])
                     self._where = f"block {event['done']} of {event['total']}"
             case "stopped" if self.client.state == "stopping":
                 self._where = "writing the result"
@@ -143,9 +139,6 @@ class JobPanel(QWidget):
             self._show_progress()
 
     def _take_epoch(self, event: dict[str, Any]) -> None:
-        seconds, left = event.get("seconds"), event.get("seconds_left")
-        if isinstance(seconds, int | float) and isinstance(left, int | float):
-            self._timed = (float(seconds) + float(left), time.time())
         self._where = f"epoch {event.get('epoch')}"
         if event.get("phase") == "warm-up":
             self._where += ", warming up"
@@ -211,7 +204,7 @@ class JobPanel(QWidget):
             memory = f", {self._memory / 2**30:.1f} GB of memory" if self._memory else ""
             text += f"<br>on {escaped(device)}{memory}"
         self.status.setText(text)
-        share = self._share()
+        share = self.client.fraction
         left = self.client.seconds_left
         self.bar.setRange(0, 0 if share is None else _STEPS)
         if share is not None:
@@ -220,15 +213,6 @@ class JobPanel(QWidget):
         percent = "" if share is None else f"{share:.0%}"
         self.bar.setFormat("   ".join(part for part in (percent, time_left) if part))
         self._activity.show(share, paused=state == "paused")
-
-    def _share(self) -> float | None:
-        """Share of the job that is done; None while nobody knows."""
-        if self._counted is not None:
-            return self._counted[0] / max(1, self._counted[1])
-        left = self.client.seconds_left
-        if self._timed is None or left is None or self._timed[0] <= 0:
-            return None
-        return min(1.0, max(0.0, 1 - left / self._timed[0]))
 
 
 class _Activity:

@@ -16,6 +16,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.job_panel import JobPanel
 from napari_autosegnet.widgets.message_line import MessageLine
 from napari_autosegnet.widgets.run_client import STEP_NAMES, RunClient
+from napari_autosegnet.widgets.running_work import ask_to_compete
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.worker import Job, Step
 
@@ -105,6 +106,10 @@ class JobStep(QWidget):
         """Another run was chosen: forget what was shown of the one before."""
         raise NotImplementedError
 
+    def clear(self) -> None:
+        """Show nothing of an earlier job."""
+        raise NotImplementedError
+
     def on_finished(self) -> None:
         """A job ended well."""
         raise NotImplementedError
@@ -145,12 +150,18 @@ class JobStep(QWidget):
         self.problem.say(text[:1].upper() + text[1:], "error")
 
     def start(self, run: Run, job: Callable[[], Job]) -> None:
-        """Start a job in a run, which becomes the session's."""
-        self.is_starting_anew = False
-        self.session.run = run
-        if not self.client.attached_to(run):
-            self.client.attach(run)
-        self.client.start(job)
+        """Start a job in a run, which becomes the session's; asked first where it would compete with another one."""
+
+        def begin() -> None:
+            self.is_starting_anew = False
+            self.session.run = run
+            if not self.client.attached_to(run):
+                self.client.attach(run)
+            self.clear()
+            self.client.start(job)
+            self.session.work.follow_start(self.client)
+
+        self._unless_it_competes(run, begin)
 
     def ask_anew(self) -> None:
         """Offer the settings of a new job beside the ended one."""
@@ -158,7 +169,19 @@ class JobStep(QWidget):
 
     def go_on(self) -> None:
         """Go on with the job that ended before it was done."""
-        self.client.go_on(self.session.device)
+
+        def begin() -> None:
+            self.client.go_on(self.session.device)
+            self.session.work.follow_start(self.client)
+
+        self._unless_it_competes(self.client.run, begin)
+
+    def _unless_it_competes(self, run: Run, begin: Callable[[], None]) -> None:
+        others = self.session.work.others(run)
+        if others:
+            ask_to_compete(others, self, lambda: self._try(begin))
+        else:
+            begin()
 
     def new_run(self) -> Run:
         """A run named after the first image, or the current one when nothing was ever done in it."""
@@ -176,8 +199,10 @@ class JobStep(QWidget):
 
     def _press(self, index: int) -> None:
         action = self._actions[index]
-        if action is None:
-            return
+        if action is not None:
+            self._try(action)
+
+    def _try(self, action: Callable[[], None]) -> None:
         self.complain("")
         try:
             action()

@@ -86,9 +86,13 @@ class RetrainStep(JobStep):
 
     def show_run(self, run: Run | None) -> None:
         """Forget the curves of another run, and take over the preset that this one was searched with."""
-        self.plots.clear()
+        self.clear()
         self._quality = None
         self._take_over_preset()
+
+    def clear(self) -> None:
+        """Show no curves."""
+        self.plots.clear()
 
     def _take_over_preset(self) -> None:
         self.form.preset.setCurrentText(PRESET_WORDS[preset_of(self.run)])
@@ -200,7 +204,6 @@ class RetrainStep(JobStep):
                 own = {"images": data.images, "labels": data.labels, "classes": data.classes, "split": split}
             return TrainJob(network=network, architecture=architecture, settings=settings, device=session.device, **own)
 
-        self.plots.clear()
         self.start(place, job)
 
     def continue_training(self) -> None:
@@ -226,7 +229,6 @@ class RetrainStep(JobStep):
                 continue_with=tuple(data.labels),
             )
 
-        self.plots.clear()
         self.start(run, job)
 
     def _settings(self) -> TrainSettings:

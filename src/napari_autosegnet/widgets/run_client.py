@@ -92,12 +92,18 @@ class RunClient(QObject):
         self._kill_at: float | None = None
         self._paused = False
         self._left: tuple[float, float] | None = None
+        self._forget_progress()
+        self._job_step: str | None = None
         self._resumable = False
         self._never_began = False
         self._next_lock = 0.0
         self._other_step: str | None = None
         self._busy_with: str | None = None
         self._next_look = 0.0
+
+    def _forget_progress(self) -> None:
+        self._counted: tuple[int, int] | None = None
+        self._total_seconds = 0.0
 
     # -- what is known ---------------------------------------------------------------------------------------------
 
@@ -162,6 +168,21 @@ class RunClient(QObject):
         return left if self._paused else max(0.0, left - (time.time() - at))
 
     @property
+    def fraction(self) -> float | None:
+        """Fraction of the job that is done; None while nobody knows."""
+        if self._counted is not None:
+            return self._counted[0] / max(1, self._counted[1])
+        left = self.seconds_left
+        if left is None or self._total_seconds <= 0:
+            return None
+        return min(1.0, max(0.0, 1 - left / self._total_seconds))
+
+    @property
+    def job_step(self) -> str | None:
+        """Step of the job that works, or worked last; None while it is not known."""
+        return self.step or self._job_step
+
+    @property
     def process(self) -> WorkerProcess | None:
         """The worker, when it runs on this computer."""
         return self._process
@@ -178,6 +199,13 @@ class RunClient(QObject):
         self._set_state("idle")
         self._timer.setInterval(_INTERVAL_BEHIND)
         self._timer.start()
+
+    def join(self, other: RunClient) -> None:
+        """Follow the job that another client just started, from before its first sign of life on."""
+        self.attach(other.run)
+        if other._starting is not None:
+            self._starting, self._job_step = other._starting, other.job_step
+            self._set_state("starting")
 
     def detach(self) -> None:
         """Follow no run any more; a worker goes on."""
@@ -207,6 +235,7 @@ class RunClient(QObject):
         self._outcome, self._begun, self._cancelled, self._paused = None, False, False, False
         self._wanted, self._kill_at, self._left, self._process = set(), None, None, None
         self._never_began = False
+        self._forget_progress()
 
         def begin() -> WorkerProcess:
             Run.create(run.path)
@@ -307,6 +336,8 @@ class RunClient(QObject):
 
     def _take(self, event: dict[str, Any]) -> None:
         self._event_step = event.get("step", self._event_step)
+        if self._process is None and self._starting is None:
+            self._job_step = self._event_step
         if self.step is not None and self._event_step != self.step:
             ended = event["event"] in ("finished", "failed", "stopped")
             self._other_step, self._next_look = None if ended else self._event_step, 0.0
@@ -319,6 +350,7 @@ class RunClient(QObject):
         match event["event"]:
             case "started":
                 self._begun, self._outcome, self._paused, self._begun_at, self._left = True, None, False, at, None
+                self._forget_progress()
                 self._note_working()
             case "finished" | "failed" | "stopped":
                 self._outcome = event
@@ -335,10 +367,19 @@ class RunClient(QObject):
                     self._set_state("working")
             case _:
                 self._begun = True
-                if "seconds_left" in event:
-                    left = event["seconds_left"]
-                    self._left = (float(left), at) if isinstance(left, int | float) else None
+                self._apply_progress(event, at)
                 self._note_working()
+
+    def _apply_progress(self, event: dict[str, Any], at: float) -> None:
+        if "seconds_left" in event:
+            left, spent = event["seconds_left"], event.get("seconds")
+            self._left = (float(left), at) if isinstance(left, int | float) else None
+            if self._left is not None and event["event"] == "epoch" and isinstance(spent, int | float):
+                self._total_seconds = spent + self._left[0]
+        if event["event"] == "progress":
+            done, total = event.get("done"), event.get("total")
+            if isinstance(done, int) and isinstance(total, int):
+                self._counted = (done, total)
 
     def _note_working(self) -> None:
         # In the past nobody knows yet whether somebody still works.
@@ -403,7 +444,10 @@ class RunClient(QObject):
         info = read_info(self.run)
         if info is None or self.step not in (None, info.step):
             return None
-        return find(self.run)
+        process = find(self.run)
+        if process is not None:
+            self._job_step = info.step
+        return process
 
     def _died_before_it_began(self) -> bool:
         info = read_info(self.run)
@@ -430,8 +474,9 @@ class RunClient(QObject):
             self._end(outcome["event"])
             if outcome["event"] == "finished":
                 self.finished.emit(outcome)
-        elif self._cancelled:
-            self._write(lambda: _note_cancelled(run, step))
+        elif self._cancelled or run.requested("cancel"):
+            if self._cancelled:  # else whoever did it writes it down
+                self._write(lambda: _note_cancelled(run, step))
             self._reason = "cancelled"
             self._end("stopped")
         elif status is not None and status > 0:
@@ -478,8 +523,8 @@ class RunClient(QObject):
 
 
 def _note_cancelled(run: Run, step: str | None) -> None:
-    run.withdraw()
     run.report("stopped", step=step, reason="cancelled")
+    run.withdraw()  # after that line: who finds neither would take the job for dead
 
 
 def _seconds(event: dict[str, Any]) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.worker_process import find
 from napari_autosegnet.worker import job_file
 
 Kind = Literal["network", "segmentation"]
@@ -35,7 +36,7 @@ def find_runs(folder: Path, most: int = 100) -> list[RunEntry]:
     for changed, path in dated:
         kind = _kind(path)
         if kind is not None:
-            found.append(RunEntry(path, kind, _is_active(path), changed))
+            found.append(RunEntry(path, kind, is_active(Run(path)), changed))
         if len(found) == most:
             break
     return found
@@ -44,7 +45,7 @@ def find_runs(folder: Path, most: int = 100) -> list[RunEntry]:
 def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
     """The step at which one goes on with a run."""
     job = _step_of_job(run)
-    if run.is_active and job in ("search", "train"):
+    if is_active(run) and job in ("search", "train"):
         return "search" if job == "search" else "retrain"
     if (run.model_folder / "model.json").is_file():
         return "apply"
@@ -84,9 +85,10 @@ def _step_of_job(run: Run) -> object:
     return content.get("step", "") if isinstance(content, dict) else None
 
 
-def _is_active(path: Path) -> bool:
-    """Whether somebody works there; of a folder that leads elsewhere it is not asked."""
+def is_active(run: Run) -> bool:
+    """Whether somebody works on a run, or is about to; of a folder that leads elsewhere it is not asked."""
     try:
-        return Run(path).is_active
+        # A worker takes a while to load what it needs, and holds the run only then.
+        return run.is_active or find(run) is not None
     except UserError:
         return False

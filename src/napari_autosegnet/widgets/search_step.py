@@ -56,6 +56,10 @@ class SearchStep(JobStep):
     def show_run(self, run: Run | None) -> None:
         """Forget curves and architecture of another run."""
         self._remark, self._quality = "", None
+        self.clear()
+
+    def clear(self) -> None:
+        """Show neither curves nor an architecture."""
         self.plots.clear()
         self.architecture.clear()
 
@@ -116,8 +120,6 @@ class SearchStep(JobStep):
                 device=session.device,
             )
 
-        self.plots.clear()
-        self.architecture.clear()
         self.start(run, job)
 
     def on_finished(self) -> None:

@@ -7,6 +7,7 @@ thread, and only those sections again that were painted.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from napari_autosegnet.widgets.layer_order import LayerOrder
 from napari_autosegnet.widgets.layer_pairs import LayerPair, LayerPairs, is_annotation
 from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
+from napari_autosegnet.widgets.work_list import WorkList, active_runs
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -58,6 +60,8 @@ class Session(QObject):
         Which layers there are, and which belong together; `pairs` are those that are used.
     order : LayerOrder
         Which of them lies on which.
+    work : WorkList
+        The jobs that are under way, whichever run is chosen.
     """
 
     #: Another run (or None) was chosen.
@@ -96,6 +100,7 @@ class Session(QObject):
         self._counter = PixelCounter(viewer, self)
         self._counter.counted.connect(self._on_counted)
         self.order = LayerOrder(self.layers, self._counter, self)
+        self.work = WorkList(self._look_for_work, self.background, self)
         self._annotation_check = AnnotationCheck(
             self.layers, self.class_list, self._matching, self._counter, self.background, self
         )
@@ -118,6 +123,7 @@ class Session(QObject):
         self._named = []
         self._later.stop()
         self.order.close()
+        self.work.close()
         self._counter.close()
         self.background.close()
 
@@ -154,6 +160,10 @@ class Session(QObject):
         self._run = run
         if old != new:
             self.run_changed.emit(run)
+
+    def _look_for_work(self) -> Callable[[], list[Path]]:
+        folder, run = self.runs_folder, self._run
+        return lambda: active_runs(folder, run)
 
     def new_run_folder(self, name: str = "run") -> Path:
         """A path under the runs folder that is not taken; the folder is not made."""
