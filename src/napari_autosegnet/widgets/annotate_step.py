@@ -333,7 +333,7 @@ class AnnotateStep(QWidget):
 
     def load(self, folder: Path) -> None:
         """Open the images and annotation of a run folder."""
-        from napari_autosegnet.widgets.readers import run_layers
+        from napari_autosegnet.widgets.readers import add_layers, run_layers
 
         def read() -> list[tuple[Any, ...]]:
             with _one_line(f"the annotation in {folder} cannot be loaded"):
@@ -342,8 +342,7 @@ class AnnotateStep(QWidget):
         def show(found: list[tuple[Any, ...]]) -> None:
             try:
                 with _one_line(f"the annotation in {folder} cannot be shown"):
-                    for layer_data in found:
-                        self._add_layer(*layer_data)
+                    add_layers(self._session.viewer, found)
             except UserError as error:
                 self.message.say(str(error), "error")
                 return
@@ -352,15 +351,6 @@ class AnnotateStep(QWidget):
 
         self.message.say("Loading the annotation ...")
         self._session.background.call(read, show, lambda text: self.message.say(text, "error"))
-
-    def _add_layer(self, data: Any, about: dict[str, Any], kind: str) -> None:
-        from napari.layers import Layer
-
-        viewer = self._session.viewer
-        if kind == "image":
-            viewer.add_image(data, **about)  # channels become one layer each
-        else:
-            viewer.add_layer(Layer.create(data, about, kind))
 
 
 @contextmanager

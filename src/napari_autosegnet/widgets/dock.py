@@ -35,6 +35,7 @@ from napari_autosegnet.widgets.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.class_colors import prepare_colors
 from napari_autosegnet.widgets.form_rows import FOCUS_STYLE, named, tab_as_laid_out
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence, tool_tip
+from napari_autosegnet.widgets.run_images import RunImages
 from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
 from napari_autosegnet.widgets.running_work import RunningWork
 from napari_autosegnet.widgets.session import Session
@@ -91,6 +92,7 @@ class AutoSegNetDock(QWidget):
         run_row.addWidget(self.run_box, 1)
 
         self.message = MessageLine()
+        self.images = RunImages(self.session)
         self.running = RunningWork(self.session.work, self._shows_job)
         self.running.asked_for.connect(self._show_job)
 
@@ -123,6 +125,7 @@ class AutoSegNetDock(QWidget):
         layout.setContentsMargins(8, 8, 8, 8)
         layout.addLayout(run_row)
         layout.addWidget(self.message)
+        layout.addWidget(self.images)
         layout.addWidget(self.running)
         layout.addLayout(step_row)
         layout.addWidget(self.pages, 1)

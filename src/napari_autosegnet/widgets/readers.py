@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +19,26 @@ from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer, result_layer
 from napari_autosegnet.widgets.layer_arrays import METADATA
 
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
 LayerData = tuple[Any, ...]
 
 #: Stacks up to this size (bytes) are read whole; larger ones section by section as they are looked at.
 IN_MEMORY = 2**30
 #: Longest side (pixels) of a section that is shown at full resolution, so that it can be painted.
 LARGEST_PAINTED = 8192
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image that a run learned from; ``place`` is what else its layer was given."""
+
+    name: str
+    image: Path
+    labels: Path
+    mapping: LabelMapping
+    place: dict[str, Any]
 
 
 def run_layers(path: Path) -> list[LayerData]:
@@ -34,24 +49,43 @@ def run_layers(path: Path) -> list[LayerData]:
     UserError
         When a file is damaged or was moved.
     """
+    return [layer for each in annotated_images(path) for layer in annotated_layers(each)]
+
+
+def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
+    """An image that a run learned from, and its annotation.
+
+    Raises
+    ------
+    UserError
+        When a file is damaged or was moved.
+    """
     from napari_autosegnet.data.images import open_labels
     from napari_autosegnet.data.pairs import paired_files
 
-    layers: list[LayerData] = []
-    for name, image, labels, mapping, place in _annotated_images(path):
-        ours, theirs = paired_files(image, labels)
-        data, about = image_layer(image, files=ours)
-        about |= {"name": name, **place}
-        if about.get("rgb") and "channel_axis" in about:
-            data, about = _colours_last(data, about)
-        layers.append((data, about, "image"))
-        stack = open_labels(labels, files=theirs)
-        target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
-        classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
-        placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
-        shown = annotation_layer(classes, name=f"{name} annotation", **placed)
-        layers.append((target[0] if len(about["scale"]) == 2 else target, shown, "labels"))
-    return layers
+    name, mapping = annotated.name, annotated.mapping
+    ours, theirs = paired_files(annotated.image, annotated.labels)
+    data, about = image_layer(annotated.image, files=ours)
+    about |= {"name": name, **annotated.place}
+    if about.get("rgb") and "channel_axis" in about:
+        data, about = _colours_last(data, about)
+    stack = open_labels(annotated.labels, files=theirs)
+    target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
+    classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
+    placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
+    shown = annotation_layer(classes, name=f"{name} annotation", **placed)
+    return [(data, about, "image"), (target[0] if len(about["scale"]) == 2 else target, shown, "labels")]
+
+
+def add_layers(viewer: ViewerModel, layers: Iterable[LayerData]) -> None:
+    """Add layers to a viewer."""
+    from napari.layers import Layer
+
+    for data, about, kind in layers:
+        if kind == "image":
+            viewer.add_image(data, **about)  # channels become one layer each
+        else:
+            viewer.add_layer(Layer.create(data, about, kind))
 
 
 def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -69,7 +103,14 @@ def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]
     return (levels if isinstance(data, list) else levels[0]), kept
 
 
-def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, dict[str, Any]]]:
+def annotated_images(path: Path) -> list[AnnotatedImage]:
+    """The images that a run folder holds or names.
+
+    Raises
+    ------
+    UserError
+        When what says so is damaged.
+    """
     refusal = Run(path).refusal
     if refusal is not None:
         raise UserError(refusal)
@@ -80,7 +121,7 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
             content = json.loads(description.read_text(encoding="utf-8"))
             mapping = parse_classes(content["classes"])
             return [
-                (
+                AnnotatedImage(
                     entry["name"],
                     folder / entry["image"],
                     folder / entry["labels"],
@@ -96,7 +137,7 @@ def _annotated_images(path: Path) -> list[tuple[str, Path, Path, LabelMapping, d
             return []
         mapping = LabelMapping.model_validate(content["mapping"])
         pairs = zip(content["images"], content["labels"], strict=True)
-        return [(Path(image).stem, Path(image), Path(labels), mapping, {}) for image, labels in pairs]
+        return [AnnotatedImage(Path(image).stem, Path(image), Path(labels), mapping, {}) for image, labels in pairs]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the annotation in {path} cannot be read ({type(error).__name__}: {error})") from error
 
