@@ -366,7 +366,7 @@ def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) ->
     """Refuse many values of which no two touch: objects with numbers, each of which would become a class."""
     if len(mapping.classes) <= MAX_SEPARATE_CLASSES:
         return
-    if any(_touch(_label_values(label, section)) for label in labels for section in range(label.sections)):
+    if any(values_touch(_label_values(label, section)) for label in labels for section in range(label.sections)):
         return
     first, last = min(mapping.values), max(mapping.values)
     raise UserError(
@@ -375,7 +375,7 @@ def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) ->
     )
 
 
-def _touch(values: npt.NDArray[Any]) -> bool:
+def values_touch(values: npt.NDArray[Any]) -> bool:
     """Whether two different values other than 0 lie side by side."""
     return any(
         bool(((one != other) & (one > 0) & (other > 0)).any())

@@ -23,9 +23,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets import mask_layer
+from napari_autosegnet.widgets import mask_layer, numbered_objects
 from napari_autosegnet.widgets.class_table import ClassTable
 from napari_autosegnet.widgets.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.layer_arrays import spatial_shape
@@ -82,6 +83,12 @@ class AnnotateStep(QWidget):
         self.zero_box.clicked.connect(self._on_zero)
 
         self.status = MessageLine()
+        self.objects_button = QPushButton("Objects: one class")
+        self.objects_button.setToolTip("All objects become the class 'object', all around them the class 'background'")
+        self.objects_button.clicked.connect(self._on_objects)
+        self.classes_button = QPushButton()
+        self.classes_button.setToolTip("Each value is a class of its own")
+        self.classes_button.clicked.connect(self._on_classes)
         self.next_button = emphasised(QPushButton("Next: search a network"))
         self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
         self.save_button = QPushButton("Save ...")
@@ -102,6 +109,7 @@ class AnnotateStep(QWidget):
         layout.addWidget(self.zero_box)
         layout.addWidget(self.message)
         layout.addWidget(self.status)
+        layout.addLayout(_row(self.objects_button, self.classes_button))
         layout.addWidget(self.next_button)
         layout.addLayout(_row(self.save_button, self.load_button))
         layout.addStretch(1)
@@ -217,6 +225,12 @@ class AnnotateStep(QWidget):
             self.status.say(f"The annotation is enough to begin with. {more}", "info" if scarcity else "good")
         else:
             self.status.say(problem, "info")
+        objects = session.numbered_objects()
+        self.objects_button.setVisible(objects is not None)
+        self.objects_button.setEnabled(not self._is_reading_mask)
+        self.classes_button.setVisible(objects is not None and objects[1] <= MOST_UNNAMED_CLASSES)
+        if objects is not None:
+            self.classes_button.setText(f"{objects[1]} classes")
         self.next_button.setEnabled(problem is None)
 
     # ------------------------------------------------------------ what is pressed
@@ -241,7 +255,24 @@ class AnnotateStep(QWidget):
             self.message.say(f"No other image is {shape} as '{layer.name}' is. Open the image of this mask.", "error")
             return
         closing = self._session.background.closing
-        self._read_mask(layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._ask(layer, values))
+        self._read_mask(
+            layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._take_mask(layer, values)
+        )
+
+    def _take_mask(self, layer: Image, values: dict[int, int]) -> None:
+        """Ask what the values of a mask are; what looks like numbered objects is asked about as a layer of such is."""
+        if sum(value > 0 for value in values) <= MAX_SEPARATE_CLASSES:
+            self._ask(layer, values)
+            return
+
+        def take(objects: Any) -> None:
+            if objects is None:
+                self._ask(layer, values)
+            else:
+                mask_layer.use_as_objects(self._session, layer, objects)
+
+        closing = self._session.background.closing
+        self._read_mask(layer, lambda: mask_layer.read_objects(layer, closing), take)
 
     def _ask(self, layer: Image, values: dict[int, int]) -> None:
         """Ask which value is which class, and take the mask with them."""
@@ -269,7 +300,33 @@ class AnnotateStep(QWidget):
 
         self._read_mask(layer, lambda: mask_layer.read_mask(layer, values, session.background.closing), show)
 
-    def _read_mask(self, layer: Image, read: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def _on_objects(self) -> None:
+        """Make one class of the numbered objects that were found."""
+        session, objects = self._session, self._session.numbered_objects()
+        if objects is None:
+            return
+        layer = objects[0]
+        values = numbered_objects.object_values(session, layer)
+
+        def show(pixels: Any) -> None:
+            if pixels is not None and any(layer is each for each in session.viewer.layers):
+                numbered_objects.use_one_class(session, layer, pixels)
+                self.message.say(
+                    f"The objects of '{layer.name}' are one class now, 'object'; around them is 'background'. "
+                    "Sections without objects are not annotated.",
+                    "good",
+                )
+
+        read = partial(numbered_objects.read_objects, layer, values, session.background.closing)
+        self._read_mask(layer, read, show)
+
+    def _on_classes(self) -> None:
+        objects = self._session.numbered_objects()
+        if objects is not None:
+            self._session.take_for_classes(objects[0])
+        self._show_state()
+
+    def _read_mask(self, layer: Image | Labels, read: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Read a mask in the thread, one at a time."""
 
         def end() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_autosegnet.config import SplitSettings
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.widgets import annotation_export
 from napari_autosegnet.widgets.annotation_export import ImageAnnotation
@@ -22,7 +22,7 @@ from napari_autosegnet.widgets.message_line import sentence
 from napari_autosegnet.widgets.pixel_counter import PixelCounter
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
 
 class AnnotationCheck(QObject):
@@ -118,6 +118,23 @@ class AnnotationCheck(QObject):
         """Pixels of a value in all pairs."""
         return sum(int(self._counter.counts(pair.labels).of(value).sum()) for pair in self._pairs)
 
+    def numbered_objects(self) -> tuple[Labels, int] | None:
+        """The first layer whose values look like the numbers of objects, and how many; None when there is none.
+
+        Those are more values than there can be classes, or more than a few that nobody named and of which no two
+        touch. What is known once all is counted.
+        """
+        for labels in (pair.labels for pair in self._pairs):
+            counts = self._counter.counts(labels)
+            values = [value for value in counts.values if value > 0]
+            if len(counts.values) > MOST_UNNAMED_CLASSES:
+                return labels, len(counts.values)
+            if not counts.complete or counts.touching or self._layers.holds_classes(labels):
+                continue
+            if len(self._classes.unnamed(values)) > MAX_SEPARATE_CLASSES:
+                return labels, len(values)
+        return None
+
     def simple_problem(self) -> str | None:
         """What is missing as far as one can tell without counting."""
         if not self._layers.images():
@@ -135,12 +152,12 @@ class AnnotationCheck(QObject):
             return "Some images are coloured and some grey; use images of one kind together."
         if self._classes.zero_is_class and len(self.annotations()) < len(self._pairs):
             return "One image has several annotation layers, and unpainted counts as a class; use one layer per image."
-        for pair in self._pairs:
-            if len(self._counter.counts(pair.labels).values) > MOST_UNNAMED_CLASSES:
-                return (
-                    f"'{pair.labels.name}' has very many values, which look like single objects; "
-                    "use a layer with one value per class."
-                )
+        objects = self.numbered_objects()
+        if objects is not None:
+            labels, values = objects
+            if values > MOST_UNNAMED_CLASSES:
+                return f"'{labels.name}' has more than {MOST_UNNAMED_CLASSES} values: numbered objects, not classes."
+            return f"'{labels.name}' has {values} values that do not touch: numbered objects, or classes?"
         if len(self._classes.label_classes) < 2:
             return "Name at least two classes."
         return None

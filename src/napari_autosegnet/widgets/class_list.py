@@ -50,6 +50,11 @@ class ClassList(QObject):
         """Whether nobody named them yet."""
         return self._are_defaults
 
+    def unnamed(self, values: Iterable[int]) -> list[int]:
+        """Those of the values above 0 that nobody made a class: they are only painted."""
+        given = set() if self._are_defaults else {each.value for each in self._classes} - self._found
+        return [value for value in values if value > 0 and value not in given]
+
     def mapping(self) -> LabelMapping:
         """How painted values are read as class numbers."""
         values = {each.value: number for number, each in enumerate(self._classes, start=1)}

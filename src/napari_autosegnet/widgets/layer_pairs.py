@@ -63,6 +63,7 @@ class LayerPairs:
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
         self._unused: set[int] = set()
+        self._of_classes: set[int] = set()
         self._chosen_image: dict[int, Image] = {}
 
     def images(self) -> list[Image]:
@@ -114,10 +115,19 @@ class LayerPairs:
         else:
             self._unused.add(id(labels))
 
+    def holds_classes(self, labels: Labels) -> bool:
+        """Whether somebody said that the values of a layer are classes, however much they look like objects."""
+        return id(labels) in self._of_classes
+
+    def take_for_classes(self, labels: Labels) -> None:
+        """Say that the values of a layer are classes."""
+        self._of_classes.add(id(labels))
+
     def follow(self) -> list[LayerPair]:
         """Forget layers that are gone, and remember what belongs together; returns the pairs that are used."""
         alive = {id(layer) for layer in self.viewer.layers}
         self._unused &= alive
+        self._of_classes &= alive
         self._chosen_image = {
             key: image for key, image in self._chosen_image.items() if key in alive and id(image) in alive
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, values_touch
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer
 from napari_autosegnet.widgets.class_list import ClassList, check_names
@@ -47,7 +47,8 @@ def find_values(layer: Image, closing: threading.Event) -> dict[int, int]:
         if len(found) > MOST_UNNAMED_CLASSES:
             raise UserError(
                 f"'{layer.name}' holds more than {MOST_UNNAMED_CLASSES} different values, which look like grey values "
-                "or single objects; a mask has one value per class"
+                "or single objects; a mask has one value per class. If they are objects, right-click the layer and "
+                "choose Convert to Labels"
             )
     return dict(sorted(found.items()))
 
@@ -64,6 +65,29 @@ def suggested_meaning(values: Mapping[int, int], classes: ClassList) -> dict[int
         value: None if value == 0 and unpainted else known.get(value, f"class {value}" if value >= 0 else None)
         for value in values
     }
+
+
+def read_objects(layer: Image, closing: threading.Event) -> npt.NDArray[Any] | None:
+    """A mask as the labels of objects; None when values touch, as classes do, or when it was ended early.
+
+    Reads all of it: call it in a thread.
+    """
+    found = []
+    for section in range(sections(layer)):
+        pixels = _whole_numbers(layer, section)
+        if closing.is_set() or values_touch(pixels):
+            return None
+        found.append(pixels)
+    return np.stack(found) if len(spatial_shape(layer)) == 3 else found[0]
+
+
+def use_as_objects(session: Session, layer: Image, objects: npt.NDArray[Any]) -> Labels:
+    """Put a Labels layer with the same values in the place of a mask."""
+    viewer = session.viewer
+    labels = viewer.add_labels(objects, **_place(session, layer))
+    viewer.layers.remove(layer)
+    labels.name = layer.name  # only now it is free
+    return labels
 
 
 def use_as_annotation(session: Session, layer: Image, meaning: Meaning, pixels: npt.NDArray[np.uint8]) -> Labels:

@@ -97,5 +97,8 @@ def _read(images: Sequence[AnnotatedImage]) -> tuple[list[LayerData], list[str]]
         try:
             layers += annotated_layers(each)
         except UserError as error:
-            problems.append(f"'{each.name}' cannot be opened: {error}")
+            if each.image.exists():
+                problems.append(f"'{each.name}' cannot be opened: {error}")
+            else:
+                problems.append(f"'{each.name}' is gone from {each.image}; open it from where it is now")
     return layers, problems

@@ -279,6 +279,15 @@ class Session(QObject):
         self._pairs = pairs
         self._annotation_check.follow(pairs)
 
+    def numbered_objects(self) -> tuple[Labels, int] | None:
+        """A layer in use whose values look like the numbers of objects, and how many they are."""
+        return self._annotation_check.numbered_objects()
+
+    def take_for_classes(self, labels: Labels) -> None:
+        """Say that the values of a layer are classes, and not the numbers of objects."""
+        self.layers.take_for_classes(labels)
+        self._annotation_check.check()
+
     def refusal(self, labels: Labels) -> str | None:
         """Why a Labels layer is left out although it is ticked."""
         return self._matching.refusal(labels)
