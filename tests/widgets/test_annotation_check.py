@@ -35,7 +35,7 @@ def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], 
     assert session.problem() is None
     labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
     settled(session)
-    assert "single objects" in session.problem()
+    assert "numbered objects" in session.problem()
     viewer.add_image(grey(8, 48, 48, 3), rgb=True)
     other = viewer.add_labels(painted(8, 48, 48))
     session._follow_layers()

@@ -157,7 +157,7 @@ class AnnotationCheck(QObject):
             labels, values = objects
             if values > MOST_UNNAMED_CLASSES:
                 return f"'{labels.name}' has more than {MOST_UNNAMED_CLASSES} values: numbered objects, not classes."
-            return f"'{labels.name}' has {values} values that do not touch: numbered objects, or classes?"
+            return f"'{labels.name}' has {values} values that do not touch. Are they numbered objects, or classes?"
         if len(self._classes.label_classes) < 2:
             return "Name at least two classes."
         return None
