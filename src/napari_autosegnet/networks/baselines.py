@@ -193,7 +193,7 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _initialise(network: nn.Module) -> None:
-    """He's initialisation, which the U-Net paper asks for (section 3) and ResNet uses; none for what is only counted."""
+    """He's initialisation, as in ResNet and the U-Net paper (section 3); none for what is only counted."""
     for module in network.modules():
         # Drawing on the meta device imports torch's compiler, which takes seconds.
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
