@@ -398,8 +398,14 @@ def test_a_scheduler_with_keys_that_dies_is_named(
         address = process.stdout.readline().strip()
         assert address.startswith("tls://")
         source, request = WorkerSource(scheduler=address), request_for("many.zarr")
-        with pytest.raises(UserError, match=f"no dask scheduler answers at {address} .*TLS keys"):
+        with pytest.raises(UserError, match=f"{address} needs the TLS keys"):
             predict_on_workers(request, source, device="cpu")
+        for config, line in (
+            ({"distributed.comm.require-encryption": True}, "give the scheduler's tls://"),
+            ({"distributed.comm.tls.ca-file": "no", "distributed.comm.tls.client.cert": "no"}, "cannot be read"),
+        ):
+            with dask.config.set(config), pytest.raises(UserError, match=line):
+                predict_on_workers(request, WorkerSource(scheduler="tcp://127.0.0.1:9"), device="cpu")
         events = Events()
 
         def report(event: str, /, **values: Any) -> None:

@@ -136,17 +136,25 @@ def workers(source: WorkerSource, shared: Path | None = None) -> Iterator[Worker
 
 def _client_of(scheduler: str) -> Client:
     """A client of somebody's scheduler, with the keys of dask's own configuration."""
-    from distributed import Client
+    from distributed import Client, Security
 
     try:
-        return Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
+        security = Security()
+        has_keys = security.get_connection_args("client")["ssl_context"] is not None
+    except OSError as error:
+        raise UserError(f"the TLS keys of dask's configuration cannot be read: {error.strerror or error}") from error
+    # Looked at before: a client that dask has half made takes a minute to go.
+    if scheduler.startswith("tls://") and not has_keys:
+        raise UserError(f"{scheduler} needs the TLS keys of its scheduler; name them in dask's configuration")
+    if security.require_encryption and not scheduler.startswith("tls://"):
+        raise UserError(f"dask's configuration asks for TLS; give the scheduler's tls:// address, not {scheduler}")
+    try:
+        return Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False, security=security)
     except (OSError, ValueError, TimeoutError) as error:
-        hint = "start one with 'dask scheduler', or check the address"
-        reason = type(error).__name__
-    except (TypeError, RuntimeError) as error:  # TLS without keys, or keys without TLS
-        hint = "dask's configuration must name the same TLS keys as the scheduler's, or none"
-        reason = " ".join(str(error).split())
-    raise UserError(f"no dask scheduler answers at {scheduler} ({reason}); {hint}")
+        raise UserError(
+            f"no dask scheduler answers at {scheduler} ({type(error).__name__}); "
+            "start one with 'dask scheduler', or check the address and whether it takes tls:// or tcp://"
+        ) from error
 
 
 def cores_per_worker(count: int) -> int:
