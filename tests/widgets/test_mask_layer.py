@@ -19,6 +19,7 @@ from qtpy.QtCore import Qt
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
+from napari_autosegnet.widgets.axes_question import AxesQuestion
 from napari_autosegnet.widgets.class_colors import LabelClass
 from napari_autosegnet.widgets.mask_dialog import MaskDialog
 from napari_autosegnet.widgets.mask_layer import find_values, read_mask, suggested_meaning
@@ -42,9 +43,11 @@ def dropped(make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path) 
     for name in ("cells.tif", "cells_mask.tif"):
         viewer.open(str(tmp_path / name), plugin="napari")
     session = Session(viewer)
-    step = AnnotateStep(session)
-    qtbot.addWidget(step)
+    step, question = AnnotateStep(session), AxesQuestion(session)
+    for widget in (step, question):
+        qtbot.addWidget(widget)
     step.show()
+    qtbot.waitUntil(lambda: len(session.layers.images()) == 2, timeout=10_000)  # their files say what they are
     yield step, viewer, pixels
     step.release()
     session.close()

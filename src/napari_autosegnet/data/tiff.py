@@ -68,6 +68,26 @@ class TiffRequest:
     alone: bool = False
 
 
+def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
+    """Names of the axes (t, c, z, y, x) of a shape, where the file itself states all of them; colours are left out.
+
+    Of a file that cannot be read, that holds something else, or whose pages could be anything, None.
+    """
+    import tifffile
+
+    try:
+        with tifffile_errors(), tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            found = [(axis, size) for axis, size in zip(series.axes, series.shape, strict=True) if axis != "S"]
+    except Exception:  # for whoever reads the pixels to say
+        return None
+    if len(found) != len(shape):
+        found = [(axis, size) for axis, size in found if size > 1 or axis in "YX"]
+    axes = "".join(axis for axis, _ in found).lower()
+    known = len(set(axes)) == len(axes) and not set(axes) - set("tczyx") and axes.endswith("yx")
+    return axes if known and tuple(size for _, size in found) == shape else None
+
+
 def open_tiff(request: TiffRequest) -> ImageStack:
     """Open a TIFF.
 

@@ -16,7 +16,15 @@ from napari_autosegnet.widgets.annotation_export import ImageAnnotation
 from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.class_list import ClassList
 from napari_autosegnet.widgets.class_matching import ClassMatching
-from napari_autosegnet.widgets.layer_arrays import full_resolution, is_rgb, role, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import (
+    channel_count,
+    depth,
+    is_ambiguous,
+    is_stack,
+    role,
+    spatial_shape,
+    time_points,
+)
 from napari_autosegnet.widgets.layer_pairs import LayerPair, LayerPairs
 from napari_autosegnet.widgets.message_line import sentence
 from napari_autosegnet.widgets.pixel_counter import PixelCounter
@@ -97,9 +105,10 @@ class AnnotationCheck(QObject):
         else:
             mapping, split, stacks = self._classes.mapping(), self.split, []
             for annotation in self.annotations():
+                here = _sections_of(annotation.image, annotation.time)
                 pixels = np.stack(
                     [
-                        sum(self._counter.counts(layer).of(each.value) for layer in annotation.labels)
+                        sum(self._counter.counts(layer).of(each.value)[here] for layer in annotation.labels)
                         for each in self._classes.label_classes
                     ],
                     axis=1,
@@ -108,11 +117,24 @@ class AnnotationCheck(QObject):
             self._background.call(lambda: annotation_export.divide(stacks, split), self._on_divided, self._on_refused)
 
     def annotations(self) -> list[ImageAnnotation]:
-        """The pairs in use, those of one image together."""
+        """The pairs in use, those of one image together, at every time point with annotation."""
         by_image: dict[int, list[LayerPair]] = {}
         for pair in self._pairs:
             by_image.setdefault(id(pair.image), []).append(pair)
-        return [ImageAnnotation(pairs[0].image, tuple(pair.labels for pair in pairs)) for pairs in by_image.values()]
+        return [
+            ImageAnnotation(pairs[0].image, tuple(pair.labels for pair in pairs), time)
+            for pairs in by_image.values()
+            for time in self._annotated_times(pairs)
+        ]
+
+    def _annotated_times(self, pairs: list[LayerPair]) -> list[int]:
+        image = pairs[0].image
+        if time_points(image) == 1:
+            return [0]
+        values = [each.value for each in self._classes.label_classes]
+        counts = [self._counter.counts(pair.labels).of(value) for pair in pairs for value in values]
+        painted = np.sum(counts, axis=0)
+        return [time for time in range(time_points(image)) if np.any(painted[_sections_of(image, time)])]
 
     def pixels_of(self, value: int) -> int:
         """Pixels of a value in all pairs."""
@@ -148,9 +170,9 @@ class AnnotationCheck(QObject):
             return "Matching the classes ..."
         if not self._pairs:
             return "Make an annotation layer and paint some of every class in it." + self._mask_hint()
-        if len({_channels(pair.image) for pair in self._pairs}) > 1:
-            return "Some images are coloured and some grey; use images of one kind together."
-        if self._classes.zero_is_class and len(self.annotations()) < len(self._pairs):
+        if len({channel_count(pair.image) for pair in self._pairs}) > 1:
+            return "Some images are coloured and some grey, or they differ in channels; use images of one kind."
+        if self._classes.zero_is_class and len({id(pair.image) for pair in self._pairs}) < len(self._pairs):
             return "One image has several annotation layers, and unpainted counts as a class; use one layer per image."
         objects = self.numbered_objects()
         if objects is not None:
@@ -170,14 +192,17 @@ class AnnotationCheck(QObject):
         return f" Is '{alike[-1].name}' a mask? Select it and press Use as annotation." if alike else ""
 
     def _deep_image(self) -> str | None:
-        """What to do with an image that has too many axes, when there is no other."""
+        """What to do with an image whose axes are not known, when there is no other."""
         from napari.layers import Image
 
         for layer in reversed(self._layers.viewer.layers):
-            if type(layer) is Image and not role(layer) and len(spatial_shape(layer)) > 3:
-                axes = len(spatial_shape(layer))
+            if type(layer) is not Image or role(layer):
+                continue
+            if is_ambiguous(layer):
+                return f"Say at the top what the planes of '{layer.name}' are."
+            if not is_stack(layer):
                 return (
-                    f"'{layer.name}' has {axes} axes where 2 or 3 are needed; "
+                    f"'{layer.name}' has {layer.ndim} axes, of which some are unknown; "
                     "right click it in the layer list, choose Split Stack, and use one part."
                 )
         return None
@@ -199,6 +224,6 @@ class AnnotationCheck(QObject):
             self.changed.emit()
 
 
-def _channels(image: Image) -> int:
-    """Channels that are used: of colours only red, green and blue."""
-    return min(3, full_resolution(image).shape[-1]) if is_rgb(image) else 1
+def _sections_of(image: Image, time: int) -> slice:
+    """Numbers of the sections of a time point."""
+    return slice(time * depth(image), (time + 1) * depth(image))

@@ -23,12 +23,14 @@ from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run, write_atomically
 from napari_autosegnet.widgets.layer_arrays import (
+    axes_of,
     file_of,
     full_resolution,
     is_rgb,
     layer_placement,
     layer_stack,
     spatial_shape,
+    time_points,
 )
 from napari_autosegnet.widgets.ome_store import write_stack
 
@@ -50,10 +52,15 @@ class ExportedData:
 
 @dataclass(frozen=True)
 class ImageAnnotation:
-    """An image layer and the Labels layers on it, the topmost last; where it is painted it counts."""
+    """An image layer and the Labels layers on it, at one time point; the topmost is last, and counts where painted."""
 
     image: Image
     labels: tuple[Labels, ...]
+    time: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.image.name} time {self.time}" if time_points(self.image) > 1 else self.image.name
 
 
 class _Overlaid:
@@ -76,12 +83,17 @@ def labelled_stack(
     annotation: ImageAnnotation, mapping: LabelMapping, pixels: npt.NDArray[np.int64] | None = None
 ) -> LabelledStack:
     """The layers as a labelled stack; ``pixels`` (sections, K) are its counts, where they are known."""
-    from napari_autosegnet.data.images import image_from_array
+    from napari_autosegnet.data.stack import stack_of_array
 
-    labels = image_from_array(
-        _Overlaid([full_resolution(layer) for layer in annotation.labels]), name=annotation.labels[-1].name
+    topmost = annotation.labels[-1]
+    axes = axes_of(annotation.image).removeprefix("c")
+    labels = stack_of_array(
+        _Overlaid([full_resolution(layer) for layer in annotation.labels]),
+        axes,
+        name=topmost.name,
+        time=annotation.time if "t" in axes else None,
     )
-    return LabelledStack(layer_stack(annotation.image), labels, mapping, pixels)
+    return LabelledStack(layer_stack(annotation.image, annotation.time), labels, mapping, pixels)
 
 
 def divide(stacks: Sequence[LabelledStack], split: SplitSettings) -> Checked:
@@ -125,15 +137,17 @@ def export_annotation(
     images: list[Path] = []
     labels: list[Path] = []
     for index, annotation in enumerate(annotations, start=1):
-        name = f"{index}-{file_name(annotation.image.name)}"
+        name = f"{index}-{file_name(annotation.name)}"
         array = full_resolution(annotation.image)
+        # Of a file with a time axis a search would read another time point, and of one with channels napari shows one.
+        is_part = axes_of(annotation.image) not in ("yx", "zyx")
         held, path = known.get(id(annotation.image), (None, None))
-        if held is not array or path is None or not path.exists():
-            path = file_of(annotation.image)
+        if held is not array or path is None or not path.exists() or is_part:
+            path = None if is_part else file_of(annotation.image)
             if path is None:
                 # Numbered, too: a search or training may still read the image of an export before this one.
                 path = (folder / "images" / f"{number}-{name}.ome.zarr").absolute()
-                write_image_layer(annotation.image, path)
+                write_image_layer(annotation.image, path, annotation.time)
             known[id(annotation.image)] = (array, path)
         target = (folder / str(number) / f"{name}.ome.zarr").absolute()
         write_labels(annotation, mapping, target)
@@ -142,11 +156,12 @@ def export_annotation(
     classes = ",".join(f"{value}:{info.name}:{info.color}" for value, info in enumerate(mapping.classes, start=1))
     entries = [
         {
-            "name": annotation.image.name,
+            "name": annotation.name,
             "image": relative(image, folder),
             "labels": relative(label, folder),
             **_place(annotation.image),
             **({"rgb": True} if is_rgb(annotation.image) else {}),
+            **({"channels": True} if axes_of(annotation.image).startswith("c") else {}),
         }
         for annotation, image, label in zip(annotations, images, labels, strict=True)
     ]
@@ -157,25 +172,30 @@ def export_annotation(
 
 def _place(image: Image) -> dict[str, list[float]]:
     placed = layer_placement(image.scale, image.translate, image.units)
-    depth = len(spatial_shape(image))
+    depth = len(_shape_in_space(image))
     return {"scale": list(placed.scale[-depth:]), "translate": list(placed.translation[-depth:])}
 
 
-def write_image_layer(layer: Image, path: Path) -> None:
-    """Write an image layer's full resolution as OME-Zarr."""
-    stack = layer_stack(layer)
-    rgb = is_rgb(layer)
+def _shape_in_space(image: Image) -> tuple[int, ...]:
+    """Shape of one time point, without colours and channels."""
+    return spatial_shape(image)[1:] if "t" in axes_of(image) else spatial_shape(image)
+
+
+def write_image_layer(layer: Image, path: Path, time: int = 0) -> None:
+    """Write an image layer's full resolution, at one time point, as OME-Zarr."""
+    stack = layer_stack(layer, time)
+    colours = is_rgb(layer) or axes_of(layer).startswith("c")
     placed = layer_placement(layer.scale, layer.translate, layer.units)
-    depth = len(spatial_shape(layer))
+    depth = len(_shape_in_space(layer))
     write_stack(
         path,
-        spatial_shape(layer),
+        _shape_in_space(layer),
         stack.dtype,
-        lambda index: stack.section(index) if rgb else stack.section(index)[0],
+        lambda index: stack.section(index) if colours else stack.section(index)[0],
         scale=placed.scale[-depth:],
         translation=placed.translation[-depth:],
         unit=placed.unit,
-        channels=stack.channels if rgb else None,
+        channels=stack.channels if colours else None,
     )
 
 
@@ -184,10 +204,10 @@ def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path)
     stack = labelled_stack(annotation, mapping)
     image = annotation.image
     placed = layer_placement(image.scale, image.translate, image.units)
-    depth = len(spatial_shape(image))
+    depth = len(_shape_in_space(image))
     write_stack(
         path,
-        spatial_shape(annotation.image),
+        _shape_in_space(image),
         np.uint8,
         stack.target,
         scale=placed.scale[-depth:],

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
     QMenu,
     QPushButton,
@@ -23,6 +24,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.form_rows import add_row, named
+from napari_autosegnet.widgets.layer_arrays import time_in_view, time_points
 from napari_autosegnet.widgets.message_line import MessageLine
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.settings_form import SettingsForm
@@ -84,6 +86,8 @@ class ApplyDialog(QDialog):
             PredictSettings, {"": start}, hidden=_HIDDEN, shown=("probabilities", "instances", "block", "workers")
         )
         self.message = MessageLine()
+        self.time_label = QLabel()
+        self.time_label.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         self.start_button = QPushButton("Start")
         self.start_button.setDefault(True)
@@ -95,6 +99,7 @@ class ApplyDialog(QDialog):
             self.form.rows.insertRow(place, label, row)
         layout = QVBoxLayout(self)
         layout.addWidget(self.form)
+        layout.addWidget(self.time_label)
         layout.addWidget(self.message)
         layout.addStretch(1)
         layout.addWidget(buttons)
@@ -131,6 +136,15 @@ class ApplyDialog(QDialog):
     def _on_image(self, text: str) -> None:
         for row in self._file_rows:
             row.setVisible(text == _FILE)
+        index = self.image_box.currentIndex()
+        image = self._images[index] if index < len(self._images) else None
+        time = None if image is None else time_in_view(self._session.viewer, image)
+        self.time_label.setVisible(time is not None)
+        if image is not None and time is not None:
+            self.time_label.setText(
+                f"Time point {time} (from 0) of {time_points(image)} is segmented, the one in view; "
+                "move napari's time slider to choose another."
+            )
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Image to segment")
@@ -183,7 +197,7 @@ class ApplyDialog(QDialog):
         settings = self.form.value()
         assert isinstance(settings, PredictSettings)
         if not isinstance(source, Path):
-            return Chosen(source, out, settings)
+            return Chosen(source, out, settings, time_in_view(self._session.viewer, source))
         time_point = self.time_line.text().strip()
         if time_point and not time_point.isdecimal():
             raise UserError(f"a time point is a number from 0, not '{time_point}'")

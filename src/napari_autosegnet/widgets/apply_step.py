@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,12 @@ from napari_autosegnet.widgets.background import Background
 from napari_autosegnet.widgets.corrections import Corrections
 from napari_autosegnet.widgets.job_panel import JobPanel
 from napari_autosegnet.widgets.layer_arrays import (
-    layer_stack,
+    depth,
     read_section,
     section_in_view,
     shows_sections,
     spatial_shape,
+    stack_around,
 )
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised, in_html
 from napari_autosegnet.widgets.running_work import ask_to_compete
@@ -305,9 +307,8 @@ class ApplyStep(QWidget):
             from napari_autosegnet.inference.grey_check import GreyValuesError
 
             try:
-                return self._section_model.predict(
-                    path, layer_stack(image), section, device, grey_values, report, should_stop
-                )
+                stack, number = stack_around(image, section)
+                return self._section_model.predict(path, stack, number, device, grey_values, report, should_stop)
             except GreyValuesError as error:
                 return error
 
@@ -388,10 +389,16 @@ class ApplyStep(QWidget):
             read = _uncertainty_of(out, model)
             if read is None:
                 return False, None
-            sections = layer_stack(image).sections
-            return True, uncertainty.least_certain_of_volume(
-                read, annotated, sections, shown.visited, report, should_stop
+            first, sections = self.volume.time_point * depth(image), depth(image)
+            place = uncertainty.least_certain_of_volume(
+                read,
+                lambda section: annotated(first + section),
+                sections,
+                [(section - first, y, x) for section, y, x in shown.visited],
+                report,
+                should_stop,
             )
+            return True, None if place is None else replace(place, section=first + place.section)
 
         def go(found: tuple[bool, uncertainty.Place | None]) -> None:
             self.slice_progress.end()

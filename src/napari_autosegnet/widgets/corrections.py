@@ -25,6 +25,7 @@ from napari_autosegnet.widgets.kept_corrections import Patch, forget, keep, kept
 from napari_autosegnet.widgets.layer_arrays import (
     METADATA,
     full_resolution,
+    pixel_indices,
     read_section,
     role,
     sections,
@@ -181,8 +182,7 @@ class Corrections(QObject):
     def _on_paint(self, event: Any) -> None:
         layer = event.source
         known = what_was_said(layer)
-        dimensions = len(spatial_shape(layer))
-        for section in set(painted_sections(event.value, dimensions)):
+        for section in set(painted_sections(event.value, spatial_shape(layer)[:-2])):
             if section >= sections(layer):
                 continue
             if section not in known:
@@ -264,9 +264,9 @@ class Corrections(QObject):
         painted = np.zeros(len(patch.values), np.int64)
         for number, value in self._values(patch.classes).items():
             painted[patch.values == number] = value
-        depth = (np.full(len(painted), section),) if len(spatial_shape(image)) == 3 else ()
         target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
-        target.data_setitem((*depth, patch.rows, patch.columns), painted.astype(full_resolution(target).dtype))
+        where = pixel_indices(target, section, patch.rows, patch.columns)
+        target.data_setitem(where, painted.astype(full_resolution(target).dtype))
         target.refresh()
 
     def _values(self, given: tuple[LabelClass, ...]) -> dict[int, int]:

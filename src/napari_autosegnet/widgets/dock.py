@@ -32,6 +32,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate_step import AnnotateStep
+from napari_autosegnet.widgets.axes_question import AxesQuestion
 from napari_autosegnet.widgets.class_colors import prepare_colors
 from napari_autosegnet.widgets.form_rows import FOCUS_STYLE, named, tab_as_laid_out
 from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence, tool_tip
@@ -95,6 +96,7 @@ class AutoSegNetDock(QWidget):
         self.images = RunImages(self.session)
         self.running = RunningWork(self.session.work, self._shows_job)
         self.running.asked_for.connect(self._show_job)
+        self.axes_question = AxesQuestion(self.session)
 
         self.step_buttons: dict[str, QPushButton] = {}
         self._group = QButtonGroup(self)
@@ -127,6 +129,7 @@ class AutoSegNetDock(QWidget):
         layout.addWidget(self.message)
         layout.addWidget(self.images)
         layout.addWidget(self.running)
+        layout.addWidget(self.axes_question)
         layout.addLayout(step_row)
         layout.addWidget(self.pages, 1)
         layout.addWidget(self.next_button)

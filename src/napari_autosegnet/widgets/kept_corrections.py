@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.widgets.class_colors import LabelClass, kept_classes
-from napari_autosegnet.widgets.layer_arrays import METADATA, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import METADATA, pixel_indices, spatial_shape
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -86,9 +86,8 @@ def put_back(image: Image, layer: Labels, sections: set[int] | None = None) -> N
         for patch in waiting.pop(section):
             fitting, other = patch.of_classes(names)
             if len(fitting.values):
-                flat = (fitting.rows, fitting.columns)
-                depth = (np.full(len(fitting.rows), section),) if len(spatial_shape(layer)) == 3 else ()
-                layer.data_setitem((*depth, *flat), fitting.with_values_of(classes).astype(layer.data.dtype))
+                where = pixel_indices(layer, section, fitting.rows, fitting.columns)
+                layer.data_setitem(where, fitting.with_values_of(classes).astype(layer.data.dtype))
             if len(other.values):
                 remaining.append(other)
         if remaining:

@@ -1,4 +1,8 @@
-"""Layers as stacks: spatial shape, full resolution, section in view, the file behind a layer."""
+"""Layers as stacks: axes, full resolution, section in view, the file behind a layer.
+
+The sections of a layer are numbered through all its time points: those of the first, then those of the second. A
+layer of channels has them along its first axis; labels and results of it have no such axis.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,18 @@ _MOST_PLAIN = 2**31
 #: Longest side of a chunk of such a layer.
 _CHUNK = 512
 
+#: Of this many planes at most one asks whether they are channels.
+MOST_CHANNELS = 4
+PLUGIN = "napari-autosegnet"
+#: What a layer's axes may be.
+AXES = ("yx", "zyx", "tyx", "tzyx", "cyx", "czyx", "ctyx", "ctzyx")
+_LONG_NAMES = {"c": "channel", "t": "time"}
+_AXIS_NAMES = {
+    **dict.fromkeys(("c", "ch", "channel", "channels"), "c"),
+    **dict.fromkeys(("t", "time", "frame", "frames"), "t"),
+    **dict.fromkeys(("z", "depth", "section", "sections", "slice", "plane"), "z"),
+}
+
 Role = Literal["result", "preview", "uncertainty", "objects"]
 
 
@@ -44,26 +60,136 @@ def is_rgb(layer: Layer) -> bool:
     return bool(getattr(layer, "rgb", False))
 
 
+def axes_of(layer: Layer) -> str:
+    """Names of a layer's axes besides colours, out of ``ctzyx`` and in this order; empty when it has too many.
+
+    As somebody said (`set_axes`), as napari's axis labels say, or sections, and time points before them.
+    """
+    said = layer.metadata.get(METADATA)
+    kept = said.get("axes") if isinstance(said, dict) else None
+    if kept is not None and len(kept) == layer.ndim:
+        return str(kept)
+    return stated_by_labels(layer) or {2: "yx", 3: "zyx", 4: "tzyx"}.get(layer.ndim, "")
+
+
+def is_ambiguous(layer: Image) -> bool:
+    """Whether nothing says what the planes of a layer are, and some of its axes are short enough for channels.
+
+    Only of layers that were read from a file by somebody else: who makes a layer of an array knows what it is.
+    """
+    shape = full_resolution(layer).shape[: layer.ndim - 2]
+    return layer.ndim <= 5 and has_unnamed_planes(layer) and any(1 < size <= MOST_CHANNELS for size in shape)
+
+
+def has_unnamed_planes(layer: Image) -> bool:
+    """Whether a layer that somebody else read from a file has more than y and x, and nothing says what."""
+    said = layer.metadata.get(METADATA)
+    named = (isinstance(said, dict) and "axes" in said) or stated_by_labels(layer) is not None
+    return layer.ndim > 2 and not named and layer.source.path is not None and layer.source.reader_plugin != PLUGIN
+
+
+def possible_axes(layer: Image) -> list[str]:
+    """What the axes of an ambiguous layer may be, the likeliest first."""
+    shape = full_resolution(layer).shape
+    leading = {3: ("c", "z"), 4: ("cz", "zc", "tz", "tc", "ct"), 5: ("tcz", "tzc", "ctz")}[layer.ndim]
+    return [f"{axes}yx" for axes in leading if "c" not in axes or shape[axes.index("c")] <= MOST_CHANNELS]
+
+
+def stated_by_file(layer: Image) -> str | None:
+    """Axes that the file behind a layer states, or its name says; None when it states none. Call it in a thread."""
+    from napari_autosegnet.data.tiff import TIFF_SUFFIXES, stated_axes
+
+    path = layer.source.path
+    if path is None or Path(path).suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    shape = tuple(full_resolution(layer).shape[: layer.ndim])
+    axes = stated_axes(Path(path), shape)
+    return axes if axes is not None and "".join(sorted(axes, key="ctzyx".index)) in AXES else None
+
+
+def stated_by_labels(layer: Layer) -> str | None:
+    """Axes that napari's labels of a layer name; None when they leave one open."""
+    names = "".join(_AXIS_NAMES.get(str(label).strip().lower(), "?") for label in layer.axis_labels[:-2]) + "yx"
+    return names if names in AXES else None
+
+
+def set_axes(layer: Image, axes: str) -> None:
+    """Say what a layer's axes are: each of ``tczyx`` at most once. Channels become the first axis, time the next."""
+    order = sorted(range(len(axes)), key=lambda place: "ctzyx".index(axes[place]))
+    if order != [*range(len(axes))]:
+        scale, translate, units = (np.asarray(each, object)[order] for each in _placement(layer))
+        colours = [len(axes)] if is_rgb(layer) else []
+        levels = [
+            _transposed(level, [*order, *colours]) for level in (layer.data if layer.multiscale else [layer.data])
+        ]
+        layer.data = levels if layer.multiscale else levels[0]
+        layer.scale, layer.translate, layer.units = scale.astype(float), translate.astype(float), tuple(units)
+    named = "".join(axes[place] for place in order)
+    layer.metadata[METADATA] = {**layer.metadata.get(METADATA, {}), "axes": named}
+    layer.axis_labels = tuple(_LONG_NAMES.get(axis, axis) for axis in named)
+
+
+def _placement(layer: Image) -> tuple[Any, Any, Any]:
+    return layer.scale, layer.translate, layer.units
+
+
+def _transposed(array: Any, order: Sequence[int]) -> Any:
+    if isinstance(array, np.ndarray):
+        return array.transpose(order)
+    import dask.array
+
+    return dask.array.asanyarray(array).transpose(order)
+
+
+def channel_count(layer: Image | Labels) -> int:
+    """Channels that are used: of colours only red, green and blue."""
+    shape = full_resolution(layer).shape
+    return min(3, shape[-1]) if is_rgb(layer) else int(shape[0]) if axes_of(layer).startswith("c") else 1
+
+
 def spatial_shape(layer: Image | Labels) -> tuple[int, ...]:
-    """Shape without a colour axis."""
+    """Shape without colours and channels: (y, x), (z, y, x), or (t, z, y, x)."""
     shape = tuple(int(size) for size in full_resolution(layer).shape)
-    return shape[:-1] if is_rgb(layer) else shape
+    shape = shape[:-1] if is_rgb(layer) else shape
+    return shape[1:] if axes_of(layer).startswith("c") else shape
 
 
 def is_stack(layer: Image | Labels) -> bool:
-    """Whether the layer is a 2D or 3D image."""
-    return len(spatial_shape(layer)) in (2, 3)
+    """Whether the layer is an image, a stack of sections, or several of them, one after the other in time."""
+    return axes_of(layer) in AXES
 
 
 def sections(layer: Image | Labels) -> int:
-    shape = spatial_shape(layer)
-    return shape[0] if len(shape) == 3 else 1
+    """Sections of all time points together."""
+    return int(np.prod(spatial_shape(layer)[:-2], dtype=np.int64))
+
+
+def depth(layer: Image | Labels) -> int:
+    """Sections of one time point."""
+    return spatial_shape(layer)[-3] if "z" in axes_of(layer) else 1
+
+
+def time_points(layer: Image | Labels) -> int:
+    """How many stacks lie in a layer, one after the other in time."""
+    return sections(layer) // depth(layer)
+
+
+def section_index(layer: Image | Labels, section: int) -> tuple[int, ...]:
+    """Where a section lies along the axes before y and x."""
+    return tuple(int(place) for place in np.unravel_index(section, spatial_shape(layer)[:-2]))
+
+
+def pixel_indices(layer: Labels, section: int, rows: npt.NDArray[Any], columns: npt.NDArray[Any]) -> tuple[Any, ...]:
+    """Pixels of a section as `Labels.data_setitem` wants them."""
+    return (*(np.full(len(rows), place) for place in section_index(layer, section)), rows, columns)
 
 
 def read_section(layer: Image | Labels, section: int) -> npt.NDArray[Any]:
-    """Section of a layer: (y, x), or (y, x, c) for RGB. May read a file, so call it in a thread."""
-    array = full_resolution(layer)
-    return np.asarray(array[section] if len(spatial_shape(layer)) == 3 else array)
+    """Section of a layer: (y, x), or (y, x, c) for colours and channels. May read a file, so call it in a thread."""
+    array, index = full_resolution(layer), section_index(layer, section)
+    if axes_of(layer).startswith("c"):
+        return np.moveaxis(np.asarray(array[(slice(None), *index)]), 0, -1)
+    return np.asarray(array[index] if index else array)
 
 
 def empty_labels(shape: tuple[int, ...]) -> Any:
@@ -76,30 +202,40 @@ def empty_labels(shape: tuple[int, ...]) -> Any:
     return zarr.create_array({}, shape=shape, chunks=chunks, dtype=np.uint8, fill_value=0)
 
 
-def layer_stack(layer: Image | Labels) -> ImageStack:
-    """A layer as the stack that all other rooms work on; nothing is read yet.
+def layer_stack(layer: Image | Labels, time: int = 0) -> ImageStack:
+    """A layer, at one time point, as the stack that all other rooms work on; nothing is read yet.
 
     Raises
     ------
     UserError
-        When the layer has a time axis or the like.
+        When the layer has too many axes.
     """
-    from napari_autosegnet.data.images import image_from_array
+    from napari_autosegnet.data.stack import stack_of_array, triple
 
+    axes = axes_of(layer)
     if not is_stack(layer):
         raise UserError(
-            f"'{layer.name}' has {len(spatial_shape(layer))} axes where 2 or 3 are needed; "
+            f"'{layer.name}' has {layer.ndim} axes, of which some are unknown; "
             "split it (right click the layer: Split Stack) and use one part"
         )
     array = full_resolution(layer)
     alpha = is_rgb(layer) and array.shape[-1] == 4
-    return image_from_array(
-        array[..., :3] if alpha else array,
+    space = [place for place, axis in enumerate(axes) if axis in "zyx"]
+    return stack_of_array(
+        array,
+        [*axes, *(["c"] if is_rgb(layer) else [])],
         name=layer.name,
-        channel_axis=-1 if is_rgb(layer) else None,
-        scale=tuple(layer.scale),
-        translation=tuple(layer.translate),
+        time=time if "t" in axes else None,
+        alpha=alpha,
+        scale=triple([float(layer.scale[place]) for place in space], 1.0),
+        translation=triple([float(layer.translate[place]) for place in space], 0.0),
     )
+
+
+def stack_around(layer: Image, section: int) -> tuple[ImageStack, int]:
+    """The stack of the time point that a section of a layer belongs to, and the section's number in it."""
+    time, number = divmod(section, depth(layer))
+    return layer_stack(layer, time), number
 
 
 def layer_placement(scale: Sequence[float], translate: Sequence[float], units: Sequence[Any]) -> Placement:
@@ -117,12 +253,25 @@ def shows_sections(viewer: ViewerModel) -> bool:
 
 def section_in_view(viewer: ViewerModel, layer: Image | Labels) -> int | None:
     """Section of a layer that the viewer shows; None when the viewer is outside the layer."""
-    if len(spatial_shape(layer)) == 2:
+    leading = spatial_shape(layer)[:-2]
+    if not leading:
         return 0
     if viewer.dims.ndim < layer.ndim:
         return None
-    section = int(np.round(data_in_view(viewer, layer, viewer.dims.point)[-3]))
-    return section if 0 <= section < sections(layer) else None
+    place = np.round(data_in_view(viewer, layer, viewer.dims.point)[-2 - len(leading) : -2]).astype(int)
+    if (place < 0).any() or (place >= leading).any():
+        return None
+    return int(np.ravel_multi_index(tuple(place), leading))
+
+
+def time_in_view(viewer: ViewerModel, layer: Image) -> int | None:
+    """Time point of a layer at the viewer's slider, the nearest that there is; None when it has no time axis."""
+    axes = axes_of(layer)
+    if "t" not in axes:
+        return None
+    place = axes.index("t") - len(axes)
+    point = data_in_view(viewer, layer, viewer.dims.point)[place]
+    return int(np.clip(np.round(point), 0, time_points(layer) - 1))
 
 
 def data_in_view(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -155,40 +304,49 @@ def place_on(image: Image, section: int | None = None, origin: tuple[int, int] =
     origin : (y, x)
         Pixel of the image on which the layer's first one lies.
     """
+    from napari.utils.transforms import Affine
+
     offset = np.zeros(image.ndim)
     offset[-2:] = origin
-    if section is not None and image.ndim > 2:
-        offset[-3] = section
+    axes = [*range(image.ndim - len(spatial_shape(image)), image.ndim)]
+    if section is not None:
+        offset[axes[:-2]] = section_index(image, section)
     affine = np.array(image.affine.affine_matrix)
     # The offset is of pixels, so it is scaled and turned with them; without one nothing is rounded.
     translate = image.affine.inverse(image.data_to_world(offset)) if offset.any() else image.translate
+    placed = {"scale": image.scale, "translate": translate, "rotate": image.rotate, "shear": image.shear}
+    if len(axes) < image.ndim:
+        # Channels have no place.
+        kept = Affine(**placed).set_slice(axes)
+        placed = {name: getattr(kept, name) for name in placed}
+        if not placed["shear"].any():  # napari gives one number per axis then, and takes one per pair of axes
+            placed["shear"] = np.zeros(len(axes) * (len(axes) - 1) // 2)
+        affine = affine[1:, 1:]
     return {
-        "scale": np.array(image.scale),
-        "translate": np.array(translate),
-        "rotate": np.array(image.rotate),
-        "shear": np.array(image.shear),
+        **{name: np.array(value) for name, value in placed.items()},
         "affine": affine,
-        "units": image.units,
-        "axis_labels": image.axis_labels,
+        "units": tuple(image.units[place] for place in axes),
+        "axis_labels": tuple(image.axis_labels[place] for place in axes),
     }
 
 
-def file_of(layer: Image | Labels) -> Path | None:
-    """File that holds exactly what the layer shows, if there is one. Reads some sections: call it in a thread."""
+def file_of(layer: Image | Labels, time: int = 0) -> Path | None:
+    """File that holds exactly what the layer shows at a time point, if there is one.
+
+    Reads some sections: call it in a thread. Where the layer has a time axis, the file has it, too.
+    """
     from napari_autosegnet.data.images import open_image
 
     path = _store_of(full_resolution(layer)) or getattr(layer.source, "path", None)
     if not isinstance(path, str | Path) or not Path(path).exists() or not is_stack(layer):
         return None
     try:
-        found = open_image(path)
-        stack = layer_stack(layer)
+        found = open_image(path, time=time if "t" in axes_of(layer) else None)
+        stack = layer_stack(layer, time)
         if not found.uniform or (found.shape, found.channels) != (stack.shape, stack.channels):
             return None
-        depth = stack.sections
-        same = all(
-            np.array_equal(found.section(section), stack.section(section)) for section in {0, depth // 2, depth - 1}
-        )
+        last = stack.sections - 1
+        same = all(np.array_equal(found.section(section), stack.section(section)) for section in {0, last // 2, last})
     except UserError:
         return None
     return Path(path) if same else None

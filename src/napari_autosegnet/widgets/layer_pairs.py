@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.pairs import partners
 from napari_autosegnet.widgets.layer_arrays import (
+    is_ambiguous,
     is_rgb,
     is_stack,
     read_section,
@@ -67,10 +68,14 @@ class LayerPairs:
         self._chosen_image: dict[int, Image] = {}
 
     def images(self) -> list[Image]:
-        """The user's 2D and 3D image layers, from the bottom to the top."""
+        """The user's image layers whose axes are known, from the bottom to the top."""
         from napari.layers import Image
 
-        return [layer for layer in self.viewer.layers if type(layer) is Image and not role(layer) and is_stack(layer)]
+        return [
+            layer
+            for layer in self.viewer.layers
+            if type(layer) is Image and not role(layer) and is_stack(layer) and not is_ambiguous(layer)
+        ]
 
     def labels(self) -> list[Labels]:
         """The user's Labels layers that lie on an image, used or not, from the bottom to the top."""
@@ -166,7 +171,9 @@ class LayerPairs:
         if image is None or section is None:
             return None
         pixels = read_section(image, section)
-        return np.moveaxis(pixels[..., :3], -1, 0) if is_rgb(image) else pixels[np.newaxis]
+        if pixels.ndim == 2:
+            return pixels[np.newaxis]
+        return np.moveaxis(pixels[..., :3] if is_rgb(image) else pixels, -1, 0)
 
 
 def is_annotation(layer: Any) -> bool:

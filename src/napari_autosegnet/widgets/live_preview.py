@@ -17,10 +17,10 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import section_layers
 from napari_autosegnet.widgets.layer_arrays import (
     data_in_view,
-    layer_stack,
     section_in_view,
     shows_sections,
     spatial_shape,
+    stack_around,
 )
 from napari_autosegnet.widgets.run_client import RunClient
 from napari_autosegnet.widgets.session import Session
@@ -217,9 +217,9 @@ def _classes_of(event: dict[str, Any]) -> tuple[ClassInfo, ...]:
 def _write_slice(image: Image, section: int, window: tuple[slice, slice], run: Run) -> int:
     from napari_autosegnet.inference.survey import ImageSurvey
 
-    stack = layer_stack(image)
-    (grey,) = ImageSurvey(stack).look([section])
-    return write_slice(run, stack.read(slice(section, section + 1), *window)[:, 0], grey)
+    stack, number = stack_around(image, section)
+    (grey,) = ImageSurvey(stack).look([number])
+    return write_slice(run, stack.read(slice(number, number + 1), *window)[:, 0], grey)
 
 
 def _read(source: Path) -> npt.NDArray[Any]:

@@ -13,7 +13,14 @@ from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, va
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer
 from napari_autosegnet.widgets.class_list import ClassList, check_names
-from napari_autosegnet.widgets.layer_arrays import empty_labels, place_on, read_section, sections, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import (
+    empty_labels,
+    place_on,
+    read_section,
+    section_index,
+    sections,
+    spatial_shape,
+)
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -138,7 +145,7 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
 
 
 def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event) -> npt.NDArray[np.uint8] | None:
-    """The mask (z, y, x) or (y, x) with other values, 0 for all that are not named; None when it was ended early.
+    """The mask, without colours, with other values, 0 for all that are not named; None when it was ended early.
 
     Reads all of it: call it in a thread.
     """
@@ -151,7 +158,7 @@ def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event)
         target = np.zeros(pixels.shape, np.uint8)
         for old, new in values.items():
             target[pixels == old] = new
-        found[section if len(shape) == 3 else ...] = target
+        found[section_index(layer, section) or ...] = target
     return found  # type: ignore[no-any-return]
 
 

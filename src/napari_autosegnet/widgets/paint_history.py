@@ -6,27 +6,30 @@ values before and the value painted, or pixel indices with the values before and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.widgets.layer_arrays import full_resolution, read_section, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import full_resolution, read_section, section_index
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
 
-def painted_sections(item: Iterable[Any], dimensions: int) -> Iterator[int]:
-    """Sections that a history item of a Labels layer touches."""
+def painted_sections(item: Iterable[Any], leading: tuple[int, ...]) -> Iterator[int]:
+    """Sections that a history item touches; ``leading`` is the shape of the Labels layer without y and x."""
     for atom in item:
-        if dimensions == 2:
+        if not leading:
             yield 0
         elif hasattr(atom, "slice_key"):
-            yield from range(atom.slice_key[0].start, atom.slice_key[0].stop)
+            for place in itertools.product(*(range(key.start, key.stop) for key in atom.slice_key[: len(leading)])):
+                yield int(np.ravel_multi_index(place, leading))
         else:
-            yield from np.unique(atom[0][0]).tolist()
+            places = tuple(np.asarray(axis) for axis in atom[0][: len(leading)])
+            yield from np.unique(np.ravel_multi_index(places, leading)).tolist()
 
 
 def before(layer: Labels, section: int, item: list[Any]) -> npt.NDArray[Any]:
@@ -61,39 +64,38 @@ def lay_beneath(layer: Labels, section: int, old: npt.NDArray[Any], new: npt.NDA
 def write_section(layer: Labels, section: int, pixels: npt.NDArray[Any]) -> None:
     """Give a section of a layer other pixels, of which the history knows nothing."""
     array = full_resolution(layer)
-    if len(spatial_shape(layer)) == 2:
-        array[...] = pixels
-    else:
-        array[section] = pixels
+    array[section_index(layer, section) or ...] = pixels
 
 
 class _Part:
     """One section of a layer, and where in it an atom of its history lies."""
 
     def __init__(self, layer: Labels, section: int) -> None:
-        self.flat = len(spatial_shape(layer)) == 2
-        self.section = section
+        self.place = section_index(layer, section)
 
-    def box(self, atom: Any) -> tuple[Any, Any, slice] | None:
+    def box(self, atom: Any) -> tuple[Any, Any, Any] | None:
         """Rows and columns of an atom of the first kind, its mask there, and which of its old values are meant."""
         key, mask = atom.slice_key, atom.mask
-        if self.flat:
-            return key, mask, slice(None)
-        if not key[0].start <= self.section < key[0].stop:
+        leading, inner = key[: len(self.place)], key[len(self.place) :]
+        if not all(span.start <= place < span.stop for span, place in zip(leading, self.place, strict=True)):
             return None
-        inside = self.section - key[0].start
+        inside = tuple(place - span.start for span, place in zip(leading, self.place, strict=True))
+        if not inside:
+            return key, mask, slice(None)
         if mask is None:
-            return key[1:], None, slice(inside, inside + 1)
-        first = int(np.count_nonzero(mask[:inside]))
-        return key[1:], mask[inside], slice(first, first + int(np.count_nonzero(mask[inside])))
+            return inner, None, inside
+        number = int(np.ravel_multi_index(inside, mask.shape[: len(inside)]))
+        flat = mask.reshape(-1, *mask.shape[len(inside) :])
+        first = int(np.count_nonzero(flat[:number]))
+        return inner, mask[inside], slice(first, first + int(np.count_nonzero(mask[inside])))
 
     def pixels(self, atom: Any) -> tuple[tuple[Any, ...], Any]:
         """Rows and columns of an atom of the second kind, and which of its pixels they are."""
-        indices = atom[0]
-        if self.flat:
-            return indices, slice(None)
-        here = np.asarray(indices[0]) == self.section
-        return tuple(np.asarray(axis)[here] for axis in indices[1:]), here
+        indices = [np.asarray(axis) for axis in atom[0]]
+        here = np.ones(indices[-1].shape, bool)
+        for axis, place in zip(indices, self.place, strict=False):
+            here &= axis == place
+        return (indices[-2][here], indices[-1][here]), here
 
 
 def _undo(state: npt.NDArray[Any], part: _Part, item: list[Any]) -> None:

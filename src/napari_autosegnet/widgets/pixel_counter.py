@@ -135,7 +135,7 @@ class PixelCounter(QObject):
 
     def _on_paint(self, event: Any) -> None:
         layer = event.source
-        painted = set(painted_sections(event.value, len(spatial_shape(layer))))
+        painted = set(painted_sections(event.value, spatial_shape(layer)[:-2]))
         self._painted.setdefault(id(layer), set()).update(painted)
         self._mark(layer, painted)
 

@@ -69,12 +69,14 @@ def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
     about |= {"name": name, **annotated.place}
     if about.get("rgb") and "channel_axis" in about:
         data, about = _colours_last(data, about)
+    placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
+    if about.pop("channels", False) and about.get("channel_axis") == 0:
+        data, about = _channels_first(data, about)
     stack = open_labels(annotated.labels, files=theirs)
     target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
     classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
-    placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
     shown = annotation_layer(classes, name=f"{name} annotation", **placed)
-    return [(data, about, "image"), (target[0] if len(about["scale"]) == 2 else target, shown, "labels")]
+    return [(data, about, "image"), (target[0] if len(placed["scale"]) == 2 else target, shown, "labels")]
 
 
 def add_layers(viewer: ViewerModel, layers: Iterable[LayerData]) -> None:
@@ -86,6 +88,17 @@ def add_layers(viewer: ViewerModel, layers: Iterable[LayerData]) -> None:
             viewer.add_image(data, **about)  # channels become one layer each
         else:
             viewer.add_layer(Layer.create(data, about, kind))
+
+
+def _channels_first(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """An image whose channels were one layer when it was annotated, as one layer again."""
+    space = len(about["scale"])
+    kept = {key: value for key, value in about.items() if key != "channel_axis"}
+    kept |= {"scale": (1, *about["scale"]), "translate": (0, *about.get("translate", (0,) * space))}
+    if "units" in about:
+        kept["units"] = ("pixel", *about["units"])
+    kept["metadata"] = {METADATA: {"axes": "c" + "zyx"[-space:]}}
+    return data, kept
 
 
 def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -126,7 +139,7 @@ def annotated_images(path: Path) -> list[AnnotatedImage]:
                     folder / entry["image"],
                     folder / entry["labels"],
                     mapping,
-                    {key: entry[key] for key in ("scale", "translate", "rgb") if key in entry},
+                    {key: entry[key] for key in ("scale", "translate", "rgb", "channels") if key in entry},
                 )
                 for entry in content["images"]
             ]

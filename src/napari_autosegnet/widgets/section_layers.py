@@ -185,8 +185,8 @@ def _mean_the_same(old: Sequence[LabelClass], new: Sequence[LabelClass]) -> bool
 def _placed(
     image: Image, section: int, pixels: npt.NDArray[Any], origin: tuple[int, int]
 ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-    flat = len(spatial_shape(image)) == 2
-    return (pixels if flat else pixels[np.newaxis]), place_on(image, section, origin)
+    leading = (1,) * (len(spatial_shape(image)) - 2)
+    return pixels.reshape(*leading, *pixels.shape), place_on(image, section, origin)
 
 
 def _known(viewer: ViewerModel, image: Image, kind: Role, shows: str) -> list[Any]:

@@ -76,6 +76,8 @@ class SectionModel:
             self._key = key
         notes: list[str] = []
         survey = checked_survey(self._predictor.model, image, grey_values, _collector(notes))
+        if should_stop():
+            return None
         shape = image.section_shape(section)
         labels, uncertainty = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
         for tile in section_tiles(self._predictor, image, section, survey=survey, report=report):

@@ -251,6 +251,10 @@ class Session(QObject):
         values = [each.value for each in self.label_classes]
         return all(known.complete and not any(known.of(value).any() for value in values) for known in counts)
 
+    def look_again(self) -> None:
+        """What is known of a layer changed."""
+        self._follow_layers()
+
     def _on_layers(self, event: Any = None) -> None:
         self._later.start(0)
 

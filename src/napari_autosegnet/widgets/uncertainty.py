@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
-from napari_autosegnet.widgets.layer_arrays import METADATA, place_on, role, spatial_shape, view_of_data
+from napari_autosegnet.widgets.layer_arrays import METADATA, place_on, role, section_index, view_of_data
 from napari_autosegnet.widgets.section_layers import image_behind
 
 if TYPE_CHECKING:
@@ -128,19 +128,20 @@ def least_certain_of_volume(
 
 def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     """Move the viewer to a place of an image and draw a frame around it; what a model said becomes see-through."""
-    dimensions = len(spatial_shape(image))
-    centre = np.array([place.section, place.y, place.x][-dimensions:], float)
+    leading = section_index(image, place.section)
+    channels = (0,) * (image.ndim - len(leading) - 2)
+    centre = np.array([*channels, *leading, place.y, place.x], float)
     world = view_of_data(viewer, image, centre)
-    beside = view_of_data(viewer, image, centre + np.eye(dimensions)[-1])
-    if dimensions == 3:
-        viewer.dims.set_point(viewer.dims.ndim - 3, world[-3])
+    beside = view_of_data(viewer, image, centre + np.eye(image.ndim)[-1])
+    for axis in range(-2 - len(leading), -2):
+        viewer.dims.set_point(viewer.dims.ndim + axis, world[axis])
     camera = viewer.scene.camera
     camera.center = (0.0, float(world[-2]), float(world[-1]))
     # A good part of the surroundings stays visible, so that one sees where one is.
     width = max(1.0, float(min(viewer.canvas.size)))
     camera.zoom = width / (5 * PLACE * float(np.linalg.norm(beside - world)))
     # Bright within dark, so that it is seen on every image.
-    frames = [_frame(centre, PLACE / 2 + beyond) for beyond in (_EDGE, 0)]
+    frames = [_frame(centre[len(channels) :], PLACE / 2 + beyond) for beyond in (_EDGE, 0)]
     known = next((layer for layer in viewer.layers if layer.metadata.get(METADATA) == {"role": "marker"}), None)
     if known is not None:
         viewer.layers.remove(known)

@@ -13,10 +13,11 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation_export import file_name, write_image_layer
-from napari_autosegnet.widgets.layer_arrays import METADATA, file_of, place_on, spatial_shape
+from napari_autosegnet.widgets.layer_arrays import METADATA, axes_of, file_of, place_on, spatial_shape, time_points
 from napari_autosegnet.widgets.readers import image_layer, labels_layer
 from napari_autosegnet.widgets.run_client import RunClient
 from napari_autosegnet.widgets.session import Session
+from napari_autosegnet.widgets.time_point import AtTimePoint
 from napari_autosegnet.worker import PredictJob, read_job
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class VolumeJob(QObject):
     ----------
     client : RunClient
         Of the worker.
+    time_point : int
+        Of the layer that is segmented.
     """
 
     #: Something went wrong: one line.
@@ -68,6 +71,7 @@ class VolumeJob(QObject):
         self._out: Path | None = None
         self._layer: Labels | None = None
         self._opening = False
+        self.time_point = 0
         self._started_here: Path | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -113,12 +117,12 @@ class VolumeJob(QObject):
         self._started_here = run.path
         device = self._session.device
 
-        def job(image: Path) -> PredictJob:
+        def job(image: Path, time: int | None) -> PredictJob:
             return PredictJob(
                 model=model,
                 image=image,
                 out=target,
-                time_point=chosen.time_point,
+                time_point=time,
                 channels=chosen.channels,
                 axes=chosen.axes,
                 settings=chosen.settings,
@@ -126,14 +130,15 @@ class VolumeJob(QObject):
             )
 
         if isinstance(source, Path):
-            given = job(source)
+            given = job(source, chosen.time_point)
             self._begin(None, given, target)
             self.client.attach(run)
             self.client.start(lambda: given)
         else:
             self._begin(source, None, target)
+            self.time_point = chosen.time_point or 0
             self.client.attach(run)
-            self.client.start(lambda: job(_file(source, run)))
+            self.client.start(lambda: job(*_file(source, run, chosen.time_point)))
 
     def writes_elsewhere(self) -> Path | None:
         """Store outside its folder that a job which was not started here would write to; None where there is none.
@@ -159,7 +164,7 @@ class VolumeJob(QObject):
 
     def _begin(self, image: Image | None, file: PredictJob | None, out: Path) -> None:
         self._image, self._file, self._out = image, file, out
-        self._layer, self._opening = None, False
+        self._layer, self._opening, self.time_point = None, False, 0
 
     # ------------------------------------------------------------ following
 
@@ -212,7 +217,8 @@ class VolumeJob(QObject):
 
     def _show(self, found: tuple[Any, dict[str, Any], str]) -> None:
         data, about, _ = found
-        if self._lie_on_image(data, about, "segmentation") is None:
+        data, image = self._lie_on_image(data, about, "segmentation")
+        if image is None:
             self._add_source()
         layer = self._add(data, about)
         self._layer = layer
@@ -230,19 +236,24 @@ class VolumeJob(QObject):
 
     def _show_objects(self, found: tuple[Any, dict[str, Any]]) -> None:
         data, about = found
-        self._lie_on_image(data, about, "objects")
+        data, _ = self._lie_on_image(data, about, "objects")
         self._add(data, about).editable = False  # objects are numbers, not classes: nothing here is a correction
 
-    def _lie_on_image(self, data: Any, about: dict[str, Any], what: str) -> Image | None:
-        """Take place and name of the image that the result belongs to, if that is in the viewer."""
+    def _lie_on_image(self, data: Any, about: dict[str, Any], what: str) -> tuple[Any, Image | None]:
+        """Take place and name of the image that the result belongs to, if that is in the viewer, and its time axis."""
         viewer = self._session.viewer
-        shape = tuple((data[0] if isinstance(data, list) else data).shape)
+        shape = tuple(_levels(data)[0].shape)
         image = self._image if self._image in viewer.layers else self._fitting(shape)
         if image is not None:
             about |= place_on(image)
             about["metadata"][METADATA] |= {"image": id(image), "image_name": image.name}
             about["name"] = f"{image.name} {what}"
-        return image
+            if "t" in axes_of(image):
+                count = time_points(image)
+                about["name"] += f" time {self.time_point}"
+                levels = [AtTimePoint(level, self.time_point, count) for level in _levels(data)]
+                data = levels if isinstance(data, list) else levels[0]
+        return data, image
 
     def _add(self, data: Any, about: dict[str, Any]) -> Labels:
         layers = self._session.viewer.layers
@@ -293,12 +304,18 @@ class VolumeJob(QObject):
         self._timer.setInterval(max(_REFRESH, round(1000 * spent / _SHARE)))
 
 
-def _file(layer: Image, run: Run) -> Path:
-    path = file_of(layer)
-    if path is None:
-        path = (run.path / f"{file_name(layer.name)}.ome.zarr").absolute()
-        write_image_layer(layer, path)
-    return path
+def _levels(data: Any) -> list[Any]:
+    return data if isinstance(data, list) else [data]
+
+
+def _file(layer: Image, run: Run, time: int | None) -> tuple[Path, int | None]:
+    """File that holds a layer, or its time point, and the time point to read of it."""
+    path = file_of(layer, time or 0)
+    if path is not None:
+        return path, time
+    path = (run.path / f"{file_name(layer.name)}.ome.zarr").absolute()
+    write_image_layer(layer, path, time or 0)
+    return path, None
 
 
 def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
