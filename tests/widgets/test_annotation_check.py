@@ -62,11 +62,11 @@ def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
     return found
 
 
-def test_an_image_with_a_time_axis_is_named_with_the_way_out(make_session: Any) -> None:
+def test_an_image_with_too_many_axes_is_named_with_the_way_out(make_session: Any) -> None:
     session = make_session()
     session.viewer.add_image(grey(2, 3, 32, 32), name="movie")
     session._follow_layers()
-    assert "'movie' has 4 axes" in session.problem() and "Split Stack" in session.problem()
+    assert "'movie' has 6 axes" in session.problem() and "Split Stack" in session.problem()
 
 
 def test_transparency_is_no_colour(make_session: Any, settled: Callable[[Any], None]) -> None:
