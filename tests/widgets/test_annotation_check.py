@@ -64,7 +64,7 @@ def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
 
 def test_an_image_with_too_many_axes_is_named_with_the_way_out(make_session: Any) -> None:
     session = make_session()
-    session.viewer.add_image(grey(2, 3, 32, 32), name="movie")
+    session.viewer.add_image(grey(1, 1, 2, 3, 32, 32), name="movie")
     session._follow_layers()
     assert "'movie' has 6 axes" in session.problem() and "Split Stack" in session.problem()
 
