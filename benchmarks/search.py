@@ -258,10 +258,10 @@ class Task:
         """
         from napari_autosegnet.data.annotations import open_labelled
         from napari_autosegnet.data.split import parse_sections
+        from napari_autosegnet.device import choose_device
         from napari_autosegnet.inference.volume import predict_sections
         from napari_autosegnet.model import Model
         from napari_autosegnet.training.metrics import boundary_scores
-        from napari_autosegnet.training.trainer import choose_device
 
         (stack,) = open_labelled([self.problem.test_image], [self.problem.test_labels], self.problem.classes)
         chosen = parse_sections(self.problem.test_sections or f"0-{stack.image.sections - 1}")

@@ -310,7 +310,7 @@ def predict(
 
         summary = predict_on_workers(request, source, device=device, report=report, should_stop=should_stop)
     else:
-        from napari_autosegnet.training.trainer import choose_device
+        from napari_autosegnet.device import choose_device
 
         loaded, opened, opened_mask = request.opened()
         device_used = choose_device(device)

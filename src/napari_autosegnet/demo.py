@@ -140,9 +140,9 @@ def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: s
     from napari_autosegnet import figures
     from napari_autosegnet.architecture import Architecture
     from napari_autosegnet.data.annotations import open_labelled
+    from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.volume import predict_sections
     from napari_autosegnet.model import Model
-    from napari_autosegnet.training.trainer import choose_device
 
     model = Model.load(run.model_folder)
     stack = open_labelled([image], [labels], SAMPLE_CLASSES)[0]

@@ -33,11 +33,11 @@ from napari_autosegnet.data.images import ImageStack, folder_files, open_image, 
 from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.split import parse_sections
+from napari_autosegnet.device import choose_device
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.metrics import Calibration, ConfusionMatrix, Scores, boundary_scores
-from napari_autosegnet.training.trainer import choose_device
 
 
 @dataclass

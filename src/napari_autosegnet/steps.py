@@ -270,7 +270,7 @@ def prepare(
     from napari_autosegnet.data.pairs import tell_pairs
     from napari_autosegnet.data.split import region_pixels, split_stacks
     from napari_autosegnet.data.training_sections import fit_normalisation, leave_out_constant, look_at_annotated
-    from napari_autosegnet.training.trainer import choose_device
+    from napari_autosegnet.device import choose_device
 
     device_used = choose_device(device)
     for stack in stacks:

@@ -307,11 +307,11 @@ def _probabilities(
     import numpy as np
     import torch
 
+    from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.blocks import BlockPlan
     from napari_autosegnet.inference.grey_check import scale_of
     from napari_autosegnet.inference.predictor import BlockInput, Predictor, pad_to_domain
     from napari_autosegnet.inference.reading import missing_voxels
-    from napari_autosegnet.training.trainer import choose_device
 
     # Building a network draws its first weights, which must not change what the training draws.
     with torch.random.fork_rng(devices=[]):

@@ -29,7 +29,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.search.search import Search
-from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData
+from napari_autosegnet.training.trainer import MAX_ROLLBACKS, TrainingData
 from small_disks import mounted
 from small_models import small_model
 
@@ -316,7 +316,7 @@ def test_a_loss_of_the_search_that_is_never_finite_ends_it_in_one_line() -> None
     notes: list[str] = []
     with pytest.raises(UserError, match="not finite even at a low learning rate"):
         search(lambda call: True, notes)
-    assert len(notes) == MOST_ROLLBACKS
+    assert len(notes) == MAX_ROLLBACKS
 
 
 def test_events_are_json_for_every_program(images: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.threads import WorkerThreads, finished, single_threaded
-from napari_autosegnet.training.trainer import Trainer, score_network
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.validation import score_network
 from remembered_events import Events
 
 CPU = torch.device("cpu")

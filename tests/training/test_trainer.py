@@ -14,12 +14,13 @@ from torch import nn
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, TrainSettings
+from napari_autosegnet.device import choose_device
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.baselines import PSPNet
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
-from napari_autosegnet.training.trainer import Trainer, TrainingData, choose_device
+from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 SETTINGS = TrainSettings(
     epochs=4,

@@ -86,7 +86,7 @@ class _OpenJob:
     def __init__(self, about: ClusterJob) -> None:
         import torch
 
-        from napari_autosegnet.training.trainer import choose_device
+        from napari_autosegnet.device import choose_device
 
         self.notes: list[str] = []
         _keep_freed_memory()
@@ -141,8 +141,8 @@ def stop_here(key: str) -> tuple[Task, ...]:
 
 def describe_worker(device: str) -> dict[str, Any]:
     """What the dispatching process has to know before it decides the arithmetic."""
+    from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.predictor import own_precision
-    from napari_autosegnet.training.trainer import choose_device
 
     chosen = choose_device(device)
     return {"device": str(chosen), "precision": own_precision(chosen)}

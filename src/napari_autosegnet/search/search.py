@@ -19,6 +19,7 @@ import torch
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import SearchSettings, share_done
+from napari_autosegnet.device import device_memory
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
@@ -32,7 +33,7 @@ from napari_autosegnet.training.checkpoints import copied, read_checkpoint, writ
 from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
-from napari_autosegnet.training.trainer import MOST_ROLLBACKS, TrainingData, device_memory
+from napari_autosegnet.training.trainer import MAX_ROLLBACKS, TrainingData
 
 #: A search counts as collapsed with less of the entropy, or more of the identities, that its strategy can have.
 COLLAPSED_ENTROPY = 0.2
@@ -261,7 +262,7 @@ class Search:
     def _roll_back(self, report: Report) -> None:
         """Go back to the shared weights of the last good epoch, at half the learning rate."""
         self._rollbacks += 1
-        if self._rollbacks > MOST_ROLLBACKS:
+        if self._rollbacks > MAX_ROLLBACKS:
             raise UserError(
                 "the loss of the search is not finite even at a low learning rate; "
                 "check the image for extreme values, or lower --learning-rate"

@@ -14,12 +14,12 @@ from napari_autosegnet.data.patches import choose_patches
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.training.averaged_weights import AveragedWeights
 from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
-from napari_autosegnet.training.trainer import AveragedWeights
 from napari_autosegnet.training.weight_gradients import set_gradients
 
 

@@ -7,7 +7,6 @@ of the last good epoch at half the learning rate. Both are told.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -20,23 +19,25 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.config import TrainSettings, share_done
+from napari_autosegnet.device import device_memory
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.training.averaged_weights import AveragedWeights
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, make_loss
-from napari_autosegnet.training.metrics import ConfusionMatrix
 from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
 from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
-from napari_autosegnet.training.precision import inference_precision, training_precision
+from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
+from napari_autosegnet.training.validation import score_network
 from napari_autosegnet.training.weight_gradients import set_gradients
 
 #: Share of the training in which the learning rate rises to its full height.
 WARMUP_SHARE = 0.03
 #: A loss that is not finite this many times in a row ends the training.
-MOST_ROLLBACKS = 5
+MAX_ROLLBACKS = 5
 
 
 @dataclass(frozen=True)
@@ -69,92 +70,6 @@ class TrainingResult:
     iou: dict[str, float | None]
     epochs: int
     seconds: float
-
-
-def choose_device(name: str) -> torch.device:
-    """The named device, or for ``auto`` the best there is: CUDA, MPS, CPU.
-
-    Raises
-    ------
-    UserError
-        When the device does not exist here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    # No such name, or no kernels for it (RuntimeError); not compiled in (AssertionError).
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"there is no device '{name}' here; use --device auto, cpu, cuda or mps") from error
-    return device
-
-
-def score_network(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    classes: int,
-    loss: Loss,
-    *,
-    batch_size: int,
-    threads: WorkerThreads,
-) -> tuple[ConfusionMatrix, Tensor]:
-    """Confusion matrix and mean loss of a network in eval mode on fixed patches (n, c, y, x) and (n, y, x)."""
-    matrix = ConfusionMatrix(classes, images.device)
-    annotated = (targets >= 0).sum().clamp_min(1)
-    was_training = network.training
-    network.eval()
-
-    @torch.no_grad()
-    def predict(batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # What is told and compared is what the model will do when it is applied.
-        with inference_precision(images.device):
-            logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
-        # The mean over the batch becomes a mean over all: weighted by how much of it is annotated.
-        return logits.argmax(dim=1), loss(logits.float(), target) * (target >= 0).sum() / annotated
-
-    batches, parts = torch.split(images, batch_size), torch.split(targets, batch_size)
-    total = torch.zeros((), device=images.device)
-    for (found, share), target in zip(threads.map(predict, batches, parts), parts, strict=True):
-        matrix.add(found, target)
-        total += share
-    network.train(was_training)
-    return matrix, total
-
-
-class AveragedWeights:
-    """Exponential moving average of a network's weights and batch norm statistics.
-
-    The first steps are forgotten sooner, so that short trainings profit too. Unlike torch's
-    `AveragedModel` it counts its steps on the host, so that an update does not wait for the device.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False)
-        self.decay = decay
-        self.steps = 0
-        # Collected once: there are hundreds, and that takes longer than averaging them.
-        self._averaged, self._current = (
-            [value for value in each.state_dict().values() if value.is_floating_point()]
-            for each in (self.network, network)
-        )
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take the network's weights, as they are now, into the average."""
-        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 1.0
-        torch._foreach_lerp_(self._averaged, self._current, weight)
-        self.steps += 1
-
-    def state(self) -> dict[str, Any]:
-        return {"network": copied(self.network.state_dict()), "steps": self.steps}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.steps = state["steps"]
 
 
 class Trainer:
@@ -243,7 +158,7 @@ class Trainer:
             # The last step's gradient may break the weights without showing in the loss.
             if not (math.isfinite(mean_loss) and (not steps or self._validate())):
                 rollbacks += 1
-                if rollbacks > MOST_ROLLBACKS:
+                if rollbacks > MAX_ROLLBACKS:
                     raise UserError(
                         "the training loss is not finite even at a low learning rate; "
                         "check the image for extreme values, or lower --learning-rate"
@@ -425,17 +340,3 @@ class Trainer:
     def _write_checkpoint(self, state: dict[str, Any]) -> None:
         if self.checkpoint is not None:
             write_checkpoint(self.checkpoint, state)
-
-
-def device_memory(device: torch.device) -> int:
-    """Peak bytes in use: on the device, or by this process on the CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows has no such module
-        return 0
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

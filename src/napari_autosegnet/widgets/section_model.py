@@ -65,10 +65,10 @@ class SectionModel:
             When the model cannot be read or does not fit the image, or the image's grey values are unlike all that
             it has seen and ``grey_values`` does not insist.
         """
+        from napari_autosegnet.device import choose_device
         from napari_autosegnet.figures import normalised_entropy
         from napari_autosegnet.inference.sections import checked_survey, make_predictor, section_tiles
         from napari_autosegnet.model import Model
-        from napari_autosegnet.training.trainer import choose_device
 
         key = (path, _changed(path), device)
         if key != self._key:
