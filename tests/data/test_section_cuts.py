@@ -144,7 +144,7 @@ def test_a_rare_class_among_dense_ones() -> None:
     assert sum(counts(plane, cut.validation)) > 0.1 * target.size
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     cells=st.lists(st.integers(0, 24), min_size=2, max_size=9, unique=True),
     numbers=st.lists(st.integers(0, 2), min_size=9, max_size=9),

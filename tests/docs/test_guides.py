@@ -54,9 +54,12 @@ SMALL: dict[type, dict[str, Any]] = {
 _BLOCK = re.compile(r"<!-- run(?:: (?P<extra>\w+))? -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 
 
-def pages() -> list[Path]:
-    """The pages with something to run."""
-    return sorted(page for page in DOCS.rglob("*.md") if _BLOCK.search(page.read_text(encoding="utf-8")))
+def pages() -> Iterator[Any]:
+    """The pages with something to run; exports take their time."""
+    for page in sorted(DOCS.rglob("*.md")):
+        extras = [block["extra"] for block in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+        if extras:
+            yield pytest.param(str(page.relative_to(DOCS)), marks=[pytest.mark.slow] if "export" in extras else [])
 
 
 def small(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +138,7 @@ def run_block(language: str, code: str) -> None:
             assert run_command(words) == 0, line
 
 
-@pytest.mark.parametrize("page", [str(page.relative_to(DOCS)) for page in pages()])
+@pytest.mark.parametrize("page", pages())
 def test_the_code_of_the_page_runs(page: str, workplace: Path) -> None:
     for block in _BLOCK.finditer((DOCS / page).read_text(encoding="utf-8")):
         if block["extra"] == "export" and importlib.util.find_spec("onnxscript") is None:

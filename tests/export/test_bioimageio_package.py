@@ -44,6 +44,7 @@ def test_the_zoo_s_own_test_is_green(package: Path, tmp_path: Path) -> None:
     assert [detail["errors"] for detail in summary["details"] if detail["errors"]] == []
 
 
+@pytest.mark.slow
 def test_whole_images_are_prepared_where_each_has_constants_of_its_own(tmp_path: Path) -> None:
     """What cuts images into tiles does so afterwards: then the constants are those of the whole image."""
     for package in ("bioimageio.core", "onnx", "onnxruntime", "onnxscript"):
@@ -185,8 +186,8 @@ def _package_of(names: list[str], path: Path, **about: Any) -> dict[str, Any]:
     [
         (["Zellkörper", "Größe", "rest"], "", "AutoSegNet Zellkorper Grosse rest"),
         # Nothing is left of them in the zoo's letters, so the file tells.
-        (["клетка", "ядро", "фон"], "", "AutoSegNet my model"),
-        (["a", "b", "c"], "Zellkörper: v1+2", "Zellkorper  v1+2"),
+        pytest.param(["клетка", "ядро", "фон"], "", "AutoSegNet my model", marks=pytest.mark.slow),
+        pytest.param(["a", "b", "c"], "Zellkörper: v1+2", "Zellkorper  v1+2", marks=pytest.mark.slow),
     ],
 )
 def test_names_in_other_letters(classes: list[str], name: str, found: str, tmp_path: Path) -> None:

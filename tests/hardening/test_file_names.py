@@ -18,15 +18,13 @@ from PIL import Image
 
 from napari_autosegnet import api
 from napari_autosegnet.cli.job import command_line
-from napari_autosegnet.config import NetworkSettings, PredictSettings, SearchSettings, TrainSettings
+from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image, open_labels
 from napari_autosegnet.run import Run
+from small_jobs import SEARCH, TRAIN
 
 #: "bär" as Windows and old Unix machines wrote it.
 NAME = os.fsdecode(b"b\xe4r")
-NETWORK = NetworkSettings(base_width=4, max_width=8)
-SEARCH = SearchSettings(epochs=1, patch_size=32, steps_per_epoch=1, finalists=1, network=NETWORK)
-TRAIN = TrainSettings(epochs=1, steps_per_epoch=1, batch_size=2, patch_size=32, network=NETWORK)
 SETTINGS = PredictSettings(tile=64, halo=4)
 
 
@@ -106,7 +104,7 @@ def test_scores(folder: Path, run: Path) -> None:
     assert len(list((folder / f"overlays-{NAME}").iterdir())) >= 4
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("utf-8", marks=pytest.mark.slow)])
 def test_a_terminal_takes_what_is_printed(folder: Path, run: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     commands: list[list[object]] = [
