@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from napari_autosegnet.data.grey_match import AS_IS, GreyScale, GreyValues, Mismatch, match, scale_in_words
+from napari_autosegnet.data.grey_match import (
+    AS_IS,
+    GreyScale,
+    GreyValues,
+    Mismatch,
+    match,
+    scale_in_words,
+    unlike_in_words,
+)
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.sample import sample_folder
@@ -90,6 +98,8 @@ def test_other_bits_of_a_camera_are_told_by_mean_and_deviation(seen: GreyValues)
         lambda b: ((b - b.mean()) / b.std()).astype(np.float32),
         lambda b: b.astype(np.float32) * 1000 + 5e6,
         lambda b: (b.astype(np.uint16) // 20 + 60_000).astype(np.uint16),
+        # Divided by 64 it has the contrast and nearly the mean, but values below 0.
+        lambda b: b.astype(np.int16) * 64 - 8000,
     ],
 )
 def test_what_is_far_from_all_that_was_seen_is_refused(
@@ -118,6 +128,14 @@ def test_other_exposures_and_empty_regions_are_no_alarm(
     seen: GreyValues, like: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     assert judged(seen, like(sample("b"))) == AS_IS
+
+
+def test_another_exposure_is_told(seen: GreyValues) -> None:
+    picture = sample("b")
+    assert unlike_in_words(seen, [section_grey(picture)]) is None
+    assert unlike_in_words(seen, [section_grey(np.zeros_like(picture))]) is None
+    told = unlike_in_words(seen, [section_grey(picture // 2)])
+    assert told is not None and "deviations from those that the model has learned from (mean 144.3" in told
 
 
 def test_no_crop_of_the_sample_is_an_alarm(seen: GreyValues) -> None:

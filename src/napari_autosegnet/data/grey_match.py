@@ -26,6 +26,8 @@ STRONG = 5.0
 #: Where the type of the values is another, too, they may also be too near each other: within this fraction of the
 #: range that was seen. Of the same type such an image may just be nearly empty.
 NARROW = 1 / 12
+#: Deviations (of the means, plus the logarithm of contrasts) outside of what was seen at which that is told.
+UNLIKE = 1.0
 #: Difference in means (in deviations) plus difference in contrast (logarithm) up to which a scaling is believed,
 #: and by how much it has to be better than none.
 LIKE, CLEARLY = 1.5, 2.0
@@ -173,15 +175,42 @@ def _scale(seen: GreyValues, image: SectionGrey, dtype: np.dtype[Any], step: int
     plain = _difference(seen, image)
     stepped = GreyScale(float(step))
     # All values are multiples: that is more than a guess.
-    if (step == 257 or (step > 1 and step & (step - 1) == 0)) and plain - _difference(seen, image, stepped) > LIKE / 3:
+    is_usual = step == 257 or (step > 1 and step & (step - 1) == 0)
+    if is_usual and _holds(seen, image, stepped) and plain - _difference(seen, image, stepped) > LIKE / 3:
         return stepped
     # Of those that explain it as well as others, the one that comes nearest to the middle, then the most usual one.
     tried = [
         (round(_difference(seen, image, each), 1), round(_difference(seen, image, each, from_middle=True), 1), each)
         for each in _scalings(np.dtype(seen.dtype), dtype)
+        if _holds(seen, image, each)
     ]
     difference, _, scale = min(tried, key=lambda found: found[:2], default=(math.inf, 0.0, AS_IS))
     return scale if difference <= LIKE and plain - difference >= CLEARLY else None
+
+
+def _holds(seen: GreyValues, image: SectionGrey, scale: GreyScale) -> bool:
+    """Whether the type of what was seen could hold an image's values as well, scaled back."""
+    dtype = np.dtype(seen.dtype)
+    if dtype.kind == "f":
+        return True
+    low, high = _full_range(dtype)
+    extremes = (np.array([image.low, image.high]) - scale.offset) / scale.factor
+    return bool(extremes.min() > low - 1 and extremes.max() < high + 1)
+
+
+def unlike_in_words(seen: GreyValues, sections: Sequence[SectionGrey]) -> str | None:
+    """One line on grey values that are taken as they are but lie away from all that was seen; None if they do not."""
+    told = [section for section in sections if not section.constant and any(section.std)]
+    if not told:
+        return None
+    image = _median(told)
+    away = _difference(seen, image)
+    if away < UNLIKE:
+        return None
+    return (
+        f"the grey values ({_in_words(image.mean, image.std)}) are {away:.1f} deviations from those that the model has "
+        f"learned from ({_in_words(seen.mean, seen.std)}); if the labels are poor, train with some of these images"
+    )
 
 
 def scale_in_words(scale: GreyScale, seen: GreyValues, dtype: npt.DTypeLike) -> str:

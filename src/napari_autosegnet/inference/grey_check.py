@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.config import GreyValuesChoice
-from napari_autosegnet.data.grey_match import AS_IS, GreyScale, Mismatch, match, scale_in_words
+from napari_autosegnet.data.grey_match import AS_IS, GreyScale, Mismatch, match, scale_in_words, unlike_in_words
 from napari_autosegnet.data.grey_values import SectionGrey, grey_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import Normalisation
@@ -99,8 +99,14 @@ def scale_of(
             f"the grey values of {name} are unlike those of the model's images ({found.text}); "
             "give it in their range, or take its grey values as they are (--grey-values as-is)"
         )
-    if found != AS_IS and normalisation.kind == "global":
-        report("note", text=scale_in_words(found, normalisation.seen, dtype))
+    if normalisation.kind == "global":
+        note = (
+            unlike_in_words(normalisation.seen, sections)
+            if found == AS_IS
+            else scale_in_words(found, normalisation.seen, dtype)
+        )
+        if note is not None:
+            report("note", text=note)
     return found
 
 
