@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "plain_text": 0,
     "errors": 0,
+    "files": 0,
+    "device": 0,
     "json_files": 0,
     "duration": 0,
     "architecture": 0,

@@ -17,7 +17,7 @@ import pytest
 import small_jobs
 from napari_autosegnet import run as run_module
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Run, append_line, listeners, never_stop, parse_event, write_atomically
+from napari_autosegnet.run import Run, listeners, never_stop, parse_event
 from napari_autosegnet.worker import carry_out, log_file, preview_file, read_job, write_info, write_job
 
 
@@ -64,15 +64,6 @@ def test_another_process_cannot_take_a_run_in_use(tmp_path: Path) -> None:
     assert not run.is_active
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    file = tmp_path / "file.json"
-    write_atomically(file, "old")
-    with pytest.raises(UserError, match="cannot write"):
-        write_atomically(file / "below.json", "new")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
 def test_pause_waits_and_stop_ends_it(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     assert not run.should_stop()
@@ -110,15 +101,6 @@ def test_an_event_is_not_glued_to_a_torn_line(tmp_path: Path) -> None:
         ("epoch", "train"),
     ]
     assert len(run.events_file.read_bytes().split(b"\n")) == 5  # and no empty lines between
-
-
-def test_a_line_is_appended_to_a_file_of_any_end(tmp_path: Path) -> None:
-    file = tmp_path / "lines"
-    append_line(file, "one")
-    append_line(file, "two")
-    file.write_bytes(file.read_bytes() + b"torn")
-    append_line(file, "ü")
-    assert file.read_text(encoding="utf-8") == "one\ntwo\ntorn\nü\n"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from napari_autosegnet.config import (
 )
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
 from napari_autosegnet.steps import (
     describe_data,
     describe_learned_from,

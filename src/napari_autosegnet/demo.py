@@ -11,7 +11,8 @@ from napari_autosegnet import api
 from napari_autosegnet.config import search_settings, train_settings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent, write_atomically
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
 
 #: Shares of the budget; the rest is left for start-up, applying, scoring and pictures.
 SEARCH_SHARE = 0.3

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.json_files import parse_json
 from napari_autosegnet.networks.specification import NetworkSpecification
-from napari_autosegnet.run import write_atomically
 
 FORMAT = "napari-autosegnet/model"
 SCHEMA_VERSION = 1

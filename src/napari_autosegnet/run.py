@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import append_line, refuse_address, write_atomically
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.locks import InUseError, held, is_held
 
@@ -62,62 +62,6 @@ def listeners(*reports: Report) -> Report:
             listener(event, **values)
 
     return report
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old content or the new one.
-
-    Raises
-    ------
-    UserError
-        When the disk is full or the place cannot be written.
-    """
-    with replacing(path) as temporary:
-        if isinstance(content, str):
-            temporary.write_text(content, encoding="utf-8")
-        else:
-            temporary.write_bytes(content)
-
-
-@contextmanager
-def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; it is synced and renamed to ``path`` at the end.
-
-    What was there before is kept as ``keep``, if that is given.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append a line to a file, which is made if it is missing.
-
-    What a crash or a full disk left of the last line is ended first, or the new one would be glued to it and lost.
-    """
-
-    def open_no_link(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-    with open(path, "a+b", opener=open_no_link) as handle:
-        is_torn = False
-        if handle.seek(0, os.SEEK_END):
-            handle.seek(-1, os.SEEK_END)
-            is_torn = handle.read(1) != b"\n"
-        handle.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
 
 
 def _for_json(value: Any) -> Any:
@@ -208,8 +152,6 @@ class Run:
 
     @classmethod
     def create(cls, path: Path) -> Run:
-        from napari_autosegnet.data.images import refuse_address
-
         refuse_address(path, "runs are kept on a disk; give --run a path")
         run = cls(path)
         try:

@@ -18,9 +18,10 @@ from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.data.pairs import given_pairs
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.model import Model
 from napari_autosegnet.networks.specification import NetworkSpecification
-from napari_autosegnet.run import Report, Run, ShouldStop, write_atomically
+from napari_autosegnet.run import Report, Run, ShouldStop
 from napari_autosegnet.steps import (
     check_same_classes,
     describe_data,

@@ -32,9 +32,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from napari_autosegnet.config import Network, PredictSettings, Preset, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.errors import UserError, first_problem, is_out_of_memory
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.processes import identity
-from napari_autosegnet.run import Run, ShouldStop, write_atomically
+from napari_autosegnet.run import Run, ShouldStop
 
 if TYPE_CHECKING:
     import numpy as np

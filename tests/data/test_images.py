@@ -11,7 +11,6 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import (
     ImageStack,
     check_finite,
@@ -21,8 +20,6 @@ from napari_autosegnet.data.images import (
 )
 from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.output import open_output
-from napari_autosegnet.run import Run
 
 ALL = slice(None)
 
@@ -243,13 +240,3 @@ def test_addresses_are_no_files(address: str) -> None:
     with pytest.raises(UserError) as error:
         open_image(Path(address))
     assert str(error.value) == f"{shown} is an address, and only files on a disk are read; download it, or mount it"
-
-
-def test_nothing_is_written_to_a_folder_named_like_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    image = image_from_array(np.zeros((4, 4), np.uint8))
-    with pytest.raises(UserError, match="s3://bucket/result.zarr is an address, and results are written to a disk"):
-        open_output(Path("s3://bucket/result.zarr"), image, [], PredictSettings(), chunks=(1, 4, 4), block=(1, 4, 4))
-    with pytest.raises(UserError, match="s3://bucket/run is an address, and runs are kept on a disk"):
-        Run.create(Path("s3://bucket/run"))
-    assert not list(tmp_path.iterdir())

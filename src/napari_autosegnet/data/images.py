@@ -6,7 +6,6 @@ touched only where a read falls on them. Physical scale, translation and unit tr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from napari_autosegnet.data.stack import (
 )
 from napari_autosegnet.data.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import refuse_address
 from napari_autosegnet.run import Report
 
 __all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open_labels", "tell_notes"]
@@ -79,20 +79,6 @@ def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
     """Tell what is to be known of how images and labels were read, each line once."""
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         report("note", text=note)
-
-
-def refuse_address(path: Path, advice: str) -> None:
-    """Refuse what begins like ``https://`` or ``s3://``; as a path it has lost one of the slashes.
-
-    Raises
-    ------
-    UserError
-        When it does; it ends in the advice.
-    """
-    address = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", path.as_posix())
-    if address is not None:
-        where = f"{address[0]}/{path.as_posix()[address.end() :].lstrip('/')}"
-        raise UserError(f"{where} is an address, and {advice}")
 
 
 def folder_files(path: Path) -> list[Path] | None:

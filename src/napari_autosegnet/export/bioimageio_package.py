@@ -26,11 +26,11 @@ from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.onnx_file import INPUT, OUTPUT, largest_difference, need_extra, noise, onnx_model
 from napari_autosegnet.export.onnx_file import TOLERANCE as WRONG
+from napari_autosegnet.files import replacing
 from napari_autosegnet.inference.blocks import round_up
 from napari_autosegnet.inference.predictor import Predictor, pad_to_domain
 from napari_autosegnet.model import DESCRIPTION_FILE, WEIGHTS_FILE, Model
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import replacing
 
 PAPER = "Xu, Zuo, Lam, Lee and Chen: AutoSegNet: An Automated Neural Network for Image Segmentation. IEEE Access, 2020."
 PAPER_PLACE = "https://ieeeaccess.ieee.org/"

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.normalisation import LIMIT
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import replacing
 from napari_autosegnet.inference.folding import fold_batch_norm
 from napari_autosegnet.model import Model
-from napari_autosegnet.run import replacing
 
 if TYPE_CHECKING:
     import onnx

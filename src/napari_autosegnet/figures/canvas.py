@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import replacing
+from napari_autosegnet.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.arrays import BlockArray, as_bits
 from napari_autosegnet.inference.blocks import BlockPlan, Box
 from napari_autosegnet.inference.instances import (
@@ -36,7 +37,7 @@ from napari_autosegnet.inference.ledger import Ledger, instance_ledger_path, scr
 from napari_autosegnet.inference.progress import Progress
 from napari_autosegnet.inference.pyramid import PyramidProgress
 from napari_autosegnet.inference.store import LabelPyramid, ProbabilityArray, ZarrOutput, remove_folder
-from napari_autosegnet.run import Report, ShouldStop, write_atomically
+from napari_autosegnet.run import Report, ShouldStop
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.job import VolumeJob

@@ -23,9 +23,10 @@ from typing import Any, Literal
 
 from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.places import Part, zarrs_around
 from napari_autosegnet.locks import InUseError, held
-from napari_autosegnet.run import Report, write_atomically
+from napari_autosegnet.run import Report
 
 Status = Literal["done", "skipped"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from napari_autosegnet.config import PredictSettings
-from napari_autosegnet.data.images import refuse_address
 from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import refuse_address
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
 from napari_autosegnet.inference.ome_metadata import OmeVersion, ome_zarr_image, pixel_folders
 from napari_autosegnet.inference.picture_output import PngOutput, TiffOutput

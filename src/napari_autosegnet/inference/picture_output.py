@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.units import unit_symbol
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.arrays import as_bits
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
 from napari_autosegnet.inference.ledger import sync_folder
 from napari_autosegnet.inference.places import Part, taken
 from napari_autosegnet.plain_text import printable
-from napari_autosegnet.run import write_atomically
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack

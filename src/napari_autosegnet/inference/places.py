@@ -16,7 +16,7 @@ Part = Literal["labels", "probabilities", "instances"]
 
 #: Names of what a part of a Zarr result consists of: levels, chunks, metadata.
 _OWN = re.compile(r"\d+|c|zarr\.json|\.z(array|attrs|group|metadata)")
-#: Files in the making: zarr's of chunks and metadata, and those of `napari_autosegnet.run.replacing`.
+#: Files in the making: zarr's of chunks and metadata, and those of `napari_autosegnet.files.replacing`.
 _PARTIAL = re.compile(
     r"(zarr|\.z(array|attrs|group|metadata)|\d+)\.[0-9a-f]{32}\.partial|\.(zarr\.json|\.z[a-z]+)\.\d+\.partial"
 )

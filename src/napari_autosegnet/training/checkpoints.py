@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report, replacing, silent
+from napari_autosegnet.files import replacing
+from napari_autosegnet.run import Report, silent
 
 #: Key of the place of a tensor: its type, first number, shape and strides.
 _PLACE = "tensor at"

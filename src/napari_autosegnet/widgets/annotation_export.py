@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.quality import Checked
-from napari_autosegnet.run import Run, write_atomically
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layer_arrays import (
     axes_of,
     file_of,

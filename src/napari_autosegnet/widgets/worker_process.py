@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import append_line
 from napari_autosegnet.processes import identity
-from napari_autosegnet.run import Run, append_line
+from napari_autosegnet.run import Run
 from napari_autosegnet.worker import Job, log_file, read_info, write_info, write_job
 
 #: Clocks of the system and of a process may differ by this many seconds.
