@@ -36,7 +36,7 @@ def test_a_wider_network_takes_longer_and_measuring_draws_nothing() -> None:
     architecture = SearchSpace().sample(np.random.default_rng(0))
     before = torch.get_rng_state()
     narrow = Limits(SPECIFICATION, CPU, max_latency=0.001)
-    wide = SPECIFICATION.model_copy(update={"base_width": 64, "max_width": 64, "stem_stride": 1})
+    wide = SPECIFICATION.model_copy(update={"base_width": 16, "max_width": 16, "stem_stride": 2})
     assert Limits(wide, CPU).latency(architecture) > narrow.latency(architecture) > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert not narrow.is_fast_enough(architecture)

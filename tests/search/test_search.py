@@ -31,7 +31,7 @@ SETTINGS = SearchSettings(
     finalists=3,
     finalist_steps=4,
     plain_steps=0,
-    network=NetworkSettings(base_width=4, max_width=8),
+    network=NetworkSettings(base_width=4, max_width=8, stem_stride=2),
 )
 
 
@@ -57,6 +57,12 @@ def run_or_not(search: Search, stop_after: int | None) -> tuple[SearchResult | N
     return search.run(report=listener, should_stop=stop), listener
 
 
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[SearchResult, Events]:
+    """A search from beginning to end, with which others are compared."""
+    return run(make())
+
+
 def losses(listener: Events) -> list[float]:
     return [values["loss"] for values in listener.named("epoch")]
 
@@ -76,8 +82,8 @@ def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
     assert (result.architecture, result.score) == (best.architecture, best.score)
 
 
-def test_the_same_seed_finds_the_same() -> None:
-    first, heard = run(make())
+def test_the_same_seed_finds_the_same(undisturbed: tuple[SearchResult, Events]) -> None:
+    first, heard = undisturbed
     second, again = run(make())
     assert first.architecture == second.architecture
     assert losses(heard) == losses(again)
@@ -87,8 +93,8 @@ def test_the_same_seed_finds_the_same() -> None:
 
 
 @pytest.mark.parametrize("stop_after", [7, 13, 24])
-def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int) -> None:
-    expected, heard = run(make())
+def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int, undisturbed: tuple[SearchResult, Events]) -> None:
+    expected, heard = undisturbed
     _, before = run_or_not(make(checkpoint=tmp_path / "search.pt"), stop_after)
     resumed = make(checkpoint=tmp_path / "search.pt")
     resumed.resume()
@@ -101,8 +107,10 @@ def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int) -> None:
     assert result.score == expected.score
 
 
-def test_a_search_ended_among_its_finalists_goes_on_there(tmp_path: Path) -> None:
-    expected, heard = run(make())
+def test_a_search_ended_among_its_finalists_goes_on_there(
+    tmp_path: Path, undisturbed: tuple[SearchResult, Events]
+) -> None:
+    expected, heard = undisturbed
 
     class EndedError(Exception):
         pass
@@ -122,8 +130,10 @@ def test_a_search_ended_among_its_finalists_goes_on_there(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("trained", [0, 1, 3, 4])
-def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(tmp_path: Path, trained: int) -> None:
-    expected, _ = run(make())
+def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(
+    tmp_path: Path, trained: int, undisturbed: tuple[SearchResult, Events]
+) -> None:
+    expected, _ = undisturbed
     search = make(checkpoint=tmp_path / "search.pt")
     listener = Events()
     asked = 0
