@@ -287,6 +287,7 @@ def hot(images: np.ndarray) -> np.ndarray:
     return images
 
 
+@pytest.mark.slow
 def test_hot_pixels_do_not_spoil_a_training(tmp_path: Path) -> None:
     clean, _ = trained(tmp_path / "clean", lambda images: images)
     spoilt, notes = trained(tmp_path / "hot", hot)
@@ -297,6 +298,7 @@ def test_hot_pixels_do_not_spoil_a_training(tmp_path: Path) -> None:
     assert without > 0.5 and reached > without - 0.1
 
 
+@pytest.mark.slow
 def test_contrast_that_drifts_is_followed(tmp_path: Path) -> None:
     """Sections that the training has not seen are darker than all that it has."""
 

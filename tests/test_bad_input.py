@@ -104,6 +104,7 @@ def test_folders_are_paired_by_names_and_the_pairs_are_printed(tmp_path: Path) -
         for name, section in zip(("c1", "c1_2"), pixels, strict=True):
             write(tmp_path / folder / f"{name}{ending}.tif", section)
     words = ["--network", "plain", "--preset", "fast", "--epochs", 1, "--steps-per-epoch", 1, "--base-width", 4]
+    words += ["--patch-size", 32, "--batch-size", 1]
     data = ["--image", tmp_path / "images", "--labels", tmp_path / "labels"]
     found = command("train", "--run", tmp_path / "run", *data, *words)
     assert found.returncode == 0, found.stderr

@@ -26,6 +26,7 @@ from napari_autosegnet.model import Model
 from small_models import small_model
 
 
+@pytest.mark.slow
 def test_the_zoo_s_own_test_is_green(package: Path, tmp_path: Path) -> None:
     """``bioimageio test`` as anyone calls it: format, test tensors, other sizes and batches."""
     report = tmp_path / "summary.json"

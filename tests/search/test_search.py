@@ -129,7 +129,9 @@ def test_a_search_ended_among_its_finalists_goes_on_there(
     assert len(listener.named("finalist")) < len(heard.named("finalist"))
 
 
-@pytest.mark.parametrize("trained", [0, 1, 3, 4])
+@pytest.mark.parametrize(
+    "trained", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow), 4]
+)
 def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(
     tmp_path: Path, trained: int, undisturbed: tuple[SearchResult, Events]
 ) -> None:

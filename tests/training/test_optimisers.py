@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_autosegnet.config import TrainSettings, search_settings, train_settings
-from napari_autosegnet.training.optimisers import Muon, make_optimiser, orthogonalised, scale_rates
+from napari_autosegnet.training.optimisers import make_optimiser, orthogonalised
 
 
 @given(
@@ -62,21 +64,23 @@ def small_network() -> nn.Sequential:
 def test_only_hidden_convolutions_are_orthogonalised_and_nothing_is_left_out() -> None:
     network = small_network()
     optimiser = make_optimiser(network, TrainSettings())
-    groups = optimiser.param_groups
-    assert isinstance(optimiser, Muon)
-    orthogonal = [p for group in groups if Muon.FLAG in group for p in group["params"]]
+    orthogonal = [p for group in optimiser.groups if group.orthogonal for p in group.weights]
     assert [tuple(p.shape) for p in orthogonal] == [(8, 16, 1, 1), (16, 8, 3, 3)]
-    listed = [id(p) for group in groups for p in group["params"]]
+    listed = [id(p) for group in optimiser.groups for p in group.weights]
     assert sorted(listed) == sorted(id(p) for p in network.parameters())
-    assert [group["weight_decay"] for group in groups] == [1e-4, 0.0, 1e-4]
+    assert [group.decay for group in optimiser.groups] == [1e-4, 0.0, 1e-4]
 
 
 def test_sgd_is_torchs_sgd() -> None:
     network = small_network()
     reference = copy.deepcopy(network)
-    settings = TrainSettings(optimiser="sgd", weight_decay=0.0)
+    settings = TrainSettings(optimiser="sgd", weight_decay=0.01)
     ours = make_optimiser(network, settings)
-    theirs = torch.optim.SGD(reference.parameters(), lr=settings.learning_rate, momentum=0.9, nesterov=True)
+    decaying = [
+        {"params": [p for p in reference.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in reference.parameters() if p.ndim <= 1]},
+    ]
+    theirs = torch.optim.SGD(decaying, lr=settings.learning_rate, momentum=0.9, nesterov=True)
     images = torch.randn(2, 1, 8, 8)
     for _ in range(3):
         for each, optimiser in ((network, ours), (reference, theirs)):
@@ -92,7 +96,7 @@ def test_a_step_has_the_size_of_the_learning_rate_whatever_the_gradient(memory_f
     network = nn.Conv2d(8, 8, 3, bias=False).to(memory_format=memory_format)  # type: ignore[call-overload]
     before = network.weight.detach().clone()
     optimiser = make_optimiser(network, TrainSettings(weight_decay=0.0, muon_learning_rate=0.02))
-    scale_rates(optimiser, 0.5)
+    optimiser.factor = 0.5
     network.weight.grad = 1e-6 * torch.randn(before.shape).contiguous(memory_format=memory_format)
     gradient = network.weight.grad.clone()
     optimiser.step()
@@ -138,7 +142,7 @@ def test_muon_learns_what_badly_scaled_inputs_hide_from_sgd() -> None:
         rate = {"learning_rate": 0.1, "muon_learning_rate": 5.0}
         optimiser = make_optimiser(network, TrainSettings(optimiser=name, weight_decay=0.0, **rate))
         for step in range(200):
-            scale_rates(optimiser, 1 - step / 200)
+            optimiser.factor = 1 - step / 200
             optimiser.zero_grad()
             loss = (network(images) - wanted).square().mean()
             loss.backward()
@@ -151,3 +155,16 @@ def test_muon_learns_what_badly_scaled_inputs_hide_from_sgd() -> None:
 def test_the_papers_preset_trains_with_sgd() -> None:
     assert train_settings("paper").optimiser == search_settings("paper").optimiser == "sgd"
     assert train_settings("fast").optimiser == search_settings("fast").optimiser == "muon"
+
+
+def test_a_training_starts_without_torchs_compiler() -> None:
+    """It takes more than two seconds to import, and nothing here is compiled."""
+    code = (
+        "import sys, torch; from torch import nn\n"
+        "from napari_autosegnet.config import TrainSettings\n"
+        "from napari_autosegnet.training.optimisers import make_optimiser\n"
+        "network = nn.Conv2d(8, 8, 3); optimiser = make_optimiser(network, TrainSettings())\n"
+        "network(torch.randn(1, 8, 9, 9)).sum().backward(); optimiser.step(); optimiser.zero_grad()\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

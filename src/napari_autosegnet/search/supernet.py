@@ -17,7 +17,7 @@ from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.averaged_weights import AveragedWeights
 from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
-from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
+from napari_autosegnet.training.optimisers import make_optimiser
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.weight_gradients import set_gradients
@@ -76,7 +76,7 @@ class Supernet:
     def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate_factor: float) -> Tensor:
         """One step of the weights that the architecture uses; returns the loss without waiting for it."""
         self._ratings.clear()
-        scale_rates(self.optimiser, rate_factor)
+        self.optimiser.factor = rate_factor
         loss = self._set_gradients(images, targets, architecture)
         nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
@@ -86,7 +86,7 @@ class Supernet:
 
     def _set_gradients(self, images: Tensor, targets: Tensor, architecture: Architecture) -> Tensor:
         # Weights of other architectures have no gradient, so a step leaves them and their momentum alone.
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
 
         def loss() -> Tensor:
             with training_precision(self.device):

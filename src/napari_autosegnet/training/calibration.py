@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,6 +26,8 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     """Temperature with the lowest cross-entropy of ``logits`` (pixels, K) divided by it, for ``targets`` (pixels,)."""
     if not len(targets):
         return 1.0
+    from scipy.optimize import minimize_scalar
+
     logits = logits.double()
 
     def cross_entropy(log_temperature: float) -> float:

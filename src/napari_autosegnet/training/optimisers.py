@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -33,85 +34,124 @@ class OptimiserSettings(Protocol):
     def weight_decay(self) -> float: ...
 
 
-def make_optimiser(network: nn.Module, settings: OptimiserSettings) -> torch.optim.SGD:
-    """Optimiser of a network's weights; biases and batch norm do not decay."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    hidden = {id(p) for p in parameters if settings.optimiser == "muon" and _is_hidden_convolution(p)}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1 and id(p) not in hidden]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if hidden:
-        matrices = [p for p in parameters if id(p) in hidden]
-        groups.append({"params": matrices, "lr": settings.muon_learning_rate, Muon.FLAG: settings.momentum})
-    make = Muon if hidden else torch.optim.SGD
-    optimiser = make(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.momentum > 0,
-        foreach=True,
-    )
-    for group in optimiser.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimiser
+@dataclass
+class Group:
+    """Weights that learn alike.
 
-
-def scale_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Set each learning rate to ``factor`` of what it was at first."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-
-
-class Muon(torch.optim.SGD):
-    """SGD whose steps are orthogonalised for the groups that say so (Jordan et al. 2024).
-
-    A convolution (o, i, y, x) is a matrix (o, i * y * x), and its step with momentum is replaced by the nearest
-    matrix with singular values near one: so all directions of the weights are learned at the same pace, not only those
-    with the largest gradients. `torch.optim.Muon` takes only matrices, and one after the other; here equal shapes are
-    computed at once, because a network of small layers is otherwise bound by the number of calls.
+    Attributes
+    ----------
+    weights : list of Tensor
+    first_rate : float
+        Learning rate at the start.
+    decay : float
+        Weight decay.
+    orthogonal : bool
+        Whether steps are orthogonalised.
     """
 
-    #: Key of a parameter group: the momentum of its orthogonalised steps.
-    FLAG = "orthogonal_momentum"
+    weights: Sequence[Tensor]
+    first_rate: float
+    decay: float
+    orthogonal: bool = False
 
-    def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, **options)
-        for group in self.param_groups:
-            if self.FLAG in group:
-                # What is left for SGD: the learning rate and the decay.
-                group.update(momentum=0.0, nesterov=False)
+
+class Optimiser:
+    """SGD with Nesterov's momentum, as `torch.optim.SGD`, and Muon for the groups that say so (Jordan et al. 2024).
+
+    With Muon a convolution (o, i, y, x) is a matrix (o, i * y * x), and its step with momentum is replaced by the
+    nearest matrix with singular values near one: so all directions of the weights are learned at the same pace, not
+    only those with the largest gradients. Equal shapes are computed at once, because a network of small layers is
+    otherwise bound by the number of calls.
+
+    torch's own optimisers import its compiler, which takes more than two seconds at the start of every training.
+    """
+
+    def __init__(self, groups: Sequence[Group], momentum: float) -> None:
+        self.groups = [group for group in groups if group.weights]
+        self.momentum = momentum
+        self.factor = 1.0
+        self._moments: dict[Tensor, Tensor] = {}
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first group, as it is now."""
+        return self.groups[0].first_rate * self.factor
+
+    def zero_grad(self) -> None:
+        for group in self.groups:
+            for weights in group.weights:
+                weights.grad = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step; gradients of orthogonalised groups are replaced by their step."""
-        if closure is not None:
-            raise ValueError("closures are not supported")
-        for group in self.param_groups:
-            if self.FLAG in group:
-                self._orthogonalise(group["params"], group[self.FLAG])
-        return super().step()
+    def step(self) -> None:
+        """Change the weights that have a gradient; the others, and their momentum, stay as they are."""
+        for group in self.groups:
+            moving = [weights for weights in group.weights if weights.grad is not None]
+            if not moving:
+                continue
+            steps = [weights.grad for weights in moving if weights.grad is not None]
+            if group.orthogonal:
+                steps = _orthogonal(self._with_momentum(moving, steps))
+            if group.decay:
+                steps = list(torch._foreach_add(steps, moving, alpha=group.decay))
+            if not group.orthogonal:
+                steps = self._with_momentum(moving, steps)
+            torch._foreach_add_(moving, steps, alpha=-group.first_rate * self.factor)
 
-    def _orthogonalise(self, parameters: list[Tensor], momentum: float) -> None:
-        moving = [p for p in parameters if p.grad is not None]
-        gradients = [p.grad for p in moving if p.grad is not None]
-        if not gradients:
-            return
-        for parameter in moving:
-            if "moment" not in self.state[parameter]:
-                self.state[parameter]["moment"] = torch.zeros_like(parameter)
-        moments = [self.state[parameter]["moment"] for parameter in moving]
-        torch._foreach_mul_(moments, momentum)
+    def _with_momentum(self, moving: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        if not self.momentum:
+            return gradients
+        for weights in moving:
+            if weights not in self._moments:
+                self._moments[weights] = torch.zeros_like(weights)
+        moments = [self._moments[weights] for weights in moving]
+        torch._foreach_mul_(moments, self.momentum)
         torch._foreach_add_(moments, gradients)
-        torch._foreach_add_(gradients, moments, alpha=momentum)
-        alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
-        for gradient in gradients:
-            alike[len(gradient), gradient[0].numel()].append(gradient)
-        for same in alike.values():
-            steps = orthogonalised(torch.stack([gradient.flatten(1) for gradient in same]))
-            for gradient, step in zip(same, steps, strict=True):
-                gradient.copy_(step.view(gradient.shape))
+        return list(torch._foreach_add(gradients, moments, alpha=self.momentum))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The momentum of all weights in order, None where there is none yet."""
+        return {"moments": [self._moments.get(weights) for group in self.groups for weights in group.weights]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        ours = [weights for group in self.groups for weights in group.weights]
+        moments = {
+            weights: moment.clone(memory_format=torch.preserve_format)
+            for weights, moment in zip(ours, state["moments"], strict=True)
+            if moment is not None
+        }
+        if any(weights.shape != moment.shape for weights, moment in moments.items()):
+            raise ValueError("moments of other shapes")
+        self._moments = moments
+
+
+def make_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimiser:
+    """Optimiser of a network's weights; biases and batch norm do not decay."""
+    weights = [p for p in network.parameters() if p.requires_grad]
+    hidden = [p for p in weights if settings.optimiser == "muon" and _is_hidden_convolution(p)]
+    chosen = {id(p) for p in hidden}
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return Optimiser(
+        [
+            Group([p for p in weights if p.ndim > 1 and id(p) not in chosen], rate, decay),
+            Group([p for p in weights if p.ndim <= 1], rate, 0.0),
+            Group(hidden, settings.muon_learning_rate, decay, orthogonal=True),
+        ],
+        settings.momentum,
+    )
+
+
+def _orthogonal(steps: list[Tensor]) -> list[Tensor]:
+    """Each step as the nearest matrix with singular values near one."""
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, step in enumerate(steps):
+        alike[len(step), step[0].numel()].append(number)
+    found = list(steps)
+    for numbers in alike.values():
+        matrices = orthogonalised(torch.stack([steps[number].flatten(1) for number in numbers]))
+        for number, matrix in zip(numbers, matrices, strict=True):
+            found[number] = torch.empty_like(steps[number]).copy_(matrix.view(steps[number].shape))
+    return found
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

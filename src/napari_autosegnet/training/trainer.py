@@ -26,7 +26,7 @@ from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.averaged_weights import AveragedWeights
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, make_loss
-from napari_autosegnet.training.optimisers import make_optimiser, scale_rates
+from napari_autosegnet.training.optimisers import make_optimiser
 from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
@@ -211,7 +211,7 @@ class Trainer:
         share = min(1.0, share_done(settings, position, self.elapsed))
         # Without restarts one cycle spans the whole training.
         at, period = (position, settings.restart_period) if settings.restart_period else (share, 1.0)
-        scale_rates(self.optimiser, cosine_rate(at, period) * warmup_rate(share, WARMUP_SHARE) * self.rate_factor)
+        self.optimiser.factor = cosine_rate(at, period) * warmup_rate(share, WARMUP_SHARE) * self.rate_factor
 
     @single_threaded()
     def _step(self, report: Report) -> Tensor:
@@ -228,7 +228,7 @@ class Trainer:
                         "one patch does not fit in the device's memory; use a smaller --patch-size or --base-width"
                     ) from error
                 self.patches_at_once = (self.patches_at_once + 1) // 2
-                self.optimiser.zero_grad(set_to_none=True)
+                self.optimiser.zero_grad()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 text = (
@@ -244,7 +244,7 @@ class Trainer:
 
     def _set_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
         """Set the gradients of a batch, which is one part unless memory ran out; returns its loss."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         annotated = (targets >= 0).sum().clamp_min(1)
         total = torch.zeros((), device=self.device)
 
@@ -293,7 +293,7 @@ class Trainer:
             "mean_iou": self.last_mean_iou,
             "iou": self.last_iou,
             "best_mean_iou": self.best_mean_iou,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "learning_rate": self.optimiser.rate,
             "seconds": self.elapsed,
             "seconds_left": self.elapsed * (1 / share - 1) if share else None,
             "memory": device_memory(self.device),

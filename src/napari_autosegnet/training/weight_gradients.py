@@ -93,8 +93,17 @@ class _Convolutions(TorchFunctionMode):
 
     def set_gradients(self) -> None:
         """Add the gradients that the backward pass has asked for."""
+        parts, of_parts = [], []
         gradients = [gradient for found in finished(self._tasks) for gradient in found]
-        torch.autograd.backward(self._weights, gradients)
+        for value, gradient in zip(self._weights, gradients, strict=True):
+            if value.is_leaf:
+                value.grad = gradient if value.grad is None else value.grad.add_(gradient)
+            else:  # of a weight, or one in another precision
+                parts.append(value)
+                of_parts.append(gradient)
+        # Not for nothing: with gradients given, torch imports sympy at the first call, for most of a second.
+        if parts:
+            torch.autograd.backward(parts, of_parts)
 
     def give_up(self) -> None:
         for task in self._tasks:
