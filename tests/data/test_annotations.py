@@ -247,13 +247,18 @@ def test_numbered_objects_are_no_classes(tmp_path: Path) -> None:
             number + 1
         )
     paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
-    with pytest.raises(UserError, match="12 values of which no two touch.* use --classes 0:background,1-12:object"):
+    with pytest.raises(UserError, match="12 values, each in one piece.* use --classes 0:background,1-12:object"):
         open_labelled([paths["image"]], [paths["labels"]])
     (stack,) = open_labelled([paths["image"]], [paths["labels"]], "0:background,1-12:object")
     assert stack.mapping.describe() == "0 -> 1 background, 1-12 -> 2 object, everything else not annotated"
     np.testing.assert_array_equal(stack.target(0), np.where(labels > 0, 2, 1))
-    # Classes touch.
+    # Cells may touch.
     labels[2:8, 8:12] = 1
+    paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
+    with pytest.raises(UserError, match="12 values, each in one piece"):
+        open_labelled([paths["image"]], [paths["labels"]])
+    # A class is in several places, and touches others.
+    labels[50:55, 50:55] = 1
     paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
     assert len(open_labelled([paths["image"]], [paths["labels"]])[0].mapping.classes) == 12
 

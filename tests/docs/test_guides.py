@@ -128,7 +128,7 @@ def run_block(language: str, code: str) -> None:
         exec(compile(code, "a block of the guide", "exec"), {"__name__": "__main__"})
         return
     assert language == "sh"
-    for line in code.splitlines():
+    for line in code.replace("\\\n", " ").splitlines():
         program, *words = shlex.split(re.sub(r"\s+# .*", "", line))
         if program == "python":
             assert words[0] == "-c"

@@ -363,16 +363,27 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
 
 
 def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) -> None:
-    """Refuse many values of which no two touch: objects with numbers, each of which would become a class."""
+    """Refuse many values that are apart, or one piece each: objects with numbers, which would become classes."""
     if len(mapping.classes) <= MAX_SEPARATE_CLASSES:
         return
-    if any(values_touch(_label_values(label, section)) for label in labels for section in range(label.sections)):
+    sections = (_label_values(label, section) for label in labels for section in range(label.sections))
+    if not all(_are_objects(values) for values in sections):
         return
     first, last = min(mapping.values), max(mapping.values)
     raise UserError(
-        f"the labels have {len(mapping.classes)} values of which no two touch, which look like numbered objects; "
+        f"the labels have {len(mapping.classes)} values, each in one piece or apart, which look like numbered objects; "
         f"if they are, use --classes 0:background,{first}-{last}:object, else name each class with --classes"
     )
+
+
+def _are_objects(values: npt.NDArray[Any]) -> bool:
+    """Whether no two values lie side by side, or each is in one piece, as cells that touch are."""
+    from skimage.measure import label
+
+    if not values_touch(values):
+        return True
+    _, pieces = label(values, background=0, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
+    return bool(pieces == len(np.unique(values[values > 0])))
 
 
 def values_touch(values: npt.NDArray[Any]) -> bool:

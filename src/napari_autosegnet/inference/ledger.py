@@ -149,7 +149,7 @@ class Ledger:
         if count:
             report("note", text=f"{count} finished blocks are no longer on the disk; they are computed again")
         if self.damaged:
-            report("note", text=f"{self.damaged} lines of {self.path} are damaged; their blocks are computed again")
+            report("note", text=f"{self.path} has damaged lines ({self.damaged}); their blocks are computed again")
 
     def _lost(self, level: int, written: Callable[[int, int], int]) -> list[int]:
         entries = self._entries[level]
