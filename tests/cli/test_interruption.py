@@ -22,7 +22,9 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 #: A search that lasts until it is asked to stop, or for ever when it does not ask.
 PROGRAM = """
-import sys, time
+import signal, sys, time
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started with nohup
 from napari_autosegnet import api
 from napari_autosegnet.cli.app import run
 

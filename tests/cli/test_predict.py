@@ -30,6 +30,7 @@ def wait_for_blocks(process: subprocess.Popen[str], ledger: Path, count: int) ->
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_the_printed_line_goes_on_with_the_same_settings(tmp_path: Path) -> None:
     small_model().save(tmp_path / "a model")
     pixels = np.random.default_rng(0).integers(0, 255, (6, 128, 128), dtype=np.uint8)

@@ -54,12 +54,15 @@ SMALL: dict[type, dict[str, Any]] = {
 _BLOCK = re.compile(r"<!-- run(?:: (?P<extra>\w+))? -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 
 
-def pages() -> Iterator[Any]:
+def pages() -> list[Any]:
     """The pages with something to run; exports take their time."""
+    found = []
     for page in sorted(DOCS.rglob("*.md")):
         extras = [block["extra"] for block in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
         if extras:
-            yield pytest.param(str(page.relative_to(DOCS)), marks=[pytest.mark.slow] if "export" in extras else [])
+            slow = [pytest.mark.slow] if "export" in extras else []
+            found.append(pytest.param(str(page.relative_to(DOCS)), marks=slow))
+    return found
 
 
 def small(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,6 +149,7 @@ def test_the_code_of_the_page_runs(page: str, workplace: Path) -> None:
         run_block(block["language"], block["code"])
 
 
+@pytest.mark.slow
 def test_the_examples_run(workplace: Path) -> None:
     # The second one goes on with the run of the first.
     for name in ("whole_way", "uncertainty", "watch_and_stop"):

@@ -94,7 +94,7 @@ def epochs(run: Path) -> int:
 
 
 @posix
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_training_that_is_ended_goes_on_to_the_same_weights(
     how: signal.Signals, images: tuple[Path, Path], undisturbed: str, tmp_path: Path
 ) -> None:
@@ -160,6 +160,7 @@ def test_a_bit_that_flips_in_a_checkpoint_changes_no_weights(
 # Other processes
 
 
+@pytest.mark.slow
 def test_of_processes_that_start_together_one_trains(images: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     processes = [start(words_to_train(images, run)) for _ in range(3)]

@@ -104,7 +104,8 @@ def test_scores(folder: Path, run: Path) -> None:
     assert len(list((folder / f"overlays-{NAME}").iterdir())) >= 4
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("utf-8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_a_terminal_takes_what_is_printed(folder: Path, run: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     commands: list[list[object]] = [

@@ -109,6 +109,7 @@ def pids(cluster: Any) -> list[int]:
         return list(client.run(os.getpid).values())
 
 
+@pytest.mark.slow
 def test_workers_agree_on_the_constants_of_sections(
     tmp_path: Path, make_model: Callable[..., Model], noise: Noise, tree: Tree, cluster: Any
 ) -> None:
@@ -169,6 +170,7 @@ def test_killed_workers_lose_no_block(
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
 
 
+@pytest.mark.slow
 def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
     cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_a_block_that_kills_its_worker_is_named_and_the_rest_done(
     cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_block_that_kills_its_worker_is_named_and_the_rest_done(
     assert summary.done == 31
 
 
+@pytest.mark.slow
 def test_when_everything_fails_the_run_ends_soon(
     cluster: Any, request_for: Callable[..., VolumeRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -478,7 +478,9 @@ def test_a_folder_that_was_being_deleted_at_a_crash_goes_at_the_next_start(
     assert not rubbish.exists()
 
 
-@pytest.mark.parametrize("size", ["24k", "100k", "600k"])
+@pytest.mark.parametrize(
+    "size", [pytest.param("24k", marks=pytest.mark.slow), "100k", pytest.param("600k", marks=pytest.mark.slow)]
+)
 def test_a_disk_that_fills_is_not_kept_full(tmp_path: Path, model: Model, size: str) -> None:
     """Nothing half-written stays, and once there is space the same command goes on."""
     np.save(tmp_path / "image.npy", np.random.default_rng(0).integers(0, 255, (20, 200, 200), dtype=np.uint8))

@@ -59,7 +59,7 @@ def tiled_and_whole(
     return found, whole
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_tiles_equal_the_whole_section_in_exact_mode(
     make_model: MakeModel,

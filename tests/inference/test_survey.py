@@ -119,7 +119,7 @@ def test_a_part_of_a_section_is_normalised_by_the_whole(tmp_path: Path, make_mod
     np.testing.assert_array_equal(written(tmp_path / "mask")[0], whole * mask)
 
 
-@pytest.mark.parametrize("kind", ["global", "section"])
+@pytest.mark.parametrize("kind", [pytest.param("global", marks=pytest.mark.slow), "section"])
 def test_stopped_in_between_it_ends_with_the_same_bytes(
     tmp_path: Path, make_model: MakeModel, noise: Noise, tree: Tree, kind: str
 ) -> None:

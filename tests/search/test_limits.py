@@ -57,6 +57,7 @@ def test_every_finalist_keeps_to_the_limit(strategy: str, selection_share: float
     assert own.parameters(result.architecture) <= limit
 
 
+@pytest.mark.slow
 def test_limits_that_nothing_keeps_to_are_refused_in_one_line() -> None:
     for changes, word in (({"max_parameters": 10}, "--max-parameters 10"), ({"max_latency": 1e-6}, "--max-latency")):
         search = Search(blobs(), SETTINGS.model_copy(update=changes), in_channels=1)

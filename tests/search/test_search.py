@@ -92,7 +92,7 @@ def test_the_same_seed_finds_the_same(undisturbed: tuple[SearchResult, Events]) 
     assert {f.architecture for f in other.finalists} != {f.architecture for f in first.finalists}
 
 
-@pytest.mark.parametrize("stop_after", [7, 13, 24])
+@pytest.mark.parametrize("stop_after", [7, *(pytest.param(count, marks=pytest.mark.slow) for count in (13, 24))])
 def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int, undisturbed: tuple[SearchResult, Events]) -> None:
     expected, heard = undisturbed
     _, before = run_or_not(make(checkpoint=tmp_path / "search.pt"), stop_after)
@@ -168,12 +168,12 @@ def test_a_stop_before_anything_was_rated_finds_nothing() -> None:
     assert listener.named("architecture") == []
 
 
-def test_the_three_ends() -> None:
+def test_the_three_ends(undisturbed: tuple[SearchResult, Events]) -> None:
     by_loss, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_loss": 10.0})))
     assert by_loss.epochs == 1 and "the loss" in listener.named("note")[0]["text"]
     by_reward, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_accuracy": 0.0, "warmup_share": 0})))
     assert by_reward.epochs == 1 and "the mean reward" in listener.named("note")[0]["text"]
-    by_epochs, _ = run(make())
+    by_epochs, _ = undisturbed
     assert by_epochs.epochs == SETTINGS.epochs
 
 
@@ -186,7 +186,7 @@ def test_a_budget_covers_search_and_selection() -> None:
     assert listener.named("finalist")
 
 
-def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[SearchResult, Events]) -> None:
     search = make()
     found = search.strategy.statistics()
     found["entropy"] = 0.9 * found["least_entropy"] + 0.1 * found["largest_entropy"]
@@ -194,9 +194,10 @@ def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     _, listener = run(search)
     assert len(listener.named("alarm")) == 1
     assert "almost always the same" in listener.named("alarm")[0]["text"]
-    assert run(make())[1].named("alarm") == []
+    assert undisturbed[1].named("alarm") == []
 
 
+@pytest.mark.slow
 def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
     search = make(SETTINGS.model_copy(update={"controller_learning_rate": 0.01, "steps_per_epoch": 40}))
     for _ in range(30):
@@ -247,8 +248,8 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
         make(other, checkpoint=tmp_path / "search.pt").resume()
 
 
-def test_the_plain_chain_competes_unless_told_otherwise() -> None:
-    result, _ = run(make())
+def test_the_plain_chain_competes_unless_told_otherwise(undisturbed: tuple[SearchResult, Events]) -> None:
+    result, _ = undisturbed
     plain = [f for f in result.finalists if f.architecture == make().space.plain]
     assert len(plain) == 1 and plain[0].rating is not None and plain[0].rounds >= 1
     assert len(result.finalists) == SETTINGS.finalists
@@ -333,6 +334,7 @@ def test_a_finalist_that_finds_nothing_of_a_class_is_known(
     assert finalist.misses == misses
 
 
+@pytest.mark.slow
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:
     def first_weights(**changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
         search = make(SETTINGS.model_copy(update={"finalist_learning_rate": 1e-9, **changes}))

@@ -76,6 +76,7 @@ def rewarded_architectures(
     return [share_of_hdc(a) for a in strategy.propose(50)]
 
 
+@pytest.mark.slow
 def test_in_a_toy_space_learning_beats_random() -> None:
     settings = SearchSettings(controller_learning_rate=0.01)
     reinforce = np.mean(rewarded_architectures(ReinforceStrategy(TOY, settings), 150))

@@ -151,6 +151,7 @@ def test_form_errors_start_nothing(qtbot: Any, steps: Callable[..., Any]) -> Non
     assert search.run is None
 
 
+@pytest.mark.slow
 def test_the_plain_chain_trains_without_a_search(qtbot: Any, steps: Callable[..., Any]) -> None:
     _, retrain = steps()
     assert not retrain.primary.isEnabled() and "plain chain" in retrain.words.text()
@@ -325,6 +326,7 @@ def test_the_activity_dock_shows_the_job(qtbot: Any, steps: Callable[..., Any], 
     assert not progress._all_instances
 
 
+@pytest.mark.slow
 def test_the_viewer_is_closed_in_mid_run(qtbot: Any, make_napari_viewer: Callable[..., Any], tmp_path: Path) -> None:
     from napari_autosegnet.widgets.dock import AutoSegNetDock
 

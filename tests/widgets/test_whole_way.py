@@ -49,6 +49,7 @@ def make_dock(make_napari_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Ca
                 process.kill()
 
 
+@pytest.mark.slow
 def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoSegNetDock], qtbot: Any) -> None:
     dock = make_dock()
     session, viewer = dock.session, dock.session.viewer
