@@ -107,7 +107,8 @@ def _examples() -> list[str]:
     found = [line for text in texts for line in re.findall(r"\[bold\](napari-autosegnet .*?)\[/bold\]", text)]
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in re.findall(r"```sh\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
-            found += [line for line in block.splitlines() if line.startswith("napari-autosegnet ")]
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [line for line in lines if line.startswith("napari-autosegnet ")]
     return sorted(set(found))
 
 

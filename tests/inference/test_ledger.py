@@ -55,7 +55,7 @@ def test_a_line_that_was_changed_is_as_if_it_had_never_been_written(tmp_path: Pa
         again = Ledger.open(path, PARTS)
         assert again.finished() == {1: "done", 5: "done"} and again.damaged == 1
         again.forget_lost(lambda level, block: -1, lambda event, /, **values: notes.append(values["text"]))
-    assert "1 lines of" in notes[0] and len(set(notes)) == 1
+    assert "damaged lines (1)" in notes[0] and len(set(notes)) == 1
     again.record(3, "done")
     assert Ledger.open(path, PARTS).finished().keys() == {1, 3, 5}
 

@@ -377,13 +377,13 @@ def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) ->
 
 
 def _are_objects(values: npt.NDArray[Any]) -> bool:
-    """Whether no two values lie side by side, or each is in one piece, as cells that touch are."""
+    """Whether no two values lie side by side, or there are many and each is in one piece, as cells that touch are."""
     from skimage.measure import label
 
     if not values_touch(values):
         return True
     _, pieces = label(values, background=0, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
-    return bool(pieces == len(np.unique(values[values > 0])))
+    return bool(pieces == len(np.unique(values[values > 0])) > MAX_SEPARATE_CLASSES)
 
 
 def values_touch(values: npt.NDArray[Any]) -> bool:
