@@ -180,7 +180,7 @@ def test_a_box_without_a_hole(box: tuple[tuple[int, int], ...], hole: tuple[tupl
     def mask(*boxes: Box) -> np.ndarray:
         found = np.zeros((60, 60), int)
         for y, x in boxes:
-            found[max(0, y[0]) : y[1], max(0, x[0]) : x[1]] += 1
+            found[max(0, y[0]) : max(0, y[1]), max(0, x[0]) : max(0, x[1])] += 1
         return found
 
     pieces = without(spans(box), spans(hole))
