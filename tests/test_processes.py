@@ -14,7 +14,7 @@ from napari_autosegnet.processes import identity
 def test_a_process_is_told_from_others_and_from_those_that_are_gone() -> None:
     mine = identity(os.getpid())
     if mine is None:
-        pytest.skip("nobody can tell here")
+        pytest.skip("this system does not tell when a process was started")
     assert mine == identity(os.getpid())
     words = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(words) as child:

@@ -92,6 +92,16 @@ def test_resumed_equals_undisturbed(tmp_path: Path, network: Callable[[], nn.Mod
         assert torch.equal(value, second.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("change", [lambda moments: moments[:-1], lambda moments: [*moments[1:], moments[0]]])
+def test_a_momentum_of_other_weights_is_refused(change: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> None:
+    trainer = Trainer(network(), blobs(), SETTINGS.model_copy(update={"epochs": 1, "steps_per_epoch": 1}))
+    trainer.run()
+    state = trainer.state()
+    state["optimiser"]["moments"] = change(state["optimiser"]["moments"])
+    with pytest.raises(UserError, match="does not fit this network"):
+        trainer.load_state(state)
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "training.pt"
     trainer = Trainer(network(), blobs(), SETTINGS, checkpoint=file)

@@ -331,7 +331,7 @@ class Trainer:
             best = state["best"]
             self.best_mean_iou, self.best_iou, self.best_weights = best["mean_iou"], best["iou"], best["weights"]
             self.best_loss = best["loss"]
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
                 "resume with the run's own settings, or start a new run"
