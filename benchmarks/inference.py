@@ -62,7 +62,7 @@ class Setting:
     """What all contenders share: model, volume and sizes, from the benchmark's folder."""
 
     def __init__(self, folder: Path) -> None:
-        from napari_autosegnet.inference.predictor import Predictor
+        from napari_autosegnet.inference.compute.predictor import Predictor
         from napari_autosegnet.model import Model
 
         about = json.loads((folder / "setting.json").read_text())
@@ -138,9 +138,9 @@ def _tell(event: str, /, **values: Any) -> None:
 
 def with_workers(setting: Setting, count: int) -> float:
     """Seconds from the first block's start to the end; starting the workers is left out."""
-    from napari_autosegnet.inference.cluster import predict_on_workers
+    from napari_autosegnet.inference.distributed.cluster import predict_on_workers
+    from napari_autosegnet.inference.distributed.workers import WorkerSource
     from napari_autosegnet.inference.job import VolumeRequest
-    from napari_autosegnet.inference.workers import WorkerSource
 
     began = 0.0
 
@@ -289,8 +289,8 @@ def make_volume(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     from napari_autosegnet.data.images import image_from_array, open_image
     from napari_autosegnet.data.sample import sample_folder
-    from napari_autosegnet.inference.halo import measure_halo
-    from napari_autosegnet.inference.predictor import Predictor
+    from napari_autosegnet.inference.compute.halo import measure_halo
+    from napari_autosegnet.inference.compute.predictor import Predictor
     from napari_autosegnet.model import Model
 
     shape = tuple(int(part) for part in given.size.split(","))

@@ -138,7 +138,7 @@ def slices(viewer: Any, dock: Any, model: Path) -> list[float]:
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest
 
-    from napari_autosegnet.widgets import section_layers
+    from napari_autosegnet.widgets.layers import section_layers
 
     step = dock.apply_step
     dock.show_step("apply")

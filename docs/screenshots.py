@@ -34,8 +34,8 @@ class Film:
 
         from napari_autosegnet.widgets import session as session_module
         from napari_autosegnet.widgets.dock import AutoSegNetDock
+        from napari_autosegnet.widgets.files.sample_data import axons_labelled, labelled_stack
         from napari_autosegnet.widgets.preferences import Preferences
-        from napari_autosegnet.widgets.sample_data import axons_labelled, labelled_stack
 
         self.out, self.isbi = out, isbi
         # The pictures are not to show, nor to fill, the runs of whoever makes them.
@@ -172,7 +172,7 @@ def shoot(film: Film, search: str, train: str) -> None:
         layer.visible = False
     # Now to something that was not annotated.
     if film.isbi is None:
-        from napari_autosegnet.widgets.sample_data import axons
+        from napari_autosegnet.widgets.files.sample_data import axons
 
         film.viewer.layers[0].visible = False
         ((pixels, about, _),) = axons()

@@ -11,7 +11,7 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import append_line, write_atomically
-from napari_autosegnet.inference.output import open_output
+from napari_autosegnet.inference.output.output import open_output
 from napari_autosegnet.run import Run
 
 

@@ -107,7 +107,7 @@ def test_the_preview_is_what_the_model_says(tmp_path: Path) -> None:
     give_slice(run, pixels)
     # One epoch with little averaging: the model of the end is that of the last preview.
     assert work(run, train_job(tmp_path / "data", epochs=1, average_weights=0.0)) == 0
-    from napari_autosegnet.inference.predictor import Predictor
+    from napari_autosegnet.inference.compute.predictor import Predictor
 
     whole = Predictor(Model.load(run.model_folder)).whole_section(pixels).argmax(axis=0) + 1
     assert np.mean(np.load(preview_file(run, "labels")) == whole) > 0.99

@@ -295,9 +295,9 @@ def predict(
     UserError
         When something cannot be read, or ``out`` holds another result and ``settings.overwrite`` is off.
     """
+    from napari_autosegnet.inference.distributed.workers import WorkerSource
     from napari_autosegnet.inference.job import VolumeRequest
     from napari_autosegnet.inference.volume import predict_volume
-    from napari_autosegnet.inference.workers import WorkerSource
 
     started = time.monotonic()
     settings = settings or PredictSettings()
@@ -307,7 +307,7 @@ def predict(
     request = VolumeRequest(model, image, out, settings, mask=mask, read=read)
     source = WorkerSource(settings.workers, scheduler, slurm)
     if source.is_needed:
-        from napari_autosegnet.inference.cluster import predict_on_workers
+        from napari_autosegnet.inference.distributed.cluster import predict_on_workers
 
         summary = predict_on_workers(request, source, device=device, report=report, should_stop=should_stop)
     else:

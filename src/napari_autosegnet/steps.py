@@ -352,7 +352,7 @@ def with_measured_halo(
     should_stop: ShouldStop,
 ) -> Model:
     """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
-    from napari_autosegnet.inference.halo import measure_halo
+    from napari_autosegnet.inference.compute.halo import measure_halo
 
     trained_on = sorted({region.stack for region in parts.training})
     figure = measure_halo(

@@ -294,7 +294,7 @@ def _further_normalisation(
         When their grey values are unlike all that it has seen.
     """
     from napari_autosegnet.data.grey_match import AS_IS
-    from napari_autosegnet.inference.grey_check import GreyValuesError, check_grey_values
+    from napari_autosegnet.inference.compute.grey_check import GreyValuesError, check_grey_values
 
     if kept.seen is None or measured.seen is None:
         return kept

@@ -310,9 +310,9 @@ def _probabilities(
 
     from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.blocks import BlockPlan
-    from napari_autosegnet.inference.grey_check import scale_of
-    from napari_autosegnet.inference.predictor import BlockInput, Predictor, pad_to_domain
-    from napari_autosegnet.inference.reading import missing_voxels
+    from napari_autosegnet.inference.compute.grey_check import scale_of
+    from napari_autosegnet.inference.compute.predictor import BlockInput, Predictor, pad_to_domain
+    from napari_autosegnet.inference.compute.reading import missing_voxels
 
     # Building a network draws its first weights, which must not change what the training draws.
     with torch.random.fork_rng(devices=[]):

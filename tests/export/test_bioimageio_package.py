@@ -21,7 +21,7 @@ from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.bioimageio_package import About, identifiers, sample_of, write_bioimageio
 from napari_autosegnet.export.onnx_file import onnx_runner
-from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
 from small_models import small_model
 

@@ -12,7 +12,7 @@ import pytest
 from napari_autosegnet.cli.app import run
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.onnx_file import noise, onnx_runner, write_onnx
-from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
 from small_models import small_model
 

@@ -30,7 +30,7 @@ from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.figures import draw_curves
-from napari_autosegnet.inference.ledger import Ledger
+from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.steps import kept_preset

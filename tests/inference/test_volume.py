@@ -21,9 +21,9 @@ import zarr
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.arrays import BlockArray
-from napari_autosegnet.inference.ledger import Ledger
-from napari_autosegnet.inference.predictor import Predictor
+from napari_autosegnet.inference.compute.predictor import Predictor
+from napari_autosegnet.inference.output.arrays import BlockArray
+from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
 from remembered_events import Events

@@ -13,8 +13,8 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.class_colors import LabelClass, annotation_layer
-from napari_autosegnet.widgets.layer_arrays import file_of
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
+from napari_autosegnet.widgets.layers.layer_arrays import file_of
 from small_layers import grey, painted
 
 
@@ -289,7 +289,7 @@ def test_an_empty_layer_of_any_size_costs_neither_counting_nor_memory(make_sessi
 def test_counting_keeps_nothing_else_waiting(make_session: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from napari_autosegnet.widgets import pixel_counter
+    from napari_autosegnet.widgets.annotation import pixel_counter
 
     session, may_end = make_session(), threading.Event()
     monkeypatch.setattr(pixel_counter, "count_section", lambda *_: may_end.wait(20) and {})
@@ -308,7 +308,7 @@ def test_counting_keeps_nothing_else_waiting(make_session: Any, qtbot: Any, monk
 def test_another_section_in_view_is_no_reason_to_count(
     make_session: Any, settled: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_autosegnet.widgets import pixel_counter
+    from napari_autosegnet.widgets.annotation import pixel_counter
 
     session = make_session()
     labels = session.new_labels(session.viewer.add_image(grey(4, 48, 48)))

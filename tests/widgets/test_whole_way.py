@@ -21,8 +21,8 @@ from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
-from napari_autosegnet.widgets.sample_data import axons_labelled
-from napari_autosegnet.widgets.worker_process import find
+from napari_autosegnet.widgets.files.sample_data import axons_labelled
+from napari_autosegnet.widgets.work.worker_process import find
 
 LONG = 180_000
 SIDE = 256

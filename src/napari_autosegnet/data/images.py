@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.ome_zarr import open_zarr
-from napari_autosegnet.data.pictures import PICTURE_SUFFIXES, image_files, stack_of_files
+from napari_autosegnet.data.readers.pictures import PICTURE_SUFFIXES, image_files, stack_of_files
+from napari_autosegnet.data.readers.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
 from napari_autosegnet.data.stack import (
     ImageStack,
     check_finite,
@@ -23,7 +24,6 @@ from napari_autosegnet.data.stack import (
     time_point,
     triple,
 )
-from napari_autosegnet.data.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_address
 from napari_autosegnet.run import Report

@@ -31,7 +31,7 @@ from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.normalisation import LIMIT
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import replacing
-from napari_autosegnet.inference.folding import fold_batch_norm
+from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.model import Model
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
 
 def largest_difference(model: Model, content: bytes, *, normalises: bool = True) -> float:
     """Largest difference in probability between an ONNX file and the model, over several sizes."""
-    from napari_autosegnet.inference.predictor import Predictor
+    from napari_autosegnet.inference.compute.predictor import Predictor
 
     run = onnx_runner(content)
     predictor = Predictor(model, "cpu", halo="exact")

@@ -19,24 +19,24 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
-from napari_autosegnet.inference.engines import available_engines, usual_engine
-from napari_autosegnet.inference.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
-from napari_autosegnet.inference.grey_check import check_grey_values
-from napari_autosegnet.inference.instances import object_classes
-from napari_autosegnet.inference.ledger import (
+from napari_autosegnet.inference.compute.engines import available_engines, usual_engine
+from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
+from napari_autosegnet.inference.compute.grey_check import check_grey_values
+from napari_autosegnet.inference.compute.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
+from napari_autosegnet.inference.compute.reading import check_image, read_block
+from napari_autosegnet.inference.compute.sections import make_predictor
+from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.inference.instances.objects import object_classes
+from napari_autosegnet.inference.output.ledger import (
     Ledger,
     instance_ledger_path,
     ledger_path,
     program_version,
     written_parts,
 )
-from napari_autosegnet.inference.ome_metadata import ome_zarr_image
-from napari_autosegnet.inference.output import Output, open_output
-from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
-from napari_autosegnet.inference.reading import check_image, read_block
-from napari_autosegnet.inference.sections import make_predictor
-from napari_autosegnet.inference.store import ZarrOutput
-from napari_autosegnet.inference.survey import ImageSurvey
+from napari_autosegnet.inference.output.ome_metadata import ome_zarr_image
+from napari_autosegnet.inference.output.output import Output, open_output
+from napari_autosegnet.inference.output.store import ZarrOutput
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 

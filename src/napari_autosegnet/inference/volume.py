@@ -17,20 +17,20 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block
-from napari_autosegnet.inference.instance_run import number_objects
-from napari_autosegnet.inference.job import VolumeJob, check_unchanged, open_job, open_ledger
-from napari_autosegnet.inference.ledger import Ledger, Status, locked
-from napari_autosegnet.inference.output import disk_error, outer_places
-from napari_autosegnet.inference.predictor import AppliedModel, BlockInput, BlockResult
-from napari_autosegnet.inference.progress import FailedBlock, PredictionSummary, Progress
-from napari_autosegnet.inference.pyramid import PyramidProgress
-from napari_autosegnet.inference.reading import check_image, read_block
-from napari_autosegnet.inference.sections import (
+from napari_autosegnet.inference.compute.predictor import AppliedModel, BlockInput, BlockResult
+from napari_autosegnet.inference.compute.reading import check_image, read_block
+from napari_autosegnet.inference.compute.sections import (
     checked_survey,
     make_predictor,
     predict_section,
     predict_sections,
 )
+from napari_autosegnet.inference.instances.run import number_objects
+from napari_autosegnet.inference.job import VolumeJob, check_unchanged, open_job, open_ledger
+from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
+from napari_autosegnet.inference.output.output import disk_error, outer_places
+from napari_autosegnet.inference.output.progress import FailedBlock, PredictionSummary, Progress
+from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def predict_volume(
     out : Path or None
         ``.tif``, ``.png`` (2D) or a Zarr store; None writes under the image's own ``labels/``.
     settings : PredictSettings, optional
-        Block, tile, halo, region and so on. ``workers`` is for `napari_autosegnet.inference.cluster`.
+        Block, tile, halo, region and so on. ``workers`` is for `napari_autosegnet.inference.distributed.cluster`.
     device : torch.device or str
         Where to compute.
     mask : ImageStack, optional

@@ -31,23 +31,23 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.annotate_step import AnnotateStep
-from napari_autosegnet.widgets.axes_question import AxesQuestion
-from napari_autosegnet.widgets.class_colors import prepare_colors
-from napari_autosegnet.widgets.form_rows import FOCUS_STYLE, named, tab_as_laid_out
-from napari_autosegnet.widgets.message_line import MessageLine, emphasised, sentence, tool_tip
-from napari_autosegnet.widgets.run_images import RunImages
-from napari_autosegnet.widgets.run_list import RunEntry, find_runs, is_run, step_of
-from napari_autosegnet.widgets.running_work import RunningWork
+from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
+from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
+from napari_autosegnet.widgets.forms.form_rows import FOCUS_STYLE, named, tab_as_laid_out
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence, tool_tip
+from napari_autosegnet.widgets.layers.class_colors import prepare_colors
+from napari_autosegnet.widgets.learn.run_images import RunImages
 from napari_autosegnet.widgets.session import Session
+from napari_autosegnet.widgets.work.run_list import RunEntry, find_runs, is_run, step_of
+from napari_autosegnet.widgets.work.running_work import RunningWork
 
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_autosegnet.widgets.apply_step import ApplyStep
-    from napari_autosegnet.widgets.retrain_step import RetrainStep
-    from napari_autosegnet.widgets.run_client import RunClient
-    from napari_autosegnet.widgets.search_step import SearchStep
+    from napari_autosegnet.widgets.apply.apply_step import ApplyStep
+    from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
+    from napari_autosegnet.widgets.learn.search_step import SearchStep
+    from napari_autosegnet.widgets.work.run_client import RunClient
 
 STEPS = ("annotate", "search", "retrain", "apply")
 TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}
@@ -197,17 +197,17 @@ class AutoSegNetDock(QWidget):
                 case "annotate":
                     step: QWidget = AnnotateStep(self.session)
                 case "search":
-                    from napari_autosegnet.widgets.search_step import SearchStep
+                    from napari_autosegnet.widgets.learn.search_step import SearchStep
 
                     step = SearchStep(self.session)
                     step.panel.changed.connect(self._show_next)
                 case "retrain":
-                    from napari_autosegnet.widgets.retrain_step import RetrainStep
+                    from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
 
                     step = RetrainStep(self.session)
                     step.panel.changed.connect(self._show_next)
                 case _:
-                    from napari_autosegnet.widgets.apply_step import ApplyStep
+                    from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 
                     step = ApplyStep(self.session)
                     step.volume.client.state_changed.connect(lambda _: self._show_next())

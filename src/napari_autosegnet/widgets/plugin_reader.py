@@ -8,9 +8,9 @@ from typing import Any
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.json_files import read_json
-from napari_autosegnet.widgets import annotation_export
+from napari_autosegnet.widgets.annotation import annotation_export
+from napari_autosegnet.widgets.files.readers import LayerData, ome_of, read_ome_zarr, run_layers
 from napari_autosegnet.widgets.preferences import PLUGIN
-from napari_autosegnet.widgets.readers import LayerData, ome_of, read_ome_zarr, run_layers
 
 Reader = Callable[[Any], list[LayerData]]
 

@@ -19,19 +19,19 @@ from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets import annotation_export
-from napari_autosegnet.widgets.annotation_check import AnnotationCheck
-from napari_autosegnet.widgets.annotation_export import ExportedData
-from napari_autosegnet.widgets.background import Background
-from napari_autosegnet.widgets.class_colors import LabelClass, prepare_colors, show_classes
-from napari_autosegnet.widgets.class_list import ClassList
-from napari_autosegnet.widgets.class_matching import ClassMatching
-from napari_autosegnet.widgets.layer_arrays import empty_labels, place_on, spatial_shape
-from napari_autosegnet.widgets.layer_order import LayerOrder
-from napari_autosegnet.widgets.layer_pairs import LayerPair, LayerPairs, is_annotation
-from napari_autosegnet.widgets.pixel_counter import Counts, PixelCounter
+from napari_autosegnet.widgets.annotation import annotation_export
+from napari_autosegnet.widgets.annotation.annotation_check import AnnotationCheck
+from napari_autosegnet.widgets.annotation.annotation_export import ExportedData
+from napari_autosegnet.widgets.annotation.class_list import ClassList
+from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
+from napari_autosegnet.widgets.annotation.layer_order import LayerOrder
+from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPairs, is_annotation
+from napari_autosegnet.widgets.annotation.pixel_counter import Counts, PixelCounter
+from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, prepare_colors, show_classes
+from napari_autosegnet.widgets.layers.layer_arrays import empty_labels, place_on, spatial_shape
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
-from napari_autosegnet.widgets.work_list import WorkList, active_runs
+from napari_autosegnet.widgets.work.work_list import WorkList, active_runs
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

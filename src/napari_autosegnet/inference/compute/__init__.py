@@ -1,0 +1,1 @@
+"""From grey values to classes, block by block."""

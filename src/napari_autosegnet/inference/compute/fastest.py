@@ -1,0 +1,59 @@
+"""Which engine and which tile take the least time, measured when a long run begins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from napari_autosegnet.inference.blocks import BlockPlan, round_up
+from napari_autosegnet.inference.compute.engines import EngineName, available_engines, usual_engine
+from napari_autosegnet.inference.compute.predictor import Predictor
+from napari_autosegnet.run import Report, silent
+
+#: Runs over fewer pixels (all windows together) are over before a measurement pays.
+WORTH_MEASURING = 2**25
+#: Larger tiles compute less twice, but may not fit into the processor's caches.
+LARGER_TILES = (768, 1152)
+#: Another choice than the usual one must win clearly: a few per cent are noise, and memory is worth as much.
+CLEARLY = 0.95
+#: Side of the windows on which engines are compared, to be quick.
+_ENGINE_WINDOW = 256
+
+
+def fastest_engine(predictor: Predictor, plan: BlockPlan, *, report: Report = silent) -> EngineName:
+    """The engine that computes a plan's windows (or smaller ones) fastest here and now; told as ``note``."""
+    y, x = (min(side, round_up(_ENGINE_WINDOW, predictor.stride)) for side in plan.window)
+    seconds = {name: predictor.measured(name, (y, x), passes=3) for name in available_engines(predictor.device)}
+    best = min(seconds, key=lambda name: seconds[name])
+    usual = usual_engine(predictor.device)
+    if seconds[best] > CLEARLY * seconds[usual]:
+        best = usual
+    timings = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
+    report("note", text=f"computing with {best} ({timings} per pass)")
+    return best
+
+
+def fastest_tile(predictor: Predictor, plan: BlockPlan, *, report: Report = silent) -> int:
+    """The predictor's tile, or the larger one that takes clearly less time for a plan; told as ``note``."""
+    usual = predictor.tile
+    plans = {tile: dataclasses.replace(plan, tile=tile) for tile in (usual, *LARGER_TILES) if tile >= usual}
+    seconds: dict[int, float] = {}
+    for tile, trial in plans.items():
+        if tile != usual and trial.computed > CLEARLY * plans[usual].computed:
+            continue
+        try:
+            one = predictor.measured(None, trial.window, passes=1)
+        except torch.OutOfMemoryError:
+            break
+        seconds[tile] = one * trial.windows / predictor.batch_size
+    if len(seconds) < 2:
+        return usual
+    best = min(seconds, key=lambda tile: seconds[tile])
+    if seconds[best] > CLEARLY * seconds[usual]:
+        best = usual
+    told = ", ".join(
+        f"windows of {plans[tile].window[0]} x {plans[tile].window[1]} {seconds[tile]:.0f} s" for tile in seconds
+    )
+    report("note", text=f"tiles of at most {best} pixels (expected: {told})")
+    return best

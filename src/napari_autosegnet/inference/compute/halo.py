@@ -1,0 +1,188 @@
+"""The smallest halo that is good enough, measured on the training data's own images.
+
+A deep network's receptive field is far wider than what it really uses. So tiles with smaller and smaller
+surroundings are compared with whole-section inference.
+
+Seams can only show where there are some: the sections must be larger than the tiles. So the tiles keep only a
+small core (`CORE` pixels at most, a quarter of the section at most), whatever the tile of a later run is. A later
+run keeps larger cores, has fewer seams per pixel, and agrees better than the figure says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.normalisation import Constants
+from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
+from napari_autosegnet.inference.compute.predictor import WHOLE, AppliedModel, BlockInput, Predictor, pad_to_domain
+from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.model import HaloFigure
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+
+#: Share of pixels whose labels must be those of whole-section inference.
+TARGET = 0.9995
+#: Kept part of the tiles that are measured, in pixels.
+CORE = 128
+#: Sections, the side of the centre crop of each, and the tiles in all that are looked at per halo.
+SECTIONS = 4
+SIDE = 768
+TILES = 24
+
+Array = npt.NDArray[Any]
+
+
+def measure_halo(
+    model: AppliedModel,
+    images: Sequence[ImageStack],
+    *,
+    device: torch.device | str = "cpu",
+    target: float = TARGET,
+    sections: int = SECTIONS,
+    side: int = SIDE,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> HaloFigure | None:
+    """Smallest halo, a multiple of the stride, at which tiles label like whole sections.
+
+    Halos are doubled until one suffices, then halved in between.
+
+    Parameters
+    ----------
+    model : Model
+        The trained model.
+    images : Sequence[ImageStack]
+        The images that it was trained on; a few sections, spread evenly, are looked at.
+    target : float
+        Share of pixels that have to agree.
+    sections, side : int
+        How many sections, and the largest side of the crop of each.
+
+    Returns
+    -------
+    HaloFigure | None
+        The halo and its agreement. The exact halo (agreement 1) when no smaller one that these sections can
+        tell apart is enough; for a network without one (PSPNet) the largest that was measured. None when the
+        sections are too small to have seams, or when asked to stop: then ``auto`` means ``exact``.
+    """
+    predictor = Predictor(model, device, tile=WHOLE, halo=0, report=report)
+    stride, exact = predictor.stride, predictor.exact_halo
+    crops = [crop for crop in _crops(model, images, sections, side) if min(crop.shape[2:]) >= 4 * stride]
+    if not crops:
+        return None
+    whole = [_whole_labels(predictor, crop) for crop in crops]
+    measured: dict[int, float] = {}
+
+    def enough(halo: int) -> bool:
+        counts = [
+            _agreement(predictor, crop, labels, halo, -(-TILES // len(crops)))
+            for crop, labels in zip(crops, whole, strict=True)
+        ]
+        measured[halo] = sum(agreeing for agreeing, _ in counts) / sum(looked_at for _, looked_at in counts)
+        return measured[halo] >= target
+
+    # Larger halos would make the tile as large as the section, and without a seam everything agrees.
+    largest = max((max(crop.shape[2:]) - _core(crop, stride)) // 2 for crop in crops) // stride * stride
+    if exact is not None:
+        largest = min(largest, exact - stride)
+    too_small, halo = 0, stride
+    while halo <= largest:
+        if should_stop():
+            return None
+        if enough(halo):
+            break
+        too_small, halo = halo, max(min(2 * halo, largest), halo + stride)
+    else:
+        if exact is not None:
+            return HaloFigure(pixels=exact, agreement=1.0)
+        if not measured:
+            return None
+        return HaloFigure(pixels=max(measured), agreement=measured[max(measured)])
+    while halo - too_small > stride:
+        if should_stop():
+            return None
+        middle = (halo + too_small) // (2 * stride) * stride
+        too_small, halo = (too_small, middle) if enough(middle) else (middle, halo)
+    return HaloFigure(pixels=halo, agreement=measured[halo])
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """The centre of a section and of those around it, (c, 2 * context + 1, y, x), and what they are normalised by."""
+
+    pixels: Array
+    constants: Constants
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+
+def _crops(model: AppliedModel, images: Sequence[ImageStack], count: int, side: int) -> Iterator[_Crop]:
+    """Centres of sections spread evenly over all images."""
+    context = model.context
+    surveys = [ImageSurvey(image, model.normalisation) for image in images]
+    places = [(survey, section) for survey in surveys for section in range(survey.image.sections)]
+    chosen = sorted({round(place) for place in np.linspace(0, len(places) - 1, min(count, len(places)))})
+    for survey, section in (places[index] for index in chosen):
+        image = survey.image
+        height, width = image.section_shape(section)
+        y, x = (slice((size - min(size, side)) // 2, (size + min(size, side)) // 2) for size in (height, width))
+        if not image.uniform:
+            yield _Crop(image.section(section)[:, np.newaxis, y, x], survey.constants([section]))
+            continue
+        around = [min(max(section + step, 0), image.sections - 1) for step in range(-context, context + 1)]
+        pixels = np.concatenate([image.read(slice(one, one + 1), y, x) for one in around], axis=1)
+        yield _Crop(pixels, survey.constants(around))
+
+
+def _core(crop: _Crop, stride: int) -> int:
+    return round_up(min(CORE, min(crop.shape[2:]) // 4), stride)
+
+
+def _plan(predictor: Predictor, crop: _Crop, block: int, halo: int, tile: int) -> tuple[BlockPlan, BlockInput]:
+    plan = BlockPlan(
+        (crop.shape[1], crop.shape[2], crop.shape[3]),
+        (1, block, block),
+        stride=predictor.stride,
+        halo=halo,
+        tile=tile,
+        context=predictor.model.context,
+    )
+    return plan, BlockInput(pad_to_domain(crop.pixels, predictor.stride), (0, 0, 0), constants=crop.constants)
+
+
+def _labels(predictor: Predictor, plan: BlockPlan, block: Block, data: BlockInput) -> npt.NDArray[np.uint8]:
+    result = predictor.block(plan, block, data)
+    assert result is not None  # nobody asks it to stop
+    labels: npt.NDArray[np.uint8] = result.labels[0]
+    return labels
+
+
+def _whole_labels(predictor: Predictor, crop: _Crop) -> npt.NDArray[np.uint8]:
+    """Labels (y, x) of a crop's middle section, in one window."""
+    plan, data = _plan(predictor, crop, max(crop.shape[2:]), 0, WHOLE)
+    return _labels(predictor, plan, plan[crop.shape[1] // 2], data)
+
+
+def _agreement(
+    predictor: Predictor, crop: _Crop, whole: npt.NDArray[np.uint8], halo: int, tiles: int
+) -> tuple[int, int]:
+    """Agreeing pixels and pixels looked at, in tiles spread evenly over a crop."""
+    core = _core(crop, predictor.stride)
+    plan, data = _plan(predictor, crop, core, halo, core + 2 * halo)
+    middle = [plan[index] for index in plan.indices() if plan.position(index)[0] == crop.shape[1] // 2]
+    chosen = {round(place) for place in np.linspace(0, len(middle) - 1, min(tiles, len(middle)))}
+    agreeing = looked_at = 0
+    for block in (middle[index] for index in sorted(chosen)):
+        found = _labels(predictor, plan, block, data)
+        expected = whole[slice(*block.core[1]), slice(*block.core[2])]
+        agreeing += int((found == expected).sum())
+        looked_at += found.size
+    return agreeing, looked_at

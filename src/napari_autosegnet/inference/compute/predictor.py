@@ -1,0 +1,522 @@
+"""Tiles to class probabilities on one device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation, is_exact_in_float32, normalised
+from napari_autosegnet.errors import UserError, is_out_of_memory
+from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
+from napari_autosegnet.inference.compute.engines import EngineName, make_engine, seconds_taken, usual_engine
+from napari_autosegnet.inference.compute.folding import fold_batch_norm
+from napari_autosegnet.model import HaloFigure
+from napari_autosegnet.networks.receptive_field import receptive_field_radius
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+
+Array = npt.NDArray[Any]
+Halo = Literal["auto", "exact"] | int
+Precision = Literal["fp32", "bf16"]
+
+#: Window side of a network that pools over the whole image: only the whole section gives its result.
+WHOLE = 2**30
+#: Largest side of a window, unless the halo is wide, the user says otherwise or another one is measured to be faster.
+USUAL_TILE = 512
+#: Results for windows of one value that are kept at least, and bytes that more may take: empty regions are mostly of
+#: one or two values, which mean something else in each section that has constants of its own.
+_CONSTANTS_KEPT, _CONSTANTS_BYTES = 4, 2**26
+
+
+class AppliedModel(Protocol):
+    """What a predictor needs of a `napari_autosegnet.model.Model`."""
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]: ...
+    @property
+    def normalisation(self) -> Normalisation: ...
+    @property
+    def image_channels(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def halo(self) -> HaloFigure | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def network(self, device: torch.device | str = "cpu") -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """What was read for a block.
+
+    Attributes
+    ----------
+    pixels : (c, z, y, x)
+        The block's surroundings (`BlockPlan.surroundings`), as they are in the image, padded to the domain.
+    origin : (z, y, x)
+        Where ``pixels`` begin.
+    wanted : (z, y, x) bool, optional
+        Voxels of the block inside the mask; None: all.
+    missing : (z, y, x) bool, optional
+        Voxels of the block, inside the mask, for which the image has no number; None: no such voxel.
+    blank : (z,) bool, optional
+        Sections of the block that show nothing: the whole section has one grey value. None: no such section.
+    constants : Constants, optional
+        What the sections of ``pixels`` are normalised by; the model's own mean and deviation by default.
+    """
+
+    pixels: Array
+    origin: tuple[int, int, int]
+    wanted: npt.NDArray[np.bool_] | None = None
+    missing: npt.NDArray[np.bool_] | None = None
+    blank: npt.NDArray[np.bool_] | None = None
+    constants: Constants | None = None
+
+    def asked(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_] | None:
+        """Voxels of the block of a shape (z, y, x) that get a label; None: all."""
+        found: npt.NDArray[np.bool_] | None = self.wanted
+        if self.missing is not None:
+            found = ~self.missing if found is None else found & ~self.missing
+        if self.blank is not None:
+            shown = np.broadcast_to(~self.blank[:, np.newaxis, np.newaxis], shape)
+            found = shown if found is None else found & shown
+        return found
+
+
+class _Pixels:
+    """A block's pixels on the device, and how its sections are normalised."""
+
+    def __init__(self, data: BlockInput, constants: Constants, device: torch.device) -> None:
+        self._constants = constants
+        self._is_float = data.pixels.dtype.kind == "f"
+        columns = [values.T[:, :, np.newaxis, np.newaxis] for values in (constants.mean, constants.std)]
+        # What 32 bits cannot hold is normalised before it is sent.
+        self._is_done = not is_exact_in_float32(data.pixels.dtype)
+        pixels = _transferable(normalised(data.pixels, *columns) if self._is_done else data.pixels)
+        if device.type == "cuda":
+            pixels = pixels.pin_memory()
+        self._pixels = pixels.to(device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
+        self._mean, self._std = (
+            torch.from_numpy(values.astype(np.float32))[:, :, None, None].to(device)
+            for values in (constants.mean, constants.std)
+        )
+
+    def window(self, sections: Sequence[int], place: tuple[slice, ...]) -> Tensor:
+        """Normalised pixels (c, y, x) of some sections, whose channels follow each other.
+
+        Pixels that are NaN or infinite count as the mean, so that they say nothing about their surroundings.
+        """
+        chosen = list(sections)
+        here = self._pixels[(slice(None), slice(None), *place)][chosen]
+        if not self._is_done:
+            values = here.to(torch.float32).sub(self._mean[chosen]).div_(self._std[chosen]).clamp_(-LIMIT, LIMIT)
+            here = values.masked_fill_(~here.isfinite(), 0) if self._is_float else values
+        return here.flatten(0, 1)
+
+    def key(self, sections: Sequence[int]) -> bytes:
+        """Equal where some sections are normalised alike."""
+        return self._constants.of(sections).key
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """Labels of a block, (z, y, x) uint8, and probabilities (K, z, y, x) uint8 if asked for.
+
+    Both are 0 outside the mask, and where the image has no number.
+
+    ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped. ``blank``
+    are the sections that show nothing, by their number in the volume.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.uint8] | None
+    computed: int
+    blank: tuple[int, ...] = ()
+
+
+class Predictor:
+    """A model on a device, ready to be applied.
+
+    Batch norm is folded. Half precision (bf16) is used on CUDA devices that have it, except in exact mode.
+
+    Parameters
+    ----------
+    model : Model
+        The model to apply.
+    device : torch.device or str
+        Where.
+    tile : int
+        Largest side of a window in pixels, halo included.
+    halo : "auto", "exact" or int
+        Pixels of surroundings. ``auto`` takes the figure that was measured when the training ended, or
+        ``exact`` where there is none; ``exact`` is the receptive field's radius.
+    batch_size : int
+        Windows per pass; always filled, so that every pass has the same shape.
+    flips : bool
+        Average over the four mirror images.
+    engine : EngineName, optional
+        What computes; `use_engine` changes it.
+    precision : "fp32" or "bf16", optional
+        Other than this device's own choice: all processes of one run use the same.
+    report : Report
+        Is told ``note`` when less memory than planned can be used, and once when pixels are NaN or infinite.
+
+    Attributes
+    ----------
+    halo : int
+        In pixels, a multiple of ``stride``.
+    agreement : float or None
+        Share of pixels that agree with whole-section inference at this halo; 1 when it is exact, None if unknown.
+    exact : bool
+        Tiles equal the whole section up to rounding.
+    whole_sections : bool
+        The network pools over the whole image and exactness was asked for, so each section is one window.
+    """
+
+    def __init__(
+        self,
+        model: AppliedModel,
+        device: torch.device | str = "cpu",
+        *,
+        tile: int = USUAL_TILE,
+        halo: Halo = "auto",
+        batch_size: int = 1,
+        flips: bool = False,
+        engine: EngineName | None = None,
+        precision: Precision | None = None,
+        report: Report = silent,
+    ) -> None:
+        self.model = model
+        self.device = torch.device(device)
+        self.tile = tile
+        self.batch_size = batch_size
+        self.flips = flips
+        self.classes = len(model.classes)
+        self._report = report
+        network = model.network("cpu")
+        self.stride = int(network.stride)  # type: ignore[arg-type]
+        self._radius = receptive_field_radius(network)
+        self.halo, self.agreement, self.exact = self._choose_halo(halo)
+        self.whole_sections = self.exact and self._radius is None
+        if self.whole_sections:
+            self.tile = WHOLE
+        self.precision: Precision = precision or ("fp32" if self.exact else own_precision(self.device))
+        self._network = fold_batch_norm(network).requires_grad_(False)
+        self._engine = make_engine(engine or usual_engine(self.device), self._network, self.device)
+        self._constants: OrderedDict[tuple[bytes, tuple[int, ...]], Tensor] = OrderedDict()
+        self._told_missing = False
+
+    def _choose_halo(self, halo: Halo) -> tuple[int, float | None, bool]:
+        exact = None if self._radius is None else round_up(self._radius, self.stride)
+        if halo == "auto" and self.model.halo is not None:
+            return round_up(self.model.halo.pixels, self.stride), self.model.halo.agreement, False
+        if isinstance(halo, int):
+            pixels = round_up(halo, self.stride)
+            enough = exact is not None and pixels >= exact
+            return pixels, 1.0 if enough else None, enough
+        return exact or 0, 1.0, True
+
+    @property
+    def engine(self) -> EngineName:
+        """What computes."""
+        return self._engine.name
+
+    def use_engine(self, name: EngineName) -> None:
+        """Compute with something else from now on."""
+        if name != self._engine.name:
+            self._engine = make_engine(name, self._network, self.device)
+            self._constants.clear()
+
+    def measured(self, engine: EngineName | None, window: tuple[int, int], passes: int) -> float:
+        """Seconds of the fastest of some passes over a window (y, x), after one that prepares.
+
+        Parameters
+        ----------
+        engine : EngineName, optional
+            Another one than what computes here.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            When the window does not fit.
+        """
+        channels = (2 * self.model.context + 1) * self.model.image_channels
+        images = torch.zeros((self.batch_size, channels, *window), device=self.device)
+        tried = self._engine if engine is None else make_engine(engine, self._network, self.device)
+        try:
+            with torch.inference_mode(), self._arithmetic():
+                tried(images)
+                return min(seconds_taken(tried, images) for _ in range(passes))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise torch.OutOfMemoryError(str(error)) from error
+
+    @property
+    def exact_halo(self) -> int | None:
+        """The receptive field's radius, rounded up to the stride; None when it is the whole image."""
+        return None if self._radius is None else round_up(self._radius, self.stride)
+
+    def plan(self, shape: tuple[int, int, int], block: tuple[int, int, int], **more: Any) -> BlockPlan:
+        """Block plan for a volume with this predictor's tiles and halo."""
+        return BlockPlan(
+            shape, block, stride=self.stride, halo=self.halo, tile=self.tile, context=self.model.context, **more
+        )
+
+    def whole_section(self, array: Array) -> npt.NDArray[np.float32]:
+        """Probabilities (K, y, x) of one section (c, y, x) in one pass; ``c`` includes the context sections."""
+        height, width = array.shape[1:]
+        sections = array.reshape(-1, self.model.image_channels, height, width)
+        normalisation = self.model.normalisation
+        greys = [section_grey(section) if normalisation.kind == "section" else None for section in sections]
+        constants = normalisation.constants(greys)
+        data = BlockInput(pad_to_domain(sections.swapaxes(0, 1), self.stride), (0, 0, 0), constants=constants)
+        pixels = _Pixels(data, constants, self.device)
+        window = pixels.window(range(len(sections)), (slice(None), slice(None)))
+        return self._probabilities(window[None])[0, :, :height, :width].cpu().numpy()
+
+    def block(
+        self,
+        plan: BlockPlan,
+        block: Block,
+        data: BlockInput,
+        *,
+        probabilities: bool = False,
+        should_stop: ShouldStop = never_stop,
+    ) -> BlockResult | None:
+        """Labels and, if asked for, uint8 probabilities of a block; None when asked to stop."""
+        self.tell_missing(block, data)
+        # Gathered on the device and copied once: a copy per tile would make the device wait for the host.
+        gathered = torch.zeros(block.shape, dtype=torch.uint8, device=self.device)
+        shares = None
+        if probabilities:
+            shares = torch.zeros((self.classes, *block.shape), dtype=torch.uint8, device=self.device)
+        computed = 0
+        for section, tile, found, fresh in self.tiles(plan, block, data):
+            if should_stop():
+                return None
+            computed += fresh
+            place = _place(section, tile, block)
+            gathered[place] = likeliest(found)
+            if shares is not None:
+                shares[(slice(None), *place)] = found.mul(255).round_()
+        labels = _on_host(gathered)
+        scores = None if shares is None else _on_host(shares)
+        asked = data.asked(block.shape)
+        if asked is not None:
+            labels[~asked] = 0
+            if scores is not None:
+                scores[:, ~asked] = 0
+        blank = () if data.blank is None else tuple(int(block.origin[0] + z) for z in np.flatnonzero(data.blank))
+        return BlockResult(labels, scores, computed, blank)
+
+    def tiles(self, plan: BlockPlan, block: Block, data: BlockInput) -> Iterator[tuple[int, Tile, Tensor, int]]:
+        """Probabilities tile by tile: section, tile, (K, y, x) of its kept part on the device, and whether computed.
+
+        Tiles without a voxel that gets a label are left out. A window in which each channel of each section has one
+        value gives the same result everywhere, so it is computed once per value. When memory does not suffice, the
+        block starts again with smaller batches, then smaller windows: then tiles come twice.
+        """
+        constants = data.constants or self.model.normalisation.constants([None] * data.pixels.shape[1])
+        pixels = _Pixels(data, constants, self.device)
+        while True:
+            plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
+            try:
+                yield from self._tiles(plan, block, data, pixels)
+                return
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._use_less_memory(plan)
+
+    def _tiles(
+        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: _Pixels
+    ) -> Iterator[tuple[int, Tile, Tensor, int]]:
+        waiting: list[tuple[int, Tile, Tensor]] = []
+        asked = data.asked(block.shape)
+        for section in range(*block.core[0]):
+            sections = [read - data.origin[0] for read in plan.context_sections(section)]
+            for tile in plan.tiles(block):
+                if asked is not None and not asked[_place(section, tile, block)].any():
+                    continue
+                window = _within(tile.window, data.origin[1:])
+                value = _only_value(data.pixels[(slice(None), slice(None), *window)][:, sections])
+                here = pixels.window(sections, window)
+                if value is not None:
+                    found, fresh = self._constant(value + pixels.key(sections), here)
+                    yield section, tile, _kept(found, tile), fresh
+                    continue
+                waiting.append((section, tile, here))
+                if len(waiting) == self.batch_size:
+                    yield from self._batch(waiting)
+                    waiting.clear()
+        if waiting:
+            yield from self._batch(waiting)
+
+    def tell_missing(self, block: Block, data: BlockInput) -> None:
+        """Say once that the image has pixels that are no numbers."""
+        if data.missing is None or self._told_missing:
+            return
+        self._told_missing = True
+        counts = data.missing.sum((1, 2))
+        first = int((counts > 0).argmax())
+        where = ", ".join(
+            f"{axis} {start} to {stop - 1}" for axis, (start, stop) in zip("yx", block.core[1:], strict=True)
+        )
+        self._report(
+            "note",
+            text=f"the image has pixels that are NaN or infinite, first in section {block.origin[0] + first} "
+            f"({counts[first]} of them at {where}); such pixels get the label 0, and the network sees the mean there",
+        )
+
+    def _batch(self, waiting: list[tuple[int, Tile, Tensor]]) -> Iterator[tuple[int, Tile, Tensor, int]]:
+        windows = [window for _, _, window in waiting]
+        windows += [windows[-1]] * (self.batch_size - len(windows))  # one fixed batch shape
+        found = self._probabilities(torch.stack(windows))
+        for (section, tile, _), one in zip(waiting, found, strict=False):
+            yield section, tile, _kept(one, tile), 1
+
+    def _constant(self, value: bytes, window: Tensor) -> tuple[Tensor, int]:
+        key = (value, tuple(window.shape))
+        fresh = key not in self._constants
+        if fresh:
+            found = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
+            self._constants[key] = found
+            kept = max(_CONSTANTS_KEPT, _CONSTANTS_BYTES // (found.numel() * found.element_size()))
+            while len(self._constants) > kept:
+                self._constants.popitem(last=False)
+        self._constants.move_to_end(key)
+        return self._constants[key], int(fresh)
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities (n, K, y, x) fp32 of normalised images (n, c, y, x)."""
+        with torch.inference_mode(), self._arithmetic():
+            if not self.flips:
+                return self._softmax(images)
+            total = self._softmax(images)
+            for axes in ((-1,), (-2,), (-2, -1)):
+                total = total + self._softmax(images.flip(axes)).flip(axes)
+            return total / 4
+
+    def _softmax(self, images: Tensor) -> Tensor:
+        return self._engine(images).to(torch.float32).softmax(1)
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Reproducible kernels, in full precision where exactness was asked for."""
+        if self.device.type != "cuda":
+            yield
+            return
+        half = self.precision == "bf16"
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=half),
+            torch.autocast("cuda", torch.bfloat16, enabled=half),
+        ):
+            yield
+
+    def _use_less_memory(self, plan: BlockPlan) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._constants.clear()
+        if self.batch_size > 1:
+            self.batch_size = -(-self.batch_size // 2)
+            self._tell(f"{self.batch_size} tiles per pass")
+            return
+        largest = max(plan.window)
+        smaller = round_up(largest // 2, self.stride)
+        if self.whole_sections or smaller >= largest or smaller < 2 * self.halo + self.stride:
+            raise UserError(
+                f"not enough memory on {self.device} for a tile of {plan.window[0]} x {plan.window[1]} pixels; "
+                "close other programs, take a smaller --halo, or another --device"
+            )
+        self.tile = smaller
+        self._tell(f"tiles of {smaller} pixels")
+
+    def _tell(self, smaller: str) -> None:
+        self._report("note", text=f"not enough memory on {self.device}: going on with {smaller}")
+
+
+def own_precision(device: torch.device) -> Precision:
+    """The arithmetic that a device is fast in, and that is good enough where a small halo is."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def likeliest(probabilities: Tensor) -> Tensor:
+    """Number 1..K (y, x) of the likeliest class of (K, y, x), the first of equals.
+
+    PyTorch's argmax over a short axis takes 25 times as long on a CPU, a third of a small network's own time.
+    """
+    best = probabilities[0]
+    numbers = torch.ones(best.shape, dtype=torch.uint8, device=best.device)
+    for number, one in enumerate(probabilities[1:], start=2):
+        numbers.masked_fill_(one > best, number)
+        best = torch.maximum(best, one)
+    return numbers
+
+
+def pad_to_domain(array: Array, stride: int) -> Array:
+    """Repeat the last row and column of (..., y, x) up to a multiple of ``stride``."""
+    height, width = array.shape[-2:]
+    missing = (round_up(height, stride) - height, round_up(width, stride) - width)
+    return pad_after(array, missing)
+
+
+def pad_after(array: Array, missing: tuple[int, int]) -> Array:
+    """Repeat the last row and column of (..., y, x) as often as ``missing`` says."""
+    if not any(missing):
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, missing[0]), (0, missing[1])], mode="edge")
+
+
+def _within(spans: tuple[Span, ...], origin: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(span[0] - start, span[1] - start) for span, start in zip(spans, origin, strict=True))
+
+
+def _place(section: int, tile: Tile, block: Block) -> tuple[int, slice, slice]:
+    """A tile's kept part within its block."""
+    y, x = _within(tile.core, block.origin[1:])
+    return section - block.origin[0], y, x
+
+
+def _kept(found: Tensor, tile: Tile) -> Tensor:
+    """The kept part (K, y, x) of a window's result."""
+    return found[(slice(None), *_within(tile.core, (tile.window[0][0], tile.window[1][0])))]
+
+
+def _only_value(window: Array) -> bytes | None:
+    """The value per channel and section, when a window (c, sections, y, x) has no other."""
+    corner = window[:, :, :1, :1]
+    # The middle row decides nearly always; only then is the whole window looked at.
+    if not (window[:, :, window.shape[2] // 2] == corner[:, :, 0]).all() or not (window == corner).all():
+        return None
+    return corner.tobytes()
+
+
+def _on_host(found: Tensor) -> npt.NDArray[np.uint8]:
+    """A result as an array; from CUDA through pinned memory, waited for once."""
+    if found.device.type != "cuda":
+        return found.cpu().numpy()
+    pinned = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+    pinned.copy_(found, non_blocking=True)
+    torch.cuda.current_stream(found.device).synchronize()
+    return pinned.numpy()
+
+
+def _transferable(array: Array) -> Tensor:
+    """Tensor of pixels in a type that the device can take; 8 and 16 bit integers travel as they are."""
+    if array.dtype not in (np.uint8, np.int8, np.int16, np.float32, np.float16):
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    # A copy where the file is mapped into memory: torch has no read-only tensors.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -1,0 +1,164 @@
+"""What has to be known of whole sections before any block of them is computed.
+
+A section's own mean and deviation, for models that normalise by them, and whether it is constant: one grey value
+throughout, as where a section is missing. Both depend on the image's pixels alone, so all blocks, tiles, processes and
+later runs find the same. Little is read (see `napari_autosegnet.data.grey_values`), when the first block of a section
+is read; only a section whose sample is constant is read whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.grey_match import AS_IS, GreyScale
+from napari_autosegnet.data.grey_values import (
+    MAX_PIXELS,
+    OneValue,
+    SectionGrey,
+    Window,
+    grey_of_windows,
+    has_one_value,
+    sample_windows,
+    section_grey,
+)
+from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.normalisation import Constants, Normalisation
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.compute.patience import read_patiently
+
+#: Bytes that are read at once, at most.
+_BYTES = 2**27
+#: Side of what is read at once where a section has to be read whole.
+_SIDE = 1024
+#: Windows that are enough to see that a section is not constant: pixels in all, and side.
+_GLANCE, _GLANCE_SIDE = 2**14, 32
+
+
+class ImageSurvey:
+    """Grey values of an image's sections, looked at once each.
+
+    Parameters
+    ----------
+    image : ImageStack
+    normalisation : Normalisation, optional
+        Of the model that is applied; without one, there are only grey values.
+    scale : GreyScale
+        How the image's values follow from those that the model was trained on.
+    """
+
+    def __init__(self, image: ImageStack, normalisation: Normalisation | None = None, scale: GreyScale = AS_IS) -> None:
+        self.image = image
+        self.normalisation = normalisation
+        self.scale = scale
+        self._known: dict[int, SectionGrey] = {}
+        self._lock = threading.Lock()
+
+    def constants(self, sections: Sequence[int]) -> Constants:
+        """What some sections are normalised by."""
+        assert self.normalisation is not None, "a survey for grey values alone"
+        greys: Sequence[SectionGrey | None] = [None] * len(sections)
+        if self.normalisation.kind == "section":
+            greys = self.look(sections)
+        return self.normalisation.constants(greys, self.scale)
+
+    def constant(self, sections: Sequence[int], pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Which of some sections are constant, given a part of each: pixels ``(c, n, y, x)``."""
+        middle = pixels.shape[2] // 2
+        maybe = [
+            number
+            for number, part in enumerate(np.moveaxis(pixels, 1, 0))
+            # One row decides nearly always.
+            if has_one_value([part[:, middle : middle + 1], part])
+        ]
+        found = np.zeros(len(sections), bool)
+        found[maybe] = [grey.constant for grey in self.look([sections[number] for number in maybe])]
+        return found
+
+    def is_constant(self, section: int) -> bool:
+        """Whether a section was found to be constant."""
+        with self._lock:
+            return section in self._known and self._known[section].constant
+
+    def look(self, sections: Sequence[int]) -> list[SectionGrey]:
+        """Grey values of some sections; where the model needs none of them, only ``constant`` is to be relied on.
+
+        Raises
+        ------
+        UserError
+            When they cannot be read.
+        """
+        with self._lock:
+            unknown = {*sections} - {*self._known}
+            # Where whole sections are decoded, those of the latest read stay so: nothing else is asked for in between.
+            wanted = unknown if self.image.chunks is not None or not unknown else {*sections}
+            for run in _runs(sorted(wanted), self._at_once()):
+                self._known.update(zip(run, self._look(run), strict=True))
+            return [self._known[section] for section in sections]
+
+    def _windows(self, height: int, width: int) -> list[Window]:
+        if self.normalisation is not None and self.normalisation.kind == "global":
+            return sample_windows(height, width, _GLANCE, _GLANCE_SIDE)
+        return sample_windows(height, width)
+
+    def _at_once(self) -> int:
+        pixels = min(math.prod(self.image.section_shape(0)), MAX_PIXELS) * self.image.channels
+        return max(1, _BYTES // (pixels * self.image.dtype.itemsize))
+
+    def _look(self, run: range) -> list[SectionGrey]:
+        if not self.image.uniform:
+            return [section_grey(self.image.section(section)) for section in run]
+        z = slice(run.start, run.stop)
+        parts = [part for y, x in self._windows(*self.image.shape[1:]) if (part := self._read(z, y, x)) is not None]
+        if not parts:
+            raise UserError(
+                f"sections {run.start}-{run.stop - 1} of {self.image.path or self.image.name} cannot be read"
+            )
+        found = [grey_of_windows([part[:, number] for part in parts]) for number in range(len(run))]
+        really = self._constant_throughout([run[number] for number, grey in enumerate(found) if grey.constant])
+        return [
+            grey if not grey.constant or section in really else replace(grey, constant=False)
+            for section, grey in zip(run, found, strict=True)
+        ]
+
+    def _read(self, z: slice, y: slice, x: slice) -> npt.NDArray[Any] | None:
+        """Pixels (c, z, y, x); None where they are damaged, which is the same in every process."""
+        try:
+            return read_patiently(self.image, z, y, x)
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            return None
+
+    def _constant_throughout(self, sections: list[int]) -> set[int]:
+        """Those of some sections that have one value, after all of their pixels were read."""
+        left = {section: OneValue() for section in sections}
+        height, width = self.image.shape[1:]
+        for y, x in itertools.product(range(0, height, _SIDE), range(0, width, _SIDE)):
+            for run in _runs(sorted(left), self._at_once()):
+                part = self._read(slice(run.start, run.stop), slice(y, y + _SIDE), slice(x, x + _SIDE))
+                for number, section in enumerate(run):
+                    # Of what is damaged nobody knows.
+                    if part is None or not left[section].see(part[:, number]):
+                        del left[section]
+        return {section for section, seen in left.items() if seen.holds}
+
+
+def _runs(sections: Iterable[int], longest: int) -> Iterator[range]:
+    """Rising section numbers as unbroken runs of limited length."""
+    run = range(0)
+    for section in sections:
+        if len(run) in (0, longest) or section != run.stop:
+            if run:
+                yield run
+            run = range(section, section)
+        run = range(run.start, section + 1)
+    if run:
+        yield run

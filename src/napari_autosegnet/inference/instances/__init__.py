@@ -1,0 +1,1 @@
+"""Objects of one class, numbered across blocks."""

@@ -1,0 +1,1 @@
+"""Where results are written, and what is known of those already there."""

@@ -1,0 +1,146 @@
+"""Counting of finished and failed blocks, and what is told about them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from napari_autosegnet.inference.blocks import Block, BlockPlan, Shape
+from napari_autosegnet.inference.output.ledger import Status
+from napari_autosegnet.run import Report
+
+#: A run whose first blocks all fail has another reason than bad blocks. (One bad chunk can spoil a dozen.)
+HOPELESS = 50
+
+
+class FailedBlock(BaseModel):
+    """A block that could not be computed: its place (z, y, x) in the volume, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    origin: Shape
+    shape: Shape
+    reason: str
+
+    def __str__(self) -> str:
+        spans = ",".join(f"{start}:{start + size}" for start, size in zip(self.origin, self.shape, strict=True))
+        return f"block {self.index} at {spans}: {self.reason}"
+
+
+class PredictionSummary(BaseModel):
+    """What a prediction did; ``done`` and ``skipped`` count the blocks of this and of earlier runs.
+
+    ``constant_sections`` have one grey value throughout, and the label 0.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    labels: Path
+    instances: Path | None = None
+    blocks: int
+    done: int
+    skipped: int
+    constant_sections: tuple[int, ...] = ()
+    failed: tuple[FailedBlock, ...] = ()
+    stopped: bool
+    seconds: float
+    voxels_per_second: float
+    halo: int
+    halo_agreement: float | None
+
+
+class Progress:
+    """Counts the blocks of one stage of a run.
+
+    Parameters
+    ----------
+    plan : BlockPlan
+        Of the volume.
+    finished : Mapping[int, Status]
+        Blocks of earlier runs, from the ledger.
+    report : Report
+        Is told ``block`` and ``progress`` for every block, and ``alarm`` for those that failed.
+    step : str
+        What the blocks are counted for.
+    """
+
+    def __init__(
+        self, plan: BlockPlan, finished: Mapping[int, Status], report: Report, *, step: str = "predict"
+    ) -> None:
+        self._plan = plan
+        self._report = report
+        self._step = step
+        self._wanted = tuple(plan.indices())
+        self._finished = {index: finished[index] for index in self._wanted if index in finished}
+        self._left = sum(plan[index].voxels for index in self._wanted if index not in self._finished)
+        self._failed: dict[int, FailedBlock] = {}
+        self._new = 0
+        self.voxels = 0
+        self._began = time.monotonic()
+
+    def tell_plan(self, **about: Any) -> None:
+        """Report ``plan``."""
+        self._report(
+            "plan",
+            blocks=len(self._wanted),
+            done=self.count("done"),
+            skipped=self.count("skipped"),
+            tile=self._plan.window,
+            **about,
+        )
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        return tuple(index for index in self._wanted if index not in self._finished)
+
+    @property
+    def failed(self) -> tuple[FailedBlock, ...]:
+        return tuple(self._failed[index] for index in sorted(self._failed))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing but failures was seen so far, and several of them."""
+        return not self._new and len(self._failed) >= HOPELESS
+
+    def count(self, status: Status) -> int:
+        return sum(one == status for one in self._finished.values())
+
+    def finish(self, block: Block, status: Status, seconds: float, **about: Any) -> None:
+        """Count a block whose data and ledger entry are on the disk."""
+        self._failed.pop(block.index, None)
+        self._finished[block.index] = status
+        self._new += 1
+        self.voxels += block.voxels
+        self._left -= block.voxels
+        rate = self.voxels / max(time.monotonic() - self._began, 1e-9)
+        self._report(
+            "block",
+            index=block.index,
+            origin=block.origin,
+            status=status,
+            seconds=seconds,
+            voxels=block.voxels,
+            step=self._step,
+            **about,
+        )
+        self._report(
+            "progress",
+            step=self._step,
+            done=len(self._finished),
+            total=len(self._wanted),
+            voxels_per_second=rate,
+            seconds_left=self._left / max(rate, 1e-9),
+        )
+
+    def fail(self, block: Block, reason: str, *, last: bool) -> None:
+        """Count a failed attempt at a block; ``last`` when there will be no other in this run."""
+        failed = FailedBlock(index=block.index, origin=block.origin, shape=block.shape, reason=reason)
+        self._failed[block.index] = failed
+        then = "left out of this run" if last else "tried again at the end"
+        self._report("alarm", text=f"{failed}; {then}")

@@ -1,0 +1,437 @@
+"""The first step: which layers are annotation, what the classes are called, and how much is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.annotate import mask_layer, numbered_objects
+from napari_autosegnet.widgets.annotate.class_table import ClassTable
+from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence, tool_tip
+from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+
+class AnnotateStep(QWidget):
+    """Annotation layers, classes and what is still missing.
+
+    Parameters
+    ----------
+    session : Session
+        Shared with the other steps.
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+
+        self.message = MessageLine()
+        intro = QLabel(
+            "Paint a little of every class: some strokes on several sections are enough, where the image looks "
+            "different. What is left unpainted is not used."
+        )
+        intro.setWordWrap(True)
+        self.layer_rows = QGridLayout()
+        self.layer_rows.setColumnStretch(0, 1)
+        self.layer_rows.setHorizontalSpacing(8)
+        self.new_button = QPushButton("New annotation layer")
+        self.new_button.setToolTip("Add an empty Labels layer that fits the selected image, with the brush in hand")
+        self.new_button.clicked.connect(self._on_new)
+
+        self.mask_button = QPushButton("Use as annotation")
+        self.mask_button.setToolTip("Take the selected image layer, a mask that was dropped here, as annotation")
+        self.mask_button.clicked.connect(self._on_mask)
+
+        self.table = ClassTable(session)
+        self.table.complained.connect(lambda text: self.message.say(text, "error"))
+        self.add_button = QPushButton("Add class")
+        self.add_button.clicked.connect(self._on_add)
+        self.remove_button = QPushButton("Remove class")
+        self.remove_button.setToolTip("What is painted in it stays in the layer, but is not used")
+        self.remove_button.clicked.connect(self._on_remove)
+        self.zero_box = QCheckBox("Unpainted pixels are a class, too")
+        self.zero_box.setToolTip(
+            "Tick this when every pixel is labelled and the value 0 means something, such as background or membrane"
+        )
+        self.zero_box.clicked.connect(self._on_zero)
+
+        self.status = MessageLine()
+        self.objects_button = QPushButton("Objects: one class")
+        self.objects_button.setToolTip("All objects become the class 'object', all around them the class 'background'")
+        self.objects_button.clicked.connect(self._on_objects)
+        self.classes_button = QPushButton()
+        self.classes_button.setToolTip("Each value is a class of its own")
+        self.classes_button.clicked.connect(self._on_classes)
+        self.next_button = emphasised(QPushButton("Next: search a network"))
+        self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
+        self.save_button = QPushButton("Save ...")
+        self.save_button.setToolTip("Keep the annotation in a run folder")
+        self.save_button.clicked.connect(self._on_save)
+        self.load_button = QPushButton("Load ...")
+        self.load_button.setToolTip("Open the images and annotation of a run folder")
+        self.load_button.clicked.connect(self._on_load)
+
+        layout = QVBoxLayout(self)
+        layout.addWidget(intro)
+        layout.addWidget(_heading("Annotation layers"))
+        layout.addLayout(self.layer_rows)
+        layout.addLayout(_row(self.new_button, self.mask_button))
+        layout.addWidget(_heading("Classes"))
+        layout.addWidget(self.table)
+        layout.addLayout(_row(self.add_button, self.remove_button))
+        layout.addWidget(self.zero_box)
+        layout.addWidget(self.message)
+        layout.addWidget(self.status)
+        layout.addLayout(_row(self.objects_button, self.classes_button))
+        layout.addWidget(self.next_button)
+        layout.addLayout(_row(self.save_button, self.load_button))
+        layout.addStretch(1)
+
+        session.pairs_changed.connect(self._show_layers)
+        session.classes_changed.connect(self._show_state)
+        session.counts_changed.connect(self._show_layer_counts)
+        session.problem_changed.connect(self._show_state)
+        session.noticed.connect(self.message.say)
+        # The counts of the section in view follow the slider, but not every tick of it.
+        self._moved = QTimer(self)
+        self._moved.setSingleShot(True)
+        self._moved.setInterval(100)
+        self._moved.timeout.connect(self._show_section)
+        session.viewer.dims.events.point.connect(self._on_moved)
+        session.viewer.layers.selection.events.active.connect(self._on_moved)
+        session.viewer.layers.selection.events.active.connect(self._show_mask_button)
+        self._is_reading_mask = False
+        self._count_labels: dict[int, QLabel] = {}
+        self._show_layers()
+        self._show_state()
+
+    def release(self) -> None:
+        """Let go of the viewer."""
+        self._moved.stop()
+        self._session.viewer.dims.events.point.disconnect(self._on_moved)
+        self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)
+        self._session.viewer.layers.selection.events.active.disconnect(self._show_mask_button)
+
+    # ------------------------------------------------------------ what is shown
+
+    def _show_layers(self) -> None:
+        while (item := self.layer_rows.takeAt(0)) is not None:
+            widget = item.widget()
+            if widget is not None:
+                widget.deleteLater()
+        self._count_labels = {}
+        session = self._session
+        for row, labels in enumerate(reversed(session.layers.labels())):
+            box = QCheckBox(_short(labels.name))
+            box.setToolTip(tool_tip(f"Use '{labels.name}' as annotation"))
+            box.setChecked(session.layers.is_used(labels))
+            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            box.toggled.connect(partial(session.use, labels))
+            self.layer_rows.addWidget(box, 2 * row, 0)
+            counted = QLabel()
+            self._count_labels[id(labels)] = counted
+            self.layer_rows.addWidget(counted, 2 * row, 1)
+            choices = session.layers.image_choices(labels)
+            if len(choices) > 1:
+                self.layer_rows.addWidget(self._image_box(labels), 2 * row + 1, 0, 1, 2)
+        if not session.layers.labels():
+            none = QLabel("none yet")
+            none.setEnabled(False)
+            self.layer_rows.addWidget(none, 0, 0)
+        tab_as_laid_out(self)
+        image = session.layers.image_in_view()
+        self.new_button.setEnabled(image is not None)
+        self._show_mask_button()
+        self._show_layer_counts()
+        self._show_state()
+
+    def _image_box(self, labels: Labels) -> QComboBox:
+        box = QComboBox()
+        named(box, f"Image of {labels.name}", "The image that this layer is painted on")
+        box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        choices = self._session.layers.image_choices(labels)
+        for image in choices:
+            box.addItem(f"on {image.name}")
+        chosen = self._session.layers.image_of(labels)
+        box.setCurrentIndex(next((index for index, image in enumerate(choices) if image is chosen), 0))
+        box.activated.connect(lambda index: self._session.choose_image(labels, choices[index]))
+        return box
+
+    def _show_layer_counts(self) -> None:
+        session = self._session
+        values = {each.value for each in session.label_classes}
+        for labels in session.layers.labels():
+            shown = self._count_labels.get(id(labels))
+            if shown is None:
+                continue
+            if not session.layers.is_used(labels):
+                shown.setText("not used")
+                continue
+            if session.refusal(labels) is not None:
+                shown.setText("other classes")
+                continue
+            counts = session.counts(labels)
+            painted = sum((counts.of(value) for value in values), start=np.zeros(counts.sections, np.int64))
+            annotated = int(np.count_nonzero(painted))
+            shown.setText(f"{annotated} of {counts.sections} section{'' if counts.sections == 1 else 's'}")
+        self._show_section()
+
+    def _show_section(self) -> None:
+        self.table.show_counts()
+
+    def _on_moved(self, event: object = None) -> None:
+        self._moved.start()
+
+    def _show_mask_button(self, event: object = None) -> None:
+        layer = self._session.viewer.layers.selection.active
+        is_image = any(layer is image for image in self._session.layers.images())
+        self.mask_button.setEnabled(is_image and not self._is_reading_mask)
+
+    def _show_state(self) -> None:
+        session = self._session
+        self.zero_box.setChecked(session.class_list.zero_is_class)
+        self.remove_button.setEnabled(len(session.label_classes) > 2)
+        problem = session.problem()
+        if problem is None:
+            scarcity = "" if session.checked is None else session.checked.scarcity()
+            more = sentence(scarcity) or "More of it makes the result better."
+            self.status.say(f"The annotation is enough to begin with. {more}", "info" if scarcity else "good")
+        else:
+            self.status.say(problem, "info")
+        objects = session.numbered_objects()
+        self.objects_button.setVisible(objects is not None)
+        self.objects_button.setEnabled(not self._is_reading_mask)
+        self.classes_button.setVisible(objects is not None and objects[1] <= MOST_UNNAMED_CLASSES)
+        if objects is not None:
+            self.classes_button.setText(f"{objects[1]} classes")
+        self.next_button.setEnabled(problem is None)
+
+    # ------------------------------------------------------------ what is pressed
+
+    def _tried(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+            self.message.clear()
+        except UserError as error:
+            self.message.say(str(error), "error")
+        self._show_state()
+
+    def _on_new(self) -> None:
+        image = self._session.layers.image_in_view()
+        if image is not None:
+            self._session.new_labels(image)
+
+    def _on_mask(self) -> None:
+        layer = self._session.viewer.layers.selection.active
+        if not mask_layer.images_of_mask(self._session, layer):
+            shape = " x ".join(map(str, spatial_shape(layer)))
+            self.message.say(f"No other image is {shape} as '{layer.name}' is. Open the image of this mask.", "error")
+            return
+        closing = self._session.background.closing
+        self._read_mask(
+            layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._take_mask(layer, values)
+        )
+
+    def _take_mask(self, layer: Image, values: dict[int, int]) -> None:
+        """Ask what the values of a mask are; what looks like numbered objects is asked about as a layer of such is."""
+        if sum(value > 0 for value in values) <= MAX_SEPARATE_CLASSES:
+            self._ask(layer, values)
+            return
+
+        def take(objects: Any) -> None:
+            if objects is None:
+                self._ask(layer, values)
+            else:
+                mask_layer.use_as_objects(self._session, layer, objects)
+
+        closing = self._session.background.closing
+        self._read_mask(layer, lambda: mask_layer.read_objects(layer, closing), take)
+
+    def _ask(self, layer: Image, values: dict[int, int]) -> None:
+        """Ask which value is which class, and take the mask with them."""
+        classes = self._session.class_list
+        names = [] if classes.are_defaults else [each.name for each in classes.label_classes]
+        dialog = MaskDialog(layer.name, values, mask_layer.suggested_meaning(values, classes), names, self)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.accepted.connect(lambda: self.use_mask(layer, dialog.meaning))
+        dialog.open()
+
+    def use_mask(self, layer: Image, meaning: mask_layer.Meaning) -> None:
+        """Put annotation in the place of a mask; ``meaning`` says which class each of its values is."""
+        session = self._session
+        try:
+            values = mask_layer.class_values(session, meaning)
+        except UserError as error:
+            self.message.say(sentence(error), "error")
+            return
+
+        def show(pixels: Any) -> None:
+            if pixels is not None and any(layer is each for each in session.viewer.layers):
+                mask_layer.use_as_annotation(session, layer, meaning, pixels)
+                told = ", ".join(f"{value} is {name or 'not annotated'}" for value, name in meaning.items())
+                self.message.say(f"'{layer.name}' is annotation now: {told}.", "good")
+
+        self._read_mask(layer, lambda: mask_layer.read_mask(layer, values, session.background.closing), show)
+
+    def _on_objects(self) -> None:
+        """Make one class of the numbered objects that were found."""
+        session, objects = self._session, self._session.numbered_objects()
+        if objects is None:
+            return
+        layer = objects[0]
+        values = numbered_objects.object_values(session, layer)
+
+        def show(pixels: Any) -> None:
+            if pixels is not None and any(layer is each for each in session.viewer.layers):
+                numbered_objects.use_one_class(session, layer, pixels)
+                self.message.say(
+                    f"The objects of '{layer.name}' are one class now, 'object'; around them is 'background'. "
+                    "Sections without objects are not annotated.",
+                    "good",
+                )
+
+        read = partial(numbered_objects.read_objects, layer, values, session.background.closing)
+        self._read_mask(layer, read, show)
+
+    def _on_classes(self) -> None:
+        objects = self._session.numbered_objects()
+        if objects is not None:
+            self._session.take_for_classes(objects[0])
+        self._show_state()
+
+    def _read_mask(self, layer: Image | Labels, read: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Read a mask in the thread, one at a time."""
+
+        def end() -> None:
+            self._is_reading_mask = False
+            self.message.clear()
+            self._show_mask_button()
+
+        def take(found: Any) -> None:
+            end()
+            then(found)
+
+        def refuse(text: str) -> None:
+            end()
+            self.message.say(sentence(text), "error")
+
+        self._is_reading_mask = True
+        self._show_mask_button()
+        self.message.say(f"Reading '{layer.name}' ...")
+        self._session.background.call(read, take, refuse)
+
+    def _on_add(self) -> None:
+        self._tried(self._session.class_list.add)
+        self.table.choose_last()
+
+    def _on_remove(self) -> None:
+        value = self.table.chosen_value()
+        if value is None:
+            self.message.say("Choose the class to remove in the table first.", "error")
+        else:
+            self._tried(lambda: self._session.class_list.remove(value))
+
+    def _on_zero(self, checked: bool) -> None:
+        self._tried(lambda: self._session.class_list.set_zero_is_class(checked))
+
+    def _on_save(self) -> None:
+        start = self._session.run.path if self._session.run else self._session.runs_folder
+        folder = QFileDialog.getExistingDirectory(self, "Save the annotation in this run folder", str(start))
+        if folder:
+            self.save(Path(folder))
+
+    def save(self, folder: Path) -> None:
+        """Write the annotation into a run folder."""
+
+        def write() -> None:
+            with _one_line(f"the annotation cannot be saved in {folder}"):
+                self._session.export_annotation(Run.create(folder))
+
+        self.message.say("Saving the annotation ...")
+        self._session.background.call(
+            write,
+            lambda _: self.message.say(f"Saved in {folder}.", "good"),
+            lambda text: self.message.say(text, "error"),
+        )
+
+    def _on_load(self) -> None:
+        folder = QFileDialog.getExistingDirectory(
+            self, "Load the annotation of this run folder", str(self._session.runs_folder)
+        )
+        if folder:
+            self.load(Path(folder))
+
+    def load(self, folder: Path) -> None:
+        """Open the images and annotation of a run folder."""
+        from napari_autosegnet.widgets.files.readers import add_layers, run_layers
+
+        def read() -> list[tuple[Any, ...]]:
+            with _one_line(f"the annotation in {folder} cannot be loaded"):
+                return run_layers(folder)
+
+        def show(found: list[tuple[Any, ...]]) -> None:
+            try:
+                with _one_line(f"the annotation in {folder} cannot be shown"):
+                    add_layers(self._session.viewer, found)
+            except UserError as error:
+                self.message.say(str(error), "error")
+                return
+            text = "Loaded." if found else f"{folder} holds no annotation; choose a run folder."
+            self.message.say(text, "good" if found else "error")
+
+        self.message.say("Loading the annotation ...")
+        self._session.background.call(read, show, lambda text: self.message.say(text, "error"))
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Whatever goes wrong is told in a line; otherwise the step would seem to work on for ever."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(f"{what} ({type(error).__name__}: {reason}); choose another folder") from error
+
+
+def _heading(text: str) -> QLabel:
+    return QLabel(f"<b>{text}</b>")
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    layout = QHBoxLayout()
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 32 else f"{name[:20]} ... {name[-9:]}"

@@ -1,0 +1,187 @@
+"""A mask that napari opened as an image, made annotation: its values, what they mean, and a Labels layer of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, values_touch
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
+from napari_autosegnet.widgets.layers.layer_arrays import (
+    empty_labels,
+    place_on,
+    read_section,
+    section_index,
+    sections,
+    spatial_shape,
+)
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+#: The class that a value of a mask is read as; None: not annotated.
+Meaning = Mapping[int, str | None]
+
+
+def images_of_mask(session: Session, layer: Image) -> list[Image]:
+    """The other images of a layer's shape, which it may be a mask of."""
+    shape = spatial_shape(layer)
+    return [image for image in session.layers.images() if image is not layer and spatial_shape(image) == shape]
+
+
+def find_values(layer: Image, closing: threading.Event) -> dict[int, int]:
+    """Pixels of each value of a mask. Reads all of it: call it in a thread; ``closing`` ends it early.
+
+    Raises
+    ------
+    UserError
+        When the layer is no mask: colours, fractions, or more values than there can be classes.
+    """
+    found: dict[int, int] = {}
+    for section in range(sections(layer)):
+        if closing.is_set():
+            break
+        values, numbers = np.unique(_whole_numbers(layer, section), return_counts=True)
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+            found[value] = found.get(value, 0) + number
+        if len(found) > MOST_UNNAMED_CLASSES:
+            raise UserError(
+                f"'{layer.name}' holds more than {MOST_UNNAMED_CLASSES} different values, which look like grey values "
+                "or single objects; a mask has one value per class. If they are objects, right-click the layer and "
+                "choose Convert to Labels"
+            )
+    return dict(sorted(found.items()))
+
+
+def suggested_meaning(values: Mapping[int, int], classes: ClassList) -> dict[int, str | None]:
+    """What the values of a mask probably mean: the class with that value, or a new one.
+
+    Of two values the one that is 0 is a class, too: such a mask says something of every pixel. Of more, or where the
+    classes were named before, 0 is what nobody annotated.
+    """
+    known = {} if classes.are_defaults else {each.value: each.name for each in classes.label_classes}
+    unpainted = 0 in values and 0 not in known and len(values) != 2
+    return {
+        value: None if value == 0 and unpainted else known.get(value, f"class {value}" if value >= 0 else None)
+        for value in values
+    }
+
+
+def read_objects(layer: Image, closing: threading.Event) -> npt.NDArray[Any] | None:
+    """A mask as the labels of objects; None when values touch, as classes do, or when it was ended early.
+
+    Reads all of it: call it in a thread.
+    """
+    found = []
+    for section in range(sections(layer)):
+        pixels = _whole_numbers(layer, section)
+        if closing.is_set() or values_touch(pixels):
+            return None
+        found.append(pixels)
+    return np.stack(found) if len(spatial_shape(layer)) == 3 else found[0]
+
+
+def use_as_objects(session: Session, layer: Image, objects: npt.NDArray[Any]) -> Labels:
+    """Put a Labels layer with the same values in the place of a mask."""
+    viewer = session.viewer
+    labels = viewer.add_labels(objects, **_place(session, layer))
+    viewer.layers.remove(layer)
+    labels.name = layer.name  # only now it is free
+    return labels
+
+
+def use_as_annotation(session: Session, layer: Image, meaning: Meaning, pixels: npt.NDArray[np.uint8]) -> Labels:
+    """Put a Labels layer in the place of a mask, and its classes among those of the session.
+
+    Parameters
+    ----------
+    pixels
+        From `read_mask`, with the values of `class_values`.
+    """
+    names = {name for name in meaning.values() if name is not None}
+    classes = [each for each in session.class_list.label_classes if each.name in names]
+    viewer = session.viewer
+    labels = viewer.add_labels(pixels, **annotation_layer(classes, **_place(session, layer)))
+    viewer.layers.remove(layer)
+    labels.name = layer.name  # only now it is free
+    viewer.layers.selection.active = labels
+    return labels
+
+
+def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
+    """Value that each value of a mask is painted with in the session, which gets the classes that it lacks.
+
+    Raises
+    ------
+    UserError
+        When no value is a class, or a name cannot be one.
+    """
+    names = list(dict.fromkeys(name for name in meaning.values() if name is not None))
+    if not names:
+        raise UserError("no value is a class; choose a class for one at least")
+    check_names(names)
+    classes = session.class_list
+    given: list[LabelClass] = []
+    for number, name in enumerate(names):
+        value = next(value for value, its_name in meaning.items() if its_name == name)
+        taken = {each.value for each in given} | set(meaning)
+        if not 0 < value < 256:  # 0 means not annotated, and values are painted as bytes
+            value = next(free for free in range(1, 256) if free not in taken)
+        given.append(LabelClass(value, name, PALETTE[number % len(PALETTE)]))
+    if session.nothing_is_painted():
+        classes.adopt(given)
+    values, _ = classes.matched(given)
+    have = {each.name for each in classes.label_classes}
+    classes.extend([LabelClass(values[each.value], each.name, each.color) for each in given if each.name not in have])
+    by_name = {each.name: values[each.value] for each in given}
+    return {value: by_name[name] for value, name in meaning.items() if name is not None}
+
+
+def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event) -> npt.NDArray[np.uint8] | None:
+    """The mask, without colours, with other values, 0 for all that are not named; None when it was ended early.
+
+    Reads all of it: call it in a thread.
+    """
+    shape = spatial_shape(layer)
+    found = empty_labels(shape)
+    for section in range(sections(layer)):
+        if closing.is_set():
+            return None
+        pixels = _whole_numbers(layer, section)
+        target = np.zeros(pixels.shape, np.uint8)
+        for old, new in values.items():
+            target[pixels == old] = new
+        found[section_index(layer, section) or ...] = target
+    return found  # type: ignore[no-any-return]
+
+
+def _whole_numbers(layer: Image, section: int) -> npt.NDArray[Any]:
+    """Values (y, x) of a section; a grey picture saved with colours counts as grey."""
+    pixels = read_section(layer, section)
+    if pixels.ndim == 3:
+        if not (pixels[..., :3] == pixels[..., :1]).all():
+            raise UserError(f"'{layer.name}' is a colour picture; save class numbers as a grey image")
+        pixels = pixels[..., 0]
+    if pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all() or (pixels != np.round(pixels)).any():
+            raise UserError(f"'{layer.name}' holds fractions, as an image does; a mask has one whole number per class")
+        return pixels.astype(np.int64)
+    return pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
+
+
+def _place(session: Session, layer: Image) -> dict[str, Any]:
+    """Where the mask lies: where it says; where it says nothing, on the image."""
+    images = images_of_mask(session, layer)
+    says_something = (
+        not np.allclose(layer.scale, 1)
+        or np.any(layer.translate)
+        or not np.allclose(layer.affine.affine_matrix, np.eye(layer.ndim + 1))
+    )
+    return place_on(layer if says_something or not images else images[-1])

@@ -1,0 +1,1 @@
+"""What is painted, without a control: classes, pairs of layers, counts, export."""

@@ -1,0 +1,229 @@
+"""Annotation between layers and run folders, and what a search would find wrong with it.
+
+``RUN/annotation/`` holds the annotation of every image as class numbers (0: not annotated), the image itself where
+no file holds it, and ``annotation.json`` which says what belongs together. All of this reads and writes pixels:
+call it in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.config import SplitSettings
+from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.quality import Checked
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.layers.layer_arrays import (
+    axes_of,
+    file_of,
+    full_resolution,
+    is_rgb,
+    layer_placement,
+    layer_stack,
+    spatial_shape,
+    time_points,
+)
+from napari_autosegnet.widgets.layers.ome_store import write_stack
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+FOLDER = "annotation"
+DESCRIPTION = "annotation.json"
+
+
+@dataclass(frozen=True)
+class ExportedData:
+    """Paths for `api.search` and `api.train`; ``classes`` reads the labels."""
+
+    images: list[Path]
+    labels: list[Path]
+    classes: str
+
+
+@dataclass(frozen=True)
+class ImageAnnotation:
+    """An image layer and the Labels layers on it, at one time point; the topmost is last, and counts where painted."""
+
+    image: Image
+    labels: tuple[Labels, ...]
+    time: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.image.name} time {self.time}" if time_points(self.image) > 1 else self.image.name
+
+
+class _Overlaid:
+    """Several label arrays of one shape as one, indexed like an array."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self._arrays = arrays
+        self.shape = arrays[0].shape
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        found = np.asarray(self._arrays[0][key]).astype(self.dtype)
+        for array in self._arrays[1:]:
+            above = np.asarray(array[key])
+            found = np.where(above != 0, above, found)
+        return found
+
+
+def labelled_stack(
+    annotation: ImageAnnotation, mapping: LabelMapping, pixels: npt.NDArray[np.int64] | None = None
+) -> LabelledStack:
+    """The layers as a labelled stack; ``pixels`` (sections, K) are its counts, where they are known."""
+    from napari_autosegnet.data.stack import stack_of_array
+
+    topmost = annotation.labels[-1]
+    axes = axes_of(annotation.image).removeprefix("c")
+    labels = stack_of_array(
+        _Overlaid([full_resolution(layer) for layer in annotation.labels]),
+        axes,
+        name=topmost.name,
+        time=annotation.time if "t" in axes else None,
+    )
+    return LabelledStack(layer_stack(annotation.image, annotation.time), labels, mapping, pixels)
+
+
+def divide(stacks: Sequence[LabelledStack], split: SplitSettings) -> Checked:
+    """Divide the annotation into a part to learn from and a part to check with; what there is of the second.
+
+    Raises
+    ------
+    UserError
+        When it cannot be divided.
+    """
+    from napari_autosegnet.data.split import region_pixels, split_stacks
+
+    regions = split_stacks(stacks, split).validation
+    pixels = region_pixels(stacks, regions)
+    names = [each.name for each in stacks[0].mapping.classes]
+    sections = {(region.stack, region.section) for region, found in zip(regions, pixels, strict=True) if found.any()}
+    return Checked(pixels=dict(zip(names, pixels.sum(0).tolist(), strict=True)), sections=len(sections))
+
+
+def export_annotation(
+    run: Run,
+    annotations: Sequence[ImageAnnotation],
+    mapping: LabelMapping,
+    image_files: dict[int, tuple[Any, Path]] | None = None,
+) -> ExportedData:
+    """Write annotation into a run folder; earlier annotation there is kept for whoever still reads it.
+
+    Parameters
+    ----------
+    image_files : dict, optional
+        Remembers the file of each image layer's array between calls.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be written.
+    """
+    folder = run.file(FOLDER)
+    number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
+    known = {} if image_files is None else image_files
+    images: list[Path] = []
+    labels: list[Path] = []
+    for index, annotation in enumerate(annotations, start=1):
+        name = f"{index}-{file_name(annotation.name)}"
+        array = full_resolution(annotation.image)
+        # Of a file with a time axis a search would read another time point, and of one with channels napari shows one.
+        is_part = axes_of(annotation.image) not in ("yx", "zyx")
+        held, path = known.get(id(annotation.image), (None, None))
+        if held is not array or path is None or not path.exists() or is_part:
+            path = None if is_part else file_of(annotation.image)
+            if path is None:
+                # Numbered, too: a search or training may still read the image of an export before this one.
+                path = (folder / "images" / f"{number}-{name}.ome.zarr").absolute()
+                write_image_layer(annotation.image, path, annotation.time)
+            known[id(annotation.image)] = (array, path)
+        target = (folder / str(number) / f"{name}.ome.zarr").absolute()
+        write_labels(annotation, mapping, target)
+        images.append(path)
+        labels.append(target)
+    classes = ",".join(f"{value}:{info.name}:{info.color}" for value, info in enumerate(mapping.classes, start=1))
+    entries = [
+        {
+            "name": annotation.name,
+            "image": relative(image, folder),
+            "labels": relative(label, folder),
+            **_place(annotation.image),
+            **({"rgb": True} if is_rgb(annotation.image) else {}),
+            **({"channels": True} if axes_of(annotation.image).startswith("c") else {}),
+        }
+        for annotation, image, label in zip(annotations, images, labels, strict=True)
+    ]
+    content = {"version": 1, "classes": classes, "images": entries}
+    write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
+    return ExportedData(images, labels, classes)
+
+
+def _place(image: Image) -> dict[str, list[float]]:
+    placed = layer_placement(image.scale, image.translate, image.units)
+    depth = len(_shape_in_space(image))
+    return {"scale": list(placed.scale[-depth:]), "translate": list(placed.translation[-depth:])}
+
+
+def _shape_in_space(image: Image) -> tuple[int, ...]:
+    """Shape of one time point, without colours and channels."""
+    return spatial_shape(image)[1:] if "t" in axes_of(image) else spatial_shape(image)
+
+
+def write_image_layer(layer: Image, path: Path, time: int = 0) -> None:
+    """Write an image layer's full resolution, at one time point, as OME-Zarr."""
+    stack = layer_stack(layer, time)
+    colours = is_rgb(layer) or axes_of(layer).startswith("c")
+    placed = layer_placement(layer.scale, layer.translate, layer.units)
+    depth = len(_shape_in_space(layer))
+    write_stack(
+        path,
+        _shape_in_space(layer),
+        stack.dtype,
+        lambda index: stack.section(index) if colours else stack.section(index)[0],
+        scale=placed.scale[-depth:],
+        translation=placed.translation[-depth:],
+        unit=placed.unit,
+        channels=stack.channels if colours else None,
+    )
+
+
+def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path) -> None:
+    """Write the Labels layers of an image as class numbers."""
+    stack = labelled_stack(annotation, mapping)
+    image = annotation.image
+    placed = layer_placement(image.scale, image.translate, image.units)
+    depth = len(_shape_in_space(image))
+    write_stack(
+        path,
+        _shape_in_space(image),
+        np.uint8,
+        stack.target,
+        scale=placed.scale[-depth:],
+        translation=placed.translation[-depth:],
+        unit=placed.unit,
+        classes=list(enumerate(mapping.classes, start=1)),
+    )
+
+
+def file_name(name: str) -> str:
+    """A layer's name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:40] or "image"
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path inside the run folder as seen from ``folder``, so that the folder can be moved; others as they are."""
+    inside = path.is_relative_to(folder.absolute())
+    return Path(os.path.relpath(path, folder.absolute())).as_posix() if inside else str(path)

@@ -1,0 +1,249 @@
+"""Annotated pixels of Labels layers per section and value, counted in a thread of its own.
+
+A layer is counted once as a whole; after that only the sections that were painted. What is known to be empty is
+not counted at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_autosegnet.data.annotations import values_touch
+from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.layers.layer_arrays import read_section, section_in_view, sections, spatial_shape
+from napari_autosegnet.widgets.layers.paint_history import painted_sections
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+#: Beyond this many values a layer holds single objects, and is not counted on.
+MOST_VALUES = 256
+#: Pixels that are counted at once: numpy holds the interpreter for some milliseconds only.
+_STRIP = 2**19
+#: Milliseconds after the last stroke.
+_DELAY = 200
+
+
+@dataclass
+class Counts:
+    """Pixels by value: one number per section. ``complete`` once every section was counted."""
+
+    sections: int
+    by_value: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
+    complete: bool = False
+    #: Sections of which it is known that two values lie side by side; once there is one, others are not looked at.
+    touching: set[int] = field(default_factory=set)
+
+    @property
+    def values(self) -> list[int]:
+        """Values that occur, rising."""
+        return sorted(value for value, pixels in self.by_value.items() if pixels.any())
+
+    def of(self, value: int) -> npt.NDArray[np.int64]:
+        found = self.by_value.get(value)
+        return np.zeros(self.sections, np.int64) if found is None else found
+
+    def replace(self, section: int, pixels: dict[int, int], *, touch: bool) -> None:
+        self.touching.discard(section)
+        if touch:
+            self.touching.add(section)
+        for counted in self.by_value.values():
+            counted[section] = 0
+        for value, count in pixels.items():
+            self.by_value.setdefault(value, np.zeros(self.sections, np.int64))[section] = count
+
+
+class PixelCounter(QObject):
+    """Counts the Labels layers that it is told to follow."""
+
+    #: Some counts changed.
+    counted = Signal()
+
+    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        # Of its own: a large layer takes minutes, and nothing else may wait for that.
+        self._background = Background(self)
+        self._slider = Slider(viewer)
+        self._empty: set[int] = set()
+        self._layers: list[Labels] = []
+        self._counts: dict[int, Counts] = {}
+        self._dirty: dict[int, set[int]] = {}
+        self._painted: dict[int, set[int]] = {}
+        self._waiting: set[int] = set()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_DELAY)
+        self._timer.timeout.connect(self._count_dirty)
+
+    def follow(self, layers: Sequence[Labels]) -> None:
+        """Count these layers from now on, and no others."""
+        for layer in list(self._layers):
+            if not any(layer is other for other in layers):
+                self._forget(layer)
+        for layer in layers:
+            if not any(layer is other for other in self._layers):
+                self._layers.append(layer)
+                layer.events.paint.connect(self._on_paint)
+                layer.events.set_data.connect(self._on_shown)
+                layer.events.data.connect(self._on_data)
+                if id(layer) in self._empty:
+                    self._counts[id(layer)] = _no_counts(layer)
+                else:
+                    self._count_all(layer)
+        self._empty.clear()
+
+    def expect_empty(self, layer: Labels) -> None:
+        """The layer that is followed next was just made, and holds nothing but 0."""
+        self._empty.add(id(layer))
+
+    def close(self) -> None:
+        self._timer.stop()
+        for layer in list(self._layers):
+            self._forget(layer)
+        self._background.close()
+
+    def counts(self, layer: Labels) -> Counts:
+        """What is known so far."""
+        return self._counts.get(id(layer)) or Counts(sections(layer))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every layer was counted as it is now."""
+        return not self._dirty and not self._waiting and all(self._counts[id(layer)].complete for layer in self._layers)
+
+    # ------------------------------------------------------------ what changes
+
+    def _forget(self, layer: Labels) -> None:
+        layer.events.paint.disconnect(self._on_paint)
+        layer.events.set_data.disconnect(self._on_shown)
+        layer.events.data.disconnect(self._on_data)
+        self._layers = [other for other in self._layers if other is not layer]
+        for known in (self._counts, self._dirty, self._painted):
+            known.pop(id(layer), None)
+        self._slider.forget(layer)
+        self._waiting.discard(id(layer))
+
+    def _on_data(self, event: Any) -> None:
+        self._count_all(event.source)
+
+    def _on_paint(self, event: Any) -> None:
+        layer = event.source
+        painted = set(painted_sections(event.value, spatial_shape(layer)[:-2]))
+        self._painted.setdefault(id(layer), set()).update(painted)
+        self._mark(layer, painted)
+
+    def _on_shown(self, event: Any) -> None:
+        # Undo and redo say nothing but that the layer is drawn anew; they touch sections that were painted.
+        painted = self._painted.get(id(event.source))
+        if painted and not self._slider.moved(event.source):
+            self._mark(event.source, painted)
+
+    def _mark(self, layer: Labels, painted: Iterable[int]) -> None:
+        self._dirty.setdefault(id(layer), set()).update(painted)
+        self._timer.start()
+
+    # ------------------------------------------------------------ counting
+
+    def _count_all(self, layer: Labels) -> None:
+        self._counts[id(layer)] = Counts(sections(layer))
+        self._dirty.pop(id(layer), None)
+        self._painted.pop(id(layer), None)
+        self._start(layer, range(sections(layer)))
+
+    def _count_dirty(self) -> None:
+        for layer in list(self._layers):
+            if id(layer) in self._waiting:
+                self._timer.start()
+                continue
+            dirty = self._dirty.pop(id(layer), None)
+            if dirty:
+                self._start(layer, sorted(section for section in dirty if section < sections(layer)))
+
+    def _start(self, layer: Labels, wanted: Sequence[int]) -> None:
+        counts = self._counts[id(layer)]
+        self._waiting.add(id(layer))
+
+        def work() -> None:
+            known: set[int] = set()
+            touches = set(counts.touching)
+            for section in wanted:
+                if self._background.closing.is_set() or self._counts.get(id(layer)) is not counts:
+                    return
+                pixels = count_section(layer, section)
+                known.update(pixels)
+                touch = not touches - {section} and _values_touch(layer, section, pixels)
+                if touch:
+                    touches.add(section)
+                self._background.tell(lambda found: self._take(layer, counts, *found), (section, pixels, touch))
+                if len(known) > MOST_VALUES:
+                    return
+
+        self._background.call(work, lambda _: self._finish(layer, counts))
+
+    def _take(self, layer: Labels, counts: Counts, section: int, pixels: dict[int, int], touch: bool) -> None:
+        if self._counts.get(id(layer)) is counts:
+            counts.replace(section, pixels, touch=touch)
+
+    def _finish(self, layer: Labels, counts: Counts) -> None:
+        if self._counts.get(id(layer)) is counts:
+            self._waiting.discard(id(layer))
+            counts.complete = True
+            self.counted.emit()
+
+
+class Slider:
+    """Tells layers that are drawn anew because another section is shown from those whose pixels changed."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._sections: dict[int, int | None] = {}
+
+    def moved(self, layer: Labels) -> bool:
+        """Whether another section of the layer is in view than when this was asked last."""
+        section = section_in_view(self._viewer, layer)
+        before = self._sections.get(id(layer), section)
+        self._sections[id(layer)] = section
+        return before != section
+
+    def forget(self, layer: Labels) -> None:
+        self._sections.pop(id(layer), None)
+
+
+def _no_counts(layer: Labels) -> Counts:
+    pixels = int(np.prod(spatial_shape(layer)[-2:], dtype=np.int64))
+    number = sections(layer)
+    return Counts(number, {0: np.full(number, pixels, np.int64)}, complete=True)
+
+
+def _values_touch(layer: Labels, section: int, found: Iterable[int]) -> bool:
+    """Whether two values other than 0 lie side by side in a section that holds these."""
+    if sum(value != 0 for value in found) < 2:
+        return False
+    pixels = read_section(layer, section)
+    rows = max(2, _STRIP // max(1, pixels.shape[-1]))
+    # Strips overlap by a row, or else nothing would touch across their edges.
+    return any(values_touch(np.asarray(pixels[at : at + rows])) for at in range(0, pixels.shape[0], rows - 1))
+
+
+def count_section(layer: Labels, section: int) -> dict[int, int]:
+    """Pixels per value of one section."""
+    pixels = read_section(layer, section)
+    found: dict[int, int] = {}
+    rows = max(1, _STRIP // max(1, pixels.shape[-1]))
+    for start in range(0, pixels.shape[0], rows):
+        strip = np.asarray(pixels[start : start + rows])
+        if strip.dtype in (np.uint8, np.uint16):
+            counted = np.bincount(strip.ravel())
+            values, numbers = np.flatnonzero(counted), counted[counted > 0]
+        else:
+            values, numbers = np.unique(strip, return_counts=True)
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+            found[int(value)] = found.get(int(value), 0) + int(number)
+    return found

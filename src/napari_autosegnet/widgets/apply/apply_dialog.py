@@ -1,0 +1,215 @@
+"""Dialog for a segmentation of a whole layer or of a file: what, where to, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.forms.form_rows import add_row, named
+from napari_autosegnet.widgets.forms.message_line import MessageLine
+from napari_autosegnet.widgets.forms.settings_form import SettingsForm
+from napari_autosegnet.widgets.layers.layer_arrays import time_in_view, time_points
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+_FILE = "A file or folder ..."
+#: Where napari could not follow, or what is of no use in a window.
+_HIDDEN = ("format", "overwrite", "region", "sharded", "retries")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is to be segmented: a layer or a file, and what of it; where to (None: a new store); and how."""
+
+    source: Image | Path
+    out: Path | None
+    settings: PredictSettings
+    time_point: int | None = None
+    channels: tuple[str, ...] | None = None
+    axes: str | None = None
+
+
+class ApplyDialog(QDialog):
+    """Asks what to segment.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Segment a whole stack")
+        self._session = session
+        self._images: list[Image] = session.layers.images()
+        self.image_box = named(QComboBox(), "Image", "What is segmented: an open image, or a file of any size")
+        self.image_box.addItems([image.name for image in self._images])
+        self.image_box.addItem(_FILE)
+        in_view = session.layers.image_in_view()
+        self.image_box.setCurrentIndex(
+            next((index for index, image in enumerate(self._images) if image is in_view), len(self._images))
+        )
+        self.image_box.currentTextChanged.connect(self._on_image)
+        self.file_line, file_row = _path_row(self._menu_of_sources())
+        named(self.file_line, "File or folder", "Path of the image to segment")
+        self._file_rows = (file_row, self._reading_rows())
+        out_button = named(QPushButton("..."), "Choose the result's folder", "Choose where the result is written")
+        out_button.clicked.connect(self._choose_out)
+        self.out_line, out_row = _path_row(out_button)
+        self.out_line.setPlaceholderText("a new folder in the runs folder")
+        named(
+            self.out_line, "Result", "Folder that is made for the result, an OME-Zarr: give a name that ends in .zarr"
+        )
+        start = PredictSettings(workers=session.preferences.workers)
+        self.form = SettingsForm(
+            PredictSettings, {"": start}, hidden=_HIDDEN, shown=("probabilities", "instances", "block", "workers")
+        )
+        self.message = MessageLine()
+        self.time_label = QLabel()
+        self.time_label.setWordWrap(True)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        self.start_button = QPushButton("Start")
+        self.start_button.setDefault(True)
+        buttons.addButton(self.start_button, QDialogButtonBox.ButtonRole.AcceptRole)
+        buttons.accepted.connect(self._on_start)
+        buttons.rejected.connect(self.reject)
+        rows = (("Image", self.image_box), *(("", row) for row in self._file_rows), ("Result", out_row))
+        for place, (label, row) in enumerate(rows):
+            self.form.rows.insertRow(place, label, row)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.form)
+        layout.addWidget(self.time_label)
+        layout.addWidget(self.message)
+        layout.addStretch(1)
+        layout.addWidget(buttons)
+        self.setMinimumWidth(420)
+        self._on_image(self.image_box.currentText())
+        self.chosen: Chosen | None = None
+
+    def _reading_rows(self) -> QWidget:
+        """What of a file is read; most files need none of it."""
+        self.time_line, self.channels_line, self.axes_line = QLineEdit(), QLineEdit(), QLineEdit()
+        rows = QWidget()
+        layout = QFormLayout(rows)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for label, line, shown, help_text in (
+            ("Time point", self.time_line, "if there are several", "Counted from 0"),
+            ("Channels", self.channels_line, "all", "By name or by number from 0, with commas between them"),
+            ("Axes", self.axes_line, "as the file says", "Of a plain array that does not name them, such as tczyx"),
+        ):
+            line.setPlaceholderText(shown)
+            add_row(layout, label, line, help_text)
+        return rows
+
+    def _menu_of_sources(self) -> QPushButton:
+        button = named(QPushButton("..."), "Choose the file or folder", "Choose the image to segment")
+        menu = QMenu(button)
+        file_action = menu.addAction("File (TIFF, PNG) ...")
+        folder_action = menu.addAction("Folder (Zarr, OME-Zarr, images) ...")
+        assert file_action is not None and folder_action is not None
+        file_action.triggered.connect(self._choose_file)
+        folder_action.triggered.connect(self._choose_folder)
+        button.setMenu(menu)
+        return button
+
+    def _on_image(self, text: str) -> None:
+        for row in self._file_rows:
+            row.setVisible(text == _FILE)
+        index = self.image_box.currentIndex()
+        image = self._images[index] if index < len(self._images) else None
+        time = None if image is None else time_in_view(self._session.viewer, image)
+        self.time_label.setVisible(time is not None)
+        if image is not None and time is not None:
+            self.time_label.setText(
+                f"Time point {time} (from 0) of {time_points(image)} is segmented, the one in view; "
+                "move napari's time slider to choose another."
+            )
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Image to segment")
+        if path:
+            self.file_line.setText(path)
+
+    def _choose_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Zarr or folder of images to segment")
+        if path:
+            self.file_line.setText(path)
+
+    def _choose_out(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Result", str(self._session.runs_folder / "result.ome.zarr"), "OME-Zarr (*.zarr)"
+        )
+        if path:
+            self.out_line.setText(path)
+
+    def _on_start(self) -> None:
+        try:
+            self.chosen = self.read()
+        except UserError as error:
+            text = str(error)
+            self.message.say(text[:1].upper() + text[1:], "error")
+            return
+        self.accept()
+
+    def read(self) -> Chosen:
+        """What was chosen.
+
+        Raises
+        ------
+        UserError
+            When something is missing or cannot be.
+        """
+        source: Image | Path
+        if self.image_box.currentText() == _FILE and self.image_box.currentIndex() == len(self._images):
+            text = self.file_line.text().strip()
+            if not text:
+                raise UserError("choose the file to segment")
+            source = Path(text).expanduser().absolute()
+            if not source.exists():
+                raise UserError(f"there is no file {source}; check the path")
+        else:
+            source = self._images[self.image_box.currentIndex()]
+        written = self.out_line.text().strip()
+        out = Path(written).expanduser().absolute() if written else None
+        if out is not None and out.suffix.lower() != ".zarr":
+            raise UserError(f"give the result a name that ends in .zarr, not '{out.name}'")
+        settings = self.form.value()
+        assert isinstance(settings, PredictSettings)
+        if not isinstance(source, Path):
+            return Chosen(source, out, settings, time_in_view(self._session.viewer, source))
+        time_point = self.time_line.text().strip()
+        if time_point and not time_point.isdecimal():
+            raise UserError(f"a time point is a number from 0, not '{time_point}'")
+        channels = tuple(name.strip() for name in self.channels_line.text().split(",") if name.strip())
+        axes = self.axes_line.text().strip()
+        return Chosen(source, out, settings, int(time_point) if time_point else None, channels or None, axes or None)
+
+
+def _path_row(button: QPushButton) -> tuple[QLineEdit, QWidget]:
+    line, row = QLineEdit(), QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(line, 1)
+    layout.addWidget(button)
+    return line, row

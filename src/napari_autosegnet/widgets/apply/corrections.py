@@ -1,0 +1,302 @@
+"""What the user painted on a model's result, to be taken over as annotation.
+
+The rule: what is painted on a result stays. It lies on top of every later result of that section, can be undone, and
+becomes annotation when it is taken over. Where its layer is closed, or a worker writes into it, it waits with the
+image for the next result (`kept_corrections`).
+
+Of every section a copy of what the model said is kept with the layer; what differs from it is a correction. So undo,
+redo and painting twice need no book-keeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.annotation.pixel_counter import Slider
+from napari_autosegnet.widgets.apply.kept_corrections import Patch, forget, keep, kept, kept_pixels, put_back
+from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes
+from napari_autosegnet.widgets.layers.layer_arrays import (
+    METADATA,
+    full_resolution,
+    pixel_indices,
+    read_section,
+    role,
+    sections,
+    spatial_shape,
+)
+from napari_autosegnet.widgets.layers.paint_history import before, painted_sections, write_section
+from napari_autosegnet.widgets.layers.section_layers import image_behind, what_was_said
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+
+
+class Corrections(QObject):
+    """Follows the result layers of a session's viewer."""
+
+    #: The number of corrected pixels changed.
+    changed = Signal(int)
+
+    def __init__(self, session: Session, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._layers: list[Labels] = []
+        #: Layer, then section: corrected pixels, as counted last.
+        self._counted: dict[int, dict[int, int]] = {}
+        #: Layer, then sections that may have changed since.
+        self._dirty: dict[int, set[int]] = {}
+        #: Layer, then sections that were ever painted: undo and redo touch no others.
+        self._painted: dict[int, set[int]] = {}
+        self._slider = Slider(session.viewer)
+        self._background = Background(self)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(200)
+        self._timer.timeout.connect(self._count)
+        session.pairs_changed.connect(self._follow)
+        self._follow()
+
+    def release(self) -> None:
+        """Let go of the viewer; the layers keep what they need."""
+        self._timer.stop()
+        for layer in list(self._layers):
+            self._forget(layer)
+        self._background.close()
+
+    @property
+    def pixels(self) -> int:
+        """Corrected pixels, as they were counted last; `changed` follows what is painted."""
+        return self.waiting_pixels + sum(number for counted in self._counted.values() for number in counted.values())
+
+    @property
+    def waiting_pixels(self) -> int:
+        """Those whose result was closed, and that come back with the next one."""
+        return sum(kept_pixels(image) for image in self._session.layers.images())
+
+    def take_over(self) -> int:
+        """Paint all corrections into the annotation of their images; the number of pixels is returned.
+
+        Raises
+        ------
+        UserError
+            When there are none, when some cannot be taken over, or the image of a result is gone.
+        """
+        found = [
+            *(
+                (image, f"closed result of '{image.name}'", section, patch)
+                for image in self._session.layers.images()
+                for section, patches in kept(image).items()
+                for patch in patches
+            ),
+            *(
+                (image_behind(self._session.viewer, layer), f"'{layer.name}'", section, patch)
+                for layer in self._layers
+                for section, patch in _patches(layer)
+            ),
+        ]
+        if not found:
+            raise UserError("nothing was corrected yet; select a result layer and paint over its mistakes")
+        # All or nothing: what cannot be taken over is not to be forgotten.
+        for image, name, _, patch in found:
+            self._check(image, name, patch)
+        for image, _, section, patch in found:
+            assert image is not None
+            self._paint(image, section, patch)
+        for image in self._session.layers.images():
+            forget(image)
+        for layer in list(self._layers):
+            self._settle(layer)
+        self.changed.emit(0)
+        return sum(len(patch.values) for *_, patch in found)
+
+    # ------------------------------------------------------------ results that come and go
+
+    def put_aside(self, layer: Labels) -> None:
+        """A worker is going to write into a layer: what is painted on it waits until it is done."""
+        image = image_behind(self._session.viewer, layer)
+        if image is None or not _can_be_corrected(layer):
+            return
+        said = what_was_said(layer)
+        for section, patch in list(_patches(layer)):
+            keep(image, section, patch)
+            write_section(layer, section, said[section])
+        self._settle(layer)
+
+    def put_back(self, layer: Labels, section: int | None = None) -> None:
+        """Paint what waits on a new result, or on one section of it."""
+        image = image_behind(self._session.viewer, layer)
+        if image is not None and _can_be_corrected(layer):
+            self._follow()
+            put_back(image, layer, None if section is None else {section})
+            self._mark(layer, what_was_said(layer) if section is None else [section])
+
+    def _settle(self, layer: Labels) -> None:
+        """What the layer shows is no correction, and nothing of it can be undone."""
+        said = what_was_said(layer)
+        if said:
+            shown = {section: np.array(read_section(layer, section)) for section in said}
+            layer.data = layer.data  # napari forgets its history, and what was said is forgotten, too
+            if role(layer) == "preview":
+                said |= shown
+
+    # ------------------------------------------------------------ following
+
+    def _follow(self) -> None:
+        alive = [layer for layer in self._session.viewer.layers if _can_be_corrected(layer)]
+        for layer in list(self._layers):
+            if not any(layer is other for other in alive):
+                self._keep(layer)
+                self._forget(layer)
+        for layer in alive:
+            if not any(layer is other for other in self._layers):
+                self._layers.append(layer)
+                layer.events.paint.connect(self._on_paint)
+                layer.events.set_data.connect(self._on_shown)
+                layer.events.data.connect(self._on_data)
+                self._mark(layer, what_was_said(layer))  # painted while no dock was open
+
+    def _keep(self, layer: Labels) -> None:
+        """The layer was closed: what is painted on it waits with its image."""
+        image = image_behind(self._session.viewer, layer)
+        if image is not None:
+            for section, patch in _patches(layer):
+                keep(image, section, patch)
+
+    def _forget(self, layer: Labels) -> None:
+        layer.events.paint.disconnect(self._on_paint)
+        layer.events.set_data.disconnect(self._on_shown)
+        layer.events.data.disconnect(self._on_data)
+        self._layers = [other for other in self._layers if other is not layer]
+        self._slider.forget(layer)
+        self._drop(layer)
+
+    def _on_paint(self, event: Any) -> None:
+        layer = event.source
+        known = what_was_said(layer)
+        for section in set(painted_sections(event.value, spatial_shape(layer)[:-2])):
+            if section >= sections(layer):
+                continue
+            if section not in known:
+                known[section] = before(layer, section, event.value)
+            self._painted.setdefault(id(layer), set()).add(section)
+            self._mark(layer, [section])
+
+    def _on_shown(self, event: Any) -> None:
+        # Undo and redo say nothing but that the layer is drawn anew.
+        painted = self._painted.get(id(event.source))
+        if painted and not self._slider.moved(event.source):
+            self._mark(event.source, painted)
+
+    def _on_data(self, event: Any) -> None:
+        # Somebody gave the layer other pixels: nothing is known of them.
+        what_was_said(event.source).clear()
+        self._drop(event.source)
+
+    def _drop(self, layer: Labels) -> None:
+        for known in (self._dirty, self._counted, self._painted):
+            known.pop(id(layer), None)
+        self._timer.start()
+
+    # ------------------------------------------------------------ counting
+
+    def _mark(self, layer: Labels, changed: Iterable[int]) -> None:
+        self._dirty.setdefault(id(layer), set()).update(changed)
+        self._timer.start()
+
+    def _count(self) -> None:
+        """Count the sections that changed, in the thread."""
+        wanted = [
+            (layer, section, what_was_said(layer)[section])
+            for layer in self._layers
+            for section in sorted(self._dirty.get(id(layer), set()) & what_was_said(layer).keys())
+        ]
+        self._dirty.clear()
+        if not wanted:
+            self.changed.emit(self.pixels)
+            return
+
+        def work() -> list[int]:
+            found = []
+            for layer, section, said in wanted:
+                if self._background.closing.is_set():
+                    break
+                found.append(int(np.count_nonzero(_corrected(layer, section, said))))
+            return found
+
+        def take(found: list[int]) -> None:
+            for (layer, section, said), number in zip(wanted, found, strict=False):
+                # Meanwhile the corrections may have been taken over, or another prediction came.
+                if what_was_said(layer).get(section) is said:
+                    self._counted.setdefault(id(layer), {})[section] = number
+            self.changed.emit(self.pixels)
+
+        self._background.call(work, take)
+
+    # ------------------------------------------------------------ painting
+
+    def _check(self, image: Image | None, name: str, patch: Patch) -> None:
+        """Raise a `UserError` if a patch cannot be taken over."""
+        if image is None:
+            raise UserError(f"the image behind {name} is closed; open it again to take corrections over")
+        painted, numbers = np.unique(patch.values, return_counts=True)
+        of_class = np.isin(painted, [each.value for each in patch.classes])
+        if not of_class.all():
+            values = ", ".join(str(value) for value in painted[~of_class])
+            names = ", ".join(f"{each.value} {each.name}" for each in patch.classes)
+            number = int(numbers[~of_class].sum())
+            raise UserError(
+                f"{number} pixels of {name} are painted with {values}, which is no class of the model; "
+                f"paint one of its classes there ({names}), or undo them"
+            )
+        self._session.annotation_of(image)
+
+    def _paint(self, image: Image, section: int, patch: Patch) -> None:
+        target = self._session.annotation_of(image) or self._session.new_labels(image)
+        painted = np.zeros(len(patch.values), np.int64)
+        for number, value in self._values(patch.classes).items():
+            painted[patch.values == number] = value
+        target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
+        where = pixel_indices(target, section, patch.rows, patch.columns)
+        target.data_setitem(where, painted.astype(full_resolution(target).dtype))
+        target.refresh()
+
+    def _values(self, given: tuple[LabelClass, ...]) -> dict[int, int]:
+        """Value in the annotation for every value of a result: classes of one name are one class."""
+        classes = self._session.class_list
+        if self._session.nothing_is_painted():
+            classes.adopt(given)
+        values, _ = classes.matched(given)
+        have = {each.name for each in classes.label_classes}
+        classes.extend([replace(each, value=values[each.value]) for each in given if each.name not in have])
+        return values
+
+
+def _can_be_corrected(layer: Layer) -> bool:
+    """Whether what is painted on a layer is a correction; what passes with the next epoch is not worth the work."""
+    from napari.layers import Labels
+
+    if not isinstance(layer, Labels) or layer.multiscale:
+        return False
+    return role(layer) == "result" or (role(layer) == "preview" and not layer.metadata[METADATA].get("passing"))
+
+
+def _corrected(layer: Labels, section: int, said: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    now = read_section(layer, section)
+    return np.asarray((now != said) & (now != 0))
+
+
+def _patches(layer: Labels) -> Iterator[tuple[int, Patch]]:
+    """Section, and what is corrected there."""
+    for section, said in what_was_said(layer).items():
+        rows, columns = np.nonzero(_corrected(layer, section, said))
+        if len(rows):
+            yield section, Patch(rows, columns, read_section(layer, section)[rows, columns], kept_classes(layer))

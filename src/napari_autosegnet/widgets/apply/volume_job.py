@@ -1,0 +1,362 @@
+"""A model applied to a whole layer or store by a worker, its result a layer that fills in as blocks finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
+from napari_autosegnet.widgets.files.readers import image_layer, labels_layer
+from napari_autosegnet.widgets.layers.layer_arrays import (
+    METADATA,
+    axes_of,
+    file_of,
+    place_on,
+    spatial_shape,
+    time_points,
+)
+from napari_autosegnet.widgets.layers.time_point import AtTimePoint
+from napari_autosegnet.widgets.session import Session
+from napari_autosegnet.widgets.work.run_client import RunClient
+from napari_autosegnet.worker import PredictJob, read_job
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+    from napari_autosegnet.widgets.apply.apply_dialog import Chosen
+
+#: Where in a store the labels and the numbered objects lie.
+LABELS = Path("labels") / "segmentation"
+OBJECTS = Path("labels") / "instances"
+_REFRESH = 300  # milliseconds between two looks at the store
+#: Drawing the layer anew takes at most this share of the time.
+_SHARE = 0.1
+
+
+class VolumeJob(QObject):
+    """Starts a worker, follows it, and shows what it writes.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QObject, optional
+
+    Attributes
+    ----------
+    client : RunClient
+        Of the worker.
+    time_point : int
+        Of the layer that is segmented.
+    """
+
+    #: Something went wrong: one line.
+    failed = Signal(str)
+    #: The result layer was added.
+    shown = Signal(object)
+    #: The whole result is there: its store.
+    done = Signal(object)
+    #: A worker is going to write into the result layer.
+    written = Signal(object)
+    #: Nobody else writes into the result layer any more.
+    settled = Signal(object)
+
+    def __init__(self, session: Session, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self.client = RunClient(step="predict", parent=self)
+        self.client.reported.connect(self._take)
+        self.client.state_changed.connect(self._on_state)
+        self._image: Image | None = None
+        self._file: PredictJob | None = None
+        self._out: Path | None = None
+        self._layer: Labels | None = None
+        self._opening = False
+        self.time_point = 0
+        self._started_here: Path | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._refresh)
+
+    def release(self) -> None:
+        """Stop following; the worker goes on."""
+        self._timer.stop()
+        self.client.close()
+
+    @property
+    def layer(self) -> Labels | None:
+        """The result, while it is in the viewer."""
+        if self._layer is not None and self._layer not in self._session.viewer.layers:
+            self._layer = None
+        return self._layer
+
+    @property
+    def out(self) -> Path | None:
+        """Store of the latest result."""
+        return self._out
+
+    def start(self, model: Path, chosen: Chosen) -> None:
+        """Apply a model to a layer or a file.
+
+        Parameters
+        ----------
+        chosen : Chosen
+            A layer that no file holds is written into the job's folder first. The result lies there, too, where no
+            other store is given.
+
+        Raises
+        ------
+        UserError
+            When a job is under way.
+        """
+        if self.client.active:
+            raise UserError("a segmentation is under way; wait, or cancel it first")
+        source = chosen.source
+        name = source.stem if isinstance(source, Path) else source.name
+        run = Run.create(self._session.new_run_folder(f"apply-{file_name(name)}"))
+        target = chosen.out or run.path / "result.ome.zarr"
+        self._started_here = run.path
+        device = self._session.device
+
+        def job(image: Path, time: int | None) -> PredictJob:
+            return PredictJob(
+                model=model,
+                image=image,
+                out=target,
+                time_point=time,
+                channels=chosen.channels,
+                axes=chosen.axes,
+                settings=chosen.settings,
+                device=device,
+            )
+
+        if isinstance(source, Path):
+            given = job(source, chosen.time_point)
+            self._begin(None, given, target)
+            self.client.attach(run)
+            self.client.start(lambda: given)
+        else:
+            self._begin(source, None, target)
+            self.time_point = chosen.time_point or 0
+            self.client.attach(run)
+            self.client.start(lambda: job(*_file(source, run, chosen.time_point)))
+
+    def writes_elsewhere(self) -> Path | None:
+        """Store outside its folder that a job which was not started here would write to; None where there is none.
+
+        Raises
+        ------
+        UserError
+            When the job cannot be read.
+        """
+        run = self.client.run
+        job = read_job(run)
+        if run.path == self._started_here or not isinstance(job, PredictJob):
+            return None
+        return None if job.out.resolve().is_relative_to(run.path.resolve()) else job.out
+
+    def attach(self, run: Run) -> None:
+        """Follow a job that was started before; its result is shown on a fitting image layer."""
+        job = read_job(run)
+        if not isinstance(job, PredictJob):
+            raise UserError(f"{run.path} holds no segmentation; choose another folder")
+        self._begin(None, job, job.out)
+        self.client.attach(run)
+
+    def _begin(self, image: Image | None, file: PredictJob | None, out: Path) -> None:
+        self._image, self._file, self._out = image, file, out
+        self._layer, self._opening, self.time_point = None, False, 0
+
+    # ------------------------------------------------------------ following
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] in ("plan", "block"):
+            self._open()  # at a block only when the store could not be read before
+        if event["event"] == "block" and not self._timer.isActive():
+            self._timer.start(_REFRESH)
+
+    def _on_state(self, state: str) -> None:
+        layer = self.layer
+        if self.client.active:
+            if state == "starting" and layer is not None:
+                self.written.emit(layer)
+            self._withhold(layer)
+            return
+        if state == "finished":
+            if layer is None:
+                self._open()
+            else:
+                self._settle(layer)
+            self._open_objects()
+            self.done.emit(self._out)
+        elif layer is not None:
+            self._settle(layer)
+
+    def _withhold(self, layer: Labels | None) -> None:
+        """The worker writes, so nobody may paint; napari allows it anew whenever 3D is left."""
+        if layer is not None and layer.editable:
+            layer.editable = False
+
+    def _settle(self, layer: Labels) -> None:
+        """Nobody else writes any more, so the layer may be painted on."""
+        layer.editable = not layer.multiscale
+        layer.refresh(extent=False)
+        self.settled.emit(layer)
+
+    def _open(self) -> None:
+        if self._opening or self._out is None:
+            return
+        self._opening = True
+        out = self._out
+        self._session.background.call(lambda: _result(out), self._show, self._look_again)
+
+    def _look_again(self, text: str) -> None:
+        """The store could not be read: the next block gives another chance."""
+        self._opening = False
+        if not self.client.active:
+            self.failed.emit(text)
+
+    def _show(self, found: tuple[Any, dict[str, Any], str]) -> None:
+        data, about, _ = found
+        data, image = self._lie_on_image(data, about, "segmentation")
+        if image is None:
+            self._add_source()
+        layer = self._add(data, about)
+        self._layer = layer
+        if self.client.active:
+            self._withhold(layer)
+        else:
+            self._settle(layer)
+        self.shown.emit(layer)
+
+    def _open_objects(self) -> None:
+        """Show the single objects, if they were asked for; they are numbered last."""
+        out = self._out
+        if out is not None and (out / OBJECTS).is_dir():
+            self._session.background.call(lambda: _objects(out), self._show_objects, self.failed.emit)
+
+    def _show_objects(self, found: tuple[Any, dict[str, Any]]) -> None:
+        data, about = found
+        data, _ = self._lie_on_image(data, about, "objects")
+        self._add(data, about).editable = False  # objects are numbers, not classes: nothing here is a correction
+
+    def _lie_on_image(self, data: Any, about: dict[str, Any], what: str) -> tuple[Any, Image | None]:
+        """Take place and name of the image that the result belongs to, if that is in the viewer, and its time axis."""
+        viewer = self._session.viewer
+        shape = tuple(_levels(data)[0].shape)
+        image = self._image if self._image in viewer.layers else self._fitting(shape)
+        if image is not None:
+            about |= place_on(image)
+            about["metadata"][METADATA] |= {"image": id(image), "image_name": image.name}
+            about["name"] = f"{image.name} {what}"
+            if "t" in axes_of(image):
+                count = time_points(image)
+                about["name"] += f" time {self.time_point}"
+                levels = [AtTimePoint(level, self.time_point, count) for level in _levels(data)]
+                data = levels if isinstance(data, list) else levels[0]
+        return data, image
+
+    def _add(self, data: Any, about: dict[str, Any]) -> Labels:
+        layers = self._session.viewer.layers
+        active = layers.selection.active
+        layer = self._session.viewer.add_labels(data, **about)
+        if active is not None:
+            layers.selection.active = active
+        self._session.order.put(layer)
+        return layer
+
+    def _fitting(self, shape: tuple[int, ...]) -> Image | None:
+        """An image layer that came from the file that is segmented."""
+        source = None if self._file is None else self._file.image
+        for image in self._session.layers.images():
+            path = getattr(image.source, "path", None)
+            if source is not None and path and Path(path) == source and spatial_shape(image) == shape:
+                return image
+        return None
+
+    def _add_source(self) -> None:
+        """Show the image that was given as a file beneath its result."""
+        file = self._file
+        if file is None:
+            return
+
+        def add(found: tuple[Any, dict[str, Any]]) -> None:
+            data, about = found
+            layers = self._session.viewer.add_image(data, **about)
+            for layer in layers if isinstance(layers, list) else [layers]:
+                self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
+
+        self._session.background.call(
+            lambda: image_layer(file.image, time=file.time_point, channels=file.channels, axes=file.axes),
+            add,
+            self.failed.emit,
+        )
+
+    def _refresh(self) -> None:
+        layer = self.layer
+        if layer is None:
+            return
+        if self.client.active:
+            self._withhold(layer)
+        began = time.monotonic()
+        layer.refresh(extent=False)
+        spent = time.monotonic() - began
+        # Of a large section a look takes long: then look less often.
+        self._timer.setInterval(max(_REFRESH, round(1000 * spent / _SHARE)))
+
+
+def _levels(data: Any) -> list[Any]:
+    return data if isinstance(data, list) else [data]
+
+
+def _file(layer: Image, run: Run, time: int | None) -> tuple[Path, int | None]:
+    """File that holds a layer, or its time point, and the time point to read of it."""
+    path = file_of(layer, time or 0)
+    if path is not None:
+        return path, time
+    path = (run.path / f"{file_name(layer.name)}.ome.zarr").absolute()
+    write_image_layer(layer, path, time or 0)
+    return path, None
+
+
+def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
+    data, about, kind = labels_layer(out / LABELS)
+    return data, about, kind
+
+
+def _objects(out: Path) -> tuple[Any, dict[str, Any]]:
+    """Layer of the numbered objects of a result, in napari's own colours: one per object."""
+    data, about, _ = labels_layer(out / OBJECTS)
+    for name in ("colormap", "features"):
+        about.pop(name, None)
+    about["metadata"] = {METADATA: {"role": "objects"}}
+    return data, about
+
+
+def model_of(out: Path) -> str | None:
+    """Fingerprint of the model that made a result; None when it is not known."""
+    from napari_autosegnet.inference.output.ledger import Ledger, ledger_path
+
+    found = Ledger.parts_of(ledger_path(out)).get("model")
+    return found if isinstance(found, str) else None
+
+
+def probabilities_of(out: Path) -> Callable[[int], Any] | None:
+    """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none."""
+    from napari_autosegnet.data.zarr_nodes import open_array
+
+    folder = out / "probabilities" / "0"
+    if not folder.is_dir():
+        return None
+    array = open_array(folder)
+
+    def read(section: int) -> Any:
+        return np.asarray(array[:, section] if array.ndim == 4 else array[:])
+
+    return read

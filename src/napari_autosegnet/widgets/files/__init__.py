@@ -1,0 +1,1 @@
+"""What napari opens and offers through the plugin."""

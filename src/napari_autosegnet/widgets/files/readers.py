@@ -1,0 +1,337 @@
+"""Layers of images, run folders and OME-Zarr stores, with colours and class names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_autosegnet.data.annotations import LabelMapping, parse_classes
+from napari_autosegnet.data.ome_zarr import check_version, level_placement
+from napari_autosegnet.data.zarr_nodes import open_array
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.annotation import annotation_export
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, result_layer
+from napari_autosegnet.widgets.layers.layer_arrays import METADATA
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+LayerData = tuple[Any, ...]
+
+#: Stacks up to this size (bytes) are read whole; larger ones section by section as they are looked at.
+IN_MEMORY = 2**30
+#: Longest side (pixels) of a section that is shown at full resolution, so that it can be painted.
+LARGEST_PAINTED = 8192
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image that a run learned from; ``place`` is what else its layer was given."""
+
+    name: str
+    image: Path
+    labels: Path
+    mapping: LabelMapping
+    place: dict[str, Any]
+
+
+def run_layers(path: Path) -> list[LayerData]:
+    """Images and annotation that a run folder holds or names.
+
+    Raises
+    ------
+    UserError
+        When a file is damaged or was moved.
+    """
+    return [layer for each in annotated_images(path) for layer in annotated_layers(each)]
+
+
+def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
+    """An image that a run learned from, and its annotation.
+
+    Raises
+    ------
+    UserError
+        When a file is damaged or was moved.
+    """
+    from napari_autosegnet.data.images import open_labels
+    from napari_autosegnet.data.pairs import paired_files
+
+    name, mapping = annotated.name, annotated.mapping
+    ours, theirs = paired_files(annotated.image, annotated.labels)
+    data, about = image_layer(annotated.image, files=ours)
+    about |= {"name": name, **annotated.place}
+    if about.get("rgb") and "channel_axis" in about:
+        data, about = _colours_last(data, about)
+    placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
+    if about.pop("channels", False) and about.get("channel_axis") == 0:
+        data, about = _channels_first(data, about)
+    stack = open_labels(annotated.labels, files=theirs)
+    target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
+    classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
+    shown = annotation_layer(classes, name=f"{name} annotation", **placed)
+    return [(data, about, "image"), (target[0] if len(placed["scale"]) == 2 else target, shown, "labels")]
+
+
+def add_layers(viewer: ViewerModel, layers: Iterable[LayerData]) -> None:
+    """Add layers to a viewer."""
+    from napari.layers import Layer
+
+    for data, about, kind in layers:
+        if kind == "image":
+            viewer.add_image(data, **about)  # channels become one layer each
+        else:
+            viewer.add_layer(Layer.create(data, about, kind))
+
+
+def _channels_first(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """An image whose channels were one layer when it was annotated, as one layer again."""
+    space = len(about["scale"])
+    kept = {key: value for key, value in about.items() if key != "channel_axis"}
+    kept |= {"scale": (1, *about["scale"]), "translate": (0, *about.get("translate", (0,) * space))}
+    if "units" in about:
+        kept["units"] = ("pixel", *about["units"])
+    kept["metadata"] = {METADATA: {"axes": "c" + "zyx"[-space:]}}
+    return data, kept
+
+
+def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """An image whose channels are colours, as napari shows it: one layer, the colours on the last axis."""
+    axis = about["channel_axis"]
+    levels = []
+    for level in data if isinstance(data, list) else [data]:
+        if int(np.prod(level.shape)) * level.dtype.itemsize <= IN_MEMORY:
+            levels.append(np.moveaxis(np.asarray(level), axis, -1))
+        else:
+            import dask.array
+
+            levels.append(dask.array.moveaxis(dask.array.from_zarr(level), axis, -1))
+    kept = {key: value for key, value in about.items() if key != "channel_axis"}
+    return (levels if isinstance(data, list) else levels[0]), kept
+
+
+def annotated_images(path: Path) -> list[AnnotatedImage]:
+    """The images that a run folder holds or names.
+
+    Raises
+    ------
+    UserError
+        When what says so is damaged.
+    """
+    refusal = Run(path).refusal
+    if refusal is not None:
+        raise UserError(refusal)
+    folder = path / annotation_export.FOLDER
+    description = folder / annotation_export.DESCRIPTION
+    try:
+        if description.is_file():
+            content = json.loads(description.read_text(encoding="utf-8"))
+            mapping = parse_classes(content["classes"])
+            return [
+                AnnotatedImage(
+                    entry["name"],
+                    folder / entry["image"],
+                    folder / entry["labels"],
+                    mapping,
+                    {key: entry[key] for key in ("scale", "translate", "rgb", "channels") if key in entry},
+                )
+                for entry in content["images"]
+            ]
+        if not (path / "config.json").is_file():
+            return []
+        content = json.loads((path / "config.json").read_text(encoding="utf-8")).get("data")
+        if content is None:
+            return []
+        mapping = LabelMapping.model_validate(content["mapping"])
+        pairs = zip(content["images"], content["labels"], strict=True)
+        return [AnnotatedImage(Path(image).stem, Path(image), Path(labels), mapping, {}) for image, labels in pairs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the annotation in {path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def image_layer(
+    path: Path,
+    *,
+    time: int | None = None,
+    channels: Sequence[str] | None = None,
+    axes: str | None = None,
+    files: Sequence[Path] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """Data and attributes of an Image layer for anything that `open_image` opens.
+
+    Of an OME-Zarr every level and channel, at one time point.
+
+    Raises
+    ------
+    UserError
+        When it cannot be opened.
+    """
+    from napari_autosegnet.data.images import open_image
+
+    ome = ome_of(path)
+    if ome is not None:
+        return _ome_image(path, ome, time=time or 0)
+    stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
+    flat = 1 if stack.is_2d else 0
+    about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
+    if stack.unit is not None:
+        about["units"] = (stack.unit,) * (3 - flat)
+    if stack.channels in (3, 4) and stack.dtype == np.uint8:
+        about["rgb"] = True
+
+    def section(index: int) -> Any:
+        pixels = stack.section(index)
+        return np.moveaxis(pixels, 0, -1) if "rgb" in about else pixels[0]
+
+    shape = (*stack.section_shape(0), stack.channels) if "rgb" in about else stack.section_shape(0)
+    if stack.is_2d:
+        return section(0), about
+    size = stack.sections * int(np.prod(shape)) * stack.dtype.itemsize
+    if size <= IN_MEMORY:
+        return np.stack([section(index) for index in range(stack.sections)]), about
+    import dask.array
+    from dask.delayed import delayed
+
+    lazy = [dask.array.from_delayed(delayed(section)(index), shape, stack.dtype) for index in range(stack.sections)]
+    return dask.array.stack(lazy), about
+
+
+# ---------------------------------------------------------------- OME-Zarr
+
+
+def read_ome_zarr(path: Path) -> list[LayerData]:
+    """Image levels, label images and probabilities of an OME-Zarr store."""
+    ome = ome_of(path)
+    assert ome is not None
+    if "image-label" in ome:
+        return [labels_layer(path)]
+    layers: list[LayerData] = []
+    first = ome["multiscales"][0]["datasets"][0]["path"]
+    if not first.startswith("labels/"):  # a store of our results names its labels as its image
+        data, about = _ome_image(path, ome)
+        layers.append((data, about, "image"))
+    scores = path / "probabilities"
+    scores_ome = ome_of(scores)
+    if scores_ome is not None:
+        data, about = _ome_image(scores, scores_ome)
+        names = [channel.get("label", "") for channel in scores_ome.get("omero", {}).get("channels", [])]
+        about |= {"visible": False, "blending": "additive", "contrast_limits": (0, 255)}
+        about["name"] = [f"probability of {name}" for name in names] if names else "probability"
+        layers.append((data, about, "image"))
+    for name in _label_names(path):
+        layers.append(labels_layer(path / "labels" / name))
+    return layers
+
+
+def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
+    """Labels layer on the store itself, so that what is painted reaches it; multiscale where it is large.
+
+    A result of a prediction can be corrected, anything else is annotation.
+    """
+    from napari_autosegnet.widgets.layers.ome_store import class_names
+
+    ome = ome_of(path)
+    if ome is None:
+        raise UserError(f"{path} is no label image of an OME-Zarr; choose another")
+    multiscale = ome["multiscales"][0]
+    levels = [open_array(path / entry["path"], "r+") for entry in multiscale["datasets"]]
+    place = _place(multiscale)
+    classes = tuple(LabelClass(value, info.name, info.color) for value, info in class_names(path))
+    make = result_layer if _is_prediction(path, multiscale) else annotation_layer
+    about = make(classes, name=name or _store_name(path), **place, **more)
+    about.pop("channel_axis", None)
+    if make is result_layer and path.name == "instances":
+        about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction
+    if not classes:
+        # Numbered objects, or values that nobody named: napari's own colours tell them apart.
+        del about["colormap"], about["features"]
+    # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted.
+    too_wide = max(levels[0].shape[-2:]) > LARGEST_PAINTED and len(levels) > 1
+    return (levels if too_wide else levels[0]), about, "labels"
+
+
+def _is_prediction(path: Path, multiscale: dict[str, Any]) -> bool:
+    """Whether a label image was written by a prediction; any other is somebody's annotation."""
+    from napari_autosegnet.inference.output.store import INSTANCES, LABELS
+
+    ours = "/".join(path.parts[-2:]) in (LABELS, INSTANCES)
+    return ours and multiscale.get("type") == "nearest"
+
+
+def ome_of(path: Path) -> dict[str, Any] | None:
+    """OME metadata of an image group, versions 0.4 and 0.5; None when it is something else."""
+    for file, inside in (("zarr.json", True), (".zattrs", False)):
+        try:
+            content = json.loads((path / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            ome = content.get("attributes", {}).get("ome") if inside else content
+            if isinstance(ome, dict) and ome.get("multiscales"):
+                return ome
+    return None
+
+
+def _label_names(path: Path) -> list[str]:
+    for file, inside in (("zarr.json", True), (".zattrs", False)):
+        try:
+            content = json.loads((path / "labels" / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        about = content.get("attributes", {}).get("ome", {}) if inside else content
+        return [name for name in about.get("labels", []) if ome_of(path / "labels" / name) is not None]
+    return []
+
+
+def _ome_image(path: Path, ome: dict[str, Any], time: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Levels of an image and its place; at one time point, or with the time axis that it has."""
+    check_version(ome, path)
+    multiscale = ome["multiscales"][0]
+    levels: list[Any] = [open_array(path / entry["path"]) for entry in multiscale["datasets"]]
+    about: dict[str, Any] = {"name": _store_name(path), **_place(multiscale)}
+    axes = _axes(multiscale)
+    if time is not None and "t" in axes:
+        import dask.array
+
+        at = axes.index("t")
+        levels = [dask.array.take(dask.array.from_zarr(level), time, axis=at) for level in levels]
+        # Neither the scale nor the translation has an entry for the channels.
+        kept = axes[:at].replace("c", "")
+        for name in about.keys() & {"scale", "translate", "units"}:
+            about[name] = about[name][: len(kept)] + about[name][len(kept) + 1 :]
+        if "channel_axis" in about:
+            about["channel_axis"] -= at < about["channel_axis"]
+    return (levels if len(levels) > 1 else levels[0]), about
+
+
+def _axes(multiscale: dict[str, Any]) -> str:
+    """A letter for each axis: OME-Zarr names them t, c, z, y, x."""
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
+    return "".join(name[:1].lower() or "?" for name in names)
+
+
+def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
+    """Scale, translation and unit of level 0 and the channel axis, for napari."""
+    axes = _axes(multiscale)
+    placed = level_placement(multiscale, axes, multiscale["datasets"][0]["path"])
+    scale, translation = (dict(zip("zyx", each, strict=True)) for each in (placed.scale, placed.translation))
+    kept = [axis for axis in axes if axis != "c"]
+    about: dict[str, Any] = {
+        "scale": tuple(scale.get(axis, 1.0) for axis in kept),
+        "translate": tuple(translation.get(axis, 0.0) for axis in kept),
+    }
+    if placed.unit is not None:
+        about["units"] = tuple(placed.unit if axis in "zyx" else "pixel" for axis in kept)
+    if len(kept) < len(axes):
+        about["channel_axis"] = axes.index("c")
+    return about
+
+
+def _store_name(path: Path) -> str:
+    return path.name.removesuffix(".zarr").removesuffix(".ome")

@@ -1,0 +1,88 @@
+"""Sample images under File > Open Sample > AutoSegNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.data.annotations import LabelMapping, infer_mapping, parse_classes
+from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
+from napari_autosegnet.widgets.preferences import read_preferences
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.images import ImageStack
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def axons_labelled() -> list[LayerData]:
+    """Electron micrograph of a nerve, fully labelled: background, myelin, axon."""
+    from napari_autosegnet.data.images import open_image, open_labels
+
+    folder = sample_folder()
+    image = open_image(folder / "axon-sem-a.png").section(0)[0]
+    mapping = parse_classes(SAMPLE_CLASSES)
+    labels = mapping.target(open_labels(folder / "axon-sem-a-labels.png").section(0)[0])
+    return [
+        (image, {"name": "axons"}, "image"),
+        (labels, annotation_layer(named(mapping), name="axons annotation"), "labels"),
+    ]
+
+
+def axons() -> list[LayerData]:
+    """Another place of the same nerve, without labels, to apply a model to."""
+    from napari_autosegnet.data.images import open_image
+
+    return [(open_image(sample_folder() / "axon-sem-b.png").section(0)[0], {"name": "more axons"}, "image")]
+
+
+def own_stack() -> list[LayerData]:
+    """The first labelled stack of the folder that the preferences name.
+
+    Raises
+    ------
+    UserError
+        When no folder is set, or it holds no labelled stack.
+    """
+    folder = read_preferences().samples_folder
+    if folder is None:
+        raise UserError(
+            "no folder is set; name one that holds NAME-volume.tif and NAME-labels.tif "
+            "under Preferences > AutoSegNet > Folder of a labelled stack"
+        )
+    return labelled_stack(folder)
+
+
+def labelled_stack(folder: Path) -> list[LayerData]:
+    """Image and annotation of the first ``NAME-volume.tif`` with a ``NAME-labels.tif`` beside it."""
+    from napari_autosegnet.data.images import open_image, open_labels
+
+    for volume in sorted(folder.glob("*volume*")):
+        labels = volume.with_name(volume.name.replace("volume", "labels"))
+        if not labels.exists():
+            continue
+        image, painted = open_image(volume), open_labels(labels)
+        values = _whole(painted)
+        found, numbers = np.unique(values, return_counts=True)
+        mapping = infer_mapping(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+        place: dict[str, Any] = {"scale": image.scale, "translate": image.translation}
+        about = annotation_layer(named(mapping), name=f"{image.name} annotation", **place)
+        return [
+            (_whole(image), {"name": image.name, **place}, "image"),
+            (mapping.target(values), about, "labels"),
+        ]
+    raise UserError(f"{folder} holds no NAME-volume.tif with a NAME-labels.tif beside it; choose another folder")
+
+
+def named(mapping: LabelMapping) -> tuple[LabelClass, ...]:
+    """Classes of a mapping, painted with their class numbers."""
+    return tuple(LabelClass(number, info.name, info.color) for number, info in enumerate(mapping.classes, start=1))
+
+
+def _whole(stack: ImageStack) -> npt.NDArray[Any]:
+    return stack.read(slice(None), slice(None), slice(None))[0]

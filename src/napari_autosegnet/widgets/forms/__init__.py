@@ -1,0 +1,1 @@
+"""Parts of forms, and work in the background of the window."""

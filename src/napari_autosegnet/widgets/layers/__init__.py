@@ -1,0 +1,1 @@
+"""napari's layers as images, labels and files."""

@@ -1,0 +1,41 @@
+"""Writer of annotation: one Labels layer with class names and colours as OME-Zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.widgets.layers.layer_arrays import METADATA, layer_placement
+from napari_autosegnet.widgets.layers.ome_store import write_stack
+
+
+def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Write a Labels layer; class names and colours are those the dock gave it.
+
+    Raises
+    ------
+    UserError
+        When the place cannot be written.
+    """
+    array = data[0] if isinstance(data, list | tuple) or attributes.get("multiscale") else data
+    kept = attributes.get("metadata", {}).get(METADATA, {}).get("classes", ())
+    classes = [(int(one["value"]), ClassInfo(name=one["name"], color=one["color"])) for one in kept]
+    shape = tuple(int(size) for size in array.shape)
+    depth = len(shape)
+    placed = layer_placement(
+        attributes.get("scale", [1.0] * depth), attributes.get("translate", [0.0] * depth), attributes.get("units", ())
+    )
+    write_stack(
+        Path(path),
+        shape,
+        np.dtype(array.dtype),  # a narrower one would turn values that are no class into other ones
+        lambda index: np.asarray(array[index] if len(shape) == 3 else array),
+        scale=placed.scale[-depth:],
+        translation=placed.translation[-depth:],
+        unit=placed.unit,
+        classes=classes,
+    )
+    return [path]

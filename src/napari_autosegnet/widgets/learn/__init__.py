@@ -1,0 +1,1 @@
+"""The steps in which a network is searched and trained."""

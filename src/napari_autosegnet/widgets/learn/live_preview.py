@@ -1,0 +1,234 @@
+"""What the network in training makes of the slice in view, and where it is unsure: layers that follow the epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from qtpy.QtCore import QObject, QTimer
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.layers import section_layers
+from napari_autosegnet.widgets.layers.layer_arrays import (
+    data_in_view,
+    section_in_view,
+    shows_sections,
+    spatial_shape,
+    stack_around,
+)
+from napari_autosegnet.widgets.session import Session
+from napari_autosegnet.widgets.work.run_client import RunClient
+from napari_autosegnet.worker import preview_file, write_slice
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+#: Largest side in pixels: of larger slices the part around the middle of the view is taken.
+LARGEST_SIDE = 1024
+_NAME, _UNSURE_NAME = "training preview", "training uncertainty"
+_WAIT = 400  # milliseconds after the view has come to rest
+_KEPT_PLACES = 16
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a slice lies: the image, its section, and the first row and column."""
+
+    image: Image
+    section: int
+    origin: tuple[int, int]
+
+
+class LivePreview(QObject):
+    """Gives the worker the slice in view, and shows what comes back.
+
+    Parameters
+    ----------
+    session : Session
+    client : RunClient
+        Of the training.
+    parent : QObject, optional
+    """
+
+    def __init__(self, session: Session, client: RunClient, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._client = client
+        self._places: dict[int, _Place] = {}
+        self._round = 0
+        self._layer: Labels | None = None
+        self._unsure: Image | None = None
+        self._enabled = True
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_WAIT)
+        self._later.timeout.connect(self._offer_slice)
+        client.reported.connect(self._take)
+        client.state_changed.connect(self._on_state)
+        session.viewer.dims.events.current_step.connect(self._on_view)
+        session.viewer.layers.selection.events.active.connect(self._on_view)
+        session.viewer.scene.camera.events.center.connect(self._on_view)
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._later.stop()
+        self._session.viewer.dims.events.current_step.disconnect(self._on_view)
+        self._session.viewer.layers.selection.events.active.disconnect(self._on_view)
+        self._session.viewer.scene.camera.events.center.disconnect(self._on_view)
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer that is shown; None when there is none, or the user removed it."""
+        if self._layer is not None and self._layer not in self._session.viewer.layers:
+            self._layer = None
+        return self._layer
+
+    @property
+    def uncertainty(self) -> Image | None:
+        """The layer of the uncertainty, hidden at first; None when there is none, or the user removed it."""
+        if self._unsure is not None and self._unsure not in self._session.viewer.layers:
+            self._unsure = None
+        return self._unsure
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Ask for previews, or leave the worker to its training."""
+        self._enabled = enabled
+        if not enabled:
+            self._forget_places()
+            self._remove_layers()
+            if self._client.active:
+                source = preview_file(self._client.run, "input")
+                self._session.background.call(lambda: source.unlink(missing_ok=True), _nothing)
+        else:
+            self._on_view()
+
+    def _remove_layers(self) -> None:
+        for layer in (self.layer, self.uncertainty):
+            if layer is not None:
+                self._session.viewer.layers.remove(layer)
+
+    def _on_state(self, state: str) -> None:
+        if state == "starting":
+            self._forget_places()
+        if self._client.active:
+            self._on_view()
+
+    def _forget_places(self) -> None:
+        """What was given to the worker is of no use any more, and what is on the way to it neither."""
+        self._places.clear()
+        self._round += 1
+
+    def _on_view(self, event: Any = None) -> None:
+        if self._enabled and self._client.active:
+            self._later.start()
+
+    def _offer_slice(self) -> None:
+        image = self._session.layers.image_in_view()
+        section = None if image is None else section_in_view(self._session.viewer, image)
+        if image is None or section is None or not self._client.active or not self._enabled:
+            return
+        if not shows_sections(self._session.viewer):
+            return
+        last = next(reversed(self._places.values()), None)
+        window = self._window(image)
+        place = _Place(image, section, (window[0].start, window[1].start))
+        if last == place:
+            return
+        run, turn = self._client.run, self._round
+
+        def write() -> int:
+            return _write_slice(image, section, window, run)
+
+        def remember(modified: int) -> None:
+            if turn == self._round:
+                self._remember(modified, place)
+
+        self._session.background.call(write, remember, _nothing)
+
+    def _window(self, image: Image) -> tuple[slice, slice]:
+        """Rows and columns around the middle of the view."""
+        sides = spatial_shape(image)[-2:]
+        viewer = self._session.viewer
+        centre = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
+        found = []
+        for side, middle in zip(sides, centre, strict=True):
+            start = int(np.clip(round(middle) - LARGEST_SIDE // 2, 0, max(0, side - LARGEST_SIDE)))
+            found.append(slice(start, min(side, start + LARGEST_SIDE)))
+        return found[0], found[1]
+
+    def _remember(self, modified: int, place: _Place) -> None:
+        self._places[modified] = place
+        while len(self._places) > _KEPT_PLACES:
+            del self._places[next(iter(self._places))]
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] != "preview" or not self._enabled:
+            return
+        place = self._places.get(event.get("input", -1))
+        if place is None:
+            return
+        run = self._client.run
+        classes = _classes_of(event)
+
+        def read() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+            return _read(preview_file(run, "labels")), _read(preview_file(run, "uncertainty"))
+
+        self._session.background.call(read, lambda found: self._show(found[0], found[1], place, classes), _nothing)
+
+    def _show(
+        self,
+        labels: npt.NDArray[np.uint8],
+        uncertainty: npt.NDArray[np.float32],
+        place: _Place,
+        classes: tuple[ClassInfo, ...] = (),
+    ) -> None:
+        viewer, image = self._session.viewer, place.image
+        if image not in viewer.layers or not self._enabled:
+            return
+        active = viewer.layers.selection.active
+        if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not image:
+            self._remove_layers()  # nobody updates what lies on an image that is no longer looked at
+        self._unsure = section_layers.show_uncertainty(
+            viewer, image, place.section, uncertainty, _UNSURE_NAME, place.origin, visible=False
+        )
+        self._layer = section_layers.show_labels(
+            viewer, image, place.section, labels, classes or self._session.classes, _NAME, place.origin
+        )
+        # Whoever is painting goes on painting.
+        if active is not None:
+            viewer.layers.selection.active = active
+        self._session.order.put(self._layer, self._unsure)
+
+
+def _classes_of(event: dict[str, Any]) -> tuple[ClassInfo, ...]:
+    """Classes of the model in training, which the session need not know; empty when the event does not tell."""
+    try:
+        return tuple(ClassInfo.model_validate(each) for each in event.get("classes") or ())
+    except (TypeError, ValidationError):
+        return ()
+
+
+def _write_slice(image: Image, section: int, window: tuple[slice, slice], run: Run) -> int:
+    from napari_autosegnet.inference.compute.survey import ImageSurvey
+
+    stack, number = stack_around(image, section)
+    (grey,) = ImageSurvey(stack).look([number])
+    return write_slice(run, stack.read(slice(number, number + 1), *window)[:, 0], grey)
+
+
+def _read(source: Path) -> npt.NDArray[Any]:
+    try:
+        found: npt.NDArray[Any] = np.load(source, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read {source}: {error}") from error
+    return found
+
+
+def _nothing(result: Any) -> None:
+    """A preview that does not come is not worth a message."""

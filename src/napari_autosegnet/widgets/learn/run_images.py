@@ -1,0 +1,110 @@
+"""A button at the top of the dock: the images that the run learned from, while none is open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.files.readers import (
+    AnnotatedImage,
+    LayerData,
+    add_layers,
+    annotated_images,
+    annotated_layers,
+)
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence, tool_tip
+from napari_autosegnet.widgets.session import Session
+
+
+class RunImages(QWidget):
+    """Offers the images and annotation of the session's run while no image is open, as after napari was closed.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QWidget, optional
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._images: list[AnnotatedImage] = []
+        self._is_loading = False
+        self.button = QPushButton("Load the run's images")
+        self.button.clicked.connect(self.load)
+        self.message = MessageLine()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        layout.addWidget(self.message)
+        session.run_changed.connect(self._on_run)
+        session.pairs_changed.connect(self._look)
+        self._on_run(session.run)
+
+    def load(self) -> None:
+        """Open the images in a thread, those that are still there."""
+        run, wanted = self._session.run, self._images
+        self._is_loading = True
+        self._show()
+        self.message.say("Loading the images ...")
+
+        def show(found: tuple[list[LayerData], list[str]]) -> None:
+            self._is_loading = False
+            layers, problems = found
+            self.message.say(" ".join(sentence(each) for each in problems), "error")
+            if self._is_chosen(run):
+                add_layers(self._session.viewer, layers)
+            self._show()
+
+        self._session.background.call(lambda: _read(wanted), show, self._refuse)
+
+    def _on_run(self, run: Run | None) -> None:
+        self._images = []
+        self.message.clear()
+        self._look()
+
+    def _look(self) -> None:
+        """Ask the run for its images, while there are none."""
+        run = self._session.run
+
+        def take(found: list[AnnotatedImage]) -> None:
+            if self._is_chosen(run):
+                self._images = found
+                self._show()
+
+        self._show()
+        if run is not None and not self._is_loading and not self._session.layers.images():
+            self._session.background.call(lambda: annotated_images(run.path), take, self._refuse)
+
+    def _is_chosen(self, run: Run | None) -> bool:
+        chosen = self._session.run
+        return run is not None and chosen is not None and run.path == chosen.path
+
+    def _refuse(self, why: str) -> None:
+        self._is_loading = False
+        self.message.say(sentence(why), "error")
+        self._show()
+
+    def _show(self) -> None:
+        offered = bool(self._images) and not self._session.layers.images() and not self._is_loading
+        self.button.setVisible(offered)
+        self.button.setToolTip(tool_tip("Opens " + ", ".join(f"'{each.name}'" for each in self._images)))
+        self.setVisible(offered or bool(self.message.text()))
+
+
+def _read(images: Sequence[AnnotatedImage]) -> tuple[list[LayerData], list[str]]:
+    """Layers of the images that can be opened, and a line on each of the others."""
+    layers: list[LayerData] = []
+    problems: list[str] = []
+    for each in images:
+        try:
+            layers += annotated_layers(each)
+        except UserError as error:
+            if each.image.exists():
+                problems.append(f"'{each.name}' cannot be opened: {error}")
+            else:
+                problems.append(f"'{each.name}' is gone from {each.image}; open it from where it is now")
+    return layers, problems

@@ -1,0 +1,1 @@
+"""Jobs in processes of their own, and what is seen of them."""

@@ -1,0 +1,535 @@
+"""What a dock knows of a run: it follows the run's events, and asks for start, pause, stop.
+
+Nothing here waits: files are read in small pieces by a timer, written and processes started in a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, Literal
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Request, Run
+from napari_autosegnet.widgets.work.event_tail import EventTail
+from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
+from napari_autosegnet.worker import Job, SearchJob, Step, TrainJob, read_info, read_job
+
+State = Literal["idle", "starting", "working", "paused", "stopping", "finished", "stopped", "failed", "died"]
+
+#: States in which somebody works on the run.
+ACTIVE: frozenset[State] = frozenset({"starting", "working", "paused", "stopping"})
+
+STEP_NAMES = {"search": "search", "train": "training", "predict": "segmentation"}
+
+_INTERVAL, _INTERVAL_BEHIND, _INTERVAL_CANCELLING = 200, 10, 50  # milliseconds
+_SECONDS_PER_TICK = 0.006
+_SECONDS_UNTIL_KILL = 1.0
+_SECONDS_BETWEEN_LOCKS = 1.0
+
+
+class RunClient(QObject):
+    """Follows one run folder; all signals come in the GUI thread.
+
+    Parameters
+    ----------
+    run : Run, optional
+        Followed from the beginning; `attach` takes another one.
+    step : str, optional
+        Only the jobs of this step; all by default.
+    parent : QObject, optional
+
+    Attributes
+    ----------
+    reported : Signal(dict)
+        An event of the run, those of the past first.
+    state_changed : Signal(str)
+        The new `State`.
+    finished : Signal(dict)
+        The event with which a job ended well.
+    caught_up : Signal()
+        All events of the past were reported.
+    busy_changed : Signal()
+        Another step began, or ended, to work in the run; see `busy_with`.
+    """
+
+    reported = Signal(dict)
+    state_changed = Signal(str)
+    finished = Signal(dict)
+    caught_up = Signal()
+    busy_changed = Signal()
+
+    def __init__(self, run: Run | None = None, *, step: Step | None = None, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.step = step
+        self._threads: ThreadPoolExecutor | None = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(_INTERVAL)
+        self._timer.timeout.connect(self._tick)
+        self._state: State = "idle"
+        self._reason = ""
+        self._forget(run)
+        if run is not None:
+            self.attach()
+
+    def _forget(self, run: Run | None) -> None:
+        self._run = run
+        self._tail = None if run is None else EventTail(run.events_file)
+        self._caught_up = False
+        self._process: WorkerProcess | None = None
+        self._starting: Future[WorkerProcess] | None = None
+        self._writing: Future[None] | None = None
+        self._event_step: str | None = None
+        self._begun_at = 0.0
+        self._begun = False
+        self._outcome: dict[str, Any] | None = None
+        self._wanted: set[Request] = set()
+        self._cancelled = False
+        self._kill_at: float | None = None
+        self._paused = False
+        self._left: tuple[float, float] | None = None
+        self._forget_progress()
+        self._job_step: str | None = None
+        self._resumable = False
+        self._never_began = False
+        self._next_lock = 0.0
+        self._other_step: str | None = None
+        self._busy_with: str | None = None
+        self._next_look = 0.0
+
+    def _forget_progress(self) -> None:
+        self._counted: tuple[int, int] | None = None
+        self._total_seconds = 0.0
+
+    # -- what is known ---------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> Run:
+        """The run that is followed.
+
+        Raises
+        ------
+        UserError
+            When there is none.
+        """
+        if self._run is None:
+            raise UserError("no run is open; start a search, or open a run folder")
+        return self._run
+
+    def attached_to(self, run: Run) -> bool:
+        """Whether this run is followed."""
+        return self._run is not None and self._run.path == run.path
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def active(self) -> bool:
+        """Whether somebody works on the run."""
+        return self._state in ACTIVE
+
+    @property
+    def busy_with(self) -> str | None:
+        """Another step than this client's that works in the run now."""
+        # What it told last may not be read yet.
+        return self._busy_with if self._busy_with is not None and self.run.is_active else None
+
+    @property
+    def reason(self) -> str:
+        """Why the job failed, died or stopped, in one line; empty otherwise."""
+        return self._reason
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether `go_on` has something to go on with."""
+        return self._resumable and not self.active
+
+    @property
+    def pause_asked(self) -> bool:
+        """Whether a pause was asked for that has not come yet."""
+        return "pause" in self._wanted
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the last job was cancelled here."""
+        return self._cancelled
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left as far as it is known; it stands still in a pause."""
+        if self._left is None or not self.active:
+            return None
+        left, at = self._left
+        return left if self._paused else max(0.0, left - (time.time() - at))
+
+    @property
+    def fraction(self) -> float | None:
+        """Fraction of the job that is done; None while nobody knows."""
+        if self._counted is not None:
+            return self._counted[0] / max(1, self._counted[1])
+        left = self.seconds_left
+        if left is None or self._total_seconds <= 0:
+            return None
+        return min(1.0, max(0.0, 1 - left / self._total_seconds))
+
+    @property
+    def job_step(self) -> str | None:
+        """Step of the job that works, or worked last; None while it is not known."""
+        return self.step or self._job_step
+
+    @property
+    def process(self) -> WorkerProcess | None:
+        """The worker, when it runs on this computer."""
+        return self._process
+
+    # -- what can be asked for -------------------------------------------------------------------------------------
+
+    def attach(self, run: Run | None = None) -> None:
+        """Follow the run (the one known by default) from its first event on, and whoever works on it now."""
+        run = run or self.run
+        if self._starting is not None and not self._starting.done() and self.attached_to(run):
+            return
+        # A job that is starting in another run starts nevertheless, and is found there later.
+        self._forget(run)
+        self._set_state("idle")
+        self._timer.setInterval(_INTERVAL_BEHIND)
+        self._timer.start()
+
+    def join(self, other: RunClient) -> None:
+        """Follow the job that another client just started, from before its first sign of life on."""
+        self.attach(other.run)
+        if other._starting is not None:
+            self._starting, self._job_step = other._starting, other.job_step
+            self._set_state("starting")
+
+    def detach(self) -> None:
+        """Follow no run any more; a worker goes on."""
+        self._timer.stop()
+        self._forget(None)
+        self._set_state("idle")
+
+    def start(self, job: Job | Callable[[], Job]) -> None:
+        """Start a worker.
+
+        Parameters
+        ----------
+        job
+            The job, or a function that makes it, which is called in a thread.
+
+        Raises
+        ------
+        UserError
+            When somebody works on the run already.
+        """
+        if self.active:
+            raise UserError("this run is being worked on already; wait, or stop it first")
+        if (other := self.busy_with) is not None:
+            name = STEP_NAMES.get(other, other)
+            raise UserError(f"the {name} is working in this run; wait until it is done, or stop it")
+        run = self.run
+        self._outcome, self._begun, self._cancelled, self._paused = None, False, False, False
+        self._wanted, self._kill_at, self._left, self._process = set(), None, None, None
+        self._never_began = False
+        self._forget_progress()
+
+        def begin() -> WorkerProcess:
+            Run.create(run.path)
+            return launch(run, job() if callable(job) else job)
+
+        self._starting = self._pool().submit(begin)
+        self._set_state("starting")
+        self._timer.start()
+
+    def go_on(self, device: str = "auto") -> None:
+        """Start a worker that goes on where the last job of this step ended."""
+        match self.step or read_job(self.run).step:
+            case "search":
+                self.start(SearchJob(resume=True, device=device))
+            case "train":
+                self.start(TrainJob(resume=True, device=device))
+            case _:
+                self.start(lambda: read_job(self.run))
+
+    def pause(self) -> None:
+        """Ask for a pause after the current step."""
+        if self._state in ("starting", "working"):
+            self._wanted.add("pause")
+            self._ask("pause")
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._wanted.discard("pause")
+        run = self.run
+        self._write(lambda: run.withdraw("pause"))
+
+    def stop(self) -> None:
+        """Ask for an orderly end; what is best so far is kept."""
+        if self.active:
+            self._wanted = {"stop"}
+            self._ask("stop")
+            self._set_state("stopping")
+
+    def cancel(self) -> None:
+        """End the job without a new result; the process is gone within two seconds."""
+        if not self.active:
+            return
+        self._cancelled = True
+        self._wanted = {"cancel"}
+        self._kill_at = time.monotonic() + _SECONDS_UNTIL_KILL
+        run, starting = self.run, self._starting
+        known = self._process
+
+        def ask() -> None:
+            run.request("cancel")
+            process = known or (starting.result() if starting is not None else find(run))
+            if process is not None:
+                process.ask_to_end()
+
+        self._write(ask)
+        self._set_state("stopping")
+        self._timer.setInterval(_INTERVAL_CANCELLING)
+
+    def close(self) -> None:
+        """Stop following; a worker goes on."""
+        self._timer.stop()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    # -- what the timer does ---------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._run is None:
+            return
+        if self._starting is not None and self._starting.done():
+            self._note_start()
+        if self._writing is not None and self._writing.done():
+            error, self._writing = self._writing.exception(), None
+            if error is not None:
+                self.reported.emit({"event": "note", "text": str(error)})
+        behind = self._read()
+        if not behind:
+            self._settle()
+            self._look_at_others()
+        fast = _INTERVAL_CANCELLING if self._kill_at is not None else _INTERVAL
+        self._timer.setInterval(_INTERVAL_BEHIND if behind else fast)
+
+    def _note_start(self) -> None:
+        assert self._starting is not None
+        error = self._starting.exception()
+        if error is None:
+            self._process = self._starting.result()
+        self._starting = None
+        if error is not None:
+            self._reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self._never_began = True
+            self._end("failed")
+
+    def _read(self) -> bool:
+        """Report new events for some milliseconds; returns whether there are more."""
+        return self._tail is not None and self._tail.read(self._take, _SECONDS_PER_TICK)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._event_step = event.get("step", self._event_step)
+        if self._process is None and self._starting is None:
+            self._job_step = self._event_step
+        if self.step is not None and self._event_step != self.step:
+            ended = event["event"] in ("finished", "failed", "stopped")
+            self._other_step, self._next_look = None if ended else self._event_step, 0.0
+            return
+        self._apply(event)
+        self.reported.emit(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        at = _seconds(event)
+        match event["event"]:
+            case "started":
+                self._begun, self._outcome, self._paused, self._begun_at, self._left = True, None, False, at, None
+                self._forget_progress()
+                self._note_working()
+            case "finished" | "failed" | "stopped":
+                self._outcome = event
+            case "paused":
+                self._left = None if self._left is None else (max(0.0, self._left[0] - (at - self._left[1])), at)
+                self._paused = True
+                self._wanted.discard("pause")
+                if self._state in ("starting", "working"):
+                    self._set_state("paused")
+            case "resumed":
+                self._left = None if self._left is None else (self._left[0], at)
+                self._paused = False
+                if self._state == "paused":
+                    self._set_state("working")
+            case _:
+                self._begun = True
+                self._apply_progress(event, at)
+                self._note_working()
+
+    def _apply_progress(self, event: dict[str, Any], at: float) -> None:
+        if "seconds_left" in event:
+            left, spent = event["seconds_left"], event.get("seconds")
+            self._left = (float(left), at) if isinstance(left, int | float) else None
+            if self._left is not None and event["event"] == "epoch" and isinstance(spent, int | float):
+                self._total_seconds = spent + self._left[0]
+        if event["event"] == "progress":
+            done, total = event.get("done"), event.get("total")
+            if isinstance(done, int) and isinstance(total, int):
+                self._counted = (done, total)
+
+    def _note_working(self) -> None:
+        # In the past nobody knows yet whether somebody still works.
+        if self._caught_up and self._state not in ("working", "paused", "stopping") and self._outcome is None:
+            self._set_state("working")
+
+    def _settle(self) -> None:
+        """Compare the state with whether somebody works on the run."""
+        if self._starting is not None:
+            return
+        first = not self._caught_up
+        if not first and not self.active:
+            return
+        if first and self._never_began:
+            self._caught_up = True
+            self.caught_up.emit()
+            return
+        alive = self._is_alive()
+        if alive:
+            if first:
+                self._set_state("paused" if self._paused else "working" if self._begun else "starting")
+            elif self._state == "starting" and self._begun:
+                self._set_state("working")
+            self._repeat_requests()
+            self._kill_when_due()
+        elif self._read():
+            return  # it told something before it ended
+        elif first and self._process is None and not self._begun and not self._died_before_it_began():
+            self._set_state("idle")
+        else:
+            self._decide_end()
+        if first:
+            self._caught_up = True
+            self.caught_up.emit()
+
+    def _look_at_others(self) -> None:
+        """Whether a step that told something in this run still works; it may have broken off without a word."""
+        if self._other_step is not None:
+            now = time.monotonic()
+            if now < self._next_look:
+                return
+            self._next_look = now + _SECONDS_BETWEEN_LOCKS
+            if not self.run.is_active:
+                self._other_step = None
+        if self._other_step != self._busy_with:
+            self._busy_with = self._other_step
+            self.busy_changed.emit()
+
+    def _is_alive(self) -> bool:
+        if self._process is None:
+            self._process = self._find()
+        if self._process is not None:
+            return self._process.alive
+        # Started from a shell, or on another computer: whoever works holds the lock.
+        now = time.monotonic()
+        if now < self._next_lock:
+            return True
+        self._next_lock = now + _SECONDS_BETWEEN_LOCKS
+        return self.step in (None, self._event_step) and self.run.is_active
+
+    def _find(self) -> WorkerProcess | None:
+        info = read_info(self.run)
+        if info is None or self.step not in (None, info.step):
+            return None
+        process = find(self.run)
+        if process is not None:
+            self._job_step = info.step
+        return process
+
+    def _died_before_it_began(self) -> bool:
+        info = read_info(self.run)
+        return info is not None and self.step in (None, info.step) and info.started > self._begun_at
+
+    def _repeat_requests(self) -> None:
+        """A job that begins withdraws what was asked for before it."""
+        for what in self._wanted:
+            if self._writing is None and not self.run.requested(what):
+                self._ask(what)
+
+    def _kill_when_due(self) -> None:
+        if self._kill_at is not None and self._process is not None and time.monotonic() > self._kill_at:
+            self._process.kill()
+
+    def _decide_end(self) -> None:
+        status = None if self._process is None else self._process.exit_status
+        run, step = self.run, self.step or self._event_step
+        outcome = self._outcome
+        if outcome is not None:
+            self._reason = str(outcome.get("text") or outcome.get("reason") or "")
+            if outcome["event"] == "finished":
+                self._reason = ""
+            self._end(outcome["event"])
+            if outcome["event"] == "finished":
+                self.finished.emit(outcome)
+        elif self._cancelled or run.requested("cancel"):
+            if self._cancelled:  # else whoever did it writes it down
+                self._write(lambda: _note_cancelled(run, step))
+            self._reason = "cancelled"
+            self._end("stopped")
+        elif status is not None and status > 0:
+            self._reason = last_words(run) or f"the worker ended with status {status}; its log has the details"
+            self._end("failed")
+        else:
+            self._reason = cause_of_death(run, status)
+            self._end("died")
+
+    def _end(self, state: State) -> None:
+        self._process, self._kill_at, self._paused = None, None, False
+        self._wanted = set()
+        self._resumable = state != "finished" and self._holds_something()
+        self._set_state(state)
+
+    def _holds_something(self) -> bool:
+        try:
+            if self.step == "predict":
+                return read_job(self.run).step == "predict"
+            content = self.run.read_config()
+        except UserError:
+            return False
+        step = self.step or self._event_step
+        return ("search" if step == "search" else "training") in content
+
+    def _set_state(self, state: State) -> None:
+        if state in ACTIVE or state in ("idle", "finished"):
+            self._reason = ""
+        if state != self._state:
+            self._state = state
+            self.state_changed.emit(state)
+
+    def _ask(self, what: Request) -> None:
+        run = self.run
+        self._write(lambda: run.request(what))
+
+    def _write(self, action: Callable[[], None]) -> None:
+        self._writing = self._pool().submit(action)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="run-client")
+        return self._threads
+
+
+def _note_cancelled(run: Run, step: str | None) -> None:
+    run.report("stopped", step=step, reason="cancelled")
+    run.withdraw()  # after that line: who finds neither would take the job for dead
+
+
+def _seconds(event: dict[str, Any]) -> float:
+    """When an event was told, in seconds since 1970; now where it does not say."""
+    try:
+        return datetime.fromisoformat(event["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return time.time()

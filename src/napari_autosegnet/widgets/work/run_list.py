@@ -1,0 +1,94 @@
+"""Runs in the runs folder: what each one is, how new, and whether somebody works on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.json_files import read_json
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.work.worker_process import find
+from napari_autosegnet.worker import job_file
+
+Kind = Literal["network", "segmentation"]
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run folder; ``segmentation`` holds a result only, ``network`` a search or a training."""
+
+    path: Path
+    kind: Kind
+    active: bool
+    changed: float
+
+
+def find_runs(folder: Path, most: int = 100) -> list[RunEntry]:
+    """The newest runs of a folder, newest first. Reads files: call it in a thread."""
+    found = []
+    try:
+        paths = [path for path in folder.iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    dated = sorted(((_changed(path), path) for path in paths), reverse=True)
+    for changed, path in dated:
+        kind = _kind(path)
+        if kind is not None:
+            found.append(RunEntry(path, kind, is_active(Run(path)), changed))
+        if len(found) == most:
+            break
+    return found
+
+
+def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
+    """The step at which one goes on with a run."""
+    job = _step_of_job(run)
+    if is_active(run) and job in ("search", "train"):
+        return "search" if job == "search" else "retrain"
+    if (run.model_folder / "model.json").is_file():
+        return "apply"
+    if run.architecture_file.is_file():
+        return "retrain"
+    return "search" if run.config_file.is_file() else "annotate"
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run, however little is in it."""
+    return _kind(path) is not None or (path / "events.jsonl").is_file() or (path / "model" / "model.json").is_file()
+
+
+def _changed(path: Path) -> float:
+    times = [path.stat().st_mtime]
+    events = path / "events.jsonl"
+    if events.exists():
+        times.append(events.stat().st_mtime)
+    return max(times)
+
+
+def _kind(path: Path) -> Kind | None:
+    if (path / "config.json").is_file() or (path / "annotation" / "annotation.json").is_file():
+        return "network"
+    step = _step_of_job(Run(path))
+    if step is None:
+        return None
+    return "segmentation" if step == "predict" else "network"
+
+
+def _step_of_job(run: Run) -> object:
+    """Step of the last job of a run; None when there was none, or its file is damaged or leads elsewhere."""
+    try:
+        content = read_json(job_file(run), "start the step again")
+    except UserError:
+        return None
+    return content.get("step", "") if isinstance(content, dict) else None
+
+
+def is_active(run: Run) -> bool:
+    """Whether somebody works on a run, or is about to; of a folder that leads elsewhere it is not asked."""
+    try:
+        # A worker takes a while to load what it needs, and holds the run only then.
+        return run.is_active or find(run) is not None
+    except UserError:
+        return False

@@ -1,0 +1,477 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.grey_match import GreyValues
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.images import open_image
+from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.inference.distributed.cluster import Dispatcher
+from napari_autosegnet.inference.distributed.cluster_work import Task
+from napari_autosegnet.inference.distributed.workers import Workers, WorkerSource, need_cluster_extra
+from napari_autosegnet.inference.job import VolumeRequest
+from napari_autosegnet.inference.output.progress import PredictionSummary
+from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.model import Model
+from remembered_events import Events
+from small_disks import mounted, resize
+
+distributed = pytest.importorskip("distributed")
+
+Noise = Callable[..., np.ndarray]
+Tree = Callable[[Path], dict[str, bytes]]
+SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo=8, probabilities=True, levels=2, engine="channels_last")
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.inference.distributed.cluster import predict_on_workers
+from napari_autosegnet.inference.job import VolumeRequest
+from napari_autosegnet.inference.distributed.workers import WorkerSource
+
+def report(event, /, **values):
+    with open(events, "a") as handle:
+        handle.write(json.dumps({"event": event, **values}, default=str) + "\\n")
+
+model, image, out, events, settings = sys.argv[1:]
+settings = PredictSettings.model_validate_json(settings)
+request = VolumeRequest(Path(model), Path(image), Path(out), settings)
+predict_on_workers(request, WorkerSource(2), device="cpu", report=report)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two workers, as somebody's own scheduler would have them; dead ones are replaced."""
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            silence_logs=50,
+        ) as found,
+    ):
+        yield found
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, model: Model, noise: Noise) -> Callable[..., VolumeRequest]:
+    """A prediction by paths: the usual model, and a Zarr array of noise in chunks as large as the blocks."""
+    model.save(tmp_path / "model")
+    image = tmp_path / "image.zarr"
+    zarr.create_array(image, data=noise(4, 100, 150), chunks=(2, 32, 48))
+
+    def make(out: str, **changes: Any) -> VolumeRequest:
+        settings = SETTINGS.model_copy(update=changes)
+        return VolumeRequest(tmp_path / "model", image, tmp_path / out, settings)
+
+    return make
+
+
+def alone(request: VolumeRequest) -> PredictionSummary:
+    """The same in this process."""
+    return predict_volume(Model.load(request.model), open_image(request.image), request.out, request.settings)
+
+
+def on(cluster: Any, request: VolumeRequest, **more: Any) -> PredictionSummary:
+    from napari_autosegnet.inference.distributed.cluster import predict_on_workers
+
+    return predict_on_workers(request, WorkerSource(scheduler=cluster.scheduler_address), device="cpu", **more)
+
+
+def pids(cluster: Any) -> list[int]:
+    with distributed.Client(cluster, set_as_default=False) as client:
+        return list(client.run(os.getpid).values())
+
+
+@pytest.mark.slow
+def test_workers_agree_on_the_constants_of_sections(
+    tmp_path: Path, make_model: Callable[..., Model], noise: Noise, tree: Tree, cluster: Any
+) -> None:
+    """Each measures by itself, and finds the same; the image's range is compared once, where the run is started."""
+    array = (noise(6, 100, 150) * np.linspace(0.3, 1, 6)[:, None, None]).astype(np.uint8)
+    array[3] = 40
+    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in array[[0, 1, 2, 4, 5]]], np.uint8)
+    settings = SETTINGS.model_copy(update={"block": (2, 64, 96), "tile": 128})
+    for kind in ("global", "section"):
+        made = make_model(kind=kind, context=1)
+        normalisation = made.normalisation.model_copy(update={"seen": seen})
+        Model(made.description.model_copy(update={"normalisation": normalisation}), made.weights).save(tmp_path / kind)
+        image = tmp_path / f"{kind}.zarr"
+        zarr.create_array(image, data=array.astype(np.uint16) * 257, chunks=(2, 32, 48))
+        told = Events()
+        request = VolumeRequest(tmp_path / kind, image, tmp_path / f"many-{kind}", settings)
+        many = on(cluster, request, report=told)
+        one = alone(dataclasses.replace(request, out=tmp_path / f"one-{kind}"))
+        assert tree(tmp_path / f"many-{kind}") == tree(tmp_path / f"one-{kind}")
+        assert many.constant_sections == one.constant_sections == (3,)
+        scaled = [event for event in told.named("note") if "times 257" in event["text"]]
+        assert len(scaled) == (1 if kind == "global" else 0)
+
+
+def test_workers_write_what_one_process_writes(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    events = Events()
+    summary = on(cluster, request_for("many.zarr"), report=events)
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+    assert (summary.blocks, summary.done, summary.failed, summary.stopped) == (32, 32, (), False)
+    blocks = events.named("block")
+    assert Counter(block["index"] for block in blocks) == Counter(range(32))
+    assert len({block["worker"] for block in blocks}) == 2
+    assert events.named("progress")[-1]["done"] == 32 and events.named("device") == [{"name": "cpu"}]
+    again = Events()
+    assert on(cluster, request_for("many.zarr"), report=again).done == 32
+    assert not again.named("block")
+
+
+def test_killed_workers_lose_no_block(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    events = Events()
+    killed = []
+
+    def report(event: str, /, **values: Any) -> None:
+        events(event, **values)
+        if event == "block" and len(events.named("block")) in (4, 14):
+            killed.append(random.Random(len(killed)).choice(pids(cluster)))
+            os.kill(killed[-1], signal.SIGKILL)
+
+    summary = on(cluster, request_for("many.zarr"), report=report)
+    assert len(killed) == 2 and summary.done == 32 and not summary.failed
+    assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+
+
+@pytest.mark.slow
+def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    """A chunk of the image is damaged; two blocks read it with their surroundings, and all blocks beside it."""
+    chunk = tmp_path / "image.zarr" / "c" / "1" / "3" / "3"
+    whole, times = chunk.read_bytes(), chunk.stat()
+    events = Events()
+    chunk.write_bytes(b"not a chunk".ljust(len(whole)))
+    os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    many = on(cluster, request_for("many.zarr", halo=0, retries=1), report=events)
+    one = alone(request_for("one.zarr", halo=0, retries=1))
+    for summary in (many, one):
+        (failed,) = summary.failed
+        assert (failed.origin, failed.shape) == ((2, 96, 144), (2, 4, 6))
+        assert "2:4,96:100,144:150" in str(failed) and "cannot read" in failed.reason
+        assert summary.done == 31 and not summary.stopped
+    tries = [alarm["text"] for alarm in events.named("alarm")]
+    assert len(tries) == 2 and "tried again" in tries[0] and "left out" in tries[1]
+    # Put back as it was, its time included: otherwise it is another image.
+    chunk.write_bytes(whole)
+    os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert on(cluster, request_for("many.zarr", halo=0, retries=1)).failed == ()
+    assert alone(request_for("whole.zarr", halo=0)).failed == ()
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "whole.zarr")
+
+
+@pytest.mark.slow
+def test_a_block_that_kills_its_worker_is_named_and_the_rest_done(
+    cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference.distributed import cluster as module
+
+    real = module.work
+
+    def poison(about: Any, task: Any) -> Any:
+        import os as there
+        import signal as signals
+
+        if (task.stage, task.level, task.number) == ("labels", 0, 5):
+            there.kill(there.getpid(), signals.SIGKILL)
+        return real(about, task)
+
+    monkeypatch.setattr(module, "work", poison)
+    summary = on(cluster, request_for("many.zarr", retries=0))
+    (failed,) = summary.failed
+    assert failed.index == 5 and "died" in failed.reason
+    assert summary.done == 31
+
+
+@pytest.mark.slow
+def test_when_everything_fails_the_run_ends_soon(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference.output.output import progress
+
+    monkeypatch.setattr(progress, "HOPELESS", 8)
+    for chunk in (tmp_path / "image.zarr" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"not a chunk")
+    for run in (lambda: on(cluster, request_for("many.zarr")), lambda: alone(request_for("one.zarr"))):
+        with pytest.raises(UserError, match="the first 8 blocks failed; the first is block"):
+            run()
+
+
+def test_a_stop_ends_the_workers_within_a_tile(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    events = Events()
+    stopped = on(cluster, request_for("many.zarr"), report=events, should_stop=lambda: len(events.named("block")) >= 3)
+    assert stopped.stopped and 3 <= stopped.done < 32
+    finished = on(cluster, request_for("many.zarr"), report=events)
+    assert finished.done == 32
+    assert Counter(block["index"] for block in events.named("block")) == Counter(range(32))
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
+
+
+class Gone:
+    """A client whose workers are dying: they are on the scheduler's list for some looks, and cannot be reached."""
+
+    status = "running"
+
+    def __init__(self, then: dict[str, int]) -> None:
+        self.looks = 10**6
+        self.then = then
+        self.ended = threading.Event()
+        self.cancelled: list[Any] = []
+
+    def nthreads(self) -> dict[str, int]:
+        self.looks -= 1
+        return {"tcp://gone": 3} if self.looks >= 0 else self.then
+
+    def run(self, *arguments: Any, **named: Any) -> None:
+        self.ended.wait(60)
+        raise OSError("timed out")
+
+    def submit(self, function: Any, about: Any, task: Any, **named: Any) -> Any:
+        return SimpleNamespace(add_done_callback=lambda call: None, task=task)
+
+    def cancel(self, futures: list[Any]) -> None:
+        self.cancelled += futures
+
+
+@pytest.mark.parametrize("looks", [0, 1, 4])
+@pytest.mark.parametrize("then", [{}, {"tcp://new": 3}])
+def test_a_stop_does_not_wait_for_workers_that_are_gone(looks: int, then: dict[str, int]) -> None:
+    """Nor for those that dask has started in their place."""
+    client = Gone(then)
+    stops = iter([False] * 3)
+    dispatcher = Dispatcher(Workers(client, "tcp://its", lambda: None), lambda: next(stops, True), Events())  # type: ignore[arg-type]
+    began = time.monotonic()
+    tasks = [Task("labels", 0, number) for number in range(2)]
+
+    def go(about: Any) -> bool:
+        client.looks = 1 + looks  # the first one counts the workers for the tasks
+        return dispatcher.run(about, tasks, lambda outcome: [], lambda *failed: None, 0)
+
+    assert not go(SimpleNamespace(key="key"))
+    client.ended.set()
+    assert time.monotonic() - began < 5
+    assert [future.task for future in client.cancelled] == tasks
+
+
+def test_a_stop_before_any_worker_came_is_no_mistake(
+    request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference.distributed import cluster as module
+
+    @contextmanager
+    def nobody(source: WorkerSource, shared: Path) -> Iterator[Workers]:
+        yield Workers(SimpleNamespace(nthreads=dict), "tcp://its", lambda: None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "workers", nobody)
+    with pytest.raises(StoppedError, match="before any worker"):
+        module.predict_on_workers(request_for("out.zarr"), WorkerSource(2), should_stop=lambda: True)
+
+
+def test_a_full_disk_ends_the_run_in_one_line(
+    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    events = Events()
+    with mounted(small, "420k"):
+        with pytest.raises(UserError, match="no space left"):
+            on(cluster, request_for("small/out.zarr"), report=events)
+        done = len(events.named("block"))
+        assert 0 < done < 32
+        resize(small, "8m")
+        assert on(cluster, request_for("small/out.zarr"), report=events).done == 32
+        assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+        alone(request_for("one.zarr"))
+        assert tree(small / "out.zarr") == tree(tmp_path / "one.zarr")
+
+
+def test_what_a_worker_does_not_see_is_said_at_once(
+    cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from napari_autosegnet.inference.distributed import cluster as module
+
+    real = module.work
+
+    def elsewhere(about: Any, task: Any) -> Any:
+        import dataclasses as there
+        from pathlib import Path as Elsewhere
+
+        request = there.replace(about.request, model=Elsewhere("nowhere"))
+        return real(there.replace(about, request=request), task)
+
+    monkeypatch.setattr(module, "work", elsewhere)
+    with pytest.raises(UserError, match=r"worker .*: nowhere is no model"):
+        on(cluster, request_for("many.zarr"))
+
+
+def test_files_that_only_one_machine_can_write_are_refused(
+    cluster: Any, request_for: Callable[..., VolumeRequest]
+) -> None:
+    with pytest.raises(UserError, match="several machines"):
+        on(cluster, request_for("out.tif"))
+
+
+def test_without_a_scheduler_there_is_one_line(
+    request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_autosegnet.inference.distributed import workers
+    from napari_autosegnet.inference.distributed.cluster import predict_on_workers
+
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 0.5)
+    with pytest.raises(UserError, match="no dask scheduler answers"):
+        predict_on_workers(request_for("a.zarr"), WorkerSource(scheduler="tcp://127.0.0.1:9"))
+
+
+#: A scheduler with TLS keys of its own and a worker, as somebody else would start them.
+SCHEDULER = """
+import distributed, time
+
+cluster = distributed.LocalCluster(
+    n_workers=1, threads_per_worker=1, processes=False, security=distributed.Security(), dashboard_address=None,
+    scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}, silence_logs=50
+)
+print(cluster.scheduler_address, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_scheduler_with_keys_that_dies_is_named(
+    request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its keys stand in dask's own configuration; what it computed is kept."""
+    import dask
+
+    from napari_autosegnet.inference.distributed import workers
+    from napari_autosegnet.inference.distributed.cluster import predict_on_workers
+
+    monkeypatch.setattr(workers, "_CONNECT_SECONDS", 1)
+    keys = distributed.Security.temporary()
+    (tmp_path / "cert.pem").write_text(keys.tls_client_cert)
+    (tmp_path / "key.pem").write_text(keys.tls_client_key)
+    pair = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    tls = {"ca-file": pair["cert"], "client": pair, "worker": pair, "scheduler": pair}
+    (tmp_path / "dask.yaml").write_text(json.dumps({"distributed": {"comm": {"tls": tls, "require-encryption": True}}}))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCHEDULER],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DASK_CONFIG": str(tmp_path / "dask.yaml")},
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("tls://")
+        source, request = WorkerSource(scheduler=address), request_for("many.zarr")
+        with pytest.raises(UserError, match=f"{address} needs the TLS keys"):
+            predict_on_workers(request, source, device="cpu")
+        for config, line in (
+            ({"distributed.comm.require-encryption": True}, "give the scheduler's tls://"),
+            ({"distributed.comm.tls.ca-file": "no", "distributed.comm.tls.client.cert": "no"}, "cannot be read"),
+        ):
+            with dask.config.set(config), pytest.raises(UserError, match=line):
+                predict_on_workers(request, WorkerSource(scheduler="tcp://127.0.0.1:9"), device="cpu")
+        events = Events()
+
+        def report(event: str, /, **values: Any) -> None:
+            events(event, **values)
+            if event == "block":
+                process.kill()
+
+        own = {f"distributed.comm.tls.client.{name}": path for name, path in pair.items()}
+        own["distributed.comm.tls.ca-file"] = pair["cert"]
+        with (
+            dask.config.set(own),
+            pytest.raises(UserError, match=f"the dask scheduler at {address} is gone"),
+        ):
+            predict_on_workers(request, source, device="cpu", report=report)
+    finally:
+        process.kill()
+        process.communicate()
+    done = len(events.named("block"))
+    assert 0 < done < 32
+    assert len((tmp_path / "many.zarr.ledger.jsonl").read_bytes().splitlines()) > done
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'napari-autosegnet\[cluster\]'"):
+        need_cluster_extra()
+
+
+@pytest.mark.slow
+def test_killed_dispatchers_and_workers_of_this_machine(
+    tmp_path: Path, request_for: Callable[..., VolumeRequest], noise: Noise, tree: Tree
+) -> None:
+    """The process that started the workers is killed, again and again; its workers end with it."""
+    psutil = pytest.importorskip("psutil")
+    request = request_for("many.zarr")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    events = tmp_path / "events.jsonl"
+    command = [sys.executable, str(tmp_path / "run.py"), str(request.model), str(request.image), str(request.out)]
+    command += [str(events), request.settings.model_dump_json()]
+    ledger = tmp_path / "many.zarr.ledger.jsonl"
+    generator = random.Random(0)
+    for turn in range(4):
+        lines = len(ledger.read_bytes().splitlines()) if ledger.exists() else 0
+        process = subprocess.Popen(command)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if ledger.exists() and len(ledger.read_bytes().splitlines()) > lines + 2:
+                break
+            time.sleep(0.005)
+        time.sleep(generator.random() * 0.05)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        if turn % 2 and children:
+            os.kill(generator.choice(children).pid, signal.SIGKILL)
+            time.sleep(generator.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+    subprocess.run(command, check=True, timeout=300)
+    found = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
+    assert max(Counter(event["index"] for event in found if event["event"] == "block").values()) == 1
+    alone(request_for("one.zarr"))
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")

@@ -1,0 +1,557 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+from qtpy.QtCore import Qt
+
+from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.data.grey_match import GreyValues
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
+from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.model import Model
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.apply import section_model, uncertainty
+from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
+from napari_autosegnet.widgets.apply.apply_step import ApplyStep
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_layer
+from napari_autosegnet.widgets.layers.layer_arrays import role
+from napari_autosegnet.widgets.layers.section_layers import what_was_said
+from small_models import small_model
+
+
+@pytest.fixture
+def stack() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 96, 96), np.uint8)
+
+
+@pytest.fixture
+def session(make_session: Any, stack: np.ndarray) -> Any:
+    session = make_session()
+    session.viewer.add_image(stack, name="stack", scale=(50, 4, 4), translate=(100, 8, 8))
+    session._follow_layers()
+    return session
+
+
+@pytest.fixture
+def run(runs_folder: Path) -> Run:
+    run = Run.create(runs_folder / "first")
+    small_model().save(run.model_folder)
+    return run
+
+
+@pytest.fixture
+def step(session: Any, run: Run, qtbot: Any) -> Iterator[ApplyStep]:
+    step = ApplyStep(session)
+    qtbot.addWidget(step)
+    step.show()
+    yield step
+    step.volume.client.cancel()
+    step.release()
+
+
+def use_run(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    step._session.run = run
+    qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
+
+
+def small_classes() -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(small_model().classes, 1))
+
+
+def idle(step: ApplyStep, qtbot: Any) -> None:
+    session = step._session
+    qtbot.waitUntil(lambda: not step._computing.is_busy and not session.background.is_busy, timeout=60_000)
+
+
+def expected(stack: np.ndarray, section: int) -> np.ndarray:
+    predictor = make_predictor(small_model(), "cpu", PredictSettings())
+    found = predict_section(predictor, image_from_array(stack), section)
+    assert found is not None
+    return found[0]
+
+
+def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
+    step: ApplyStep, run: Run, stack: np.ndarray, qtbot: Any
+) -> None:
+    model = small_model()
+    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in stack], np.uint8)
+    normalisation = model.normalisation.model_copy(update={"seen": seen})
+    Model(model.description.model_copy(update={"normalisation": normalisation}), model.weights).save(run.model_folder)
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+
+    def segmented(name: str, data: np.ndarray) -> str:
+        viewer.layers.clear()
+        layer = viewer.add_image(data, name=name)
+        viewer.dims.set_point(0, 1)
+        step._session._follow_layers()
+        viewer.layers.selection.active = layer
+        step.segment_slice()
+        idle(step, qtbot)
+        text = step.message.text()
+        shown = [each.name for each in viewer.layers if each is not layer and role(each) is not None]
+        return f"{text}|{len(shown)}"
+
+    assert segmented("as it was", stack) == "|2" and not step.as_is_box.isVisible()
+    told = segmented("16 bits", stack.astype(np.uint16) * 257)
+    assert told == (
+        "The grey values (uint16) are those of the model's images (uint8) times 257; they are scaled back|2"
+    )
+    strange = (stack.astype(np.float32) - 128) / 70
+    told = segmented("strange", strange)
+    assert told.endswith("(--grey-values as-is)|0") and "The grey values of strange are unlike those" in told
+    assert step.as_is_box.isVisible()
+    step.as_is_box.setChecked(True)
+    assert segmented("strange", strange) == "|2"
+    told = segmented("empty", np.full_like(stack, 9))
+    assert "this section has one grey value throughout" in told.lower()
+    step.set_model(run.path)
+    assert not step.as_is_box.isVisible() and not step.as_is_box.isChecked()
+
+
+def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    assert "no trained network" in step.model_label.text()
+    for button in (step.slice_button, step.place_button, step.stack_button, step.take_button, step.next_button):
+        assert not button.isEnabled()
+    use_run(step, run, qtbot)
+    assert "first" in step.model_label.text()
+    assert "Quality 0.81, checked on 1,240 pixels of 3 sections." in step.model_label.text()
+    for button in (step.slice_button, step.place_button, step.stack_button, step.next_button):
+        assert button.isEnabled()
+    step._session.run = None
+    assert "no trained network" in step.model_label.text()
+
+
+def test_a_quality_of_a_few_pixels_is_not_known(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    checked = {"mean_iou": 0.72, "iou": {"a": 1.0, "b": 0.0}, "pixels": {"a": 3000, "b": 37}, "sections": 1}
+    small_model().with_(metrics={"validation": checked}).save(run.model_folder)
+    use_run(step, run, qtbot)
+    text = step.model_label.text()
+    assert "0.72" not in text and "Quality not known yet: checked on 3,037 pixels of 1 section: 37 of" in text
+    assert "<b>Warning:</b> it finds nothing of &#x27;b&#x27;" in text
+
+
+def test_a_model_that_cannot_be_read_is_one_line(step: ApplyStep, run: Run, qtbot: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.json").write_text("{")
+    step.set_model(tmp_path / "broken")
+    qtbot.waitUntil(lambda: "no model that can be read" in step.message.text(), timeout=10_000)
+    assert "\n" not in step.message.text() and step.model is None
+    use_run(step, run, qtbot)
+    (run.model_folder / "weights.safetensors").write_bytes(b"x" * 100)
+    step.segment_slice()
+    idle(step, qtbot)
+    assert step.message.kind == "error" and "damaged" in step.message.text() and "\n" not in step.message.text()
+
+
+def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    viewer.dims.set_point(0, 150)
+    step.segment_slice()
+    assert not step.slice_button.isEnabled()
+    idle(step, qtbot)
+    labels, unsure = viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]
+    assert np.array_equal(labels.data[1], expected(stack, 1)) and not labels.data[[0, 2]].any()
+    assert tuple(labels.translate) == (100, 8, 8) and tuple(labels.scale) == (50, 4, 4)
+    assert unsure.data.shape == (1, 96, 96) and 0 < unsure.data.max() <= 1
+    viewer.dims.set_point(0, 200)
+    step.unsure_box.setChecked(False)
+    step.segment_slice()
+    idle(step, qtbot)
+    for section in (1, 2):
+        assert np.array_equal(labels.data[section], expected(stack, section)), "the slice before is kept"
+    assert tuple(unsure.translate) == (150, 8, 8)
+    viewer.add_points(np.zeros((1, 3)))  # now the slider reaches beyond the stack
+    viewer.layers.selection.active = viewer.layers["stack"]
+    viewer.dims.set_point(0, 0)
+    step.segment_slice()
+    assert "outside of 'stack'" in step.message.text()
+
+
+def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+
+    def press(section: int) -> None:
+        viewer.dims.set_point(0, 100 + 50 * section)
+        qtbot.mouseClick(step.slice_button, Qt.MouseButton.LeftButton)
+        idle(step, qtbot)
+
+    press(1)
+    layer = viewer.layers["segmentation of the slice"]
+    said = layer.data[1].copy()
+    layer.brush_size = 5
+    wrong = 1 + said[40, 40] % 3
+    viewer.layers.selection.active = layer
+    layer.mode = "paint"
+    layer.paint((1, 40, 40), wrong)
+    painted = layer.data[1] != said
+    assert painted.any()
+    for section in (1, 2, 1):
+        press(section)
+        assert np.array_equal(layer.data[1], np.where(painted, wrong, said))
+    qtbot.waitUntil(lambda: f"{painted.sum()} pixels are corrected" in step.corrected_label.text(), timeout=5000)
+    viewer.layers.remove(layer)
+    qtbot.waitUntil(lambda: "come back with the next one" in step.corrected_label.text(), timeout=5000)
+    press(1)
+    layer = viewer.layers["segmentation of the slice"]
+    assert np.array_equal(layer.data[1], np.where(painted, wrong, said))
+    qtbot.waitUntil(lambda: "come back" not in step.corrected_label.text(), timeout=5000)
+
+    # A network that was trained on says something else around them.
+    small_model("unet").save(run.model_folder)
+    press(1)
+    assert (layer.data[1][painted] == wrong).all() and not np.array_equal(layer.data[1][~painted], said[~painted])
+    wanted = painted & (what_was_said(layer)[1] != wrong)  # the rest it says itself now
+    qtbot.mouseClick(step.take_button, Qt.MouseButton.LeftButton)
+    annotation = step._session.pairs()[0].labels
+    assert wanted.any() and np.array_equal(annotation.data[1] != 0, wanted) and step.corrections.pixels == 0
+
+
+def test_corrections_outlive_a_worker_that_goes_on(step: ApplyStep, qtbot: Any) -> None:
+    volume, viewer = step.volume, step._session.viewer
+    layer = viewer.add_labels(np.ones((3, 96, 96), np.uint8), **result_layer(small_classes(), name="result"))
+    qtbot.wait(20)
+    volume._layer = layer
+    layer.data_setitem((np.full(3, 1), np.arange(3), np.arange(3)), 2)
+    for state in ("starting", "working"):
+        volume.client._state = state
+        volume._on_state(state)
+    layer.data[1] = 3
+    volume.client._state = "finished"
+    volume._on_state("finished")
+    assert (layer.data[1, np.arange(3), np.arange(3)] == 2).all() and np.count_nonzero(
+        layer.data[1] == 3
+    ) == 96 * 96 - 3
+    qtbot.waitUntil(lambda: step.corrections.pixels == 3, timeout=5000)
+    volume.client._state = "idle"
+
+
+@pytest.mark.parametrize("way", ["rolled", "3D"])
+def test_a_view_from_the_side_is_not_segmented(way: str, step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    if way == "rolled":
+        viewer.dims.order = (1, 0, 2)
+    else:
+        viewer.dims.ndisplay = 3
+    for ask in (step.segment_slice, step.go_to_least_certain):
+        step.message.clear()
+        ask()
+        assert not step._computing.is_busy and "y and x are shown" in step.message.text()
+    assert len(viewer.layers) == 1
+
+
+def test_the_model_of_another_run_is_not_used(step: ApplyStep, run: Run, qtbot: Any, runs_folder: Path) -> None:
+    use_run(step, run, qtbot)
+    second = Run.create(runs_folder / "second")
+    small_model().save(second.model_folder)
+    busy = threading.Event()
+    step._session.background.call(lambda: busy.wait(20), lambda _: None)
+    step._session.run = second
+    assert step.model is None and not step.slice_button.isEnabled() and "Reading" in step.model_label.text()
+    qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
+    assert step._session.background.is_busy and step.model.path == second.model_folder
+    busy.set()
+
+
+def test_an_unforeseen_error_leaves_the_buttons_alive(
+    step: ApplyStep, run: Run, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_run(step, run, qtbot)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(step._section_model, "predict", fail)
+    with qtbot.captureExceptions() as raised:
+        step.segment_slice()
+        qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
+    assert step.slice_button.isEnabled() and step.place_button.isEnabled()
+    assert step.message.kind == "error" and "memory of the computer" in step.message.text()
+
+
+def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None:
+    volume = step.volume
+    layer = step._session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), name="result")
+    volume._layer = layer
+    for state, editable in (("working", False), ("stopped", True), ("starting", False), ("finished", True)):
+        volume.client._state = state
+        volume._on_state(state)
+        assert layer.editable is editable, state
+    volume.client._state = "working"
+    volume._on_state("working")
+    step._session.viewer.dims.ndisplay = 3
+    step._session.viewer.dims.ndisplay = 2  # napari allows painting again
+    volume._refresh()
+    assert not layer.editable
+    volume.client._state = "idle"
+
+
+def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbot: Any, tmp_path: Path) -> None:
+    volume, out = step.volume, tmp_path / "late.ome.zarr"
+    said: list[str] = []
+    volume.failed.connect(said.append)
+    volume._out = out
+    volume.client._state = "working"
+    volume._take({"event": "plan"})
+    idle(step, qtbot)
+    assert volume.layer is None and said == []
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
+    predict_volume(small_model(), image_from_array(pixels, name="s"), out, PredictSettings())
+    volume._take({"event": "block"})
+    qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
+    volume.client._state = "idle"
+
+
+def test_single_objects_are_shown_in_colours_of_their_own(step: ApplyStep, qtbot: Any, stack: np.ndarray) -> None:
+    volume, out = step.volume, step._session.runs_folder / "objects.ome.zarr"
+    settings = PredictSettings(instances=True, instance_classes=("2nd myelin",))
+    predict_volume(small_model(), image_from_array(stack, name="stack"), out, settings)
+    viewer = step._session.viewer
+    image = viewer.layers["stack"]
+    image.rotate, image.units = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], ("nm", "nm", "nm")
+    volume._begin(image, None, out)
+    volume.client._state = "finished"
+    volume._on_state("finished")
+    qtbot.waitUntil(lambda: "stack objects" in viewer.layers, timeout=10_000)
+    for layer in (viewer.layers["stack objects"], volume.layer):
+        assert np.allclose(layer.data_to_world((1, 20, 30)), image.data_to_world((1, 20, 30)))
+        assert layer.units == image.units
+    objects = viewer.layers["stack objects"]
+    assert role(objects) == "objects" and not objects.editable
+    assert tuple(objects.scale) == (50, 4, 4) and tuple(objects.translate) == (100, 8, 8)
+    colors = {tuple(objects.get_color(number)) for number in range(1, 20)}
+    assert len(colors) > 1, "single objects cannot be told apart"
+    assert step._session.layers.labels() == []
+
+
+def test_probabilities_of_an_older_model_name_no_place(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_run(step, run, qtbot)
+    image, out = step._session.viewer.layers["stack"], step._session.runs_folder / "all.ome.zarr"
+    predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings(probabilities=True))
+    step.volume._begin(image, None, out)
+    step.volume._open()
+    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    looked: list[int] = []
+    of_volume = uncertainty.least_certain_of_volume
+    monkeypatch.setattr(uncertainty, "least_certain_of_volume", lambda *given: (looked.append(1), of_volume(*given))[1])
+    step.go_to_least_certain()
+    idle(step, qtbot)
+    assert looked == [1] and len(step._shown[image]) == 1
+    assert "segmentation of the slice" not in step._session.viewer.layers
+    small_model("unet").save(run.model_folder)  # trained again
+    step.go_to_least_certain()
+    idle(step, qtbot)
+    qtbot.waitUntil(lambda: len(step._shown[image]) == 2, timeout=60_000)
+    assert looked == [1] and "segmentation of the slice" in step._session.viewer.layers
+
+
+def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    use_run(step, run, qtbot)
+    step._session.viewer.layers.clear()
+    step._session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
+    step._session._follow_layers()
+    step.segment_slice()
+    idle(step, qtbot)
+    assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
+
+
+def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run, qtbot: Any) -> None:
+    viewer, camera = step._session.viewer, step._session.viewer.scene.camera
+    use_run(step, run, qtbot)
+    viewer.dims.set_point(0, 150)
+    step.activateWindow()
+    qtbot.waitUntil(step.isActiveWindow, timeout=5000)
+
+    def press(key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> tuple[float, ...]:
+        qtbot.keyClick(step, key, modifier)
+        idle(step, qtbot)
+        return camera.center
+
+    assert not step.back_button.isEnabled()
+    first, second = press(Qt.Key.Key_F3), press(Qt.Key.Key_F3)
+    assert first != second and step.place_button.text() == "Next uncertain place"
+    active, image = viewer.layers.selection.active, viewer.layers["stack"]
+    assert active.name == "stack annotation" and active.mode == "paint", "where the tutorial says that one paints"
+    assert "in 'stack annotation'" in step.message.text() and "F3: next" in step.message.text()
+
+    viewer.dims.set_point(0, 100)
+    assert press(Qt.Key.Key_F3, Qt.KeyboardModifier.ShiftModifier) == first and viewer.dims.point[0] == 150
+    assert not step.back_button.isEnabled()
+    qtbot.mouseClick(step.place_button, Qt.MouseButton.LeftButton)
+    assert camera.center == second and len(step._shown[image]) == 2, "what was shown comes again after Previous"
+    qtbot.mouseClick(step.back_button, Qt.MouseButton.LeftButton)
+    assert camera.center == first
+
+    # What is to be looked at is not covered, and the frame is seen on dark and on bright images.
+    (frame,) = (layer for layer in viewer.layers if layer.name == uncertainty.MARKER)
+    assert frame is viewer.layers[-1] and not frame.face_color[:, 3].any()
+    assert [color[:3].mean() > 0.5 for color in frame.edge_color] == [False, True]
+    results = [viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]]
+    assert [layer.opacity for layer in results] == [0.2, 0.2]
+    step.segment_slice()
+    idle(step, qtbot)
+    assert [layer.opacity for layer in results] == [0.6, 0.9]
+
+
+def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PredictSettings(engine="channels_last", tile=64, halo=16, batch_size=1)
+    monkeypatch.setattr(section_model, "_SETTINGS", settings)
+    use_run(step, run, qtbot)
+    viewer, progress = step._session.viewer, step.slice_progress
+    viewer.dims.set_point(0, 150)
+    step.segment_slice()
+    idle(step, qtbot)
+    assert progress.bar.maximum() == 4 and not progress.isVisible(), "tile by tile"
+    shown = {layer.name: np.array(layer.data) for layer in viewer.layers}
+
+    gate, predict = threading.Event(), step._section_model.predict
+    monkeypatch.setattr(step._section_model, "predict", lambda *given: (gate.wait(20), predict(*given))[1])
+    for ask in (step.segment_slice, step.go_to_least_certain):
+        viewer.dims.set_point(0, 200)
+        ask()
+        qtbot.waitUntil(progress.isVisible, timeout=5000)
+        qtbot.mouseClick(progress.cancel_button, Qt.MouseButton.LeftButton)
+        gate.set()
+        idle(step, qtbot)
+        assert "Cancelled" in step.message.text() and not progress.isVisible() and step.slice_button.isEnabled()
+        assert [layer.name for layer in viewer.layers] == [*shown]
+        assert all(np.array_equal(viewer.layers[name].data, data) for name, data in shown.items())
+        gate.clear()
+    gate.set()
+    step.segment_slice()
+    idle(step, qtbot)
+    assert viewer.layers["segmentation of the slice"].data[2].all()
+
+
+def test_a_whole_layer_is_segmented_by_a_worker(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, runs_folder: Path
+) -> None:
+    viewer = step._session.viewer
+    use_run(step, run, qtbot)
+    image = viewer.layers["stack"]
+    with qtbot.waitSignal(step.volume.done, timeout=120_000):
+        step.volume.start(run.model_folder, Chosen(image, None, PredictSettings(block=(1, 96, 96), probabilities=True)))
+        assert not step.stack_button.isEnabled()
+        qtbot.waitUntil(lambda: step.volume.layer is not None or not step.volume.client.active, timeout=90_000)
+    assert step.volume.client.state == "finished", step.volume.client.reason
+    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    layer = step.volume.layer
+    assert layer.name == "stack segmentation" and role(layer) == "result" and layer.editable
+    assert tuple(layer.scale) == (50, 4, 4) and tuple(layer.translate) == (100, 8, 8)
+    assert type(layer.data).__module__.startswith("zarr")
+    for section in range(3):
+        assert np.mean(np.asarray(layer.data[section]) == expected(stack, section)) > 0.999
+    # Places of the whole stack come from the probabilities, then.
+    step.go_to_least_certain()
+    idle(step, qtbot)
+    assert len(step._shown[image]) == 1
+    layer.data_setitem((np.zeros(4, int), np.arange(4), np.arange(4)), 3 - np.asarray(layer.data[0])[0, 0] % 2)
+    qtbot.waitUntil(lambda: step.take_button.isEnabled())
+    step.take_over()
+    assert "are annotation now" in step.message.text() and not step.take_button.isEnabled()
+
+
+def test_a_worker_that_fails_says_why(step: ApplyStep, run: Run, qtbot: Any, tmp_path: Path) -> None:
+    use_run(step, run, qtbot)
+    (tmp_path / "taken.zarr").mkdir()
+    (tmp_path / "taken.zarr" / "other").write_text("something else")
+    image = step._session.viewer.layers["stack"]
+    step.volume.start(run.model_folder, Chosen(image, tmp_path / "taken.zarr", PredictSettings()))
+    qtbot.waitUntil(lambda: not step.volume.client.active, timeout=90_000)
+    assert step.volume.client.state == "failed"
+    assert "no result of this program" in step.panel.note.text()
+
+
+def test_one_time_point_and_channel_of_a_file_is_segmented(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, tmp_path: Path
+) -> None:
+    import zarr
+
+    series = np.zeros((2, 2, *stack.shape), np.uint8)
+    series[1, 0] = stack
+    zarr.create_array(tmp_path / "series.zarr", data=series)
+    viewer = step._session.viewer
+    viewer.layers.clear()
+    use_run(step, run, qtbot)
+    dialog = ApplyDialog(step._session)
+    qtbot.addWidget(dialog)
+    dialog.file_line.setText(str(tmp_path / "series.zarr"))
+    dialog.time_line.setText("1")
+    dialog.channels_line.setText("0")
+    dialog.axes_line.setText("tczyx")
+    with qtbot.waitSignal(step.volume.done, timeout=120_000):
+        step.volume.start(run.model_folder, dialog.read())
+    # The image is shown beneath its result.
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=10_000)
+    image, result = viewer.layers
+    assert np.array_equal(image.data, stack)
+    for section in range(3):
+        assert np.mean(np.asarray(result.data[section]) == expected(stack, section)) > 0.999
+
+
+@pytest.fixture
+def dialog(session: Any, qtbot: Any) -> ApplyDialog:
+    dialog = ApplyDialog(session)
+    qtbot.addWidget(dialog)
+    return dialog
+
+
+def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, tmp_path: Path) -> None:
+    image = session.viewer.layers["stack"]
+    assert dialog.read() == Chosen(image, None, PredictSettings())
+    dialog.out_line.setText(str(tmp_path / "result.zarr"))
+    assert dialog.read().out == tmp_path / "result.zarr"
+    dialog.image_box.setCurrentIndex(1)
+    (tmp_path / "stack.tif").write_bytes(b"")
+    dialog.file_line.setText(str(tmp_path / "stack.tif"))
+    assert dialog.read().source == tmp_path / "stack.tif"
+    dialog._on_start()
+    assert dialog.chosen is not None and dialog.result() == dialog.DialogCode.Accepted
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("file", "", "Choose the file"),
+        ("file", "/no/such/file.tif", "There is no file"),
+        ("time", "last", "a number from 0, not 'last'"),
+        ("out", "result.tif", "ends in .zarr, not 'result.tif'"),
+        ("block", "512", "'Block'"),
+        ("workers", "0", "'Processes' must be at least 1"),
+    ],
+)
+def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, dialog: ApplyDialog) -> None:
+    from qtpy.QtWidgets import QLineEdit
+
+    if field == "file":
+        dialog.image_box.setCurrentIndex(1)
+        dialog.file_line.setText(text)
+    elif field == "time":
+        dialog.image_box.setCurrentIndex(1)
+        dialog.file_line.setText(__file__)
+        dialog.time_line.setText(text)
+    elif field == "out":
+        dialog.out_line.setText(text)
+    else:
+        dialog.form.findChild(QLineEdit, field).setText(text)
+    dialog._on_start()
+    assert message in dialog.message.text() and "\n" not in dialog.message.text()
+    assert dialog.chosen is None

@@ -1,0 +1,89 @@
+"""Calls in a thread: order, errors, and nothing kept alive by what is never delivered."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.forms.background import Background
+
+
+class Receiver:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def take(self, value: Any) -> None:
+        self.given.append(value)
+
+
+def refuse() -> None:
+    raise UserError("no such file")
+
+
+def test_results_come_in_order_and_in_the_gui_thread(qtbot: Any) -> None:
+    background, receiver, refused = Background(), Receiver(), Receiver()
+
+    def count() -> str:
+        for number in range(3):
+            background.tell(receiver.take, number)
+        return "done"
+
+    background.call(count, receiver.take)
+    background.call(refuse, receiver.take, refused.take)
+    assert background.is_busy and receiver.given == []
+    qtbot.waitUntil(lambda: not background.is_busy, timeout=10_000)
+    assert receiver.given == [0, 1, 2, "done"] and refused.given == ["no such file"]
+    background.close()
+
+
+def test_an_unforeseen_error_is_raised_where_napari_shows_it(qtbot: Any) -> None:
+    background, receiver = Background(), Receiver()
+    with qtbot.captureExceptions() as raised:
+        background.call(lambda: 1 / 0, receiver.take)
+        qtbot.waitUntil(lambda: not background.is_busy, timeout=10_000)
+        qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
+    assert raised[0][0] is ZeroDivisionError and receiver.given == []
+    background.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "the memory of the computer or its graphics"),
+        (KeyError("weights"), "an unexpected error, KeyError: 'weights'"),
+    ],
+)
+def test_whoever_waits_is_told_of_an_unforeseen_error_too(error: Exception, line: str, qtbot: Any) -> None:
+    background, receiver, refused = Background(), Receiver(), Receiver()
+
+    def fail() -> None:
+        raise error
+
+    with qtbot.captureExceptions() as raised:
+        background.call(fail, receiver.take, refused.take)
+        qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
+    assert raised[0][1] is error and receiver.given == []
+    assert len(refused.given) == 1 and refused.given[0].startswith(line)
+    background.close()
+
+
+def test_a_result_that_is_never_delivered_keeps_nothing_alive(qtbot: Any) -> None:
+    background, receiver = Background(), Receiver()
+    alive = weakref.ref(receiver)
+    background.call(lambda: "late", receiver.take)
+    background._executor.submit(lambda: None).result(10)  # the result waits in Qt's queue by now
+    background.close()
+    del receiver
+    gc.collect()
+    assert alive() is None
+    qtbot.wait(20)  # and what Qt delivers afterwards finds nothing, and does no harm
+    assert not background._results

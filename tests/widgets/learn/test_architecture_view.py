@@ -1,0 +1,73 @@
+"""The drawing of the best architecture so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pytestqt")
+pytest.importorskip("qtpy")
+
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.figures import OPERATION_STYLE
+from napari_autosegnet.widgets.learn.architecture_view import ArchitectureDialog, ArchitectureView
+
+
+def event(seed: int, **values: Any) -> dict[str, Any]:
+    architecture = SearchSpace().sample(np.random.default_rng(seed))
+    return {"event": "architecture", "architecture": architecture.model_dump(mode="json"), **values}
+
+
+def colors(view: ArchitectureView) -> set[str]:
+    picture = view.grab().toImage()
+    return {picture.pixelColor(x, y).name() for x in range(picture.width()) for y in range(picture.height())}
+
+
+def test_it_follows_the_search_and_shows_the_operations(qtbot: Any) -> None:
+    view = ArchitectureView()
+    qtbot.addWidget(view)
+    assert view.isHidden() and view.sizeHint().height() == 0
+    view.take({"event": "epoch"})
+    view.take({"event": "architecture", "architecture": {"down": 3}})
+    assert view.isHidden()
+    view.take(event(0, score=0.25, final=False))
+    view.resize(view.sizeHint())
+    assert not view.isHidden() and view.score == 0.25 and not view.final
+    architecture = view.architecture
+    assert architecture is not None
+    used = {OPERATION_STYLE[node.operation][0] for node in architecture.nodes}
+    assert used <= colors(view)
+    first = view.grab().toImage()
+    view.take(event(1, score=0.5))
+    assert view.final and view.grab().toImage() != first
+    view.clear()
+    assert view.isHidden() and view.architecture is None
+
+
+def test_all_cells_of_a_larger_space_fit(qtbot: Any) -> None:
+    view = ArchitectureView()
+    qtbot.addWidget(view)
+    view.show_architecture(SearchSpace(cells=5).sample(np.random.default_rng(0)))
+    five = view.sizeHint().height()
+    view.show_architecture(SearchSpace(cells=3).sample(np.random.default_rng(0)))
+    assert five > view.sizeHint().height() > 150
+
+
+def test_a_click_opens_the_full_drawing(qtbot: Any) -> None:
+    from qtpy.QtCore import Qt
+
+    view = ArchitectureView()
+    qtbot.addWidget(view)
+    view.take(event(0))
+    view.resize(view.sizeHint())
+    qtbot.mouseClick(view, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(view, Qt.MouseButton.LeftButton)  # one is enough
+    qtbot.waitUntil(lambda: bool(view.findChildren(ArchitectureDialog)), timeout=60_000)
+    (dialog,) = view.findChildren(ArchitectureDialog)
+    assert dialog.picture.width() > 600
+    shown = dialog.grab().toImage()
+    assert shown.width() == dialog.width() and not shown.allGray()
+    with qtbot.waitSignal(dialog.destroyed):
+        dialog.close()

@@ -1,0 +1,571 @@
+"""The run client: with real workers that are paused, stopped, cancelled, killed; with files as they may be found."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+pytest.importorskip("napari", reason="napari, which brings psutil, is not installed")
+
+import psutil
+
+import small_jobs
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.model import Model
+from napari_autosegnet.processes import identity
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.work.run_client import RunClient
+from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
+from napari_autosegnet.worker import TrainJob, WorkerInfo, info_file, log_file, read_info
+from small_jobs import ENDLESS
+
+pytestmark = pytest.mark.usefixtures("qapp")
+LONG = 90_000
+
+
+class Follower:
+    """A client, the states that it went through, and the events that it reported."""
+
+    def __init__(self, qtbot: Any, run: Run, step: Any = "train") -> None:
+        self.qtbot = qtbot
+        self.states: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.client = RunClient(step=step)
+        self.client.state_changed.connect(self.states.append)
+        self.client.reported.connect(self.events.append)
+        self.client.attach(run)
+
+    def until(self, *states: str) -> None:
+        self.qtbot.waitUntil(lambda: self.client.state in states, timeout=LONG)
+
+    def until_caught_up(self) -> None:
+        self.qtbot.waitUntil(lambda: self.client._caught_up, timeout=LONG)
+
+    def until_epoch(self) -> None:
+        seen = len(self.events)
+        self.qtbot.waitUntil(lambda: any(e["event"] == "epoch" for e in self.events[seen:]), timeout=LONG)
+
+
+@pytest.fixture
+def follow(qtbot: Any) -> Iterator[Callable[..., Follower]]:
+    made: list[Follower] = []
+
+    def make(run: Run, step: Any = "train") -> Follower:
+        made.append(Follower(qtbot, run, step))
+        return made[-1]
+
+    yield make
+    for each in made:
+        process = find(each.client.run)
+        if process is not None:
+            process.kill()
+        each.client.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("data")
+    return small_jobs.write_data(folder) | {"architecture": small_jobs.architecture_file(folder)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "run with a blank")
+
+
+def training(data: dict[str, Any], **changes: Any) -> TrainJob:
+    return small_jobs.train_job(**changes).model_copy(update=data)
+
+
+def pid_of(follower: Follower) -> int:
+    process = follower.client.process
+    assert process is not None and process.alive
+    return process.pid
+
+
+def test_a_job_from_start_to_end(follow: Callable[..., Follower], run: Run, data: dict[str, Any]) -> None:
+    follower = follow(run)
+    follower.until_caught_up()
+    ended: list[dict[str, Any]] = []
+    follower.client.finished.connect(ended.append)
+    follower.client.start(lambda: training(data))
+    assert follower.client.active and follower.client.state == "starting"
+    with pytest.raises(UserError, match="worked on already"):
+        follower.client.start(training(data))
+    follower.until("finished", "failed", "died")
+    assert follower.states == ["starting", "working", "finished"] and follower.client.reason == ""
+    assert [event["step"] for event in ended] == ["train"]
+    assert not run.is_active and not follower.client.can_resume
+    assert Model.load(run.model_folder).classes[1].name == "myelin"
+    # Whoever looks later sees the same, and nothing of it in another step.
+    later, other = follow(run), follow(run, "search")
+    later.until_caught_up()
+    other.until_caught_up()
+    assert later.client.state == "finished" and later.events == follower.events
+    assert other.client.state == "idle" and other.events == []
+
+
+def test_pause_resume_close_attach_stop_and_go_on(
+    follow: Callable[..., Follower], run: Run, data: dict[str, Any]
+) -> None:
+    first = follow(run)
+    first.client.start(training(data, epochs=ENDLESS))
+    first.client.pause()  # before it has begun
+    assert first.client.pause_asked
+    first.until("paused")
+    pid = pid_of(first)
+    own = psutil.Process().nice()
+    assert psutil.Process(pid).nice() > own or own == 19 or sys.platform == "win32"
+    first.client.close()
+    second = follow(run)
+    second.until("paused")
+    assert pid_of(second) == pid
+    second.client.resume()
+    second.until("working")
+    second.until_epoch()
+    second.client.stop()
+    assert second.client.state == "stopping"
+    second.until("stopped")
+    assert second.client.can_resume and Model.load(run.model_folder)
+    epochs = max(event["epoch"] for event in second.events if event["event"] == "epoch")
+    second.client.go_on("cpu")
+    second.until("working")
+    second.until_epoch()
+    assert max(event["epoch"] for event in second.events if event["event"] == "epoch") > epochs
+    os.kill(pid_of(second), signal.SIGTERM)
+    second.until("stopped")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_killed_worker_is_reported_and_a_cancelled_one_is_gone(
+    follow: Callable[..., Follower], run: Run, data: dict[str, Any]
+) -> None:
+    follower = follow(run)
+    follower.client.start(training(data, epochs=ENDLESS))
+    follower.until("working")
+    follower.until_epoch()
+    witness = follow(run)  # one that did not start it, and so learns no exit status
+    witness.until("working")
+    os.kill(pid_of(follower), signal.SIGKILL)
+    follower.until("died")
+    witness.until("died")
+    for each in (follower, witness):
+        assert "killed" in each.client.reason and "memory" in each.client.reason
+        assert each.client.can_resume and not each.client.active
+    follower.client.go_on("cpu")
+    follower.until("working")
+    witness.until("working")
+    process = follower.client.process
+    assert process is not None
+    asked = time.monotonic()
+    witness.client.cancel()
+    follower.qtbot.waitUntil(lambda: not process.alive, timeout=5000)
+    assert time.monotonic() - asked < 2.0
+    witness.until("stopped")
+    assert witness.client.reason == "cancelled" and not run.model_folder.exists()
+    follower.until("stopped", "died")
+    witness.until("stopped")
+    last = follow(run)
+    last.until("stopped")
+    assert last.client.reason == "cancelled" and last.client.can_resume
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_cancel_does_not_wait_for_a_worker_that_hangs(
+    follow: Callable[..., Follower], run: Run, data: dict[str, Any]
+) -> None:
+    follower = follow(run)
+    follower.client.start(training(data, epochs=ENDLESS))
+    follower.qtbot.waitUntil(lambda: follower.client.process is not None, timeout=LONG)
+    pid = pid_of(follower)
+    os.kill(pid, signal.SIGSTOP)
+    asked = time.monotonic()
+    follower.client.cancel()
+    follower.until("stopped")
+    assert time.monotonic() - asked < 2.0 and not psutil.pid_exists(pid)
+    assert follower.client.reason == "cancelled" and not follower.client.can_resume
+
+
+def test_what_the_user_can_mend_comes_as_one_line(
+    follow: Callable[..., Follower], run: Run, data: dict[str, Any], tmp_path: Path
+) -> None:
+    follower = follow(run)
+
+    def no_job() -> TrainJob:
+        raise UserError("nothing is painted; paint something")
+
+    follower.client.start(no_job)
+    follower.until("failed")
+    assert follower.client.reason == "nothing is painted; paint something"
+    follower.client.start(training(data | {"labels": (tmp_path / "gone.png",)}))
+    follower.until("failed")
+    assert "gone.png" in follower.client.reason and "\n" not in follower.client.reason
+    assert not follower.client.can_resume
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of another process")
+def test_out_of_memory_is_said_and_can_be_gone_on_from(
+    follow: Callable[..., Follower], run: Run, data: dict[str, Any]
+) -> None:
+    import resource
+
+    follower = follow(run)
+    follower.client.start(training(data, epochs=ENDLESS))
+    follower.until("working")
+    follower.until_epoch()
+    pid = pid_of(follower)
+    size = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+    follower.client.pause()
+    follower.client.resume()
+    # Its own reserves may last a while; then the next larger piece is refused.
+    resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
+    follower.until("failed", "died")
+    assert "memory" in follower.client.reason
+    assert follower.client.can_resume
+
+
+def test_a_folder_that_cannot_be_written_fails_in_words(follow: Callable[..., Follower], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    follower = follow(Run(tmp_path / "file" / "run"))
+    follower.client.start(TrainJob())
+    follower.until("failed")
+    assert "cannot make the run folder" in follower.client.reason
+
+
+# -- files as they may be found ----------------------------------------------------------------------------------------
+
+
+def write_events(run: Run, *events: dict[str, Any], rest: str = "") -> None:
+    run.path.mkdir(exist_ok=True)
+    now = datetime.now(UTC).isoformat()
+    lines = [json.dumps({"time": now} | event) + "\n" for event in events]
+    run.events_file.write_text("".join(lines) + rest)
+
+
+EPOCH = {"event": "epoch", "step": "train", "epoch": 1, "seconds_left": 100.0}
+
+
+def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(follow: Callable[..., Follower], run: Run) -> None:
+    write_events(run, {"event": "started", "step": "train"}, EPOCH)
+    half = json.dumps(EPOCH | {"epoch": 2})
+    with open(run.events_file, "ab") as handle:
+        handle.write(
+            b'{"event": \n[1]\n"text"\n{"no": "event"}\n' + b"x" * 200_000 + b"\n\xff\xfe\n" + half[:20].encode()
+        )
+    follower = follow(run)
+    follower.until_caught_up()
+    assert [event.get("epoch") for event in follower.events] == [None, 1]
+    with open(run.events_file, "a") as handle:
+        handle.write(half[20:] + "\n")
+    follower.client._tick()
+    assert [event.get("epoch") for event in follower.events] == [None, 1, 2]
+    # Another file in its place is read from its beginning.
+    write_events(run, {"event": "started", "step": "train"})
+    follower.client._tick()
+    assert follower.events[-1]["event"] == "started"
+
+
+def test_a_long_run_is_read_in_small_pieces(follow: Callable[..., Follower], run: Run, qtbot: Any) -> None:
+    write_events(run, {"event": "started", "step": "train"}, *(EPOCH | {"epoch": n} for n in range(20_000)))
+    follower = follow(run)
+    follower.client._timer.stop()
+    took = []
+    while not follower.client._caught_up:
+        started = time.thread_time()
+        follower.client._tick()
+        took.append(time.thread_time() - started)
+    assert len(follower.events) == 20_001
+    assert len(took) > 5 and sorted(took)[-3] < 0.03
+
+
+def test_a_run_of_the_command_line_from_before_workers(follow: Callable[..., Follower], run: Run) -> None:
+    write_events(run, {"event": "device", "name": "cpu"}, EPOCH, {"event": "finished", "step": "train", "seconds": 1})
+    follower = follow(run)
+    follower.until("finished")
+
+
+def test_who_holds_the_lock_is_at_work(follow: Callable[..., Follower], run: Run) -> None:
+    write_events(run, {"event": "started", "step": "train"}, EPOCH)
+    with run.locked():
+        follower = follow(run)
+        follower.until("working")
+        follower.client.stop()
+        follower.qtbot.waitUntil(lambda: run.requested("stop"), timeout=5000)
+        assert follower.client.process is None
+    run.report("stopped", step="train", reason="a stop was asked for")
+    follower.until("stopped")
+
+
+def test_another_step_that_works_in_the_run_is_known(follow: Callable[..., Follower], run: Run, qtbot: Any) -> None:
+    Run.create(run.path).report("started", step="search")
+    follower = follow(run)
+    client = follower.client
+    job = run.path / "job.json"
+    with run.locked():
+        with qtbot.waitSignal(client.busy_changed, timeout=LONG):
+            pass
+        assert client.busy_with == "search" and client.state == "idle"
+        with pytest.raises(UserError, match="the search is working in this run"):
+            client.start(TrainJob())
+    # It broke off without a word.
+    qtbot.waitUntil(lambda: client.busy_with is None, timeout=LONG)
+    with run.locked():
+        run.report("started", step="search")
+        qtbot.waitUntil(lambda: client.busy_with == "search", timeout=LONG)
+        run.report("finished", step="search")
+        qtbot.waitUntil(lambda: client.busy_with is None, timeout=LONG)
+        # Nothing of whoever holds the run is overwritten, even where nobody knew of it.
+        client.start(TrainJob())
+        follower.until("failed")
+    assert "in use by another process" in client.reason and not job.exists() and not info_file(run).exists()
+
+
+def test_another_run_is_followed_while_a_job_is_starting(
+    follow: Callable[..., Follower], run: Run, tmp_path: Path
+) -> None:
+    other = Run.create(tmp_path / "other")
+    other.update_config(training={})
+    other.report("started", step="train")
+    other.report("finished", step="train")
+    go = threading.Event()
+
+    def job() -> TrainJob:
+        go.wait(20)
+        raise UserError("nothing to train on")
+
+    follower = follow(run)
+    follower.client.start(job)
+    follower.until("starting")
+    follower.client.attach(run)
+    assert follower.client.state == "starting", "the same run goes on starting"
+    follower.client.attach(other)
+    follower.until("finished")
+    go.set()
+    assert follower.client.attached_to(other)
+
+
+def test_a_run_that_broke_off_while_nobody_looked(follow: Callable[..., Follower], run: Run) -> None:
+    write_events(run, {"event": "started", "step": "train"}, EPOCH)
+    run.update_config(training={})
+    follower = follow(run)
+    follower.until("died")
+    assert follower.client.can_resume and follower.states == ["died"]
+
+
+def test_a_worker_that_died_before_it_told_anything(follow: Callable[..., Follower], run: Run) -> None:
+    run.path.mkdir()
+    info = WorkerInfo(pid=2**22 + 1, identity=None, started=time.time(), step="train", host="")
+    info_file(run).write_text(info.model_dump_json())
+    log_file(run).parent.mkdir()
+    log_file(run).write_text("old words\n--- train now\nTraceback\nImportError: no torch\n\n")
+    follower, other = follow(run), follow(run, "search")
+    follower.until("died")
+    assert follower.client.reason == "ImportError: no torch" and not follower.client.can_resume
+    other.until_caught_up()
+    assert other.client.state == "idle"
+
+
+def test_the_log_of_a_new_job_is_not_glued_to_a_torn_line(run: Run, tmp_path: Path) -> None:
+    """Or the last words of the job before would be taken for those of this one."""
+    log_file(run).parent.mkdir(parents=True)
+    log_file(run).write_text("--- train before\nold words, torn by a kil")
+    process = launch(run, TrainJob(resume=True, device="cpu"))
+    while process.alive:
+        time.sleep(0.05)
+    lines = log_file(run).read_text().splitlines()
+    assert lines[1] == "old words, torn by a kil" and lines[2].startswith("--- train ")
+    assert last_words(run) != "old words, torn by a kil"
+
+
+#: A process that looks as its arguments say, and holds the lock of a run if it is to.
+SOMEBODY = """
+import sys, time
+from contextlib import nullcontext
+from pathlib import Path
+from napari_autosegnet.run import Run
+with Run(Path(sys.argv[-1])).locked() if sys.argv[1] == "holds" else nullcontext():
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def somebody() -> Iterator[Callable[..., int]]:
+    """Starts processes that nobody here is to end, and checks at the end that nobody did."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> int:
+        command = [sys.executable, "-c", SOMEBODY, *words]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True))
+        assert started[-1].stdout is not None and started[-1].stdout.readline() == "ready\n"
+        return started[-1].pid
+
+    yield start
+    ended = [process.poll() for process in started]
+    for process in started:
+        process.kill()
+        process.communicate()
+    assert ended == [None] * len(started)
+
+
+def works_as(run: Run, process: int, **changes: Any) -> None:
+    """Write down that a process works on the run."""
+    run.path.mkdir(exist_ok=True)
+    about = {
+        "pid": process,
+        "identity": identity(process),
+        "started": time.time(),
+        "step": "train",
+        "host": socket.gethostname(),
+    }
+    info_file(run).write_text(json.dumps({**about, **changes}))
+
+
+def is_taken_for_the_worker(run: Run, pid: int) -> bool:
+    """Whether a process is found as the run's worker; it is asked to end, and ended, at any rate."""
+    found = find(run)
+    process = found or WorkerProcess(run, pid, identity(pid))
+    process.ask_to_end()
+    process.kill()
+    time.sleep(0.1)
+    return found is not None
+
+
+def test_a_process_that_is_no_worker_on_this_folder_is_left_alone(
+    run: Run, tmp_path: Path, somebody: Callable[..., int]
+) -> None:
+    """As a run folder from somebody else, or a copy of one that is being worked on, may name one."""
+    module = "napari_autosegnet.worker"
+    (tmp_path / "another run").mkdir()
+    foreign = somebody("idle", str(tmp_path))
+    works_as(run, foreign)
+    assert not is_taken_for_the_worker(run, foreign)
+    elsewhere = somebody("holds", "-m", module, str(tmp_path / "another run"))
+    works_as(run, elsewhere)
+    assert not is_taken_for_the_worker(run, elsewhere)
+
+
+def test_a_process_of_the_same_number_is_not_the_worker(run: Run, somebody: Callable[..., int]) -> None:
+    """Nor is one after a restart of the computer, or on another one."""
+    run.path.mkdir()
+    pid = somebody("idle", "-m", "napari_autosegnet.worker", str(run.path))
+    known = identity(pid)
+    assert known is not None
+    boot, _, start = known.partition(" ")
+    for other in (f"{boot} {start}1", f"0{boot} {start}", None, ""):
+        works_as(run, pid, identity=other)
+        assert find(run) is None
+    works_as(run, pid)
+    assert find(run) is not None
+
+
+def test_a_worker_without_the_lock_is_not_ended_by_who_did_not_start_it(run: Run, somebody: Callable[..., int]) -> None:
+    run.path.mkdir()
+    pid = somebody("idle", "-m", "napari_autosegnet.worker", str(run.path))
+    works_as(run, pid)
+    assert is_taken_for_the_worker(run, pid)
+
+
+def test_a_worker_that_somebody_else_started_is_ended(run: Run) -> None:
+    run.path.mkdir()
+    words = [sys.executable, "-c", SOMEBODY, "holds", "-m", "napari_autosegnet.worker", str(run.path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        works_as(run, process.pid)
+        found = find(run)
+        assert found is not None
+        found.kill()
+        assert process.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1, 2**31, 2**70, "12", 3.5, None, True])
+def test_a_number_that_means_no_process_is_no_worker(follow: Callable[..., Follower], run: Run, pid: Any) -> None:
+    works_as(run, os.getpid(), pid=pid)
+    assert read_info(run) is None and find(run) is None
+    follower = follow(run)
+    follower.until_caught_up()
+    assert follower.client.state == "idle"
+
+
+def test_a_cancel_ends_no_process_that_the_folder_only_names(
+    follow: Callable[..., Follower], run: Run, somebody: Callable[..., int]
+) -> None:
+    """Somebody works on the run, and its worker.json names another process."""
+    run.path.mkdir()
+    foreign = somebody("idle", str(run.path))
+    somebody("holds", str(run.path))
+    works_as(run, foreign)
+    write_events(run, {"event": "started", "step": "train"}, EPOCH)
+    follower = follow(run)
+    follower.until("working")
+    follower.client.cancel()
+    follower.qtbot.wait(2500)
+    assert run.requested("cancel") and follower.client.state == "stopping"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(-9, "ran out of memory"), (-11, "SIGSEGV"), (-15, "SIGTERM"), (-99, "signal 99")]
+)
+def test_how_a_signal_ended_it(run: Run, status: int, words: str) -> None:
+    assert words in cause_of_death(run, status)
+
+
+def test_a_restart_of_the_computer_is_recognised(run: Run) -> None:
+    run.path.mkdir()
+    info = WorkerInfo(pid=2, identity=None, started=psutil.boot_time() - 1000, step="train", host="")
+    info_file(run).write_text(info.model_dump_json())
+    assert cause_of_death(run, None) == "the computer was restarted"
+
+
+def test_the_time_left_counts_down_and_stands_still_in_a_pause(follow: Callable[..., Follower], run: Run) -> None:
+    def at(seconds_ago: float) -> str:
+        return datetime.fromtimestamp(time.time() - seconds_ago, UTC).isoformat()
+
+    write_events(run, {"event": "started", "step": "train", "time": at(60)}, EPOCH | {"time": at(30)})
+    with run.locked():
+        follower = follow(run)
+        follower.until("working")
+        assert follower.client.seconds_left == pytest.approx(70, abs=3)
+        run.report("paused")
+        follower.until("paused")
+        left = follower.client.seconds_left
+        follower.qtbot.wait(300)
+        assert follower.client.seconds_left == left
+    follower.until("died")
+    assert follower.client.seconds_left is None
+
+
+def test_a_run_folder_that_vanishes(follow: Callable[..., Follower], run: Run) -> None:
+    write_events(run, {"event": "started", "step": "train"}, EPOCH)
+    with run.locked():
+        follower = follow(run)
+        follower.until("working")
+    shutil.rmtree(run.path)
+    follower.until("died")
+    assert not follower.client.can_resume
+
+
+def test_a_client_without_a_run(qtbot: Any) -> None:
+    client = RunClient(step="train")
+    with pytest.raises(UserError, match="no run is open"):
+        client.start(TrainJob())
+    client.cancel()
+    client.stop()
+    client.pause()
+    assert client.state == "idle" and client.seconds_left is None
+    client.close()
