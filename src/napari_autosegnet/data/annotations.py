@@ -367,7 +367,7 @@ def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) ->
     if len(mapping.classes) <= MAX_SEPARATE_CLASSES:
         return
     sections = (_label_values(label, section) for label in labels for section in range(label.sections))
-    if not all(_are_objects(values) for values in sections):
+    if not all(are_objects(values) for values in sections):
         return
     first, last = min(mapping.values), max(mapping.values)
     raise UserError(
@@ -376,14 +376,26 @@ def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) ->
     )
 
 
-def _are_objects(values: npt.NDArray[Any]) -> bool:
+def are_objects(values: npt.NDArray[Any]) -> bool:
     """Whether no two values lie side by side, or there are many and each is in one piece, as cells that touch are."""
-    from skimage.measure import label
+    return not values_touch(values) or are_single_pieces(values)
 
-    if not values_touch(values):
-        return True
-    _, pieces = label(values, background=0, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
-    return bool(pieces == len(np.unique(values[values > 0])) > MAX_SEPARATE_CLASSES)
+
+def are_single_pieces(values: npt.NDArray[Any]) -> bool:
+    """Whether there are more values than a few classes, and each lies in one piece."""
+    from scipy import ndimage
+
+    known = np.unique(values)
+    known = known[known > 0]
+    if len(known) <= MAX_SEPARATE_CLASSES:
+        return False
+    numbers = values if known[-1] < _MAX_RANGE else np.searchsorted(known, values, side="right")
+    boxes = ndimage.find_objects(numbers)
+    # Only the surroundings of each value are looked at, up to the first in pieces: quick for objects and for classes.
+    corners = np.ones((3, 3), bool)
+    return not any(
+        box is not None and ndimage.label(numbers[box] == number, corners)[1] > 1 for number, box in enumerate(boxes, 1)
+    )
 
 
 def values_touch(values: npt.NDArray[Any]) -> bool:

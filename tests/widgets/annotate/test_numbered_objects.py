@@ -36,10 +36,15 @@ def objects(number: int, apart: int = 4) -> npt.NDArray[np.uint16]:
     return found
 
 
-@pytest.mark.parametrize(("number", "as_image"), [(12, False), (12, True), (40, False), (300, False)])
-def test_objects_become_one_class(number: int, as_image: bool, step: Any, settled: Any, qtbot: Any) -> None:
+@pytest.mark.parametrize(
+    ("number", "apart", "as_image"),
+    [(12, 4, False), (12, 4, True), (12, 0, False), (12, 0, True), (40, 4, False), (300, 0, False)],
+)
+def test_objects_become_one_class(number: int, apart: int, as_image: bool, step: Any, settled: Any, qtbot: Any) -> None:
     session = step._session
-    pixels = objects(number) if number < 100 else np.arange(3 * 96 * 96).reshape(3, 96, 96).astype(np.int32) % number
+    pixels = (
+        objects(number, apart) if number < 100 else np.arange(3 * 96 * 96).reshape(3, 96, 96).astype(np.int32) % number
+    )
     pixels[2] = 0
     add = session.viewer.add_image if as_image else session.viewer.add_labels
     masks = add(pixels, name="masks", scale=(2.0, 1.0, 1.0))
@@ -61,7 +66,8 @@ def test_objects_become_one_class(number: int, as_image: bool, step: Any, settle
     assert list(names.values()) == ["background", "object"] and not session.class_list.zero_is_class
     found = np.vectorize(lambda value: names.get(value, ""))(pair.labels.data)
     assert np.array_equal(found == "object", pixels > 0)
-    assert (found[:2][pixels[:2] == 0] == "background").all() and (found[2] == "").all(), "nobody saw the third"
+    seen = pixels.any((1, 2))
+    assert (found[seen][pixels[seen] == 0] == "background").all() and (found[~seen] == "").all(), "nobody saw the rest"
     assert pair.labels.name == "masks as one class" and tuple(pair.labels.scale) == (2.0, 1.0, 1.0)
     assert session.problem() is None and step.objects_button.isHidden() and "one class now" in step.message.text()
     assert not masks.visible and masks in session.viewer.layers and np.array_equal(masks.data, pixels)
@@ -79,8 +85,10 @@ def test_classes_stay_classes(step: Any, settled: Any) -> None:
     assert "numbered objects" not in (session.problem() or "")
     session.viewer.layers.remove(masks)
     settled(session)
-    # Values that touch, a few values, and values that somebody made classes of are not asked about.
-    for pixels in (objects(12, apart=0), objects(6)):
+    # Values that touch and are in pieces, a few values, and values that somebody made classes of are not asked about.
+    in_pieces = objects(12, apart=0)
+    in_pieces[0, 60:64, 60:64] = 5
+    for pixels in (in_pieces, objects(6)):
         layer = session.viewer.add_labels(pixels)
         settled(session)
         assert session.numbered_objects() is None and len(session.label_classes) == pixels.max()
@@ -101,7 +109,7 @@ def test_what_touches_across_the_strips_that_are_counted(
     session = step._session
     pixels = np.zeros((3, 96, 96), np.uint8)
     for index in range(12):
-        pixels[0, 8 * index : 8 * index + 8] = index + 1
+        pixels[0, 8 * index : 8 * index + 8, :40] = pixels[0, 8 * index : 8 * index + 8, 56:] = index + 1
     session.viewer.add_labels(pixels)
     settled(session)
     assert session.numbered_objects() is None and len(session.label_classes) == 12

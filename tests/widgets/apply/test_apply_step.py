@@ -24,6 +24,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply import section_model, uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
+from napari_autosegnet.widgets.layers import layer_arrays
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_layer
 from napari_autosegnet.widgets.layers.layer_arrays import role
 from napari_autosegnet.widgets.layers.section_layers import what_was_said
@@ -71,7 +72,7 @@ def small_classes() -> tuple[LabelClass, ...]:
 
 def idle(step: ApplyStep, qtbot: Any) -> None:
     session = step._session
-    qtbot.waitUntil(lambda: not step._computing.is_busy and not session.background.is_busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not step.slice_progress.is_under_way and not session.background.is_busy, timeout=60_000)
 
 
 def expected(stack: np.ndarray, section: int) -> np.ndarray:
@@ -250,7 +251,7 @@ def test_a_view_from_the_side_is_not_segmented(way: str, step: ApplyStep, run: R
     for ask in (step.segment_slice, step.go_to_least_certain):
         step.message.clear()
         ask()
-        assert not step._computing.is_busy and "y and x are shown" in step.message.text()
+        assert not step.slice_progress.is_under_way and "y and x are shown" in step.message.text()
     assert len(viewer.layers) == 1
 
 
@@ -422,23 +423,46 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
     assert progress.bar.maximum() == 4 and not progress.isVisible(), "tile by tile"
     shown = {layer.name: np.array(layer.data) for layer in viewer.layers}
 
-    gate, predict = threading.Event(), step._section_model.predict
-    monkeypatch.setattr(step._section_model, "predict", lambda *given: (gate.wait(20), predict(*given))[1])
-    for ask in (step.segment_slice, step.go_to_least_certain):
+    # Also while the model is loaded, or the grey values of the image are read, which nothing interrupts.
+    gates = {each: threading.Event() for each in ("load", "read")}
+    load = Model.load
+    reads: list[int] = []
+
+    def slow_load(path: Path) -> Model:
+        gates["load"].wait(20)
+        return load(path)
+
+    class SlowArray:
+        shape, dtype, ndim = stack.shape, stack.dtype, 3
+
+        def __getitem__(self, key: Any) -> np.ndarray:
+            reads.append(len(reads))
+            gates["read"].wait(20)
+            return stack[key]
+
+    model = small_model()
+    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in stack], np.uint8)
+    normalisation = model.normalisation.model_copy(update={"seen": seen})
+    Model(model.description.model_copy(update={"normalisation": normalisation}), model.weights).save(run.model_folder)
+    monkeypatch.setattr(Model, "load", slow_load)
+    monkeypatch.setattr(
+        layer_arrays, "full_resolution", lambda layer: SlowArray() if layer.name == "stack" else layer.data
+    )
+    for ask, gate in ((step.segment_slice, gates["load"]), (step.go_to_least_certain, gates["read"])):
         viewer.dims.set_point(0, 200)
         ask()
         qtbot.waitUntil(progress.isVisible, timeout=5000)
+        qtbot.waitUntil(lambda gate=gate: bool(reads) or gate is gates["load"], timeout=5000)
         qtbot.mouseClick(progress.cancel_button, Qt.MouseButton.LeftButton)
-        gate.set()
-        idle(step, qtbot)
         assert "Cancelled" in step.message.text() and not progress.isVisible() and step.slice_button.isEnabled()
+        gate.set()
         assert [layer.name for layer in viewer.layers] == [*shown]
         assert all(np.array_equal(viewer.layers[name].data, data) for name, data in shown.items())
-        gate.clear()
-    gate.set()
+    viewer.dims.set_point(0, 100)
     step.segment_slice()
     idle(step, qtbot)
-    assert viewer.layers["segmentation of the slice"].data[2].all()
+    labels = viewer.layers["segmentation of the slice"].data
+    assert labels[0].all() and not labels[2].any(), "what was cancelled comes to nothing"
 
 
 def test_a_whole_layer_is_segmented_by_a_worker(

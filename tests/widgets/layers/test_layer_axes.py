@@ -59,7 +59,7 @@ def segmented(step: ApplyStep, model: Any, qtbot: Any) -> None:
     step._session.run = run
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
     step.segment_slice()
-    qtbot.waitUntil(lambda: not step._computing.is_busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not step.slice_progress.is_under_way, timeout=60_000)
     assert step.message.kind != "error", step.message.text()
 
 
@@ -93,7 +93,7 @@ def test_a_time_series_follows_the_slider(
     said = layer.data[1, 2].copy()
     layer.data_setitem((np.ones(4, int), np.full(4, 2), np.arange(4), np.arange(4)), 1 + said[0, 0] % 3)
     step.segment_slice()
-    qtbot.waitUntil(lambda: not step._computing.is_busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not step.slice_progress.is_under_way, timeout=60_000)
     changed = layer.data[1, 2] != said
     assert 0 < changed.sum() <= 4
     layer.undo()

@@ -16,7 +16,7 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.compute.patience import read_patiently
-from napari_autosegnet.run import Report, silent
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 #: Sections that are looked at, spread evenly over the image; up to five times as many where most are constant.
 SECTIONS = 5
@@ -31,7 +31,11 @@ class GreyValuesError(UserError):
 
 
 def check_grey_values(
-    normalisation: Normalisation, image: ImageStack, choice: GreyValuesChoice = "checked", report: Report = silent
+    normalisation: Normalisation,
+    image: ImageStack,
+    choice: GreyValuesChoice = "checked",
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
 ) -> GreyScale:
     """How an image's grey values are scaled against those that a model was trained on; told where they are at all.
 
@@ -46,6 +50,8 @@ def check_grey_values(
         That it is applied to.
     choice : "checked" or "as-is"
         As-is compares nothing.
+    should_stop : ShouldStop
+        Asked before every read, of which a large image needs many; once it says so, nothing is compared.
 
     Raises
     ------
@@ -54,7 +60,9 @@ def check_grey_values(
     """
     if choice == "as-is" or normalisation.seen is None:
         return AS_IS
-    sections, step = _sample(image)
+    sections, step = _sample(image, should_stop)
+    if should_stop():
+        return AS_IS
     name = str(image.path or image.name)
     if image.dtype.kind in "ui" and any(max(map(abs, (*each.low, *each.high))) > _EXACT for each in sections):
         report("note", text=f"{name} has grey values beyond 2^53, which lose their last digits")
@@ -110,15 +118,17 @@ def scale_of(
     return found
 
 
-def _sample(image: ImageStack) -> tuple[list[SectionGrey], int]:
+def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGrey], int]:
     """Grey values of some sections that are not constant, and a number that all values are multiples of."""
     found: list[SectionGrey] = []
     step = 0
     for section in _spread_over(image.sections):
         try:
-            windows = _windows(image, section)
+            windows = _windows(image, section, should_stop)
         except UserError:
             continue  # for the block in question to say
+        if should_stop():
+            break
         grey = grey_of_windows(windows)
         if grey.constant or not grey.pixels:
             continue
@@ -141,9 +151,10 @@ def _spread_over(count: int) -> Iterator[int]:
                 yield section
 
 
-def _windows(image: ImageStack, section: int) -> list[npt.NDArray[Any]]:
+def _windows(image: ImageStack, section: int, should_stop: ShouldStop) -> list[npt.NDArray[Any]]:
     places = sample_windows(*image.section_shape(section), _PIXELS)
     if not image.uniform:
         whole = image.section(section)
         return [whole[:, y, x] for y, x in places]
-    return [read_patiently(image, slice(section, section + 1), y, x)[:, 0] for y, x in places]
+    here = slice(section, section + 1)
+    return [read_patiently(image, here, y, x)[:, 0] for y, x in places if not should_stop()]

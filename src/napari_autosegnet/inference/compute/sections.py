@@ -51,9 +51,13 @@ def make_predictor(
 
 
 def checked_survey(
-    model: AppliedModel, image: ImageStack, choice: GreyValuesChoice = "checked", report: Report = silent
+    model: AppliedModel,
+    image: ImageStack,
+    choice: GreyValuesChoice = "checked",
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
 ) -> ImageSurvey:
-    """An image that a model can be applied to, and how its grey values are scaled.
+    """An image that a model can be applied to, and how its grey values are scaled; of no use once it was stopped.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def checked_survey(
         When the image does not fit the model, or its grey values are unlike all that the model has seen.
     """
     check_image(model, image)
-    scale = check_grey_values(model.normalisation, image, choice, report)
+    scale = check_grey_values(model.normalisation, image, choice, report, should_stop)
     return ImageSurvey(image, model.normalisation, scale)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, values_touch
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, are_objects
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
@@ -75,14 +75,14 @@ def suggested_meaning(values: Mapping[int, int], classes: ClassList) -> dict[int
 
 
 def read_objects(layer: Image, closing: threading.Event) -> npt.NDArray[Any] | None:
-    """A mask as the labels of objects; None when values touch, as classes do, or when it was ended early.
+    """A mask as the labels of objects; None when its values look like classes, or when it was ended early.
 
     Reads all of it: call it in a thread.
     """
     found = []
     for section in range(sections(layer)):
         pixels = _whole_numbers(layer, section)
-        if closing.is_set() or values_touch(pixels):
+        if closing.is_set() or not are_objects(pixels):
             return None
         found.append(pixels)
     return np.stack(found) if len(spatial_shape(layer)) == 3 else found[0]

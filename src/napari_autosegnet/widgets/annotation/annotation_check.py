@@ -143,15 +143,15 @@ class AnnotationCheck(QObject):
     def numbered_objects(self) -> tuple[Labels, int] | None:
         """The first layer whose values look like the numbers of objects, and how many; None when there is none.
 
-        Those are more values than there can be classes, or more than a few that nobody named and of which no two
-        touch. What is known once all is counted.
+        Those are more values than there can be classes, or more than a few that nobody named and that are apart or in
+        one piece each, in every section. This is known once all is counted.
         """
         for labels in (pair.labels for pair in self._pairs):
             counts = self._counter.counts(labels)
             values = [value for value in counts.values if value > 0]
             if len(counts.values) > MOST_UNNAMED_CLASSES:
                 return labels, len(counts.values)
-            if not counts.complete or counts.touching or self._layers.holds_classes(labels):
+            if not counts.complete or counts.classlike or self._layers.holds_classes(labels):
                 continue
             if len(self._classes.unnamed(values)) > MAX_SEPARATE_CLASSES:
                 return labels, len(values)
@@ -179,7 +179,10 @@ class AnnotationCheck(QObject):
             labels, values = objects
             if values > MOST_UNNAMED_CLASSES:
                 return f"'{labels.name}' has more than {MOST_UNNAMED_CLASSES} values: numbered objects, not classes."
-            return f"'{labels.name}' has {values} values that do not touch. Are they numbered objects, or classes?"
+            return (
+                f"'{labels.name}' has {values} values, each in one piece or apart. "
+                "Are they numbered objects, or classes?"
+            )
         if len(self._classes.label_classes) < 2:
             return "Name at least two classes."
         return None

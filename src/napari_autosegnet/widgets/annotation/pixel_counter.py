@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_autosegnet.data.annotations import values_touch
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, are_single_pieces, values_touch
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.layers.layer_arrays import read_section, section_in_view, sections, spatial_shape
 from napari_autosegnet.widgets.layers.paint_history import painted_sections
@@ -38,8 +38,9 @@ class Counts:
     sections: int
     by_value: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
     complete: bool = False
-    #: Sections of which it is known that two values lie side by side; once there is one, others are not looked at.
-    touching: set[int] = field(default_factory=set)
+    #: Sections whose values look like classes: they touch, and are few or in pieces. Once there is one, others are
+    #: not looked at.
+    classlike: set[int] = field(default_factory=set)
 
     @property
     def values(self) -> list[int]:
@@ -50,10 +51,10 @@ class Counts:
         found = self.by_value.get(value)
         return np.zeros(self.sections, np.int64) if found is None else found
 
-    def replace(self, section: int, pixels: dict[int, int], *, touch: bool) -> None:
-        self.touching.discard(section)
-        if touch:
-            self.touching.add(section)
+    def replace(self, section: int, pixels: dict[int, int], *, classlike: bool) -> None:
+        self.classlike.discard(section)
+        if classlike:
+            self.classlike.add(section)
         for counted in self.by_value.values():
             counted[section] = 0
         for value, count in pixels.items():
@@ -172,24 +173,24 @@ class PixelCounter(QObject):
 
         def work() -> None:
             known: set[int] = set()
-            touches = set(counts.touching)
+            classlike = set(counts.classlike)
             for section in wanted:
                 if self._background.closing.is_set() or self._counts.get(id(layer)) is not counts:
                     return
                 pixels = count_section(layer, section)
                 known.update(pixels)
-                touch = not touches - {section} and _values_touch(layer, section, pixels)
-                if touch:
-                    touches.add(section)
-                self._background.tell(lambda found: self._take(layer, counts, *found), (section, pixels, touch))
+                is_classlike = not classlike - {section} and _looks_like_classes(layer, section, pixels)
+                if is_classlike:
+                    classlike.add(section)
+                self._background.tell(lambda found: self._take(layer, counts, *found), (section, pixels, is_classlike))
                 if len(known) > MOST_VALUES:
                     return
 
         self._background.call(work, lambda _: self._finish(layer, counts))
 
-    def _take(self, layer: Labels, counts: Counts, section: int, pixels: dict[int, int], touch: bool) -> None:
+    def _take(self, layer: Labels, counts: Counts, section: int, pixels: dict[int, int], classlike: bool) -> None:
         if self._counts.get(id(layer)) is counts:
-            counts.replace(section, pixels, touch=touch)
+            counts.replace(section, pixels, classlike=classlike)
 
     def _finish(self, layer: Labels, counts: Counts) -> None:
         if self._counts.get(id(layer)) is counts:
@@ -222,14 +223,17 @@ def _no_counts(layer: Labels) -> Counts:
     return Counts(number, {0: np.full(number, pixels, np.int64)}, complete=True)
 
 
-def _values_touch(layer: Labels, section: int, found: Iterable[int]) -> bool:
-    """Whether two values other than 0 lie side by side in a section that holds these."""
-    if sum(value != 0 for value in found) < 2:
+def _looks_like_classes(layer: Labels, section: int, values: Iterable[int]) -> bool:
+    """Whether values of a section that holds these lie side by side, and are few or in several pieces."""
+    positive = sum(value > 0 for value in values)
+    if positive < 2:
         return False
     pixels = read_section(layer, section)
     rows = max(2, _STRIP // max(1, pixels.shape[-1]))
     # Strips overlap by a row, or else nothing would touch across their edges.
-    return any(values_touch(np.asarray(pixels[at : at + rows])) for at in range(0, pixels.shape[0], rows - 1))
+    if not any(values_touch(np.asarray(pixels[at : at + rows])) for at in range(0, pixels.shape[0], rows - 1)):
+        return False
+    return positive <= MAX_SEPARATE_CLASSES or not are_single_pieces(pixels)
 
 
 def count_section(layer: Labels, section: int) -> dict[int, int]:

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import escaped, printable
-from napari_autosegnet.run import Run
+from napari_autosegnet.run import Report, Run, ShouldStop
 from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.corrections import Corrections
@@ -66,7 +66,6 @@ class ApplyStep(QWidget):
         self._session = session
         self._chosen: Path | None = None
         self.model: ModelSummary | None = None
-        self._computing = Background(self)
         # Of its own: the session's may be counting pixels for a while, and a model of another run must not be used.
         self._reading = Background(self)
         self._is_reading = False
@@ -88,7 +87,8 @@ class ApplyStep(QWidget):
         self.as_is_box = QCheckBox("Take its grey values as they are")
         self.as_is_box.setToolTip("Also where they are unlike those of the images that the model was trained on")
         self.as_is_box.setVisible(False)
-        self.slice_progress = SliceProgress(self._computing)
+        self.slice_progress = SliceProgress()
+        self.slice_progress.cancelled.connect(self._on_cancelled)
         self.place_button = QPushButton("Go to the least certain place")
         self.place_button.setToolTip(
             "Painting the right classes there teaches the network most. Press again, or F3, for the next place"
@@ -168,7 +168,7 @@ class ApplyStep(QWidget):
         """Let go of the viewer and of threads; a worker goes on."""
         self.corrections.release()
         self.volume.release()
-        self._computing.close()
+        self.slice_progress.close_thread()
         self._reading.close()
 
     # ------------------------------------------------------------ the model
@@ -245,7 +245,7 @@ class ApplyStep(QWidget):
             quality = "" if model.quality is None else in_html(model.quality)
             self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.<br>{quality}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
-        ready = model is not None and not self._computing.is_busy
+        ready = model is not None and not self.slice_progress.is_under_way
         image = self._session.layers.image_in_view()
         has_image = image is not None
         shown = None if image is None else self._shown.get(image)
@@ -297,14 +297,13 @@ class ApplyStep(QWidget):
         return image, section
 
     def _compute(self, image: Image, section: int, then: Any) -> None:
-        if self.model is None or self._computing.is_busy:
+        if self.model is None or self.slice_progress.is_under_way:
             return
         path, device = self.model.path, self._session.device
         grey_values: GreyValuesChoice = "as-is" if self.as_is_box.isChecked() else "checked"
         self._say("Segmenting the slice ...")
-        report, should_stop = self.slice_progress.begin()
 
-        def work() -> SectionResult | UserError | None:
+        def work(report: Report, should_stop: ShouldStop) -> SectionResult | UserError | None:
             from napari_autosegnet.inference.compute.grey_check import GreyValuesError
 
             try:
@@ -314,25 +313,25 @@ class ApplyStep(QWidget):
                 return error
 
         def take(found: SectionResult | UserError | None) -> None:
-            self.slice_progress.end()
             self.message.clear()
             if isinstance(found, UserError):
                 self.as_is_box.setVisible(True)
                 self._say(str(found), "error")
-            elif found is None or self.slice_progress.was_cancelled:
-                self._say("Cancelled; the layers are as they were.")
-            elif image in self._session.viewer.layers:
+            elif found is not None and image in self._session.viewer.layers:
                 if found.notes:
                     self._say("; ".join(found.notes))
                 then(found)
             self._show_state()
 
-        def refuse(text: str) -> None:
-            self.slice_progress.end()
-            self._say(text, "error")
-            self._show_state()
+        self.slice_progress.call(work, take, self._refuse)
+        self._show_state()
 
-        self._computing.call(work, take, refuse)
+    def _refuse(self, text: str) -> None:
+        self._say(text, "error")
+        self._show_state()
+
+    def _on_cancelled(self) -> None:
+        self._say("Cancelled; the layers are as they were.")
         self._show_state()
 
     def _show_slice(self, image: Image, section: int, found: SectionResult) -> None:
@@ -366,17 +365,12 @@ class ApplyStep(QWidget):
             return
         annotated = _annotation_reader(self._session, image)
 
-        def refuse(text: str) -> None:
-            self.slice_progress.end()
-            self._say(text, "error")
-            self._show_state()
-
         def look(found: SectionResult) -> None:
             self._show_slice(image, section, found)
             self._session.background.call(
                 lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), shown.visited),
                 lambda place: self._go_to_new(image, place),
-                refuse,
+                self._refuse,
             )
 
         out = self._store_with_probabilities(image)
@@ -384,9 +378,8 @@ class ApplyStep(QWidget):
             self._compute(image, section, look)
             return
         model = self.model.path
-        report, should_stop = self.slice_progress.begin()
 
-        def search() -> tuple[bool, uncertainty.Place | None]:
+        def search(report: Report, should_stop: ShouldStop) -> tuple[bool, uncertainty.Place | None]:
             read = _uncertainty_of(out, model)
             if read is None:
                 return False, None
@@ -402,17 +395,13 @@ class ApplyStep(QWidget):
             return True, None if place is None else replace(place, section=first + place.section)
 
         def go(found: tuple[bool, uncertainty.Place | None]) -> None:
-            self.slice_progress.end()
-            if self.slice_progress.was_cancelled:
-                self._say("Cancelled; the layers are as they were.")
-                self._show_state()
-            elif found[0]:
+            if found[0]:
                 self._go_to_new(image, found[1])
             else:  # the model was trained on since
                 self._compute(image, section, look)
 
         self._say("Looking for the least certain place ...")
-        self._computing.call(search, go, refuse)
+        self.slice_progress.call(search, go, self._refuse)
         self._show_state()
 
     def go_back(self) -> None:

@@ -75,7 +75,9 @@ class SectionModel:
             self._predictor = make_predictor(Model.load(path), choose_device(device), _SETTINGS)
             self._key = key
         notes: list[str] = []
-        survey = checked_survey(self._predictor.model, image, grey_values, _collector(notes))
+        if should_stop():
+            return None
+        survey = checked_survey(self._predictor.model, image, grey_values, _collector(notes), should_stop)
         if should_stop():
             return None
         shape = image.section_shape(section)

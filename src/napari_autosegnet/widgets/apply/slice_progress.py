@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QWidget
 
 from napari_autosegnet.run import Report, ShouldStop
 from napari_autosegnet.widgets.forms.background import Background
 
+_T = TypeVar("_T")
 #: Milliseconds before the bar is shown: most slices are done by then, and nothing flickers.
 _WAIT = 300
 _PAUSE = 0.1  # seconds between two looks at how far it is
 
 
 class SliceProgress(QWidget):
-    """A bar and *Cancel*, shown while a call in the thread takes long.
+    """Makes calls in a thread, with a bar and *Cancel* while one takes long.
+
+    *Cancel* takes effect at once, also while a model is loaded or a file is read, which cannot be interrupted: that
+    comes to its end in the thread, and its result is dropped.
 
     Parameters
     ----------
-    background : Background
-        Does the work.
     parent : QWidget, optional
-
-    Attributes
-    ----------
-    was_cancelled : bool
-        The latest call was cancelled.
     """
 
-    def __init__(self, background: Background, parent: QWidget | None = None) -> None:
+    #: The call under way was cancelled.
+    cancelled = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._background = background
-        self._cancelled = threading.Event()
+        self._background = Background(self)
+        self._stop: threading.Event | None = None
         self.bar = QProgressBar()
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("The layers stay as they are")
@@ -51,34 +52,59 @@ class SliceProgress(QWidget):
         self.setVisible(False)
 
     @property
-    def was_cancelled(self) -> bool:
-        return self._cancelled.is_set()
+    def is_under_way(self) -> bool:
+        """Whether there is a call that was not cancelled."""
+        return self._stop is not None
 
-    def begin(self) -> tuple[Report, ShouldStop]:
-        """Begin; returns what the work is to report to, and what it is to ask, both from the thread."""
-        self._cancelled = cancelled = threading.Event()
+    def call(
+        self, work: Callable[[Report, ShouldStop], _T], then: Callable[[_T], None], failed: Callable[[str], None]
+    ) -> None:
+        """Call ``work`` in the thread, then ``then`` with its result, or ``failed`` with the line of its error.
+
+        Neither is called once it was cancelled. ``work`` gets what it is to report ``progress`` to, and what it is to
+        ask whether it should stop.
+        """
+        self._stop = stop = threading.Event()
         closing, latest = self._background.closing, -_PAUSE
         self.bar.setRange(0, 0)
-        self.cancel_button.setEnabled(True)
         self._later.start()
 
         def report(event: str, /, **values: Any) -> None:
             nonlocal latest
             if event == "progress" and time.monotonic() - latest >= _PAUSE:
                 latest = time.monotonic()
-                self._background.tell(self._show, (int(values["done"]), int(values["total"])))
+                self._background.tell(unless_cancelled(self._show), (int(values["done"]), int(values["total"])))
 
-        return report, lambda: closing.is_set() or cancelled.is_set()
+        def unless_cancelled(receiver: Callable[[Any], None], *, end: bool = False) -> Callable[[Any], None]:
+            def receive(value: Any) -> None:
+                if self._stop is stop:
+                    if end:
+                        self._end()
+                    receiver(value)
 
-    def end(self) -> None:
-        """The work is done or was stopped."""
-        self._later.stop()
-        self.setVisible(False)
+            return receive
+
+        self._background.call(
+            lambda: work(report, lambda: closing.is_set() or stop.is_set()),
+            unless_cancelled(then, end=True),
+            unless_cancelled(failed, end=True),
+        )
 
     def cancel(self) -> None:
-        """Ask the work to stop."""
-        self._cancelled.set()
-        self.cancel_button.setEnabled(False)
+        """Ask the work to stop, and wait for it no longer."""
+        if self._stop is not None:
+            self._stop.set()
+            self._end()
+            self.cancelled.emit()
+
+    def close_thread(self) -> None:
+        """Forget what waits, and wait for what is under way."""
+        self._background.close()
+
+    def _end(self) -> None:
+        self._stop = None
+        self._later.stop()
+        self.setVisible(False)
 
     def _show(self, progress: tuple[int, int]) -> None:
         done, total = progress
