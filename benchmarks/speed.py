@@ -40,13 +40,14 @@ from napari_autosegnet.config import (
     search_settings,
     train_settings,
 )
+from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
+from napari_autosegnet.jobs.preparation import prepare, training_data
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import silent
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.search.supernet import Supernet
-from napari_autosegnet.steps import open_stacks, prepare, training_data
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.threads import WorkerThreads
 from napari_autosegnet.training.trainer import Trainer, TrainingData
@@ -168,7 +169,7 @@ def make_naive(search: Search, frequencies: Tensor, image: Array, target: Array,
 
 def sample_data(settings: Any, limit: int) -> TrainingData:
     folder = sample_folder()
-    stacks = open_stacks([folder / "axon-sem-a.png"], [folder / "axon-sem-a-labels.png"], SAMPLE_CLASSES)
+    stacks = open_labelled([folder / "axon-sem-a.png"], [folder / "axon-sem-a-labels.png"], SAMPLE_CLASSES)
     device, parts, normalisation = prepare(
         stacks,
         SplitSettings(),

@@ -7,7 +7,8 @@ from typing import Any
 
 from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
-from napari_autosegnet.worker import SearchJob, TrainJob
+from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.jobs.train import TrainJob
 
 NETWORK = NetworkSettings(base_width=4, max_width=8, stem_stride=2)
 AUGMENTATION = AugmentationSettings(rotation="none", elastic=0, blur=0)

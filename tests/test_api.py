@@ -18,10 +18,10 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import NetworkSettings, PredictSettings, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.configuration import kept_preset
 from napari_autosegnet.model import Model
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
-from napari_autosegnet.steps import kept_preset
 from napari_autosegnet.training.checkpoints import read_checkpoint
 
 NETWORK = NetworkSettings(base_width=6, max_width=12, stem_stride=2)

@@ -17,8 +17,10 @@ import pytest
 import small_jobs
 from napari_autosegnet import run as run_module
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.job_file import read_job, run_job, write_job
+from napari_autosegnet.jobs.preview import preview_file
+from napari_autosegnet.jobs.worker_info import log_file, write_info
 from napari_autosegnet.run import Run, listeners, never_stop, parse_event
-from napari_autosegnet.worker import carry_out, log_file, preview_file, read_job, write_info, write_job
 
 
 def test_events_are_read_back_without_a_line_cut_short(tmp_path: Path) -> None:
@@ -199,6 +201,6 @@ def test_the_files_that_are_looked_at_are_all_that_there_are(tmp_path: Path) -> 
         write_job(run, job)
         with run.locked():
             write_info(run, os.getpid(), job.step)
-        carry_out(run, job, never_stop)
+        run_job(run, job, never_stop)
     known = {str(Path(folder, name)) for folder, names in run_module._ENTRIES.items() for name in names}
     assert _entries(run.path) <= known

@@ -6,9 +6,7 @@ folder, and tells its progress to a `Report`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,32 +19,15 @@ from napari_autosegnet.config import (
     SearchSettings,
     SplitSettings,
     TrainSettings,
-    search_settings,
-    train_settings,
 )
-from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.files import write_atomically
-from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
-from napari_autosegnet.steps import (
-    describe_data,
-    describe_learned_from,
-    kept_data,
-    kept_learned_from,
-    kept_preset,
-    kept_settings,
-    open_stacks,
-    prepare,
-    refuse_other_data,
-    training_data,
-    working,
-)
+from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.volume import PredictionSummary
+    from napari_autosegnet.jobs.training import OnEpoch
     from napari_autosegnet.model import Model
     from napari_autosegnet.training.metrics import Scores
-    from napari_autosegnet.training_job import OnEpoch
 
 
 def search(
@@ -98,80 +79,20 @@ def search(
     UserError
         When the data or the settings do not do, the run is in use, or it holds a search already.
     """
-    from napari_autosegnet.data.pairs import given_pairs
+    from napari_autosegnet.jobs.search import SearchJob, run_search
 
-    read = Selection(time_point=time_point, channels=channels, axes=axes)
-    folder = Run.open(run) if resume else Run.create(run)
-    with working(folder, "search", report, should_stop) as (tell, stop):
-        if resume:
-            refuse_other_data(images, labels, classes, read != ALL)
-            settings = kept_settings(folder, "search", SearchSettings)
-            learned_from = kept_learned_from(folder, "search")
-            stacks, split = kept_data(folder)
-        else:
-            if folder.config_file.exists() and "search" in folder.read_config():
-                raise UserError(f"{run} holds a search already; go on with --resume, or choose another --run")
-            settings = settings or search_settings(preset)
-            split = split or SplitSettings()
-            images, labels = given_pairs(images, labels)
-            stacks = open_stacks(images, labels, classes, read)
-        device_used, parts, normalisation = prepare(
-            stacks,
-            split,
-            settings.normalisation,
-            context=settings.context,
-            min_size=settings.network.min_size,
-            device=device,
-            report=tell,
-        )
-        if resume:
-            learned_from.check_normalisation(normalisation)
-            normalisation = learned_from.normalisation
-        from napari_autosegnet.networks.specification import NetworkSpecification
-        from napari_autosegnet.search.search import Search
-        from napari_autosegnet.training.checkpoints import has_checkpoint
-
-        size = partial(
-            NetworkSpecification.for_patches,
-            in_channels=normalisation.channels(settings.context),
-            classes=len(stacks[0].mapping.classes),
-        )
-        specification = size(settings.patch_size, settings.network)
-        data = training_data(
-            stacks,
-            parts,
-            normalisation,
-            patch_size=settings.patch_size,
-            stride=specification.stride,
-            context=settings.context,
-            augmentation=settings.augmentation,
-            limit=2 * settings.reward_patches,
-            seed=settings.seed,
-            device=device_used,
-            report=tell,
-        )
-        training = train_settings(kept_preset(folder) if resume else preset)
-        work = Search(
-            data,
-            settings,
-            in_channels=specification.in_channels,
-            checkpoint=folder.checkpoint_file("search"),
-            final=size(training.patch_size, training.network),
-        )
-        if not resume:
-            folder.update_config(
-                preset=preset,
-                data=describe_data(images, labels, stacks, split, read),
-                search=settings.model_dump(mode="json"),
-                **describe_learned_from("search", stacks, normalisation, context=settings.context),
-            )
-        # A run that was ended before its first epoch begins again.
-        if resume and has_checkpoint(folder.checkpoint_file("search")):
-            work.resume(tell)
-        result = work.run(report=tell, should_stop=stop)
-        if result is not None:
-            write_atomically(folder.architecture_file, result.architecture.to_json())
-    return None if result is None else result.architecture
+    job = SearchJob(
+        images=tuple(images),
+        labels=tuple(labels),
+        classes=classes,
+        selection=Selection(time_point=time_point, channels=channels, axes=axes),
+        preset=preset,
+        settings=settings,
+        split=split,
+        device=device,
+        resume=resume,
+    )
+    return run_search(job, run, report=report, should_stop=should_stop)
 
 
 def train(
@@ -222,29 +143,22 @@ def train(
     UserError
         When the data or the settings do not do, the run is in use, or it holds a training already.
     """
-    from napari_autosegnet.training_job import Begun, Source, TrainingJob
+    from napari_autosegnet.jobs.train import TrainJob, run_training
 
-    read = Selection(time_point=time_point, channels=channels, axes=axes)
-    folder = Run.open(run) if resume or not images else Run.create(run)
-    with working(folder, "train", report, should_stop) as (tell, stop):
-        learned_from = None
-        new_labels = [continue_with] if isinstance(continue_with, Path) else list(continue_with or ())
-        if resume:
-            refuse_other_data(images, labels, classes, new_labels, read != ALL)
-            begun = Begun.kept(folder)
-            learned_from = kept_learned_from(folder, "training")
-        elif new_labels:
-            begun = Begun.further(folder, settings)
-        else:
-            begun = Begun.new(folder, network, architecture, settings)
-        if images:
-            source = Source.given(images, labels or new_labels, classes, split, read)
-        elif read != ALL:
-            raise UserError("the run's own images are read as before; give --image to read others, or leave these out")
-        else:
-            source = Source.kept(folder, new_labels, split)
-        job = TrainingJob(folder, begun, source, device=device, learned_from=learned_from, report=tell)
-        return job.finish(stop, on_epoch)
+    job = TrainJob(
+        images=tuple(images),
+        labels=tuple(labels),
+        classes=classes,
+        selection=Selection(time_point=time_point, channels=channels, axes=axes),
+        architecture=architecture,
+        network=network,
+        settings=settings,
+        split=split,
+        device=device,
+        resume=resume,
+        continue_with=(continue_with,) if isinstance(continue_with, Path) else tuple(continue_with or ()),
+    )
+    return run_training(job, run, on_epoch=on_epoch, report=report, should_stop=should_stop)
 
 
 def predict(
@@ -295,42 +209,20 @@ def predict(
     UserError
         When something cannot be read, or ``out`` holds another result and ``settings.overwrite`` is off.
     """
-    from napari_autosegnet.inference.distributed.workers import WorkerSource
-    from napari_autosegnet.inference.job import VolumeRequest
-    from napari_autosegnet.inference.volume import predict_volume
+    from napari_autosegnet.jobs.predict import PredictJob, run_prediction
 
-    started = time.monotonic()
-    settings = settings or PredictSettings()
-    if scheduler is not None and slurm is not None:
-        raise UserError("the workers come from a scheduler or from SLURM; give one of --scheduler and --slurm")
-    read = Selection(time_point=time_point, channels=channels, axes=axes)
-    request = VolumeRequest(model, image, out, settings, mask=mask, read=read)
-    source = WorkerSource(settings.workers, scheduler, slurm)
-    if source.is_needed:
-        from napari_autosegnet.inference.distributed.cluster import predict_on_workers
-
-        summary = predict_on_workers(request, source, device=device, report=report, should_stop=should_stop)
-    else:
-        from napari_autosegnet.device import choose_device
-
-        loaded, opened, opened_mask = request.opened()
-        device_used = choose_device(device)
-        report("device", name=str(device_used))
-        summary = predict_volume(
-            loaded,
-            opened,
-            out,
-            settings,
-            device=device_used,
-            mask=opened_mask,
-            report=report,
-            should_stop=should_stop,
-        )
-    if summary.stopped:
-        report("stopped", step="predict", reason="a stop was asked for; finished blocks are kept")
-    else:
-        report("finished", step="predict", seconds=time.monotonic() - started)
-    return summary
+    job = PredictJob(
+        model=model,
+        image=image,
+        out=out,
+        mask=mask,
+        selection=Selection(time_point=time_point, channels=channels, axes=axes),
+        settings=settings or PredictSettings(),
+        device=device,
+        scheduler=scheduler,
+        slurm=slurm,
+    )
+    return run_prediction(job, report=report, should_stop=should_stop)
 
 
 def evaluate(
@@ -386,43 +278,21 @@ def evaluate(
         When a stop was asked for before all was scored: the score of some sections is not that of all. It is a
         `UserError`, too.
     """
-    from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
+    from napari_autosegnet.jobs.evaluate import EvaluateJob, run_evaluation
 
-    started = time.monotonic()
-    if (model is None) == (prediction is None):
-        raise UserError("give either a model or a prediction to evaluate")
-    try:
-        if model is not None:
-            scores = evaluate_model(
-                model,
-                images,
-                labels,
-                classes=classes,
-                read=Selection(time_point=time_point, channels=channels, axes=axes),
-                sections=sections,
-                overlays=overlays,
-                grey_values=grey_values,
-                device=device,
-                report=report,
-                should_stop=should_stop,
-            )
-        else:
-            assert prediction is not None
-            scores = evaluate_prediction(
-                prediction,
-                labels,
-                images=images,
-                classes=classes,
-                sections=sections,
-                overlays=overlays,
-                report=report,
-                should_stop=should_stop,
-            )
-    except StoppedError:
-        report("stopped", step="evaluate", reason="a stop was asked for; there is no score")
-        raise
-    report("finished", step="evaluate", seconds=time.monotonic() - started)
-    return scores
+    job = EvaluateJob(
+        labels=tuple(labels),
+        images=tuple(images),
+        prediction=prediction,
+        model=model,
+        classes=classes,
+        selection=Selection(time_point=time_point, channels=channels, axes=axes),
+        sections=sections,
+        overlays=overlays,
+        grey_values=grey_values,
+        device=device,
+    )
+    return run_evaluation(job, report=report, should_stop=should_stop)
 
 
 def export(
@@ -461,15 +331,16 @@ def export(
     UserError
         When the extra is not installed, something does not fit, or ``out`` cannot be written.
     """
-    from napari_autosegnet.model import Model
+    from napari_autosegnet.jobs.export import ExportJob, run_export
 
-    loaded = Model.load(model)
-    if format == "onnx":
-        from napari_autosegnet.export.onnx_file import write_onnx
-
-        return write_onnx(loaded, out)
-    from napari_autosegnet.data.images import open_image
-    from napari_autosegnet.export.bioimageio_package import About, write_bioimageio
-
-    about = About(name=name, description=description, authors=tuple(authors), licence=licence)
-    return write_bioimageio(loaded, out, about=about, image=None if image is None else open_image(image))
+    job = ExportJob(
+        model=model,
+        out=out,
+        format=format,
+        image=image,
+        name=name,
+        description=description,
+        authors=tuple(authors),
+        licence=licence,
+    )
+    return run_export(job)

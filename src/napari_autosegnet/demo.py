@@ -54,7 +54,7 @@ def run_demo(
         report("note", text=f"{out} holds a finished demo; delete it, or give another --out, to run it again")
         summary = _read_summary(summary_file)
     else:
-        found = _carry_out(out, budget, device, report, should_stop)
+        found = _run_steps(out, budget, device, report, should_stop)
         if found is None:
             return {"mean_iou": None, "iou": {}, "seconds": {}, "paths": {}}
         summary = found
@@ -63,7 +63,7 @@ def run_demo(
     return summary
 
 
-def _carry_out(out: Path, budget: float, device: str, report: Report, should_stop: ShouldStop) -> dict[str, Any] | None:
+def _run_steps(out: Path, budget: float, device: str, report: Report, should_stop: ShouldStop) -> dict[str, Any] | None:
     sample = sample_folder()
     image, labels = sample / "axon-sem-a.png", sample / "axon-sem-a-labels.png"
     test_image, test_labels = sample / "axon-sem-b.png", sample / "axon-sem-b-labels.png"

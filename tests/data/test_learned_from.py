@@ -193,9 +193,9 @@ def test_a_resumed_run_takes_no_other_data(files: tuple[Path, Path], tmp_path: P
     for step in ("train", "search"):
         begin(tmp_path / step, files, step)
     for given in ({"images": [files[0]], "labels": [files[1]]}, {"classes": "1:a,2:b"}, {"time_point": 1}):
-        with pytest.raises(UserError, match="goes on with the images, labels and classes that it began with"):
+        with pytest.raises(UserError, match="continues with the images, labels and classes that it began with"):
             api.train(tmp_path / "train", resume=True, **given)
-    with pytest.raises(UserError, match="goes on with the images, labels and classes that it began with"):
+    with pytest.raises(UserError, match="continues with the images, labels and classes that it began with"):
         api.search(tmp_path / "search", [files[0]], [files[1]], resume=True)
 
 

@@ -31,9 +31,9 @@ from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.figures import draw_curves
 from napari_autosegnet.inference.output.ledger import Ledger
+from napari_autosegnet.jobs.configuration import kept_preset
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.steps import kept_preset
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from small_models import small_model
 

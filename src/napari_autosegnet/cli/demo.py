@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, same_command_line
+from napari_autosegnet.cli.job import command_line, print_json, print_paths, run_job, same_command_line
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.errors import UserError
@@ -36,7 +36,7 @@ def demo(
     from napari_autosegnet.demo import run_demo
 
     again = same_command_line(context)
-    summary, _ = carry_out(
+    summary, _ = run_job(
         lambda report, should_stop: run_demo(
             out, view=view, budget=budget, device=device, report=report, should_stop=should_stop
         ),

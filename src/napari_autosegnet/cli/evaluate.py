@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, model_folder, print_json
+from napari_autosegnet.cli.job import model_folder, print_json, run_job
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.options import Axes, Channels, TimePoint
 from napari_autosegnet.cli.search import differ_in_number
@@ -63,7 +63,7 @@ def evaluate(
 
     from napari_autosegnet import api
 
-    scores, _ = carry_out(
+    scores, _ = run_job(
         lambda report, should_stop: api.evaluate(
             labels=labels,
             images=images,

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import typer
 
-from napari_autosegnet.cli.interruption import orderly_end
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import progress
 from napari_autosegnet.errors import StoppedError
+from napari_autosegnet.interruption import orderly_end
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Report, ShouldStop, listeners
 
@@ -38,7 +38,7 @@ class LastValues:
         return self._values.get(event, {})
 
 
-def carry_out(work: Callable[[Report, ShouldStop], Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
+def run_job(work: Callable[[Report, ShouldStop], Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
     """Do the work of a command with progress on stderr; Ctrl-C, SIGTERM and SIGHUP end it in order.
 
     Parameters

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, model_folder, print_json, print_paths, same_command_line
+from napari_autosegnet.cli.job import model_folder, print_json, print_paths, run_job, same_command_line
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
 from napari_autosegnet.config import PredictSettings
@@ -57,7 +57,7 @@ def predict(
 
     from napari_autosegnet import api
 
-    summary, _ = carry_out(
+    summary, _ = run_job(
         lambda report, should_stop: api.predict(
             folder,
             image,

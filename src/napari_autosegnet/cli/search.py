@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
+from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
@@ -77,7 +77,7 @@ def search(
     from napari_autosegnet import api
 
     again = resuming_command_line("search", folder, device=device, as_json=as_json)
-    found, last = carry_out(
+    found, last = run_job(
         lambda report, should_stop: api.search(
             folder,
             images,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import carry_out, command_line, print_json, print_paths, resuming_command_line
+from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
 from napari_autosegnet.cli.search import LABELS_HELP, RENAMED, check_pairs, end_by_epochs
@@ -80,12 +80,12 @@ def train(
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
 
     from napari_autosegnet import api
-    from napari_autosegnet.steps import kept_preset
+    from napari_autosegnet.jobs.configuration import kept_preset
 
     own = None if resume else changed(PRESET_SETTINGS[preset or kept_preset(Run(run))], end_by_epochs(settings))
     own_split = changed(SplitSettings(), split, RENAMED) if split else None
 
-    _, last = carry_out(
+    _, last = run_job(
         lambda report, should_stop: api.train(
             run,
             images=images,

@@ -25,12 +25,13 @@ import psutil
 
 import small_jobs
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.jobs.worker_info import WorkerInfo, info_file, log_file, read_info
 from napari_autosegnet.model import Model
 from napari_autosegnet.processes import identity
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.work.run_client import RunClient
 from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
-from napari_autosegnet.worker import TrainJob, WorkerInfo, info_file, log_file, read_info
 from small_jobs import ENDLESS
 
 pytestmark = pytest.mark.usefixtures("qapp")

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.job_file import read_job
+from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
 from napari_autosegnet.widgets.files.readers import image_layer, labels_layer
@@ -25,7 +28,6 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
 from napari_autosegnet.widgets.layers.time_point import AtTimePoint
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.work.run_client import RunClient
-from napari_autosegnet.worker import PredictJob, read_job
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -129,9 +131,7 @@ class VolumeJob(QObject):
                 model=model,
                 image=image,
                 out=target,
-                time_point=time,
-                channels=chosen.channels,
-                axes=chosen.axes,
+                selection=Selection(time_point=time, channels=chosen.channels, axes=chosen.axes),
                 settings=chosen.settings,
                 device=device,
             )
@@ -159,14 +159,14 @@ class VolumeJob(QObject):
         job = read_job(run)
         if run.path == self._started_here or not isinstance(job, PredictJob):
             return None
-        return None if job.out.resolve().is_relative_to(run.path.resolve()) else job.out
+        return None if job.store.resolve().is_relative_to(run.path.resolve()) else job.store
 
     def attach(self, run: Run) -> None:
         """Follow a job that was started before; its result is shown on a fitting image layer."""
         job = read_job(run)
         if not isinstance(job, PredictJob):
             raise UserError(f"{run.path} holds no segmentation; choose another folder")
-        self._begin(None, job, job.out)
+        self._begin(None, job, job.store)
         self.client.attach(run)
 
     def _begin(self, image: Image | None, file: PredictJob | None, out: Path) -> None:
@@ -292,8 +292,9 @@ class VolumeJob(QObject):
             for layer in layers if isinstance(layers, list) else [layers]:
                 self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
 
+        read = file.selection
         self._session.background.call(
-            lambda: image_layer(file.image, time=file.time_point, channels=file.channels, axes=file.axes),
+            lambda: image_layer(file.image, time=read.time_point, channels=read.channels, axes=read.axes),
             add,
             self.failed.emit,
         )

@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.preview import preview_file, write_slice
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
@@ -24,7 +25,6 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
 )
 from napari_autosegnet.widgets.session import Session
 from napari_autosegnet.widgets.work.run_client import RunClient
-from napari_autosegnet.worker import preview_file, write_slice
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
 from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
@@ -19,7 +20,6 @@ from napari_autosegnet.widgets.learn.job_step import PRESET_WORDS, JobStep, like
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
 from napari_autosegnet.widgets.learn.plots import TRAIN_PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.worker import TrainJob
 
 _NETWORKS: dict[Network, str] = {
     "searched": "the one that the search found",
@@ -265,7 +265,7 @@ def preset_of(run: Run | None) -> Preset:
     """The preset that a run was searched with, or what suits this computer."""
     if run is None:
         return likely_preset()
-    from napari_autosegnet.steps import kept_preset
+    from napari_autosegnet.jobs.configuration import kept_preset
 
     try:
         return kept_preset(run) if run.config_file.exists() else likely_preset()

@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtWidgets import QWidget
 
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_settings
+from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
@@ -16,7 +17,6 @@ from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.learn.job_step import PRESET_WORDS, JobStep, likely_preset
 from napari_autosegnet.widgets.learn.plots import SEARCH_PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.worker import SearchJob
 
 _WHAT = (
     "The search tries many small networks on your annotation and keeps the design that fits it best. "

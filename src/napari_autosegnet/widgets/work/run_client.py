@@ -14,10 +14,13 @@ from typing import Any, Literal
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.job_file import Job, Step, read_job
+from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.jobs.worker_info import read_info
 from napari_autosegnet.run import Request, Run
 from napari_autosegnet.widgets.work.event_tail import EventTail
 from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
-from napari_autosegnet.worker import Job, SearchJob, Step, TrainJob, read_info, read_job
 
 State = Literal["idle", "starting", "working", "paused", "stopping", "finished", "stopped", "failed", "died"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.job_file import job_file
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.work.worker_process import find
-from napari_autosegnet.worker import job_file
 
 Kind = Literal["network", "segmentation"]
 

@@ -19,9 +19,10 @@ import psutil
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import append_line
+from napari_autosegnet.jobs.job_file import Job, write_job
+from napari_autosegnet.jobs.worker_info import log_file, read_info, write_info
 from napari_autosegnet.processes import identity
 from napari_autosegnet.run import Run
-from napari_autosegnet.worker import Job, log_file, read_info, write_info, write_job
 
 #: Clocks of the system and of a process may differ by this many seconds.
 _CLOCKS_DIFFER = 2.0

@@ -12,10 +12,12 @@ import torch
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import SplitSettings, TrainSettings, search_settings, train_settings
+from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.preparation import LabelledData
+from napari_autosegnet.jobs.training_start import TrainingStart, check_same_classes
 from napari_autosegnet.run import Run
-from napari_autosegnet.training_job import Begun, Source
 from small_models import small_model
 
 SETTINGS = TrainSettings(epochs=3)
@@ -32,39 +34,43 @@ def run(tmp_path: Path) -> Run:
     ):
         tifffile.imwrite(tmp_path / f"{name}.tif", data, photometric="minisblack")
     run = Run.create(tmp_path / "run")
-    source = Source.given([tmp_path / "image.tif"], [tmp_path / "labels.tif"], "0:rest,1:cell", SplitSettings(seed=5))
+    source = LabelledData.given(
+        [tmp_path / "image.tif"], [tmp_path / "labels.tif"], "0:rest,1:cell", split=SplitSettings(seed=5)
+    )
     run.update_config(preset="fast", data=source.description, search=search_settings("fast").model_dump(mode="json"))
     run.architecture_file.write_text(SearchSpace().sample(np.random.default_rng(0)).to_json())
     return run
 
 
 def test_new_networks(run: Run, tmp_path: Path) -> None:
-    found = Begun.new(run, "searched", None, None)
+    found = TrainingStart.fresh(run, "searched", None, None)
     assert found.architecture == Architecture.load(run.architecture_file)
     assert found.settings == train_settings("fast")
-    plain = Begun.new(run, "plain", None, SETTINGS)
+    plain = TrainingStart.fresh(run, "plain", None, SETTINGS)
     assert plain.architecture == SearchSpace().plain and plain.settings == SETTINGS
-    assert Begun.new(run, "unet", None, SETTINGS).architecture is None
+    assert TrainingStart.fresh(run, "unet", None, SETTINGS).architecture is None
 
     other = tmp_path / "other.json"
     other.write_text(SearchSpace().sample(np.random.default_rng(1)).to_json())
-    assert Begun.new(run, "searched", other, None).architecture == Architecture.load(other) != found.architecture
+    assert (
+        TrainingStart.fresh(run, "searched", other, None).architecture == Architecture.load(other) != found.architecture
+    )
 
 
 def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
     image = tifffile.imread(tmp_path / "image.tif")
     np.save(tmp_path / "image.npy", np.stack([image // 2, image], axis=1))
     read = Selection(channels=("1",), axes="zcyx")
-    given = Source.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", None, read)
+    given = LabelledData.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", read)
     run.update_config(data=given.description)
-    (stack,) = Source.kept(run, (), None).stacks
+    (stack,) = LabelledData.of_run(run, (), None).stacks
     np.testing.assert_array_equal(stack.image.section(1)[0], image[1])
 
 
 def test_a_training_is_not_begun_twice(run: Run) -> None:
     run.update_config(training=SETTINGS.model_dump(mode="json"))
     with pytest.raises(UserError, match="holds a training already"):
-        Begun.new(run, "plain", None, None)
+        TrainingStart.fresh(run, "plain", None, None)
 
 
 @pytest.mark.parametrize(
@@ -79,38 +85,65 @@ def test_a_training_is_not_begun_twice(run: Run) -> None:
 def test_what_cannot_be_resumed(run: Run, content: dict[str, Any], message: str) -> None:
     run.update_config(**content)
     with pytest.raises(UserError, match=message):
-        Begun.kept(run)
+        TrainingStart.resume(run)
 
 
 def test_what_is_resumed(run: Run) -> None:
     plain = SearchSpace().plain
     run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain", training_architecture=plain.digest)
     run.training_architecture_file.write_text(plain.to_json())
-    assert Begun.kept(run) == Begun("plain", plain, SETTINGS)
+    assert TrainingStart.resume(run) == TrainingStart("plain", plain, SETTINGS)
     # One whose weights have the same shapes would go on as another network, without a word.
     other = plain.model_copy(update={"skips": tuple(not skip for skip in plain.skips)})
     run.training_architecture_file.write_text(other.to_json())
     with pytest.raises(UserError, match=r"training-architecture\.json is not what this training began with"):
-        Begun.kept(run)
+        TrainingStart.resume(run)
 
 
 def test_a_model_that_is_trained_further_keeps_its_surroundings(run: Run) -> None:
     small_model("unet", context=1).save(run.model_folder)
-    begun = Begun.further(run, SETTINGS)
+    begun = TrainingStart.continue_from(run, SETTINGS)
     assert SETTINGS.context == 0 and begun.settings.context == 1
     specification, network = begun.build(3, 3)
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64) and specification.network == "unet"
-    odd = Begun.further(run, SETTINGS.model_copy(update={"patch_size": 65}))
+    odd = TrainingStart.continue_from(run, SETTINGS.model_copy(update={"patch_size": 65}))
     with pytest.raises(UserError, match="--patch-size 64"):
         odd.build(3, 3)
 
 
 def test_data_of_the_run(run: Run, tmp_path: Path) -> None:
-    kept = Source.kept(run, [], None)
+    kept = LabelledData.of_run(run, [], None)
     assert kept.description == run.read_config()["data"]
     assert kept.split.seed == 5
-    more = Source.kept(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
+    more = LabelledData.of_run(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
     assert more.description["labels"] == [str(tmp_path / "more.tif")]
     assert more.description["split"]["seed"] == more.split.seed == 6
     assert more.description["images"] == kept.description["images"]
     assert (more.stacks[0].target(0) != kept.stacks[0].target(0)).any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept", "complaint"),
+    [
+        ("1:Background,2:2nd myelin,3:2nd  myelin!", None, ""),
+        ("7:Background,8:2nd myelin,9:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", ""),
+        ("1:Background,2:axon,3:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", ""),
+        (
+            "1:Background,4:axon,3:2nd  myelin!",
+            "1:Background,2:2nd myelin,3:2nd  myelin!",
+            "'axon' where the model has",
+        ),
+        ("1:Background,2:axon,3:2nd  myelin!", None, "'axon' where the model has '2nd myelin'"),
+        ("2:2nd myelin,1:Background,3:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", "in the order"),
+        ("1:2nd myelin,2:Background,3:2nd  myelin!", "1:Background,2:2nd myelin,3:2nd  myelin!", "in the order"),
+        ("1:Background,2:2nd myelin", None, "the labels have the classes Background, 2nd myelin, the model"),
+    ],
+)
+def test_a_class_may_be_renamed_but_not_exchanged(labels: str, kept: str | None, complaint: str) -> None:
+    given = None if kept is None else parse_classes(kept)
+    if not complaint:
+        check_same_classes(small_model(), parse_classes(labels), given)
+        return
+    with pytest.raises(UserError, match=complaint) as raised:
+        check_same_classes(small_model(), parse_classes(labels), given)
+    assert "new run" in str(raised.value)

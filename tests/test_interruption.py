@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_autosegnet.cli.interruption import orderly_end
+from napari_autosegnet.interruption import orderly_end
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
 

@@ -1,0 +1,79 @@
+"""The score of a model or of a prediction against labels."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from napari_autosegnet.config import GreyValuesChoice
+from napari_autosegnet.data.selection import ALL, Selection
+from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.jobs.job import JobModel
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+
+if TYPE_CHECKING:
+    from napari_autosegnet.training.metrics import Scores
+
+
+class EvaluateJob(JobModel):
+    """Score a prediction, or a model on labelled images."""
+
+    labels: tuple[Path, ...] = Field(description="True labels, or a pattern in quotes; repeat for several")
+    images: tuple[Path, ...] = Field(
+        (),
+        description="With --model: the image of each --labels; the files of two folders or patterns are paired by name",
+    )
+    prediction: Path | None = Field(None, description="Predicted labels, as predict writes them")
+    model: Path | None = Field(None, description="Or a model (or run) folder, applied to the images")
+    classes: str | None = Field(None, description="Label values and their classes, for example 0:membrane,255:cell")
+    selection: Selection = Field(ALL, description="What of the images and labels is read")
+    sections: str | None = Field(None, description="Score only these sections, for example 24-29")
+    overlays: Path | None = Field(None, description="Folder for PNGs of prediction and truth over the image")
+    grey_values: GreyValuesChoice = Field(
+        "checked",
+        description="With --model, an image in another range than the model's is scaled where that can be told, else "
+        "refused (checked), or taken as it is (as-is)",
+    )
+
+
+def run_evaluation(job: EvaluateJob, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Scores:
+    """Evaluate; see `api.evaluate`."""
+    from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
+
+    started = time.monotonic()
+    try:
+        if job.model is not None and job.prediction is None:
+            scores = evaluate_model(
+                job.model,
+                job.images,
+                job.labels,
+                classes=job.classes,
+                read=job.selection,
+                sections=job.sections,
+                overlays=job.overlays,
+                grey_values=job.grey_values,
+                device=job.device,
+                report=report,
+                should_stop=should_stop,
+            )
+        elif job.prediction is not None and job.model is None:
+            scores = evaluate_prediction(
+                job.prediction,
+                job.labels,
+                images=job.images,
+                classes=job.classes,
+                sections=job.sections,
+                overlays=job.overlays,
+                report=report,
+                should_stop=should_stop,
+            )
+        else:
+            raise UserError("give either a model or a prediction to evaluate")
+    except StoppedError:
+        report("stopped", step="evaluate", reason="a stop was asked for; there is no score")
+        raise
+    report("finished", step="evaluate", seconds=time.monotonic() - started)
+    return scores

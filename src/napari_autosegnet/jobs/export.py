@@ -1,0 +1,44 @@
+"""A model written for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ExportJob(BaseModel):
+    """Write a model for other programs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Path = Field(description="Model folder, a zip of one, or a run folder with a trained model")
+    out: Path = Field(description="The file: NAME.onnx, or NAME.zip for bioimage.io")
+    format: Literal["onnx", "bioimageio"] = Field(
+        "onnx", description="onnx: one file; bioimageio: a package of the model zoo. By the ending of --out if left out"
+    )
+    image: Path | None = Field(
+        None, description="bioimageio: image that the test image and the cover are cut from; both are shared"
+    )
+    name: str = Field("", description="bioimageio: name of the model")
+    description: str = Field("", description="bioimageio: what it segments in which images")
+    authors: tuple[str, ...] = Field((), description="bioimageio: who made it; repeat for several")
+    licence: str = Field("", description="bioimageio: for example CC-BY-4.0")
+
+
+def run_export(job: ExportJob) -> float:
+    """Export; see `api.export`."""
+    from napari_autosegnet.model import Model
+
+    model = Model.load(job.model)
+    if job.format == "onnx":
+        from napari_autosegnet.export.onnx_file import write_onnx
+
+        return write_onnx(model, job.out)
+    from napari_autosegnet.data.images import open_image
+    from napari_autosegnet.export.bioimageio_package import About, write_bioimageio
+
+    about = About(name=job.name, description=job.description, authors=job.authors, licence=job.licence)
+    image = None if job.image is None else open_image(job.image)
+    return write_bioimageio(model, job.out, about=about, image=image)

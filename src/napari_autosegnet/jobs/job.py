@@ -1,0 +1,57 @@
+"""What the arguments of jobs have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_autosegnet.config import SplitSettings
+from napari_autosegnet.data.selection import ALL, Selection
+from napari_autosegnet.errors import UserError
+
+
+class JobModel(BaseModel):
+    """The arguments of a job; the descriptions are the help texts of the commands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+
+
+class LearningJob(JobModel):
+    """A job that learns from labelled images, in a run folder."""
+
+    images: tuple[Path, ...] = Field(
+        (),
+        description="Image or stack: TIFF, PNG, a folder of these, Zarr, OME-Zarr; repeat for several, or give a "
+        "pattern in quotes, 'images/*.tif'",
+    )
+    labels: tuple[Path, ...] = Field(
+        (),
+        description="Its labels, of the same shape, once for each image; the files of two folders or patterns are "
+        "paired by their names",
+    )
+    classes: str | None = Field(None, description="Label values and their classes, for example 0:membrane,255:cell")
+    selection: Selection = Field(ALL, description="What of the images and labels is read")
+    split: SplitSettings | None = Field(None, description="How the labels are divided for training and validation")
+    resume: bool = Field(False, description="Continue in --run where it stopped")
+
+    @property
+    def brings_data(self) -> bool:
+        """Whether it names images, labels or classes of its own."""
+        return bool(self.images or self.labels or self.classes or self.selection != ALL)
+
+    def refuse_other_data(self) -> None:
+        """Refuse images, labels or classes beside ``resume``: they would be ignored, or mixed with the run's own.
+
+        Raises
+        ------
+        UserError
+            When there are any.
+        """
+        if self.brings_data:
+            raise UserError(
+                "a run that is resumed continues with the images, labels and classes that it began with; leave these "
+                "out, or start without --resume"
+            )

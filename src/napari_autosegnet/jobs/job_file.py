@@ -1,0 +1,77 @@
+"""A job for another process: ``RUN/job.json`` holds its arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.jobs.predict import PredictJob, run_prediction
+from napari_autosegnet.jobs.search import SearchJob, run_search
+from napari_autosegnet.jobs.train import TrainJob, run_training
+from napari_autosegnet.json_files import read_json
+from napari_autosegnet.run import Run, ShouldStop
+
+Step = Literal["search", "train", "predict"]
+Job = Annotated[SearchJob | TrainJob | PredictJob, Field(discriminator="step")]
+_JOB: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+def job_file(run: Run) -> Path:
+    return run.file("job.json")
+
+
+def write_job(run: Run, job: Job) -> None:
+    write_atomically(job_file(run), job.model_dump_json(indent=1) + "\n")
+
+
+def read_job(run: Run) -> Job:
+    """The job that stands in the run folder.
+
+    Raises
+    ------
+    UserError
+        When there is none or it is damaged, or it asks for a result to be replaced or for other computers: the folder
+        may be somebody else's, and the result mine.
+    """
+    content = read_json(job_file(run), "start the step again")
+    try:
+        job: Job = _JOB.validate_python(content)
+    except ValidationError as error:
+        raise UserError(f"{job_file(run)} is damaged {first_problem(error)}; start the step again") from error
+    if isinstance(job, PredictJob):
+        if job.settings.overwrite:
+            raise UserError(
+                f"{job_file(run)} asks to replace {job.store}, which no file may; start the segmentation again"
+            )
+        if job.scheduler is not None or job.slurm is not None:
+            raise UserError(
+                f"{job_file(run)} asks for other computers, which no file may; start the segmentation again"
+            )
+    return job
+
+
+def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
+    """Do a job in a run folder, whose events hold all reports.
+
+    Raises
+    ------
+    UserError
+        As the job.
+    """
+    match job:
+        case SearchJob():
+            run_search(job, run.path, should_stop=should_stop)
+        case TrainJob():
+            from napari_autosegnet.jobs.preview import Preview
+
+            run_training(job, run.path, on_epoch=Preview(run, job.device, should_stop), should_stop=should_stop)
+        case PredictJob():
+            # A prediction knows no run folder; this one is there for the job alone.
+            with run.locked():
+                run.withdraw()
+                run.report("started", step="predict")
+                run_prediction(job, report=run.report, should_stop=should_stop)

@@ -1,0 +1,182 @@
+"""What a network in training makes of the section in view, by way of the files in ``RUN/preview``."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
+
+from pydantic import TypeAdapter
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.run import Run, ShouldStop
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_autosegnet.data.grey_values import SectionGrey
+    from napari_autosegnet.model import Model
+
+#: Pixels of surroundings of a preview's tiles, and the largest share of the training's time that previews take.
+PREVIEW_HALO = 32
+PREVIEW_SHARE = 0.2
+
+
+def preview_file(run: Run, name: Literal["input", "labels", "uncertainty"]) -> Path:
+    return run.file("preview", f"{name}.npz" if name == "input" else f"{name}.npy")
+
+
+def write_slice(run: Run, pixels: npt.NDArray[Any], grey: SectionGrey) -> int:
+    """Give a run's training something to look at: a section, or a part of one.
+
+    Parameters
+    ----------
+    run : Run
+    pixels : (c, y, x)
+        As they are in the image.
+    grey : SectionGrey
+        Grey values of the whole section.
+
+    Returns
+    -------
+    int
+        When it was written, in nanoseconds: the ``input`` of the event that tells of the result.
+    """
+    import numpy as np
+
+    content = io.BytesIO()
+    about = np.array(json.dumps(dataclasses.asdict(grey)))
+    np.savez(content, pixels=np.ascontiguousarray(pixels), grey=about)
+    file = preview_file(run, "input")
+    write_atomically(file, content.getvalue())
+    return file.stat().st_mtime_ns
+
+
+def _read_slice(run: Run) -> tuple[npt.NDArray[Any], SectionGrey]:
+    import numpy as np
+
+    from napari_autosegnet.data.grey_values import SectionGrey
+
+    with np.load(preview_file(run, "input"), allow_pickle=False) as content:
+        grey = TypeAdapter(SectionGrey).validate_json(str(content["grey"]))
+        return content["pixels"], grey
+
+
+class Preview:
+    """What the network makes of the slice that somebody looks at, at the end of an epoch.
+
+    Parameters
+    ----------
+    run : Run
+        Holds the slice and gets the result; see `preview_file`.
+    device : str
+        That of the training.
+    should_stop : ShouldStop
+        Ends a preview in its middle.
+    """
+
+    def __init__(self, run: Run, device: str, should_stop: ShouldStop, clock: Callable[[], float] = time.monotonic):
+        self.run = run
+        self.device = device
+        self.should_stop = should_stop
+        self._clock = clock
+        self._spent = 0.0
+        self._began = clock()
+        self._last_problem = ""
+
+    def __call__(self, current: Callable[[], Model]) -> None:
+        """Take the current model, if there is a slice and previews have not taken too much time already."""
+        started = self._clock()
+        if self._spent > PREVIEW_SHARE * (started - self._began) or not preview_file(self.run, "input").is_file():
+            return
+        try:
+            self._draw(current())
+        except (UserError, RuntimeError, ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+            # A training is worth more than its preview: told once, and gone on with.
+            problem = str(error).partition("\n")[0]
+            if problem != self._last_problem:
+                self.run.report("note", text=f"no preview: {problem}")
+            self._last_problem = problem
+        self._spent += self._clock() - started
+
+    def _draw(self, model: Model) -> None:
+        import numpy as np
+
+        from napari_autosegnet.figures import normalised_entropy
+
+        source = preview_file(self.run, "input")
+        modified = source.stat().st_mtime_ns
+        pixels, grey = _read_slice(self.run)
+        if pixels.ndim != 3 or len(pixels) != model.image_channels:
+            raise UserError(f"the slice is {pixels.shape}, the network takes {model.image_channels} channels")
+        probabilities = _probabilities(model, pixels, grey, self.device, self.should_stop)
+        if probabilities is None:
+            return
+        labels = (probabilities.argmax(axis=0) + 1).astype(np.uint8)
+        labels[~probabilities.any(axis=0)] = 0
+        _save_array(preview_file(self.run, "labels"), labels)
+        _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
+        classes = [each.model_dump(mode="json") for each in model.classes]
+        self.run.report("preview", shape=list(labels.shape), input=modified, classes=classes)
+
+
+def _probabilities(
+    model: Model, pixels: npt.NDArray[Any], grey: SectionGrey, device: str, should_stop: ShouldStop
+) -> npt.NDArray[np.float32] | None:
+    """Class probabilities (K, y, x) of a slice (c, y, x), which stands for its neighbours too; None when stopped.
+
+    They are all 0 where the slice is NaN or infinite, and where the whole section is constant.
+    """
+    import numpy as np
+    import torch
+
+    from napari_autosegnet.device import choose_device
+    from napari_autosegnet.inference.blocks import BlockPlan
+    from napari_autosegnet.inference.compute.grey_check import scale_of
+    from napari_autosegnet.inference.compute.predictor import BlockInput, Predictor, pad_to_domain
+    from napari_autosegnet.inference.compute.reading import missing_voxels
+
+    # Building a network draws its first weights, which must not change what the training draws.
+    with torch.random.fork_rng(devices=[]):
+        predictor = Predictor(model, choose_device(device), halo=PREVIEW_HALO)
+    sections = 2 * model.context + 1
+    height, width = pixels.shape[1:]
+    plan = BlockPlan(
+        (sections, height, width),
+        (1, height, width),
+        stride=predictor.stride,
+        halo=predictor.halo,
+        tile=predictor.tile,
+        context=model.context,
+    )
+    around = np.repeat(pixels[:, np.newaxis], sections, axis=1)
+    scale = scale_of(model.normalisation, [grey], pixels.dtype, "the slice")
+    constants = model.normalisation.constants([grey] * sections, scale)
+    data = BlockInput(pad_to_domain(around, predictor.stride), (0, 0, 0), constants=constants)
+    found = np.zeros((len(model.classes), height, width), np.float32)
+    if grey.constant:
+        return found
+    for _, tile, part, _ in predictor.tiles(plan, plan[model.context], data):
+        if should_stop():
+            return None
+        (top, bottom), (left, right) = tile.core
+        found[:, top:bottom, left:right] = part.cpu().numpy()
+    missing = missing_voxels(pixels)
+    if missing is not None:
+        found[:, missing] = 0
+    return found
+
+
+def _save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_atomically(path, content.getvalue())

@@ -1,0 +1,48 @@
+"""A job in its run folder: the folder is held, requests are listened to, and how the job ended is recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Report, Run, ShouldStop, listeners
+
+
+@contextmanager
+def running(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
+    """Hold the run, listen to its requests, and write down how the job ended."""
+    started = time.monotonic()
+    stopped = False
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = stopped or should_stop() or run.should_stop(should_stop)
+        return stopped
+
+    with run.locked():
+        run.withdraw()
+        heard = listeners(run.report, report)
+        begun = False
+
+        def tell(event: str, /, **values: Any) -> None:
+            # Only now is it known that there is something to do, and that the folder is worth being kept.
+            nonlocal begun
+            if not begun:
+                begun = True
+                heard("started", step=step)
+            heard(event, **values)
+
+        try:
+            yield tell, stop
+        except UserError as error:
+            # A run that never began is not worth a folder full of one error.
+            if run.config_file.exists():
+                run.report("failed", step=step, text=str(error))
+            raise
+        if stopped:
+            tell("stopped", step=step, reason="a stop was asked for; what was best so far is kept")
+        else:
+            tell("finished", step=step, seconds=time.monotonic() - started)

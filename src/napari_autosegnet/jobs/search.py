@@ -1,0 +1,109 @@
+"""The search of an architecture."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.config import Preset, SearchSettings, search_settings, train_settings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.jobs.job import LearningJob
+from napari_autosegnet.jobs.running import running
+from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
+
+
+class SearchJob(LearningJob):
+    """Find an architecture for labelled images."""
+
+    step: Literal["search"] = "search"
+    preset: Preset = Field("standard", description="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
+    settings: SearchSettings | None = Field(None, description="The preset's by default")
+
+
+def run_search(
+    job: SearchJob, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop
+) -> Architecture | None:
+    """Search in a run folder; see `api.search`."""
+    from napari_autosegnet.jobs.configuration import (
+        describe_learned_from,
+        kept_learned_from,
+        kept_preset,
+        kept_settings,
+    )
+    from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+    from napari_autosegnet.networks.specification import NetworkSpecification
+    from napari_autosegnet.search.search import Search
+    from napari_autosegnet.training.checkpoints import has_checkpoint
+
+    run = Run.open(folder) if job.resume else Run.create(folder)
+    with running(run, "search", report, should_stop) as (report, should_stop):
+        learned_from = None
+        if job.resume:
+            job.refuse_other_data()
+            preset, settings = kept_preset(run), kept_settings(run, "search", SearchSettings)
+            learned_from = kept_learned_from(run, "search")
+            data = LabelledData.of_run(run)
+        else:
+            if run.config_file.exists() and "search" in run.read_config():
+                raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
+            preset, settings = job.preset, job.settings or search_settings(job.preset)
+            data = LabelledData.given(job.images, job.labels, job.classes, job.selection, job.split)
+        device, parts, normalisation = prepare(
+            data.stacks,
+            data.split,
+            settings.normalisation,
+            context=settings.context,
+            min_size=settings.network.min_size,
+            device=job.device,
+            report=report,
+        )
+        if learned_from is not None:
+            learned_from.check_normalisation(normalisation)
+            normalisation = learned_from.normalisation
+        size = partial(
+            NetworkSpecification.for_patches,
+            in_channels=normalisation.channels(settings.context),
+            classes=len(data.stacks[0].mapping.classes),
+        )
+        specification = size(settings.patch_size, settings.network)
+        patches = training_data(
+            data.stacks,
+            parts,
+            normalisation,
+            patch_size=settings.patch_size,
+            stride=specification.stride,
+            context=settings.context,
+            augmentation=settings.augmentation,
+            limit=2 * settings.reward_patches,
+            seed=settings.seed,
+            device=device,
+            report=report,
+        )
+        training = train_settings(preset)
+        search = Search(
+            patches,
+            settings,
+            in_channels=specification.in_channels,
+            checkpoint=run.checkpoint_file("search"),
+            final=size(training.patch_size, training.network),
+        )
+        if not job.resume:
+            run.update_config(
+                preset=preset,
+                data=data.description,
+                search=settings.model_dump(mode="json"),
+                **describe_learned_from("search", data.stacks, normalisation, context=settings.context),
+            )
+        # A run that was ended before its first epoch begins again.
+        elif has_checkpoint(run.checkpoint_file("search")):
+            search.resume(report)
+        result = search.run(report=report, should_stop=should_stop)
+        if result is None:
+            return None
+        write_atomically(run.architecture_file, result.architecture.to_json())
+        return result.architecture

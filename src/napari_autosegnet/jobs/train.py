@@ -1,0 +1,76 @@
+"""The training of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from napari_autosegnet.config import Network, TrainSettings
+from napari_autosegnet.data.selection import ALL
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.job import LearningJob
+from napari_autosegnet.jobs.running import running
+from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
+
+if TYPE_CHECKING:
+    from napari_autosegnet.jobs.training import OnEpoch
+    from napari_autosegnet.model import Model
+
+
+class TrainJob(LearningJob):
+    """Train a network, on the images of the run's search unless others are given."""
+
+    step: Literal["train"] = "train"
+    architecture: Path | None = Field(None, description="An architecture.json instead of what the run found")
+    network: Network = Field(
+        "searched",
+        description="searched; plain: a chain of the search's operations, without a search; unet, pspnet: to compare "
+        "with",
+    )
+    settings: TrainSettings | None = Field(None, description="Those of the run's preset by default")
+    continue_with: tuple[Path, ...] = Field(
+        (), description="Start from the run's last weights with these new labels, once for each of its images"
+    )
+
+    @property
+    def brings_data(self) -> bool:
+        """New labels count, too."""
+        return bool(self.continue_with) or super().brings_data
+
+
+def run_training(
+    job: TrainJob,
+    folder: Path,
+    *,
+    on_epoch: OnEpoch | None = None,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> Model:
+    """Train in a run folder; see `api.train`."""
+    from napari_autosegnet.jobs.configuration import kept_learned_from
+    from napari_autosegnet.jobs.preparation import LabelledData
+    from napari_autosegnet.jobs.training import Training
+    from napari_autosegnet.jobs.training_start import TrainingStart
+
+    run = Run.open(folder) if job.resume or not job.images else Run.create(folder)
+    with running(run, "train", report, should_stop) as (report, should_stop):
+        learned_from = None
+        if job.resume:
+            job.refuse_other_data()
+            start = TrainingStart.resume(run)
+            learned_from = kept_learned_from(run, "training")
+        elif job.continue_with:
+            start = TrainingStart.continue_from(run, job.settings)
+        else:
+            start = TrainingStart.fresh(run, job.network, job.architecture, job.settings)
+        if job.images:
+            labels = job.labels or job.continue_with
+            data = LabelledData.given(job.images, labels, job.classes, job.selection, job.split)
+        elif job.selection != ALL:
+            raise UserError("the run's own images are read as before; give --image to read others, or leave these out")
+        else:
+            data = LabelledData.of_run(run, job.continue_with, job.split)
+        training = Training(run, start, data, device=job.device, learned_from=learned_from, report=report)
+        return training.finish(should_stop, on_epoch)

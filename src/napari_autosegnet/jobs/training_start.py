@@ -1,0 +1,139 @@
+"""What a training begins with: a new network, the run's model, or the state that it was ended in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.config import Network, TrainSettings, train_settings
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.configuration import kept_preset, kept_settings
+from napari_autosegnet.run import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from napari_autosegnet.data.annotations import LabelMapping
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.networks.specification import NetworkSpecification
+
+
+@dataclass(frozen=True)
+class TrainingStart:
+    """The network that a training begins with."""
+
+    network: Network
+    #: None where the network is not made of the search's operations.
+    architecture: Architecture | None
+    settings: TrainSettings
+    #: The model whose weights, normalisation and classes are continued from; None for new weights.
+    model: Model | None = None
+
+    @classmethod
+    def resume(cls, run: Run) -> TrainingStart:
+        """What the training that is resumed began with."""
+        from napari_autosegnet.model import Model
+
+        settings = kept_settings(run, "training", TrainSettings)
+        content = run.read_config()
+        network = content.get("network", "")
+        if network not in get_args(Network):
+            raise UserError(f"{run.config_file}, 'network' is damaged; start a new run")
+        architecture = None
+        if network in ("searched", "plain"):
+            architecture = Architecture.load(run.training_architecture_file)
+            if architecture.digest != content.get("training_architecture"):
+                raise UserError(
+                    f"{run.training_architecture_file} is not what this training began with; "
+                    "put the old file back, or start a new run"
+                )
+        model = Model.load(run.model_folder) if content.get("continued") else None
+        return cls(network, architecture, settings, model)
+
+    @classmethod
+    def continue_from(cls, run: Run, settings: TrainSettings | None) -> TrainingStart:
+        """From the weights of the run's model."""
+        from napari_autosegnet.model import Model
+
+        model = Model.load(run.model_folder)
+        kind = model.specification
+        # What it sees of neighbouring sections is the model's, whatever the settings say.
+        settings = (settings or train_settings(kept_preset(run))).model_copy(update={"context": model.context})
+        return cls(kind.network, kind.architecture, settings, model)
+
+    @classmethod
+    def fresh(
+        cls, run: Run, network: Network, architecture: Path | None, settings: TrainSettings | None
+    ) -> TrainingStart:
+        """From scratch."""
+        if run.config_file.exists() and "training" in run.read_config():
+            raise UserError(
+                f"{run.path} holds a training already; continue it with --resume or --continue-with, "
+                "or choose another --run"
+            )
+        trained: Architecture | None = None
+        match network:
+            case "searched":
+                trained = Architecture.load(architecture) if architecture is not None else _searched(run)
+            case "plain":
+                trained = SearchSpace().plain
+        return cls(network, trained, settings or train_settings(kept_preset(run)))
+
+    def build(self, in_channels: int, classes: int) -> tuple[NetworkSpecification, nn.Module]:
+        if self.model is not None:
+            self.model.specification.check_patches(self.settings.patch_size)
+            return self.model.specification, self.model.network()
+        import torch
+
+        from napari_autosegnet.networks.specification import NetworkSpecification
+
+        specification = NetworkSpecification.for_patches(
+            self.settings.patch_size,
+            self.settings.network,
+            in_channels=in_channels,
+            classes=classes,
+            network="searched" if self.network == "plain" else self.network,
+            architecture=self.architecture,
+        )
+        torch.manual_seed(self.settings.seed)
+        return specification, specification.build()
+
+
+def check_same_classes(model: Model, mapping: LabelMapping, kept: LabelMapping | None = None) -> None:
+    """Refuse labels whose classes are not the model's: what it learned of one would be taken for another.
+
+    A class may have another name than the model's when it is painted with a value that it had before, by ``kept``.
+
+    Raises
+    ------
+    UserError
+        When they differ; it names the classes.
+    """
+    ours, theirs = ([c.name for c in classes] for classes in (mapping.classes, model.classes))
+    advice = "to change the classes train from scratch in a new run"
+    if len(ours) != len(theirs):
+        raise UserError(f"the labels have the classes {', '.join(ours)}, the model {', '.join(theirs)}; {advice}")
+    for number, (name, known) in enumerate(zip(ours, theirs, strict=True), start=1):
+        if name == known:
+            continue
+        if name in theirs:
+            raise UserError(
+                f"the labels have the classes in the order {', '.join(ours)}, the model {', '.join(theirs)}; {advice}"
+            )
+        if kept is None or not _values_of(mapping, number) & _values_of(kept, number):
+            raise UserError(f"the labels have the class '{name}' where the model has '{known}'; {advice}")
+
+
+def _values_of(mapping: LabelMapping, number: int) -> set[int]:
+    return {value for value, its_number in mapping.values.items() if its_number == number}
+
+
+def _searched(run: Run) -> Architecture:
+    if not run.architecture_file.exists():
+        raise UserError(
+            f"{run.path} holds no architecture yet; run 'napari-autosegnet search' first, "
+            "or train without one: --network plain, unet or pspnet, or --architecture FILE"
+        )
+    return Architecture.load(run.architecture_file)
