@@ -36,13 +36,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from napari_autosegnet.config import (
     AugmentationSettings,
     SearchSettings,
-    SplitSettings,
     search_settings,
     train_settings,
 )
-from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
-from napari_autosegnet.jobs.preparation import prepare, training_data
+from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.run import silent
@@ -169,29 +167,10 @@ def make_naive(search: Search, frequencies: Tensor, image: Array, target: Array,
 
 def sample_data(settings: Any, limit: int) -> TrainingData:
     folder = sample_folder()
-    stacks = open_labelled([folder / "axon-sem-a.png"], [folder / "axon-sem-a-labels.png"], SAMPLE_CLASSES)
-    device, parts, normalisation = prepare(
-        stacks,
-        SplitSettings(),
-        settings.normalisation,
-        context=0,
-        min_size=settings.network.min_size,
-        device="cpu",
-        report=silent,
-    )
+    image, labels = folder / "axon-sem-a.png", folder / "axon-sem-a-labels.png"
+    data = prepare(LabelledData.given([image], [labels], SAMPLE_CLASSES), settings, device="cpu", report=silent)
     size = NetworkSpecification.for_patches(settings.patch_size, settings.network, in_channels=1, classes=3)
-    return training_data(
-        stacks,
-        parts,
-        normalisation,
-        patch_size=settings.patch_size,
-        stride=size.stride,
-        context=0,
-        augmentation=settings.augmentation,
-        limit=limit,
-        seed=0,
-        device=device,
-    )
+    return training_data(data, settings, stride=size.stride, validation_patches=limit, report=silent)
 
 
 def search_epochs(settings: SearchSettings, folder: Path, *, naive: bool, workers: int = 2) -> dict[str, float]:

@@ -18,7 +18,7 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import NetworkSettings, PredictSettings, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.configuration import kept_preset
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.model import Model
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
@@ -87,7 +87,7 @@ def test_a_run_keeps_all_that_it_knows(finished: Finished) -> None:
     assert content["data"]["split"]["train_sections"] == "0-1"
     assert SearchSettings.model_validate(content["search"]) == SEARCH
     assert TrainSettings.model_validate(content["training"]) == TRAIN
-    assert kept_preset(Run(finished.run)) == "fast"
+    assert RunConfiguration.load(Run(finished.run)).preset == "fast"
     model = Model.load(run.model_folder)
     assert model.specification.architecture == Architecture.load(run.architecture_file)
     assert [c.name for c in model.classes] == ["background", "myelin", "axon"]
@@ -232,7 +232,7 @@ def test_a_damaged_config_gives_one_line(finished: Finished, tmp_path: Path) -> 
     content = json.loads((run / "config.json").read_text())
     content["search"]["epochs"] = "many"
     (run / "config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="damaged at 'epochs'"):
+    with pytest.raises(UserError, match="damaged at 'search.epochs'"):
         api.search(run, resume=True)
 
 

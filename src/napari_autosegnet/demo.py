@@ -12,6 +12,7 @@ from napari_autosegnet.config import search_settings, train_settings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
 
 #: Shares of the budget; the rest is left for start-up, applying, scoring and pictures.
@@ -69,7 +70,7 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
     test_image, test_labels = sample / "axon-sem-b.png", sample / "axon-sem-b-labels.png"
     folder, result = out / "run", out / "segmentation.zarr"
     run = Run(folder)
-    content = run.read_config() if run.config_file.exists() else {}
+    configuration = RunConfiguration.load(run)
     seconds: dict[str, float] = {}
 
     started = time.monotonic()
@@ -82,7 +83,7 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
             preset="fast",
             settings=search_settings("fast", budget=SEARCH_SHARE * budget),
             device=device,
-            resume="search" in content,
+            resume=configuration.search is not None,
             report=report,
             should_stop=should_stop,
         )
@@ -94,11 +95,14 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
 
     started = time.monotonic()
     if not (run.model_folder / "model.json").exists():
+        resume = configuration.training is not None
         api.train(
             folder,
-            settings=None if "training" in content else train_settings("fast", budget=TRAIN_SHARE * budget),
+            settings=None
+            if configuration.training is not None
+            else train_settings("fast", budget=TRAIN_SHARE * budget),
             device=device,
-            resume="training" in content,
+            resume=resume,
             report=report,
             should_stop=should_stop,
         )

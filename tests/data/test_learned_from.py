@@ -79,14 +79,14 @@ def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
     around = LearnedFrom.of(stacks, NORMALISATION, context=1)
     assert alone.pairs[0].sections == ("1", "2", "3", "4") and len(around.pairs[0].sections) == 6
     changed(image, 0)
-    alone.check_data([image], [labels], "advice")
+    alone.check_data([image], [labels], advice="advice")
     with pytest.raises(UserError, match=r"the image .*image\.tif is not the one that the run began with; advice"):
-        around.check_data([image], [labels], "advice")
+        around.check_data([image], [labels], advice="advice")
     changed(labels, 5)
     with pytest.raises(UserError, match=r"the labels .*labels\.tif are not those that the run began with; advice"):
-        alone.check_data([image], [labels], "advice")
+        alone.check_data([image], [labels], advice="advice")
     with pytest.raises(UserError, match="does not name the images"):
-        alone.check_data([image, image], [labels, labels], "advice")
+        alone.check_data([image, image], [labels, labels], advice="advice")
 
 
 def test_a_normalisation_may_differ_by_rounding_only() -> None:
@@ -211,3 +211,12 @@ def test_a_search_is_not_gone_on_with_on_the_labels_of_a_later_training(
     api.train(tmp_path / "run", **images, network="unet", settings=TRAIN, device="cpu")
     with pytest.raises(UserError, match=r"the labels .*more\.tif are not those that the run began with"):
         resume()
+
+
+def test_what_is_read_of_a_file_is_resumed_as_it_was(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two channels and names of axes: without them the checksum would be that of other pixels."""
+    np.save(tmp_path / "image.npy", np.stack([PIXELS // 2, PIXELS], axis=1))
+    how: dict[str, Any] = {"images": [tmp_path / "image.npy"], "labels": [files[1]], "channels": ["1"], "axes": "zcyx"}
+    settings = TRAIN.model_copy(update={"epochs": 1})
+    api.train(tmp_path / "run", **how, network="unet", settings=settings, device="cpu")
+    assert api.train(tmp_path / "run", resume=True, device="cpu") is not None

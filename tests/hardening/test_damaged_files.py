@@ -31,7 +31,7 @@ from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.figures import draw_curves
 from napari_autosegnet.inference.output.ledger import Ledger
-from napari_autosegnet.jobs.configuration import kept_preset
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
@@ -139,7 +139,7 @@ def test_run_configurations(content: bytes, tmp_path: Path) -> None:
         # Or else the run would now be thought to have failed.
         assert (run / "config.json").read_bytes() == content
     with refused():
-        kept_preset(Run(run))
+        RunConfiguration.load(Run(run))
     with refused():
         describe(Run.open(run))
 

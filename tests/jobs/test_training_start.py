@@ -11,10 +11,11 @@ import tifffile
 import torch
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.config import SplitSettings, TrainSettings, search_settings, train_settings
+from napari_autosegnet.config import Network, SplitSettings, TrainSettings, search_settings, train_settings
 from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.preparation import LabelledData
 from napari_autosegnet.jobs.training_start import TrainingStart, check_same_classes
 from napari_autosegnet.run import Run
@@ -37,24 +38,26 @@ def run(tmp_path: Path) -> Run:
     source = LabelledData.given(
         [tmp_path / "image.tif"], [tmp_path / "labels.tif"], "0:rest,1:cell", split=SplitSettings(seed=5)
     )
-    run.update_config(preset="fast", data=source.description, search=search_settings("fast").model_dump(mode="json"))
+    RunConfiguration(preset="fast", data=source.description, search=search_settings("fast")).save(run)
     run.architecture_file.write_text(SearchSpace().sample(np.random.default_rng(0)).to_json())
     return run
 
 
+def fresh(run: Run, network: Network, architecture: Path | None, settings: TrainSettings | None) -> TrainingStart:
+    return TrainingStart.fresh(run, RunConfiguration.load(run), network, architecture, settings)
+
+
 def test_new_networks(run: Run, tmp_path: Path) -> None:
-    found = TrainingStart.fresh(run, "searched", None, None)
+    found = fresh(run, "searched", None, None)
     assert found.architecture == Architecture.load(run.architecture_file)
     assert found.settings == train_settings("fast")
-    plain = TrainingStart.fresh(run, "plain", None, SETTINGS)
+    plain = fresh(run, "plain", None, SETTINGS)
     assert plain.architecture == SearchSpace().plain and plain.settings == SETTINGS
-    assert TrainingStart.fresh(run, "unet", None, SETTINGS).architecture is None
+    assert fresh(run, "unet", None, SETTINGS).architecture is None
 
     other = tmp_path / "other.json"
     other.write_text(SearchSpace().sample(np.random.default_rng(1)).to_json())
-    assert (
-        TrainingStart.fresh(run, "searched", other, None).architecture == Architecture.load(other) != found.architecture
-    )
+    assert fresh(run, "searched", other, None).architecture == Architecture.load(other) != found.architecture
 
 
 def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
@@ -62,63 +65,63 @@ def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", np.stack([image // 2, image], axis=1))
     read = Selection(channels=("1",), axes="zcyx")
     given = LabelledData.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", read)
-    run.update_config(data=given.description)
-    (stack,) = LabelledData.of_run(run, (), None).stacks
+    RunConfiguration(data=given.description).save(run)
+    (stack,) = LabelledData.of_run(run).stacks
     np.testing.assert_array_equal(stack.image.section(1)[0], image[1])
 
 
 def test_a_training_is_not_begun_twice(run: Run) -> None:
     run.update_config(training=SETTINGS.model_dump(mode="json"))
     with pytest.raises(UserError, match="holds a training already"):
-        TrainingStart.fresh(run, "plain", None, None)
+        fresh(run, "plain", None, None)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({}, "no training to resume"),
-        ({"training": SETTINGS.model_dump(mode="json")}, "'network' is damaged"),
-        ({"training": SETTINGS.model_dump(mode="json"), "network": "resnet"}, "'network' is damaged"),
-        ({"training": {"epochs": -1}, "network": "unet"}, "damaged at 'epochs'"),
+        ({"training": SETTINGS.model_dump(mode="json")}, "damaged at 'network'"),
+        ({"training": SETTINGS.model_dump(mode="json"), "network": "resnet"}, "damaged at 'network'"),
+        ({"training": {"epochs": -1}, "network": "unet"}, "damaged at 'training.epochs'"),
     ],
 )
 def test_what_cannot_be_resumed(run: Run, content: dict[str, Any], message: str) -> None:
     run.update_config(**content)
     with pytest.raises(UserError, match=message):
-        TrainingStart.resume(run)
+        TrainingStart.resume(run, RunConfiguration.load(run))
 
 
 def test_what_is_resumed(run: Run) -> None:
     plain = SearchSpace().plain
     run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain", training_architecture=plain.digest)
     run.training_architecture_file.write_text(plain.to_json())
-    assert TrainingStart.resume(run) == TrainingStart("plain", plain, SETTINGS)
+    assert TrainingStart.resume(run, RunConfiguration.load(run)) == TrainingStart("plain", plain, SETTINGS)
     # One whose weights have the same shapes would go on as another network, without a word.
     other = plain.model_copy(update={"skips": tuple(not skip for skip in plain.skips)})
     run.training_architecture_file.write_text(other.to_json())
     with pytest.raises(UserError, match=r"training-architecture\.json is not what this training began with"):
-        TrainingStart.resume(run)
+        TrainingStart.resume(run, RunConfiguration.load(run))
 
 
 def test_a_model_that_is_trained_further_keeps_its_surroundings(run: Run) -> None:
     small_model("unet", context=1).save(run.model_folder)
-    begun = TrainingStart.continue_from(run, SETTINGS)
+    begun = TrainingStart.continue_from(run, RunConfiguration.load(run), SETTINGS)
     assert SETTINGS.context == 0 and begun.settings.context == 1
     specification, network = begun.build(3, 3)
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64) and specification.network == "unet"
-    odd = TrainingStart.continue_from(run, SETTINGS.model_copy(update={"patch_size": 65}))
+    odd = TrainingStart.continue_from(run, RunConfiguration.load(run), SETTINGS.model_copy(update={"patch_size": 65}))
     with pytest.raises(UserError, match="--patch-size 64"):
         odd.build(3, 3)
 
 
 def test_data_of_the_run(run: Run, tmp_path: Path) -> None:
-    kept = LabelledData.of_run(run, [], None)
-    assert kept.description == run.read_config()["data"]
-    assert kept.split.seed == 5
+    kept = LabelledData.of_run(run)
+    assert kept.description == RunConfiguration.load(run).data
+    assert kept.description.split.seed == 5
     more = LabelledData.of_run(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
-    assert more.description["labels"] == [str(tmp_path / "more.tif")]
-    assert more.description["split"]["seed"] == more.split.seed == 6
-    assert more.description["images"] == kept.description["images"]
+    assert more.description.labels == (tmp_path / "more.tif",)
+    assert more.description.split.seed == 6
+    assert more.description.images == kept.description.images
     assert (more.stacks[0].target(0) != kept.stacks[0].target(0)).any()
 
 

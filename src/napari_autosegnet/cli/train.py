@@ -80,9 +80,13 @@ def train(
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
 
     from napari_autosegnet import api
-    from napari_autosegnet.jobs.configuration import kept_preset
+    from napari_autosegnet.jobs.configuration import RunConfiguration
 
-    own = None if resume else changed(PRESET_SETTINGS[preset or kept_preset(Run(run))], end_by_epochs(settings))
+    own = (
+        None
+        if resume
+        else changed(PRESET_SETTINGS[preset or RunConfiguration.load(Run(run)).preset], end_by_epochs(settings))
+    )
     own_split = changed(SplitSettings(), split, RENAMED) if split else None
 
     _, last = run_job(

@@ -17,8 +17,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
-from napari_autosegnet.data.images import ImageStack, open_image, open_labels
+from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.pairs import open_pair
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 
 #: How much a measured number may differ from what was measured before, on another computer for example.
@@ -48,8 +50,10 @@ class LearnedFrom(BaseModel):
         """What stacks hold now; ``context`` sections around an annotated one are learned from, too."""
         return cls(pairs=tuple(_digests(stack, context) for stack in stacks), normalisation=normalisation)
 
-    def check_data(self, images: Sequence[Path], labels: Sequence[Path], advice: str) -> None:
-        """Refuse files that hold other pixels than they did.
+    def check_data(
+        self, images: Sequence[Path], labels: Sequence[Path], selection: Selection = ALL, *, advice: str
+    ) -> None:
+        """Refuse files that hold other pixels, in what is read of them, than they did; ``advice`` says what to do then.
 
         Raises
         ------
@@ -59,9 +63,10 @@ class LearnedFrom(BaseModel):
         if not len(images) == len(labels) == len(self.pairs):
             raise UserError(f"the run does not name the images that it began with; {advice}")
         for image, marks, kept in zip(images, labels, self.pairs, strict=True):
-            if pixel_digest(open_labels(marks)) != kept.labels:
+            pixels, targets = open_pair(image, marks, selection)
+            if pixel_digest(targets) != kept.labels:
                 raise UserError(f"the labels {marks} are not those that the run began with; {advice}")
-            if pixel_digest(open_image(image), kept.sections) != kept.image:
+            if pixel_digest(pixels, kept.sections) != kept.image:
                 raise UserError(f"the image {image} is not the one that the run began with; {advice}")
 
     def check_normalisation(self, measured: Normalisation) -> None:

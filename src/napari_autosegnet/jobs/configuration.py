@@ -1,138 +1,121 @@
-"""What a run keeps of its jobs in ``config.json``: their data, settings and checksums."""
+"""What a run keeps of its search and its training: ``RUN/config.json``."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from napari_autosegnet.config import PRESETS, Preset, Settings, SplitSettings
-from napari_autosegnet.data.selection import ALL, Selection
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_autosegnet.config import Network, Preset, SearchSettings, SplitSettings, TrainSettings
+from napari_autosegnet.data.annotations import LabelMapping
+from napari_autosegnet.data.learned_from import LearnedFrom
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError, first_problem
-from napari_autosegnet.run import Run
-
-if TYPE_CHECKING:
-    from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
-    from napari_autosegnet.data.learned_from import LearnedFrom
-    from napari_autosegnet.data.normalisation import Normalisation
-
-SomeSettings = TypeVar("SomeSettings", bound=Settings)
-Kind = TypeVar("Kind")
-LearningStep = Literal["search", "training"]
+from napari_autosegnet.files import write_atomically
+from napari_autosegnet.run import CONFIG_VERSION, Run
 
 
-def describe_data(
-    images: Sequence[Path],
-    labels: Sequence[Path],
-    stacks: Sequence[LabelledStack],
-    split: SplitSettings,
-    read: Selection = ALL,
-) -> dict[str, Any]:
-    return {
-        **read.model_dump(mode="json", exclude_none=True),
-        "images": [str(Path(path).absolute()) for path in images],
-        "labels": [str(Path(path).absolute()) for path in labels],
-        "mapping": stacks[0].mapping.model_dump(mode="json"),
-        "split": split.model_dump(mode="json"),
-    }
+class RunData(BaseModel):
+    """Images and labels of a run, and how they are read and divided.
 
-
-def kept_preset(run: Run) -> Preset:
-    """The preset that a run was searched with; ``standard`` when it holds no search."""
-    found = run.read_config().get("preset") if run.config_file.exists() else None
-    return next((preset for preset in PRESETS if preset == found), "standard")
-
-
-def kept_settings(run: Run, section: str, kind: type[SomeSettings]) -> SomeSettings:
-    content = run.read_config()
-    if section not in content:
-        raise UserError(f"{run.path} holds no {section} to resume; start it without --resume")
-    return validated(kind, content[section], f"{run.config_file}, '{section}'")
-
-
-def validated(kind: type[Kind], content: Any, place: str) -> Kind:
-    """What stands in one of a run's files, if it is of its kind.
-
-    Raises
-    ------
-    UserError
-        When it is not; it names the place.
+    ``time_point``, ``channels`` and ``axes`` are those of the `Selection`.
     """
-    from pydantic import TypeAdapter, ValidationError
 
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        raise UserError(f"{place} is damaged {first_problem(error)}; start a new run") from error
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time_point: int | None = None
+    channels: tuple[str, ...] | None = None
+    axes: str | None = None
+    images: tuple[Path, ...] = ()
+    labels: tuple[Path, ...] = ()
+    mapping: LabelMapping | None = None
+    split: SplitSettings = SplitSettings()
+
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[Path],
+        labels: Sequence[Path],
+        selection: Selection,
+        mapping: LabelMapping,
+        split: SplitSettings,
+    ) -> RunData:
+        """With paths that can be found from any folder."""
+        return cls(
+            **selection.model_dump(),
+            images=tuple(path.absolute() for path in images),
+            labels=tuple(path.absolute() for path in labels),
+            mapping=mapping,
+            split=split,
+        )
+
+    @property
+    def selection(self) -> Selection:
+        """What of the images and labels is read."""
+        return Selection(time_point=self.time_point, channels=self.channels, axes=self.axes)
 
 
-#: What a run keeps of what a step learned from, and what can be done when that is no longer there.
-_LEARNED_FROM: dict[LearningStep, tuple[str, str]] = {
-    "search": ("searched_on", "put it back, or start a new search"),
-    "training": (
-        "trained_on",
-        "put it back, start a new run, or train on from a finished model with new labels: --continue-with, "
-        "in napari 'Add labels and continue'",
-    ),
-}
+class RunConfiguration(BaseModel):
+    """The run's data, the settings of its search and its training, and what each of them learned from.
 
-
-def describe_learned_from(
-    step: LearningStep, stacks: Sequence[LabelledStack], normalisation: Normalisation, *, context: int
-) -> dict[str, Any]:
-    """The part of ``config.json`` that says what a search or a training learns from."""
-    from napari_autosegnet.data.learned_from import LearnedFrom
-
-    found = LearnedFrom.of(stacks, normalisation, context=context)
-    return {_LEARNED_FROM[step][0]: found.model_dump(mode="json")}
-
-
-def kept_learned_from(run: Run, step: LearningStep) -> LearnedFrom:
-    """What the search or training that is gone on with learned from.
-
-    Raises
-    ------
-    UserError
-        When the run does not say, or its images or labels hold other pixels now.
+    Attributes
+    ----------
+    preset
+        Of the search; a training takes the same one by default.
+    network, training_architecture
+        What the training trains, and the digest of its architecture.
+    searched_on, trained_on
+        Checksums of what was learned from, and the normalisation.
+    continued
+        Whether the training began with the weights of the run's model.
     """
-    from napari_autosegnet.data.learned_from import LearnedFrom
 
-    section, advice = _LEARNED_FROM[step]
-    content = run.read_config()
-    kept = validated(LearnedFrom, content.get(section), f"{run.config_file}, '{section}'")
-    images, labels = (_kept_paths(run, content.get("data"), name) for name in ("images", "labels"))
-    kept.check_data(images, labels, advice)
-    return kept
+    # What others keep here is left as it is.
+    model_config = ConfigDict(extra="allow")
 
+    version: int = CONFIG_VERSION
+    preset: Preset = "standard"
+    data: RunData | None = None
+    search: SearchSettings | None = None
+    searched_on: LearnedFrom | None = None
+    network: Network | None = None
+    training: TrainSettings | None = None
+    training_architecture: str | None = None
+    trained_on: LearnedFrom | None = None
+    continued: bool = False
 
-def _kept_paths(run: Run, data: Any, name: str) -> list[Path]:
-    return validated(list[Path], data.get(name) if isinstance(data, dict) else None, f"{run.config_file}, '{name}'")
+    @classmethod
+    def load(cls, run: Run) -> RunConfiguration:
+        """The configuration of a run; an empty one when it has none.
 
+        Raises
+        ------
+        UserError
+            When it cannot be read or is damaged.
+        """
+        if not run.config_file.exists():
+            return cls()
+        try:
+            return cls.model_validate(run.read_config())
+        except ValidationError as error:
+            raise UserError(f"{run.config_file} is damaged {first_problem(error)}; start a new run") from error
 
-def kept_data(run: Run, labels: Sequence[Path] | None = None) -> tuple[list[LabelledStack], SplitSettings]:
-    """The labelled stacks and the split that a run began with; other labels of the same images if given."""
-    from napari_autosegnet.data.annotations import LabelMapping, open_labelled
+    def unchanged(self, learned_from: LearnedFrom | None, advice: str) -> LearnedFrom:
+        """What was learned from, if the run's images and labels still hold just that.
 
-    content = run.read_config().get("data")
-    if not isinstance(content, dict):
-        raise UserError(f"{run.path} names no data; give --image and --labels")
-    mapping = validated(LabelMapping, content.get("mapping"), f"{run.config_file}, 'mapping'")
-    label_paths = labels or _kept_paths(run, content, "labels")
-    image_paths = _kept_paths(run, content, "images")
-    given = {name: content[name] for name in Selection.model_fields if name in content}
-    read = validated(Selection, given, f"{run.config_file}, 'data'")
-    stacks = open_labelled(image_paths, label_paths, mapping, read)
-    return stacks, validated(SplitSettings, content.get("split"), f"{run.config_file}, 'split'")
+        Raises
+        ------
+        UserError
+            When the run does not say, or a file holds other pixels; ``advice`` says what to do then.
+        """
+        if learned_from is None or self.data is None:
+            raise UserError("the run does not say what it has learned from, so it cannot be resumed; start a new run")
+        learned_from.check_data(self.data.images, self.data.labels, self.data.selection, advice=advice)
+        return learned_from
 
-
-def kept_mapping(run: Run) -> LabelMapping | None:
-    """How the run's training read its labels; None when it does not say."""
-    from pydantic import ValidationError
-
-    from napari_autosegnet.data.annotations import LabelMapping
-
-    content = run.read_config().get("data") if run.config_file.exists() else None
-    try:
-        return None if content is None else LabelMapping.model_validate(content["mapping"])
-    except (KeyError, TypeError, ValidationError):
-        return None
+    def save(self, run: Run) -> None:
+        """Write it into the run folder, without what is not known."""
+        content = {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+        write_atomically(run.config_file, json.dumps(content, indent=1) + "\n")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_autosegnet.config import AugmentationSettings, NormalisationChoice, SplitSettings
+from napari_autosegnet.config import SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.configuration import describe_data, kept_data
+from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
 from napari_autosegnet.run import Report, Run
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.split import Split
     from napari_autosegnet.training.trainer import TrainingData
 
+Settings = SearchSettings | TrainSettings
+
 
 @dataclass(frozen=True)
 class LabelledData:
-    """What a search or a training learns from."""
+    """Opened images with their labels, and how a run describes them."""
 
     stacks: list[LabelledStack]
-    split: SplitSettings
-    #: The ``data`` of the run's ``config.json``.
-    description: dict[str, Any]
+    description: RunData
 
     @classmethod
     def given(
@@ -40,42 +40,83 @@ class LabelledData:
         selection: Selection = ALL,
         split: SplitSettings | None = None,
     ) -> LabelledData:
+        """Open what a user named: paths, or patterns."""
         from napari_autosegnet.data.annotations import open_labelled
         from napari_autosegnet.data.pairs import given_pairs
 
-        split = split or SplitSettings()
         images, labels = given_pairs(images, labels)
         stacks = open_labelled(images, labels, classes, selection)
-        return cls(stacks, split, describe_data(images, labels, stacks, split, selection))
+        return cls(stacks, RunData.of(images, labels, selection, stacks[0].mapping, split or SplitSettings()))
 
     @classmethod
     def of_run(cls, run: Run, labels: Sequence[Path] = (), split: SplitSettings | None = None) -> LabelledData:
-        """The run's own images; ``labels`` take the place of its labels if there are any."""
-        stacks, kept_split = kept_data(run, labels=labels or None)
-        split = split or kept_split
-        description = run.read_config()["data"] | {"split": split.model_dump(mode="json")}
-        if labels:
-            description["labels"] = [str(path.absolute()) for path in labels]
-        return cls(stacks, split, description)
+        """Open the run's own images; ``labels`` and ``split`` take the place of its own if they are given.
+
+        Raises
+        ------
+        UserError
+            When the run names no images, or they cannot be opened.
+        """
+        from napari_autosegnet.data.annotations import open_labelled
+
+        data = RunConfiguration.load(run).data
+        if data is None or data.mapping is None:
+            raise UserError(f"{run.path} names no data; give --image and --labels")
+        stacks = open_labelled(data.images, labels or data.labels, data.mapping, data.selection)
+        description = RunData.of(data.images, labels or data.labels, data.selection, data.mapping, split or data.split)
+        return cls(stacks, description)
 
 
-def prepare(
-    stacks: Sequence[LabelledStack],
-    split: SplitSettings,
-    normalisation: NormalisationChoice,
-    *,
-    context: int,
-    min_size: int,
-    device: str,
-    report: Report,
-) -> tuple[torch.device, Split, Normalisation]:
+@dataclass(frozen=True)
+class PreparedData:
+    """Labelled images that were split into a training and a validation part."""
+
+    stacks: list[LabelledStack]
+    split: Split
+    normalisation: Normalisation
+    device: torch.device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self.stacks[0].mapping.classes)
+
+
+def prepare(data: LabelledData, settings: Settings, *, device: str, report: Report) -> PreparedData:
+    """Split and normalise labelled images.
+
+    Raises
+    ------
+    UserError
+        When there is no such device, or the images do not do for the settings.
+    """
     from napari_autosegnet.data.images import tell_notes
     from napari_autosegnet.data.pairs import tell_pairs
     from napari_autosegnet.data.split import region_pixels, split_stacks
     from napari_autosegnet.data.training_sections import fit_normalisation, leave_out_constant, look_at_annotated
     from napari_autosegnet.device import choose_device
 
-    device_used = choose_device(device)
+    chosen_device = choose_device(device)
+    stacks = data.stacks
+    _check_sizes(stacks, settings.network.min_size)
+    greys = look_at_annotated(stacks)
+    leave_out_constant(stacks, greys, report)
+    split = split_stacks(stacks, data.description.split, context=settings.context)
+    mapping = stacks[0].mapping
+    report("device", name=str(chosen_device))
+    tell_pairs(stacks, report)
+    tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
+    report(
+        "data",
+        text=mapping.describe(),
+        classes=[c.name for c in mapping.classes],
+        training_pixels=region_pixels(stacks, split.training).tolist(),
+        validation_pixels=region_pixels(stacks, split.validation).tolist(),
+    )
+    normalisation = fit_normalisation(stacks, split, settings.normalisation, greys, report)
+    return PreparedData(stacks, split, normalisation, chosen_device)
+
+
+def _check_sizes(stacks: Sequence[LabelledStack], min_size: int) -> None:
     for stack in stacks:
         for section in range(stack.image.sections):
             if min(stack.image.section_shape(section)) < min_size:
@@ -84,63 +125,38 @@ def prepare(
                     f"section {section} of {stack.image.path or stack.image.name} is {y}x{x} pixels; "
                     f"give images of at least {min_size}x{min_size}"
                 )
-    greys = look_at_annotated(stacks)
-    leave_out_constant(stacks, greys, report)
-    parts = split_stacks(stacks, split, context=context)
-    mapping = stacks[0].mapping
-    report("device", name=str(device_used))
-    tell_pairs(stacks, report)
-    tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
-    report(
-        "data",
-        text=mapping.describe(),
-        classes=[c.name for c in mapping.classes],
-        training_pixels=region_pixels(stacks, parts.training).tolist(),
-        validation_pixels=region_pixels(stacks, parts.validation).tolist(),
-    )
-    return device_used, parts, fit_normalisation(stacks, parts, normalisation, greys, report)
 
 
 def training_data(
-    stacks: Sequence[LabelledStack],
-    parts: Split,
-    normalisation: Normalisation,
-    *,
-    patch_size: int,
-    stride: int,
-    context: int,
-    augmentation: AugmentationSettings,
-    limit: int,
-    seed: int,
-    device: torch.device,
-    report: Report,
+    data: PreparedData, settings: Settings, *, stride: int, validation_patches: int, report: Report
 ) -> TrainingData:
+    """Patches to train on, and to validate with: at most ``validation_patches`` of these."""
     import torch
 
-    from napari_autosegnet.data.patches import PatchSource, validation_patches
+    from napari_autosegnet.data import patches
     from napari_autosegnet.training.trainer import TrainingData
 
-    patches = PatchSource(
-        stacks,
-        parts.training,
-        normalisation,
-        size=patch_size,
-        context=context,
-        augmentation=augmentation,
-        device=device,
+    source = patches.PatchSource(
+        data.stacks,
+        data.split.training,
+        data.normalisation,
+        size=settings.patch_size,
+        context=settings.context,
+        augmentation=settings.augmentation,
+        device=data.device,
     )
-    images, targets, sections = validation_patches(
-        stacks,
-        parts.validation,
-        normalisation,
-        size=patch_size,
+    images, targets, sections = patches.validation_patches(
+        data.stacks,
+        data.split.validation,
+        data.normalisation,
+        size=settings.patch_size,
         stride=stride,
-        context=context,
-        limit=limit,
-        generator=torch.Generator().manual_seed(seed),
-        device=device,
+        context=settings.context,
+        limit=validation_patches,
+        generator=torch.Generator().manual_seed(settings.seed),
+        device=data.device,
     )
-    data = TrainingData(patches, images, targets, tuple(c.name for c in stacks[0].mapping.classes), sections)
-    if data.checked.scarce:
-        report("note", text=data.checked.scarcity())
-    return data
+    prepared = TrainingData(source, images, targets, data.classes, sections)
+    if prepared.checked.scarce:
+        report("note", text=prepared.checked.scarcity())
+    return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -29,12 +30,8 @@ def run_search(
     job: SearchJob, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop
 ) -> Architecture | None:
     """Search in a run folder; see `api.search`."""
-    from napari_autosegnet.jobs.configuration import (
-        describe_learned_from,
-        kept_learned_from,
-        kept_preset,
-        kept_settings,
-    )
+    from napari_autosegnet.data.learned_from import LearnedFrom
+    from napari_autosegnet.jobs.configuration import RunConfiguration
     from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
     from napari_autosegnet.networks.specification import NetworkSpecification
     from napari_autosegnet.search.search import Search
@@ -42,63 +39,50 @@ def run_search(
 
     run = Run.open(folder) if job.resume else Run.create(folder)
     with running(run, "search", report, should_stop) as (report, should_stop):
+        configuration = RunConfiguration.load(run)
         learned_from = None
         if job.resume:
             job.refuse_other_data()
-            preset, settings = kept_preset(run), kept_settings(run, "search", SearchSettings)
-            learned_from = kept_learned_from(run, "search")
+            if configuration.search is None:
+                raise UserError(f"{folder} holds no search to resume; start it without --resume")
+            preset, settings = configuration.preset, configuration.search
+            learned_from = configuration.unchanged(
+                configuration.searched_on, advice="put it back, or start a new search"
+            )
             data = LabelledData.of_run(run)
+        elif configuration.search is not None:
+            raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
         else:
-            if run.config_file.exists() and "search" in run.read_config():
-                raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
             preset, settings = job.preset, job.settings or search_settings(job.preset)
             data = LabelledData.given(job.images, job.labels, job.classes, job.selection, job.split)
-        device, parts, normalisation = prepare(
-            data.stacks,
-            data.split,
-            settings.normalisation,
-            context=settings.context,
-            min_size=settings.network.min_size,
-            device=job.device,
-            report=report,
-        )
+        prepared = prepare(data, settings, device=job.device, report=report)
         if learned_from is not None:
-            learned_from.check_normalisation(normalisation)
-            normalisation = learned_from.normalisation
+            learned_from.check_normalisation(prepared.normalisation)
+            prepared = replace(prepared, normalisation=learned_from.normalisation)
         size = partial(
             NetworkSpecification.for_patches,
-            in_channels=normalisation.channels(settings.context),
-            classes=len(data.stacks[0].mapping.classes),
+            in_channels=prepared.normalisation.channels(settings.context),
+            classes=len(prepared.classes),
         )
         specification = size(settings.patch_size, settings.network)
-        patches = training_data(
-            data.stacks,
-            parts,
-            normalisation,
-            patch_size=settings.patch_size,
-            stride=specification.stride,
-            context=settings.context,
-            augmentation=settings.augmentation,
-            limit=2 * settings.reward_patches,
-            seed=settings.seed,
-            device=device,
-            report=report,
-        )
         training = train_settings(preset)
         search = Search(
-            patches,
+            training_data(
+                prepared,
+                settings,
+                stride=specification.stride,
+                validation_patches=2 * settings.reward_patches,
+                report=report,
+            ),
             settings,
             in_channels=specification.in_channels,
             checkpoint=run.checkpoint_file("search"),
             final=size(training.patch_size, training.network),
         )
         if not job.resume:
-            run.update_config(
-                preset=preset,
-                data=data.description,
-                search=settings.model_dump(mode="json"),
-                **describe_learned_from("search", data.stacks, normalisation, context=settings.context),
-            )
+            configuration.preset, configuration.data, configuration.search = preset, data.description, settings
+            configuration.searched_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=settings.context)
+            configuration.save(run)
         # A run that was ended before its first epoch begins again.
         elif has_checkpoint(run.checkpoint_file("search")):
             search.resume(report)

@@ -49,22 +49,26 @@ def run_training(
     should_stop: ShouldStop = never_stop,
 ) -> Model:
     """Train in a run folder; see `api.train`."""
-    from napari_autosegnet.jobs.configuration import kept_learned_from
+    from napari_autosegnet.jobs.configuration import RunConfiguration
     from napari_autosegnet.jobs.preparation import LabelledData
     from napari_autosegnet.jobs.training import Training
     from napari_autosegnet.jobs.training_start import TrainingStart
 
     run = Run.open(folder) if job.resume or not job.images else Run.create(folder)
     with running(run, "train", report, should_stop) as (report, should_stop):
-        learned_from = None
+        configuration, learned_from = RunConfiguration.load(run), None
         if job.resume:
             job.refuse_other_data()
-            start = TrainingStart.resume(run)
-            learned_from = kept_learned_from(run, "training")
+            start = TrainingStart.resume(run, configuration)
+            learned_from = configuration.unchanged(
+                configuration.trained_on,
+                advice="put it back, start a new run, or train on from a finished model with new labels: "
+                "--continue-with, in napari 'Add labels and continue'",
+            )
         elif job.continue_with:
-            start = TrainingStart.continue_from(run, job.settings)
+            start = TrainingStart.continue_from(run, configuration, job.settings)
         else:
-            start = TrainingStart.fresh(run, job.network, job.architecture, job.settings)
+            start = TrainingStart.fresh(run, configuration, job.network, job.architecture, job.settings)
         if job.images:
             labels = job.labels or job.continue_with
             data = LabelledData.given(job.images, labels, job.classes, job.selection, job.split)
@@ -72,5 +76,7 @@ def run_training(
             raise UserError("the run's own images are read as before; give --image to read others, or leave these out")
         else:
             data = LabelledData.of_run(run, job.continue_with, job.split)
-        training = Training(run, start, data, device=job.device, learned_from=learned_from, report=report)
+        training = Training(
+            run, configuration, start, data, device=job.device, learned_from=learned_from, report=report
+        )
         return training.finish(should_stop, on_epoch)

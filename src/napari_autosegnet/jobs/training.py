@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from napari_autosegnet.data.annotations import LabelledStack
 from napari_autosegnet.data.learned_from import LearnedFrom
-from napari_autosegnet.data.normalisation import Normalisation
-from napari_autosegnet.data.split import Split
-from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.jobs.configuration import describe_learned_from, kept_mapping
-from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
-from napari_autosegnet.jobs.training_start import TrainingStart, check_same_classes
+from napari_autosegnet.jobs.configuration import RunConfiguration
+from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare, training_data
+from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Report, Run, ShouldStop
 from napari_autosegnet.training.calibration import calibrate
@@ -36,6 +33,8 @@ class Training:
     ----------
     run : Run
         Held by the caller (`jobs.running`).
+    configuration : RunConfiguration
+        What the run keeps; a new training is added to it.
     start, data
         What is trained, and on what.
     device : str
@@ -52,6 +51,7 @@ class Training:
     def __init__(
         self,
         run: Run,
+        configuration: RunConfiguration,
         start: TrainingStart,
         data: LabelledData,
         *,
@@ -59,71 +59,53 @@ class Training:
         learned_from: LearnedFrom | None,
         report: Report,
     ) -> None:
-        self.run, self.start, self.labelled, self.report = run, start, data, report
-        settings, stacks = start.settings, data.stacks
-        if start.model is not None:
-            check_same_classes(start.model, stacks[0].mapping, kept_mapping(run))
-        self.device, self.parts, measured = prepare(
-            stacks,
-            data.split,
-            settings.normalisation,
-            context=settings.context,
-            min_size=settings.network.min_size,
-            device=device,
-            report=report,
-        )
-        self.normalisation: Normalisation = measured
-        if start.model is not None:
-            self.normalisation = _further_normalisation(start.model.normalisation, measured, stacks)
+        self.run, self.start, self.report = run, start, report
+        settings = start.settings
+        start.check_classes(data.stacks[0].mapping, configuration)
+        prepared = prepare(data, settings, device=device, report=report)
+        normalisation = start.normalisation(prepared)
         if learned_from is not None:
-            learned_from.check_normalisation(self.normalisation)
-            self.normalisation = learned_from.normalisation
-        self.specification, network = start.build(
-            self.normalisation.channels(settings.context), len(stacks[0].mapping.classes)
-        )
+            learned_from.check_normalisation(normalisation)
+            normalisation = learned_from.normalisation
+        self.prepared = replace(prepared, normalisation=normalisation)
+        self.specification, network = start.build(normalisation.channels(settings.context), len(prepared.classes))
         self.data: TrainingData = training_data(
-            stacks,
-            self.parts,
-            self.normalisation,
-            patch_size=settings.patch_size,
+            self.prepared,
+            settings,
             stride=self.specification.stride,
-            context=settings.context,
-            augmentation=settings.augmentation,
-            limit=VALIDATION_PATCHES,
-            seed=settings.seed,
-            device=self.device,
+            validation_patches=VALIDATION_PATCHES,
             report=report,
         )
         checkpoint = run.checkpoint_file("training")
         if learned_from is None:
             # Before anything else: a crash here must not leave an older training's checkpoint to this one.
             remove_checkpoint(checkpoint)
-            self._write_down()
+            self._save(configuration, data)
         self.trainer = Trainer(network, self.data, settings, checkpoint=checkpoint)
         # A run that was ended before its first epoch begins again.
         if learned_from is not None and has_checkpoint(checkpoint):
             self.trainer.resume(report)
 
-    def _write_down(self) -> None:
-        settings, architecture = self.start.settings, self.start.architecture
-        if architecture is not None:
-            write_atomically(self.run.training_architecture_file, architecture.to_json())
-        # Last, and at once: from here on there is something to resume.
-        self.run.update_config(
-            data=self.labelled.description,
-            network=self.start.network,
-            training=settings.model_dump(mode="json"),
-            training_architecture=None if architecture is None else architecture.digest,
-            continued=self.start.model is not None,
-            **describe_learned_from("training", self.labelled.stacks, self.normalisation, context=settings.context),
+    def _save(self, configuration: RunConfiguration, data: LabelledData) -> None:
+        start = self.start
+        if start.architecture is not None:
+            write_atomically(self.run.training_architecture_file, start.architecture.to_json())
+        configuration.data = data.description
+        configuration.network, configuration.training = start.network, start.settings
+        configuration.training_architecture = None if start.architecture is None else start.architecture.digest
+        configuration.continued = start.model is not None
+        configuration.trained_on = LearnedFrom.of(
+            data.stacks, self.prepared.normalisation, context=start.settings.context
         )
+        # Last, and at once: from here on there is something to resume.
+        configuration.save(self.run)
 
     def finish(self, should_stop: ShouldStop, on_epoch: OnEpoch | None = None) -> Model:
         """Train, calibrate, measure the halo, and write ``RUN/model``."""
         told = None if on_epoch is None else lambda: on_epoch(lambda: self._model(self.trainer.current.state_dict()))
         result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=told)
         model = self._scored(result)
-        model = _with_measured_halo(model, self.labelled.stacks, self.parts, self.device, self.report, should_stop)
+        model = _with_measured_halo(model, self.prepared, self.report, should_stop)
         model.save(self.run.model_folder)
         self.report("quality", step="train", **model.metrics["validation"])
         return model
@@ -138,7 +120,7 @@ class Training:
             batch_size=settings.batch_size,
             threads=self.trainer.threads,
         )
-        values = self.labelled.stacks[0].mapping.values
+        values = self.prepared.stacks[0].mapping.values
         return self._model(
             network.state_dict(),
             training={
@@ -152,12 +134,12 @@ class Training:
         )
 
     def _model(self, weights: Mapping[str, torch.Tensor], **more: Any) -> Model:
-        first = self.labelled.stacks[0]
+        first = self.prepared.stacks[0]
         return Model.create(
             weights,
             self.specification,
             classes=first.mapping.classes,
-            normalisation=self.normalisation,
+            normalisation=self.prepared.normalisation,
             image_channels=first.image.channels,
             patch_size=self.start.settings.patch_size,
             context=self.start.settings.context,
@@ -165,50 +147,15 @@ class Training:
         )
 
 
-def _further_normalisation(
-    kept: Normalisation, measured: Normalisation, stacks: Sequence[LabelledStack]
-) -> Normalisation:
-    """The normalisation that a model's weights were learned with, for images that it continues with.
-
-    Raises
-    ------
-    UserError
-        When their grey values are unlike all that it has seen.
-    """
-    from napari_autosegnet.data.grey_match import AS_IS
-    from napari_autosegnet.inference.compute.grey_check import GreyValuesError, check_grey_values
-
-    if kept.seen is None or measured.seen is None:
-        return kept
-    for stack in stacks:
-        try:
-            fits = kept.kind == "section" or check_grey_values(kept, stack.image) == AS_IS
-        except GreyValuesError:
-            fits = False
-        if not fits:
-            raise UserError(
-                f"the grey values of {stack.image.path or stack.image.name} are not in the range of the images that "
-                "the model has learned from; give it in their range, or train from scratch in a new run"
-            )
-    return kept.model_copy(update={"seen": kept.seen.with_more(measured.seen)})
-
-
-def _with_measured_halo(
-    model: Model,
-    stacks: Sequence[LabelledStack],
-    parts: Split,
-    device: torch.device,
-    report: Report,
-    should_stop: ShouldStop,
-) -> Model:
+def _with_measured_halo(model: Model, data: PreparedData, report: Report, should_stop: ShouldStop) -> Model:
     """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
     from napari_autosegnet.inference.compute.halo import measure_halo
 
-    trained_on = sorted({region.stack for region in parts.training})
+    trained_on = sorted({region.stack for region in data.split.training})
     figure = measure_halo(
         model,
-        [stacks[index].image for index in trained_on if stacks[index].image.uniform],
-        device=device,
+        [data.stacks[index].image for index in trained_on if data.stacks[index].image.uniform],
+        device=data.device,
         report=report,
         should_stop=should_stop,
     )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import Network, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.configuration import kept_preset, kept_settings
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.run import Run
 
 if TYPE_CHECKING:
     from torch import nn
 
     from napari_autosegnet.data.annotations import LabelMapping
+    from napari_autosegnet.data.normalisation import Normalisation
+    from napari_autosegnet.jobs.preparation import PreparedData
     from napari_autosegnet.model import Model
     from napari_autosegnet.networks.specification import NetworkSpecification
 
@@ -32,43 +34,47 @@ class TrainingStart:
     model: Model | None = None
 
     @classmethod
-    def resume(cls, run: Run) -> TrainingStart:
+    def resume(cls, run: Run, configuration: RunConfiguration) -> TrainingStart:
         """What the training that is resumed began with."""
         from napari_autosegnet.model import Model
 
-        settings = kept_settings(run, "training", TrainSettings)
-        content = run.read_config()
-        network = content.get("network", "")
-        if network not in get_args(Network):
-            raise UserError(f"{run.config_file}, 'network' is damaged; start a new run")
+        if configuration.training is None:
+            raise UserError(f"{run.path} holds no training to resume; start it without --resume")
+        if configuration.network is None:
+            raise UserError(f"{run.config_file} is damaged at 'network': is missing; start a new run")
         architecture = None
-        if network in ("searched", "plain"):
+        if configuration.network in ("searched", "plain"):
             architecture = Architecture.load(run.training_architecture_file)
-            if architecture.digest != content.get("training_architecture"):
+            if architecture.digest != configuration.training_architecture:
                 raise UserError(
                     f"{run.training_architecture_file} is not what this training began with; "
                     "put the old file back, or start a new run"
                 )
-        model = Model.load(run.model_folder) if content.get("continued") else None
-        return cls(network, architecture, settings, model)
+        model = Model.load(run.model_folder) if configuration.continued else None
+        return cls(configuration.network, architecture, configuration.training, model)
 
     @classmethod
-    def continue_from(cls, run: Run, settings: TrainSettings | None) -> TrainingStart:
+    def continue_from(cls, run: Run, configuration: RunConfiguration, settings: TrainSettings | None) -> TrainingStart:
         """From the weights of the run's model."""
         from napari_autosegnet.model import Model
 
         model = Model.load(run.model_folder)
         kind = model.specification
         # What it sees of neighbouring sections is the model's, whatever the settings say.
-        settings = (settings or train_settings(kept_preset(run))).model_copy(update={"context": model.context})
+        settings = (settings or train_settings(configuration.preset)).model_copy(update={"context": model.context})
         return cls(kind.network, kind.architecture, settings, model)
 
     @classmethod
     def fresh(
-        cls, run: Run, network: Network, architecture: Path | None, settings: TrainSettings | None
+        cls,
+        run: Run,
+        configuration: RunConfiguration,
+        network: Network,
+        architecture: Path | None,
+        settings: TrainSettings | None,
     ) -> TrainingStart:
         """From scratch."""
-        if run.config_file.exists() and "training" in run.read_config():
+        if configuration.training is not None:
             raise UserError(
                 f"{run.path} holds a training already; continue it with --resume or --continue-with, "
                 "or choose another --run"
@@ -79,7 +85,41 @@ class TrainingStart:
                 trained = Architecture.load(architecture) if architecture is not None else _searched(run)
             case "plain":
                 trained = SearchSpace().plain
-        return cls(network, trained, settings or train_settings(kept_preset(run)))
+        return cls(network, trained, settings or train_settings(configuration.preset))
+
+    def check_classes(self, mapping: LabelMapping, configuration: RunConfiguration) -> None:
+        """Refuse labels whose classes are not those of the model that is continued from; see `check_same_classes`."""
+        if self.model is not None:
+            kept = None if configuration.data is None else configuration.data.mapping
+            check_same_classes(self.model, mapping, kept)
+
+    def normalisation(self, data: PreparedData) -> Normalisation:
+        """What is measured; for a model that is continued from, the one that its weights were learned with.
+
+        Raises
+        ------
+        UserError
+            When the grey values are unlike all that the model has seen.
+        """
+        from napari_autosegnet.data.grey_match import AS_IS
+        from napari_autosegnet.inference.compute.grey_check import GreyValuesError, check_grey_values
+
+        if self.model is None:
+            return data.normalisation
+        kept, measured = self.model.normalisation, data.normalisation
+        if kept.seen is None or measured.seen is None:
+            return kept
+        for stack in data.stacks:
+            try:
+                fits = kept.kind == "section" or check_grey_values(kept, stack.image) == AS_IS
+            except GreyValuesError:
+                fits = False
+            if not fits:
+                raise UserError(
+                    f"the grey values of {stack.image.path or stack.image.name} are not in the range of the images "
+                    "that the model has learned from; give it in their range, or train from scratch in a new run"
+                )
+        return kept.model_copy(update={"seen": kept.seen.with_more(measured.seen)})
 
     def build(self, in_channels: int, classes: int) -> tuple[NetworkSpecification, nn.Module]:
         if self.model is not None:

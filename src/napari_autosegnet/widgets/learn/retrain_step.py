@@ -265,9 +265,9 @@ def preset_of(run: Run | None) -> Preset:
     """The preset that a run was searched with, or what suits this computer."""
     if run is None:
         return likely_preset()
-    from napari_autosegnet.jobs.configuration import kept_preset
+    from napari_autosegnet.jobs.configuration import RunConfiguration
 
     try:
-        return kept_preset(run) if run.config_file.exists() else likely_preset()
+        return RunConfiguration.load(run).preset if run.config_file.exists() else likely_preset()
     except UserError:
         return likely_preset()
