@@ -23,7 +23,9 @@ READ = Selection(time_point=1, channels=("dna", "2"), axes="tczyx")
 @pytest.mark.parametrize(
     "job",
     [
-        SearchJob(images=(Path("a.tif"),), labels=(Path("b.tif"),), classes="0:a,1:b", settings=small_jobs.SEARCH),
+        SearchJob(
+            images=(Path("a\udcff.tif"),), labels=(Path("b.tif"),), classes="0:a,1:b", settings=small_jobs.SEARCH
+        ),
         TrainJob(settings=small_jobs.TRAIN, selection=READ, continue_with=(Path("more.tif"),)),
         PredictJob(model=Path("model"), image=Path("a.tif"), out=Path("b.zarr"), selection=READ, device="cpu"),
     ],

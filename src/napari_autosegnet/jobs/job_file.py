@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,7 +26,8 @@ def job_file(run: Run) -> Path:
 
 
 def write_job(run: Run, job: Job) -> None:
-    write_atomically(job_file(run), job.model_dump_json(indent=1) + "\n")
+    # JSON of the standard library: names of files may be no UTF-8.
+    write_atomically(job_file(run), json.dumps(job.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_job(run: Run) -> Job:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.grey_values import SectionGrey
     from napari_autosegnet.model import Model
 
-#: Pixels of surroundings of a preview's tiles, and the largest share of the training's time that previews take.
+#: Pixels of surroundings of a preview's tiles, and the largest fraction of the training's time that previews take.
 PREVIEW_HALO = 32
-PREVIEW_SHARE = 0.2
+PREVIEW_FRACTION = 0.2
 
 
 def preview_file(run: Run, name: Literal["input", "labels", "uncertainty"]) -> Path:
@@ -94,12 +94,12 @@ class Preview:
     def __call__(self, current: Callable[[], Model]) -> None:
         """Take the current model, if there is a slice and previews have not taken too much time already."""
         started = self._clock()
-        if self._spent > PREVIEW_SHARE * (started - self._began) or not preview_file(self.run, "input").is_file():
+        if self._spent > PREVIEW_FRACTION * (started - self._began) or not preview_file(self.run, "input").is_file():
             return
         try:
             self._draw(current())
         except (UserError, RuntimeError, ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
-            # A training is worth more than its preview: told once, and gone on with.
+            # A training is worth more than its preview: reported once.
             problem = str(error).partition("\n")[0]
             if problem != self._last_problem:
                 self.run.report("note", text=f"no preview: {problem}")
@@ -116,62 +116,39 @@ class Preview:
         pixels, grey = _read_slice(self.run)
         if pixels.ndim != 3 or len(pixels) != model.image_channels:
             raise UserError(f"the slice is {pixels.shape}, the network takes {model.image_channels} channels")
-        probabilities = _probabilities(model, pixels, grey, self.device, self.should_stop)
-        if probabilities is None:
+        predicted = _predicted(model, pixels, grey, self.device, self.should_stop)
+        if predicted is None:
             return
-        labels = (probabilities.argmax(axis=0) + 1).astype(np.uint8)
-        labels[~probabilities.any(axis=0)] = 0
+        labels, probabilities = predicted
         _save_array(preview_file(self.run, "labels"), labels)
         _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
         classes = [each.model_dump(mode="json") for each in model.classes]
         self.run.report("preview", shape=list(labels.shape), input=modified, classes=classes)
 
 
-def _probabilities(
+def _predicted(
     model: Model, pixels: npt.NDArray[Any], grey: SectionGrey, device: str, should_stop: ShouldStop
-) -> npt.NDArray[np.float32] | None:
-    """Class probabilities (K, y, x) of a slice (c, y, x), which stands for its neighbours too; None when stopped.
-
-    They are all 0 where the slice is NaN or infinite, and where the whole section is constant.
-    """
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
+    """Labels and probabilities of a slice (c, y, x), which stands for its neighbors too; None when stopped."""
     import numpy as np
     import torch
 
+    from napari_autosegnet.data.stack import stack_of_array
     from napari_autosegnet.device import choose_device
-    from napari_autosegnet.inference.blocks import BlockPlan
     from napari_autosegnet.inference.compute.grey_check import scale_of
-    from napari_autosegnet.inference.compute.predictor import BlockInput, Predictor, pad_to_domain
-    from napari_autosegnet.inference.compute.reading import missing_voxels
+    from napari_autosegnet.inference.compute.predictor import Predictor
+    from napari_autosegnet.inference.compute.sections import predict_section
+    from napari_autosegnet.inference.compute.survey import ImageSurvey
 
     # Building a network draws its first weights, which must not change what the training draws.
     with torch.random.fork_rng(devices=[]):
         predictor = Predictor(model, choose_device(device), halo=PREVIEW_HALO)
     sections = 2 * model.context + 1
-    height, width = pixels.shape[1:]
-    plan = BlockPlan(
-        (sections, height, width),
-        (1, height, width),
-        stride=predictor.stride,
-        halo=predictor.halo,
-        tile=predictor.tile,
-        context=model.context,
-    )
     around = np.repeat(pixels[:, np.newaxis], sections, axis=1)
-    scale = scale_of(model.normalisation, [grey], pixels.dtype, "the slice")
-    constants = model.normalisation.constants([grey] * sections, scale)
-    data = BlockInput(pad_to_domain(around, predictor.stride), (0, 0, 0), constants=constants)
-    found = np.zeros((len(model.classes), height, width), np.float32)
-    if grey.constant:
-        return found
-    for _, tile, part, _ in predictor.tiles(plan, plan[model.context], data):
-        if should_stop():
-            return None
-        (top, bottom), (left, right) = tile.core
-        found[:, top:bottom, left:right] = part.cpu().numpy()
-    missing = missing_voxels(pixels)
-    if missing is not None:
-        found[:, missing] = 0
-    return found
+    image = stack_of_array(around, "czyx", name="the slice", time=None)
+    scale = scale_of(model.normalisation, [grey], pixels.dtype, image.name)
+    survey = ImageSurvey(image, model.normalisation, scale, known=dict.fromkeys(range(sections), grey))
+    return predict_section(predictor, image, model.context, survey=survey, should_stop=should_stop)
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,13 +52,21 @@ class ImageSurvey:
         Of the model that is applied; without one, there are only grey values.
     scale : GreyScale
         How the image's values follow from those that the model was trained on.
+    known : mapping of int to SectionGrey, optional
+        Grey values of sections that need not be looked at, where the image is a part of larger ones.
     """
 
-    def __init__(self, image: ImageStack, normalisation: Normalisation | None = None, scale: GreyScale = AS_IS) -> None:
+    def __init__(
+        self,
+        image: ImageStack,
+        normalisation: Normalisation | None = None,
+        scale: GreyScale = AS_IS,
+        known: Mapping[int, SectionGrey] | None = None,
+    ) -> None:
         self.image = image
         self.normalisation = normalisation
         self.scale = scale
-        self._known: dict[int, SectionGrey] = {}
+        self._known: dict[int, SectionGrey] = dict(known or {})
         self._lock = threading.Lock()
 
     def constants(self, sections: Sequence[int]) -> Constants:
