@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -51,6 +52,12 @@ if TYPE_CHECKING:
 
 STEPS = ("annotate", "search", "retrain", "apply")
 TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}
+#: Where the steps are that are made after the dock was opened.
+_MODULES = {
+    "search": "napari_autosegnet.widgets.learn.search_step",
+    "retrain": "napari_autosegnet.widgets.learn.retrain_step",
+    "apply": "napari_autosegnet.widgets.apply.apply_step",
+}
 #: The step of the dock that shows a job.
 _PLACES = {"search": "search", "train": "retrain", "predict": "apply"}
 _NEXT = {"search": "Next: retrain the network", "retrain": "Next: apply the network"}
@@ -144,8 +151,10 @@ class AutoSegNetDock(QWidget):
         self._look_for_runs(then=self._attach)
         # The dock opens at once with its first step; the others are made when nothing else is to be done.
         self._idle = QTimer(self)
-        self._idle.timeout.connect(self._make_another_step)
-        self._idle.start(150)
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(150)
+        self._idle.timeout.connect(self._prepare)
+        self._idle.start()
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Wide enough for the class table; the height is the window's business."""
@@ -220,14 +229,20 @@ class AutoSegNetDock(QWidget):
             self.updateGeometry()
         return self._steps[name]
 
-    def _make_another_step(self) -> None:
+    def _prepare(self) -> None:
+        """Make the steps that nobody asked for yet, one by one; what takes long of it is done in the thread."""
         missing = [name for name in STEPS if name not in self._steps]
         if missing:
-            self._make(missing[0])
+            name = missing[0]
+            self.session.background.call(lambda: import_module(_MODULES[name]), lambda _: self._make_later(name))
         else:
-            self._idle.stop()
             # What napari compiles for its first labels would stop the window when the first result comes.
             self.session.background.call(lambda: prepare_colors(np.uint8), lambda _: None)
+
+    def _make_later(self, name: str) -> None:
+        if not self._released:
+            self._make(name)
+            self._idle.start()
 
     @property
     def step(self) -> str:

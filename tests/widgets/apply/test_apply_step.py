@@ -385,7 +385,9 @@ def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run,
         return camera.center
 
     assert not step.back_button.isEnabled()
-    first, second = press(Qt.Key.Key_F3), press(Qt.Key.Key_F3)
+    first = press(Qt.Key.Key_F3)
+    first_frame = viewer.layers[uncertainty.MARKER]
+    second = press(Qt.Key.Key_F3)
     assert first != second and step.place_button.text() == "Next uncertain place"
     active, image = viewer.layers.selection.active, viewer.layers["stack"]
     assert active.name == "stack annotation" and active.mode == "paint", "where the tutorial says that one paints"
@@ -402,6 +404,8 @@ def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run,
     # What is to be looked at is not covered, and the frame is seen on dark and on bright images.
     (frame,) = (layer for layer in viewer.layers if layer.name == uncertainty.MARKER)
     assert frame is viewer.layers[-1] and not frame.face_color[:, 3].any()
+    assert frame is first_frame, "it is moved: a new layer of shapes would stop the window for a third of a second"
+    assert np.allclose(frame.data_to_world(np.mean(frame.data[1], axis=0))[-2:], camera.center[-2:])
     assert [color[:3].mean() > 0.5 for color in frame.edge_color] == [False, True]
     results = [viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]]
     assert [layer.opacity for layer in results] == [0.2, 0.2]

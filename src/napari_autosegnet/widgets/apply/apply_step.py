@@ -31,7 +31,7 @@ from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.corrections import Corrections
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, SectionModel, SectionResult, summarise
 from napari_autosegnet.widgets.apply.slice_progress import SliceProgress
-from napari_autosegnet.widgets.apply.volume_job import VolumeJob, model_of, probabilities_of
+from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilities, model_of, probabilities_of
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, in_html
 from napari_autosegnet.widgets.layers import section_layers
@@ -416,7 +416,7 @@ class ApplyStep(QWidget):
         layer, out = self.volume.layer, self.volume.out
         if layer is None or out is None or section_layers.image_behind(self._session.viewer, layer) is not image:
             return None
-        return out if probabilities_of(out) is not None else None
+        return out if has_probabilities(out) else None
 
     def _go_to_new(self, image: Image, place: uncertainty.Place | None) -> None:
         if place is None:

@@ -16,7 +16,7 @@ from napari_autosegnet.widgets.forms.background import Background
 _T = TypeVar("_T")
 #: Milliseconds before the bar is shown: most slices are done by then, and nothing flickers.
 _WAIT = 300
-_PAUSE = 0.1  # seconds between two looks at how far it is
+_PAUSE = 0.25  # seconds between two looks at how far it is: each draws the whole window
 
 
 class SliceProgress(QWidget):

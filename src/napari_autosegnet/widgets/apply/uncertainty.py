@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, place_on, role, section_index, view_of_data
-from napari_autosegnet.widgets.layers.section_layers import image_behind
+from napari_autosegnet.widgets.layers.section_layers import image_behind, move_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -142,7 +142,22 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     camera.zoom = width / (5 * PLACE * float(np.linalg.norm(beside - world)))
     # Bright within dark, so that it is seen on every image.
     frames = [_frame(centre[len(channels) :], PLACE / 2 + beyond) for beyond in (_EDGE, 0)]
+    _show_frame(viewer, frames, place_on(image))
+    for layer in _covering(viewer, image):
+        layer.metadata[METADATA].setdefault("opacity", layer.opacity)
+        layer.opacity = min(layer.opacity, _SEE_THROUGH)
+
+
+def _show_frame(viewer: ViewerModel, frames: list[npt.NDArray[np.float64]], place: dict[str, Any]) -> None:
+    """Move the frame here, or add it: napari needs a third of a second for a new layer of shapes."""
     known = next((layer for layer in viewer.layers if layer.metadata.get(METADATA) == {"role": "marker"}), None)
+    if known is not None and known.ndim == frames[0].shape[-1]:
+        known.data = frames
+        move_layer(known, place)
+        known.visible = True
+        if known is not viewer.layers[-1]:
+            viewer.layers.move(viewer.layers.index(known), len(viewer.layers))
+        return
     if known is not None:
         viewer.layers.remove(known)
     active = viewer.layers.selection.active
@@ -154,12 +169,9 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
         face_color="transparent",
         edge_width=_EDGE,
         metadata={METADATA: {"role": "marker"}},
-        **place_on(image),
+        **place,
     )
     viewer.layers.selection.active = active
-    for layer in _covering(viewer, image):
-        layer.metadata[METADATA].setdefault("opacity", layer.opacity)
-        layer.opacity = min(layer.opacity, _SEE_THROUGH)
 
 
 def stop_looking(viewer: ViewerModel, image: Image) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 #: Where in a store the labels and the numbered objects lie.
 LABELS = Path("labels") / "segmentation"
 OBJECTS = Path("labels") / "instances"
+PROBABILITIES = Path("probabilities") / "0"
 _REFRESH = 300  # milliseconds between two looks at the store
 #: Drawing the layer anew takes at most this share of the time.
 _SHARE = 0.1
@@ -348,14 +349,18 @@ def model_of(out: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def has_probabilities(out: Path) -> bool:
+    """Whether the class probabilities of a result were written."""
+    return (out / PROBABILITIES).is_dir()
+
+
 def probabilities_of(out: Path) -> Callable[[int], Any] | None:
-    """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none."""
+    """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none. For a thread."""
     from napari_autosegnet.data.zarr_nodes import open_array
 
-    folder = out / "probabilities" / "0"
-    if not folder.is_dir():
+    if not has_probabilities(out):
         return None
-    array = open_array(folder)
+    array = open_array(out / PROBABILITIES)
 
     def read(section: int) -> Any:
         return np.asarray(array[:, section] if array.ndim == 4 else array[:])

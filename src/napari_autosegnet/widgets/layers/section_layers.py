@@ -52,7 +52,7 @@ def show_slice(
         layer = viewer.add_labels(empty_labels(spatial_shape(image)), **about)
         _remember(layer, image)
     else:
-        _move(layer, place_on(image))
+        move_layer(layer, place_on(image))
         show_classes(layer, named)
     said, nothing = what_was_said(layer), np.zeros_like(labels)
     if layer.metadata[METADATA].get("model") != model:
@@ -203,11 +203,12 @@ def _known(viewer: ViewerModel, image: Image, kind: Role, shows: str) -> list[An
 def _replace(layer: Any, data: npt.NDArray[Any], place: dict[str, Any], where: dict[str, Any]) -> None:
     # First where it lies, so that whoever is told of the new data finds it there.
     layer.metadata[METADATA] |= where
-    _move(layer, place)
+    move_layer(layer, place)
     layer.data = data
 
 
-def _move(layer: Any, place: dict[str, Any]) -> None:
+def move_layer(layer: Any, place: dict[str, Any]) -> None:
+    """Put a layer elsewhere (`place_on`)."""
     for name, value in place.items():
         known = getattr(layer, name)
         known = known.affine_matrix if name == "affine" else known
