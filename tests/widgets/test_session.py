@@ -14,7 +14,7 @@ from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
-from napari_autosegnet.widgets.layers.layer_arrays import file_of
+from napari_autosegnet.widgets.layers.layer_arrays import file_of, section_in_view, stack_around
 from small_layers import grey, painted
 
 
@@ -43,8 +43,9 @@ def test_new_labels_fit_every_kind_of_image(kind: str, make_session: Any, tmp_pa
     assert tuple(labels.scale) == tuple(image.scale) and tuple(labels.translate) == tuple(image.translate)
     assert [(pair.image, pair.labels) for pair in session.pairs()] == [(image, labels)]
     assert viewer.layers.selection.active is labels and labels.mode == "paint"
-    seen = session.layers.slice_in_view()
-    assert seen is not None and seen.shape == ((3 if kind == "rgb" else 1), 48, 40)
+    assert session.layers.image_in_view() is image
+    stack, section = stack_around(image, section_in_view(viewer, image))
+    assert stack.section(section).shape == ((3 if kind == "rgb" else 1), 48, 40)
 
 
 def test_pixels_are_counted_per_class_and_section(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -55,7 +56,7 @@ def test_pixels_are_counted_per_class_and_section(make_session: Any, settled: Ca
     data[3, :2] = 2
     data[3, 8:9, :5] = 1
     labels = session.viewer.add_labels(data)
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert session.counts(labels).of(1).tolist() == [0, 128, 0, 5]
     assert (session.pixels_of(2), session.sections_of(2)) == (64, 1)
@@ -72,7 +73,7 @@ def test_counts_follow_painting_undo_and_new_data(
     stores = [np.zeros((3, 64, 64), np.uint8), zarr.create_array(tmp_path / "l", data=np.zeros((3, 64, 64), np.uint8))]
     for store in stores:
         labels = session.viewer.add_labels(store)
-        session._follow_layers()
+        session.follow_layers()
         settled(session)
         labels.brush_size = 6
         with qtbot.waitSignal(session.counts_changed):
@@ -109,8 +110,8 @@ def test_zero_and_255_are_two_classes(make_session: Any, settled: Callable[[Any]
     full = np.zeros((3, 48, 48), np.uint8)
     full[..., ::2] = 255
     session.viewer.add_labels(full)
-    session._follow_layers()
-    session._follow_layers()  # again before anything is counted, as when another layer comes
+    session.follow_layers()
+    session.follow_layers()  # again before anything is counted, as when another layer comes
     settled(session)
     assert [(each.value, each.name) for each in session.label_classes] == [(0, "class 0"), (255, "class 255")]
     assert session.class_list.zero_is_class and session.problem() is None
@@ -124,7 +125,7 @@ def test_classes_come_with_layers_and_names_are_checked(make_session: Any, settl
     session.viewer.add_image(grey(32, 32))
     classes = (LabelClass(4, "membrane", "#112233"), LabelClass(7, "cell", "#445566"))
     session.viewer.add_labels(painted(32, 32) * 0 + 4, **annotation_layer(classes))
-    session._follow_layers()
+    session.follow_layers()
     assert session.label_classes == classes
     for name, word in (
         ("a,b", "comma"),
@@ -151,7 +152,7 @@ def test_several_images_and_several_layers_on_one_are_exported(
     viewer.add_labels(below)
     viewer.add_labels(above)
     viewer.add_labels(painted(64, 64))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     data = session.export_annotation(Run.create(tmp_path / "run"))
     assert len(data.images) == len(data.labels) == 2
@@ -169,7 +170,7 @@ def test_an_export_does_not_touch_the_one_before(
     session = make_session()
     session.viewer.add_image(grey(48, 48))
     labels = session.viewer.add_labels(painted(48, 48))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     run = Run.create(tmp_path / "run")
     first = session.export_annotation(run)
@@ -227,7 +228,7 @@ def test_classes_that_were_only_found_go_with_their_values(make_session: Any, se
     viewer = session.viewer
     image = viewer.add_image(grey(64, 64))
     objects = viewer.add_labels(np.arange(64 * 64).reshape(64, 64) % 21, name="nuclei")
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert len(session.classes) == 20
     session.use(objects, False)
@@ -248,7 +249,7 @@ def test_the_classes_0_and_255_go_with_their_layer(make_session: Any, settled: C
     session = make_session()
     session.viewer.add_image(grey(48, 48))
     labels = session.viewer.add_labels((painted(48, 48) - 1) * 255)
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert [each.value for each in session.label_classes] == [0, 255]
     session.use(labels, False)
@@ -263,7 +264,7 @@ def test_the_brush_of_a_new_layer_paints_a_class(make_session: Any, settled: Cal
     session = make_session()
     session.viewer.add_image(grey(48, 48))
     session.viewer.add_labels((painted(48, 48) - 1) * 255)
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     labels = session.new_labels(session.viewer.add_image(grey(40, 40)))
     assert labels.selected_label == 255
@@ -295,7 +296,7 @@ def test_counting_keeps_nothing_else_waiting(make_session: Any, qtbot: Any, monk
     monkeypatch.setattr(pixel_counter, "count_section", lambda *_: may_end.wait(20) and {})
     session.viewer.add_image(grey(48, 48))
     session.viewer.add_labels(painted(48, 48))
-    session._follow_layers()
+    session.follow_layers()
     done: list[int] = []
     try:
         session.background.call(lambda: 1, done.append)
@@ -339,7 +340,23 @@ def test_an_export_keeps_the_image_of_the_one_before(
         session.viewer.layers.clear()
         session.viewer.add_image(np.full((64, 64), value, np.uint8), name="Image")
         session.viewer.add_labels(painted(64, 64))
-        session._follow_layers()
+        session.follow_layers()
         settled(session)
         found.append(session.export_annotation(run).images[0])
     assert [open_image(path).section(0)[0].max() for path in found] == [10, 200]
+
+
+def test_an_image_series_is_written_once(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> None:
+    session, run = make_session(), Run.create(tmp_path / "run")
+    image = session.viewer.add_image(grey(2, 3, 40, 40), name="series")
+    session.viewer.add_labels(np.stack([painted(3, 40, 40)] * 2), name="series annotation")
+    settled(session)
+    first, again = (session.export_annotation(run) for _ in range(2))
+    assert len(first.images) == 2 and first.images == again.images and not set(first.labels) & set(again.labels)
+    image.data = image.data.copy()
+    settled(session)
+    anew = session.export_annotation(run)
+    assert not set(anew.images) & set(first.images) and all(path.exists() for path in (*first.images, *anew.images))
+    image.scale = (1, 5, 2, 2)
+    settled(session)
+    assert not set(session.export_annotation(run).images) & set(anew.images)

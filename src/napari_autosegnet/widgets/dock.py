@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -28,6 +28,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import qdebounced
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
@@ -85,9 +86,7 @@ class AutoSegNetDock(QWidget):
         # Without a parent, so that it outlives the widgets that have to let go of it.
         self.session = Session(napari_viewer)
         self._released = False
-        self._moved = QTimer(self)
-        self._moved.setSingleShot(True)
-        self._moved.timeout.connect(self._watch_window)
+        self._watch_window_soon = qdebounced(self._watch_window, timeout=0)
         self._window: QWidget | None = None
         self._listed: list[RunEntry] = []
 
@@ -150,11 +149,8 @@ class AutoSegNetDock(QWidget):
         self.show_step("annotate")
         self._look_for_runs(then=self._attach)
         # The dock opens at once with its first step; the others are made when nothing else is to be done.
-        self._idle = QTimer(self)
-        self._idle.setSingleShot(True)
-        self._idle.setInterval(150)
-        self._idle.timeout.connect(self._prepare)
-        self._idle.start()
+        self._prepare_soon = qdebounced(self._prepare, timeout=150)
+        self._prepare_soon()
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Wide enough for the class table; the height is the window's business."""
@@ -242,7 +238,7 @@ class AutoSegNetDock(QWidget):
     def _make_later(self, name: str) -> None:
         if not self._released:
             self._make(name)
-            self._idle.start()
+            self._prepare_soon()
 
     @property
     def step(self) -> str:
@@ -392,7 +388,7 @@ class AutoSegNetDock(QWidget):
         if self._window is not None:
             self._window.removeEventFilter(self)
             self._window = None
-        self._idle.stop()
+        self._prepare_soon.cancel()
         if "search" in self._steps:
             self.search_step.shutdown()
         if "retrain" in self._steps:
@@ -429,7 +425,7 @@ class AutoSegNetDock(QWidget):
         """Notice when napari takes the widget out of its dock."""
         was_moved = event is not None and event.type() == QEvent.Type.ParentChange
         if was_moved and self.parent() is not None:
-            self._moved.start(0)  # the dock widget itself is not in the window yet
+            self._watch_window_soon()  # the dock widget itself is not in the window yet
         elif was_moved and (self._window is not None or self._released):
             self.release()
             self.deleteLater()

@@ -9,7 +9,7 @@ from typing import Any
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.widgets.annotation import annotation_export
-from napari_autosegnet.widgets.files.readers import LayerData, ome_of, read_ome_zarr, run_layers
+from napari_autosegnet.widgets.files.readers import LayerData, notes_of, ome_of, read_ome_zarr, run_layers
 from napari_autosegnet.widgets.preferences import PLUGIN
 
 Reader = Callable[[Any], list[LayerData]]
@@ -27,8 +27,18 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     if is_model(place):
         return lambda _: read_model(place)
     if ome_of(place) is not None:
-        return lambda _: read_ome_zarr(place)
+        return lambda _: read_store(place)
     return None
+
+
+def read_store(path: Path) -> list[LayerData]:
+    """Layers of an OME-Zarr; what is doubtful about it is shown as warnings."""
+    from napari.utils.notifications import show_warning
+
+    layers = read_ome_zarr(path)
+    for note in notes_of(path):
+        show_warning(f"{note[:1].upper()}{note[1:]}.")
+    return layers
 
 
 def is_run(path: Path) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qdebounced
 
 from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo
@@ -21,7 +22,7 @@ from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation_check import AnnotationCheck
-from napari_autosegnet.widgets.annotation.annotation_export import ExportedData
+from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageFiles
 from napari_autosegnet.widgets.annotation.class_list import ClassList
 from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
 from napari_autosegnet.widgets.annotation.layer_order import LayerOrder
@@ -96,7 +97,7 @@ class Session(QObject):
         #: Whether labels of a type can be coloured without a pause.
         self._colors_ready: dict[np.dtype[Any], bool] = {}
         self._pairs: list[LayerPair] = []
-        self._files: dict[int, tuple[Any, Path]] = {}
+        self._files: ImageFiles = {}
         self._counter = PixelCounter(viewer, self)
         self._counter.counted.connect(self._on_counted)
         self.order = LayerOrder(self.layers, self._counter, self)
@@ -105,13 +106,11 @@ class Session(QObject):
             self.layers, self.class_list, self._matching, self._counter, self.background, self
         )
         self._annotation_check.changed.connect(self.problem_changed)
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(self._follow_layers)
+        self._follow_soon = qdebounced(self.follow_layers, timeout=0)
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             emitter.connect(self._on_layers)
-        self._follow_layers()
+        self.follow_layers()
 
     def close(self) -> None:
         """Let go of the viewer; the session is of no use after this."""
@@ -121,7 +120,7 @@ class Session(QObject):
         for layer in self._named:
             layer.events.name.disconnect(self._on_layers)
         self._named = []
-        self._later.stop()
+        self._follow_soon.cancel()
         self.order.close()
         self.work.close()
         self._counter.close()
@@ -180,12 +179,12 @@ class Session(QObject):
     def choose_image(self, labels: Labels, image: Image) -> None:
         """Say which image a Labels layer belongs to."""
         self.layers.choose_image(labels, image)
-        self._follow_layers()
+        self.follow_layers()
 
     def use(self, labels: Labels, used: bool) -> None:
         """Count a Labels layer as annotation, or leave it out."""
         self.layers.use(labels, used)
-        self._follow_layers()
+        self.follow_layers()
 
     def pairs(self) -> list[LayerPair]:
         """Image and Labels layers that a search or a training would use."""
@@ -201,7 +200,7 @@ class Session(QObject):
         )
         self.layers.choose_image(labels, image)
         self._counter.expect_empty(labels)
-        self._follow_layers()
+        self.follow_layers()
         self.viewer.layers.selection.active = labels
         labels.selected_label = next((each.value for each in self.label_classes if each.value != 0), 1)
         labels.mode = "paint"
@@ -251,20 +250,17 @@ class Session(QObject):
         values = [each.value for each in self.label_classes]
         return all(known.complete and not any(known.of(value).any() for value in values) for known in counts)
 
-    def look_again(self) -> None:
-        """What is known of a layer changed."""
-        self._follow_layers()
-
     def _on_layers(self, event: Any = None) -> None:
-        self._later.start(0)
+        self._follow_soon()
 
-    def _follow_layers(self) -> None:
+    def follow_layers(self) -> None:
+        """Look again at the viewer's layers; this is done by itself soon after one comes, goes or is renamed."""
         alive = {id(layer) for layer in self.viewer.layers}
         before = [layer for layer in self._named if is_annotation(layer) and not self._matching.refusal(layer)]
         if before and not any(id(layer) in alive for layer in before):
             self._use_pairs([])  # what is gone keeps its names
             self.class_list.reset()
-        self._files = {key: file for key, file in self._files.items() if key in alive}
+        self._files = {key: file for key, file in self._files.items() if key[0] in alive}
         for layer in self._named:
             layer.events.name.disconnect(self._on_layers)
         self._named = list(self.viewer.layers)

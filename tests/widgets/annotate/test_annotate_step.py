@@ -40,7 +40,7 @@ def stripes(*shape: int) -> np.ndarray:
 def add_stack(session: Any, settled: Any, sections: int = 6) -> Any:
     session.viewer.add_image(np.zeros((sections, 48, 48), np.uint8), name="stack")
     labels = session.viewer.add_labels(stripes(sections, 48, 48), name="drawn")
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     return labels
 
@@ -63,7 +63,7 @@ def test_an_empty_viewer_says_what_to_do(step: AnnotateStep) -> None:
 
 def test_from_an_image_to_the_next_step(step: AnnotateStep, session: Any, settled: Any, qtbot: Any) -> None:
     session.viewer.add_image(np.zeros((6, 48, 48), np.uint8), name="stack")
-    session._follow_layers()
+    session.follow_layers()
     click(qtbot, step.new_button)
     settled(session)
     labels = session.viewer.layers["stack annotation"]
@@ -145,7 +145,7 @@ def test_layers_can_be_left_out_and_given_another_image(
 ) -> None:
     labels = add_stack(session, settled)
     other = session.viewer.add_image(np.ones((6, 48, 48), np.uint8), name="same size")
-    session._follow_layers()
+    session.follow_layers()
     qtbot.wait(20)
     (box,) = [found for found in step.findChildren(QComboBox) if found.isVisible()]
     assert box.currentText() == "on stack"
@@ -199,7 +199,7 @@ def test_colour_images_are_saved_and_loaded(
     pixels = (255 * pixels).astype(np.uint8) if dtype == "uint8" else pixels
     session.viewer.add_image(pixels, rgb=True, name="photo")
     session.viewer.add_labels(stripes(*shape[:-1]))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     step.save(tmp_path / "run")
     qtbot.waitUntil(lambda: step.message.kind != "info", timeout=10_000)

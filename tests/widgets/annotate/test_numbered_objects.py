@@ -57,6 +57,7 @@ def test_objects_become_one_class(number: int, apart: int, as_image: bool, step:
         masks = session.viewer.layers["masks"]
     assert step.status.text().startswith("'masks' has ") and "objects" in step.status.text()
     assert not step.objects_button.isHidden() and not step.next_button.isEnabled()
+    assert step.table.isHidden() and step.add_button.isHidden(), "the question, and no class for each object"
     assert step.classes_button.isHidden() == (number > 32)
     step.objects_button.click()
     settled(session)
@@ -69,6 +70,7 @@ def test_objects_become_one_class(number: int, apart: int, as_image: bool, step:
     seen = pixels.any((1, 2))
     assert (found[seen][pixels[seen] == 0] == "background").all() and (found[~seen] == "").all(), "nobody saw the rest"
     assert pair.labels.name == "masks as one class" and tuple(pair.labels.scale) == (2.0, 1.0, 1.0)
+    assert not step.table.isHidden() and not step.add_button.isHidden()
     assert session.problem() is None and step.objects_button.isHidden() and "one class now" in step.message.text()
     assert not masks.visible and masks in session.viewer.layers and np.array_equal(masks.data, pixels)
 

@@ -17,7 +17,7 @@ def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], 
     viewer = session.viewer
     assert "Open an image" in session.problem()
     image = viewer.add_image(grey(8, 48, 48))
-    session._follow_layers()
+    session.follow_layers()
     assert "annotation layer" in session.problem()
     labels = session.new_labels(image)
     settled(session)
@@ -38,7 +38,7 @@ def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], 
     assert "numbered objects" in session.problem()
     viewer.add_image(grey(8, 48, 48, 3), rgb=True)
     other = viewer.add_labels(painted(8, 48, 48))
-    session._follow_layers()
+    session.follow_layers()
     session.use(labels, True)
     settled(session)
     assert other in [pair.labels for pair in session.pairs()]
@@ -51,7 +51,7 @@ def test_a_stroke_of_each_class_in_a_large_stack_is_enough(make_session: Any, se
     for value, place in ((1, (1, 1000, slice(1000, 1060))), (2, (1, slice(980, 1040), 1090))):
         labels.data_setitem(np.nonzero(_only(labels.data.shape, place)), value)
     settled(session)
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert session.problem() is None
 
@@ -65,7 +65,7 @@ def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
 def test_an_image_with_too_many_axes_is_named_with_the_way_out(make_session: Any) -> None:
     session = make_session()
     session.viewer.add_image(grey(1, 1, 2, 3, 32, 32), name="movie")
-    session._follow_layers()
+    session.follow_layers()
     assert "'movie' has 6 axes" in session.problem() and "Split Stack" in session.problem()
 
 
@@ -74,6 +74,6 @@ def test_transparency_is_no_colour(make_session: Any, settled: Callable[[Any], N
     for size, channels in ((64, 3), (48, 4)):
         session.viewer.add_image(grey(size, size, channels), rgb=True)
         session.viewer.add_labels(painted(size, size))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert session.problem() is None

@@ -31,7 +31,7 @@ def saved(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> 
     session = make_session()
     session.viewer.add_image(np.zeros((64, 64), np.uint8), name="theirs")
     session.viewer.add_labels(stripes(64, 64), **annotation_layer((MEMBRANE, CELL), name="x"))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     session.export_annotation(Run.create(tmp_path / "theirs"))
     return tmp_path / "theirs"
@@ -41,7 +41,7 @@ def own(session: Any, settled: Any, names: dict[int, str]) -> Any:
     """An image of 48 x 48 whose classes have names."""
     session.viewer.add_image(np.zeros((48, 48), np.uint8), name="own")
     labels = session.viewer.add_labels(stripes(48, 48), name="own drawn")
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     for value, name in names.items():
         session.class_list.change(value, name=name)
@@ -90,7 +90,7 @@ def test_classes_that_are_new_are_added(make_session: Any, settled: Callable[[An
     own(session, settled, {1: "axon", 2: "membrane"})
     for each in run_layers(saved):
         session.viewer.add_layer(Layer.create(*each))
-    session._follow_layers()
+    session.follow_layers()
     assert len(session.pairs()) == 1, "it is not used before its values are known"
     settled(session)
     assert [(each.value, each.name) for each in session.label_classes] == [(1, "axon"), (2, "membrane"), (3, "cell")]
@@ -109,7 +109,7 @@ def test_after_the_last_annotation_nothing_is_kept(
     session.viewer.layers.clear()
     for each in run_layers(saved):
         session.viewer.add_layer(Layer.create(*each))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert [each.name for each in session.classes] == ["membrane", "cell"]
     assert [each.name for each in kept_classes(labels)] == ["axon", "myelin"]
@@ -121,7 +121,7 @@ def test_painted_classes_without_names_keep_their_meaning(make_session: Any, set
     own(session, settled, {})
     session.viewer.add_image(np.zeros((40, 40), np.uint8))
     named = session.viewer.add_labels(stripes(40, 40), **annotation_layer((MEMBRANE, CELL), name="named"))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert [each.name for each in session.classes] == ["class 1", "class 2", "membrane", "cell"]
     assert np.array_equal(named.data, stripes(40, 40) + 2)
@@ -137,7 +137,7 @@ def test_annotation_in_a_file_is_left_out_rather_than_changed(
     store = zarr.create_array(tmp_path / "labels", data=stripes(40, 40))
     session.viewer.add_image(np.zeros((40, 40), np.uint8))
     theirs = session.viewer.add_labels(store, **annotation_layer((MEMBRANE, CELL), name="theirs"))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     assert [pair.labels for pair in session.pairs()] == [mine]
     assert "'theirs' cannot be used" in session.problem() and "value 1 is 'membrane'" in session.problem()
@@ -157,7 +157,7 @@ def test_unpainted_is_not_taken_for_a_class(sparse: bool, make_session: Any, set
     session = make_session()
     session.viewer.add_image(np.zeros((48, 48), np.uint8))
     session.viewer.add_labels((stripes(48, 48) - 1) * 255)
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     session.class_list.change(0, name="membrane")
     session.class_list.change(255, name="cell")
@@ -165,7 +165,7 @@ def test_unpainted_is_not_taken_for_a_class(sparse: bool, make_session: Any, set
     data = stripes(40, 40)
     data[:20] = data[:20] * (not sparse)
     theirs = session.viewer.add_labels(data, **annotation_layer((MEMBRANE, CELL), name="theirs"))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     if sparse:
         assert "unpainted pixels would count as 'membrane'" in session.problem() or "value" in session.problem()

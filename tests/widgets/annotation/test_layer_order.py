@@ -22,7 +22,7 @@ ONES = np.ones((32, 32), np.uint8)
 def session(make_session: Any) -> Any:
     session = make_session()
     session.viewer.add_image(np.zeros((2, 32, 32), np.uint8), name="stack")
-    session._follow_layers()
+    session.follow_layers()
     return session
 
 

@@ -48,7 +48,7 @@ def test_layers_whose_names_belong_together_are_a_pair(make_session: Any) -> Non
     for name in ("c1_2_masks", "c1_masks"):
         viewer.add_labels(painted(32, 32), name=name)
     viewer.add_labels(painted(32, 32))
-    session._follow_layers()
+    session.follow_layers()
     assert [pair.name for pair in session.pairs()] == ["c1_2 / c1_2_masks", "c1 / c1_masks", "c1_2 / Labels"]
 
 
@@ -59,7 +59,7 @@ def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any)
     viewer.add_image(grey(2, 3, 4, 32, 32), name="five axes")
     viewer.add_labels(painted(16, 32))
     viewer.add_labels(painted(32, 32), metadata={METADATA: {"role": "result"}})
-    session._follow_layers()
+    session.follow_layers()
     assert session.pairs() == []
     assert [image.name for image in session.layers.images()] == ["Image"]
 
@@ -70,9 +70,9 @@ def test_pairs_do_not_change_with_the_order_of_the_layers(make_session: Any, qtb
     for name in ("A", "B"):
         viewer.add_image(grey(32, 32), name=name)
         viewer.add_labels(painted(32, 32), name=f"{name} drawn")
-    session._follow_layers()
+    session.follow_layers()
     viewer.layers.move(1, 4)  # as "Go to the least certain place" does
-    session._follow_layers()
+    session.follow_layers()
     assert {pair.name for pair in session.pairs()} == {"A / A drawn", "B / B drawn"}
 
 

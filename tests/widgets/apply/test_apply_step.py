@@ -12,6 +12,7 @@ pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QLineEdit, QMainWindow
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.grey_match import GreyValues
@@ -40,7 +41,7 @@ def stack() -> np.ndarray:
 def session(make_session: Any, stack: np.ndarray) -> Any:
     session = make_session()
     session.viewer.add_image(stack, name="stack", scale=(50, 4, 4), translate=(100, 8, 8))
-    session._follow_layers()
+    session.follow_layers()
     return session
 
 
@@ -96,7 +97,7 @@ def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
         viewer.layers.clear()
         layer = viewer.add_image(data, name=name)
         viewer.dims.set_point(0, 1)
-        step._session._follow_layers()
+        step._session.follow_layers()
         viewer.layers.selection.active = layer
         step.segment_slice()
         idle(step, qtbot)
@@ -366,7 +367,7 @@ def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: 
     use_run(step, run, qtbot)
     step._session.viewer.layers.clear()
     step._session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
-    step._session._follow_layers()
+    step._session.follow_layers()
     step.segment_slice()
     idle(step, qtbot)
     assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
@@ -412,6 +413,33 @@ def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run,
     step.segment_slice()
     idle(step, qtbot)
     assert [layer.opacity for layer in results] == [0.6, 0.9]
+
+
+def test_the_keys_work_while_the_dock_floats(session: Any, run: Run, qtbot: Any) -> None:
+    window, canvas = QMainWindow(), QLineEdit()
+    window.setCentralWidget(canvas)
+    qtbot.addWidget(window)
+    step = ApplyStep(session)
+    frame = QDockWidget(window)
+    frame.setWidget(step)
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, frame)
+    window.show()
+    use_run(step, run, qtbot)
+    pressed: list[str] = []
+    step.place_button.clicked.connect(lambda: pressed.append("F3"))
+    for floating in (False, True):
+        frame.setFloating(floating)
+        for focused in (canvas, step.slice_button):
+            focused.window().activateWindow()
+            qtbot.waitUntil(focused.window().isActiveWindow, timeout=5000)
+            focused.setFocus()
+            qtbot.keyClick(focused, Qt.Key.Key_F3)
+            idle(step, qtbot)
+    assert len(pressed) == 4
+    frame.hide()
+    qtbot.keyClick(canvas, Qt.Key.Key_F3)
+    step.release()
+    assert len(pressed) == 4, "not of a step that is out of sight"
 
 
 def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(

@@ -24,7 +24,7 @@ CLASSES = tuple(LabelClass(number, info.name, info.color) for number, info in en
 def session(make_session: Any) -> Any:
     session = make_session()
     session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack", scale=(10, 2, 2), translate=(5, 6, 7))
-    session._follow_layers()
+    session.follow_layers()
     return session
 
 
@@ -36,7 +36,7 @@ def result(request: Any, session: Any, tmp_path: Path) -> Any:
     if request.param == "zarr":
         data = zarr.create_array(tmp_path / "result", data=data, chunks=(1, 32, 32))
     layer = session.viewer.add_labels(data, **result_layer(CLASSES, name="result"))
-    session._follow_layers()
+    session.follow_layers()
     return layer
 
 
@@ -114,11 +114,11 @@ def test_corrections_can_be_of_the_class_with_value_0(make_session: Any, settled
     full = np.zeros((64, 64), np.uint8)
     full[:, ::2] = 255
     truth = session.viewer.add_labels(full, name="truth")
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     infos = (ClassInfo(name="class 0", color="#000001"), ClassInfo(name="class 255", color="#e69f00"))
     layer = show_slice(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), infos)
-    session._follow_layers()
+    session.follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.arange(5), np.full(5, 10)), 1)
     assert corrections.take_over() == 5
@@ -133,10 +133,10 @@ def test_classes_that_are_painted_are_not_replaced(make_session: Any, settled: A
     session = make_session()
     image = session.viewer.add_image(np.zeros((64, 64), np.uint8), name="im")
     labels = session.viewer.add_labels(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) % 3 + 1)
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     layer = show_slice(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), INFOS)
-    session._follow_layers()
+    session.follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.arange(5), np.full(5, 10)), 1)
     corrections.take_over()
@@ -160,7 +160,7 @@ def test_what_belongs_to_no_class_is_named_and_kept(session: Any, result: Any) -
 def test_what_passes_with_the_next_epoch_is_not_painted_on(session: Any) -> None:
     image = session.viewer.layers["stack"]
     passing = show_labels(session.viewer, image, 1, np.ones((20, 20), np.uint8), INFOS, "training preview", (30, 40))
-    session._follow_layers()
+    session.follow_layers()
     corrections = Corrections(session)
     passing.data_setitem((np.zeros(1, int), np.array([5]), np.array([6])), 2)  # only a program can
     assert not passing.editable
@@ -172,7 +172,7 @@ def test_what_passes_with_the_next_epoch_is_not_painted_on(session: Any) -> None
 def test_a_pyramid_cannot_take_corrections(session: Any, result: Any, settled: Any) -> None:
     levels = [np.ones((4, 64, 64), np.uint8), np.ones((4, 32, 32), np.uint8)]
     pyramid = session.viewer.add_labels(levels, multiscale=True, name="pyramid")
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     corrections = Corrections(session)
     result.data_setitem((np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)), 2)
@@ -198,7 +198,7 @@ def test_classes_are_matched_by_name_and_other_annotation_stays(session: Any, re
     data[0] = 9
     labels = session.viewer.add_labels(data, **annotation_layer(own, name="mine", scale=(10, 2, 2)))
     labels.visible = False
-    session._follow_layers()
+    session.follow_layers()
     corrections = Corrections(session)
     result.brush_size = 4
     result.data_setitem((np.full(4, 3), np.arange(4), np.arange(4)), 2)
@@ -215,7 +215,7 @@ def test_corrections_of_one_slice_land_in_its_section(session: Any) -> None:
     image = session.viewer.layers["stack"]
     layer = show_slice(session.viewer, image, 2, np.ones((64, 64), np.uint8), INFOS)
     assert layer.data.shape == (4, 64, 64) and tuple(layer.translate) == (5, 6, 7)
-    session._follow_layers()
+    session.follow_layers()
     assert session.layers.image_in_view() is image and image_behind(session.viewer, layer) is image
     corrections = Corrections(session)
     layer.data_setitem((np.full(5, 2), np.arange(5), np.full(5, 9)), 2)
@@ -229,7 +229,7 @@ def test_corrections_of_one_slice_land_in_its_section(session: Any) -> None:
 def test_the_image_of_a_correction_may_be_gone(session: Any) -> None:
     image = session.viewer.layers["stack"]
     layer = show_slice(session.viewer, image, 0, np.ones((64, 64), np.uint8), INFOS)
-    session._follow_layers()
+    session.follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)), 2)
     session.viewer.layers.remove(image)
@@ -298,7 +298,7 @@ def slice_of(session: Any, section: int, value: int, infos: Any = INFOS, model: 
     """The layer of the slices after a model has said one value everywhere in a section."""
     image = session.viewer.layers["stack"]
     layer = show_slice(session.viewer, image, section, np.full((64, 64), value, np.uint8), infos, model)
-    session._follow_layers()
+    session.follow_layers()
     return layer
 
 
@@ -409,7 +409,7 @@ def test_strokes_of_a_closed_layer_come_back_with_the_next_result(session: Any, 
     paint(layer, 1, 2)
     paint(layer, 2, 1, column=20)
     session.viewer.layers.remove(layer)
-    session._follow_layers()
+    session.follow_layers()
     counted(corrections, 10, qtbot)
     assert corrections.waiting_pixels == 10
     again = slice_of(session, 1, 1)
@@ -435,7 +435,7 @@ def test_strokes_of_classes_that_the_next_model_lacks_go_on_waiting(session: Any
     paint(layer, 1, 2, column=9)
     paint(layer, 1, 7, column=20)  # means nothing to any model
     session.viewer.layers.remove(layer)
-    session._follow_layers()
+    session.follow_layers()
     others = (ClassInfo(name="nucleus", color="#56b4e9"), ClassInfo(name="wall", color="#e69f00"))
     again = slice_of(session, 1, 1, others, "other")
     corrections.put_back(again, 1)
@@ -471,7 +471,7 @@ def test_a_whole_result_that_is_closed_keeps_its_strokes_for_the_annotation(sess
     corrections = Corrections(session)
     paint(result, 2, 2)
     session.viewer.layers.remove(result)
-    session._follow_layers()
+    session.follow_layers()
     assert corrections.take_over() == 5
     assert np.argwhere(session.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
     corrections.release()
@@ -502,7 +502,7 @@ def test_a_slice_knows_its_image_when_that_was_closed_and_opened_again(session: 
     with pytest.raises(UserError, match="closed"):
         corrections.take_over()
     session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack")
-    session._follow_layers()
+    session.follow_layers()
     assert slice_of(session, 1, 1) is layer and (layer.data[1, :5, 9] == 2).all()
     assert corrections.take_over() == 5
     corrections.release()

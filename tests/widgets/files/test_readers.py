@@ -178,7 +178,7 @@ def test_a_run_folder_opens_its_images_and_annotation(make_session: Any, settled
     labels[:, ::2] = 4
     session.viewer.add_image(pixels, name="stack", scale=(50, 4, 4), translate=(5, 6, 7))
     session.viewer.add_labels(labels, **annotation_layer(CLASSES, name="x", scale=(50, 4, 4), translate=(5, 6, 7)))
-    session._follow_layers()
+    session.follow_layers()
     settled(session)
     run = Run.create(tmp_path / "run")
     session.export_annotation(run)
@@ -296,3 +296,25 @@ def test_the_shared_stack_is_a_sample(shared_data: Path) -> None:
 def test_default_colours_differ() -> None:
     colors = [info.color for info in default_classes(["class"] * 12)]
     assert len(set(colors)) == 12
+
+
+def test_napari_shows_what_is_doubtful_about_a_store(tmp_path: Path) -> None:
+    import zarr
+    from napari.utils.notifications import notification_manager
+
+    from napari_autosegnet.data.images import open_image
+
+    group = zarr.create_group(tmp_path / "odd.ome.zarr")
+    group.create_array("0", data=np.zeros((2, 8, 8), np.uint8))
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+    scale = [{"type": "scale", "scale": [0, -2.0, 2.0]}]
+    image = {"name": "one", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [image, {**image, "name": "two"}]}
+    reader = plugin_reader.get_reader(str(tmp_path / "odd.ome.zarr"))
+    assert reader is not None
+    notification_manager.records.clear()
+    ((data, _, kind),) = reader(str(tmp_path / "odd.ome.zarr"))
+    assert kind == "image" and data.shape == (2, 8, 8)
+    shown = [each.message for each in notification_manager.records]
+    assert shown == [f"{note[:1].upper()}{note[1:]}." for note in open_image(tmp_path / "odd.ome.zarr").notes]
+    assert len(shown) == 3 and "is negative (-2)" in shown[1] and "2 images (one, two)" in shown[2]

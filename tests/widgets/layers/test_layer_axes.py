@@ -168,7 +168,7 @@ def test_two_planes_are_what_one_says(
     assert [button.text() for button in question.buttons.values()] == ["2 channels", "2 sections"]
     qtbot.mouseClick(question.buttons[answer], Qt.MouseButton.LeftButton)
     assert question.isHidden() and session.layers.images() == [image]
-    session._follow_layers()
+    session.follow_layers()
     assert question.isHidden(), "asked once"
 
     model = small_model(image_channels=2 if answer == "cyx" else 1)

@@ -34,7 +34,7 @@ def test_what_is_added_lies_on_the_image(place: str, make_napari_viewer: Callabl
     viewer = make_napari_viewer()
     session = Session(viewer)
     image = viewer.add_image(np.zeros((4, 64, 64), np.uint8), **PLACES[place])
-    session._follow_layers()
+    session.follow_layers()
     annotation = session.new_labels(image)
     labels = show_labels(viewer, image, 2, np.ones((32, 32), np.uint8), CLASSES, "preview", (20, 10))
     unsure = show_uncertainty(viewer, image, 2, np.ones((32, 32), np.float32), origin=(20, 10))

@@ -51,7 +51,7 @@ def origin(preview: LivePreview) -> tuple[int, int] | None:
 def test_the_slice_is_given_again_after_the_box_was_off(preview: Any, qtbot: Any) -> None:
     live, session, run = preview
     session.viewer.add_image(np.zeros((64, 64), np.uint8))
-    session._follow_layers()
+    session.follow_layers()
     live._on_view()
     given = preview_file(run, "input")
     qtbot.waitUntil(lambda: bool(live._places), timeout=10_000)
@@ -66,7 +66,7 @@ def test_the_part_in_view_follows_the_camera(preview: Any, qtbot: Any) -> None:
     live, session, _ = preview
     viewer = session.viewer
     viewer.add_image(np.broadcast_to(np.uint8(0), (3000, 3000)))
-    session._follow_layers()
+    session.follow_layers()
     viewer.scene.camera.center = (0, 600, 700)
     qtbot.waitUntil(lambda: origin(live) == (88, 188), timeout=10_000)
     viewer.scene.camera.center = (0, 2500, 2000)
@@ -76,7 +76,7 @@ def test_the_part_in_view_follows_the_camera(preview: Any, qtbot: Any) -> None:
 def test_classes_are_those_of_the_training(preview: Any, qtbot: Any) -> None:
     live, session, run = preview
     image = session.viewer.add_image(np.zeros((64, 64), np.uint8))
-    session._follow_layers()
+    session.follow_layers()
     live._places[7] = _Place(image, 0, (0, 0))
     _save_array(preview_file(run, "labels"), np.full((64, 64), 2, np.uint8))
     _save_array(preview_file(run, "uncertainty"), np.zeros((64, 64), np.float32))

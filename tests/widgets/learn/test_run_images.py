@@ -1,4 +1,4 @@
-"""The images of a run, offered where the canvas is empty."""
+"""The images of a run, offered where they are not open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
@@ -24,8 +25,6 @@ from napari_autosegnet.widgets.learn.run_images import RunImages
 @pytest.fixture
 def run(make_session: Any, settled: Any, runs_folder: Path, tmp_path: Path) -> Run:
     """A run with annotation on a layer and on a file."""
-    import zarr
-
     session = make_session()
     (image, about_image, _), (labels, about_labels, _) = axons_labelled()
     session.viewer.add_image(image[:128, :128], **about_image)
@@ -65,17 +64,29 @@ def test_a_dock_that_is_attached_again_offers_the_images(
 def test_what_is_gone_is_told_and_the_rest_is_loaded(
     run: Run, make_session: Any, settled: Any, qtbot: Any, tmp_path: Path
 ) -> None:
-    shutil.rmtree(tmp_path / "other.zarr")
+    moved = shutil.move(tmp_path / "other.zarr", tmp_path / "moved.zarr")
     session = make_session()
+    # Also while an image is open that the run knows nothing of.
+    session.viewer.add_image(np.zeros((50, 50), np.uint8), name="something else")
     images = RunImages(session)
     qtbot.addWidget(images)
     session.run = run
     settled(session)
+    assert not images.button.isHidden()
     images.button.click()
     settled(session)
-    assert [layer.name for layer in session.viewer.layers] == ["axons", "axons annotation"]
+    names = [layer.name for layer in session.viewer.layers]
+    assert names == ["something else", "axons", "axons annotation", "other annotation"]
     assert images.message.text().startswith(f"'other' is gone from {tmp_path / 'other.zarr'}; open it")
+    assert images.message.text().endswith("where it is now. Its annotation is loaded.")
     assert "\n" not in images.message.text() and images.button.isHidden()
+    # Opened from where it is now, the image has its annotation again.
+    other = session.viewer.add_image(zarr.open_array(moved), name="other")
+    settled(session)
+    pairs = {pair.image.name: pair.labels for pair in session.pairs()}
+    assert pairs.keys() == {"axons", "other"} and session.problem() is None
+    assert np.array_equal(pairs["other"].data, axons_labelled()[1][0][128:256, :200])
+    assert tuple(pairs["other"].scale) == tuple(other.scale)
     # All images are closed: offered again; of a run without images nothing is.
     session.viewer.layers.clear()
     settled(session)

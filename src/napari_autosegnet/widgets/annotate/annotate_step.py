@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -22,6 +21,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import qdebounced
 
 from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
 from napari_autosegnet.errors import UserError
@@ -120,10 +120,7 @@ class AnnotateStep(QWidget):
         session.problem_changed.connect(self._show_state)
         session.noticed.connect(self.message.say)
         # The counts of the section in view follow the slider, but not every tick of it.
-        self._moved = QTimer(self)
-        self._moved.setSingleShot(True)
-        self._moved.setInterval(100)
-        self._moved.timeout.connect(self._show_section)
+        self._show_section_soon = qdebounced(self.table.show_counts, timeout=100)
         session.viewer.dims.events.point.connect(self._on_moved)
         session.viewer.layers.selection.events.active.connect(self._on_moved)
         session.viewer.layers.selection.events.active.connect(self._show_mask_button)
@@ -134,7 +131,7 @@ class AnnotateStep(QWidget):
 
     def release(self) -> None:
         """Let go of the viewer."""
-        self._moved.stop()
+        self._show_section_soon.cancel()
         self._session.viewer.dims.events.point.disconnect(self._on_moved)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)
         self._session.viewer.layers.selection.events.active.disconnect(self._show_mask_button)
@@ -201,13 +198,10 @@ class AnnotateStep(QWidget):
             painted = sum((counts.of(value) for value in values), start=np.zeros(counts.sections, np.int64))
             annotated = int(np.count_nonzero(painted))
             shown.setText(f"{annotated} of {counts.sections} section{'' if counts.sections == 1 else 's'}")
-        self._show_section()
-
-    def _show_section(self) -> None:
         self.table.show_counts()
 
     def _on_moved(self, event: object = None) -> None:
-        self._moved.start()
+        self._show_section_soon()
 
     def _show_mask_button(self, event: object = None) -> None:
         layer = self._session.viewer.layers.selection.active
@@ -226,6 +220,9 @@ class AnnotateStep(QWidget):
         else:
             self.status.say(problem, "info")
         objects = session.numbered_objects()
+        # Until it is answered what the values are, they are not shown as classes.
+        for widget in (self.table, self.add_button, self.remove_button, self.zero_box):
+            widget.setVisible(objects is None)
         self.objects_button.setVisible(objects is not None)
         self.objects_button.setEnabled(not self._is_reading_mask)
         self.classes_button.setVisible(objects is not None and objects[1] <= MOST_UNNAMED_CLASSES)

@@ -99,5 +99,5 @@ class AxesQuestion(QWidget):
 
     def _answer(self, layer: Image, axes: str, _: bool = False) -> None:
         set_axes(layer, axes)
-        self._session.look_again()
+        self._session.follow_layers()
         self._follow()

@@ -64,6 +64,28 @@ class ImageAnnotation:
         return f"{self.image.name} time {self.time}" if time_points(self.image) > 1 else self.image.name
 
 
+@dataclass(frozen=True, eq=False)
+class _ImageState:
+    """What the file of an image layer depends on."""
+
+    array: Any
+    about: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, image: Image) -> _ImageState:
+        placed = layer_placement(image.scale, image.translate, image.units)
+        return cls(full_resolution(image), (axes_of(image), is_rgb(image), placed))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ImageState) and self.array is other.array and self.about == other.about
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+#: By layer and time point: what the file was written of, and where it is.
+ImageFiles = dict[tuple[int, int], tuple[_ImageState, Path]]
+
+
 class _Overlaid:
     """Several label arrays of one shape as one, indexed like an array."""
 
@@ -118,14 +140,14 @@ def export_annotation(
     run: Run,
     annotations: Sequence[ImageAnnotation],
     mapping: LabelMapping,
-    image_files: dict[int, tuple[Any, Path]] | None = None,
+    image_files: ImageFiles | None = None,
 ) -> ExportedData:
     """Write annotation into a run folder; earlier annotation there is kept for whoever still reads it.
 
     Parameters
     ----------
     image_files : dict, optional
-        Remembers the file of each image layer's array between calls.
+        Remembers the file of each image layer and time point between calls: what is unchanged is not written again.
 
     Raises
     ------
@@ -134,22 +156,22 @@ def export_annotation(
     """
     folder = run.file(FOLDER)
     number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
-    known = {} if image_files is None else image_files
+    known: ImageFiles = {} if image_files is None else image_files
     images: list[Path] = []
     labels: list[Path] = []
     for index, annotation in enumerate(annotations, start=1):
         name = f"{index}-{file_name(annotation.name)}"
-        array = full_resolution(annotation.image)
+        key, now = (id(annotation.image), annotation.time), _ImageState.of(annotation.image)
         # Of a file with a time axis a search would read another time point, and of one with channels napari shows one.
         is_part = axes_of(annotation.image) not in ("yx", "zyx")
-        held, path = known.get(id(annotation.image), (None, None))
-        if held is not array or path is None or not path.exists() or is_part:
+        before, path = known.get(key, (None, None))
+        if before != now or path is None or not path.exists():
             path = None if is_part else file_of(annotation.image)
             if path is None:
                 # Numbered, too: a search or training may still read the image of an export before this one.
                 path = (folder / "images" / f"{number}-{name}.ome.zarr").absolute()
                 write_image_layer(annotation.image, path, annotation.time)
-            known[id(annotation.image)] = (array, path)
+            known[key] = (now, path)
         target = (folder / str(number) / f"{name}.ome.zarr").absolute()
         write_labels(annotation, mapping, target)
         images.append(path)

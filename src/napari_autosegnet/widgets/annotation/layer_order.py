@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
+from superqt.utils import qdebounced
 
 from napari_autosegnet.widgets.annotation.layer_pairs import LayerPairs
 from napari_autosegnet.widgets.annotation.pixel_counter import PixelCounter
@@ -52,15 +53,13 @@ class LayerOrder(QObject):
         self._viewer = layers.viewer
         self._followed: Layer | None = None
         # While napari adds or removes a layer nothing must be moved.
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(self._raise_painted)
+        self._raise_soon = qdebounced(self._raise_painted, timeout=0)
         self._viewer.layers.selection.events.active.connect(self._on_active)
         self._on_active()
 
     def close(self) -> None:
         """Let go of the viewer."""
-        self._later.stop()
+        self._raise_soon.cancel()
         self._viewer.layers.selection.events.active.disconnect(self._on_active)
         self._follow(None)
 
@@ -123,7 +122,7 @@ class LayerOrder(QObject):
 
     def _on_mode(self, event: Any = None) -> None:
         if self._followed is not None and self._is_painted_on(self._followed):
-            self._later.start(0)
+            self._raise_soon()
 
     def _raise_painted(self) -> None:
         layer = self._followed

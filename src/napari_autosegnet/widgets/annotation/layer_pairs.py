@@ -7,17 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from napari_autosegnet.data.pairs import partners
 from napari_autosegnet.widgets.layers.layer_arrays import (
     is_ambiguous,
-    is_rgb,
     is_stack,
-    read_section,
     role,
-    section_in_view,
     sections,
     spatial_shape,
 )
@@ -163,17 +157,6 @@ class LayerPairs:
             return image
         visible = [image for image in images if image.visible]
         return (visible or images or [None])[-1]
-
-    def slice_in_view(self) -> npt.NDArray[Any] | None:
-        """Grey values (c, y, x) of the section in view; None without an image. May read a file: call it in a thread."""
-        image = self.image_in_view()
-        section = None if image is None else section_in_view(self.viewer, image)
-        if image is None or section is None:
-            return None
-        pixels = read_section(image, section)
-        if pixels.ndim == 2:
-            return pixels[np.newaxis]
-        return np.moveaxis(pixels[..., :3] if is_rgb(image) else pixels, -1, 0)
 
 
 def is_annotation(layer: Any) -> bool:

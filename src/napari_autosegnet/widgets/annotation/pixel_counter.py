@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qdebounced
 
 from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, are_single_pieces, values_touch
 from napari_autosegnet.widgets.forms.background import Background
@@ -78,10 +79,7 @@ class PixelCounter(QObject):
         self._dirty: dict[int, set[int]] = {}
         self._painted: dict[int, set[int]] = {}
         self._waiting: set[int] = set()
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_DELAY)
-        self._timer.timeout.connect(self._count_dirty)
+        self._count_soon = qdebounced(self._count_dirty, timeout=_DELAY)
 
     def follow(self, layers: Sequence[Labels]) -> None:
         """Count these layers from now on, and no others."""
@@ -105,7 +103,7 @@ class PixelCounter(QObject):
         self._empty.add(id(layer))
 
     def close(self) -> None:
-        self._timer.stop()
+        self._count_soon.cancel()
         for layer in list(self._layers):
             self._forget(layer)
         self._background.close()
@@ -148,7 +146,7 @@ class PixelCounter(QObject):
 
     def _mark(self, layer: Labels, painted: Iterable[int]) -> None:
         self._dirty.setdefault(id(layer), set()).update(painted)
-        self._timer.start()
+        self._count_soon()
 
     # ------------------------------------------------------------ counting
 
@@ -161,7 +159,7 @@ class PixelCounter(QObject):
     def _count_dirty(self) -> None:
         for layer in list(self._layers):
             if id(layer) in self._waiting:
-                self._timer.start()
+                self._count_soon()
                 continue
             dirty = self._dirty.pop(id(layer), None)
             if dirty:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -101,8 +101,7 @@ class ApplyStep(QWidget):
         places.addWidget(self.place_button, 1)
         places.addWidget(self.back_button)
         # Keys that napari has no use for; they work wherever the focus is, while this step is in sight.
-        for keys, button in (("F3", self.place_button), ("Shift+F3", self.back_button)):
-            QShortcut(QKeySequence(keys), self).activated.connect(button.click)
+        self._shortcuts = [self._shortcut("F3", self.place_button), self._shortcut("Shift+F3", self.back_button)]
         self.stack_button = QPushButton("Segment a whole stack ...")
         self.stack_button.setToolTip("A layer, or a file of any size; napari can be used meanwhile")
         self.stack_button.clicked.connect(self._on_stack)
@@ -164,8 +163,24 @@ class ApplyStep(QWidget):
         self.panel.changed.connect(self._show_state)
         self.refresh()
 
+    def _shortcut(self, keys: str, button: QPushButton) -> QShortcut:
+        shortcut = QShortcut(QKeySequence(keys), self)
+        shortcut.activated.connect(lambda: button.click() if self.isVisible() else None)
+        return shortcut
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
+        """Let the keys be those of napari's window, which Qt asks also while the dock floats in one of its own."""
+        super().showEvent(event)
+        window = self.window()
+        while window is not None and (frame := window.parentWidget()) is not None:
+            window = frame.window()
+        for shortcut in self._shortcuts:
+            shortcut.setParent(window)
+
     def release(self) -> None:
         """Let go of the viewer and of threads; a worker goes on."""
+        for shortcut in self._shortcuts:
+            shortcut.setParent(self)
         self.corrections.release()
         self.volume.release()
         self.slice_progress.close_thread()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qdebounced
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.pixel_counter import Slider
@@ -58,16 +59,13 @@ class Corrections(QObject):
         self._painted: dict[int, set[int]] = {}
         self._slider = Slider(session.viewer)
         self._background = Background(self)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(200)
-        self._timer.timeout.connect(self._count)
+        self._count_soon = qdebounced(self._count, timeout=200)
         session.pairs_changed.connect(self._follow)
         self._follow()
 
     def release(self) -> None:
         """Let go of the viewer; the layers keep what they need."""
-        self._timer.stop()
+        self._count_soon.cancel()
         for layer in list(self._layers):
             self._forget(layer)
         self._background.close()
@@ -204,13 +202,13 @@ class Corrections(QObject):
     def _drop(self, layer: Labels) -> None:
         for known in (self._dirty, self._counted, self._painted):
             known.pop(id(layer), None)
-        self._timer.start()
+        self._count_soon()
 
     # ------------------------------------------------------------ counting
 
     def _mark(self, layer: Labels, changed: Iterable[int]) -> None:
         self._dirty.setdefault(id(layer), set()).update(changed)
-        self._timer.start()
+        self._count_soon()
 
     def _count(self) -> None:
         """Count the sections that changed, in the thread."""

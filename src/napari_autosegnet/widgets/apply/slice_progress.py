@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QWidget
+from superqt.utils import qdebounced
 
 from napari_autosegnet.run import Report, ShouldStop
 from napari_autosegnet.widgets.forms.background import Background
@@ -45,10 +46,7 @@ class SliceProgress(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.bar, 1)
         layout.addWidget(self.cancel_button)
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_WAIT)
-        self._later.timeout.connect(lambda: self.setVisible(True))
+        self._show_soon = qdebounced(lambda: self.setVisible(True), timeout=_WAIT, parent=self)
         self.setVisible(False)
 
     @property
@@ -67,7 +65,7 @@ class SliceProgress(QWidget):
         self._stop = stop = threading.Event()
         closing, latest = self._background.closing, -_PAUSE
         self.bar.setRange(0, 0)
-        self._later.start()
+        self._show_soon()
 
         def report(event: str, /, **values: Any) -> None:
             nonlocal latest
@@ -103,7 +101,7 @@ class SliceProgress(QWidget):
 
     def _end(self) -> None:
         self._stop = None
-        self._later.stop()
+        self._show_soon.cancel()
         self.setVisible(False)
 
     def _show(self, progress: tuple[int, int]) -> None:

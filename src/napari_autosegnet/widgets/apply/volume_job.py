@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import qthrottled
 
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
@@ -83,13 +84,11 @@ class VolumeJob(QObject):
         self._opening = False
         self.time_point = 0
         self._started_here: Path | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._refresh)
+        self._refresh_soon = qthrottled(self._refresh, timeout=_REFRESH, leading=False)
 
     def release(self) -> None:
         """Stop following; the worker goes on."""
-        self._timer.stop()
+        self._refresh_soon.cancel()
         self.client.close()
 
     @property
@@ -179,8 +178,8 @@ class VolumeJob(QObject):
     def _take(self, event: dict[str, Any]) -> None:
         if event["event"] in ("plan", "block"):
             self._open()  # at a block only when the store could not be read before
-        if event["event"] == "block" and not self._timer.isActive():
-            self._timer.start(_REFRESH)
+        if event["event"] == "block":
+            self._refresh_soon()
 
     def _on_state(self, state: str) -> None:
         layer = self.layer
@@ -310,7 +309,7 @@ class VolumeJob(QObject):
         layer.refresh(extent=False)
         spent = time.monotonic() - began
         # Of a large section a look takes long: then look less often.
-        self._timer.setInterval(max(_REFRESH, round(1000 * spent / _SHARE)))
+        self._refresh_soon.setTimeout(max(_REFRESH, round(1000 * spent / _SHARE)))
 
 
 def _levels(data: Any) -> list[Any]:

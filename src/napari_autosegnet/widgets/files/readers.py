@@ -22,6 +22,8 @@ from napari_autosegnet.widgets.layers.layer_arrays import METADATA
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+    from napari_autosegnet.data.images import ImageStack
+
 LayerData = tuple[Any, ...]
 
 #: Stacks up to this size (bytes) are read whole; larger ones section by section as they are looked at.
@@ -63,20 +65,47 @@ def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
     from napari_autosegnet.data.images import open_labels
     from napari_autosegnet.data.pairs import paired_files
 
-    name, mapping = annotated.name, annotated.mapping
     ours, theirs = paired_files(annotated.image, annotated.labels)
     data, about = image_layer(annotated.image, files=ours)
-    about |= {"name": name, **annotated.place}
+    about |= {"name": annotated.name, **annotated.place}
     if about.get("rgb") and "channel_axis" in about:
         data, about = _colours_last(data, about)
-    placed = {key: about[key] for key in ("scale", "translate", "units") if key in about}
+    placed: dict[str, Any] = {key: about[key] for key in ("scale", "translate", "units") if key in about}
     if about.pop("channels", False) and about.get("channel_axis") == 0:
         data, about = _channels_first(data, about)
-    stack = open_labels(annotated.labels, files=theirs)
+    labels = _annotation(annotated, open_labels(annotated.labels, files=theirs), placed)
+    return [(data, about, "image"), labels]
+
+
+def annotation_alone(annotated: AnnotatedImage) -> LayerData:
+    """The annotation of an image that is gone, as its own file says where it lies.
+
+    Raises
+    ------
+    UserError
+        When it is damaged or gone, too.
+    """
+    from napari_autosegnet.data.images import open_labels
+
+    stack = open_labels(annotated.labels)
+    return _annotation(annotated, stack, _placed(stack))
+
+
+def _annotation(annotated: AnnotatedImage, stack: ImageStack, placed: dict[str, Any]) -> LayerData:
+    mapping = annotated.mapping
     target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
     classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
-    shown = annotation_layer(classes, name=f"{name} annotation", **placed)
-    return [(data, about, "image"), (target[0] if len(placed["scale"]) == 2 else target, shown, "labels")]
+    about = annotation_layer(classes, name=f"{annotated.name} annotation", **placed)
+    return (target[0] if len(placed["scale"]) == 2 else target), about, "labels"
+
+
+def _placed(stack: ImageStack) -> dict[str, Any]:
+    """Scale, translation and unit of a stack, for napari: of y and x alone where it is one section."""
+    flat = 1 if stack.is_2d else 0
+    about: dict[str, Any] = {"scale": stack.scale[flat:], "translate": stack.translation[flat:]}
+    if stack.unit is not None:
+        about["units"] = (stack.unit,) * (3 - flat)
+    return about
 
 
 def add_layers(viewer: ViewerModel, layers: Iterable[LayerData]) -> None:
@@ -178,10 +207,7 @@ def image_layer(
     if ome is not None:
         return _ome_image(path, ome, time=time or 0)
     stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
-    flat = 1 if stack.is_2d else 0
-    about: dict[str, Any] = {"name": stack.name, "scale": stack.scale[flat:], "translate": stack.translation[flat:]}
-    if stack.unit is not None:
-        about["units"] = (stack.unit,) * (3 - flat)
+    about: dict[str, Any] = {"name": stack.name, **_placed(stack)}
     if stack.channels in (3, 4) and stack.dtype == np.uint8:
         about["rgb"] = True
 
@@ -227,6 +253,19 @@ def read_ome_zarr(path: Path) -> list[LayerData]:
     for name in _label_names(path):
         layers.append(labels_layer(path / "labels" / name))
     return layers
+
+
+def notes_of(path: Path) -> tuple[str, ...]:
+    """What is doubtful about an OME-Zarr, such as a voxel of no size, in words; it is shown nevertheless."""
+    from napari_autosegnet.data.images import open_image
+
+    ome = ome_of(path)
+    if ome is None:
+        return ()
+    try:
+        return open_image(path, time=0 if "t" in _axes(ome["multiscales"][0]) else None).notes
+    except UserError:
+        return ()  # a store of labels alone, or what `read_ome_zarr` refuses with words of its own
 
 
 def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:

@@ -6,9 +6,10 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from superqt.utils import qdebounced
 
 from napari_autosegnet.config import Preset
 from napari_autosegnet.errors import UserError
@@ -64,9 +65,7 @@ class JobStep(QWidget):
         self.is_starting_anew = False
         self._actions: list[Callable[[], None] | None] = [None, None]
         self._is_open = True
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(self.refresh)
+        self._refresh_later = qdebounced(self.refresh, timeout=0)
         session.run_changed.connect(self._on_run)
         session.problem_changed.connect(self._refresh_soon)
         session.classes_changed.connect(self._refresh_soon)
@@ -87,7 +86,7 @@ class JobStep(QWidget):
         """Let go of the run and the viewer; a worker goes on by itself."""
         if self._is_open:
             self._is_open = False
-            self._later.stop()
+            self._refresh_later.cancel()
             self.client.close()
             self.panel.close_activity()
 
@@ -212,7 +211,7 @@ class JobStep(QWidget):
 
     def _refresh_soon(self) -> None:
         if self._is_open:
-            self._later.start(0)
+            self._refresh_later()
 
     def _on_run(self, run: Run | None) -> None:
         if not self._is_open:

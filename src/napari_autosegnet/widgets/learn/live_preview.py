@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
+from superqt.utils import qdebounced
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
@@ -65,10 +66,7 @@ class LivePreview(QObject):
         self._layer: Labels | None = None
         self._unsure: Image | None = None
         self._enabled = True
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_WAIT)
-        self._later.timeout.connect(self._offer_slice)
+        self._offer_soon = qdebounced(self._offer_slice, timeout=_WAIT)
         client.reported.connect(self._take)
         client.state_changed.connect(self._on_state)
         session.viewer.dims.events.current_step.connect(self._on_view)
@@ -77,7 +75,7 @@ class LivePreview(QObject):
 
     def close(self) -> None:
         """Let go of the viewer."""
-        self._later.stop()
+        self._offer_soon.cancel()
         self._session.viewer.dims.events.current_step.disconnect(self._on_view)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_view)
         self._session.viewer.scene.camera.events.center.disconnect(self._on_view)
@@ -126,7 +124,7 @@ class LivePreview(QObject):
 
     def _on_view(self, event: Any = None) -> None:
         if self._enabled and self._client.active:
-            self._later.start()
+            self._offer_soon()
 
     def _offer_slice(self) -> None:
         image = self._session.layers.image_in_view()

@@ -12,9 +12,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from superqt.utils import qthrottled
 
 from napari_autosegnet.data.annotations import PALETTE
 from napari_autosegnet.plain_text import escaped
@@ -121,10 +122,7 @@ class LivePlots(QWidget):
             layout.addWidget(row)
             row.hide()
         self.missing.hide()
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_REDRAW)
-        self._later.timeout.connect(self._redraw)
+        self._redraw_soon = qthrottled(self._redraw, timeout=_REDRAW, leading=False)
         self._import: threading.Thread | None = None
 
     @property
@@ -137,13 +135,13 @@ class LivePlots(QWidget):
         self._colors = dict(colors)
         for row in self._plots:
             row.set_colors(self._colors)
-        self._draw_soon()
+        self._redraw_soon()
 
     def clear(self) -> None:
         """Forget all curves."""
         for row in self._plots:
             row.clear()
-        self._draw_soon()
+        self._redraw_soon()
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Add the values of an event, where it is an epoch's."""
@@ -154,11 +152,7 @@ class LivePlots(QWidget):
             return
         for row in self._plots:
             row.take(event, self._colors)
-        self._draw_soon()
-
-    def _draw_soon(self) -> None:
-        if not self._later.isActive():
-            self._later.start()
+        self._redraw_soon()
 
     def _redraw(self) -> None:
         if not self.epochs:
@@ -172,12 +166,12 @@ class LivePlots(QWidget):
             self._import = threading.Thread(target=import_module, args=("pyqtgraph",), daemon=True)
             self._import.start()
         if self._import.is_alive():
-            self._draw_soon()
+            self._redraw_soon()
             return
         for row in self._plots:
             # One new plot at a time: making one takes some milliseconds.
             if row.draw():
-                self._draw_soon()
+                self._redraw_soon()
                 return
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
