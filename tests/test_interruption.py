@@ -25,10 +25,10 @@ PROGRAM = """
 import signal, sys, time
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started with nohup
-from napari_autosegnet import api
 from napari_autosegnet.cli.app import run
+from napari_autosegnet.jobs.search import SearchJob
 
-def search(run, images, labels, *, report, should_stop, **rest):
+def search(job, run, *, report, should_stop):
     print("ready", file=sys.stderr, flush=True)
     asks, finishes = sys.argv[1] == "asks", sys.argv[1] == "finishes"
     started = time.monotonic()
@@ -40,7 +40,7 @@ def search(run, images, labels, *, report, should_stop, **rest):
         report("stopped", step="search", reason="asked")
     return object()
 
-api.search = search
+SearchJob.run = search
 sys.exit(run(["search", "--image", "a", "--labels", "b", "--run", "my run", "--device", "cpu", "--json"]))
 """
 
@@ -61,7 +61,7 @@ def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> No
     out, error = process.communicate(timeout=20)
     assert process.returncode == status
     assert out == ""
-    assert "go on with: napari-autosegnet search --run 'my run' --resume --device cpu --json" in error
+    assert "continue with: napari-autosegnet search --run 'my run' --resume --device cpu --json" in error
     assert "Traceback" not in error
 
 

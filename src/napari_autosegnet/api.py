@@ -79,7 +79,7 @@ def search(
     UserError
         When the data or the settings do not do, the run is in use, or it holds a search already.
     """
-    from napari_autosegnet.jobs.search import SearchJob, run_search
+    from napari_autosegnet.jobs.search import SearchJob
 
     job = SearchJob(
         images=tuple(images),
@@ -92,7 +92,7 @@ def search(
         device=device,
         resume=resume,
     )
-    return run_search(job, run, report=report, should_stop=should_stop)
+    return job.run(run, report=report, should_stop=should_stop)
 
 
 def train(
@@ -143,7 +143,7 @@ def train(
     UserError
         When the data or the settings do not do, the run is in use, or it holds a training already.
     """
-    from napari_autosegnet.jobs.train import TrainJob, run_training
+    from napari_autosegnet.jobs.train import TrainJob
 
     job = TrainJob(
         images=tuple(images),
@@ -158,7 +158,7 @@ def train(
         resume=resume,
         continue_with=(continue_with,) if isinstance(continue_with, Path) else tuple(continue_with or ()),
     )
-    return run_training(job, run, on_epoch=on_epoch, report=report, should_stop=should_stop)
+    return job.run(run, on_epoch=on_epoch, report=report, should_stop=should_stop)
 
 
 def predict(
@@ -209,7 +209,7 @@ def predict(
     UserError
         When something cannot be read, or ``out`` holds another result and ``settings.overwrite`` is off.
     """
-    from napari_autosegnet.jobs.predict import PredictJob, run_prediction
+    from napari_autosegnet.jobs.predict import PredictJob
 
     job = PredictJob(
         model=model,
@@ -222,7 +222,7 @@ def predict(
         scheduler=scheduler,
         slurm=slurm,
     )
-    return run_prediction(job, report=report, should_stop=should_stop)
+    return job.run(report=report, should_stop=should_stop)
 
 
 def evaluate(
@@ -278,7 +278,7 @@ def evaluate(
         When a stop was asked for before all was scored: the score of some sections is not that of all. It is a
         `UserError`, too.
     """
-    from napari_autosegnet.jobs.evaluate import EvaluateJob, run_evaluation
+    from napari_autosegnet.jobs.evaluate import EvaluateJob
 
     job = EvaluateJob(
         labels=tuple(labels),
@@ -292,7 +292,7 @@ def evaluate(
         grey_values=grey_values,
         device=device,
     )
-    return run_evaluation(job, report=report, should_stop=should_stop)
+    return job.run(report=report, should_stop=should_stop)
 
 
 def export(
@@ -331,7 +331,7 @@ def export(
     UserError
         When the extra is not installed, something does not fit, or ``out`` cannot be written.
     """
-    from napari_autosegnet.jobs.export import ExportJob, run_export
+    from napari_autosegnet.jobs.export import ExportJob
 
     job = ExportJob(
         model=model,
@@ -343,4 +343,4 @@ def export(
         authors=tuple(authors),
         licence=licence,
     )
-    return run_export(job)
+    return job.run()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import json
 import re
 import shlex
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet import api, demo
+from napari_autosegnet import demo
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.cli import runs as runs_module
 from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
 from napari_autosegnet.config import SplitSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.evaluate import EvaluateJob
+from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.run import Run
 from napari_autosegnet.training.metrics import Scores
 from small_models import small_model
@@ -30,20 +32,15 @@ PAIR = ["--image", "a.tif", "--labels", "b.tif"]
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the API's functions are called with; they do nothing but return something."""
+    """The arguments of a job, and its run; the job does nothing but return something."""
     seen: dict[str, Any] = {}
 
-    def replace(name: str) -> None:
-        signature = inspect.signature(getattr(api, name))
+    def function(job: SearchJob | TrainJob, run: Path, **listeners: Any) -> object:
+        seen.update(job, run=run)
+        return object()
 
-        def function(*arguments: Any, **named: Any) -> object:
-            seen.update(signature.bind(*arguments, **named).arguments)
-            return object()
-
-        monkeypatch.setattr(api, name, function)
-
-    for name in ("search", "train"):
-        replace(name)
+    monkeypatch.setattr(SearchJob, "run", function)
+    monkeypatch.setattr(TrainJob, "run", function)
     return seen
 
 
@@ -140,8 +137,8 @@ def test_search_passes_on_what_was_given(
     words = [*PAIR, "--image", "c.tif", "--labels", "d.tif", "--classes", "0:x,255:y", "--run", str(folder)]
     words += ["--preset", "fast", "--budget", "2m", "--train-sections", "0-3", "--seed", "4", "--split-seed", "5"]
     assert run(["search", *words, "--base-width", "8", "--device", "cpu", "--json"]) == 0
-    assert called["images"] == [Path("a.tif"), Path("c.tif")]
-    assert called["labels"] == [Path("b.tif"), Path("d.tif")]
+    assert called["images"] == (Path("a.tif"), Path("c.tif"))
+    assert called["labels"] == (Path("b.tif"), Path("d.tif"))
     fast = search_settings("fast", budget=120.0, seed=4)
     assert called["settings"] == fast.model_copy(update={"network": fast.network.model_copy(update={"base_width": 8})})
     assert called["split"] == SplitSettings(train_sections="0-3", seed=5)
@@ -189,7 +186,7 @@ def test_resume_takes_all_from_the_run(called: dict[str, Any]) -> None:
 def test_train_passes_on_what_was_given(called: dict[str, Any]) -> None:
     assert run(["train", "--run", "r", "--network", "unet", "--augment-noise", "0", "--continue-with", "l.tif"]) == 0
     assert called["network"] == "unet"
-    assert called["continue_with"] == [Path("l.tif")]
+    assert called["continue_with"] == (Path("l.tif"),)
     assert called["settings"].augmentation.noise == 0
     assert called["split"] is None
 
@@ -234,7 +231,7 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def search(*arguments: Any, **named: Any) -> None:
         raise error
 
-    monkeypatch.setattr(api, "search", search)
+    monkeypatch.setattr(SearchJob, "run", search)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +280,7 @@ def test_a_demo_that_was_stopped_goes_on_as_it_was_called(
     monkeypatch.setattr(demo, "run_demo", lambda *arguments, **named: {"mean_iou": None})
     words = ["demo", "--out", "my demo", "--budget", "20m", "--device", "cpu", "--json"]
     assert run(words) == 1
-    assert f"go on with: {shlex.join(['napari-autosegnet', *words])}" in _error(capsys)
+    assert f"continue with: {shlex.join(['napari-autosegnet', *words])}" in _error(capsys)
 
 
 # Results
@@ -303,18 +300,18 @@ def test_scores_as_json_and_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: 
     )
     seen: dict[str, Any] = {}
 
-    def evaluate(**named: Any) -> Scores:
-        seen.update(named)
+    def evaluate(job: EvaluateJob, **listeners: Any) -> Scores:
+        seen.update(job)
         return scores
 
-    monkeypatch.setattr(api, "evaluate", evaluate)
+    monkeypatch.setattr(EvaluateJob, "run", evaluate)
     words = ["evaluate", "--prediction", "p", "--labels", "l", "--sections", "24-29"]
     assert run([*words, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["iou"] == {"membrane": 0.5, "cell": None}
     assert values["v_rand"] == 0.95
     assert "v_info" not in values
-    assert seen["sections"] == "24-29" and seen["labels"] == [Path("l")]
+    assert seen["sections"] == "24-29" and seen["labels"] == (Path("l"),)
     assert run(words) == 0
     table = capsys.readouterr().out
     assert re.search(r"membrane +0\.5000 +0\.6000", table)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_autosegnet import api
 from napari_autosegnet.cli.app import run
 from napari_autosegnet.errors import StoppedError
+from napari_autosegnet.jobs.evaluate import EvaluateJob
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
 
@@ -53,15 +53,15 @@ def test_a_signal_leaves_no_score_of_some_sections(
     assert process.returncode == status
     assert out == ""
     assert "evaluate: stopped" in error and "finished" not in error and "Traceback" not in error
-    assert "error" not in error and "go on with" not in error
+    assert "error" not in error and "continue with" not in error
 
 
 def test_a_stop_that_no_signal_asked_for_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def evaluate(**named: object) -> None:
+    def evaluate(*job: object, **listeners: object) -> None:
         raise StoppedError("stopped after 1 of 2 sections")
 
-    monkeypatch.setattr(api, "evaluate", evaluate)
+    monkeypatch.setattr(EvaluateJob, "run", evaluate)
     assert run(["evaluate", "--prediction", "p", "--labels", "l"]) == 1
     assert capsys.readouterr().err == "error: stopped after 1 of 2 sections\n"

@@ -46,8 +46,8 @@ def test_the_printed_line_goes_on_with_the_same_settings(tmp_path: Path) -> None
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    (line,) = [each for each in error.splitlines() if "go on with: " in each]
-    program, *again = shlex.split(line.split("go on with: ")[1])
+    (line,) = [each for each in error.splitlines() if "continue with: " in each]
+    program, *again = shlex.split(line.split("continue with: ")[1])
     assert program == "napari-autosegnet"
     assert again == ["predict", *(str(word) for word in words if word != "--overwrite")]
 
@@ -108,5 +108,5 @@ def test_a_signal_to_the_whole_group_ends_soon_and_quietly(tmp_path: Path, what:
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, out) == (status, "")
     assert "Traceback" not in error and "Process" not in error
-    assert "go on with: napari-autosegnet predict" in error
+    assert "continue with: napari-autosegnet predict" in error
     assert seconds < 15

@@ -23,6 +23,8 @@ from napari_autosegnet import api
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
+from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.jobs.train import TrainJob
 
 DOCS = Path(__file__).parents[2] / "docs"
 NETWORK = NetworkSettings(base_width=4, max_width=8, stem_stride=2)
@@ -65,16 +67,20 @@ def pages() -> list[Any]:
     return found
 
 
-def small(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A step with whatever settings it is called with made small."""
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the settings of searches and trainings small, whatever they are."""
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        settings = named.get("settings")
-        if settings is not None:
-            named["settings"] = settings.model_copy(update=SMALL[type(settings)])
-        return function(*arguments, **named)
+    def small(run: Callable[..., Any]) -> Callable[..., Any]:
+        def call(job: SearchJob | TrainJob, *arguments: Any, **named: Any) -> Any:
+            if job.settings is not None:
+                settings = job.settings.model_copy(update=SMALL[type(job.settings)])
+                job = job.model_copy(update={"settings": settings})
+            return run(job, *arguments, **named)
 
-    return call
+        return call
+
+    monkeypatch.setattr(SearchJob, "run", small(SearchJob.run))
+    monkeypatch.setattr(TrainJob, "run", small(TrainJob.run))
 
 
 def _write(folder: Path) -> None:
@@ -108,10 +114,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guides")
     _write(folder)
     data = {"images": [folder / "train.tif"], "labels": [folder / "labels.tif"]}
-    small(api.search)(
-        folder / "runs" / "first", **data, classes="0:membrane,255:cell", settings=SearchSettings(network=NETWORK)
-    )
-    small(api.train)(folder / "runs" / "first", settings=TrainSettings(network=NETWORK))
+    run = folder / "runs" / "first"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_small(monkeypatch)
+        api.search(run, **data, classes="0:membrane,255:cell", settings=SearchSettings(network=NETWORK))
+        api.train(run, settings=TrainSettings(network=NETWORK))
     return folder
 
 
@@ -121,8 +128,7 @@ def workplace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "work"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(api, "search", small(api.search))
-    monkeypatch.setattr(api, "train", small(api.train))
+    make_small(monkeypatch)
     yield folder
 
 

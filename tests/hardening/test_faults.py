@@ -107,7 +107,7 @@ def test_a_training_that_is_ended_goes_on_to_the_same_weights(
     assert "Traceback" not in error
     if how == signal.SIGTERM:
         assert process.returncode == 143
-        assert "go on with: napari-autosegnet train --run" in error and "--resume" in error
+        assert "continue with: napari-autosegnet train --run" in error and "--resume" in error
         assert Model.load(run / "model").metrics  # the best so far can be used
         assert Run(run).events()[-1]["event"] == "stopped"
     else:

@@ -21,12 +21,17 @@ def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = Run.create(tmp_path)
     assert RunConfiguration.load(run) == RunConfiguration()
     # A name that is not UTF-8, and settings in which "none" is not the default.
-    files = [Path("a\udcff.tif")], [Path("b.tif")]
-    data = RunData.of(*files, SELECTION, parse_classes("0:membrane,255:cell"), SplitSettings(seed=3))
+    data = RunData(
+        **SELECTION.model_dump(),
+        images=(Path("/data/a\udcff.tif"),),
+        labels=(Path("/data/b.tif"),),
+        mapping=parse_classes("0:membrane,255:cell"),
+        split=SplitSettings(seed=3),
+    )
     kept = RunConfiguration(preset="fast", data=data, network="plain", training=train_settings("fast"))
     kept.save(run)
     assert RunConfiguration.load(run) == kept
-    assert data.selection == SELECTION and all(path.is_absolute() for path in (*data.images, *data.labels))
+    assert data.selection == SELECTION
     content = json.loads(run.config_file.read_text())
     assert content["version"] == 1 and content["training"]["epochs"] is None and "search" not in content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,14 +37,9 @@ def demo(
     from napari_autosegnet.demo import run_demo
 
     again = same_command_line(context)
-    summary, _ = run_job(
-        lambda report, should_stop: run_demo(
-            out, view=view, budget=budget, device=device, report=report, should_stop=should_stop
-        ),
-        resume=again,
-    )
+    summary, _ = run_job(partial(run_demo, out, view=view, budget=budget, device=device), resume=again)
     if summary["mean_iou"] is None:
-        raise UserError(f"the demo was stopped before it was done; go on with: {again}")
+        raise UserError(f"the demo was stopped before it was done; continue with: {again}")
     if as_json:
         print_json(summary)
         return

@@ -9,40 +9,27 @@ import typer
 
 from napari_autosegnet.cli.job import model_folder, print_json, run_job
 from napari_autosegnet.cli.lines import print_line
-from napari_autosegnet.cli.options import Axes, Channels, TimePoint
+from napari_autosegnet.cli.options import Axes, Channels, Device, Json, TimePoint, described
 from napari_autosegnet.cli.search import differ_in_number
 from napari_autosegnet.config import GreyValuesChoice
+from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.jobs.evaluate import EvaluateJob
 
 
 def evaluate(
-    labels: Annotated[list[Path], typer.Option(help="True labels, or a pattern in quotes; repeat for several")],
-    prediction: Annotated[Path | None, typer.Option(help="Predicted labels, as predict writes them")] = None,
-    model: Annotated[Path | None, typer.Option(help="Or a model (or run) folder, applied to the images")] = None,
-    image: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="With --model: the image of each --labels; the files of two folders or patterns are paired by name"
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
-    ] = None,
+    labels: Annotated[list[Path], described(EvaluateJob, "labels")],
+    prediction: Annotated[Path | None, described(EvaluateJob, "prediction")] = None,
+    model: Annotated[Path | None, described(EvaluateJob, "model")] = None,
+    image: Annotated[list[Path] | None, described(EvaluateJob, "images")] = None,
+    classes: Annotated[str | None, described(EvaluateJob, "classes")] = None,
     time: TimePoint = None,
     channels: Channels = None,
     axes: Axes = None,
-    sections: Annotated[str | None, typer.Option(help="Score only these sections, for example 24-29")] = None,
-    overlays: Annotated[
-        Path | None, typer.Option(help="Folder for PNGs of prediction and truth over the image")
-    ] = None,
-    grey_values: Annotated[
-        GreyValuesChoice,
-        typer.Option(
-            help="With --model, an image in another range than the model's is scaled where that can be told, else "
-            "refused (checked), or taken as it is (as-is)"
-        ),
-    ] = "checked",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON object")] = False,
+    sections: Annotated[str | None, described(EvaluateJob, "sections")] = None,
+    overlays: Annotated[Path | None, described(EvaluateJob, "overlays")] = None,
+    grey_values: Annotated[GreyValuesChoice, described(EvaluateJob, "grey_values")] = "checked",
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Score a prediction, or a model on labelled images: IoU, Dice, accuracy, V_rand, V_info.
 
@@ -59,28 +46,19 @@ def evaluate(
             f"{len(labels)} --labels but {len(images)} --image; --model needs one --image for each --labels",
             param_hint="'--image'",
         )
-    folder = None if model is None else model_folder(model)
-
-    from napari_autosegnet import api
-
-    scores, _ = run_job(
-        lambda report, should_stop: api.evaluate(
-            labels=labels,
-            images=images,
-            prediction=prediction,
-            model=folder,
-            classes=classes,
-            time_point=time,
-            channels=channels,
-            axes=axes,
-            sections=sections,
-            overlays=overlays,
-            grey_values=grey_values,
-            device=device,
-            report=report,
-            should_stop=should_stop,
-        )
+    job = EvaluateJob(
+        labels=tuple(labels),
+        images=tuple(images),
+        prediction=prediction,
+        model=None if model is None else model_folder(model),
+        classes=classes,
+        selection=Selection(time_point=time, channels=channels, axes=axes),
+        sections=sections,
+        overlays=overlays,
+        grey_values=grey_values,
+        device=device,
     )
+    scores, _ = run_job(job.run)
     # A score that does not apply (V_rand without a boundary class) is left out.
     values = {name: value for name, value in scores.model_dump(mode="json").items() if value is not None}
     if as_json:

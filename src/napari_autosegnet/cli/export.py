@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Annotated
 
 from napari_autosegnet.cli.job import model_folder, print_json, print_paths
 from napari_autosegnet.cli.lines import print_line
+from napari_autosegnet.cli.options import Json, described
+from napari_autosegnet.jobs.export import ExportFormat, ExportJob
 
 
 def export(
-    model: Annotated[Path, typer.Option(help="Model folder, a zip of one, or a run folder with a trained model")],
-    out: Annotated[Path, typer.Option(help="The file: NAME.onnx, or NAME.zip for bioimage.io")],
-    format: Annotated[
-        Literal["onnx", "bioimageio"] | None,
-        typer.Option(help="onnx: one file; bioimageio: a package of the model zoo. By the ending of --out if left out"),
-    ] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(help="bioimageio: image that the test image and the cover are cut from; both are shared"),
-    ] = None,
-    name: Annotated[str, typer.Option(help="bioimageio: name of the model")] = "",
-    description: Annotated[str, typer.Option(help="bioimageio: what it segments in which images")] = "",
-    author: Annotated[
-        list[str] | None,
-        typer.Option(metavar="'NAME (AFFILIATION)'", help="bioimageio: who made it; repeat for several"),
-    ] = None,
-    licence: Annotated[str, typer.Option("--licence", "--license", help="bioimageio: for example CC-BY-4.0")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+    model: Annotated[Path, described(ExportJob, "model")],
+    out: Annotated[Path, described(ExportJob, "out")],
+    format: Annotated[ExportFormat | None, described(ExportJob, "format")] = None,
+    image: Annotated[Path | None, described(ExportJob, "image")] = None,
+    name: Annotated[str, described(ExportJob, "name")] = "",
+    description: Annotated[str, described(ExportJob, "description")] = "",
+    author: Annotated[list[str] | None, described(ExportJob, "authors", metavar="'NAME (AFFILIATION)'")] = None,
+    licence: Annotated[str, described(ExportJob, "licence", "--licence", "--license")] = "",
+    as_json: Json = False,
 ) -> None:
     """Write a model for other programs: an ONNX file or a bioimage.io package.
 
@@ -37,20 +28,18 @@ def export(
 
     Example: [bold]napari-autosegnet export --model runs/isbi --format onnx --out membranes.onnx[/bold]
     """
-    chosen = format or ("bioimageio" if out.suffix.lower() == ".zip" else "onnx")
-
-    from napari_autosegnet import api
-
-    difference = api.export(
-        model_folder(model),
-        out,
+    chosen: ExportFormat = format or ("bioimageio" if out.suffix.lower() == ".zip" else "onnx")
+    job = ExportJob(
+        model=model_folder(model),
+        out=out,
         format=chosen,
         image=image,
         name=name,
         description=description,
-        authors=author or (),
+        authors=tuple(author or ()),
         licence=licence,
     )
+    difference = job.run()
     if as_json:
         print_json({"out": out, "format": chosen, "largest_difference": difference})
         return

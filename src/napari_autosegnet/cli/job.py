@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import typer
 
@@ -18,7 +17,7 @@ from napari_autosegnet.interruption import orderly_end
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Report, ShouldStop, listeners
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", covariant=True)
 
 
 class LastValues:
@@ -38,15 +37,21 @@ class LastValues:
         return self._values.get(event, {})
 
 
-def run_job(work: Callable[[Report, ShouldStop], Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
-    """Do the work of a command with progress on stderr; Ctrl-C, SIGTERM and SIGHUP end it in order.
+class Work(Protocol[Result]):
+    """A job whose arguments are known."""
+
+    def __call__(self, *, report: Report, should_stop: ShouldStop) -> Result: ...
+
+
+def run_job(work: Work[Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
+    """Do the work of a command with progress on stderr; Ctrl-C, SIGTERM and SIGHUP shut it down cleanly.
 
     Parameters
     ----------
     work
         The long function.
     resume
-        The command line that goes on after an orderly end, where there is one.
+        The command line that continues after a clean shutdown, where there is one.
 
     Raises
     ------
@@ -59,7 +64,7 @@ def run_job(work: Callable[[Report, ShouldStop], Result], *, resume: str | None 
     with orderly_end() as interruption:
         try:
             with progress() as report:
-                result = work(listeners(last, report), interruption)
+                result = work(report=listeners(last, report), should_stop=interruption)
         except StoppedError:
             if not interruption():
                 raise
@@ -69,7 +74,7 @@ def run_job(work: Callable[[Report, ShouldStop], Result], *, resume: str | None 
             ended = interruption() and (last.ended != "finished" or getattr(result, "stopped", False))
         if ended:
             if resume is not None:
-                print_note(f"stopped; go on with: {resume}")
+                print_note(f"stopped; continue with: {resume}")
             elif last.ended != "stopped":
                 print_note("stopped")
             raise typer.Exit(interruption.exit_status)
@@ -98,7 +103,7 @@ def same_command_line(context: typer.Context, *without: str) -> str:
 
 
 def resuming_command_line(step: str, run: Path, *, device: str, as_json: bool) -> str:
-    """The command line that goes on with a run, whose folder keeps all but where and how it is shown."""
+    """The command line that continues a run, whose folder keeps all but where and how it is shown."""
     place = [] if device == "auto" else ["--device", device]
     return command_line(step, "--run", run, "--resume", *place, *(["--json"] if as_json else []))
 

@@ -19,8 +19,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from napari_autosegnet import duration
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.errors import UserError, requirement
+from napari_autosegnet.jobs.job import JobModel
 
 ADVANCED = "Advanced"
 NUMBERS = "Z,Y,X"
@@ -61,16 +63,21 @@ def _parse_words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-#: What of a file is read, the same for every command.
-TimePoint = Annotated[int | None, typer.Option("--time", help="Time point to read, from 0, where there are several")]
+def described(model: type[BaseModel], field: str, *flags: str, **more: Any) -> Any:
+    """The option for an argument of a job, with its description."""
+    return typer.Option(*flags, help=model.model_fields[field].description, **more)
+
+
+#: What of a file is read, where, and how the result is shown: the same for every command.
+TimePoint = Annotated[int | None, described(Selection, "time_point", "--time")]
 # A tuple in truth: typer makes several values of one where it sees one.
 Channels = Annotated[
     str | None,
-    typer.Option(metavar="NAME,...", parser=_parse_words, help="Channels to read, by name or by number from 0"),
+    described(Selection, "channels", metavar="NAME,...", parser=_parse_words),
 ]
-Axes = Annotated[
-    str | None, typer.Option(help="Names of the axes, such as tczyx, where the file has none or wrong ones")
-]
+Axes = Annotated[str | None, described(Selection, "axes")]
+Device = Annotated[str, described(JobModel, "device")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")]
 
 
 @dataclass(frozen=True)

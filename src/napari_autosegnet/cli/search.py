@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,42 +13,41 @@ import typer
 
 from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
 from napari_autosegnet.cli.lines import print_note
-from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
+from napari_autosegnet.cli.options import (
+    Axes,
+    Changes,
+    Channels,
+    Device,
+    Json,
+    TimePoint,
+    changed,
+    described,
+    takes_settings,
+)
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
 RENAMED = {"split.seed": "split_seed"}
-LABELS_HELP = (
-    "Its labels, of the same shape, once for each image; the files of two folders or patterns are paired by their names"
-)
 
 
 @takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
 def search(
-    image: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Image or stack: TIFF, PNG, a folder of these, Zarr, OME-Zarr; repeat for several, or give a pattern "
-            "in quotes, 'images/*.tif'"
-        ),
-    ] = None,
-    labels: Annotated[list[Path] | None, typer.Option(help=LABELS_HELP)] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
-    ] = None,
+    image: Annotated[list[Path] | None, described(SearchJob, "images")] = None,
+    labels: Annotated[list[Path] | None, described(SearchJob, "labels")] = None,
+    classes: Annotated[str | None, described(SearchJob, "classes")] = None,
     time: TimePoint = None,
     channels: Channels = None,
     axes: Axes = None,
     run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
-    preset: Annotated[
-        Preset, typer.Option(help="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
-    ] = "standard",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --run where it stopped")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+    preset: Annotated[Preset, described(SearchJob, "preset")] = "standard",
+    resume: Annotated[bool, described(SearchJob, "resume", "--resume")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
     *,
     settings: Changes,
     split: Changes,
@@ -63,41 +63,29 @@ def search(
     images, targets = image or [], labels or []
     if resume:
         if run is None:
-            raise typer.BadParameter("--resume needs the run folder to go on with", param_hint="'--run'")
+            raise typer.BadParameter("--resume needs the run folder to continue", param_hint="'--run'")
         if settings or split:
             raise typer.BadParameter(
-                "the run goes on with the settings that it began with; leave the others out", param_hint="'--resume'"
+                "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
             )
     else:
         check_pairs(images, targets)
     folder = run or default_run(images[0])
-    own = None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings))
-    own_split = None if resume else changed(SplitSettings(), split, RENAMED)
-
-    from napari_autosegnet import api
-
-    again = resuming_command_line("search", folder, device=device, as_json=as_json)
-    found, last = run_job(
-        lambda report, should_stop: api.search(
-            folder,
-            images,
-            targets,
-            classes=classes,
-            time_point=time,
-            channels=channels,
-            axes=axes,
-            preset=preset,
-            settings=own,
-            split=own_split,
-            device=device,
-            resume=resume,
-            report=report,
-            should_stop=should_stop,
-        ),
-        resume=again,
+    job = SearchJob(
+        images=tuple(images),
+        labels=tuple(targets),
+        classes=classes,
+        selection=Selection(time_point=time, channels=channels, axes=axes),
+        preset=preset,
+        settings=None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings)),
+        split=None if resume else changed(SplitSettings(), split, RENAMED),
+        device=device,
+        resume=resume,
     )
-    if found is None:
-        raise UserError(f"the search was stopped before it rated any architecture; go on with: {again}")
+    again = resuming_command_line("search", folder, device=device, as_json=as_json)
+    architecture, last = run_job(partial(job.run, folder), resume=again)
+    if architecture is None:
+        raise UserError(f"the search was stopped before it rated any architecture; continue with: {again}")
     file = Run(folder).architecture_file
     if as_json:
         quality = Quality.of(last.of("quality"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,21 @@ import typer
 
 from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
 from napari_autosegnet.cli.lines import print_note
-from napari_autosegnet.cli.options import Axes, Changes, Channels, TimePoint, changed, takes_settings
-from napari_autosegnet.cli.search import LABELS_HELP, RENAMED, check_pairs, end_by_epochs
+from napari_autosegnet.cli.options import (
+    Axes,
+    Changes,
+    Channels,
+    Device,
+    Json,
+    TimePoint,
+    changed,
+    described,
+    takes_settings,
+)
+from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
+from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 
@@ -24,22 +37,13 @@ def train(
     image: Annotated[
         list[Path] | None, typer.Option(help="Image or stack; what the run was searched with by default")
     ] = None,
-    labels: Annotated[list[Path] | None, typer.Option(help=LABELS_HELP)] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Label values and their classes, for example 0:membrane,255:cell")
-    ] = None,
+    labels: Annotated[list[Path] | None, described(TrainJob, "labels")] = None,
+    classes: Annotated[str | None, described(TrainJob, "classes")] = None,
     time: TimePoint = None,
     channels: Channels = None,
     axes: Axes = None,
-    architecture: Annotated[
-        Path | None, typer.Option(help="An architecture.json instead of what the run found")
-    ] = None,
-    network: Annotated[
-        Network,
-        typer.Option(
-            help="searched; plain: a chain of the search's operations, without a search; unet, pspnet: to compare with"
-        ),
-    ] = "searched",
+    architecture: Annotated[Path | None, described(TrainJob, "architecture")] = None,
+    network: Annotated[Network, described(TrainJob, "network")] = "searched",
     preset: Annotated[
         Preset | None,
         typer.Option(
@@ -48,16 +52,10 @@ def train(
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the training in --run where it stopped")] = False,
-    continue_with: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="LABELS",
-            help="Start from the run's last weights with these new labels, once for each of its images",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object")] = False,
+    resume: Annotated[bool, described(TrainJob, "resume", "--resume")] = False,
+    continue_with: Annotated[list[Path] | None, described(TrainJob, "continue_with", metavar="LABELS")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
     *,
     settings: Changes,
     split: Changes,
@@ -74,42 +72,26 @@ def train(
         check_pairs(images, targets)
     if resume and (settings or split):
         raise typer.BadParameter(
-            "the run goes on with the settings that it began with; leave the others out", param_hint="'--resume'"
+            "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
         )
     if architecture is not None and network != "searched":
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
 
-    from napari_autosegnet import api
-    from napari_autosegnet.jobs.configuration import RunConfiguration
-
-    own = (
-        None
-        if resume
-        else changed(PRESET_SETTINGS[preset or RunConfiguration.load(Run(run)).preset], end_by_epochs(settings))
+    job = TrainJob(
+        images=tuple(images),
+        labels=tuple(targets),
+        classes=classes,
+        selection=Selection(time_point=time, channels=channels, axes=axes),
+        architecture=architecture,
+        network=network,
+        settings=None if resume else changed(_preset_settings(preset, run), end_by_epochs(settings)),
+        split=changed(SplitSettings(), split, RENAMED) if split else None,
+        device=device,
+        resume=resume,
+        continue_with=tuple(continue_with or ()),
     )
-    own_split = changed(SplitSettings(), split, RENAMED) if split else None
-
-    _, last = run_job(
-        lambda report, should_stop: api.train(
-            run,
-            images=images,
-            labels=targets,
-            classes=classes,
-            time_point=time,
-            channels=channels,
-            axes=axes,
-            architecture=architecture,
-            network=network,
-            settings=own,
-            split=own_split,
-            device=device,
-            resume=resume,
-            continue_with=continue_with,
-            report=report,
-            should_stop=should_stop,
-        ),
-        resume=resuming_command_line("train", run, device=device, as_json=as_json),
-    )
+    again = resuming_command_line("train", run, device=device, as_json=as_json)
+    _, last = run_job(partial(job.run, run), resume=again)
     folder = Run(run).model_folder
     if as_json:
         quality = Quality.of(last.of("quality"))
@@ -117,3 +99,9 @@ def train(
     else:
         print_paths(run=run, model=folder)
         print_note(f"next: {command_line('predict', '--model', folder)} --image IMAGE --out RESULT")
+
+
+def _preset_settings(preset: Preset | None, run: Path) -> TrainSettings:
+    from napari_autosegnet.jobs.configuration import RunConfiguration
+
+    return PRESET_SETTINGS[preset or RunConfiguration.load(Run(run)).preset]

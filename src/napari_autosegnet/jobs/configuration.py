@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,24 +31,6 @@ class RunData(BaseModel):
     labels: tuple[Path, ...] = ()
     mapping: LabelMapping | None = None
     split: SplitSettings = SplitSettings()
-
-    @classmethod
-    def of(
-        cls,
-        images: Sequence[Path],
-        labels: Sequence[Path],
-        selection: Selection,
-        mapping: LabelMapping,
-        split: SplitSettings,
-    ) -> RunData:
-        """With paths that can be found from any folder."""
-        return cls(
-            **selection.model_dump(),
-            images=tuple(path.absolute() for path in images),
-            labels=tuple(path.absolute() for path in labels),
-            mapping=mapping,
-            split=split,
-        )
 
     @property
     def selection(self) -> Selection:

@@ -38,42 +38,41 @@ class EvaluateJob(JobModel):
         "refused (checked), or taken as it is (as-is)",
     )
 
+    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Scores:
+        """Evaluate; see `api.evaluate`."""
+        from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
 
-def run_evaluation(job: EvaluateJob, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Scores:
-    """Evaluate; see `api.evaluate`."""
-    from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
-
-    started = time.monotonic()
-    try:
-        if job.model is not None and job.prediction is None:
-            scores = evaluate_model(
-                job.model,
-                job.images,
-                job.labels,
-                classes=job.classes,
-                read=job.selection,
-                sections=job.sections,
-                overlays=job.overlays,
-                grey_values=job.grey_values,
-                device=job.device,
-                report=report,
-                should_stop=should_stop,
-            )
-        elif job.prediction is not None and job.model is None:
-            scores = evaluate_prediction(
-                job.prediction,
-                job.labels,
-                images=job.images,
-                classes=job.classes,
-                sections=job.sections,
-                overlays=job.overlays,
-                report=report,
-                should_stop=should_stop,
-            )
-        else:
-            raise UserError("give either a model or a prediction to evaluate")
-    except StoppedError:
-        report("stopped", step="evaluate", reason="a stop was asked for; there is no score")
-        raise
-    report("finished", step="evaluate", seconds=time.monotonic() - started)
-    return scores
+        started = time.monotonic()
+        try:
+            if self.model is not None and self.prediction is None:
+                scores = evaluate_model(
+                    self.model,
+                    self.images,
+                    self.labels,
+                    classes=self.classes,
+                    read=self.selection,
+                    sections=self.sections,
+                    overlays=self.overlays,
+                    grey_values=self.grey_values,
+                    device=self.device,
+                    report=report,
+                    should_stop=should_stop,
+                )
+            elif self.prediction is not None and self.model is None:
+                scores = evaluate_prediction(
+                    self.prediction,
+                    self.labels,
+                    images=self.images,
+                    classes=self.classes,
+                    sections=self.sections,
+                    overlays=self.overlays,
+                    report=report,
+                    should_stop=should_stop,
+                )
+            else:
+                raise UserError("give either a model or a prediction to evaluate")
+        except StoppedError:
+            report("stopped", step="evaluate", reason="a stop was asked for; there is no score")
+            raise
+        report("finished", step="evaluate", seconds=time.monotonic() - started)
+        return scores

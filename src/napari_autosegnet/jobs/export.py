@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+ExportFormat = Literal["onnx", "bioimageio"]
+
 
 class ExportJob(BaseModel):
     """Write a model for other programs."""
@@ -15,7 +17,7 @@ class ExportJob(BaseModel):
 
     model: Path = Field(description="Model folder, a zip of one, or a run folder with a trained model")
     out: Path = Field(description="The file: NAME.onnx, or NAME.zip for bioimage.io")
-    format: Literal["onnx", "bioimageio"] = Field(
+    format: ExportFormat = Field(
         "onnx", description="onnx: one file; bioimageio: a package of the model zoo. By the ending of --out if left out"
     )
     image: Path | None = Field(
@@ -26,19 +28,18 @@ class ExportJob(BaseModel):
     authors: tuple[str, ...] = Field((), description="bioimageio: who made it; repeat for several")
     licence: str = Field("", description="bioimageio: for example CC-BY-4.0")
 
+    def run(self) -> float:
+        """Export; see `api.export`."""
+        from napari_autosegnet.model import Model
 
-def run_export(job: ExportJob) -> float:
-    """Export; see `api.export`."""
-    from napari_autosegnet.model import Model
+        model = Model.load(self.model)
+        if self.format == "onnx":
+            from napari_autosegnet.export.onnx_file import write_onnx
 
-    model = Model.load(job.model)
-    if job.format == "onnx":
-        from napari_autosegnet.export.onnx_file import write_onnx
+            return write_onnx(model, self.out)
+        from napari_autosegnet.data.images import open_image
+        from napari_autosegnet.export.bioimageio_package import About, write_bioimageio
 
-        return write_onnx(model, job.out)
-    from napari_autosegnet.data.images import open_image
-    from napari_autosegnet.export.bioimageio_package import About, write_bioimageio
-
-    about = About(name=job.name, description=job.description, authors=job.authors, licence=job.licence)
-    image = None if job.image is None else open_image(job.image)
-    return write_bioimageio(model, job.out, about=about, image=image)
+        about = About(name=self.name, description=self.description, authors=self.authors, licence=self.licence)
+        image = None if self.image is None else open_image(self.image)
+        return write_bioimageio(model, self.out, about=about, image=image)

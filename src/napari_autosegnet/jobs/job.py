@@ -35,7 +35,7 @@ class LearningJob(JobModel):
     classes: str | None = Field(None, description="Label values and their classes, for example 0:membrane,255:cell")
     selection: Selection = Field(ALL, description="What of the images and labels is read")
     split: SplitSettings | None = Field(None, description="How the labels are divided for training and validation")
-    resume: bool = Field(False, description="Continue in --run where it stopped")
+    resume: bool = Field(False, description="Continue the job in --run where it stopped")
 
     @property
     def brings_data(self) -> bool:

@@ -10,9 +10,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.jobs.predict import PredictJob, run_prediction
-from napari_autosegnet.jobs.search import SearchJob, run_search
-from napari_autosegnet.jobs.train import TrainJob, run_training
+from napari_autosegnet.jobs.predict import PredictJob
+from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run, ShouldStop
 
@@ -66,14 +66,14 @@ def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
     """
     match job:
         case SearchJob():
-            run_search(job, run.path, should_stop=should_stop)
+            job.run(run.path, should_stop=should_stop)
         case TrainJob():
             from napari_autosegnet.jobs.preview import Preview
 
-            run_training(job, run.path, on_epoch=Preview(run, job.device, should_stop), should_stop=should_stop)
+            job.run(run.path, on_epoch=Preview(run, job.device, should_stop), should_stop=should_stop)
         case PredictJob():
             # A prediction knows no run folder; this one is there for the job alone.
             with run.locked():
                 run.withdraw()
                 run.report("started", step="predict")
-                run_prediction(job, report=run.report, should_stop=should_stop)
+                job.run(report=run.report, should_stop=should_stop)

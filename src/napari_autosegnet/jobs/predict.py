@@ -42,42 +42,39 @@ class PredictJob(JobModel):
         """What the result is written to: the image's own store unless there is another one."""
         return self.out or self.image
 
+    def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> PredictionSummary:
+        """Predict; see `api.predict`."""
+        from napari_autosegnet.inference.distributed.workers import WorkerSource
+        from napari_autosegnet.inference.job import VolumeRequest
+        from napari_autosegnet.inference.volume import predict_volume
 
-def run_prediction(
-    job: PredictJob, *, report: Report = silent, should_stop: ShouldStop = never_stop
-) -> PredictionSummary:
-    """Predict; see `api.predict`."""
-    from napari_autosegnet.inference.distributed.workers import WorkerSource
-    from napari_autosegnet.inference.job import VolumeRequest
-    from napari_autosegnet.inference.volume import predict_volume
+        started = time.monotonic()
+        if self.scheduler is not None and self.slurm is not None:
+            raise UserError("the workers come from a scheduler or from SLURM; give one of --scheduler and --slurm")
+        request = VolumeRequest(self.model, self.image, self.out, self.settings, mask=self.mask, read=self.selection)
+        source = WorkerSource(self.settings.workers, self.scheduler, self.slurm)
+        if source.is_needed:
+            from napari_autosegnet.inference.distributed.cluster import predict_on_workers
 
-    started = time.monotonic()
-    if job.scheduler is not None and job.slurm is not None:
-        raise UserError("the workers come from a scheduler or from SLURM; give one of --scheduler and --slurm")
-    request = VolumeRequest(job.model, job.image, job.out, job.settings, mask=job.mask, read=job.selection)
-    source = WorkerSource(job.settings.workers, job.scheduler, job.slurm)
-    if source.is_needed:
-        from napari_autosegnet.inference.distributed.cluster import predict_on_workers
+            summary = predict_on_workers(request, source, device=self.device, report=report, should_stop=should_stop)
+        else:
+            from napari_autosegnet.device import choose_device
 
-        summary = predict_on_workers(request, source, device=job.device, report=report, should_stop=should_stop)
-    else:
-        from napari_autosegnet.device import choose_device
-
-        model, image, mask = request.opened()
-        device = choose_device(job.device)
-        report("device", name=str(device))
-        summary = predict_volume(
-            model,
-            image,
-            job.out,
-            job.settings,
-            device=device,
-            mask=mask,
-            report=report,
-            should_stop=should_stop,
-        )
-    if summary.stopped:
-        report("stopped", step="predict", reason="a stop was asked for; finished blocks are kept")
-    else:
-        report("finished", step="predict", seconds=time.monotonic() - started)
-    return summary
+            model, image, mask = request.opened()
+            device = choose_device(self.device)
+            report("device", name=str(device))
+            summary = predict_volume(
+                model,
+                image,
+                self.out,
+                self.settings,
+                device=device,
+                mask=mask,
+                report=report,
+                should_stop=should_stop,
+            )
+        if summary.stopped:
+            report("stopped", step="predict", reason="a stop was asked for; finished blocks are kept")
+        else:
+            report("finished", step="predict", seconds=time.monotonic() - started)
+        return summary

@@ -26,10 +26,13 @@ Settings = SearchSettings | TrainSettings
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Opened images with their labels, and how a run describes them."""
+    """Images with their labels: opened, and where they came from."""
 
     stacks: list[LabelledStack]
-    description: RunData
+    images: Sequence[Path]
+    labels: Sequence[Path]
+    selection: Selection
+    split: SplitSettings
 
     @classmethod
     def given(
@@ -46,7 +49,7 @@ class LabelledData:
 
         images, labels = given_pairs(images, labels)
         stacks = open_labelled(images, labels, classes, selection)
-        return cls(stacks, RunData.of(images, labels, selection, stacks[0].mapping, split or SplitSettings()))
+        return cls(stacks, images, labels, selection, split or SplitSettings())
 
     @classmethod
     def of_run(cls, run: Run, labels: Sequence[Path] = (), split: SplitSettings | None = None) -> LabelledData:
@@ -62,9 +65,20 @@ class LabelledData:
         data = RunConfiguration.load(run).data
         if data is None or data.mapping is None:
             raise UserError(f"{run.path} names no data; give --image and --labels")
-        stacks = open_labelled(data.images, labels or data.labels, data.mapping, data.selection)
-        description = RunData.of(data.images, labels or data.labels, data.selection, data.mapping, split or data.split)
-        return cls(stacks, description)
+        labels = labels or data.labels
+        stacks = open_labelled(data.images, labels, data.mapping, data.selection)
+        return cls(stacks, data.images, labels, data.selection, split or data.split)
+
+    @property
+    def description(self) -> RunData:
+        """What a run keeps of it, with paths that can be found from any folder."""
+        return RunData(
+            **self.selection.model_dump(),
+            images=tuple(path.absolute() for path in self.images),
+            labels=tuple(path.absolute() for path in self.labels),
+            mapping=self.stacks[0].mapping,
+            split=self.split,
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,7 @@ def prepare(data: LabelledData, settings: Settings, *, device: str, report: Repo
     _check_sizes(stacks, settings.network.min_size)
     greys = look_at_annotated(stacks)
     leave_out_constant(stacks, greys, report)
-    split = split_stacks(stacks, data.description.split, context=settings.context)
+    split = split_stacks(stacks, data.split, context=settings.context)
     mapping = stacks[0].mapping
     report("device", name=str(chosen_device))
     tell_pairs(stacks, report)

@@ -25,69 +25,70 @@ class SearchJob(LearningJob):
     preset: Preset = Field("standard", description="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
     settings: SearchSettings | None = Field(None, description="The preset's by default")
 
+    def run(
+        self, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop
+    ) -> Architecture | None:
+        """Search in a run folder; see `api.search`."""
+        from napari_autosegnet.data.learned_from import LearnedFrom
+        from napari_autosegnet.jobs.configuration import RunConfiguration
+        from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+        from napari_autosegnet.networks.specification import NetworkSpecification
+        from napari_autosegnet.search.search import Search
+        from napari_autosegnet.training.checkpoints import has_checkpoint
 
-def run_search(
-    job: SearchJob, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop
-) -> Architecture | None:
-    """Search in a run folder; see `api.search`."""
-    from napari_autosegnet.data.learned_from import LearnedFrom
-    from napari_autosegnet.jobs.configuration import RunConfiguration
-    from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
-    from napari_autosegnet.networks.specification import NetworkSpecification
-    from napari_autosegnet.search.search import Search
-    from napari_autosegnet.training.checkpoints import has_checkpoint
-
-    run = Run.open(folder) if job.resume else Run.create(folder)
-    with running(run, "search", report, should_stop) as (report, should_stop):
-        configuration = RunConfiguration.load(run)
-        learned_from = None
-        if job.resume:
-            job.refuse_other_data()
-            if configuration.search is None:
-                raise UserError(f"{folder} holds no search to resume; start it without --resume")
-            preset, settings = configuration.preset, configuration.search
-            learned_from = configuration.unchanged(
-                configuration.searched_on, advice="put it back, or start a new search"
+        run = Run.open(folder) if self.resume else Run.create(folder)
+        with running(run, "search", report, should_stop) as (report, should_stop):
+            configuration = RunConfiguration.load(run)
+            learned_from = None
+            if self.resume:
+                self.refuse_other_data()
+                if configuration.search is None:
+                    raise UserError(f"{folder} holds no search to resume; start it without --resume")
+                preset, settings = configuration.preset, configuration.search
+                learned_from = configuration.unchanged(
+                    configuration.searched_on, advice="put it back, or start a new search"
+                )
+                data = LabelledData.of_run(run)
+            elif configuration.search is not None:
+                raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
+            else:
+                preset, settings = self.preset, self.settings or search_settings(self.preset)
+                data = LabelledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+            prepared = prepare(data, settings, device=self.device, report=report)
+            if learned_from is not None:
+                learned_from.check_normalisation(prepared.normalisation)
+                prepared = replace(prepared, normalisation=learned_from.normalisation)
+            size = partial(
+                NetworkSpecification.for_patches,
+                in_channels=prepared.normalisation.channels(settings.context),
+                classes=len(prepared.classes),
             )
-            data = LabelledData.of_run(run)
-        elif configuration.search is not None:
-            raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
-        else:
-            preset, settings = job.preset, job.settings or search_settings(job.preset)
-            data = LabelledData.given(job.images, job.labels, job.classes, job.selection, job.split)
-        prepared = prepare(data, settings, device=job.device, report=report)
-        if learned_from is not None:
-            learned_from.check_normalisation(prepared.normalisation)
-            prepared = replace(prepared, normalisation=learned_from.normalisation)
-        size = partial(
-            NetworkSpecification.for_patches,
-            in_channels=prepared.normalisation.channels(settings.context),
-            classes=len(prepared.classes),
-        )
-        specification = size(settings.patch_size, settings.network)
-        training = train_settings(preset)
-        search = Search(
-            training_data(
-                prepared,
+            specification = size(settings.patch_size, settings.network)
+            training = train_settings(preset)
+            search = Search(
+                training_data(
+                    prepared,
+                    settings,
+                    stride=specification.stride,
+                    validation_patches=2 * settings.reward_patches,
+                    report=report,
+                ),
                 settings,
-                stride=specification.stride,
-                validation_patches=2 * settings.reward_patches,
-                report=report,
-            ),
-            settings,
-            in_channels=specification.in_channels,
-            checkpoint=run.checkpoint_file("search"),
-            final=size(training.patch_size, training.network),
-        )
-        if not job.resume:
-            configuration.preset, configuration.data, configuration.search = preset, data.description, settings
-            configuration.searched_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=settings.context)
-            configuration.save(run)
-        # A run that was ended before its first epoch begins again.
-        elif has_checkpoint(run.checkpoint_file("search")):
-            search.resume(report)
-        result = search.run(report=report, should_stop=should_stop)
-        if result is None:
-            return None
-        write_atomically(run.architecture_file, result.architecture.to_json())
-        return result.architecture
+                in_channels=specification.in_channels,
+                checkpoint=run.checkpoint_file("search"),
+                final=size(training.patch_size, training.network),
+            )
+            if not self.resume:
+                configuration.preset, configuration.data, configuration.search = preset, data.description, settings
+                configuration.searched_on = LearnedFrom.of(
+                    data.stacks, prepared.normalisation, context=settings.context
+                )
+                configuration.save(run)
+            # A run that was ended before its first epoch begins again.
+            elif has_checkpoint(run.checkpoint_file("search")):
+                search.resume(report)
+            result = search.run(report=report, should_stop=should_stop)
+            if result is None:
+                return None
+            write_atomically(run.architecture_file, result.architecture.to_json())
+            return result.architecture

@@ -39,44 +39,45 @@ class TrainJob(LearningJob):
         """New labels count, too."""
         return bool(self.continue_with) or super().brings_data
 
+    def run(
+        self,
+        folder: Path,
+        *,
+        on_epoch: OnEpoch | None = None,
+        report: Report = silent,
+        should_stop: ShouldStop = never_stop,
+    ) -> Model:
+        """Train in a run folder; see `api.train`."""
+        from napari_autosegnet.jobs.configuration import RunConfiguration
+        from napari_autosegnet.jobs.preparation import LabelledData
+        from napari_autosegnet.jobs.training import Training
+        from napari_autosegnet.jobs.training_start import TrainingStart
 
-def run_training(
-    job: TrainJob,
-    folder: Path,
-    *,
-    on_epoch: OnEpoch | None = None,
-    report: Report = silent,
-    should_stop: ShouldStop = never_stop,
-) -> Model:
-    """Train in a run folder; see `api.train`."""
-    from napari_autosegnet.jobs.configuration import RunConfiguration
-    from napari_autosegnet.jobs.preparation import LabelledData
-    from napari_autosegnet.jobs.training import Training
-    from napari_autosegnet.jobs.training_start import TrainingStart
-
-    run = Run.open(folder) if job.resume or not job.images else Run.create(folder)
-    with running(run, "train", report, should_stop) as (report, should_stop):
-        configuration, learned_from = RunConfiguration.load(run), None
-        if job.resume:
-            job.refuse_other_data()
-            start = TrainingStart.resume(run, configuration)
-            learned_from = configuration.unchanged(
-                configuration.trained_on,
-                advice="put it back, start a new run, or train on from a finished model with new labels: "
-                "--continue-with, in napari 'Add labels and continue'",
+        run = Run.open(folder) if self.resume or not self.images else Run.create(folder)
+        with running(run, "train", report, should_stop) as (report, should_stop):
+            configuration, learned_from = RunConfiguration.load(run), None
+            if self.resume:
+                self.refuse_other_data()
+                start = TrainingStart.resume(run, configuration)
+                learned_from = configuration.unchanged(
+                    configuration.trained_on,
+                    advice="put it back, start a new run, or train on from a finished model with new labels: "
+                    "--continue-with, in napari 'Add labels and continue'",
+                )
+            elif self.continue_with:
+                start = TrainingStart.continue_from(run, configuration, self.settings)
+            else:
+                start = TrainingStart.fresh(run, configuration, self.network, self.architecture, self.settings)
+            if self.images:
+                labels = self.labels or self.continue_with
+                data = LabelledData.given(self.images, labels, self.classes, self.selection, self.split)
+            elif self.selection != ALL:
+                raise UserError(
+                    "the run's own images are read as before; give --image to read others, or leave these out"
+                )
+            else:
+                data = LabelledData.of_run(run, self.continue_with, self.split)
+            training = Training(
+                run, configuration, start, data, device=self.device, learned_from=learned_from, report=report
             )
-        elif job.continue_with:
-            start = TrainingStart.continue_from(run, configuration, job.settings)
-        else:
-            start = TrainingStart.fresh(run, configuration, job.network, job.architecture, job.settings)
-        if job.images:
-            labels = job.labels or job.continue_with
-            data = LabelledData.given(job.images, labels, job.classes, job.selection, job.split)
-        elif job.selection != ALL:
-            raise UserError("the run's own images are read as before; give --image to read others, or leave these out")
-        else:
-            data = LabelledData.of_run(run, job.continue_with, job.split)
-        training = Training(
-            run, configuration, start, data, device=job.device, learned_from=learned_from, report=report
-        )
-        return training.finish(should_stop, on_epoch)
+            return training.finish(should_stop, on_epoch)
