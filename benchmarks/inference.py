@@ -34,10 +34,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from napari_autosegnet.events import Event
 
 CONTENDERS = (
     "whole",
@@ -131,23 +134,26 @@ def ours(setting: Setting, **more: Any) -> None:
     predict_volume(setting.model, open_image(setting.image), setting.out, setting.settings(**more), report=_tell)
 
 
-def _tell(event: str, /, **values: Any) -> None:
-    if event == "note":
-        print(values["text"], file=sys.stderr)
+def _tell(event: Event) -> None:
+    from napari_autosegnet.events import Note
+
+    if isinstance(event, Note):
+        print(event.text, file=sys.stderr)
 
 
 def with_workers(setting: Setting, count: int) -> float:
     """Seconds from the first block's start to the end; starting the workers is left out."""
+    from napari_autosegnet.events import BlockWritten
     from napari_autosegnet.inference.distributed.cluster import predict_on_workers
     from napari_autosegnet.inference.distributed.workers import WorkerSource
     from napari_autosegnet.inference.job import VolumeRequest
 
     began = 0.0
 
-    def report(event: str, /, **values: Any) -> None:
+    def report(event: Event) -> None:
         nonlocal began
-        if event == "block" and not began:
-            began = time.perf_counter() - values["seconds"]
+        if isinstance(event, BlockWritten) and not began:
+            began = time.perf_counter() - event.seconds
 
     # Blocks of whole chunks, small enough to share; a core for each worker.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from napari_autosegnet.events import BlocksPlanned, Event, Note, ProgressMade, WarningRaised
+
 CHUNKS = (16, 256, 256)
 SECTION = 4096
 
@@ -91,15 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = PredictSettings(halo=16, levels=4, sharded=True, workers=given.workers)
     last = 0.0
 
-    def report(event: str, /, **values: Any) -> None:
+    def report(event: Event) -> None:
         nonlocal last
-        if event != "progress":
-            if event in ("plan", "note", "alarm"):
-                print(event, values, file=sys.stderr, flush=True)
+        if not isinstance(event, ProgressMade):
+            if isinstance(event, BlocksPlanned | Note | WarningRaised):
+                print(repr(event), file=sys.stderr, flush=True)
         elif time.perf_counter() - last > 30:
             last = time.perf_counter()
-            done = f"{values['done']} of {values['total']} blocks"
-            print(f"{done}, {values['voxels_per_second'] / 1e6:.1f} M voxels/s", file=sys.stderr, flush=True)
+            pace = f"{event.voxels_per_second / 1e6:.1f} M voxels/s"
+            print(f"{event.done} of {event.total} blocks, {pace}", file=sys.stderr, flush=True)
 
     names = [given.folder / name for name in ("model", "image.zarr", "out.zarr")]
     summary = api.predict(*names, settings=settings, report=report)

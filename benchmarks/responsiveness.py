@@ -211,7 +211,7 @@ def main() -> None:
         dock.search_step.start_search()
         client = dock.search_step.client
         events: list[str] = []
-        client.reported.connect(lambda event: events.append(event["event"]))
+        client.reported.connect(lambda event: events.append(event.event))
         end = time.monotonic() + 300
         while "epoch" not in events and client.state not in ("failed", "died") and time.monotonic() < end:
             QTest.qWait(100)

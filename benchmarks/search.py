@@ -56,6 +56,7 @@ from napari_autosegnet import api
 from napari_autosegnet.architecture import OPERATIONS, Architecture, SearchSpace
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.config import Network, SplitSettings, search_settings, train_settings
+from napari_autosegnet.events import Epoch, Event, FinalistTrained
 from napari_autosegnet.run import Run
 
 Counts = npt.NDArray[np.int64]
@@ -236,7 +237,7 @@ class Task:
             device=self.device,
         )
         total = time.monotonic() - began
-        events = [e for e in Run(run).events() if e["event"] == "epoch" and e.get("step") == "train"]
+        events = [e for e in Run(run).events() if isinstance(e, Epoch) and e.step == "train"]
         content = {
             "arm": name,
             "seed": seed,
@@ -321,9 +322,9 @@ class Task:
         run = self.out / f"rank-{seed}"
         ratings: dict[str, tuple[float, float]] = {}
 
-        def listen(event: str, /, **values: Any) -> None:
-            if event == "finalist" and values["round"] == 1:
-                ratings[str(values["index"])] = (values["rating"], values["score"])
+        def listen(event: Event) -> None:
+            if isinstance(event, FinalistTrained) and event.round == 1:
+                ratings[str(event.index)] = (event.rating, event.score)
 
         api.search(
             run,

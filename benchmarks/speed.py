@@ -40,10 +40,10 @@ from napari_autosegnet.config import (
     train_settings,
 )
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
+from napari_autosegnet.events import silent
 from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
-from napari_autosegnet.run import silent
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.training.patches_ahead import PatchesAhead

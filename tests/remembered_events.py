@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from napari_autosegnet.events import Event, SomeEvent
 
 
 class Events:
     """A report that remembers."""
 
     def __init__(self) -> None:
-        self.all: list[tuple[str, dict[str, Any]]] = []
+        self.all: list[Event] = []
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self.all.append((event, values))
+    def __call__(self, event: Event) -> None:
+        self.all.append(event)
 
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [values for event, values in self.all if event == name]
+    def of(self, kind: type[SomeEvent]) -> list[SomeEvent]:
+        """The events of a kind, in order."""
+        return [event for event in self.all if isinstance(event, kind)]

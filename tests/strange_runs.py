@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.events import Started
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
 
@@ -33,7 +34,7 @@ def write_strange_run(folder: Path) -> Run:
         {"event": "alarm", "text": NASTY},
         {"event": "epoch", "step": "train", "epoch": 1, "loss": 0.5, "mean_iou": 0.5, "iou": iou, "phase": NASTY},
         {"event": "epoch", "step": "train", "epoch": 2, "loss": 0.4, "mean_iou": 0.5, "iou": iou},
-        {"event": "architecture", "score": 0.5, "remark": NASTY},
+        {"event": "architecture", "architecture": {"x": NASTY}, "score": 0.5, "remark": NASTY},
         {"event": "failed", "step": "train", "text": NASTY},
     ]
     lines = [json.dumps({**event, "time": "2026-01-01T00:00:00.000+00:00" + NASTY}) for event in told]
@@ -47,7 +48,7 @@ def write_strange_job(folder: Path, out: Path, model: Path, image: Path, *, over
     settings = PredictSettings(overwrite=overwrite)
     job = PredictJob(model=model, image=image, out=out, settings=settings, device="cpu")
     (run.path / "job.json").write_text(job.model_dump_json())
-    run.report("started", step="predict")
+    run.report(Started(step="predict"))
     return run
 
 

@@ -18,6 +18,7 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.config import NetworkSettings, PredictSettings, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import DataRead, Event, FinalistTrained, Note, QualityMeasured
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.model import Model
 from napari_autosegnet.quality import Quality
@@ -63,8 +64,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         tifffile.imwrite(path, np.stack([source[crop] for crop in crops]), photometric="minisblack")
     events: list[str] = []
 
-    def report(event: str, /, **values: Any) -> None:
-        events.append(event)
+    def report(event: Event) -> None:
+        events.append(event.event)
 
     split = SplitSettings(train_sections="0-1", validation_sections="3")
     api.search(
@@ -98,7 +99,7 @@ def test_a_run_keeps_all_that_it_knows(finished: Finished) -> None:
     assert temperature != 1
     torch.testing.assert_close(model.weights["head.weight"] * temperature, best["head.weight"])
     assert torch.equal(model.weights["stem.0.weight"], best["stem.0.weight"])
-    kept = [event["event"] for event in run.events()]
+    kept = [event.event for event in run.events()]
     assert kept == finished.events
     assert kept.count("finished") == 2 and kept.count("epoch") == 5
 
@@ -122,18 +123,18 @@ def test_predicted_and_scored_alike_from_files_and_from_the_model(finished: Fini
 
 def test_a_model_and_a_search_say_on_how_much_they_were_checked(finished: Finished) -> None:
     events = Run(finished.run).events()
-    told = {event["step"]: Quality.of(event) for event in events if event["event"] == "quality"}
+    told = {event.step: event.quality for event in events if isinstance(event, QualityMeasured)}
     assert told.keys() == {"search", "train"}
     model = Quality.of(Model.load(finished.run / "model").metrics["validation"])
     assert model is not None and model == told["train"]
-    regions = next(event["validation_pixels"] for event in events if event["event"] == "data")
+    regions = next(event.validation_pixels for event in events if isinstance(event, DataRead))
     assert 0 < sum(model.pixels.values()) <= sum(map(sum, regions)) and model.sections == 1
     assert list(model.pixels) == list(model.iou)
-    finalists = [event for event in events if event["event"] == "finalist"]
+    finalists = [event for event in events if isinstance(event, FinalistTrained)]
     winner = told["search"]
-    assert finalists and winner is not None
-    assert all(event["pixels"] == winner.pixels and event["sections"] == 1 for event in finalists)
-    assert winner.mean_iou in [event["score"] for event in finalists]
+    assert finalists
+    assert all(event.pixels == winner.pixels and event.sections == 1 for event in finalists)
+    assert winner.mean_iou in [event.score for event in finalists]
 
 
 def test_nothing_is_overwritten(finished: Finished) -> None:
@@ -167,7 +168,7 @@ def test_stopped_training_goes_on_exactly(finished: Finished, tmp_path: Path) ->
         return asked > 15
 
     api.train(tmp_path / "stopped", **arguments, should_stop=stop)
-    assert [e["event"] for e in Run(tmp_path / "stopped").events()][-1] == "stopped"
+    assert [e.event for e in Run(tmp_path / "stopped").events()][-1] == "stopped"
     resumed = api.train(tmp_path / "stopped", resume=True)
     assert resumed.metrics == undisturbed.metrics
     assert resumed.description.weights_sha256 == undisturbed.description.weights_sha256
@@ -261,9 +262,9 @@ def labelled(folder: Path, change: Any) -> dict[str, Any]:
 def trained(folder: Path, change: Any, **changes: Any) -> tuple[Model, list[str]]:
     notes: list[str] = []
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "note":
-            notes.append(values["text"])
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     settings = TRAIN.model_copy(update={"epochs": 6, "steps_per_epoch": 25, **changes})
     split = SplitSettings(train_sections="0-6", validation_sections="8-9")

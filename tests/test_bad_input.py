@@ -16,6 +16,7 @@ import tifffile
 from napari_autosegnet import api
 from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Epoch, Event
 from napari_autosegnet.run import Run
 from small_disks import mounted
 
@@ -159,8 +160,8 @@ def test_a_full_disk_loses_nothing(files: tuple[Path, Path], small_disk: Path) -
     run = small_disk / "run"
     filler = small_disk / "filler"
 
-    def fill(event: str, /, **values: object) -> None:
-        if event == "epoch" and values["epoch"] == 2:
+    def fill(event: Event) -> None:
+        if isinstance(event, Epoch) and event.epoch == 2:
             free = os.statvfs(small_disk)
             filler.write_bytes(bytes(free.f_bavail * free.f_bsize))
 

@@ -18,6 +18,7 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation import picture_names, stored_names
+from napari_autosegnet.events import DataRead, Finished, Note, ProgressMade, Stopped
 from napari_autosegnet.inference import volume
 from remembered_events import Events
 from small_models import small_model
@@ -82,7 +83,7 @@ def test_files_without_partners_are_taken_in_order_and_that_is_told(predicted: P
     events = Events()
     labels = [tmp_path / "labels"]
     assert api.evaluate(prediction=predicted.store, labels=labels, classes=CLASSES, report=events).mean_iou == 1
-    assert any("in the order of their names; give --image" in note["text"] for note in events.named("note"))
+    assert any("in the order of their names; give --image" in note.text for note in events.of(Note))
 
 
 def test_missing_sections_are_left_out(predicted: Predicted, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_missing_sections_are_left_out(predicted: Predicted, tmp_path: Path) -> 
     )
     assert scores.quality.sections == 2
     assert scores.mean_iou > 0.99
-    assert "1 of 3 sections are constant (missing) and left out" in [note["text"] for note in events.named("note")]
+    assert "1 of 3 sections are constant (missing) and left out" in [note.text for note in events.of(Note)]
     with pytest.raises(UserError, match="nothing to score: the sections are constant"):
         api.evaluate(model=predicted.model, images=[image], labels=[predicted.labels], classes=CLASSES, sections="1")
 
@@ -125,8 +126,8 @@ def test_classes_in_another_order_score_alike(predicted: Predicted, part: str) -
     turned = api.evaluate(prediction=predicted.store / part, labels=[predicted.labels], classes=TURNED, report=events)
     assert straight == turned and straight.mean_iou == 1
     assert straight.classes == tuple(NAMES)
-    (told,) = events.named("data")
-    assert told["text"].startswith("30 -> 3 2nd  myelin!, 10 -> 1 Background, 20 -> 2 2nd myelin")
+    (told,) = events.of(DataRead)
+    assert told.text.startswith("30 -> 3 2nd  myelin!, 10 -> 1 Background, 20 -> 2 2nd myelin")
 
 
 def test_a_store_of_the_older_version_knows_its_classes_too(predicted: Predicted, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_few_other_numbers_are_told_and_count_as_missed(predicted: Predicted, 
         report=events,
     )
     assert sum(scores.not_predicted) == 2 * 64
-    (note,) = events.named("note")
+    (note,) = events.of(Note)
     assert "255" in note["text"] and "1 to 3" in note["text"]
 
 
@@ -320,8 +321,8 @@ def test_sections_without_labels_are_not_predicted(
     scores = api.evaluate(model=predicted.model, report=events, **arguments)
     assert computed == [1]
     assert sum(map(sum, scores.confusion)) == 48 * 64
-    assert {"done": 1, "total": 1, "step": "evaluate"} in events.named("progress")
-    assert [note["text"] for note in events.named("note")][-1] == "2 of 3 sections are not annotated and left out"
+    assert ProgressMade(done=1, total=1, step="evaluate") in events.of(ProgressMade)
+    assert [note.text for note in events.of(Note)][-1] == "2 of 3 sections are not annotated and left out"
     with pytest.raises(UserError, match="nothing to score"):
         api.evaluate(model=predicted.model, sections="0,2", **arguments)
     assert computed == [1]
@@ -331,7 +332,7 @@ def test_sections_without_labels_are_not_predicted(
 
 
 def asked_after(progress: int, events: Events) -> Callable[[], bool]:
-    return lambda: len(events.named("progress")) >= progress
+    return lambda: len(events.of(ProgressMade)) >= progress
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])
@@ -348,9 +349,9 @@ def test_a_stop_gives_no_score_of_some_sections(predicted: Predicted, what: str,
             report=events,
             should_stop=asked_after(done, events),
         )
-    assert len(events.named("progress")) == done
-    assert events.named("finished") == []
-    assert [values["step"] for values in events.named("stopped")] == ["evaluate"]
+    assert len(events.of(ProgressMade)) == done
+    assert events.of(Finished) == []
+    assert [values.step for values in events.of(Stopped)] == ["evaluate"]
 
 
 def test_a_stop_after_the_last_section_interrupts_nothing(predicted: Predicted) -> None:
@@ -362,7 +363,7 @@ def test_a_stop_after_the_last_section_interrupts_nothing(predicted: Predicted) 
         report=events,
         should_stop=asked_after(3, events),
     )
-    assert scores.mean_iou == 1 and events.all[-1][0] == "finished"
+    assert scores.mean_iou == 1 and events.all[-1].event == "finished"
 
 
 def test_a_stop_among_the_boundary_scores_gives_none(predicted: Predicted, tmp_path: Path) -> None:
@@ -378,11 +379,11 @@ def test_a_stop_among_the_boundary_scores_gives_none(predicted: Predicted, tmp_p
                 report=events,
                 should_stop=asked_after(3 + more, events),
             )
-        assert events.all[-1][0] == "stopped"
+        assert events.all[-1].event == "stopped"
     whole = Events()
     scores = api.evaluate(prediction=prediction, labels=[predicted.labels], classes=classes, report=whole)
     assert scores.v_rand == 1
-    assert [(each["step"], each["done"], each["total"]) for each in whole.named("progress")] == [
+    assert [(each.step, each.done, each.total) for each in whole.of(ProgressMade)] == [
         *(("evaluate", number, 3) for number in (1, 2, 3)),
         *(("V_rand", number, 3) for number in (1, 2, 3)),
     ]

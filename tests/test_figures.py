@@ -14,6 +14,7 @@ import pytest
 
 from napari_autosegnet.architecture import OPERATIONS, Architecture, SearchSpace
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import DataRead, DeviceChosen, Epoch, WarningRaised
 from napari_autosegnet.figures import (
     describe_architecture,
     draw_architecture,
@@ -117,12 +118,12 @@ def test_unknown_suffix_says_which_are_known(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def search_event(epoch: int, **values: Any) -> dict[str, Any]:
-    return {"event": "epoch", "step": "search", "epoch": epoch, "loss": 1.0 / (epoch + 1), **values}
+def search_event(epoch: int, **values: Any) -> Epoch:
+    return Epoch(**{"step": "search", "epoch": epoch, "loss": 1.0 / (epoch + 1), **values})
 
 
-def train_event(epoch: int, **values: Any) -> dict[str, Any]:
-    return {"event": "epoch", "step": "train", "epoch": epoch, "loss": 0.5, **values}
+def train_event(epoch: int, **values: Any) -> Epoch:
+    return Epoch(**{"step": "train", "epoch": epoch, "loss": 0.5, **values})
 
 
 def drawn_words(path: Path) -> str:
@@ -139,7 +140,7 @@ def test_curves_show_what_the_events_hold(tmp_path: Path) -> None:
     assert "training" not in text and "share of identity" not in text
 
     events += [train_event(epoch, mean_iou=0.6, iou={"membrane": 0.5, "glia": None}) for epoch in range(3)]
-    draw_curves([{"event": "data", "text": "0 -> 1"}, *events, {"event": "alarm", "text": "collapsed"}], path)
+    draw_curves([DataRead(text="0 -> 1"), *events, WarningRaised(text="collapsed")], path)
     text = drawn_words(path)
     assert "training: loss" in text and "training: IoU" in text and "membrane" in text
     assert "glia" not in text  # it has no value in any epoch
@@ -160,7 +161,7 @@ def test_an_untrained_first_epoch_does_not_flatten_the_others() -> None:
 
 def test_a_run_without_epochs_has_no_curves(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="first epoch"):
-        draw_curves([{"event": "device", "name": "cpu"}], tmp_path / "curves.png")
+        draw_curves([DeviceChosen(name="cpu")], tmp_path / "curves.png")
 
 
 def section() -> tuple[np.ndarray, np.ndarray]:

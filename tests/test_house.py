@@ -32,6 +32,7 @@ FLOORS = {
     "config": 0,
     "locks": 0,
     "processes": 0,
+    "events": 0,
     "interruption": 0,
     "run": 0,
     "quality": 0,
@@ -185,7 +186,7 @@ for name in {names!r}:
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
-    program = f"import sys, {PACKAGE}, {PACKAGE}.config, {PACKAGE}.run; print(*sys.modules)"
+    program = f"import sys, {PACKAGE}, {PACKAGE}.config, {PACKAGE}.events, {PACKAGE}.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"torch", "dask", "skimage", "scipy", "zarr", "matplotlib", *BLOCKED})

@@ -26,6 +26,7 @@ import signal, sys, time
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started with nohup
 from napari_autosegnet.cli.app import run
+from napari_autosegnet.events import Finished, Stopped
 from napari_autosegnet.jobs.search import SearchJob
 
 def search(job, run, *, report, should_stop):
@@ -35,9 +36,9 @@ def search(job, run, *, report, should_stop):
     while not (asks and should_stop()) and not (finishes and time.monotonic() > started + 1):
         time.sleep(0.01)
     if finishes:
-        report("finished", step="search", seconds=1.0)
+        report(Finished(step="search", seconds=1.0))
     else:
-        report("stopped", step="search", reason="asked")
+        report(Stopped(step="search", reason="asked"))
     return object()
 
 SearchJob.run = search

@@ -15,6 +15,7 @@ import pytest
 import small_jobs
 from napari_autosegnet import worker
 from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.events import Epoch, Failed
 from napari_autosegnet.jobs.job_file import write_job
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.jobs.preview import Preview, preview_file, write_slice
@@ -46,7 +47,7 @@ def work(run: Run, job: Any) -> int:
 
 
 def names(run: Run) -> list[str]:
-    return [event["event"] for event in run.events()]
+    return [event.event for event in run.events()]
 
 
 def test_search_then_training_with_a_preview(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_search_then_training_with_a_preview(tmp_path: Path) -> None:
     assert labels.shape == uncertainty.shape == (70, 90)
     assert labels.dtype == np.uint8 and set(np.unique(labels)) <= {1, 2, 3}
     assert uncertainty.dtype == np.float32 and uncertainty.min() >= 0 and uncertainty.max() <= 1 + 1e-6
-    (told,) = {json.dumps([e["shape"], e["input"]]) for e in run.events() if e["event"] == "preview"}
+    (told,) = {json.dumps([e.shape, e.input]) for e in run.events() if e.event == "preview"}
     assert json.loads(told) == [[70, 90], preview_file(run, "input").stat().st_mtime_ns]
     assert names(run).count("started") == names(run).count("finished") == 2
 
@@ -70,8 +71,8 @@ def test_what_the_user_can_mend_is_told_in_one_line(tmp_path: Path, capsys: pyte
     run = Run(tmp_path / "run")
     job = small_jobs.search_job(tmp_path / "data").model_copy(update={"images": (tmp_path / "gone.tif",)})
     assert work(run, job) == worker.FAILED
-    (failed,) = [event for event in run.events() if event["event"] == "failed"]
-    assert "gone.tif" in failed["text"] and "\n" not in failed["text"]
+    (failed,) = [event for event in run.events() if isinstance(event, Failed)]
+    assert "gone.tif" in failed.text and "\n" not in failed.text
     assert capsys.readouterr().err.strip() == f"error: {failed['text']}"
 
 
@@ -100,8 +101,8 @@ def test_other_errors_are_told_too(
     run = Run(tmp_path / "run")
     assert work(run, small_jobs.search_job(tmp_path / "data")) == worker.FAILED
     (event,) = run.events()
-    assert event["event"] == "failed"
-    assert re.search(words, event["text"])
+    assert isinstance(event, Failed)
+    assert re.search(words, event.text)
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -118,13 +119,13 @@ def test_cancel_leaves_no_new_model_and_the_training_can_go_on(tmp_path: Path, m
     run = Run(tmp_path / "run")
     _when_trained(run, lambda: run.request("cancel"), monkeypatch)
     assert work(run, train_job(tmp_path / "data", epochs=ENDLESS)) == 0
-    assert run.events()[-1]["reason"] == "cancelled" and not run.model_folder.exists()
+    assert run.events()[-1].reason == "cancelled" and not run.model_folder.exists()
     monkeypatch.undo()
     _when_trained(run, lambda: run.request("stop"), monkeypatch)
     monkeypatch.setattr(worker, "_stay_out_of_the_way", lambda: None)
     assert work(run, TrainJob(resume=True, device="cpu")) == 0
-    assert run.events()[-1]["event"] == "stopped" and Model.load(run.model_folder)
-    assert [event["epoch"] for event in run.events() if event["event"] == "epoch"] == [1, 2]
+    assert run.events()[-1].event == "stopped" and Model.load(run.model_folder)
+    assert [event.epoch for event in run.events() if isinstance(event, Epoch)] == [1, 2]
 
 
 def test_cancel_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +167,7 @@ def test_other_classes_do_not_continue(tmp_path: Path) -> None:
     assert work(run, job) == 0
     other = {"classes": "0:outside,1:outside,2:axon", "architecture": None, "continue_with": job.labels}
     assert work(run, job.model_copy(update=other)) == worker.FAILED
-    assert "classes outside, axon, the model background, myelin, axon" in run.events()[-1]["text"]
+    assert "classes outside, axon, the model background, myelin, axon" in run.events()[-1].text
 
 
 def test_a_second_worker_changes_nothing_of_the_first(tmp_path: Path) -> None:

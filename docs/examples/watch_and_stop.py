@@ -6,25 +6,26 @@ from pathlib import Path
 from napari_autosegnet import api
 from napari_autosegnet.config import train_settings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
+from napari_autosegnet.events import Epoch, Event
 
 PATIENCE = 10
 sample = sample_folder()
 
 
-# %% A listener: it is called with the name of an event and its values
+# %% A listener: it is called with every event
 class Patience:
     """Asks for an end when the best score is `PATIENCE` epochs old."""
 
     def __init__(self) -> None:
         self.best, self.since = 0.0, 0
 
-    def report(self, event: str, /, **values: object) -> None:
-        if event != "epoch":
+    def report(self, event: Event) -> None:
+        if not isinstance(event, Epoch) or event.mean_iou is None:
             return
-        score = float(values["mean_iou"])
+        score = event.mean_iou
         self.since = 0 if score > self.best else self.since + 1
         self.best = max(self.best, score)
-        print(f"epoch {values['epoch']}: {score:.3f}, best {self.best:.3f}")
+        print(f"epoch {event.epoch}: {score:.3f}, best {self.best:.3f}")
 
     def should_stop(self) -> bool:
         return self.since >= PATIENCE

@@ -21,7 +21,8 @@ from napari_autosegnet.config import (
     TrainSettings,
 )
 from napari_autosegnet.data.selection import Selection
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.events import Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.volume import PredictionSummary

@@ -11,9 +11,11 @@ from napari_autosegnet import api
 from napari_autosegnet.config import search_settings, train_settings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.configuration import RunConfiguration
-from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
+from napari_autosegnet.run import Run
 
 #: Shares of the budget; the rest is left for start-up, applying, scoring and pictures.
 SEARCH_SHARE = 0.3
@@ -52,7 +54,7 @@ def run_demo(
     """
     summary_file = out / "summary.json"
     if summary_file.is_file():
-        report("note", text=f"{out} holds a finished demo; delete it, or give another --out, to run it again")
+        report(Note(text=f"{out} holds a finished demo; delete it, or give another --out, to run it again"))
         summary = _read_summary(summary_file)
     else:
         found = _run_steps(out, budget, device, report, should_stop)

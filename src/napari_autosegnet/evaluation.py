@@ -35,8 +35,9 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.device import choose_device
 from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.events import DataRead, Note, ProgressMade, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.metrics import Calibration, ConfusionMatrix, Scores, boundary_scores
 
 
@@ -90,7 +91,7 @@ def evaluate_model(
     tell_pairs(stacks, report)
     tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     order = _order(stacks[0].mapping.classes, [c.name for c in loaded.classes])
-    report("data", text=_describe(stacks[0].mapping, order), classes=[c.name for c in loaded.classes])
+    report(DataRead(text=_describe(stacks[0].mapping, order), classes=tuple(c.name for c in loaded.classes)))
     chosen = _chosen(stacks, sections, report)
     predictor = make_predictor(loaded, choose_device(device), PredictSettings(), report)
     surveys = [checked_survey(loaded, stack.image, grey_values, report) for stack in stacks]
@@ -150,7 +151,7 @@ def evaluate_prediction(
     tell_notes([predicted, stack.labels, *([] if picture is None else [picture])], report)
     mapping, names = _named(stack.mapping, stored_names(prediction), given=classes is not None)
     order = _order(mapping.classes, names)
-    report("data", text=_describe(mapping, order), classes=names)
+    report(DataRead(text=_describe(mapping, order), classes=tuple(names)))
     chosen = _chosen([stack], sections, report)
     reader = _PredictionReader(predicted, len(names), report)
 
@@ -178,7 +179,7 @@ def _opened(
     ours, theirs = paired_files(prediction, labels)
     if folder_files(labels) is not None and folder_files(prediction) is None:
         advice = "give --image to pair them with the image's"
-        report("note", text=f"the files of {labels} are taken in the order of their names; {advice}")
+        report(Note(text=f"the files of {labels} are taken in the order of their names; {advice}"))
     pictured = None if image is None else open_image(image, files=paired_files(prediction, image)[1])
     return open_labels(prediction, files=ours), open_labels(labels, files=theirs), pictured
 
@@ -214,9 +215,10 @@ class _PredictionReader:
             self._told = True
             shown = ", ".join(map(str, others[:8].tolist()))
             self._report(
-                "note",
-                text=f"the prediction holds {shown} beside the class numbers 1 to {self._classes}; "
-                "such pixels count as missed",
+                Note(
+                    text=f"the prediction holds {shown} beside the class numbers 1 to {self._classes}; "
+                    "such pixels count as missed",
+                )
             )
         found[strange] = 0
         return found - 1
@@ -316,7 +318,7 @@ def _score(
         if should_stop():
             break
         done += 1
-        report("progress", step="evaluate", done=done, total=total)
+        report(ProgressMade(step="evaluate", done=done, total=total))
         if section is None:
             missing += 1
             continue
@@ -339,7 +341,7 @@ def _score(
     if missing == total:
         raise UserError("nothing to score: the sections are constant (missing); choose sections with an image")
     if missing:
-        report("note", text=f"{missing} of {total} sections are constant (missing) and left out")
+        report(Note(text=f"{missing} of {total} sections are constant (missing) and left out"))
     found = None
     if boundary is not None:
         found = boundary_scores(
@@ -385,7 +387,7 @@ def _chosen(stacks: Sequence[LabelledStack], sections: str | None, report: Repor
     if not annotated:
         raise UserError("nothing to score: no pixel is annotated here; choose sections with labels")
     if len(annotated) < len(chosen):
-        report("note", text=f"{len(chosen) - len(annotated)} of {len(chosen)} sections are not annotated and left out")
+        report(Note(text=f"{len(chosen) - len(annotated)} of {len(chosen)} sections are not annotated and left out"))
     return annotated
 
 

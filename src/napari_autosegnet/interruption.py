@@ -6,12 +6,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _OUTPUTS = (1, 2)
+#: The question that a long function asks again and again.
+ShouldStop = Callable[[], bool]
+
+
+def never_stop() -> bool:
+    """The answer of a caller that never asks a long function to stop."""
+    return False
 
 
 class Interruption:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_autosegnet.errors import UserError, is_out_of_memory
+from napari_autosegnet.events import Failed, Stopped
 from napari_autosegnet.interruption import orderly_end
 from napari_autosegnet.jobs.job_file import read_job, run_job
 from napari_autosegnet.jobs.worker_info import write_info
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
                 write_info(run, os.getpid(), job.step)
             run_job(run, job, should_stop)
         except Cancelled:
-            run.report("stopped", step=job.step, reason="cancelled")
+            run.report(Stopped(step=job.step, reason="cancelled"))
             return 0
         except UserError as error:
             return _fail(run, str(error), told_before)
@@ -90,11 +91,11 @@ def _stay_out_of_the_way() -> None:
 
 def _fail(run: Run, text: str, told_before: int) -> int:
     print(f"error: {text}", file=sys.stderr, flush=True)
-    told = any(event["event"] == "failed" for event in run.events()[told_before:])
+    told = any(isinstance(event, Failed) for event in run.events()[told_before:])
     # What another process is doing here is not to be taken for failed.
     if not told and not run.is_active:
         with suppress(UserError):
-            run.report("failed", text=text)
+            run.report(Failed(text=text))
     return FAILED
 
 

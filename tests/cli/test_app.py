@@ -19,6 +19,7 @@ from napari_autosegnet.cli import runs as runs_module
 from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
 from napari_autosegnet.config import SplitSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Epoch
 from napari_autosegnet.jobs.evaluate import EvaluateJob
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
@@ -335,7 +336,7 @@ def test_show_an_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_show_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Run.create(tmp_path / "run")
     folder.update_config(data={})
-    folder.report("epoch", step="search", epoch=1, epochs=2, loss=1.0, reward=0.5, best_reward=0.6, seconds=1.0)
+    folder.report(Epoch(step="search", epoch=1, epochs=2, loss=1.0, reward=0.5, best_reward=0.6, seconds=1.0))
     assert run(["show", str(folder.path)]) == 0
     out = capsys.readouterr().out
     assert "no architecture yet" in out and "interrupted" in out
@@ -366,7 +367,7 @@ def test_show_what_is_none_of_these(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_show_prints_nothing_when_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Run.create(tmp_path / "run")
     folder.update_config(data={})
-    folder.report("epoch", step="train", epoch=1, epochs=2, loss=1.0, mean_iou=0.5, seconds=1.0)
+    folder.report(Epoch(step="train", epoch=1, epochs=2, loss=1.0, mean_iou=0.5, seconds=1.0))
     assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.bmp")]) == 1
     assert "ends in .png" in _error(capsys)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from napari_autosegnet.cli.app import run as run_command
-from napari_autosegnet.cli.runs import describe, find_runs
-from napari_autosegnet.run import Run
+from napari_autosegnet.cli.runs import describe
+from napari_autosegnet.events import Epoch, Finished, QualityMeasured, Stopped
+from napari_autosegnet.run import Run, find_runs
 from strange_runs import FAKED, ORDERS, is_harmless, write_strange_run
 
 
@@ -19,10 +20,8 @@ def run(tmp_path: Path) -> Run:
     made = Run.create(tmp_path / "runs" / "first")
     made.update_config(data={})
     for epoch in range(1, 4):
-        made.report(
-            "epoch", step="search", epoch=epoch, epochs=3, loss=0.5, reward=0.1 * epoch, best_reward=0.2 * epoch
-        )
-    made.report("finished", step="search", seconds=3.0)
+        made.report(Epoch(step="search", epoch=epoch, epochs=3, loss=0.5, reward=0.1 * epoch, best_reward=0.2 * epoch))
+    made.report(Finished(step="search", seconds=3.0))
     return made
 
 
@@ -34,7 +33,7 @@ def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
 def test_runs_are_found_two_levels_deep(run: Run, tmp_path: Path) -> None:
     deeper = Run.create(tmp_path / "a" / "b" / "c")
     deeper.update_config(data={})
-    deeper.report("epoch")
+    deeper.report(Epoch(step="search", epoch=1))
     (tmp_path / ".hidden").mkdir()
     assert [found.path for found in find_runs(tmp_path)] == [run.path]
     assert [found.path for found in find_runs(run.path)] == [run.path]
@@ -51,9 +50,9 @@ def test_list(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_score_of_a_few_pixels_is_not_known(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run.report("epoch", step="train", epoch=1, mean_iou=0.72)
+    run.report(Epoch(step="train", epoch=1, mean_iou=0.72))
     checked = {"mean_iou": 0.72, "iou": {"a": 0.72, "b": None}, "pixels": {"a": 900, "b": 37}, "sections": 1}
-    run.report("quality", step="train", **checked)
+    run.report(QualityMeasured(step="train", **checked))
     (found,) = _json(capsys, "runs", "list", str(tmp_path))["runs"]
     assert found["quality"]["known"] is False and found["quality"]["pixels"] == {"a": 900, "b": 37}
     assert run_command(["runs", "list", str(tmp_path)]) == 0
@@ -69,7 +68,7 @@ def test_list_of_an_empty_and_of_no_folder(tmp_path: Path, capsys: pytest.Captur
 
 def test_states(run: Run) -> None:
     assert describe(run)["state"] == "finished"
-    run.report("epoch", step="train", epoch=1, mean_iou=0.4)
+    run.report(Epoch(step="train", epoch=1, mean_iou=0.4))
     assert describe(run) | {"time": None} == {
         "run": str(run.path),
         "state": "interrupted",
@@ -83,7 +82,7 @@ def test_states(run: Run) -> None:
         assert describe(run)["state"] == "working"
         run.request("pause")
         assert describe(run)["state"] == "paused"
-    run.report("stopped", step="train", reason="asked")
+    run.report(Stopped(step="train", reason="asked"))
     assert describe(run)["state"] == "stopped"
 
 
@@ -129,8 +128,8 @@ def test_follow_until_the_run_ends(run: Run, capsys: pytest.CaptureFixture[str])
             started.set()
             for epoch in range(1, 6):
                 time.sleep(0.1)
-                run.report("epoch", step="train", epoch=epoch, epochs=5, loss=0.1)
-            run.report("finished", step="train", seconds=0.5)
+                run.report(Epoch(step="train", epoch=epoch, epochs=5, loss=0.1))
+            run.report(Finished(step="train", seconds=0.5))
 
     worker = threading.Thread(target=work)
     worker.start()

@@ -21,6 +21,7 @@ from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event
 from napari_autosegnet.run import Run
 
 NORMALISATION = Normalisation(mean=(100.0,), std=(40.0,))
@@ -119,8 +120,8 @@ def begin(run: Path, files: tuple[Path, Path], step: str) -> Callable[[], Any]:
     """A search or training that ends after its first epoch; what is returned goes on with it."""
     ended: list[str] = []
 
-    def report(event: str, /, **values: Any) -> None:
-        ended.append(event)
+    def report(event: Event) -> None:
+        ended.append(event.event)
 
     how: dict[str, Any] = {"device": "cpu", "report": report, "should_stop": lambda: "epoch" in ended}
     image, labels = files

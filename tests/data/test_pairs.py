@@ -16,6 +16,7 @@ from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.data.pairs import given_pairs, matched, open_pair, paired_files, tell_pairs
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, PairMatched
 
 
 def pictures(folder: Path, names: Sequence[str], kind: str = "png") -> Path:
@@ -118,16 +119,16 @@ def test_folders_are_paired_by_names(tmp_path: Path, kind: str) -> None:
         assert [int(stack.section(index)[0, 0, 0]) for index in range(3)] == [1, 2, 3]
     (labelled,) = open_labelled([images], [labels])
     assert [int(labelled.target(index)[0, 0]) for index in range(3)] == [1, 2, 3]
-    assert [values for _, values in told([labelled])] == [
-        {"image": "c1", "labels": "c1_masks"},
-        {"image": "c1_2", "labels": "c1_2_masks"},
-        {"image": "c2", "labels": "c2_masks"},
+    assert told([labelled]) == [
+        PairMatched(image="c1", labels="c1_masks"),
+        PairMatched(image="c1_2", labels="c1_2_masks"),
+        PairMatched(image="c2", labels="c2_masks"),
     ]
 
 
-def told(stacks: Any) -> list[tuple[str, dict[str, Any]]]:
-    found: list[tuple[str, dict[str, Any]]] = []
-    tell_pairs(stacks, lambda event, /, **values: found.append((event, values)))
+def told(stacks: Any) -> list[Event]:
+    found: list[Event] = []
+    tell_pairs(stacks, found.append)
     return found
 
 
@@ -202,8 +203,8 @@ def test_many_pairs_are_told_in_some_lines(tmp_path: Path) -> None:
     names = [f"{number:02d}" for number in range(20)]
     images, labels = pictures(tmp_path / "i", names), pictures(tmp_path / "l", names)
     events = told(open_labelled([images], [labels], "1:a,2:b"))
-    assert len(events) == 8 and {event for event, _ in events} == {"pair"}
-    assert events[-1][1] == {"image": "07", "labels": "07", "more": 12}
+    assert len(events) == 8 and {event.event for event in events} == {"pair"}
+    assert events[-1] == PairMatched(image="07", labels="07", more=12)
 
 
 def test_industrial_images_are_paired_by_names(shared_data: Path) -> None:

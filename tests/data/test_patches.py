@@ -22,8 +22,8 @@ from napari_autosegnet.data.normalisation import Normalisation, measure
 from napari_autosegnet.data.patches import IGNORE, PatchSource, choose_patches, reflected, validation_patches
 from napari_autosegnet.data.split import Region, split_stacks
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import silent
 from napari_autosegnet.networks.specification import NetworkSpecification
-from napari_autosegnet.run import silent
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))

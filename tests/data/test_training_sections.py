@@ -14,6 +14,7 @@ from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.data.training_sections import fit_normalisation, leave_out_constant, look_at_annotated
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, Note
 
 
 class Notes:
@@ -22,9 +23,9 @@ class Notes:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        assert event == "note" and "\n" not in values["text"]
-        self.texts.append(values["text"])
+    def __call__(self, event: Event) -> None:
+        assert isinstance(event, Note) and "\n" not in event.text
+        self.texts.append(event.text)
 
 
 def stack_of(image: np.ndarray, name: str = "image") -> LabelledStack:

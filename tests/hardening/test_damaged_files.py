@@ -29,6 +29,7 @@ from napari_autosegnet.data.annotations import open_labelled, parse_classes
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import parse_event
 from napari_autosegnet.figures import draw_curves
 from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.jobs.configuration import RunConfiguration
@@ -156,11 +157,11 @@ def test_events(first: bytes, second: bytes, noise: bytes, tmp_path: Path) -> No
     (run / "events.jsonl").write_bytes(b"\n".join([good, first, noise, second, good]))
     opened = Run(run)
     events = opened.events()
-    assert EPOCH in events and all(isinstance(event["event"], str) for event in events)
+    assert len(events) >= 2 and events[0] == events[-1] == parse_event(good)
     describe(opened)
     lines = PlainLines(lambda line: None)
     for event in events:
-        lines(event["event"], **{name: value for name, value in event.items() if name != "event"})
+        lines(event)
 
 
 @pytest.mark.slow
@@ -170,9 +171,11 @@ def test_curves_of_events(content: bytes, tmp_path: Path) -> None:
     found: Any = None
     with suppress(ValueError):
         found = json.loads(content)
-    events = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    lines = map(json.dumps, [EPOCH, *(found if isinstance(found, list) else [])])
+    events = [event for line in lines if (event := parse_event(line)) is not None]
+    assert events
     with refused():
-        draw_curves([EPOCH, *events], tmp_path / "curves.png")
+        draw_curves(events, tmp_path / "curves.png")
 
 
 @FILES

@@ -26,6 +26,7 @@ from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Epoch, Event, Note
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.search.search import Search
@@ -87,7 +88,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 def epochs(run: Path) -> int:
-    return sum(event["event"] == "epoch" for event in Run(run).events())
+    return sum(isinstance(event, Epoch) for event in Run(run).events())
 
 
 # Ends from outside
@@ -109,7 +110,7 @@ def test_a_training_that_is_ended_goes_on_to_the_same_weights(
         assert process.returncode == 143
         assert "continue with: napari-autosegnet train --run" in error and "--resume" in error
         assert Model.load(run / "model").metrics  # the best so far can be used
-        assert Run(run).events()[-1]["event"] == "stopped"
+        assert Run(run).events()[-1].event == "stopped"
     else:
         assert process.returncode == -how
     assert not Run(run).is_active and epochs(run) < TRAIN.epochs
@@ -142,8 +143,8 @@ def test_a_bit_that_flips_in_a_checkpoint_changes_no_weights(
     """The epoch before is gone on from, to the same weights; when that is damaged, too, nothing is."""
     run, told = tmp_path / "run", []
 
-    def report(event: str, /, **values: Any) -> None:
-        told.append(event)
+    def report(event: Event) -> None:
+        told.append(event.event)
 
     data: dict[str, Any] = {"images": [images[0]], "labels": [images[1]], "network": "unet", "settings": TRAIN}
     api.train(run, **data, device="cpu", report=report, should_stop=lambda: told.count("epoch") >= 3)
@@ -153,7 +154,7 @@ def test_a_bit_that_flips_in_a_checkpoint_changes_no_weights(
     checkpoint.write_bytes(content)
     resumed = api.train(run, resume=True, device="cpu")
     assert resumed.description.weights_sha256 == undisturbed
-    notes = [event["text"] for event in Run(run).events() if event["event"] == "note"]
+    notes = [event.text for event in Run(run).events() if isinstance(event, Note)]
     assert [note for note in notes if "went back to the one before it" in note] == notes
 
 
@@ -255,7 +256,7 @@ def test_jumps_of_the_clock_change_nothing(
     settings = TRAIN.model_copy(update={"budget": 1000.0})
     api.train(run, images=[images[0]], labels=[images[1]], network="unet", settings=settings, device="cpu")
     assert epochs(run) == TRAIN.epochs
-    seconds = [event["seconds"] for event in Run(run).events() if event["event"] == "epoch"]
+    seconds = [event.seconds for event in Run(run).events() if isinstance(event, Epoch)]
     assert seconds == sorted(seconds) and seconds[-1] < 1000
     assert describe(Run(run))["epoch"] == TRAIN.epochs
 
@@ -297,9 +298,9 @@ def search(poisoned: Callable[[int], bool], notes: list[str]) -> Search:
     patches = TrainingData(Poisoned(poisoned), data.validation_images, data.validation_targets, data.class_names)
     found = Search(patches, SEARCH, in_channels=1)
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "note":
-            notes.append(values["text"])
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     found.run(report=report)
     return found
@@ -327,7 +328,9 @@ def test_events_are_json_for_every_program(images: tuple[Path, Path], tmp_path: 
         raise AssertionError(word)
 
     run = Run.create(tmp_path / "run")
-    run.report("epoch", loss=float("nan"), iou={"a": float("inf"), "b": [1.0, -float("inf")]}, n=1)
+    scores = {"a": float("inf"), "b": -float("inf"), "c": 1.0}
+    run.report(Epoch(step="train", epoch=1, loss=float("nan"), iou=scores, seconds=1e308))
     (line,) = run.events_file.read_text(encoding="utf-8").splitlines()
     event = json.loads(line, parse_constant=refuse)
-    assert event["loss"] is None and event["iou"] == {"a": None, "b": [1.0, None]} and event["n"] == 1
+    assert event["loss"] is None and event["iou"] == {"a": None, "b": None, "c": 1.0} and event["epoch"] == 1
+    assert event["seconds"] is None

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ import zarr
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event, ProgressMade, parse_event
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.output.arrays import BlockArray
 from napari_autosegnet.inference.output.ledger import Ledger
@@ -46,9 +46,9 @@ from napari_autosegnet.model import Model
 torch.set_num_threads(1)
 model, image, out, events, settings = sys.argv[1:]
 
-def report(event, /, **values):
+def report(event):
     with open(events, "a") as handle:
-        handle.write(json.dumps({"event": event, **values}, default=str) + "\\n")
+        handle.write(event.model_dump_json() + "\\n")
 
 settings = PredictSettings.model_validate_json(settings)
 predict_volume(Model.load(model), open_image(image), Path(out), settings, report=report)
@@ -99,13 +99,13 @@ def test_the_real_sections_in_tiles(shared_data: Path, make_model: MakeModel) ->
 def test_events_tell_the_plan_every_block_and_the_progress(tmp_path: Path, model: Model, noise: Noise) -> None:
     events = Events()
     summary = predict_volume(model, image_from_array(noise(3, 70, 101)), tmp_path / "a.zarr", SETTINGS, report=events)
-    (plan,) = events.named("plan")
-    assert (plan["blocks"], plan["done"], plan["skipped"], plan["halo"]) == (18, 0, 0, 8)
-    blocks = events.named("block")
-    assert sorted(block["index"] for block in blocks) == list(range(18))
-    assert sum(block["voxels"] for block in blocks) == 3 * 70 * 101
-    assert all(block["status"] == "done" for block in blocks)
-    assert events.named("progress")[-1]["done"] == 18 and events.named("progress")[-1]["seconds_left"] == 0
+    (plan,) = events.of(BlocksPlanned)
+    assert (plan.blocks, plan.done, plan.skipped, plan.halo) == (18, 0, 0, 8)
+    blocks = events.of(BlockWritten)
+    assert sorted(block.index for block in blocks) == list(range(18))
+    assert sum(block.voxels for block in blocks) == 3 * 70 * 101
+    assert all(block.status == "done" for block in blocks)
+    assert events.of(ProgressMade)[-1].done == 18 and events.of(ProgressMade)[-1].seconds_left == 0
     assert summary.voxels_per_second > 0 and summary.halo == 8
 
 
@@ -114,7 +114,7 @@ def test_a_finished_result_is_not_computed_again(tmp_path: Path, model: Model, n
     predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
     before, events = tree(tmp_path), Events()
     summary = predict_volume(model, image, tmp_path / "a.zarr", SETTINGS, report=events)
-    assert summary.done == 18 and not events.named("block")
+    assert summary.done == 18 and not events.of(BlockWritten)
     assert tree(tmp_path) == before
 
 
@@ -139,7 +139,7 @@ def test_stopping_and_going_on(tmp_path: Path, model: Model, noise: Noise, tree:
             break
         assert summary.done < summary.blocks
     assert runs > 2
-    assert Counter(block["index"] for block in events.named("block")) == Counter(range(18))
+    assert Counter(block.index for block in events.of(BlockWritten)) == Counter(range(18))
     assert tree(tmp_path / "parts.zarr") == tree(tmp_path / "whole.zarr")
 
 
@@ -171,7 +171,7 @@ def test_a_failure_at_any_write_loses_nothing(
             assert "free some" in str(error) and "\n" not in str(error)
     monkeypatch.undo()
     assert failures >= 5
-    assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+    assert max(Counter(block.index for block in events.of(BlockWritten)).values()) == 1
     for folder in (tmp_path / "whole", tmp_path / "parts"):
         for file in (*folder.glob(".*"), *folder.glob("*.jsonl")):
             file.unlink()
@@ -202,7 +202,7 @@ def killed_runs(
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True, timeout=120)
-    return [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
+    return list(filter(None, map(parse_event, events.read_text().splitlines())))
 
 
 def check_killed_runs(
@@ -211,8 +211,8 @@ def check_killed_runs(
     events = killed_runs(tmp_path, model, array, kills, random.Random(0), settings)
     predict_volume(model, open_image(tmp_path / "image.npy"), tmp_path / "whole.zarr", settings)
     assert tree(tmp_path / "out.zarr") == tree(tmp_path / "whole.zarr")
-    assert max(Counter(event["index"] for event in events if event["event"] == "block").values()) == 1
-    started = [event["done"] for event in events if event["event"] == "plan"]
+    assert max(Counter(event.index for event in events if isinstance(event, BlockWritten)).values()) == 1
+    started = [event.done for event in events if isinstance(event, BlocksPlanned)]
     assert started == sorted(started) and started[-1] > 0
     assert len(started) > kills // 2
 
@@ -262,7 +262,7 @@ def test_an_image_that_was_changed_in_place_is_not_gone_on_with(tmp_path: Path, 
         tmp_path / "a.zarr",
         SETTINGS,
         report=events,
-        should_stop=lambda: len(events.named("block")) > 3,
+        should_stop=lambda: len(events.of(BlockWritten)) > 3,
     )
     assert stopped.stopped
     change()
@@ -274,8 +274,8 @@ def test_an_image_that_is_changed_while_it_is_read_makes_no_result(tmp_path: Pat
     change = changing_image(tmp_path / "image.zarr", noise(3, 200, 300))
     changed = []
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "block" and not changed:
+    def report(event: Event) -> None:
+        if isinstance(event, BlockWritten) and not changed:
             changed.append(change())
 
     with pytest.raises(UserError, match=r"image\.zarr changed while it was read.*--overwrite"):

@@ -10,10 +10,12 @@ import numpy as np
 import small_jobs
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note
+from napari_autosegnet.interruption import never_stop
 from napari_autosegnet.jobs.job_file import run_job
 from napari_autosegnet.jobs.preview import Preview, preview_file, write_slice
 from napari_autosegnet.model import Model
-from napari_autosegnet.run import Run, never_stop
+from napari_autosegnet.run import Run
 
 
 def train(run: Run, folder: Path, **changes: Any) -> None:
@@ -64,7 +66,7 @@ def test_a_slice_that_does_not_fit_is_told_once_and_the_training_goes_on(tmp_pat
     run = Run(tmp_path / "run")
     give_slice(run, np.zeros((3, 40, 40), np.uint8))
     train(run, tmp_path / "data")
-    notes = [event["text"] for event in run.events() if event["event"] == "note"]
+    notes = [event.text for event in run.events() if isinstance(event, Note)]
     assert notes == ["no preview: the slice is (3, 40, 40), the network takes 1 channels"]
 
 

@@ -14,6 +14,15 @@ from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, SearchSettings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import (
+    ArchitectureFound,
+    CandidatesRated,
+    Epoch,
+    Event,
+    FinalistTrained,
+    Note,
+    WarningRaised,
+)
 from napari_autosegnet.search.search import Search, SearchResult
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.training.trainer import Trainer, TrainingResult
@@ -64,7 +73,7 @@ def undisturbed() -> tuple[SearchResult, Events]:
 
 
 def losses(listener: Events) -> list[float]:
-    return [values["loss"] for values in listener.named("epoch")]
+    return [event.loss for event in listener.of(Epoch)]
 
 
 @pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
@@ -72,10 +81,10 @@ def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
     search = make(SETTINGS.model_copy(update={"strategy": strategy}))
     result, listener = run(search)
     assert search.space.allows(result.architecture)
-    assert [values["phase"] for values in listener.named("epoch")] == ["warm-up", "search", "search", "search"]
-    assert listener.named("architecture")[-1]["architecture"] == result.architecture.model_dump(mode="json")
+    assert [event.phase for event in listener.of(Epoch)] == ["warm-up", "search", "search", "search"]
+    assert listener.of(ArchitectureFound)[-1].architecture == result.architecture.model_dump(mode="json")
     # Three finalists, then two; the best wins, the plain chain with its lead.
-    assert [values["count"] for values in listener.named("finalist")] == [3, 3, 3, 2, 2]
+    assert [event.count for event in listener.of(FinalistTrained)] == [3, 3, 3, 2, 2]
     last = [f for f in result.finalists if f.rounds == 2]
     assert len(last) == 2
     best = max(last, key=lambda f: (f.score or 0.0) + f.lead)
@@ -101,8 +110,8 @@ def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int, undisturbed
     assert 0 < resumed.epoch < SETTINGS.epochs
     result, after = run(resumed)
     assert losses(before) + losses(after) == losses(heard)
-    rewards = [values["reward"] for values in before.named("epoch") + after.named("epoch")]
-    assert rewards == [values["reward"] for values in heard.named("epoch")]
+    rewards = [event.reward for event in before.of(Epoch) + after.of(Epoch)]
+    assert rewards == [event.reward for event in heard.of(Epoch)]
     assert result.architecture == expected.architecture
     assert result.score == expected.score
 
@@ -115,8 +124,8 @@ def test_a_search_ended_among_its_finalists_goes_on_there(
     class EndedError(Exception):
         pass
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "finalist" and values["round"] == 2:
+    def report(event: Event) -> None:
+        if isinstance(event, FinalistTrained) and event.round == 2:
             raise EndedError
 
     with pytest.raises(EndedError):
@@ -125,8 +134,8 @@ def test_a_search_ended_among_its_finalists_goes_on_there(
     resumed.resume()
     result, listener = run(resumed)
     assert result.architecture == expected.architecture and result.score == expected.score
-    assert len(listener.named("epoch")) == 0
-    assert len(listener.named("finalist")) < len(heard.named("finalist"))
+    assert len(listener.of(Epoch)) == 0
+    assert len(listener.of(FinalistTrained)) < len(heard.of(FinalistTrained))
 
 
 @pytest.mark.parametrize(
@@ -142,12 +151,12 @@ def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(
 
     def stop() -> bool:
         nonlocal asked
-        among_finalists = search.selection is not None and len(listener.named("finalist")) == trained
+        among_finalists = search.selection is not None and len(listener.of(FinalistTrained)) == trained
         asked += among_finalists
         return among_finalists and asked > 3
 
     search.run(report=listener, should_stop=stop)
-    assert len(listener.named("finalist")) == trained
+    assert len(listener.of(FinalistTrained)) == trained
     resumed = make(checkpoint=tmp_path / "search.pt")
     resumed.resume()
     result, _ = run(resumed)
@@ -157,7 +166,7 @@ def test_a_search_stopped_in_the_midst_of_a_finalist_goes_on_exactly(
 
 def test_a_stop_keeps_the_best_without_further_training() -> None:
     result, listener = run(make(), stop_after=14)
-    assert listener.named("finalist") == []
+    assert listener.of(FinalistTrained) == []
     assert result.architecture in [f.architecture for f in result.finalists]
     assert all(f.architecture != make().space.plain for f in result.finalists), "nobody rated it before the stop"
 
@@ -165,14 +174,14 @@ def test_a_stop_keeps_the_best_without_further_training() -> None:
 def test_a_stop_before_anything_was_rated_finds_nothing() -> None:
     result, listener = run_or_not(make(), stop_after=2)
     assert result is None
-    assert listener.named("architecture") == []
+    assert listener.of(ArchitectureFound) == []
 
 
 def test_the_three_ends(undisturbed: tuple[SearchResult, Events]) -> None:
     by_loss, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_loss": 10.0})))
-    assert by_loss.epochs == 1 and "the loss" in listener.named("note")[0]["text"]
+    assert by_loss.epochs == 1 and "the loss" in listener.of(Note)[0].text
     by_reward, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_accuracy": 0.0, "warmup_share": 0})))
-    assert by_reward.epochs == 1 and "the mean reward" in listener.named("note")[0]["text"]
+    assert by_reward.epochs == 1 and "the mean reward" in listener.of(Note)[0].text
     by_epochs, _ = undisturbed
     assert by_epochs.epochs == SETTINGS.epochs
 
@@ -181,9 +190,9 @@ def test_a_budget_covers_search_and_selection() -> None:
     search = make(SETTINGS.model_copy(update={"epochs": 10**6, "budget": 6.0}))
     result, listener = run(search)
     assert 4.5 < result.seconds < 15
-    seconds = {values["phase"]: values["seconds"] for values in listener.named("epoch")}
+    seconds = {event.phase: event.seconds for event in listener.of(Epoch)}
     assert seconds["warm-up"] < seconds["search"] <= 0.7 * 6 + 4
-    assert listener.named("finalist")
+    assert listener.of(FinalistTrained)
 
 
 def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[SearchResult, Events]) -> None:
@@ -192,9 +201,9 @@ def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch, undisturbed:
     found["entropy"] = 0.9 * found["least_entropy"] + 0.1 * found["largest_entropy"]
     monkeypatch.setattr(search.strategy, "statistics", lambda: found)
     _, listener = run(search)
-    assert len(listener.named("alarm")) == 1
-    assert "almost always the same" in listener.named("alarm")[0]["text"]
-    assert undisturbed[1].named("alarm") == []
+    assert len(listener.of(WarningRaised)) == 1
+    assert "almost always the same" in listener.of(WarningRaised)[0].text
+    assert undisturbed[1].of(WarningRaised) == []
 
 
 @pytest.mark.slow
@@ -204,7 +213,7 @@ def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
         proposed = search.strategy.propose(10)
         search.strategy.learn(proposed, [architecture.identity_share for architecture in proposed])
     _, listener = run(search)
-    assert ["as many identities as it can" in values["text"] for values in listener.named("alarm")] == [True]
+    assert ["as many identities as it can" in event.text for event in listener.of(WarningRaised)] == [True]
 
 
 def test_rewards_see_all_of_the_validation_part_and_every_class() -> None:
@@ -237,7 +246,7 @@ def test_broken_shared_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(search.supernet.optimiser, "step", step)
     result, listener = run(search)
-    assert len([values for values in listener.named("note") if "not finite" in values["text"]]) == 1
+    assert len([event for event in listener.of(Note) if "not finite" in event.text]) == 1
     assert result.epochs == SETTINGS.epochs and search.supernet.is_finite()
 
 
@@ -281,8 +290,8 @@ def test_what_was_trained_too_shortly_does_not_replace_the_plain_chain(steps: in
     search.selection.round = search.selection.rounds
     result, listener = run(search)
     assert result.architecture == {"plain": plain, "found": found}[taken]
-    (final,) = [values for values in listener.named("architecture") if values["final"]]
-    assert ("too shortly" in (final["remark"] or "")) == (taken == "plain")
+    (final,) = [event for event in listener.of(ArchitectureFound) if event.final]
+    assert ("too shortly" in (final.remark or "")) == (taken == "plain")
 
 
 @pytest.mark.parametrize(("lead", "told"), [(0.01, ["0.550", "0.555"]), (0.004, []), (0.0, [])])
@@ -298,8 +307,8 @@ def test_a_search_that_keeps_the_plain_chain_says_so(lead: float, told: list[str
     search.selection.round = search.selection.rounds
     result, listener = run(search)
     assert result.architecture == (plain if told else found)
-    (final,) = [values for values in listener.named("architecture") if values["final"]]
-    assert (final["remark"] is not None) == bool(told) and all(score in final["remark"] for score in told)
+    (final,) = [event for event in listener.of(ArchitectureFound) if event.final]
+    assert (final.remark is not None) == bool(told) and all(score in final.remark for score in told)
 
 
 @pytest.mark.parametrize(("misses", "taken"), [(True, "plain"), (False, "found")])
@@ -314,8 +323,8 @@ def test_what_misses_a_class_does_not_replace_the_plain_chain(misses: bool, take
     search.selection.round = search.selection.rounds
     result, listener = run(search)
     assert result.architecture == {"plain": plain, "found": found}[taken]
-    (final,) = [values for values in listener.named("architecture") if values["final"]]
-    assert ("nothing of some class" in (final["remark"] or "")) == misses
+    (final,) = [event for event in listener.of(ArchitectureFound) if event.final]
+    assert ("nothing of some class" in (final.remark or "")) == misses
     resumed = make(checkpoint=tmp_path / "search.pt")
     resumed.resume()
     assert resumed.selection is not None and resumed.selection.finalists[0].misses == misses
@@ -367,8 +376,8 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
 def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> None:
     settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
     result, listener = run(make(settings))
-    assert listener.named("epoch") == [] and listener.named("candidates") == []
-    first = [values for values in listener.named("finalist") if values["round"] == 1]
+    assert listener.of(Epoch) == [] and listener.of(CandidatesRated) == []
+    first = [event for event in listener.of(FinalistTrained) if event.round == 1]
     assert len(first) == settings.finalists and all(values["rating"] is None for values in first)
     best = max(first, key=lambda values: values["score"])
     assert result.architecture == result.finalists[best["index"] - 1].architecture or result.score >= best["score"]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event
 from napari_autosegnet.training.checkpoints import (
     copied,
     has_checkpoint,
@@ -117,8 +118,8 @@ def test_any_bit_that_flips_is_seen(tmp_path: Path) -> None:
 def test_the_one_before_takes_the_place_of_a_damaged_one(tmp_path: Path) -> None:
     path, notes = tmp_path / "training.pt", []
 
-    def report(event: str, /, **values: Any) -> None:
-        notes.append((event, values["text"]))
+    def report(event: Event) -> None:
+        notes.append((event.event, event.text))
 
     for epoch in (1, 2, 3):
         write_checkpoint(path, {"epoch": epoch})

@@ -169,7 +169,7 @@ def test_sections_are_averaged_and_those_without_foreground_left_out() -> None:
         [perfect, np.zeros((2, 7)), perfect],
         [TWO_CELLS, TWO_CELLS, nothing],
         0,
-        report=lambda event, /, **values: seen.append((values["step"], values["done"], values["total"])),
+        report=lambda event: seen.append((event.step, event.done, event.total)),
     )
     assert scores is not None and scores.v_rand == pytest.approx((1 + 2 / 3) / 2)
     assert seen == [("V_rand", 1, 3), ("V_rand", 2, 3), ("V_rand", 3, 3)]

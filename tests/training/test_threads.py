@@ -13,6 +13,7 @@ from torch import nn
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
+from napari_autosegnet.events import Epoch
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.search.supernet import Supernet
@@ -101,7 +102,7 @@ def test_a_training_is_the_same_for_any_number_of_threads(use_threads: UseThread
         listener = Events()
         result = Trainer(network(), blobs(64), settings).run(report=listener)
         assert result.mean_iou > 0.7
-        told.append([(e["loss"], e["validation_loss"], e["mean_iou"]) for e in listener.named("epoch")])
+        told.append([(e.loss, e.validation_loss, e.mean_iou) for e in listener.of(Epoch)])
         weights.append(result.weights)
     assert told == [told[0]] * len(COUNTS)
     for name, value in weights[0].items():
@@ -129,6 +130,6 @@ def test_a_search_is_the_same_for_any_number_of_threads(use_threads: UseThreads)
         listener = Events()
         result = Search(blobs(), settings, in_channels=1).run(report=listener)
         assert result is not None
-        epochs = [(e["loss"], e["reward"]) for e in listener.named("epoch")]
+        epochs = [(e.loss, e.reward) for e in listener.of(Epoch)]
         told.append((epochs, [(f.architecture, f.rating, f.score, f.loss) for f in result.finalists]))
     assert told == [told[0]] * len(COUNTS)

@@ -16,6 +16,7 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.config import NetworkSettings, TrainSettings
 from napari_autosegnet.device import choose_device
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Epoch, Event, Note
 from napari_autosegnet.networks.baselines import PSPNet
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.training.checkpoints import write_checkpoint
@@ -52,9 +53,9 @@ def test_it_learns() -> None:
     settings = SETTINGS.model_copy(update={"epochs": 12, "steps_per_epoch": 10})
     losses: list[float] = []
 
-    def report(event: str, /, **values: object) -> None:
-        if event == "epoch":
-            losses.append(float(values["loss"]))  # type: ignore[arg-type]
+    def report(event: Event) -> None:
+        if isinstance(event, Epoch):
+            losses.append(event.loss)
 
     result = Trainer(network(), blobs(), settings).run(report=report)
     assert result.mean_iou > 0.8
@@ -143,9 +144,9 @@ def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
 
     notes: list[str] = []
 
-    def report(event: str, /, **values: object) -> None:
-        if event == "note":
-            notes.append(str(values["text"]))
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     trained = []
     for kind in (Narrow, Wide):
@@ -181,9 +182,9 @@ def test_a_loss_that_is_not_finite_is_rolled_back(epochs: int, poisoned_calls: s
 
     notes: list[str] = []
 
-    def report(event: str, /, **values: object) -> None:
-        if event == "note":
-            notes.append(str(values["text"]))
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     data = blobs()
     poisoned = type(data)(Poisoned(), data.validation_images, data.validation_targets, data.class_names)
@@ -216,9 +217,9 @@ def test_weights_that_the_last_step_broke_are_not_kept(tmp_path: Path, monkeypat
             with torch.no_grad():
                 trainer._parameters[0].fill_(torch.inf)
 
-    def report(event: str, /, **values: object) -> None:
-        if event == "note":
-            notes.append(values)
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event)
 
     monkeypatch.setattr(trainer.optimiser, "step", step)
     result = trainer.run(report=report)
@@ -253,9 +254,9 @@ def test_while_one_class_is_never_found_the_loss_decides() -> None:
         head.bias[0] += 20.0
     seen: list[tuple[float, float]] = []
 
-    def report(event: str, /, **values: object) -> None:
-        if event == "epoch":
-            seen.append((float(values["mean_iou"]), float(values["validation_loss"])))  # type: ignore[arg-type]
+    def report(event: Event) -> None:
+        if isinstance(event, Epoch):
+            seen.append((event.mean_iou, event.validation_loss))
 
     slow = SETTINGS.model_copy(update={"learning_rate": 1e-3, "average_weights": 0.0})
     trainer = Trainer(blind, blobs(), slow)

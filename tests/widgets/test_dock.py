@@ -13,11 +13,12 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from qtpy.QtCore import Qt
 
+from napari_autosegnet.events import Epoch, Started
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import session as session_module
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
 from napari_autosegnet.widgets.preferences import Preferences
-from napari_autosegnet.widgets.work.run_list import find_runs, step_of
+from napari_autosegnet.widgets.work.run_list import newest_runs, step_of
 from small_models import small_model
 
 
@@ -80,7 +81,7 @@ def test_a_folder_with_other_files_is_no_run(make_dock: Any, tmp_path: Path) -> 
     empty.mkdir()
     (photos / "a.jpg").write_text("x")
     (empty / ".DS_Store").write_text("x")
-    run.report("started", step="search")
+    run.report(Started(step="search"))
     dock.open(photos)
     assert dock.session.run is None and "'photos' is no run" in dock.message.text()
     for path in (empty, run.path, tmp_path / "new"):
@@ -150,7 +151,7 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     for number, name in enumerate(("b", "a")):
         run = Run.create(tmp_path / name)
         run.update_config(search={})
-        run.report("epoch")
+        run.report(Epoch(step="search", epoch=1))
         stamp = 1e9 + number
         for path in (run.path, run.events_file):
             import os
@@ -161,13 +162,13 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "job.json").write_text("{")
-    found = find_runs(tmp_path)
+    found = newest_runs(tmp_path)
     assert [(entry.path.name, entry.kind) for entry in found] == [
         ("p", "segmentation"),
         ("a", "network"),
         ("b", "network"),
     ]
-    assert find_runs(tmp_path / "missing") == []
+    assert newest_runs(tmp_path / "missing") == []
 
 
 def test_a_run_is_opened_at_its_step(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.plugin_reader import get_reader
-from napari_autosegnet.widgets.work.run_list import find_runs
+from napari_autosegnet.widgets.work.run_list import newest_runs
 from small_models import small_model
 from strange_runs import FAKED, ORDERS, write_strange_job, write_strange_run
 
@@ -73,7 +73,7 @@ def test_a_run_that_leads_elsewhere_is_not_opened(dock: AutoSegNetDock, runs_fol
     mine = tmp_path / "thesis.txt"
     mine.write_text("my own words")
     (run.path / ".lock").symlink_to(mine)
-    assert [(entry.path, entry.active) for entry in find_runs(runs_folder)] == [(run.path, False)]
+    assert [(entry.path, entry.active) for entry in newest_runs(runs_folder)] == [(run.path, False)]
     dock.open(run.path)
     assert ".lock is a link" in dock.message.text() and dock.session.run is None
     assert mine.read_text() == "my own words"
@@ -86,7 +86,7 @@ def test_a_pipe_in_a_run_does_not_hold_napari_up(dock: AutoSegNetDock, runs_fold
         os.mkfifo(run.path / name)
     run.config_file.unlink()
     os.mkfifo(run.path / "config.json")
-    assert get_reader(str(run.path)) is None and find_runs(runs_folder) == []
+    assert get_reader(str(run.path)) is None and newest_runs(runs_folder) == []
     dock.open(run.path)
     assert "a pipe or a device" in dock.message.text()
 

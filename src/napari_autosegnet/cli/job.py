@@ -13,28 +13,29 @@ import typer
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import progress
 from napari_autosegnet.errors import StoppedError
-from napari_autosegnet.interruption import orderly_end
+from napari_autosegnet.events import Event, Finished, Report, SomeEvent, Stopped, listeners
+from napari_autosegnet.interruption import ShouldStop, orderly_end
 from napari_autosegnet.plain_text import printable
-from napari_autosegnet.run import Report, ShouldStop, listeners
 
 Result = TypeVar("Result", covariant=True)
 
 
-class LastValues:
-    """Keeps the last values of each event (a `Report`)."""
+class LastEvents:
+    """Keeps the last event of each kind (a `Report`)."""
 
     def __init__(self) -> None:
-        self._values: dict[str, dict[str, Any]] = {}
+        self._events: dict[type, Event] = {}
         self.ended: str | None = None
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self._values[event] = values
-        if event in ("finished", "stopped"):
-            self.ended = event
+    def __call__(self, event: Event) -> None:
+        self._events[type(event)] = event
+        if isinstance(event, Finished | Stopped):
+            self.ended = event.event
 
-    def of(self, event: str) -> dict[str, Any]:
-        """Values of the event when it came last; empty when it never came."""
-        return self._values.get(event, {})
+    def of(self, kind: type[SomeEvent]) -> SomeEvent | None:
+        """The last event of a kind; None when there was none."""
+        event = self._events.get(kind)
+        return event if isinstance(event, kind) else None
 
 
 class Work(Protocol[Result]):
@@ -43,7 +44,7 @@ class Work(Protocol[Result]):
     def __call__(self, *, report: Report, should_stop: ShouldStop) -> Result: ...
 
 
-def run_job(work: Work[Result], *, resume: str | None = None) -> tuple[Result, LastValues]:
+def run_job(work: Work[Result], *, resume: str | None = None) -> tuple[Result, LastEvents]:
     """Do the work of a command with progress on stderr; Ctrl-C, SIGTERM and SIGHUP shut it down cleanly.
 
     Parameters
@@ -60,7 +61,7 @@ def run_job(work: Work[Result], *, resume: str | None = None) -> tuple[Result, L
     StoppedError
         When it was ended before it had a result, and not by a signal.
     """
-    last = LastValues()
+    last = LastEvents()
     with orderly_end() as interruption:
         try:
             with progress() as report:

@@ -1,6 +1,6 @@
 """Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere.
 
-Both are listeners to the events of a run (`napari_autosegnet.run.Report`); results go to stdout and are
+Both are listeners to the events of a run (`napari_autosegnet.events.Report`); results go to stdout and are
 not printed here.
 """
 
@@ -14,105 +14,119 @@ from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.duration import format_duration
+from napari_autosegnet.events import (
+    ArchitectureFound,
+    BlocksPlanned,
+    CandidatesRated,
+    DataRead,
+    DeviceChosen,
+    Epoch,
+    Event,
+    Failed,
+    FinalistTrained,
+    Finished,
+    Note,
+    PairMatched,
+    Paused,
+    ProgressMade,
+    QualityMeasured,
+    Report,
+    Resumed,
+    Stopped,
+    WarningRaised,
+)
 from napari_autosegnet.plain_text import printable
-from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import Report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-#: Events that can come many times a second; where there is no bar, one line a minute is enough.
-FREQUENT = frozenset({"block", "progress"})
 SECONDS_BETWEEN_LINES = 60.0
 
 _FIGURES = ("loss", "reward", "best_reward", "mean_iou", "entropy")
 
 
-def sentence(event: str, values: dict[str, Any]) -> str | None:
+def sentence(event: Event) -> str | None:
     """One line that tells an event to a person, or None for events that nobody needs to read."""
-    words = _words(event, values)
+    words = _words(event)
     return None if words is None else printable(words)
 
 
-def _words(event: str, values: dict[str, Any]) -> str | None:
+def _words(event: Event) -> str | None:
     match event:
-        case "data":
-            return str(values.get("text", "")) or None
-        case "pair":
-            more = f" (and {values['more']} more pairs)" if values.get("more") else ""
-            return f"pair: {values.get('image')} with {values.get('labels')}{more}"
-        case "note":
-            return f"note: {values.get('text', '')}"
-        case "alarm":
-            return f"warning: {values.get('text', '')}"
-        case "device":
-            return f"device: {values.get('name', '')}"
-        case "epoch":
-            return _epoch(values)
-        case "candidates":
-            best = f", best {values['best']:.3f}" if isinstance(values.get("best"), float) else ""
-            return f"search: {values.get('count')} candidates rated{best}"
-        case "finalist":
-            place = f"{values.get('index')} of {values.get('count')}"
-            turn = f"round {values.get('round')} of {values.get('rounds')}"
-            score = f": {values['score']:.3f}" if isinstance(values.get("score"), float) else ""
-            weights = values.get("parameters")
-            parameters = "" if weights is None else f", {weights / 1e6:.2f} M parameters"
-            return f"search: finalist {place}, {turn}{score}{parameters}"
-        case "architecture" if values.get("final", True):
-            score = f" (score {values['score']:.3f})" if isinstance(values.get("score"), float) else ""
-            remark = f"; {values['remark']}" if values.get("remark") else ""
+        case DataRead(text=text):
+            return text or None
+        case PairMatched():
+            more = f" (and {event.more} more pairs)" if event.more else ""
+            return f"pair: {event.image} with {event.labels}{more}"
+        case Note(text=text):
+            return f"note: {text}"
+        case WarningRaised(text=text):
+            return f"warning: {text}"
+        case DeviceChosen(name=name):
+            return f"device: {name}"
+        case Epoch():
+            return _epoch(event) + _left(event)
+        case CandidatesRated():
+            best = "" if event.best is None else f", best {event.best:.3f}"
+            return f"search: {event.count} candidates rated{best}"
+        case FinalistTrained():
+            turn = f"{event.index} of {event.count}, round {event.round} of {event.rounds}"
+            score = "" if event.score is None else f": {event.score:.3f}"
+            parameters = "" if event.parameters is None else f", {event.parameters / 1e6:.2f} M parameters"
+            return f"search: finalist {turn}{score}{parameters}"
+        case ArchitectureFound(final=True):
+            score = "" if event.score is None else f" (score {event.score:.3f})"
+            remark = f"; {event.remark}" if event.remark else ""
             return f"search: architecture chosen{score}{remark}"
-        case "quality":
-            found = Quality.of(values)
-            return None if found is None else f"{values.get('step', 'job')}: {found.sentence()}"
-        case "plan":
-            skipped = f", {values['skipped']} empty" if values.get("skipped") else ""
-            done = f", {values['done']} done before" if values.get("done") else ""
-            return f"predict: {values.get('blocks')} blocks{done}{skipped}{_halo(values)}"
-        case "progress":
-            speed = values.get("voxels_per_second")
-            pace = f", {speed / 1e6:.2f} M voxels/s" if isinstance(speed, int | float) else ""
-            total = "" if values.get("total") is None else f" of {values['total']}"
-            return f"{_counted(values)}: {values.get('done')}{total}{pace}{_left(values)}"
-        case "paused" | "resumed":
-            return event
-        case "finished":
-            return f"{values.get('step', 'job')}: finished in {format_duration(float(values.get('seconds') or 0))}"
-        case "failed":
-            return f"{values.get('step', 'job')}: failed: {values.get('text', '')}"
-        case "stopped":
-            reason = f" ({values['reason']})" if values.get("reason") else ""
-            return f"{values.get('step', 'job')}: stopped{reason}"
+        case QualityMeasured():
+            return f"{event.step}: {event.sentence()}"
+        case BlocksPlanned():
+            skipped = f", {event.skipped} empty" if event.skipped else ""
+            done = f", {event.done} done before" if event.done else ""
+            return f"predict: {event.blocks} blocks{done}{skipped}{_halo(event)}"
+        case ProgressMade():
+            total = "" if event.total is None else f" of {event.total}"
+            pace = _pace(event)
+            return f"{_counted(event)}: {event.done}{total}{pace and f', {pace}'}{_left(event)}"
+        case Paused() | Resumed():
+            return event.event
+        case Finished():
+            return f"{event.step}: finished in {format_duration(event.seconds or 0)}"
+        case Failed():
+            return f"{event.step or 'job'}: failed: {event.text}"
+        case Stopped():
+            return f"{event.step or 'job'}: stopped" + (f" ({event.reason})" if event.reason else "")
         case _:
             return None
 
 
-def _epoch(values: dict[str, Any]) -> str:
-    figures = [f"{n.replace('_', ' ')} {values[n]:.3f}" for n in _FIGURES if isinstance(values.get(n), int | float)]
-    count = f"{values.get('epoch')}" + (f"/{values['epochs']}" if values.get("epochs") else "")
-    step = values.get("phase") or values.get("step", "")
-    return "  ".join([f"{step}: epoch {count}", *figures]) + _left(values)
+def _epoch(event: Epoch) -> str:
+    values = ((name.replace("_", " "), getattr(event, name)) for name in _FIGURES)
+    figures = [f"{name} {value:.3f}" for name, value in values if value is not None]
+    count = f"{event.epoch}" + (f"/{event.epochs}" if event.epochs else "")
+    return "  ".join([f"{event.phase or event.step}: epoch {count}", *figures])
 
 
-def _halo(values: dict[str, Any]) -> str:
-    if values.get("halo") is None:
+def _halo(plan: BlocksPlanned) -> str:
+    if plan.halo is None:
         return ""
-    agreement = values.get("halo_agreement")
-    measured = (
-        f" (labels agree with exact on {100 * agreement:.3f} % of pixels)" if isinstance(agreement, float) else ""
-    )
-    return f", halo {values['halo']} pixels{measured}"
+    agreement = plan.halo_agreement
+    measured = "" if agreement is None else f" (labels agree with exact on {100 * agreement:.3f} % of pixels)"
+    return f", halo {plan.halo} pixels{measured}"
 
 
-def _counted(values: dict[str, Any]) -> str:
-    """The step that a `progress` event counts for: blocks of a prediction, or sections that are scored."""
-    return str(values.get("step") or ("predict" if "voxels_per_second" in values else "evaluate"))
+def _counted(progress: ProgressMade) -> str:
+    """What is counted: blocks of a prediction, or sections that are scored."""
+    return progress.step or ("evaluate" if progress.voxels_per_second is None else "predict")
 
 
-def _left(values: dict[str, Any]) -> str:
-    left = values.get("seconds_left")
-    return f", {format_duration(float(left))} left" if isinstance(left, int | float) else ""
+def _pace(progress: ProgressMade) -> str:
+    speed = progress.voxels_per_second
+    return "" if speed is None else f"{speed / 1e6:.2f} M voxels/s"
+
+
+def _left(event: Epoch | ProgressMade) -> str:
+    return "" if event.seconds_left is None else f", {format_duration(event.seconds_left)} left"
 
 
 class PlainLines:
@@ -123,20 +137,16 @@ class PlainLines:
         self._clock = clock
         self._last: float | None = None
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        line = sentence(event, values)
+    def __call__(self, event: Event) -> None:
+        line = sentence(event)
         if line is None:
             return
-        if event in FREQUENT and not self._is_last_block(values):
+        if isinstance(event, ProgressMade) and event.done != event.total:
             now = self._clock()
             if self._last is not None and now - self._last < SECONDS_BETWEEN_LINES:
                 return
             self._last = now
         self._write(line)
-
-    @staticmethod
-    def _is_last_block(values: dict[str, Any]) -> bool:
-        return "total" in values and values.get("done") == values["total"]
 
 
 class Bar:
@@ -146,49 +156,38 @@ class Bar:
         self._bar = bar
         self._tasks: dict[str, Any] = {}
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        if event == "epoch":
-            self._epoch(values)
-        elif event == "plan":
-            self._print(event, values)
-            done = int(values.get("done", 0)) + int(values.get("skipped", 0))
-            self._advance("predict", "predict", done, int(values.get("blocks", 0)))
-        elif event == "progress":
-            speed = values.get("voxels_per_second")
-            pace = f"  {speed / 1e6:.2f} M voxels/s" if isinstance(speed, int | float) else ""
-            name = _counted(values)
-            self._advance(name, f"{name}{pace}", values.get("done", 0), values.get("total"), values)
-        elif event == "finished":
-            # A step may have counted for several things, V_rand for example.
-            for task in self._tasks.values():
-                self._bar.remove_task(task)
-            self._tasks.clear()
-            self._print(event, values)
-        else:
-            self._print(event, values)
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Epoch():
+                # A time budget may end a run long before its last epoch: then time is what the bar measures.
+                done, total = float(event.epoch), float(event.epochs or 0)
+                if event.seconds is not None and event.seconds_left is not None:
+                    done, total = event.seconds, event.seconds + event.seconds_left
+                self._advance(event.step, printable(_epoch(event)), done, total, _left(event))
+            case ProgressMade():
+                name = _counted(event)
+                self._advance(name, f"{name}  {_pace(event)}".rstrip(), event.done, event.total, _left(event))
+            case BlocksPlanned():
+                self._print(event)
+                self._advance("predict", "predict", event.done + event.skipped, event.blocks)
+            case Finished():
+                # A step may have counted for several things, V_rand for example.
+                for task in self._tasks.values():
+                    self._bar.remove_task(task)
+                self._tasks.clear()
+                self._print(event)
+            case _:
+                self._print(event)
 
-    def _epoch(self, values: dict[str, Any]) -> None:
-        step = str(values.get("step", ""))
-        seconds, left = values.get("seconds"), values.get("seconds_left")
-        # A time budget may end a run long before its last epoch: then time is what the bar measures.
-        if isinstance(seconds, int | float) and isinstance(left, int | float):
-            done, total = float(seconds), float(seconds) + float(left)
-        else:
-            done, total = float(values.get("epoch", 0)), float(values.get("epochs") or 0)
-        text = printable(_epoch({name: value for name, value in values.items() if name != "seconds_left"}))
-        self._advance(step, text, done, total, values)
-
-    def _advance(
-        self, name: str, text: str, done: float, total: float | None, values: dict[str, Any] | None = None
-    ) -> None:
-        left = _left(values or {}).removeprefix(", ")
+    def _advance(self, name: str, text: str, done: float, total: float | None, left: str = "") -> None:
+        left = left.removeprefix(", ")
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(text, total=total, left=left)
         self._bar.update(self._tasks[name], description=text, completed=done, total=total, left=left)
 
-    def _print(self, event: str, values: dict[str, Any]) -> None:
-        line = sentence(event, values)
-        if line is not None and event not in FREQUENT:
+    def _print(self, event: Event) -> None:
+        line = sentence(event)
+        if line is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

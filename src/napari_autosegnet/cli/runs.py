@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +13,11 @@ from napari_autosegnet.cli.job import command_line, print_json
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, parse_event
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import Run, parse_event
+from napari_autosegnet.run import Run, RunStatus, find_runs
 
-#: Runs lie in a folder of runs, or one folder further down (runs/NAME, demo/run).
-DEPTH = 2
 SECONDS_BETWEEN_LOOKS = 0.3
 EVENTS_BEFORE = 10
 
@@ -80,9 +77,9 @@ def follow(
     lines = PlainLines(print_line)
     for event in _events_as_they_come(opened):
         if as_json:
-            print(json.dumps(event), flush=True)
+            print(event.model_dump_json(exclude_unset=True), flush=True)
         else:
-            lines(event["event"], **{name: value for name, value in event.items() if name != "event"})
+            lines(event)
 
 
 @app.command()
@@ -129,17 +126,6 @@ def _active(path: Path) -> Run:
     return run
 
 
-def find_runs(folder: Path, depth: int = DEPTH) -> Iterator[Run]:
-    """The run folders in and under ``folder``, sorted by name."""
-    if (folder / "config.json").is_file() and (folder / "events.jsonl").exists():
-        yield Run(folder)
-    elif depth > 0:
-        with suppress(PermissionError):
-            for inner in sorted(folder.iterdir()):
-                if inner.is_dir() and not inner.name.startswith("."):
-                    yield from find_runs(inner, depth - 1)
-
-
 def _described(run: Run) -> dict[str, Any]:
     """As `describe`; one run that cannot be read does not hide the others."""
     try:
@@ -152,45 +138,22 @@ def _described(run: Run) -> dict[str, Any]:
 
 def describe(run: Run) -> dict[str, Any]:
     """State, step, epoch, best score, on how much it was checked, and time of the last event of a run."""
-    step: str | None = None
-    epoch: int | None = None
-    score: float | None = None
-    quality: Quality | None = None
-    ended = "interrupted"
-    events = run.events()
-    for event in events:
-        new_step = event.get("step", step)
-        if new_step != step:
-            step, epoch, score, quality = new_step, None, None, None
-        if event["event"] == "epoch":
-            epoch = event.get("epoch")
-            value = event.get("mean_iou", event.get("best_reward", event.get("reward")))
-            if isinstance(value, int | float):
-                score = max(float(value), score if score is not None else float(value))
-        if event["event"] == "architecture" and isinstance(event.get("score"), int | float):
-            score = float(event["score"])
-        if event["event"] == "quality":
-            quality = Quality.of(event)
-        ended = event["event"] if event["event"] in ("finished", "stopped", "failed") else "interrupted"
-    state = ended
+    status = RunStatus.after(run.events())
+    state: str = status.state
     if run.is_active:
         state = "paused" if run.requested("pause") else "working"
-    elif not events:
-        state = "new"
-    last = str(events[-1].get("time", ""))[:19].replace("T", " ") if events else None
-    checked = None if quality is None else quality.model_dump(mode="json")
     return {
         "run": str(run.path),
         "state": state,
-        "step": step,
-        "epoch": epoch,
-        "score": score,
-        "quality": checked,
-        "time": last,
+        "step": status.step,
+        "epoch": status.epoch,
+        "score": status.score,
+        "quality": None if status.quality is None else status.quality.model_dump(mode="json"),
+        "time": None if status.time is None else f"{status.time:%Y-%m-%d %H:%M:%S}",
     }
 
 
-def _events_as_they_come(run: Run) -> Iterator[dict[str, Any]]:
+def _events_as_they_come(run: Run) -> Iterator[Event]:
     """The last events so far, then new ones as long as a process works in the run."""
     position = 0
     rest = b""

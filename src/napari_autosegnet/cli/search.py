@@ -27,8 +27,8 @@ from napari_autosegnet.cli.options import (
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import ArchitectureFound, QualityMeasured
 from napari_autosegnet.jobs.search import SearchJob
-from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
@@ -88,13 +88,13 @@ def search(
         raise UserError(f"the search was stopped before it rated any architecture; continue with: {again}")
     file = Run(folder).architecture_file
     if as_json:
-        quality = Quality.of(last.of("quality"))
+        quality, chosen = last.of(QualityMeasured), last.of(ArchitectureFound)
         print_json(
             {
                 "run": folder,
                 "architecture": file,
-                "score": last.of("architecture").get("score"),
-                "quality": None if quality is None else quality.model_dump(mode="json"),
+                "score": None if chosen is None else chosen.score,
+                "quality": None if quality is None else quality.quality.model_dump(mode="json"),
             }
         )
     else:

@@ -24,8 +24,8 @@ from napari_autosegnet.cli.options import (
 from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
 from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.events import QualityMeasured
 from napari_autosegnet.jobs.train import TrainJob
-from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
 
 PRESET_SETTINGS: dict[str, TrainSettings] = {preset: train_settings(preset) for preset in PRESETS}
@@ -94,8 +94,9 @@ def train(
     _, last = run_job(partial(job.run, run), resume=again)
     folder = Run(run).model_folder
     if as_json:
-        quality = Quality.of(last.of("quality"))
-        print_json({"run": run, "model": folder, **({} if quality is None else quality.model_dump(mode="json"))})
+        measured = last.of(QualityMeasured)
+        quality = {} if measured is None else measured.quality.model_dump(mode="json")
+        print_json({"run": run, "model": folder, **quality})
     else:
         print_paths(run=run, model=folder)
         print_note(f"next: {command_line('predict', '--model', folder)} --image IMAGE --out RESULT")

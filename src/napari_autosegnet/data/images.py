@@ -25,8 +25,8 @@ from napari_autosegnet.data.stack import (
     triple,
 )
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import refuse_address
-from napari_autosegnet.run import Report
 
 __all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open_labels", "tell_notes"]
 
@@ -78,7 +78,7 @@ def open_labels(
 def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
     """Tell what is to be known of how images and labels were read, each line once."""
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
-        report("note", text=note)
+        report(Note(text=note))
 
 
 def folder_files(path: Path) -> list[Path] | None:

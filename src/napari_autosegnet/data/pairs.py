@@ -19,10 +19,11 @@ from napari_autosegnet.data.images import ImageStack, folder_files, open_image, 
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.stack import natural_key, without_ending
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import PairMatched
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import LabelledStack
-    from napari_autosegnet.run import Report
+    from napari_autosegnet.events import Report
 
 #: Words in the names of label files, and of image files.
 _LABEL_WORDS = (
@@ -160,7 +161,7 @@ def tell_pairs(stacks: Sequence[LabelledStack], report: Report) -> None:
     pairs = [pair for stack in stacks for pair in _names_of(stack)]
     for number, (image, labels) in enumerate(pairs[:_MAX_TOLD], start=1):
         more = len(pairs) - number if number == _MAX_TOLD else 0
-        report("pair", image=image, labels=labels, **({"more": more} if more else {}))
+        report(PairMatched(image=image, labels=labels, more=more))
 
 
 def _names_of(stack: LabelledStack) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from napari_autosegnet.data.grey_values import SectionGrey, section_grey
 from napari_autosegnet.data.normalisation import WIDE_SPREAD, Normalisation, NormalisationKind, measure, spread
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report
+from napari_autosegnet.events import Note, Report
 
 #: Stack and number of a section.
 Place = tuple[int, int]
@@ -50,9 +50,10 @@ def leave_out_constant(stacks: Sequence[LabelledStack], greys: Mapping[Place, Se
     for stack, section in constant:
         stacks[stack].leave_out(section)
     report(
-        "note",
-        text=f"{_sections(len(constant))} constant (one grey value throughout) and left out of the training: "
-        + _listed(stacks, constant),
+        Note(
+            text=f"{_sections(len(constant))} constant (one grey value throughout) and left out of the training: "
+            + _listed(stacks, constant),
+        )
     )
 
 
@@ -78,11 +79,11 @@ def fit_normalisation(
     together = list({**training, **validation}.values())
     if wanted == "auto" and spread(together) > WIDE_SPREAD:
         kind = "section"
-        report(
-            "note",
-            text=f"the grey values of the sections differ ({spread(together):.2f}, more than {WIDE_SPREAD}), so each "
-            "section is normalised by its own mean and deviation; --normalisation global takes the same for all",
+        text = (
+            f"the grey values of the sections differ ({spread(together):.2f}, more than {WIDE_SPREAD}), so each "
+            "section is normalised by its own mean and deviation; --normalisation global takes the same for all"
         )
+        report(Note(text=text))
     if kind == "global":
         _tell_odd(stacks, {**training, **validation}, report)
     return measure(stacks, split.training, kind=kind, sections=list(training.values()))
@@ -95,12 +96,12 @@ def _tell_odd(stacks: Sequence[LabelledStack], greys: Mapping[Place, SectionGrey
     seen = GreyValues.of([usual], first)
     odd = [place for place, grey in greys.items() if match(seen, [grey], stacks[place[0]].image.dtype) != AS_IS]
     if odd:
-        report(
-            "note",
-            text=f"the grey values of {len(odd)} of {len(greys)} sections are far from those of the others, whose mean "
+        text = (
+            f"the grey values of {len(odd)} of {len(greys)} sections are far from those of the others, whose mean "
             f"is about {usual.mean[0]:.4g}: {_listed(stacks, odd)}; save all in one range, or take "
-            "--normalisation section",
+            "--normalisation section"
         )
+        report(Note(text=text))
 
 
 def _median(sections: Sequence[SectionGrey]) -> SectionGrey:

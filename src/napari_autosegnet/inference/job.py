@@ -18,6 +18,7 @@ from napari_autosegnet.data.pairs import paired_files
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
 from napari_autosegnet.inference.compute.engines import available_engines, usual_engine
 from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
@@ -37,8 +38,8 @@ from napari_autosegnet.inference.output.ledger import (
 from napari_autosegnet.inference.output.ome_metadata import ome_zarr_image
 from napari_autosegnet.inference.output.output import Output, open_output
 from napari_autosegnet.inference.output.store import ZarrOutput
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block
 from napari_autosegnet.inference.compute.predictor import AppliedModel, BlockInput, BlockResult
 from napari_autosegnet.inference.compute.reading import check_image, read_block
@@ -31,7 +32,7 @@ from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output.output import disk_error, outer_places
 from napari_autosegnet.inference.output.progress import FailedBlock, PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +127,7 @@ def summarise(
     seconds = time.monotonic() - started
     constant = ledger.blank_sections
     if constant:
-        report("note", text=in_words(constant))
+        report(Note(text=in_words(constant)))
     return PredictionSummary(
         path=job.output.path,
         labels=job.output.labels_path,

@@ -13,7 +13,8 @@ from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.run import CONFIG_VERSION, Run
+from napari_autosegnet.run import Run
+from napari_autosegnet.run.folder import CONFIG_VERSION
 
 
 class RunData(BaseModel):

@@ -11,8 +11,9 @@ from pydantic import Field
 from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.events import Finished, Report, Stopped, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import JobModel
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     from napari_autosegnet.training.metrics import Scores
@@ -72,7 +73,7 @@ class EvaluateJob(JobModel):
             else:
                 raise UserError("give either a model or a prediction to evaluate")
         except StoppedError:
-            report("stopped", step="evaluate", reason="a stop was asked for; there is no score")
+            report(Stopped(step="evaluate", reason="a stop was asked for; there is no score"))
             raise
-        report("finished", step="evaluate", seconds=time.monotonic() - started)
+        report(Finished(step="evaluate", seconds=time.monotonic() - started))
         return scores

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.events import Started
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.json_files import read_json
-from napari_autosegnet.run import Run, ShouldStop
+from napari_autosegnet.run import Run
 
 Step = Literal["search", "train", "predict"]
 Job = Annotated[SearchJob | TrainJob | PredictJob, Field(discriminator="step")]
@@ -75,5 +77,5 @@ def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
             # A prediction knows no run folder; this one is there for the job alone.
             with run.locked():
                 run.withdraw()
-                run.report("started", step="predict")
+                run.report(Started(step="predict"))
                 job.run(report=run.report, should_stop=should_stop)

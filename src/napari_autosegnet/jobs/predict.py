@@ -11,8 +11,9 @@ from pydantic import Field
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import DeviceChosen, Finished, Report, Stopped, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import JobModel
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.volume import PredictionSummary
@@ -62,7 +63,7 @@ class PredictJob(JobModel):
 
             model, image, mask = request.opened()
             device = choose_device(self.device)
-            report("device", name=str(device))
+            report(DeviceChosen(name=str(device)))
             summary = predict_volume(
                 model,
                 image,
@@ -74,7 +75,7 @@ class PredictJob(JobModel):
                 should_stop=should_stop,
             )
         if summary.stopped:
-            report("stopped", step="predict", reason="a stop was asked for; finished blocks are kept")
+            report(Stopped(step="predict", reason="a stop was asked for; finished blocks are kept"))
         else:
-            report("finished", step="predict", seconds=time.monotonic() - started)
+            report(Finished(step="predict", seconds=time.monotonic() - started))
         return summary

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from napari_autosegnet.config import SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import DataRead, DeviceChosen, Note, Report
 from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
-from napari_autosegnet.run import Report, Run
+from napari_autosegnet.run import Run
 
 if TYPE_CHECKING:
     import torch
@@ -116,15 +117,16 @@ def prepare(data: LabelledData, settings: Settings, *, device: str, report: Repo
     leave_out_constant(stacks, greys, report)
     split = split_stacks(stacks, data.split, context=settings.context)
     mapping = stacks[0].mapping
-    report("device", name=str(chosen_device))
+    report(DeviceChosen(name=str(chosen_device)))
     tell_pairs(stacks, report)
     tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     report(
-        "data",
-        text=mapping.describe(),
-        classes=[c.name for c in mapping.classes],
-        training_pixels=region_pixels(stacks, split.training).tolist(),
-        validation_pixels=region_pixels(stacks, split.validation).tolist(),
+        DataRead(
+            text=mapping.describe(),
+            classes=tuple(c.name for c in mapping.classes),
+            training_pixels=tuple(map(tuple, region_pixels(stacks, split.training).tolist())),
+            validation_pixels=tuple(map(tuple, region_pixels(stacks, split.validation).tolist())),
+        )
     )
     normalisation = fit_normalisation(stacks, split, settings.normalisation, greys, report)
     return PreparedData(stacks, split, normalisation, chosen_device)
@@ -172,5 +174,5 @@ def training_data(
     )
     prepared = TrainingData(source, images, targets, data.classes, sections)
     if prepared.checked.scarce:
-        report("note", text=prepared.checked.scarcity())
+        report(Note(text=prepared.checked.scarcity()))
     return prepared

@@ -14,8 +14,10 @@ from zipfile import BadZipFile
 from pydantic import TypeAdapter
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, PreviewDrawn
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.run import Run, ShouldStop
+from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.run import Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +104,7 @@ class Preview:
             # A training is worth more than its preview: reported once.
             problem = str(error).partition("\n")[0]
             if problem != self._last_problem:
-                self.run.report("note", text=f"no preview: {problem}")
+                self.run.report(Note(text=f"no preview: {problem}"))
             self._last_problem = problem
         self._spent += self._clock() - started
 
@@ -122,8 +124,8 @@ class Preview:
         labels, probabilities = predicted
         _save_array(preview_file(self.run, "labels"), labels)
         _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
-        classes = [each.model_dump(mode="json") for each in model.classes]
-        self.run.report("preview", shape=list(labels.shape), input=modified, classes=classes)
+        classes = tuple(each.model_dump(mode="json") for each in model.classes)
+        self.run.report(PreviewDrawn(shape=labels.shape, input=modified, classes=classes))
 
 
 def _predicted(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import Report, Run, ShouldStop, listeners
+from napari_autosegnet.events import Event, Failed, Finished, Report, Started, Step, Stopped, listeners
+from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.run import Run
 
 
 @contextmanager
-def running(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
+def running(run: Run, step: Step, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
     """Hold the run, listen to its requests, and write down how the job ended."""
     started = time.monotonic()
     stopped = False
@@ -27,22 +28,22 @@ def running(run: Run, step: str, report: Report, should_stop: ShouldStop) -> Ite
         heard = listeners(run.report, report)
         begun = False
 
-        def tell(event: str, /, **values: Any) -> None:
+        def tell(event: Event) -> None:
             # Only now is it known that there is something to do, and that the folder is worth being kept.
             nonlocal begun
             if not begun:
                 begun = True
-                heard("started", step=step)
-            heard(event, **values)
+                heard(Started(step=step))
+            heard(event)
 
         try:
             yield tell, stop
         except UserError as error:
             # A run that never began is not worth a folder full of one error.
             if run.config_file.exists():
-                run.report("failed", step=step, text=str(error))
+                run.report(Failed(step=step, text=str(error)))
             raise
         if stopped:
-            tell("stopped", step=step, reason="a stop was asked for; what was best so far is kept")
+            tell(Stopped(step=step, reason="a stop was asked for; what was best so far is kept"))
         else:
-            tell("finished", step=step, seconds=time.monotonic() - started)
+            tell(Finished(step=step, seconds=time.monotonic() - started))

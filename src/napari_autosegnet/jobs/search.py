@@ -12,10 +12,12 @@ from pydantic import Field
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import Preset, SearchSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Report, silent
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import LearningJob
 from napari_autosegnet.jobs.running import running
-from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
+from napari_autosegnet.run import Run
 
 
 class SearchJob(LearningJob):

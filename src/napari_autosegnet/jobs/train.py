@@ -10,9 +10,11 @@ from pydantic import Field
 from napari_autosegnet.config import Network, TrainSettings
 from napari_autosegnet.data.selection import ALL
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import LearningJob
 from napari_autosegnet.jobs.running import running
-from napari_autosegnet.run import Report, Run, ShouldStop, never_stop, silent
+from napari_autosegnet.run import Run
 
 if TYPE_CHECKING:
     from napari_autosegnet.jobs.training import OnEpoch

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from napari_autosegnet.data.learned_from import LearnedFrom
+from napari_autosegnet.events import QualityMeasured, Report
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare, training_data
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
-from napari_autosegnet.run import Report, Run, ShouldStop
+from napari_autosegnet.run import Run
 from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.checkpoints import has_checkpoint, remove_checkpoint
 from napari_autosegnet.training.trainer import Trainer, TrainingData, TrainingResult
@@ -107,7 +109,7 @@ class Training:
         model = self._scored(result)
         model = _with_measured_halo(model, self.prepared, self.report, should_stop)
         model.save(self.run.model_folder)
-        self.report("quality", step="train", **model.metrics["validation"])
+        self.report(QualityMeasured(step="train", **model.metrics["validation"]))
         return model
 
     def _scored(self, result: TrainingResult) -> Model:

@@ -21,10 +21,21 @@ from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.config import SearchSettings, share_done
 from napari_autosegnet.device import device_memory
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import (
+    ArchitectureFound,
+    CandidatesRated,
+    Epoch,
+    Event,
+    Note,
+    QualityMeasured,
+    Report,
+    WarningRaised,
+    silent,
+)
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.search.limits import Limits
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
@@ -129,7 +140,7 @@ class Search:
         while self.selection is None and not stopped and not self._search_is_over():
             stopped, reached = self._run_epoch(report, should_stop)
             if reached:
-                report("note", text=reached)
+                report(Note(text=reached))
                 break
         if self.selection is None and stopped and not self.best:
             return None
@@ -145,11 +156,11 @@ class Search:
         if score is None:
             return None
         found = winner.architecture.model_dump(mode="json")
-        report("architecture", architecture=found, score=score, final=True, remark=self.selection.remark)
+        report(ArchitectureFound(architecture=found, score=score, final=True, remark=self.selection.remark))
         quality = None
         if winner.score is not None:
             quality = self.data.checked.with_scores(winner.score, winner.iou)
-            report("quality", step="search", **quality.model_dump(mode="json"))
+            report(QualityMeasured(step="search", **quality.model_dump(mode="json")))
         finalists = tuple(self.selection.finalists)
         return SearchResult(winner.architecture, score, finalists, self.epoch, self.elapsed, quality)
 
@@ -269,7 +280,7 @@ class Search:
             )
         self.supernet.load_state(copied(self._good))
         self.rate_factor *= 0.5
-        report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
+        report(Note(text="the loss was not finite: went back one epoch and halved the learning rate"))
 
     def _rate(self, architecture: Architecture, patches: int | None) -> float:
         if not self.limits.is_small_enough(architecture):
@@ -298,23 +309,29 @@ class Search:
         statistics = self.strategy.statistics()
         share = self._share
         report(
-            "epoch",
-            step="search",
-            phase="warm-up" if warming_up else "search",
-            epoch=self.epoch,
-            epochs=settings.epochs,
-            loss=loss,
-            reward=float(np.mean(rewards)) if rewards else None,
-            best_reward=max(self.best.values(), default=None),
-            identity_share=identity_share,
-            **statistics,
-            seconds=self.elapsed,
-            seconds_left=self._seconds_left(share),
-            memory=device_memory(self.supernet.device),
+            Epoch(
+                step="search",
+                phase="warm-up" if warming_up else "search",
+                epoch=self.epoch,
+                epochs=settings.epochs,
+                loss=loss,
+                reward=float(np.mean(rewards)) if rewards else None,
+                best_reward=max(self.best.values(), default=None),
+                identity_share=identity_share,
+                entropy=statistics.get("entropy"),
+                least_entropy=statistics.get("least_entropy"),
+                largest_entropy=statistics.get("largest_entropy"),
+                largest_identity_share=statistics.get("largest_identity_share"),
+                baseline=statistics.get("baseline"),
+                population_mean=statistics.get("population_mean"),
+                seconds=self.elapsed,
+                seconds_left=self._seconds_left(share),
+                memory=device_memory(self.supernet.device),
+            )
         )
         if self.best:
             best = max(self.best, key=self.best.__getitem__)
-            report("architecture", architecture=best.model_dump(mode="json"), score=self.best[best], final=False)
+            report(ArchitectureFound(architecture=best.model_dump(mode="json"), score=self.best[best], final=False))
         if warming_up or self._alarmed:
             return
         # Both lie between even choices and the surest that the controller's bound allows.
@@ -326,7 +343,7 @@ class Search:
         if collapsed or identities:
             self._alarmed = True
             what = "almost always the same" if collapsed else "as many identities as it can"
-            report("alarm", text=f"the search proposes {what}: what it finds from here on is not worth more time")
+            report(WarningRaised(text=f"the search proposes {what}: what it finds from here on is not worth more time"))
 
     def _seconds_left(self, share: float) -> float | None:
         if self.settings.budget is not None:
@@ -378,7 +395,7 @@ class Search:
                 ratings[architecture] = self.supernet.rate(architecture)
         ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
         if ranked:
-            report("candidates", count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]])
+            report(CandidatesRated(count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]]))
         finalists: list[Finalist] = []
         for architecture in ranked:
             if len(finalists) < self.settings.finalists and self.limits.is_fast_enough(architecture):
@@ -417,10 +434,10 @@ class Search:
         assert self.selection is not None
         started, before = time.monotonic(), self.elapsed
 
-        def listen(event: str, /, **values: Any) -> None:
+        def listen(event: Event) -> None:
             self.elapsed = before + time.monotonic() - started
             self._write_checkpoint()
-            report(event, **values)
+            report(event)
 
         self.selection.run(report=listen, should_stop=should_stop)
         self.elapsed = before + time.monotonic() - started

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.files import replacing
-from napari_autosegnet.run import Report, silent
 
 #: Key of the place of a tensor: its type, first number, shape and strides.
 _PLACE = "tensor at"
@@ -91,7 +91,7 @@ def read_checkpoint(path: Path, device: torch.device, report: Report = silent) -
         state = _read(_previous(path), device)
     except _DamagedError:
         raise UserError(f"the checkpoint {path} is damaged ({damage}); start a new run") from damage
-    report("note", text=f"the last checkpoint is damaged ({damage}): went back to the one before it")
+    report(Note(text=f"the last checkpoint is damaged ({damage}): went back to the one before it"))
     # The next checkpoint is written over the damaged one, not over this one.
     with suppress(OSError):
         os.replace(_previous(path), path)

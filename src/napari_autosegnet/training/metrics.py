@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import ProgressMade, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.quality import Checked, Quality
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 IGNORE = -1
 #: Cuts of the boundary probability among which the best is chosen.
@@ -294,7 +295,7 @@ def boundary_scores(
         scores = _section_scores(np.asarray(probability), np.asarray(target), boundary, thresholds)
         if scores is not None:
             sections.append(scores)
-        report("progress", step="V_rand", done=index + 1, total=total)
+        report(ProgressMade(step="V_rand", done=index + 1, total=total))
     if not sections:
         return None
     mean = np.mean(sections, axis=0)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from napari_autosegnet.config import TrainSettings, share_done
 from napari_autosegnet.device import device_memory
 from napari_autosegnet.errors import UserError, is_out_of_memory
+from napari_autosegnet.events import Epoch, Note, Report, Stopped, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.quality import Checked
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.training.averaged_weights import AveragedWeights
 from napari_autosegnet.training.checkpoints import copied, read_checkpoint, write_checkpoint
 from napari_autosegnet.training.losses import Loss, make_loss
@@ -165,17 +166,17 @@ class Trainer:
                     )
                 self.elapsed = before + time.monotonic() - started
                 self._go_back(good)
-                report("note", text="the loss was not finite: went back one epoch and halved the learning rate")
+                report(Note(text="the loss was not finite: went back one epoch and halved the learning rate"))
                 continue
             self.elapsed = before + time.monotonic() - started
             if stopped:
                 # The epoch that was begun is not counted, so that a resumed run repeats it exactly.
-                report("stopped", step="train", reason="a stop was asked for")
+                report(Stopped(step="train", reason="a stop was asked for"))
                 break
             if not steps:
                 break
             self.epoch, self.steps = self.epoch + 1, self.steps + steps
-            report("epoch", step="train", **self._progress(mean_loss))
+            report(self._epoch(mean_loss))
             rollbacks, good = 0, self.state()
             self._write_checkpoint(good)
             if on_epoch is not None:
@@ -235,7 +236,7 @@ class Trainer:
                     f"out of memory: going on with {self.patches_at_once} patches at a time, gradients added up; "
                     "batch norm sees fewer at once, so the result may be worse than with enough memory"
                 )
-                report("note", text=text)
+                report(Note(text=text))
         nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         self.optimiser.step()
         if self.averaged is not None:
@@ -282,22 +283,23 @@ class Trainer:
             self.best_weights = {key: value.detach().cpu().clone() for key, value in candidate.state_dict().items()}
         return True
 
-    def _progress(self, loss: float) -> dict[str, Any]:
+    def _epoch(self, loss: float) -> Epoch:
         settings = self.settings
         share = share_done(settings, self.epoch, self.elapsed)
-        return {
-            "epoch": self.epoch,
-            "epochs": settings.epochs,
-            "loss": loss,
-            "validation_loss": self.last_loss,
-            "mean_iou": self.last_mean_iou,
-            "iou": self.last_iou,
-            "best_mean_iou": self.best_mean_iou,
-            "learning_rate": self.optimiser.rate,
-            "seconds": self.elapsed,
-            "seconds_left": self.elapsed * (1 / share - 1) if share else None,
-            "memory": device_memory(self.device),
-        }
+        return Epoch(
+            step="train",
+            epoch=self.epoch,
+            epochs=settings.epochs,
+            loss=loss,
+            validation_loss=self.last_loss,
+            mean_iou=self.last_mean_iou,
+            iou=self.last_iou,
+            best_mean_iou=self.best_mean_iou,
+            learning_rate=self.optimiser.rate,
+            seconds=self.elapsed,
+            seconds_left=self.elapsed * (1 / share - 1) if share else None,
+            memory=device_memory(self.device),
+        )
 
     def state(self) -> dict[str, Any]:
         return {

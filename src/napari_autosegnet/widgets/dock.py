@@ -32,7 +32,7 @@ from superqt.utils import qdebounced
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
-from napari_autosegnet.run import Run
+from napari_autosegnet.run import Run, is_run
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.forms.form_rows import FOCUS_STYLE, named, tab_as_laid_out
@@ -40,7 +40,7 @@ from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised
 from napari_autosegnet.widgets.layers.class_colors import prepare_colors
 from napari_autosegnet.widgets.learn.run_images import RunImages
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_list import RunEntry, find_runs, is_run, step_of
+from napari_autosegnet.widgets.work.run_list import RunEntry, newest_runs, step_of
 from napari_autosegnet.widgets.work.running_work import RunningWork
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ class AutoSegNetDock(QWidget):
             if then is not None:
                 then(found)
 
-        self.session.background.call(lambda: find_runs(folder), take)
+        self.session.background.call(lambda: newest_runs(folder), take)
 
     def _attach(self, found: list[RunEntry]) -> None:
         """Go on with what is under way, perhaps since before napari was closed."""
@@ -453,6 +453,8 @@ def _why_no_run(path: Path) -> str:
         return f"{refusal}."
     if not path.exists() or is_run(path):
         return ""
+    if (path / "events.jsonl").is_file() or (path / "model" / "model.json").is_file():
+        return ""  # a run of which little is left, or that ended before it began
     try:
         others = [each.name for each in path.iterdir() if not each.name.startswith(".")]
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.json_files import read_json
-from napari_autosegnet.widgets.annotation import annotation_export
+from napari_autosegnet.run import is_run
 from napari_autosegnet.widgets.files.readers import LayerData, notes_of, ome_of, read_ome_zarr, run_layers
 from napari_autosegnet.widgets.preferences import PLUGIN
 
@@ -39,13 +39,6 @@ def read_store(path: Path) -> list[LayerData]:
     for note in notes_of(path):
         show_warning(f"{note[:1].upper()}{note[1:]}.")
     return layers
-
-
-def is_run(path: Path) -> bool:
-    if (path / annotation_export.FOLDER / annotation_export.DESCRIPTION).is_file():
-        return True
-    content = _content(path / "config.json")
-    return "version" in content and ("data" in content or "search" in content)
 
 
 def is_model(path: Path) -> bool:

@@ -15,6 +15,7 @@ from napari_autosegnet import api
 from napari_autosegnet.config import NetworkSettings, PredictSettings, TrainSettings
 from napari_autosegnet.data.images import ImageStack, open_image, open_labels
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, Note
 from small_models import small_model
 
 ALL = slice(None)
@@ -369,9 +370,9 @@ def test_what_changes_values_is_told_by_every_step(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "labels.tif", as_stored(marks), imagej=True, metadata={"axes": "ZYX", **SIGNED})
     told: list[str] = []
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "note":
-            told.append(values["text"])
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            told.append(event.text)
 
     settings = TrainSettings(
         epochs=1, steps_per_epoch=1, batch_size=2, patch_size=32, network=NetworkSettings(base_width=4, max_width=8)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import zarr
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.events import BlocksPlanned, Event
 from napari_autosegnet.inference import job
 from napari_autosegnet.inference.compute import fastest
 from napari_autosegnet.inference.compute.fastest import fastest_engine, fastest_tile
@@ -28,8 +28,8 @@ class Told:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        self.texts.append(values["text"])
+    def __call__(self, event: Event) -> None:
+        self.texts.append(event.text)
 
 
 def test_the_fastest_engine_is_taken_and_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ def test_a_resumed_run_computes_as_it_began(
     monkeypatch.setattr(job, "fastest_tile", lambda predictor, plan, report: 512)
     windows = []
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "plan":
-            windows.append(values["tile"])
+    def report(event: Event) -> None:
+        if isinstance(event, BlocksPlanned):
+            windows.append(event.tile)
 
     assert not predict_volume(model, image, tmp_path / "a.zarr", settings, report=report).stopped
     ((y, x),) = windows

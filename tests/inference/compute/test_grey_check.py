@@ -19,6 +19,7 @@ from napari_autosegnet.data.images import ImageStack, image_from_array, open_ima
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.data.sample import sample_folder
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.grey_check import check_grey_values
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
@@ -33,9 +34,9 @@ class Notes:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def __call__(self, event: str, /, **values: Any) -> None:
-        if event == "note" and "grey values" in values["text"]:
-            self.texts.append(values["text"])
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note) and "grey values" in event.text:
+            self.texts.append(event.text)
 
 
 def sample(name: str = "b") -> np.ndarray:

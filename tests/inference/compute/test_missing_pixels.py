@@ -13,6 +13,7 @@ import zarr
 
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import missing_voxels
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
@@ -27,8 +28,8 @@ MEAN = 120.0
 SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo="exact", probabilities=True)
 
 
-def notes_of(told: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    return [str(values["text"]) for event, values in told if event == "note"]
+def notes_of(told: list[Event]) -> list[str]:
+    return [event.text for event in told if isinstance(event, Note)]
 
 
 def with_holes(array: np.ndarray, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
@@ -52,10 +53,8 @@ def test_pixels_that_are_no_numbers_get_no_label_and_count_as_the_mean(
 ) -> None:
     model = make_model(context=context)
     holes, missing = with_holes(noise(3, 70, 101), dtype)
-    told: list[tuple[str, dict[str, Any]]] = []
-    predict_volume(
-        model, image_from_array(holes), tmp_path / "a", SETTINGS, report=lambda event, /, **v: told.append((event, v))
-    )
+    told: list[Event] = []
+    predict_volume(model, image_from_array(holes), tmp_path / "a", SETTINGS, report=told.append)
     filled = np.where(missing, MEAN, holes).astype(dtype)
     predict_volume(model, image_from_array(filled), tmp_path / "b", SETTINGS)
     (labels, shares), (expected, expected_shares) = written(tmp_path / "a"), written(tmp_path / "b")
@@ -94,11 +93,9 @@ def test_stopped_in_between_it_ends_with_the_same_bytes(tmp_path: Path, model: M
 def test_blocks_without_a_number_are_skipped_and_told(tmp_path: Path, model: Model, noise: Noise) -> None:
     array = noise(2, 64, 96).astype(np.float32)
     array[:, :32] = np.nan
-    told: list[tuple[str, dict[str, Any]]] = []
+    told: list[Event] = []
     settings = SETTINGS.model_copy(update={"halo": 0})
-    summary = predict_volume(
-        model, image_from_array(array), tmp_path / "a", settings, report=lambda event, /, **v: told.append((event, v))
-    )
+    summary = predict_volume(model, image_from_array(array), tmp_path / "a", settings, report=told.append)
     assert (summary.done, summary.skipped) == (2, 2)
     np.testing.assert_array_equal(written(tmp_path / "a")[0] > 0, np.isfinite(array))
     assert len(notes_of(told)) == 1
@@ -106,21 +103,19 @@ def test_blocks_without_a_number_are_skipped_and_told(tmp_path: Path, model: Mod
 
 def test_what_the_mask_leaves_out_needs_no_word(tmp_path: Path, model: Model, noise: Noise) -> None:
     holes, missing = with_holes(noise(3, 70, 101))
-    told: list[tuple[str, dict[str, Any]]] = []
+    told: list[Event] = []
     mask = image_from_array((~missing).astype(np.uint8))
     image = image_from_array(holes)
-    predict_volume(
-        model, image, tmp_path / "a", SETTINGS, mask=mask, report=lambda event, /, **v: told.append((event, v))
-    )
+    predict_volume(model, image, tmp_path / "a", SETTINGS, mask=mask, report=told.append)
     predict_volume(model, image, tmp_path / "b", SETTINGS)
     np.testing.assert_array_equal(written(tmp_path / "a")[0], written(tmp_path / "b")[0])
     assert not notes_of(told)
 
 
 def test_one_section_of_colour_that_lacks_pixels(make_model: MakeModel, noise: Noise) -> None:
-    told: list[tuple[str, dict[str, Any]]] = []
+    told: list[Event] = []
     model = make_model(image_channels=3)
-    predictor = Predictor(model, tile=64, halo=8, report=lambda event, /, **values: told.append((event, values)))
+    predictor = Predictor(model, tile=64, halo=8, report=told.append)
     array = noise(3, 2, 60, 80).astype(np.float32)
     array[1, 1, 10:20, 30:40] = np.nan
     for section in (0, 1, 1):

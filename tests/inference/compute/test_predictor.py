@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event
 from napari_autosegnet.inference.blocks import BlockPlan
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.inference.compute.predictor import BlockInput, Predictor, likeliest, pad_to_domain
@@ -161,8 +162,8 @@ def test_out_of_memory_makes_batches_then_tiles_smaller(
 ) -> None:
     told: list[str] = []
 
-    def report(event: str, /, **values: Any) -> None:
-        told.append(values["text"])
+    def report(event: Event) -> None:
+        told.append(event.text)
 
     image = noise(1, 2, 256, 256)
     predictor = _Limited(

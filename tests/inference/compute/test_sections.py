@@ -44,9 +44,7 @@ def test_a_large_section_is_read_in_parts_and_told_tile_by_tile(
 
     monkeypatch.setattr(sections, "read_block", counted)
     told: list[tuple[int, int]] = []
-    parts = predict_section(
-        predictor, image, 1, report=lambda _, **values: told.append((values["done"], values["total"]))
-    )
+    parts = predict_section(predictor, image, 1, report=lambda event: told.append((event.done, event.total)))
     assert parts is not None and len(read) == 4 and max(read) < 210
     assert np.array_equal(parts[0], whole[0]) and np.allclose(parts[1], whole[1], atol=1e-5)
     assert told == sorted(told) and told[-1][0] == told[-1][1] > 4

@@ -17,6 +17,7 @@ from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
@@ -180,9 +181,9 @@ def test_constant_sections_stay_0_and_cost_no_computing(
     settings = SETTINGS.model_copy(update={"block": (1, 64, 96), "tile": 128})
     notes: list[str] = []
 
-    def report(event: str, /, **values: Any) -> None:
-        if event == "note":
-            notes.append(values["text"])
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     summary = predict_volume(model, image_from_array(array), tmp_path / "out", settings, report=report)
     assert (summary.done, summary.skipped, windows) == (4, 2, 4)

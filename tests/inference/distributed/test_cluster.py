@@ -25,6 +25,7 @@ from napari_autosegnet.data.grey_match import GreyValues
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.events import BlockWritten, DeviceChosen, Event, Note, ProgressMade, WarningRaised, parse_event
 from napari_autosegnet.inference.distributed.cluster import Dispatcher
 from napari_autosegnet.inference.distributed.cluster_work import Task
 from napari_autosegnet.inference.distributed.workers import Workers, WorkerSource, need_cluster_extra
@@ -49,9 +50,9 @@ from napari_autosegnet.inference.distributed.cluster import predict_on_workers
 from napari_autosegnet.inference.job import VolumeRequest
 from napari_autosegnet.inference.distributed.workers import WorkerSource
 
-def report(event, /, **values):
+def report(event):
     with open(events, "a") as handle:
-        handle.write(json.dumps({"event": event, **values}, default=str) + "\\n")
+        handle.write(event.model_dump_json() + "\\n")
 
 model, image, out, events, settings = sys.argv[1:]
 settings = PredictSettings.model_validate_json(settings)
@@ -130,7 +131,7 @@ def test_workers_agree_on_the_constants_of_sections(
         one = alone(dataclasses.replace(request, out=tmp_path / f"one-{kind}"))
         assert tree(tmp_path / f"many-{kind}") == tree(tmp_path / f"one-{kind}")
         assert many.constant_sections == one.constant_sections == (3,)
-        scaled = [event for event in told.named("note") if "times 257" in event["text"]]
+        scaled = [event for event in told.of(Note) if "times 257" in event.text]
         assert len(scaled) == (1 if kind == "global" else 0)
 
 
@@ -142,13 +143,13 @@ def test_workers_write_what_one_process_writes(
     alone(request_for("one.zarr"))
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
     assert (summary.blocks, summary.done, summary.failed, summary.stopped) == (32, 32, (), False)
-    blocks = events.named("block")
-    assert Counter(block["index"] for block in blocks) == Counter(range(32))
-    assert len({block["worker"] for block in blocks}) == 2
-    assert events.named("progress")[-1]["done"] == 32 and events.named("device") == [{"name": "cpu"}]
+    blocks = events.of(BlockWritten)
+    assert Counter(block.index for block in blocks) == Counter(range(32))
+    assert len({block.worker for block in blocks}) == 2
+    assert events.of(ProgressMade)[-1].done == 32 and events.of(DeviceChosen) == [DeviceChosen(name="cpu")]
     again = Events()
     assert on(cluster, request_for("many.zarr"), report=again).done == 32
-    assert not again.named("block")
+    assert not again.of(BlockWritten)
 
 
 def test_killed_workers_lose_no_block(
@@ -157,15 +158,15 @@ def test_killed_workers_lose_no_block(
     events = Events()
     killed = []
 
-    def report(event: str, /, **values: Any) -> None:
-        events(event, **values)
-        if event == "block" and len(events.named("block")) in (4, 14):
+    def report(event: Event) -> None:
+        events(event)
+        if isinstance(event, BlockWritten) and len(events.of(BlockWritten)) in (4, 14):
             killed.append(random.Random(len(killed)).choice(pids(cluster)))
             os.kill(killed[-1], signal.SIGKILL)
 
     summary = on(cluster, request_for("many.zarr"), report=report)
     assert len(killed) == 2 and summary.done == 32 and not summary.failed
-    assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+    assert max(Counter(block.index for block in events.of(BlockWritten)).values()) == 1
     alone(request_for("one.zarr"))
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
 
@@ -187,7 +188,7 @@ def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
         assert (failed.origin, failed.shape) == ((2, 96, 144), (2, 4, 6))
         assert "2:4,96:100,144:150" in str(failed) and "cannot read" in failed.reason
         assert summary.done == 31 and not summary.stopped
-    tries = [alarm["text"] for alarm in events.named("alarm")]
+    tries = [alarm.text for alarm in events.of(WarningRaised)]
     assert len(tries) == 2 and "tried again" in tries[0] and "left out" in tries[1]
     # Put back as it was, its time included: otherwise it is another image.
     chunk.write_bytes(whole)
@@ -239,11 +240,13 @@ def test_a_stop_ends_the_workers_within_a_tile(
     cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, tmp_path: Path
 ) -> None:
     events = Events()
-    stopped = on(cluster, request_for("many.zarr"), report=events, should_stop=lambda: len(events.named("block")) >= 3)
+    stopped = on(
+        cluster, request_for("many.zarr"), report=events, should_stop=lambda: len(events.of(BlockWritten)) >= 3
+    )
     assert stopped.stopped and 3 <= stopped.done < 32
     finished = on(cluster, request_for("many.zarr"), report=events)
     assert finished.done == 32
-    assert Counter(block["index"] for block in events.named("block")) == Counter(range(32))
+    assert Counter(block.index for block in events.of(BlockWritten)) == Counter(range(32))
     alone(request_for("one.zarr"))
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")
 
@@ -316,11 +319,11 @@ def test_a_full_disk_ends_the_run_in_one_line(
     with mounted(small, "420k"):
         with pytest.raises(UserError, match="no space left"):
             on(cluster, request_for("small/out.zarr"), report=events)
-        done = len(events.named("block"))
+        done = len(events.of(BlockWritten))
         assert 0 < done < 32
         resize(small, "8m")
         assert on(cluster, request_for("small/out.zarr"), report=events).done == 32
-        assert max(Counter(block["index"] for block in events.named("block")).values()) == 1
+        assert max(Counter(block.index for block in events.of(BlockWritten)).values()) == 1
         alone(request_for("one.zarr"))
         assert tree(small / "out.zarr") == tree(tmp_path / "one.zarr")
 
@@ -412,9 +415,9 @@ def test_a_scheduler_with_keys_that_dies_is_named(
                 predict_on_workers(request, WorkerSource(scheduler="tcp://127.0.0.1:9"), device="cpu")
         events = Events()
 
-        def report(event: str, /, **values: Any) -> None:
-            events(event, **values)
-            if event == "block":
+        def report(event: Event) -> None:
+            events(event)
+            if isinstance(event, BlockWritten):
                 process.kill()
 
         own = {f"distributed.comm.tls.client.{name}": path for name, path in pair.items()}
@@ -427,7 +430,7 @@ def test_a_scheduler_with_keys_that_dies_is_named(
     finally:
         process.kill()
         process.communicate()
-    done = len(events.named("block"))
+    done = len(events.of(BlockWritten))
     assert 0 < done < 32
     assert len((tmp_path / "many.zarr.ledger.jsonl").read_bytes().splitlines()) > done
 
@@ -471,7 +474,7 @@ def test_killed_dispatchers_and_workers_of_this_machine(
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
     subprocess.run(command, check=True, timeout=300)
-    found = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
-    assert max(Counter(event["index"] for event in found if event["event"] == "block").values()) == 1
+    found = list(filter(None, map(parse_event, events.read_text().splitlines())))
+    assert max(Counter(event.index for event in found if isinstance(event, BlockWritten)).values()) == 1
     alone(request_for("one.zarr"))
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "one.zarr")

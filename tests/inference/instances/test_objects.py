@@ -16,6 +16,7 @@ from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import BlockWritten, Event
 from napari_autosegnet.inference.compute.predictor import BlockResult, Predictor
 from napari_autosegnet.inference.instances.objects import (
     contacts,
@@ -154,8 +155,8 @@ class Stop:
 
     asked = False
 
-    def report(self, event: str, /, **values: Any) -> None:
-        self.asked |= event == "block" and values.get("step") == "instances"
+    def report(self, event: Event) -> None:
+        self.asked |= isinstance(event, BlockWritten) and event.step == "instances"
 
     def __call__(self) -> bool:
         return self.asked

@@ -54,7 +54,7 @@ def test_a_line_that_was_changed_is_as_if_it_had_never_been_written(tmp_path: Pa
         path.write_bytes(header + lines[0] + bytes(changed) + lines[2])
         again = Ledger.open(path, PARTS)
         assert again.finished() == {1: "done", 5: "done"} and again.damaged == 1
-        again.forget_lost(lambda level, block: -1, lambda event, /, **values: notes.append(values["text"]))
+        again.forget_lost(lambda level, block: -1, lambda event: notes.append(event.text))
     assert "damaged lines (1)" in notes[0] and len(set(notes)) == 1
     again.record(3, "done")
     assert Ledger.open(path, PARTS).finished().keys() == {1, 3, 5}
@@ -84,9 +84,7 @@ def test_blocks_whose_files_are_gone_are_forgotten(tmp_path: Path) -> None:
     ledger.record(0, "done", level=1, files=0)
     now = {3: 0b001, 7: 0b000, 8: 0b111}  # of the last something more is there
     notes: list[str] = []
-    ledger.forget_lost(
-        lambda level, block: now.get(block, 0b101), lambda event, /, **values: notes.append(values["text"])
-    )
+    ledger.forget_lost(lambda level, block: now.get(block, 0b101), lambda event: notes.append(event.text))
     assert set(range(2000)) - ledger.finished().keys() == {3, 7}
     assert ledger.is_finished(0, level=1) and notes == [
         "2 finished blocks are no longer on the disk; they are computed again"

@@ -16,6 +16,7 @@ from PIL import Image
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import BlockWritten
 from napari_autosegnet.inference.output.ledger import ledger_path, locked
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
@@ -366,7 +367,7 @@ def test_a_link_to_a_result_means_the_result(tmp_path: Path, model: Model, noise
         assert (tmp_path / "disk" / f"{name}.ledger.jsonl").exists() and (tmp_path / name).is_symlink()
         events = Events()
         assert predict_volume(model, image, tmp_path / "disk" / name, SETTINGS, report=events).done == 1
-        assert not events.named("block")
+        assert not events.of(BlockWritten)
         predict_volume(model, image, tmp_path / name, SETTINGS.model_copy(update={"overwrite": True}))
         assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / name).exists()
     (tmp_path / "loop.zarr").symlink_to(tmp_path / "loop.zarr")
@@ -435,7 +436,7 @@ def test_overwriting_follows_no_links_within_a_result(
     events = Events()
     settings = overwriting("a.zarr").model_copy(update={"overwrite": False})
     assert predict_volume(model, open_image(picture), store, settings, report=events).done == 1
-    assert not events.named("block")
+    assert not events.of(BlockWritten)
 
 
 def test_overwriting_leaves_linked_probabilities_of_a_tiff(tmp_path: Path, model: Model, picture: Path) -> None:

@@ -15,6 +15,7 @@ import zarr
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import BlockWritten, Note
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
 from remembered_events import Events
@@ -236,11 +237,11 @@ def test_what_was_deleted_of_a_finished_result_is_computed_again(
     assert summary.done == summary.blocks == 18
     assert tree(tmp_path / "a.zarr") == before
     if not any("json" in name for name in gone):
-        assert any("no longer on the disk" in note["text"] for note in events.named("note"))
-        assert len(events.named("block")) < 18 or gone == ["labels"]
+        assert any("no longer on the disk" in note.text for note in events.of(Note))
+        assert len(events.of(BlockWritten)) < 18 or gone == ["labels"]
     again = Events()
     predict_volume(model, image, tmp_path / "a.zarr", settings, report=again)
-    assert not again.named("block") and not again.named("note")
+    assert not again.of(BlockWritten) and not again.of(Note)
 
 
 def test_an_empty_chunk_file_counts_as_gone(tmp_path: Path, model: Model, image: ImageStack) -> None:
@@ -259,7 +260,7 @@ def test_what_somebody_changed_in_a_finished_result_stays(tmp_path: Path, model:
     labels[0, 3:30, 5:40] = 2
     events = Events()
     predict_volume(model, image, tmp_path / "a.zarr", SETTINGS, report=events)
-    assert not events.named("block")
+    assert not events.of(BlockWritten)
     assert (np.asarray(labels[0, 3:30, 5:40]) == 2).all()
 
 
@@ -269,7 +270,7 @@ def test_blocks_of_background_leave_nothing_and_are_believed(tmp_path: Path, mod
     events = Events()
     for _ in range(2):
         predict_volume(model, image, tmp_path / "a.zarr", SETTINGS, mask=image_from_array(mask), report=events)
-    assert len(events.named("block")) == 18
+    assert len(events.of(BlockWritten)) == 18
     assert not (tmp_path / "a.zarr" / "labels" / "segmentation" / "0" / "c" / "2").exists()
 
 

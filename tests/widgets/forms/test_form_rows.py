@@ -15,6 +15,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit, QPushButton, QWidget
 
+from napari_autosegnet.events import Epoch
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
@@ -41,7 +42,7 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
     assert architecture is not None
     dock.search_step.architecture.show_architecture(architecture)
     for plots, step in ((dock.search_step.plots, "search"), (dock.retrain_step.plots, "train")):
-        plots.take({"event": "epoch", "step": step, "epoch": 1, "loss": 1.0, "reward": 0.5, "mean_iou": 0.5})
+        plots.add(Epoch(step=step, epoch=1, loss=1.0, reward=0.5, mean_iou=0.5))
     qtbot.waitUntil(lambda: not dock.session.background.is_busy and dock.apply_step.model is not None, timeout=20_000)
     qtbot.waitUntil(lambda: dock.search_step.plots._plots[0]._view is not None, timeout=20_000)
     return dock

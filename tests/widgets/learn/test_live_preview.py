@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
+from napari_autosegnet.events import Epoch, PreviewDrawn, Started
 from napari_autosegnet.jobs.preview import _save_array, preview_file
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
@@ -30,8 +30,8 @@ def preview(
     session = Session(make_napari_viewer())
     run = Run.create(runs_folder / "busy")
     run.update_config(training={})
-    run.report("started", step="train")
-    run.report("epoch", step="train", epoch=1)
+    run.report(Started(step="train"))
+    run.report(Epoch(step="train", epoch=1))
     client = RunClient(step="train")
     preview = LivePreview(session, client)
     with run.locked():
@@ -81,13 +81,13 @@ def test_classes_are_those_of_the_training(preview: Any, qtbot: Any) -> None:
     _save_array(preview_file(run, "labels"), np.full((64, 64), 2, np.uint8))
     _save_array(preview_file(run, "uncertainty"), np.zeros((64, 64), np.float32))
     classes = [{"name": "axon", "color": "#009e73"}, {"name": "myelin", "color": "#e69f00"}]
-    run.report("preview", input=7, shape=[64, 64], classes=classes)
+    run.report(PreviewDrawn(input=7, shape=(64, 64), classes=tuple(classes)))
     qtbot.waitUntil(lambda: live.layer is not None, timeout=10_000)
     assert [(each.name, each.color) for each in kept_classes(live.layer)] == [
         (each["name"], each["color"]) for each in classes
     ]
     about = live.layer.metadata[METADATA]
     assert about["passing"] and about["origin"] == (0, 0)
-    run.report("preview", input=7, shape=[64, 64], classes=json.loads('[{"name": 1}]'))  # damaged: the dock's own
+    run.report(PreviewDrawn(input=7, shape=(64, 64), classes=({"name": 1},)))  # damaged: the dock's own
     own = [each.name for each in session.classes]
     qtbot.waitUntil(lambda: [each.name for each in kept_classes(live.layer)] == own, timeout=10_000)

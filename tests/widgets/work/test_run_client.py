@@ -25,6 +25,7 @@ import psutil
 
 import small_jobs
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Epoch, Event, Finished, Paused, Started, Stopped
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import WorkerInfo, info_file, log_file, read_info
 from napari_autosegnet.model import Model
@@ -44,7 +45,7 @@ class Follower:
     def __init__(self, qtbot: Any, run: Run, step: Any = "train") -> None:
         self.qtbot = qtbot
         self.states: list[str] = []
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.client = RunClient(step=step)
         self.client.state_changed.connect(self.states.append)
         self.client.reported.connect(self.events.append)
@@ -58,7 +59,7 @@ class Follower:
 
     def until_epoch(self) -> None:
         seen = len(self.events)
-        self.qtbot.waitUntil(lambda: any(e["event"] == "epoch" for e in self.events[seen:]), timeout=LONG)
+        self.qtbot.waitUntil(lambda: any(isinstance(e, Epoch) for e in self.events[seen:]), timeout=LONG)
 
 
 @pytest.fixture
@@ -101,15 +102,15 @@ def pid_of(follower: Follower) -> int:
 def test_a_job_from_start_to_end(follow: Callable[..., Follower], run: Run, data: dict[str, Any]) -> None:
     follower = follow(run)
     follower.until_caught_up()
-    ended: list[dict[str, Any]] = []
-    follower.client.finished.connect(ended.append)
+    ended: list[str | None] = []
+    follower.client.finished.connect(lambda: ended.append(follower.client.job_step))
     follower.client.start(lambda: training(data))
     assert follower.client.active and follower.client.state == "starting"
     with pytest.raises(UserError, match="worked on already"):
         follower.client.start(training(data))
     follower.until("finished", "failed", "died")
     assert follower.states == ["starting", "working", "finished"] and follower.client.reason == ""
-    assert [event["step"] for event in ended] == ["train"]
+    assert ended == ["train"]
     assert not run.is_active and not follower.client.can_resume
     assert Model.load(run.model_folder).classes[1].name == "myelin"
     # Whoever looks later sees the same, and nothing of it in another step.
@@ -142,11 +143,11 @@ def test_pause_resume_close_attach_stop_and_go_on(
     assert second.client.state == "stopping"
     second.until("stopped")
     assert second.client.can_resume and Model.load(run.model_folder)
-    epochs = max(event["epoch"] for event in second.events if event["event"] == "epoch")
+    epochs = max(event.epoch for event in second.events if isinstance(event, Epoch))
     second.client.go_on("cpu")
     second.until("working")
     second.until_epoch()
-    assert max(event["epoch"] for event in second.events if event["event"] == "epoch") > epochs
+    assert max(event.epoch for event in second.events if isinstance(event, Epoch)) > epochs
     os.kill(pid_of(second), signal.SIGTERM)
     second.until("stopped")
 
@@ -270,15 +271,15 @@ def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(follow: Callab
         )
     follower = follow(run)
     follower.until_caught_up()
-    assert [event.get("epoch") for event in follower.events] == [None, 1]
+    assert [getattr(event, "epoch", None) for event in follower.events] == [None, 1]
     with open(run.events_file, "a") as handle:
         handle.write(half[20:] + "\n")
     follower.client._tick()
-    assert [event.get("epoch") for event in follower.events] == [None, 1, 2]
+    assert [getattr(event, "epoch", None) for event in follower.events] == [None, 1, 2]
     # Another file in its place is read from its beginning.
     write_events(run, {"event": "started", "step": "train"})
     follower.client._tick()
-    assert follower.events[-1]["event"] == "started"
+    assert follower.events[-1].event == "started"
 
 
 def test_a_long_run_is_read_in_small_pieces(follow: Callable[..., Follower], run: Run, qtbot: Any) -> None:
@@ -308,12 +309,12 @@ def test_who_holds_the_lock_is_at_work(follow: Callable[..., Follower], run: Run
         follower.client.stop()
         follower.qtbot.waitUntil(lambda: run.requested("stop"), timeout=5000)
         assert follower.client.process is None
-    run.report("stopped", step="train", reason="a stop was asked for")
+    run.report(Stopped(step="train", reason="a stop was asked for"))
     follower.until("stopped")
 
 
 def test_another_step_that_works_in_the_run_is_known(follow: Callable[..., Follower], run: Run, qtbot: Any) -> None:
-    Run.create(run.path).report("started", step="search")
+    Run.create(run.path).report(Started(step="search"))
     follower = follow(run)
     client = follower.client
     job = run.path / "job.json"
@@ -326,9 +327,9 @@ def test_another_step_that_works_in_the_run_is_known(follow: Callable[..., Follo
     # It broke off without a word.
     qtbot.waitUntil(lambda: client.busy_with is None, timeout=LONG)
     with run.locked():
-        run.report("started", step="search")
+        run.report(Started(step="search"))
         qtbot.waitUntil(lambda: client.busy_with == "search", timeout=LONG)
-        run.report("finished", step="search")
+        run.report(Finished(step="search"))
         qtbot.waitUntil(lambda: client.busy_with is None, timeout=LONG)
         # Nothing of whoever holds the run is overwritten, even where nobody knew of it.
         client.start(TrainJob())
@@ -341,8 +342,8 @@ def test_another_run_is_followed_while_a_job_is_starting(
 ) -> None:
     other = Run.create(tmp_path / "other")
     other.update_config(training={})
-    other.report("started", step="train")
-    other.report("finished", step="train")
+    other.report(Started(step="train"))
+    other.report(Finished(step="train"))
     go = threading.Event()
 
     def job() -> TrainJob:
@@ -542,7 +543,7 @@ def test_the_time_left_counts_down_and_stands_still_in_a_pause(follow: Callable[
         follower = follow(run)
         follower.until("working")
         assert follower.client.seconds_left == pytest.approx(70, abs=3)
-        run.report("paused")
+        run.report(Paused())
         follower.until("paused")
         left = follower.client.seconds_left
         follower.qtbot.wait(300)

@@ -17,6 +17,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QMessageBox, QPushButton
 
 import small_jobs
+from napari_autosegnet.events import Epoch, Started
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
@@ -120,8 +121,8 @@ def test_work_of_a_shell_is_found_and_dozens_are_counted(make_dock: Any, qtbot: 
             run = Run.create(runs_folder / f"shell-{number}")
             run.update_config(search={})
             held.enter_context(run.locked())
-            run.report("started", step="search")
-            run.report("epoch", step="search", epoch=1, seconds=1e5, seconds_left=3e5)
+            run.report(Started(step="search"))
+            run.report(Epoch(step="search", epoch=1, seconds=1e5, seconds_left=3e5))
         dock.session.work.look()
         qtbot.waitUntil(lambda: "".join(lines(dock)).count("left") == 4, timeout=LONG)
         qtbot.waitUntil(lambda: lines(dock)[-1] == "and 2 more", timeout=LONG)

@@ -6,10 +6,10 @@ import dataclasses
 
 import torch
 
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import BlockPlan, round_up
 from napari_autosegnet.inference.compute.engines import EngineName, available_engines, usual_engine
 from napari_autosegnet.inference.compute.predictor import Predictor
-from napari_autosegnet.run import Report, silent
 
 #: Runs over fewer pixels (all windows together) are over before a measurement pays.
 WORTH_MEASURING = 2**25
@@ -30,7 +30,7 @@ def fastest_engine(predictor: Predictor, plan: BlockPlan, *, report: Report = si
     if seconds[best] > CLEARLY * seconds[usual]:
         best = usual
     timings = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
-    report("note", text=f"computing with {best} ({timings} per pass)")
+    report(Note(text=f"computing with {best} ({timings} per pass)"))
     return best
 
 
@@ -55,5 +55,5 @@ def fastest_tile(predictor: Predictor, plan: BlockPlan, *, report: Report = sile
     told = ", ".join(
         f"windows of {plans[tile].window[0]} x {plans[tile].window[1]} {seconds[tile]:.0f} s" for tile in seconds
     )
-    report("note", text=f"tiles of at most {best} pixels (expected: {told})")
+    report(Note(text=f"tiles of at most {best} pixels (expected: {told})"))
     return best

@@ -15,8 +15,9 @@ from napari_autosegnet.data.grey_values import SectionGrey, grey_of_windows, sam
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.compute.patience import read_patiently
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 
 #: Sections that are looked at, spread evenly over the image; up to five times as many where most are constant.
 SECTIONS = 5
@@ -65,7 +66,7 @@ def check_grey_values(
         return AS_IS
     name = str(image.path or image.name)
     if image.dtype.kind in "ui" and any(max(map(abs, (*each.low, *each.high))) > _EXACT for each in sections):
-        report("note", text=f"{name} has grey values beyond 2^53, which lose their last digits")
+        report(Note(text=f"{name} has grey values beyond 2^53, which lose their last digits"))
     return scale_of(normalisation, sections, image.dtype, name, step=step, report=report)
 
 
@@ -114,7 +115,7 @@ def scale_of(
             else scale_in_words(found, normalisation.seen, dtype)
         )
         if note is not None:
-            report("note", text=note)
+            report(Note(text=note))
     return found
 
 

@@ -20,11 +20,12 @@ import torch
 
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import Constants
+from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
 from napari_autosegnet.inference.compute.predictor import WHOLE, AppliedModel, BlockInput, Predictor, pad_to_domain
 from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import HaloFigure
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 #: Share of pixels whose labels must be those of whole-section inference.
 TARGET = 0.9995

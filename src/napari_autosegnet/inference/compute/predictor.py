@@ -18,12 +18,13 @@ from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation, is_exact_in_float32, normalised
 from napari_autosegnet.errors import UserError, is_out_of_memory
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
 from napari_autosegnet.inference.compute.engines import EngineName, make_engine, seconds_taken, usual_engine
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import HaloFigure
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 Array = npt.NDArray[Any]
 Halo = Literal["auto", "exact"] | int
@@ -374,11 +375,11 @@ class Predictor:
         where = ", ".join(
             f"{axis} {start} to {stop - 1}" for axis, (start, stop) in zip("yx", block.core[1:], strict=True)
         )
-        self._report(
-            "note",
-            text=f"the image has pixels that are NaN or infinite, first in section {block.origin[0] + first} "
-            f"({counts[first]} of them at {where}); such pixels get the label 0, and the network sees the mean there",
+        text = (
+            f"the image has pixels that are NaN or infinite, first in section {block.origin[0] + first} "
+            f"({counts[first]} of them at {where}); such pixels get the label 0, and the network sees the mean there"
         )
+        self._report(Note(text=text))
 
     def _batch(self, waiting: list[tuple[int, Tile, Tensor]]) -> Iterator[tuple[int, Tile, Tensor, int]]:
         windows = [window for _, _, window in waiting]
@@ -444,7 +445,7 @@ class Predictor:
         self._tell(f"tiles of {smaller} pixels")
 
     def _tell(self, smaller: str) -> None:
-        self._report("note", text=f"not enough memory on {self.device}: going on with {smaller}")
+        self._report(Note(text=f"not enough memory on {self.device}: going on with {smaller}"))
 
 
 def own_precision(device: torch.device) -> Precision:

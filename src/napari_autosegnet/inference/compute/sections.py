@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.inference.blocks import round_up, slices
 from napari_autosegnet.inference.compute.grey_check import check_grey_values
 from napari_autosegnet.inference.compute.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.survey import ImageSurvey
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
     import torch
@@ -129,9 +130,9 @@ def section_tiles(
                 labels[~here] = 0
                 probabilities = np.where(here, probabilities, 0)
             yield SectionTile((place[0], place[1]), labels, probabilities)
-            report("progress", done=min(done + number, total), total=total)
+            report(ProgressMade(done=min(done + number, total), total=total))
         done += len(plan.tiles(block))
-    report("progress", done=total, total=total)
+    report(ProgressMade(done=total, total=total))
 
 
 def predict_section(
@@ -187,7 +188,7 @@ def predict_sections(
             break
         labels.append(found[0])
         probabilities.append(found[1])
-        report("progress", done=number, total=len(chosen))
+        report(ProgressMade(done=number, total=len(chosen)))
     if not labels:
         return np.zeros((0, height, width), np.uint8), np.zeros((predictor.classes, 0, height, width), np.float32)
     return np.stack(labels), np.stack(probabilities, axis=1)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.events import DeviceChosen, Note, Report, silent
 from napari_autosegnet.inference.compute.predictor import AppliedModel
 from napari_autosegnet.inference.distributed.cluster_work import (
     ClusterJob,
@@ -44,7 +45,7 @@ from napari_autosegnet.inference.output.picture_output import PngOutput, TiffOut
 from napari_autosegnet.inference.output.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.inference.volume import check_hope, summarise
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -94,7 +95,7 @@ def predict_on_workers(
         if not dispatcher.wait_for_workers():
             raise StoppedError("stopped before any worker came")
         kinds = dispatcher.describe(device)
-        report("device", name=", ".join(sorted({kind["device"] for kind in kinds})))
+        report(DeviceChosen(name=", ".join(sorted({kind["device"] for kind in kinds}))))
         # Here the model only plans.
         model, job = request.open("cpu", report)
         if not job.predictor.exact and all(kind["precision"] == "bf16" for kind in kinds):
@@ -246,7 +247,7 @@ class Dispatcher:
             if self._should_stop():
                 return False
             if not told:
-                self._report("note", text="waiting for the first worker")
+                self._report(Note(text="waiting for the first worker"))
                 told = True
             time.sleep(_POLL)
         return True
@@ -349,7 +350,7 @@ class Dispatcher:
 
     def _settle(self, outcome: Outcome, finish: Finish) -> list[Task]:
         for note in outcome.notes:
-            self._report("note", text=f"worker {outcome.worker}: {note}")
+            self._report(Note(text=f"worker {outcome.worker}: {note}"))
         if outcome.status == "refused":
             raise UserError(f"worker {outcome.worker}: {outcome.text}")
         return [] if outcome.status == "stopped" else list(finish(outcome))

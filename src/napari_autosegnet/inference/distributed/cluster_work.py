@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.run import ShouldStop
+from napari_autosegnet.events import Event, Note
+from napari_autosegnet.interruption import ShouldStop
 
 if TYPE_CHECKING:
     import torch
@@ -110,9 +111,9 @@ class _OpenJob:
             self._instances = InstanceWork.attached(self.job)
         return self._instances
 
-    def _report(self, event: str, /, **values: Any) -> None:
-        if event == "note":
-            self.notes.append(str(values["text"]))
+    def _report(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.notes.append(event.text)
 
     def told(self) -> tuple[str, ...]:
         notes, self.notes = tuple(self.notes), []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.blocks import BlockPlan, Box
 from napari_autosegnet.inference.instances.objects import (
@@ -37,7 +38,7 @@ from napari_autosegnet.inference.output.ledger import Ledger, instance_ledger_pa
 from napari_autosegnet.inference.output.progress import Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.inference.output.store import LabelPyramid, ProbabilityArray, ZarrOutput, remove_folder
-from napari_autosegnet.run import Report, ShouldStop
+from napari_autosegnet.interruption import ShouldStop
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.compute.predictor import AppliedModel
@@ -263,7 +264,7 @@ class InstanceRun:
             offsets=np.array(list(offsets.values()), np.int64),
         )
         write_atomically(self.work.numbers_file, content.getvalue())
-        self._report("note", text=f"{int(numbers.max(initial=0))} objects")
+        self._report(Note(text=f"{int(numbers.max(initial=0))} objects"))
 
 
 def number_objects(

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.output.places import Part, zarrs_around
 from napari_autosegnet.locks import InUseError, held
-from napari_autosegnet.run import Report
 
 Status = Literal["done", "skipped"]
 
@@ -147,9 +147,9 @@ class Ledger:
         # Levels below 0 are of what is not kept.
         count = sum(len(blocks) for level, blocks in lost.items() if level >= 0)
         if count:
-            report("note", text=f"{count} finished blocks are no longer on the disk; they are computed again")
+            report(Note(text=f"{count} finished blocks are no longer on the disk; they are computed again"))
         if self.damaged:
-            report("note", text=f"{self.path} has damaged lines ({self.damaged}); their blocks are computed again")
+            report(Note(text=f"{self.path} has damaged lines ({self.damaged}); their blocks are computed again"))
 
     def _lost(self, level: int, written: Callable[[int, int], int]) -> list[int]:
         entries = self._entries[level]

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from napari_autosegnet.events import BlocksPlanned, BlockWritten, ProgressMade, Report, WarningRaised
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Shape
 from napari_autosegnet.inference.output.ledger import Status
-from napari_autosegnet.run import Report
 
 #: A run whose first blocks all fail has another reason than bad blocks. (One bad chunk can spoil a dozen.)
 HOPELESS = 50
@@ -87,12 +87,13 @@ class Progress:
     def tell_plan(self, **about: Any) -> None:
         """Report ``plan``."""
         self._report(
-            "plan",
-            blocks=len(self._wanted),
-            done=self.count("done"),
-            skipped=self.count("skipped"),
-            tile=self._plan.window,
-            **about,
+            BlocksPlanned(
+                blocks=len(self._wanted),
+                done=self.count("done"),
+                skipped=self.count("skipped"),
+                tile=self._plan.window,
+                **about,
+            )
         )
 
     @property
@@ -120,22 +121,24 @@ class Progress:
         self._left -= block.voxels
         rate = self.voxels / max(time.monotonic() - self._began, 1e-9)
         self._report(
-            "block",
-            index=block.index,
-            origin=block.origin,
-            status=status,
-            seconds=seconds,
-            voxels=block.voxels,
-            step=self._step,
-            **about,
+            BlockWritten(
+                index=block.index,
+                origin=block.origin,
+                status=status,
+                seconds=seconds,
+                voxels=block.voxels,
+                step=self._step,
+                **about,
+            )
         )
         self._report(
-            "progress",
-            step=self._step,
-            done=len(self._finished),
-            total=len(self._wanted),
-            voxels_per_second=rate,
-            seconds_left=self._left / max(rate, 1e-9),
+            ProgressMade(
+                step=self._step,
+                done=len(self._finished),
+                total=len(self._wanted),
+                voxels_per_second=rate,
+                seconds_left=self._left / max(rate, 1e-9),
+            )
         )
 
     def fail(self, block: Block, reason: str, *, last: bool) -> None:
@@ -143,4 +146,4 @@ class Progress:
         failed = FailedBlock(index=block.index, origin=block.origin, shape=block.shape, reason=reason)
         self._failed[block.index] = failed
         then = "left out of this run" if last else "tried again at the end"
-        self._report("alarm", text=f"{failed}; {then}")
+        self._report(WarningRaised(text=f"{failed}; {then}"))

@@ -24,8 +24,10 @@ from qtpy.QtWidgets import (
 
 from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Report
+from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.plain_text import escaped, printable
-from napari_autosegnet.run import Report, Run, ShouldStop
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.corrections import Corrections

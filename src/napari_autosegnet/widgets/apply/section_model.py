@@ -11,8 +11,9 @@ import numpy.typing as npt
 from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, Note, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
@@ -94,9 +95,9 @@ class SectionModel:
 
 
 def _collector(notes: list[str]) -> Report:
-    def report(event: str, /, **values: Any) -> None:
-        if event == "note":
-            notes.append(str(values["text"]))
+    def report(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     return report
 

@@ -11,7 +11,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QWidget
 from superqt.utils import qdebounced
 
-from napari_autosegnet.run import Report, ShouldStop
+from napari_autosegnet.events import Event, ProgressMade, Report
+from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.widgets.forms.background import Background
 
 _T = TypeVar("_T")
@@ -67,11 +68,11 @@ class SliceProgress(QWidget):
         self.bar.setRange(0, 0)
         self._show_soon()
 
-        def report(event: str, /, **values: Any) -> None:
+        def report(event: Event) -> None:
             nonlocal latest
-            if event == "progress" and time.monotonic() - latest >= _PAUSE:
+            if isinstance(event, ProgressMade) and time.monotonic() - latest >= _PAUSE:
                 latest = time.monotonic()
-                self._background.tell(unless_cancelled(self._show), (int(values["done"]), int(values["total"])))
+                self._background.tell(unless_cancelled(self._show), (event.done, event.total))
 
         def unless_cancelled(receiver: Callable[[Any], None], *, end: bool = False) -> Callable[[Any], None]:
             def receive(value: Any) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.events import ProgressMade, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, place_on, role, section_index, view_of_data
 from napari_autosegnet.widgets.layers.section_layers import image_behind, move_layer
 
@@ -119,7 +120,7 @@ def least_certain_of_volume(
     for number, section in enumerate(looked_at):
         if should_stop():
             return None
-        report("progress", done=number, total=len(looked_at))
+        report(ProgressMade(done=number, total=len(looked_at)))
         found = least_certain(read_uncertainty(section), section, read_annotated(section), visited)
         if found is not None and (best is None or found.uncertainty > best.uncertainty):
             best = found

@@ -13,6 +13,7 @@ from superqt.utils import qthrottled
 
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event
 from napari_autosegnet.jobs.job_file import read_job
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
@@ -175,10 +176,10 @@ class VolumeJob(QObject):
 
     # ------------------------------------------------------------ following
 
-    def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] in ("plan", "block"):
+    def _take(self, event: Event) -> None:
+        if isinstance(event, BlocksPlanned | BlockWritten):
             self._open()  # at a block only when the store could not be read before
-        if event["event"] == "block":
+        if isinstance(event, BlockWritten):
             self._refresh_soon()
 
     def _on_state(self, state: str) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from pydantic import ValidationError
 from qtpy.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer
@@ -25,6 +25,7 @@ from napari_autosegnet.architecture import (
     LayerKind,
     Operation,
 )
+from napari_autosegnet.events import ArchitectureFound
 from napari_autosegnet.figures import KIND_COLORS, OPERATION_STYLE, SOURCE_COLORS
 from napari_autosegnet.widgets.forms.form_rows import named
 
@@ -77,18 +78,11 @@ class ArchitectureView(QWidget):
         self._drawing: _FullDrawing | None = None
         self.hide()
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Show the architecture of an ``architecture`` event."""
-        if event.get("event") != "architecture":
-            return
-        try:
-            architecture = Architecture.model_validate(event.get("architecture"))
-        except ValidationError:
-            return
-        score = event.get("score")
-        self.show_architecture(
-            architecture, score if isinstance(score, float) else None, final=bool(event.get("final", True))
-        )
+    def add(self, event: ArchitectureFound) -> None:
+        """Show the architecture of an event, if it is one."""
+        with suppress(ValidationError):
+            architecture = Architecture.model_validate(event.architecture)
+            self.show_architecture(architecture, event.score, final=event.final)
 
     def show_architecture(self, architecture: Architecture, score: float | None = None, *, final: bool = True) -> None:
         """Show an architecture and what it reached."""

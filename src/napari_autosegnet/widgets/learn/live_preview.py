@@ -14,6 +14,7 @@ from superqt.utils import qdebounced
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, PreviewDrawn
 from napari_autosegnet.jobs.preview import preview_file, write_slice
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layers import section_layers
@@ -165,10 +166,10 @@ class LivePreview(QObject):
         while len(self._places) > _KEPT_PLACES:
             del self._places[next(iter(self._places))]
 
-    def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] != "preview" or not self._enabled:
+    def _take(self, event: Event) -> None:
+        if not isinstance(event, PreviewDrawn) or not self._enabled:
             return
-        place = self._places.get(event.get("input", -1))
+        place = self._places.get(event.input)
         if place is None:
             return
         run = self._client.run
@@ -204,11 +205,11 @@ class LivePreview(QObject):
         self._session.order.put(self._layer, self._unsure)
 
 
-def _classes_of(event: dict[str, Any]) -> tuple[ClassInfo, ...]:
-    """Classes of the model in training, which the session need not know; empty when the event does not tell."""
+def _classes_of(event: PreviewDrawn) -> tuple[ClassInfo, ...]:
+    """Classes of the model in training, which the session need not know; empty where they are damaged."""
     try:
-        return tuple(ClassInfo.model_validate(each) for each in event.get("classes") or ())
-    except (TypeError, ValidationError):
+        return tuple(ClassInfo.model_validate(each) for each in event.classes)
+    except ValidationError:
         return ()
 
 

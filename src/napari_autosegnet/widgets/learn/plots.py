@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -18,17 +18,19 @@ from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
 from napari_autosegnet.data.annotations import PALETTE
+from napari_autosegnet.events import Epoch, Event, Step
 from napari_autosegnet.plain_text import escaped
+from napari_autosegnet.run import RunHistory
 
 _HEIGHT = 120
 _REDRAW = 250  # milliseconds
-_MOST_POINTS = 2000
+_MAX_POINTS = 2000
 _GREY = "#8a9099"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A value of the events, ``key`` or ``key/name``, and how it is drawn."""
+    """A value of the epochs (see `RunHistory.points`), and how it is drawn."""
 
     key: str
     label: str
@@ -38,12 +40,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves over the epochs of ``step``; those of ``each`` (a value by name) appear as they come."""
+    """Curves over the epochs of ``step``, with ``each_class`` also the IoU of every class as it comes."""
 
     title: str
-    step: str
+    step: Step
     curves: tuple[Curve, ...]
-    each: str = ""
+    each_class: bool = False
     tip: str = ""
 
 
@@ -70,7 +72,7 @@ TRAIN_PLOTS = (
         "Quality",
         "train",
         (Curve("mean_iou", "mean", _GREY),),
-        each="iou",
+        each_class=True,
         tip="IoU of every class on the checked part of your annotation: overlap divided by union, 1 is perfect.",
     ),
     Plot(
@@ -83,19 +85,9 @@ TRAIN_PLOTS = (
 )
 
 
-@dataclass
-class _Course:
-    """Values of one curve by epoch; of an epoch that was computed twice the later one counts."""
-
-    curve: Curve
-    values: dict[int, float] = field(default_factory=dict)
-
-    def points(self) -> tuple[list[int], list[float]]:
-        epochs = sorted(self.values)
-        step = -(-len(epochs) // _MOST_POINTS) or 1
-        # Thinned from the end, so that the last epoch is always there.
-        epochs = epochs[::-1][::step][::-1]
-        return epochs, [self.values[epoch] for epoch in epochs]
+def thinned(points: Sequence[tuple[int, float]], most: int = _MAX_POINTS) -> Sequence[tuple[int, float]]:
+    """At most so many points, spread evenly; thinned from the end, so that the last one is always there."""
+    return points[::-1][:: -(-len(points) // most) or 1][::-1]
 
 
 class LivePlots(QWidget):
@@ -111,7 +103,7 @@ class LivePlots(QWidget):
     def __init__(self, plots: Sequence[Plot], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._plots = [_PlotRow(plot, self) for plot in plots]
-        self._colors: dict[str, str] = {}
+        self._history = RunHistory()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -128,31 +120,24 @@ class LivePlots(QWidget):
     @property
     def epochs(self) -> int:
         """Epochs of which there is something to draw."""
-        return max((len(course.values) for row in self._plots for course in row.courses.values()), default=0)
+        return max((len(self._history.epochs(row.plot.step)) for row in self._plots), default=0)
 
     def set_colors(self, colors: Mapping[str, str]) -> None:
         """Colours (``#rrggbb``) of classes by name."""
-        self._colors = dict(colors)
         for row in self._plots:
-            row.set_colors(self._colors)
+            row.set_colors(colors)
         self._redraw_soon()
 
     def clear(self) -> None:
         """Forget all curves."""
-        for row in self._plots:
-            row.clear()
+        self._history = RunHistory()
         self._redraw_soon()
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """Add the values of an event, where it is an epoch's."""
-        if event.get("event") == "started":
-            for row in self._plots:
-                row.begin(event)
-        if event.get("event") != "epoch":
-            return
-        for row in self._plots:
-            row.take(event, self._colors)
-        self._redraw_soon()
+    def add(self, event: Event) -> None:
+        """Add the next event of the run; those of epochs have values to draw."""
+        self._history.add(event)
+        if isinstance(event, Epoch):
+            self._redraw_soon()
 
     def _redraw(self) -> None:
         if not self.epochs:
@@ -170,7 +155,7 @@ class LivePlots(QWidget):
             return
         for row in self._plots:
             # One new plot at a time: making one takes some milliseconds.
-            if row.draw():
+            if row.draw(self._history):
                 self._redraw_soon()
                 return
 
@@ -188,9 +173,8 @@ class _PlotRow(QWidget):
     def __init__(self, plot: Plot, parent: QWidget) -> None:
         super().__init__(parent)
         self.plot = plot
-        self.courses: dict[str, _Course] = {curve.key: _Course(curve) for curve in plot.curves}
-        self._is_new = False
-        self._items: dict[str, Any] = {}
+        self._colors: Mapping[str, str] = {}
+        self._items: dict[Curve, Any] = {}
         self._view: Any = None
         self._axes: tuple[Any, ...] = ()
         self.legend = QLabel()
@@ -203,69 +187,43 @@ class _PlotRow(QWidget):
         self._rows.setSpacing(0)
         self._rows.addWidget(self.legend)
 
-    def begin(self, event: Mapping[str, Any]) -> None:
-        self._is_new = self._is_new or event.get("step") == self.plot.step
-
-    def take(self, event: Mapping[str, Any], colors: Mapping[str, str]) -> None:
-        if event.get("step") != self.plot.step or not isinstance(event.get("epoch"), int):
-            return
-        if self._is_new:
-            # A job that goes on from epoch 7 keeps the six before; one that begins anew, with more labels, none.
-            self._is_new = False
-            for course in self.courses.values():
-                course.values = {epoch: value for epoch, value in course.values.items() if epoch < event["epoch"]}
-        for key, value in self._values(event, colors):
-            if isinstance(value, int | float) and value == value:
-                self.courses[key].values[event["epoch"]] = float(value)
-
-    def _values(self, event: Mapping[str, Any], colors: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-        for curve in self.plot.curves:
-            yield curve.key, event.get(curve.key)
-        found = event.get(self.plot.each) if self.plot.each else None
-        for place, (name, value) in enumerate(found.items() if isinstance(found, dict) else ()):
-            key = f"{self.plot.each}/{name}"
-            if key not in self.courses:
-                color = colors.get(name, PALETTE[place % len(PALETTE)])
-                self.courses[key] = _Course(Curve(key, str(name), color))
-            yield key, value
-
     def set_colors(self, colors: Mapping[str, str]) -> None:
-        for key, course in self.courses.items():
-            color = colors.get(course.curve.label)
-            if key.startswith(f"{self.plot.each}/") and color not in (None, course.curve.color):
-                course.curve = Curve(key, course.curve.label, color)
-                if (item := self._items.pop(key, None)) is not None:
-                    self._view.removeItem(item)
+        self._colors = dict(colors)
 
-    def clear(self) -> None:
-        for key in list(self.courses):
-            self.courses[key].values.clear()
-            if (item := self._items.get(key)) is not None:
-                item.setData([], [])
-
-    def draw(self) -> bool:
+    def draw(self, history: RunHistory) -> bool:
         """Draw what there is; returns whether there is more to do."""
-        if not any(course.values for course in self.courses.values()):
+        curves = {curve: history.points(self.plot.step, curve.key) for curve in self._curves(history)}
+        curves = {curve: points for curve, points in curves.items() if points}
+        if not curves:
             self.hide()
             return False
         if self._view is None:
             self._make_view()
             self.show()
             return True
-        last = 5
-        for key, course in self.courses.items():
-            if key not in self._items and course.values:
-                self._items[key] = self._make_curve(course.curve)
-            if key in self._items:
-                epochs, values = course.points()
-                self._items[key].setData(epochs, values)
-                # One epoch makes no line.
-                self._items[key].setSymbol("o" if course.curve.dots or len(epochs) < 2 else None)
-                last = max(last, *epochs) if epochs else last
-        self._view.setXRange(1, last, padding=0.02)
-        self.legend.setText(self._legend())
+        for curve in self._items.keys() - curves.keys():
+            self._view.removeItem(self._items.pop(curve))
+        for curve, points in curves.items():
+            if curve not in self._items:
+                self._items[curve] = self._make_curve(curve)
+            self._items[curve].setData(*zip(*thinned(points), strict=True))
+            # One epoch makes no line.
+            self._items[curve].setSymbol("o" if curve.dots or len(points) < 2 else None)
+        self._view.setXRange(1, max(5, *(points[-1][0] for points in curves.values())), padding=0.02)
+        self.legend.setText(self._legend({curve: points[-1][1] for curve, points in curves.items()}))
         self.show()
         return False
+
+    def drawn(self) -> dict[str, tuple[list[int], list[float]]]:
+        """Epochs and values of every curve that is drawn, by its label."""
+        data = {curve.label: item.getData() for curve, item in self._items.items()}
+        return {label: (epochs.tolist(), values.tolist()) for label, (epochs, values) in data.items()}
+
+    def _curves(self, history: RunHistory) -> Iterator[Curve]:
+        yield from self.plot.curves
+        if self.plot.each_class:
+            for place, name in enumerate(history.class_names(self.plot.step)):
+                yield Curve(f"iou/{name}", name, self._colors.get(name, PALETTE[place % len(PALETTE)]))
 
     def _make_view(self) -> None:
         pyqtgraph = import_module("pyqtgraph")
@@ -307,13 +265,11 @@ class _PlotRow(QWidget):
         self._view.addItem(item)
         return item
 
-    def _legend(self) -> str:
+    def _legend(self, last: Mapping[Curve, float]) -> str:
         parts = [f"<b>{self.plot.title}</b>"]
-        for course in self.courses.values():
-            if course.values:
-                last = course.values[max(course.values)]
-                mark = f'<span style="color:{course.curve.color}">&#9632;</span>'
-                parts.append(f"{mark}&nbsp;{escaped(course.curve.label)}&nbsp;{last:.3f}")
+        for curve, value in last.items():
+            mark = f'<span style="color:{curve.color}">&#9632;</span>'
+            parts.append(f"{mark}&nbsp;{escaped(curve.label)}&nbsp;{value:.3f}")
         return " &nbsp; ".join(parts)
 
     def recolor(self) -> None:

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
 from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, QualityMeasured
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.quality import Quality
@@ -252,10 +253,10 @@ class RetrainStep(JobStep):
             self._take_over_preset()
             self.refresh()
 
-    def _take(self, event: dict[str, Any]) -> None:
-        self.plots.take(event)
-        if event["event"] == "quality":
-            self._quality = Quality.of(event)
+    def _take(self, event: Event) -> None:
+        self.plots.add(event)
+        if isinstance(event, QualityMeasured):
+            self._quality = event.quality
 
     def _on_classes(self) -> None:
         self.plots.set_colors({each.name: each.color for each in self.session.classes})

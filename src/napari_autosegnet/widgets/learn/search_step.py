@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from qtpy.QtWidgets import QWidget
 
 from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_settings
+from napari_autosegnet.events import ArchitectureFound, Event, QualityMeasured, Started
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.quality import Quality
@@ -126,13 +125,13 @@ class SearchStep(JobStep):
         """Tell the dock."""
         self.session.step_finished.emit("search")
 
-    def _take(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "started":
+    def _take(self, event: Event) -> None:
+        match event:
+            case Started():
                 self._remark, self._quality = "", None
-            case "quality":
-                self._quality = Quality.of(event)
-            case "architecture":
-                self._remark = str(event.get("remark") or "")
-        self.plots.take(event)
-        self.architecture.take(event)
+            case QualityMeasured():
+                self._quality = event.quality
+            case ArchitectureFound():
+                self._remark = event.remark or ""
+                self.architecture.add(event)
+        self.plots.add(event)

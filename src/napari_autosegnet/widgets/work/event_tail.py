@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from napari_autosegnet.run import parse_event
+from napari_autosegnet.events import Report, parse_event
 
 _PIECE = 64 * 1024
 
@@ -25,7 +23,7 @@ class EventTail:
         self.path = path
         self._position = 0
 
-    def read(self, take: Callable[[dict[str, Any]], None], seconds: float) -> bool:
+    def read(self, report: Report, seconds: float) -> bool:
         """Hand over new events one by one, as long as there is time; returns whether there are more.
 
         Lines that are no events are left out. A line that is being written is read when it is complete.
@@ -47,7 +45,7 @@ class EventTail:
                 self._position += len(line) + 1
                 event = parse_event(line)
                 if event is not None:
-                    take(event)
+                    report(event)
 
     def _piece(self) -> bytes:
         try:

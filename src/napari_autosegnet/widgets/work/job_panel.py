@@ -9,6 +9,18 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
+from napari_autosegnet.events import (
+    CandidatesRated,
+    DeviceChosen,
+    Epoch,
+    Event,
+    FinalistTrained,
+    Note,
+    ProgressMade,
+    Started,
+    Stopped,
+    WarningRaised,
+)
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.work.run_client import RunClient
@@ -108,42 +120,36 @@ class JobPanel(QWidget):
         else:
             self.client.pause()
 
-    def _take(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "started":
+    def _take(self, event: Event) -> None:
+        match event:
+            case Started():
                 self._where = ""
                 self.note.clear()
-            case "device":
-                self._device = str(event.get("name", ""))
-            case "note":
-                self.note.say(sentence(event.get("text")))
-            case "alarm":
-                self.note.say("Warning: " + sentence(event.get("text")), "error")
-            case "epoch":
-                self._take_epoch(event)
-            case "candidates":
+            case DeviceChosen(name=name):
+                self._device = name
+            case Note(text=text):
+                self.note.say(sentence(text))
+            case WarningRaised(text=text):
+                self.note.say("Warning: " + sentence(text), "error")
+            case Epoch():
+                warming_up = ", warming up" if event.phase == "warm-up" else ""
+                self._where = f"epoch {event.epoch}{warming_up}"
+                self._memory = event.memory or 0
+            case CandidatesRated():
                 self._where = "choosing the best networks"
-            case "finalist":
+            case FinalistTrained():
                 self._where = (
-                    f"training the best few alone: network {event.get('index')} of {event.get('count')}, "
-                    f"round {event.get('round')} of {event.get('rounds')}"
+                    f"training the best few alone: network {event.index} of {event.count}, "
+                    f"round {event.round} of {event.rounds}"
                 )
-            case "progress":
-                if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
-                    self._where = f"block {event['done']} of {event['total']}"
-            case "stopped" if self.client.state == "stopping":
+            case ProgressMade(total=int(total)):
+                self._where = f"block {event.done} of {total}"
+            case Stopped() if self.client.state == "stopping":
                 self._where = "writing the result"
             case _:
                 return
         if self.client.active:
             self._show_progress()
-
-    def _take_epoch(self, event: dict[str, Any]) -> None:
-        self._where = f"epoch {event.get('epoch')}"
-        if event.get("phase") == "warm-up":
-            self._where += ", warming up"
-        memory = event.get("memory")
-        self._memory = memory if isinstance(memory, int) else 0
 
     def _on_state(self, state: str) -> None:
         active = self.client.active

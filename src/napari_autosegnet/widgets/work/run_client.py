@@ -8,17 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Literal
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.job_file import Job, Step, read_job
+from napari_autosegnet.events import End, Event, Failed, Finished, Note, Paused, Resumed, Step, Stopped
+from napari_autosegnet.jobs.job_file import Job, read_job
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import read_info
-from napari_autosegnet.run import Request, Run
+from napari_autosegnet.run import Request, Run, RunStatus
 from napari_autosegnet.widgets.work.event_tail import EventTail
 from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
 
@@ -48,21 +49,21 @@ class RunClient(QObject):
 
     Attributes
     ----------
-    reported : Signal(dict)
-        An event of the run, those of the past first.
+    reported : Signal(object)
+        An `Event` of the run, those of the past first.
     state_changed : Signal(str)
         The new `State`.
-    finished : Signal(dict)
-        The event with which a job ended well.
+    finished : Signal()
+        A job ended well.
     caught_up : Signal()
         All events of the past were reported.
     busy_changed : Signal()
         Another step began, or ended, to work in the run; see `busy_with`.
     """
 
-    reported = Signal(dict)
+    reported = Signal(object)
     state_changed = Signal(str)
-    finished = Signal(dict)
+    finished = Signal()
     caught_up = Signal()
     busy_changed = Signal()
 
@@ -86,16 +87,10 @@ class RunClient(QObject):
         self._process: WorkerProcess | None = None
         self._starting: Future[WorkerProcess] | None = None
         self._writing: Future[None] | None = None
-        self._event_step: str | None = None
-        self._begun_at = 0.0
-        self._begun = False
-        self._outcome: dict[str, Any] | None = None
+        self._status = RunStatus(self.step)
         self._wanted: set[Request] = set()
         self._cancelled = False
         self._kill_at: float | None = None
-        self._paused = False
-        self._left: tuple[float, float] | None = None
-        self._forget_progress()
         self._job_step: str | None = None
         self._resumable = False
         self._never_began = False
@@ -103,10 +98,6 @@ class RunClient(QObject):
         self._other_step: str | None = None
         self._busy_with: str | None = None
         self._next_look = 0.0
-
-    def _forget_progress(self) -> None:
-        self._counted: tuple[int, int] | None = None
-        self._total_seconds = 0.0
 
     # -- what is known ---------------------------------------------------------------------------------------------
 
@@ -165,20 +156,12 @@ class RunClient(QObject):
     @property
     def seconds_left(self) -> float | None:
         """Time left as far as it is known; it stands still in a pause."""
-        if self._left is None or not self.active:
-            return None
-        left, at = self._left
-        return left if self._paused else max(0.0, left - (time.time() - at))
+        return self._status.seconds_left(datetime.now(UTC)) if self.active else None
 
     @property
     def fraction(self) -> float | None:
         """Fraction of the job that is done; None while nobody knows."""
-        if self._counted is not None:
-            return self._counted[0] / max(1, self._counted[1])
-        left = self.seconds_left
-        if left is None or self._total_seconds <= 0:
-            return None
-        return min(1.0, max(0.0, 1 - left / self._total_seconds))
+        return self._status.fraction(datetime.now(UTC))
 
     @property
     def job_step(self) -> str | None:
@@ -235,10 +218,9 @@ class RunClient(QObject):
             name = STEP_NAMES.get(other, other)
             raise UserError(f"the {name} is working in this run; wait until it is done, or stop it")
         run = self.run
-        self._outcome, self._begun, self._cancelled, self._paused = None, False, False, False
-        self._wanted, self._kill_at, self._left, self._process = set(), None, None, None
-        self._never_began = False
-        self._forget_progress()
+        self._status.begin_job()
+        self._wanted, self._kill_at, self._process = set(), None, None
+        self._cancelled = self._never_began = False
 
         def begin() -> WorkerProcess:
             Run.create(run.path)
@@ -314,7 +296,7 @@ class RunClient(QObject):
         if self._writing is not None and self._writing.done():
             error, self._writing = self._writing.exception(), None
             if error is not None:
-                self.reported.emit({"event": "note", "text": str(error)})
+                self.reported.emit(Note(text=str(error)))
         behind = self._read()
         if not behind:
             self._settle()
@@ -337,56 +319,34 @@ class RunClient(QObject):
         """Report new events for some milliseconds; returns whether there are more."""
         return self._tail is not None and self._tail.read(self._take, _SECONDS_PER_TICK)
 
-    def _take(self, event: dict[str, Any]) -> None:
-        self._event_step = event.get("step", self._event_step)
+    def _take(self, event: Event) -> None:
+        counts = self._status.add(event)
+        last_step = self._status.last_step
         if self._process is None and self._starting is None:
-            self._job_step = self._event_step
-        if self.step is not None and self._event_step != self.step:
-            ended = event["event"] in ("finished", "failed", "stopped")
-            self._other_step, self._next_look = None if ended else self._event_step, 0.0
+            self._job_step = last_step
+        if not counts:
+            self._other_step, self._next_look = None if isinstance(event, End) else last_step, 0.0
             return
-        self._apply(event)
+        self._note(event)
         self.reported.emit(event)
 
-    def _apply(self, event: dict[str, Any]) -> None:
-        at = _seconds(event)
-        match event["event"]:
-            case "started":
-                self._begun, self._outcome, self._paused, self._begun_at, self._left = True, None, False, at, None
-                self._forget_progress()
-                self._note_working()
-            case "finished" | "failed" | "stopped":
-                self._outcome = event
-            case "paused":
-                self._left = None if self._left is None else (max(0.0, self._left[0] - (at - self._left[1])), at)
-                self._paused = True
+    def _note(self, event: Event) -> None:
+        match event:
+            case Finished() | Failed() | Stopped():
+                return
+            case Paused():
                 self._wanted.discard("pause")
                 if self._state in ("starting", "working"):
                     self._set_state("paused")
-            case "resumed":
-                self._left = None if self._left is None else (self._left[0], at)
-                self._paused = False
+            case Resumed():
                 if self._state == "paused":
                     self._set_state("working")
             case _:
-                self._begun = True
-                self._apply_progress(event, at)
                 self._note_working()
-
-    def _apply_progress(self, event: dict[str, Any], at: float) -> None:
-        if "seconds_left" in event:
-            left, spent = event["seconds_left"], event.get("seconds")
-            self._left = (float(left), at) if isinstance(left, int | float) else None
-            if self._left is not None and event["event"] == "epoch" and isinstance(spent, int | float):
-                self._total_seconds = spent + self._left[0]
-        if event["event"] == "progress":
-            done, total = event.get("done"), event.get("total")
-            if isinstance(done, int) and isinstance(total, int):
-                self._counted = (done, total)
 
     def _note_working(self) -> None:
         # In the past nobody knows yet whether somebody still works.
-        if self._caught_up and self._state not in ("working", "paused", "stopping") and self._outcome is None:
+        if self._caught_up and self._state not in ("working", "paused", "stopping"):
             self._set_state("working")
 
     def _settle(self) -> None:
@@ -403,14 +363,14 @@ class RunClient(QObject):
         alive = self._is_alive()
         if alive:
             if first:
-                self._set_state("paused" if self._paused else "working" if self._begun else "starting")
-            elif self._state == "starting" and self._begun:
+                self._set_state("paused" if self._status.paused else "working" if self._status.begun else "starting")
+            elif self._state == "starting" and self._status.begun:
                 self._set_state("working")
             self._repeat_requests()
             self._kill_when_due()
         elif self._read():
             return  # it told something before it ended
-        elif first and self._process is None and not self._begun and not self._died_before_it_began():
+        elif first and self._process is None and not self._status.begun and not self._died_before_it_began():
             self._set_state("idle")
         else:
             self._decide_end()
@@ -441,7 +401,7 @@ class RunClient(QObject):
         if now < self._next_lock:
             return True
         self._next_lock = now + _SECONDS_BETWEEN_LOCKS
-        return self.step in (None, self._event_step) and self.run.is_active
+        return self.step in (None, self._status.last_step) and self.run.is_active
 
     def _find(self) -> WorkerProcess | None:
         info = read_info(self.run)
@@ -453,8 +413,10 @@ class RunClient(QObject):
         return process
 
     def _died_before_it_began(self) -> bool:
-        info = read_info(self.run)
-        return info is not None and self.step in (None, info.step) and info.started > self._begun_at
+        info, started = read_info(self.run), self._status.started
+        if info is None or self.step not in (None, info.step):
+            return False
+        return started is None or info.started > started.timestamp()
 
     def _repeat_requests(self) -> None:
         """A job that begins withdraws what was asked for before it."""
@@ -468,15 +430,13 @@ class RunClient(QObject):
 
     def _decide_end(self) -> None:
         status = None if self._process is None else self._process.exit_status
-        run, step = self.run, self.step or self._event_step
-        outcome = self._outcome
-        if outcome is not None:
-            self._reason = str(outcome.get("text") or outcome.get("reason") or "")
-            if outcome["event"] == "finished":
-                self._reason = ""
-            self._end(outcome["event"])
-            if outcome["event"] == "finished":
-                self.finished.emit(outcome)
+        run, step = self.run, self.step or self._status.step
+        end = self._status.end
+        if end is not None:
+            self._reason = end.text if isinstance(end, Failed) else end.reason if isinstance(end, Stopped) else ""
+            self._end(end.event)
+            if isinstance(end, Finished):
+                self.finished.emit()
         elif self._cancelled or run.requested("cancel"):
             if self._cancelled:  # else whoever did it writes it down
                 self._write(lambda: _note_cancelled(run, step))
@@ -490,7 +450,7 @@ class RunClient(QObject):
             self._end("died")
 
     def _end(self, state: State) -> None:
-        self._process, self._kill_at, self._paused = None, None, False
+        self._process, self._kill_at = None, None
         self._wanted = set()
         self._resumable = state != "finished" and self._holds_something()
         self._set_state(state)
@@ -502,7 +462,7 @@ class RunClient(QObject):
             content = self.run.read_config()
         except UserError:
             return False
-        step = self.step or self._event_step
+        step = self.step or self._status.step
         return ("search" if step == "search" else "training") in content
 
     def _set_state(self, state: State) -> None:
@@ -525,14 +485,6 @@ class RunClient(QObject):
         return self._threads
 
 
-def _note_cancelled(run: Run, step: str | None) -> None:
-    run.report("stopped", step=step, reason="cancelled")
+def _note_cancelled(run: Run, step: Step | None) -> None:
+    run.report(Stopped(step=step, reason="cancelled"))
     run.withdraw()  # after that line: who finds neither would take the job for dead
-
-
-def _seconds(event: dict[str, Any]) -> float:
-    """When an event was told, in seconds since 1970; now where it does not say."""
-    try:
-        return datetime.fromisoformat(event["time"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        return time.time()

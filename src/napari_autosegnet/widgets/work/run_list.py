@@ -9,7 +9,7 @@ from typing import Literal
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.job_file import job_file
 from napari_autosegnet.json_files import read_json
-from napari_autosegnet.run import Run
+from napari_autosegnet.run import Run, find_runs
 from napari_autosegnet.widgets.work.worker_process import find
 
 Kind = Literal["network", "segmentation"]
@@ -25,21 +25,10 @@ class RunEntry:
     changed: float
 
 
-def find_runs(folder: Path, most: int = 100) -> list[RunEntry]:
+def newest_runs(folder: Path, most: int = 100) -> list[RunEntry]:
     """The newest runs of a folder, newest first. Reads files: call it in a thread."""
-    found = []
-    try:
-        paths = [path for path in folder.iterdir() if path.is_dir()]
-    except OSError:
-        return []
-    dated = sorted(((_changed(path), path) for path in paths), reverse=True)
-    for changed, path in dated:
-        kind = _kind(path)
-        if kind is not None:
-            found.append(RunEntry(path, kind, is_active(Run(path)), changed))
-        if len(found) == most:
-            break
-    return found
+    dated = sorted(((_changed(run.path), run.path) for run in find_runs(folder, depth=1)), reverse=True)[:most]
+    return [RunEntry(path, _kind(path), is_active(Run(path)), changed) for changed, path in dated]
 
 
 def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
@@ -54,11 +43,6 @@ def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
     return "search" if run.config_file.is_file() else "annotate"
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder is a run, however little is in it."""
-    return _kind(path) is not None or (path / "events.jsonl").is_file() or (path / "model" / "model.json").is_file()
-
-
 def _changed(path: Path) -> float:
     times = [path.stat().st_mtime]
     events = path / "events.jsonl"
@@ -67,13 +51,10 @@ def _changed(path: Path) -> float:
     return max(times)
 
 
-def _kind(path: Path) -> Kind | None:
+def _kind(path: Path) -> Kind:
     if (path / "config.json").is_file() or (path / "annotation" / "annotation.json").is_file():
         return "network"
-    step = _step_of_job(Run(path))
-    if step is None:
-        return None
-    return "segmentation" if step == "predict" else "network"
+    return "segmentation" if _step_of_job(Run(path)) == "predict" else "network"
 
 
 def _step_of_job(run: Run) -> object:

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.work.run_client import RunClient
-from napari_autosegnet.widgets.work.run_list import find_runs, is_active
+from napari_autosegnet.widgets.work.run_list import is_active, newest_runs
 
 #: Milliseconds between two looks at the runs folder, where a shell may start jobs, too.
 _INTERVAL = 5000
@@ -103,7 +103,7 @@ class WorkList(QObject):
 
 def active_runs(folder: Path, run: Run | None) -> list[Path]:
     """The runs of a folder, and this one, that somebody works on. Reads files: call it in a thread."""
-    found = [entry.path for entry in find_runs(folder, _MAX_RUNS) if entry.active]
+    found = [entry.path for entry in newest_runs(folder, _MAX_RUNS) if entry.active]
     if run is not None and run.path not in found and is_active(run):
         found.append(run.path)
     return found

@@ -17,95 +17,26 @@ somebody else: none of its files is opened through a link, which could lead anyw
 from __future__ import annotations
 
 import json
-import math
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, get_args
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Event, Paused, Resumed, Step, format_event, parse_event
 from napari_autosegnet.files import append_line, refuse_address, write_atomically
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.locks import InUseError, held, is_held
 
 Request = Literal["pause", "stop", "cancel"]
-ShouldStop = Callable[[], bool]
 
 CONFIG_VERSION = 1
 #: Longest line of events that is read; a longer one is damage.
 _MAX_LINE = 2**20
-
-
-class Report(Protocol):
-    """What a long function tells about its progress: an event's name and its values."""
-
-    def __call__(self, event: str, /, **values: Any) -> None: ...
-
-
-def silent(event: str, /, **values: Any) -> None:
-    """A report that nobody listens to."""
-
-
-def never_stop() -> bool:
-    """The answer of a caller that never asks a long function to stop."""
-    return False
-
-
-def listeners(*reports: Report) -> Report:
-    """One report that passes events on to several listeners."""
-
-    def report(event: str, /, **values: Any) -> None:
-        for listener in reports:
-            listener(event, **values)
-
-    return report
-
-
-def _for_json(value: Any) -> Any:
-    """The value with None for NaN and infinity, which Python writes and other programs cannot read."""
-    if isinstance(value, Mapping):
-        return {name: _for_json(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_for_json(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_WHOLE = (int,)
-_NUMBER = (int, float)
-#: What the values of events are, where they are not None; listeners may rely on it.
-_KINDS_OF_VALUES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("event", "time", "step", "text", "reason", "name", "phase", "remark"), (str,)),
-    **dict.fromkeys(("epoch", "epochs", "count", "index", "round", "rounds", "parameters"), _WHOLE),
-    **dict.fromkeys(("blocks", "done", "skipped", "total", "halo", "memory", "input"), _WHOLE),
-    **dict.fromkeys(("loss", "validation_loss", "mean_iou", "best_mean_iou", "learning_rate"), _NUMBER),
-    **dict.fromkeys(("reward", "best_reward", "score", "best", "worst", "entropy", "identity_share"), _NUMBER),
-    **dict.fromkeys(("seconds", "seconds_left", "voxels_per_second", "halo_agreement"), _NUMBER),
-    **dict.fromkeys(("iou", "architecture"), (dict,)),
-    "classes": (list,),
-    "final": (bool,),
-}
-
-
-def parse_event(line: str | bytes) -> dict[str, Any] | None:
-    """The event in a line of ``events.jsonl``; None if it is damaged."""
-    try:
-        # As floats, integers of any length become a number that can be compared and printed.
-        event = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return None
-    return event if all(_is_of_its_kind(name, value) for name, value in event.items()) else None
-
-
-def _is_of_its_kind(name: str, value: Any) -> bool:
-    kinds = _KINDS_OF_VALUES.get(name)
-    if kinds is None or value is None:
-        return True
-    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 #: What Windows marks its links to folders with.
@@ -124,7 +55,7 @@ def _refuse_link(path: Path) -> None:
 
 
 #: What programs open in a run folder, by the folder in it that holds it.
-_ENTRIES: dict[str, tuple[str, ...]] = {
+ENTRIES: dict[str, tuple[str, ...]] = {
     "": (
         ".lock",
         ".lock.holder",
@@ -142,6 +73,46 @@ _ENTRIES: dict[str, tuple[str, ...]] = {
     "preview": ("input.npz", "labels.npy", "uncertainty.npy"),
     "annotation": ("annotation.json",),
 }
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run of this program, however little is in it; other programs have a config.json, too."""
+    config = path / "config.json"
+    if (path / "annotation" / "annotation.json").is_file():
+        return True
+    if config.is_file() and (path / "events.jsonl").is_file():
+        return True
+    content = _object_in(config)
+    described = "version" in content and not content.keys().isdisjoint({"data", "search", "training"})
+    return described or _object_in(path / "job.json").get("step") in get_args(Step)
+
+
+def _object_in(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none. A pipe in its place would never end."""
+    try:
+        content = read_json(file, "choose another") if file.is_file() else None
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def find_runs(folder: Path, depth: int = 2) -> Iterator[Run]:
+    """The runs in and under a folder, sorted by name: runs/NAME, or one folder further down as demo/run.
+
+    Parameters
+    ----------
+    folder : Path
+        It may be a run itself.
+    depth : int
+        How many folders further down is looked.
+    """
+    if is_run(folder):
+        yield Run(folder)
+    elif depth > 0:
+        with suppress(OSError):
+            for inner in sorted(folder.iterdir()):
+                if inner.is_dir() and not inner.name.startswith("."):
+                    yield from find_runs(inner, depth - 1)
 
 
 class Run:
@@ -186,7 +157,7 @@ class Run:
     def refusal(self) -> str | None:
         """Why the folder is not worked with: something in it leads elsewhere. None where nothing does."""
         try:
-            for folder, names in _ENTRIES.items():
+            for folder, names in ENTRIES.items():
                 for name in names:
                     self.file(*filter(None, (folder, name)))
         except UserError as error:
@@ -262,26 +233,20 @@ class Run:
         self.file(".lock.holder")  # the marker that `locks` puts beside it where there are no locks
         return self.file(".lock")
 
-    def report(self, event: str, /, **values: Any) -> None:
+    def report(self, event: Event) -> None:
         """Append an event to ``events.jsonl`` (a `Report`)."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"event": event, "time": now, **_for_json(values)}, allow_nan=False)
         try:
-            append_line(self.events_file, line)
+            append_line(self.events_file, format_event(event, datetime.now(UTC)))
         except OSError as error:
             raise UserError(f"cannot write {self.events_file}: {error.strerror or error}; free some space") from error
 
-    def events(self) -> list[dict[str, Any]]:
-        """All events so far; a line cut short by a crash is left out."""
+    def events(self) -> list[Event]:
+        """All events so far; damaged lines, such as one cut short by a crash, are left out."""
         if not self.events_file.exists():
             return []
-        found = []
         with open(self.events_file, "rb") as handle:
-            while line := handle.readline(_MAX_LINE):
-                event = parse_event(line)
-                if event is not None:
-                    found.append(event)
-        return found
+            lines = iter(lambda: handle.readline(_MAX_LINE), b"")
+            return [event for line in lines if (event := parse_event(line)) is not None]
 
     def request(self, what: Request) -> None:
         """Ask the process that works in this run to pause, to stop and keep the best, or to cancel."""
@@ -300,8 +265,8 @@ class Run:
         ``interrupted`` is another way to ask for a stop, which ends the waiting too.
         """
         if self.requested("pause") and not interrupted():
-            self.report("paused")
+            self.report(Paused())
             while self.requested("pause") and not (self.requested("stop") or self.requested("cancel") or interrupted()):
                 time.sleep(0.1)
-            self.report("resumed")
+            self.report(Resumed())
         return self.requested("stop") or self.requested("cancel") or interrupted()

@@ -1,0 +1,348 @@
+"""What a run reports: every kind of event as a model, and the line of ``events.jsonl`` that it becomes.
+
+::
+
+    report(Epoch(step="train", epoch=3, loss=0.4))      # whoever works
+    {"event": "epoch", "time": "2026-…", "step": "train", "epoch": 3, "loss": 0.4}
+    match event:                                        # whoever listens
+        case Epoch(): ...
+
+An event is checked once, where it is made or read, so that no listener has to. Numbers are finite or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+
+from napari_autosegnet.quality import Quality
+
+Step = Literal["search", "train", "predict", "evaluate"]
+
+
+def _encodable(text: str) -> str:
+    r"""The text with bytes that are no UTF-8, as names of files may have them, written out (``\xff``)."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _finite(number: float | None) -> float | None:
+    """None for NaN and infinity, which other programs cannot read, and for what no plot can show."""
+    return number if number is not None and abs(number) < 1e300 else None
+
+
+def _parse_time(time: Any) -> datetime | None:
+    """None for a time that cannot be read: the event is worth more than its time."""
+    if isinstance(time, datetime):
+        return time
+    try:
+        return datetime.fromisoformat(time).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _format_time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="milliseconds")
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Number = Annotated[float | None, AfterValidator(_finite)]
+Count = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Scores = dict[Text, Number]
+Time = Annotated[datetime | None, BeforeValidator(_parse_time), PlainSerializer(_format_time, when_used="json")]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
+
+    event: str
+    #: When it was written; None before that.
+    time: Time = None
+
+
+class Started(_Event):
+    """A step began."""
+
+    event: Literal["started"] = "started"
+    step: Step
+
+
+class Finished(_Event):
+    """A step did all that it was to do."""
+
+    event: Literal["finished"] = "finished"
+    step: Step
+    seconds: Number = None
+
+
+class Stopped(_Event):
+    """A step ended because somebody asked for it."""
+
+    event: Literal["stopped"] = "stopped"
+    step: Step | None = None
+    reason: Text = ""
+
+
+class Failed(_Event):
+    """A step ended with an error."""
+
+    event: Literal["failed"] = "failed"
+    step: Step | None = None
+    text: Text
+
+
+class Paused(_Event):
+    """A pause began."""
+
+    event: Literal["paused"] = "paused"
+
+
+class Resumed(_Event):
+    """A pause ended."""
+
+    event: Literal["resumed"] = "resumed"
+
+
+class DeviceChosen(_Event):
+    """What is computed on."""
+
+    event: Literal["device"] = "device"
+    name: Text
+
+
+class DataRead(_Event):
+    """Classes, and where they were counted the annotated pixels of each in every region of the parts."""
+
+    event: Literal["data"] = "data"
+    text: Text
+    classes: tuple[Text, ...] = ()
+    training_pixels: tuple[tuple[Count, ...], ...] = ()
+    validation_pixels: tuple[tuple[Count, ...], ...] = ()
+
+
+class PairMatched(_Event):
+    """An image and its labels; ``more`` pairs follow that are not listed."""
+
+    event: Literal["pair"] = "pair"
+    image: Text
+    labels: Text
+    more: Count = 0
+
+
+class Epoch(_Event):
+    """An epoch of a search or a training.
+
+    Attributes
+    ----------
+    phase
+        Of a search: ``warm-up`` or ``search``.
+    iou
+        On the validation part, by class name; None for a class that is not there.
+    seconds
+        Computing time so far, without pauses.
+    memory
+        Most bytes of the device that were in use.
+    """
+
+    event: Literal["epoch"] = "epoch"
+    step: Step
+    epoch: Count
+    epochs: Count | None = None
+    phase: Text = ""
+    loss: Number = None
+    validation_loss: Number = None
+    mean_iou: Number = None
+    best_mean_iou: Number = None
+    iou: Scores = Field(default_factory=dict)
+    learning_rate: Number = None
+    reward: Number = None
+    best_reward: Number = None
+    baseline: Number = None
+    population_mean: Number = None
+    entropy: Number = None
+    least_entropy: Number = None
+    largest_entropy: Number = None
+    identity_share: Number = None
+    largest_identity_share: Number = None
+    seconds: Number = None
+    seconds_left: Number = None
+    memory: Count | None = None
+
+
+class CandidatesRated(_Event):
+    """A search rated its candidates with the shared weights."""
+
+    event: Literal["candidates"] = "candidates"
+    count: Count
+    best: Number = None
+    worst: Number = None
+
+
+class FinalistTrained(_Event):
+    """A finalist was trained for a round, by itself."""
+
+    event: Literal["finalist"] = "finalist"
+    index: Count
+    count: Count
+    round: Count
+    rounds: Count
+    rating: Number = None
+    score: Number = None
+    parameters: Count | None = None
+    iou: Scores = Field(default_factory=dict)
+    pixels: dict[Text, Count] = Field(default_factory=dict)
+    sections: Count | None = None
+
+
+class ArchitectureFound(_Event):
+    """The best architecture so far, as JSON; ``final`` for the one that was chosen."""
+
+    event: Literal["architecture"] = "architecture"
+    architecture: dict[str, Any]
+    score: Number = None
+    final: bool = True
+    remark: Text | None = None
+
+
+class QualityMeasured(Quality, _Event):
+    """What was reached at the end of a step."""
+
+    event: Literal["quality"] = "quality"
+    step: Step
+
+    @property
+    def quality(self) -> Quality:
+        """The figures alone."""
+        return Quality(pixels=self.pixels, sections=self.sections, mean_iou=self.mean_iou, iou=self.iou)
+
+
+class BlocksPlanned(_Event):
+    """How a volume is cut; ``done`` and ``skipped`` count blocks of earlier runs."""
+
+    event: Literal["plan"] = "plan"
+    blocks: Count
+    done: Count = 0
+    skipped: Count = 0
+    tile: tuple[Count, ...] = ()
+    halo: Count | None = None
+    halo_agreement: Number = None
+
+
+class BlockWritten(_Event):
+    """A block whose data and ledger entry are on the disk."""
+
+    event: Literal["block"] = "block"
+    index: Count
+    origin: tuple[Count, ...]
+    status: Literal["done", "skipped"]
+    seconds: Number = None
+    voxels: Count
+    step: Text
+    worker: Text | None = None
+
+
+class ProgressMade(_Event):
+    """How much of something long is done; ``total`` is None where nobody knows."""
+
+    event: Literal["progress"] = "progress"
+    step: Text | None = None
+    done: Count
+    total: Count | None = None
+    voxels_per_second: Number = None
+    seconds_left: Number = None
+
+
+class PreviewDrawn(_Event):
+    """A new result on the slice in view, which was written at ``input`` (nanoseconds)."""
+
+    event: Literal["preview"] = "preview"
+    shape: tuple[Count, ...]
+    input: Count
+    classes: tuple[dict[str, Any], ...] = ()
+
+
+class Note(_Event):
+    """A line for the reader."""
+
+    event: Literal["note"] = "note"
+    text: Text
+
+
+class WarningRaised(_Event):
+    """A line that the reader should not miss."""
+
+    event: Literal["alarm"] = "alarm"
+    text: Text
+
+
+Event: TypeAlias = Annotated[
+    Started
+    | Finished
+    | Stopped
+    | Failed
+    | Paused
+    | Resumed
+    | DeviceChosen
+    | DataRead
+    | PairMatched
+    | Epoch
+    | CandidatesRated
+    | FinalistTrained
+    | ArchitectureFound
+    | QualityMeasured
+    | BlocksPlanned
+    | BlockWritten
+    | ProgressMade
+    | PreviewDrawn
+    | Note
+    | WarningRaised,
+    Field(discriminator="event"),
+]
+#: How a step ends.
+End: TypeAlias = Finished | Stopped | Failed
+#: What a long function tells its progress to.
+Report = Callable[[Event], None]
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event, config=ConfigDict(defer_build=True))
+SomeEvent = TypeVar("SomeEvent", bound=_Event)
+
+
+def silent(event: Event) -> None:
+    """A report that nobody listens to."""
+
+
+def listeners(*reports: Report) -> Report:
+    """One report that passes events on to several listeners."""
+
+    def report(event: Event) -> None:
+        for listener in reports:
+            listener(event)
+
+    return report
+
+
+def format_event(event: Event, time: datetime) -> str:
+    """The line of ``events.jsonl`` for an event: what was given of it, and the time."""
+    given = {"event": event.event, "time": time}
+    return event.model_copy(update=given).model_dump_json(exclude_unset=True)
+
+
+def parse_event(line: str | bytes) -> Event | None:
+    """The event in a line of ``events.jsonl``; None if it is damaged."""
+    try:
+        return _EVENT.validate_json(line)
+    except ValidationError:
+        return None
