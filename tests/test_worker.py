@@ -73,7 +73,7 @@ def test_what_the_user_can_mend_is_told_in_one_line(tmp_path: Path, capsys: pyte
     assert work(run, job) == worker.FAILED
     (failed,) = [event for event in run.events() if isinstance(event, Failed)]
     assert "gone.tif" in failed.text and "\n" not in failed.text
-    assert capsys.readouterr().err.strip() == f"error: {failed['text']}"
+    assert capsys.readouterr().err.strip() == f"error: {failed.text}"
 
 
 def test_a_run_in_use_is_not_called_failed(tmp_path: Path) -> None:
