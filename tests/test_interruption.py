@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_autosegnet.interruption import orderly_end
+from napari_autosegnet.interruption import clean_shutdown
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
 
@@ -56,7 +56,7 @@ def _start(how: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("what", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> None:
+def test_the_first_signal_shuts_down_cleanly(what: signal.Signals, status: int) -> None:
     process = _start("asks")
     process.send_signal(what)
     out, error = process.communicate(timeout=20)
@@ -66,7 +66,7 @@ def test_the_first_signal_ends_in_order(what: signal.Signals, status: int) -> No
     assert "Traceback" not in error
 
 
-def test_a_closed_terminal_ends_in_order() -> None:
+def test_a_closed_terminal_shuts_down_cleanly() -> None:
     """What is printed then goes nowhere and is no error."""
     terminal, inside = pty.openpty()
     process = subprocess.Popen(
@@ -87,7 +87,7 @@ def test_a_closed_terminal_ends_in_order() -> None:
 def test_nohup_is_kept() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with orderly_end() as interruption:
+        with clean_shutdown() as interruption:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not interruption()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -118,7 +118,7 @@ def test_a_signal_after_the_last_step_changes_nothing() -> None:
 
 def test_the_handlers_are_put_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with orderly_end() as interruption:
+    with clean_shutdown() as interruption:
         assert not interruption()
         os.kill(os.getpid(), signal.SIGTERM)
         assert interruption()

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the first asks for an orderly end, the second ends the process at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first asks for a clean shutdown, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def never_stop() -> bool:
 
 
 class Interruption:
-    """Whether an orderly end was asked for (a `ShouldStop`)."""
+    """Whether a clean shutdown was asked for (a `ShouldStop`)."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -47,11 +47,11 @@ class Interruption:
             if not os.isatty(output):  # closed: whatever is printed there would be an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         # Straight to the descriptor: a handler may interrupt a print.
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping in order ... (again: end at once)\n")
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nshutting down ... (again: quit at once)\n")
 
 
 @contextmanager
-def orderly_end() -> Iterator[Interruption]:
+def clean_shutdown() -> Iterator[Interruption]:
     """Turn the signals that end a process into a question that long functions ask."""
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -7,8 +7,8 @@
         logs/worker.log     what the process printed, when a dock started it
         preview/            input.npz, the slice that somebody looks at, and what the network makes of it
 
-The process shares nothing with whoever started it but the folder, and outlives it. SIGTERM asks for an
-orderly end, as a stop request does; a cancel request ends it without a new result.
+The process shares nothing with whoever started it but the folder, and outlives it. SIGTERM asks for a
+clean shutdown, as a stop request does; a cancel request ends it without a new result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Failed, Stopped
-from napari_autosegnet.interruption import orderly_end
+from napari_autosegnet.interruption import clean_shutdown
 from napari_autosegnet.jobs.job_file import read_job, run_job
 from napari_autosegnet.jobs.worker_info import write_info
 from napari_autosegnet.run import Run
@@ -39,14 +39,14 @@ class Cancelled(BaseException):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do the job of a run folder; the exit status is 0 after an orderly end and `FAILED` after an error."""
+    """Do the job of a run folder; the exit status is 0 after a clean shutdown and `FAILED` after an error."""
     if len(arguments) != 1:
         print("usage: python -m napari_autosegnet.worker RUN", file=sys.stderr)
         return FAILED
     run = Run(Path(arguments[0]).absolute())
     _stay_out_of_the_way()
     faulthandler.enable()
-    with orderly_end() as interruption:
+    with clean_shutdown() as interruption:
 
         def should_stop() -> bool:
             asked = run.should_stop(interruption)
@@ -115,5 +115,5 @@ if __name__ == "__main__":
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # All that is to be kept is on disk; taking torch down in order can take seconds more.
+    # All that is to be kept is on disk; tearing torch down can take seconds more.
     os._exit(status)

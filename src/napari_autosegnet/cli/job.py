@@ -14,7 +14,7 @@ from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import progress
 from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.events import Event, Finished, Report, SomeEvent, Stopped, listeners
-from napari_autosegnet.interruption import ShouldStop, orderly_end
+from napari_autosegnet.interruption import ShouldStop, clean_shutdown
 from napari_autosegnet.plain_text import printable
 
 Result = TypeVar("Result", covariant=True)
@@ -62,7 +62,7 @@ def run_job(work: Work[Result], *, resume: str | None = None) -> tuple[Result, L
         When it was ended before it had a result, and not by a signal.
     """
     last = LastEvents()
-    with orderly_end() as interruption:
+    with clean_shutdown() as interruption:
         try:
             with progress() as report:
                 result = work(report=listeners(last, report), should_stop=interruption)

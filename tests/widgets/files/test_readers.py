@@ -12,6 +12,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from napari_autosegnet.data.annotations import ClassInfo, default_classes
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import plugin_reader
 from napari_autosegnet.widgets.files import readers
@@ -213,6 +214,26 @@ def test_a_run_of_the_command_line_is_opened_from_its_config(tmp_path: Path) -> 
     run.update_config(data={"images": [str(tmp_path / "gone.tif")], "labels": ["x"], "mapping": {}})
     with pytest.raises(UserError, match="cannot be read"):
         readers.run_layers(run.path)
+
+
+def test_what_a_run_read_of_a_file_is_what_is_shown(tmp_path: Path) -> None:
+    from napari_autosegnet.data.annotations import parse_classes
+
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 3, 16, 16), np.uint8)
+    np.save(tmp_path / "image.npy", pixels)
+    np.save(tmp_path / "labels.npy", np.ones((2, 16, 16), np.uint8))
+    data = RunData(
+        time_point=1,
+        channels=("2",),
+        axes="tcyx",
+        images=(tmp_path / "image.npy",),
+        labels=(tmp_path / "labels.npy",),
+        mapping=parse_classes("1:a,2:b"),
+    )
+    run = Run.create(tmp_path / "run")
+    RunConfiguration(data=data).save(run)
+    image, labels = [layer(*each) for each in readers.run_layers(run.path)]
+    assert np.array_equal(np.asarray(image.data), pixels[1, 2]) and labels.data.shape == (16, 16)
 
 
 def test_folders_of_a_run_are_shown_in_pairs(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 
 from napari_autosegnet.data.annotations import LabelMapping, parse_classes
 from napari_autosegnet.data.ome_zarr import check_version, level_placement
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.zarr_nodes import open_array
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.configuration import RunData
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, result_layer
@@ -41,6 +43,8 @@ class AnnotatedImage:
     labels: Path
     mapping: LabelMapping
     place: dict[str, Any]
+    #: What of the files was read.
+    selection: Selection = ALL
 
 
 def run_layers(path: Path) -> list[LayerData]:
@@ -62,18 +66,20 @@ def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
     UserError
         When a file is damaged or was moved.
     """
-    from napari_autosegnet.data.images import open_labels
-    from napari_autosegnet.data.pairs import paired_files
+    from napari_autosegnet.data.pairs import open_pair, paired_files
 
-    ours, theirs = paired_files(annotated.image, annotated.labels)
-    data, about = image_layer(annotated.image, files=ours)
+    read = annotated.selection
+    files, _ = paired_files(annotated.image, annotated.labels)
+    data, about = image_layer(
+        annotated.image, time=read.time_point, channels=read.channels, axes=read.axes, files=files
+    )
     about |= {"name": annotated.name, **annotated.place}
     if about.get("rgb") and "channel_axis" in about:
         data, about = _colours_last(data, about)
     placed: dict[str, Any] = {key: about[key] for key in ("scale", "translate", "units") if key in about}
     if about.pop("channels", False) and about.get("channel_axis") == 0:
         data, about = _channels_first(data, about)
-    labels = _annotation(annotated, open_labels(annotated.labels, files=theirs), placed)
+    labels = _annotation(annotated, open_pair(annotated.image, annotated.labels, read)[1], placed)
     return [(data, about, "image"), labels]
 
 
@@ -177,9 +183,11 @@ def annotated_images(path: Path) -> list[AnnotatedImage]:
         content = json.loads((path / "config.json").read_text(encoding="utf-8")).get("data")
         if content is None:
             return []
-        mapping = LabelMapping.model_validate(content["mapping"])
-        pairs = zip(content["images"], content["labels"], strict=True)
-        return [AnnotatedImage(Path(image).stem, Path(image), Path(labels), mapping, {}) for image, labels in pairs]
+        data = RunData.model_validate(content)
+        if data.mapping is None:
+            return []
+        pairs = zip(data.images, data.labels, strict=True)
+        return [AnnotatedImage(image.stem, image, labels, data.mapping, {}, data.selection) for image, labels in pairs]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the annotation in {path} cannot be read ({type(error).__name__}: {error})") from error
 
