@@ -219,9 +219,9 @@ def test_the_plain_chain_needs_no_search(finished: Finished, tmp_path: Path) -> 
 def test_training_needs_an_architecture(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no architecture yet"):
         api.train(tmp_path / "run", images=finished.images, labels=finished.labels, classes=SAMPLE_CLASSES)
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         api.train(tmp_path / "missing")
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         api.search(tmp_path / "missing", resume=True)
 
 

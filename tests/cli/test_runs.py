@@ -109,7 +109,7 @@ def test_nobody_to_ask(run: Run, command: str, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("command", ["follow", "pause", "resume", "stop"])
 def test_no_run(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["runs", command, str(tmp_path)]) == 1
-    assert "no run folder" in capsys.readouterr().err
+    assert "not a run folder" in capsys.readouterr().err
 
 
 def test_follow_an_ended_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_config_keeps_other_sections(tmp_path: Path) -> None:
 
 
 def test_open_refuses_other_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         Run.open(tmp_path)
 
 

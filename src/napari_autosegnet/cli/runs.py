@@ -42,16 +42,16 @@ def list_runs(
     Example: [bold]napari-autosegnet runs list runs[/bold]
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give one that holds run folders")
-    found = [_described(run) for run in find_runs(folder)]
+        raise UserError(f"{folder} is not a folder; give one that holds run folders")
+    runs = [_described(run) for run in find_runs(folder)]
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": runs})
         return
-    if not found:
+    if not runs:
         print_line(f"no runs in {folder}")
         return
     rows: list[tuple[str, ...]] = [("run", "state", "step", "epoch", "score", "checked on", "last event (UTC)")]
-    for each in found:
+    for each in runs:
         quality = Quality.of(each["quality"])
         score = "-" if each["score"] is None else f"{each['score']:.3f}"
         if quality is not None and not quality.known:
@@ -69,7 +69,7 @@ def follow(
     run: RunFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as they are, one JSON object a line")] = False,
 ) -> None:
-    """Print what happens in a run until nobody works on it; Ctrl-C ends the watching, not the run.
+    """Print what happens in a run until it ends; Ctrl-C stops following, not the run.
 
     Example: [bold]napari-autosegnet runs follow runs/isbi[/bold]
     """
@@ -89,23 +89,25 @@ def pause(run: RunFolder) -> None:
     Example: [bold]napari-autosegnet runs pause runs/isbi[/bold]
     """
     _active(run).request("pause")
-    print_line(f"pause asked for; go on with: {command_line('runs', 'resume', run)}")
+    print_line(f"pause requested; continue with: {command_line('runs', 'resume', run)}")
 
 
 @app.command()
 def resume(run: RunFolder) -> None:
-    """Let a paused run go on.
+    """Let a paused run continue.
 
     Example: [bold]napari-autosegnet runs resume runs/isbi[/bold]
     """
     opened = Run.open(run)
     if not opened.requested("pause"):
         raise UserError(
-            f"{run} is not paused; nothing to do (an ended run goes on with 'search --resume' or 'train --resume')"
+            f"{run} is not paused; nothing to do (continue an ended run with 'search --resume' or 'train --resume')"
         )
     opened.withdraw("pause")
     print_line(
-        "goes on" if opened.is_active else "the pause is lifted, but nobody works on this run; start it with --resume"
+        "the run continues"
+        if opened.is_active
+        else "no longer paused, but the run is not active; start it with --resume"
     )
 
 
@@ -116,13 +118,13 @@ def stop(run: RunFolder) -> None:
     Example: [bold]napari-autosegnet runs stop runs/isbi[/bold]
     """
     _active(run).request("stop")
-    print_line("stop asked for; the run ends after its current step and keeps the best")
+    print_line("stop requested; the run ends after its current step and keeps the best result")
 
 
 def _active(path: Path) -> Run:
     run = Run.open(path)
     if not run.is_active:
-        raise UserError(f"nobody works on {path} now; start it with 'napari-autosegnet search' or 'train'")
+        raise UserError(f"{path} is not active; start it with 'napari-autosegnet search' or 'train'")
     return run
 
 

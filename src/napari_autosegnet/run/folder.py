@@ -133,11 +133,10 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        if not cls(path).config_file.is_file():
-            raise UserError(
-                f"{path} is no run folder (it has no config.json); start one with 'napari-autosegnet search'"
-            )
-        return cls(path)
+        run = cls(path)
+        if not (run.config_file.is_file() or is_run(path)):
+            raise UserError(f"{path} is not a run folder; start a run with 'napari-autosegnet search'")
+        return run
 
     def file(self, *names: str) -> Path:
         """A file or folder of the run, which may be missing.

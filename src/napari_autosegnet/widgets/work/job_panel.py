@@ -143,7 +143,8 @@ class JobPanel(QWidget):
                     f"round {event.round} of {event.rounds}"
                 )
             case ProgressMade(total=int(total)):
-                self._where = f"block {event.done} of {total}"
+                objects = "numbering objects: " if event.step in ("seeds", "instances") else ""
+                self._where = f"{objects}block {event.done} of {total}"
             case Stopped() if self.client.state == "stopping":
                 self._where = "writing the result"
             case _:
@@ -185,7 +186,7 @@ class JobPanel(QWidget):
             case "stopped":
                 return f"<b>{name} stopped.</b>" + (" The best so far was kept." if self._keeps_best else "")
             case "failed":
-                return f"<b>{name} could not go on.</b>"
+                return f"<b>{name} failed.</b>"
             case "died":
                 return f"<b>{name} broke off.</b>"
             case _:
@@ -198,7 +199,7 @@ class JobPanel(QWidget):
             "starting": f"{name} is starting ...",
             "working": f"{name} under way",
             "paused": f"{name} paused",
-            "stopping": f"{name} is ending ..." if self.client.cancelled else f"{name} is stopping in order ...",
+            "stopping": f"{name} is ending ..." if self.client.cancelled else f"{name} is stopping ...",
         }
         text = f"<b>{words.get(state, '')}</b>"
         if self.client.pause_asked:
@@ -210,15 +211,15 @@ class JobPanel(QWidget):
             memory = f", {self._memory / 2**30:.1f} GB of memory" if self._memory else ""
             text += f"<br>on {escaped(device)}{memory}"
         self.status.setText(text)
-        share = self.client.fraction
+        fraction = self.client.fraction
         left = self.client.seconds_left
-        self.bar.setRange(0, 0 if share is None else _STEPS)
-        if share is not None:
-            self.bar.setValue(round(share * _STEPS))
+        self.bar.setRange(0, 0 if fraction is None else _STEPS)
+        if fraction is not None:
+            self.bar.setValue(round(fraction * _STEPS))
         time_left = "" if left is None else f"{format_duration(left)} left"
-        percent = "" if share is None else f"{share:.0%}"
+        percent = "" if fraction is None else f"{fraction:.0%}"
         self.bar.setFormat("   ".join(part for part in (percent, time_left) if part))
-        self._activity.show(share, paused=state == "paused")
+        self._activity.show(fraction, paused=state == "paused")
 
 
 class _Activity:
@@ -231,10 +232,10 @@ class _Activity:
         self._busy = False
         self._shown = (0, "")
 
-    def show(self, share: float | None, *, paused: bool) -> None:
+    def show(self, fraction: float | None, *, paused: bool) -> None:
         # napari takes some 25 ms to draw its bar, so it gets only what changed; the time left it reckons itself.
         # It handles events meanwhile, and one of them may come back here.
-        done = 0 if share is None else int(100 * share)
+        done = 0 if fraction is None else int(100 * fraction)
         words = f"{self._name}, paused" if paused else self._name
         if self._busy or (self._progress is not None and (done, words) == self._shown):
             return

@@ -140,7 +140,7 @@ class RunClient(QObject):
 
     @property
     def can_resume(self) -> bool:
-        """Whether `go_on` has something to go on with."""
+        """Whether `go_on` has something to continue."""
         return self._resumable and not self.active
 
     @property
@@ -194,7 +194,7 @@ class RunClient(QObject):
             self._set_state("starting")
 
     def detach(self) -> None:
-        """Follow no run any more; a worker goes on."""
+        """Follow no run any more; a worker keeps working."""
         self._timer.stop()
         self._forget(None)
         self._set_state("idle")
@@ -231,7 +231,7 @@ class RunClient(QObject):
         self._timer.start()
 
     def go_on(self, device: str = "auto") -> None:
-        """Start a worker that goes on where the last job of this step ended."""
+        """Start a worker that continues where the last job of this step ended."""
         match self.step or read_job(self.run).step:
             case "search":
                 self.start(SearchJob(resume=True, device=device))
@@ -280,7 +280,7 @@ class RunClient(QObject):
         self._timer.setInterval(_INTERVAL_CANCELLING)
 
     def close(self) -> None:
-        """Stop following; a worker goes on."""
+        """Stop following; a worker keeps working."""
         self._timer.stop()
         if self._threads is not None:
             self._threads.shutdown(wait=False)

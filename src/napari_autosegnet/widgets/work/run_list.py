@@ -25,14 +25,14 @@ class RunEntry:
     changed: float
 
 
-def newest_runs(folder: Path, most: int = 100) -> list[RunEntry]:
+def newest_runs(folder: Path, max_runs: int = 100) -> list[RunEntry]:
     """The newest runs of a folder, newest first. Reads files: call it in a thread."""
-    dated = sorted(((_changed(run.path), run.path) for run in find_runs(folder, depth=1)), reverse=True)[:most]
+    dated = sorted(((_changed(run.path), run.path) for run in find_runs(folder, depth=1)), reverse=True)[:max_runs]
     return [RunEntry(path, _kind(path), is_active(Run(path)), changed) for changed, path in dated]
 
 
 def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
-    """The step at which one goes on with a run."""
+    """The step at which to continue a run."""
     job = _step_of_job(run)
     if is_active(run) and job in ("search", "train"):
         return "search" if job == "search" else "retrain"

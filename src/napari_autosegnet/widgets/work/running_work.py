@@ -21,7 +21,7 @@ _WORDS = {
     "stopping": "is stopping",
     "finished": "finished",
     "stopped": "stopped",
-    "failed": "could not go on",
+    "failed": "failed",
     "died": "broke off",
 }
 #: More jobs than this are counted, not listed: a script may start dozens.

@@ -103,7 +103,7 @@ class WorkList(QObject):
 
 def active_runs(folder: Path, run: Run | None) -> list[Path]:
     """The runs of a folder, and this one, that somebody works on. Reads files: call it in a thread."""
-    found = [entry.path for entry in newest_runs(folder, _MAX_RUNS) if entry.active]
-    if run is not None and run.path not in found and is_active(run):
-        found.append(run.path)
-    return found
+    active = [entry.path for entry in newest_runs(folder, _MAX_RUNS) if entry.active]
+    if run is not None and run.path not in active and is_active(run):
+        active.append(run.path)
+    return active
