@@ -143,15 +143,15 @@ def slices(viewer: Any, dock: Any, model: Path) -> list[float]:
     step = dock.apply_step
     dock.show_step("apply")
     step.set_model(model)
-    while not step.slice_button.isEnabled():
+    while not step.slices.slice_button.isEnabled():
         QTest.qWait(20)
     taken: list[float] = []
     for section in range(11):
         viewer.dims.set_current_step(0, section)
         QTest.qWait(300)
         began = time.perf_counter()
-        QTest.mouseClick(step.slice_button, Qt.MouseButton.LeftButton)
-        while not step.slice_button.isEnabled():
+        QTest.mouseClick(step.slices.slice_button, Qt.MouseButton.LeftButton)
+        while not step.slices.slice_button.isEnabled():
             QTest.qWait(2)
         taken.append(time.perf_counter() - began)
         assert section_layers.shown_section(viewer.layers["segmentation of the slice"]) == section

@@ -182,13 +182,13 @@ def shoot(film: Film, search: str, train: str) -> None:
     film.pause(0.5)
     for attempt in ("first", "again"):
         began = time.perf_counter()
-        film.click(step.slice_button)
+        film.click(step.slices.slice_button)
         while step._computing.is_busy:
             film.pause(0.01)
         print(f"slice, {attempt} time: {time.perf_counter() - began:.2f} s")
     film.pause(0.3)
     film.take("apply-slice")
-    film.click(step.place_button)
+    film.click(step.slices.place_button)
     film.wait(lambda: not step._computing.is_busy and not session.background.is_busy)
     film.take("apply-uncertain")
     film.viewer.reset_view()

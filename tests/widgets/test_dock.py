@@ -83,7 +83,7 @@ def test_a_folder_with_other_files_is_no_run(make_dock: Any, tmp_path: Path) -> 
     (empty / ".DS_Store").write_text("x")
     run.report(Started(step="search"))
     dock.open(photos)
-    assert dock.session.run is None and "'photos' is no run" in dock.message.text()
+    assert dock.session.run is None and "'photos' is not a run folder" in dock.message.text()
     for path in (empty, run.path, tmp_path / "new"):
         dock.open(path)
         assert dock.session.run.path == path and dock.message.text() == ""

@@ -147,7 +147,7 @@ def steps():
     dock.open(MODEL)
     while dock.apply_step.model is None:
         yield
-    press(dock.apply_step.slice_button)
+    press(dock.apply_step.slices.slice_button)
     while "segmentation of the slice" not in viewer.layers:
         yield
     finish(

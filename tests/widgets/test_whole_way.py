@@ -59,7 +59,7 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def settled() -> bool:
-        return not (session.is_counting or session.background.is_busy or dock.apply_step.slice_progress.is_under_way)
+        return not (session.is_counting or session.background.is_busy or dock.apply_step.slices.progress.is_under_way)
 
     def wait(condition: Callable[[], bool]) -> None:
         qtbot.waitUntil(condition, timeout=LONG)

@@ -100,6 +100,20 @@ def _attributes(group: zarr.Group) -> dict[str, Any]:
     return dict(inner) if isinstance(inner, Mapping) else attributes
 
 
+def ome_attributes(folder: Path) -> dict[str, Any]:
+    """OME metadata of a Zarr group, read without opening it; empty where there are none that can be read."""
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        attributes = content.get("attributes") if isinstance(content, dict) and name == "zarr.json" else content
+        if isinstance(attributes, dict):
+            inner = attributes.get("ome")
+            return inner if isinstance(inner, dict) else attributes
+    return {}
+
+
 def check_version(attributes: Mapping[str, Any], path: Path) -> None:
     """Refuse an OME-Zarr of a version that is read otherwise.
 
@@ -142,16 +156,9 @@ def _first_of(images: Sequence[Any], path: Path) -> str:
 
 def _parent_multiscales(path: Path) -> tuple[dict[str, Any], str] | None:
     """The image that an array is a level of, and its path in there, if a folder above says so."""
-    import zarr
-
     place = path.resolve()
     for folder in list(place.parents)[:3]:
-        if not any((folder / name).exists() for name in ("zarr.json", ".zattrs")):
-            continue
-        try:
-            attributes = _attributes(zarr.open_group(folder, mode="r"))
-        except Exception:  # the folder above is no group: then the array stands alone
-            continue
+        attributes = ome_attributes(folder)
         version, level = _version(attributes), place.relative_to(folder).as_posix()
         if version is not None and not version.startswith(_VERSIONS):
             return None

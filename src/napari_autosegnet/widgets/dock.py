@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
@@ -14,9 +13,7 @@ from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
     QButtonGroup,
-    QComboBox,
     QDockWidget,
-    QFileDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -31,16 +28,16 @@ from qtpy.QtWidgets import (
 from superqt.utils import qdebounced
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.plain_text import printable
-from napari_autosegnet.run import Run, is_run
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.forms.form_rows import FOCUS_STYLE, named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence, tool_tip
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence
 from napari_autosegnet.widgets.layers.class_colors import prepare_colors
 from napari_autosegnet.widgets.learn.run_images import RunImages
+from napari_autosegnet.widgets.run_box import RunBox, why_not_a_run
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_list import RunEntry, newest_runs, step_of
+from napari_autosegnet.widgets.work.run_list import RunEntry, step_of
 from napari_autosegnet.widgets.work.running_work import RunningWork
 
 if TYPE_CHECKING:
@@ -53,17 +50,9 @@ if TYPE_CHECKING:
 
 STEPS = ("annotate", "search", "retrain", "apply")
 TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}
-#: Where the steps are that are made after the dock was opened.
-_MODULES = {
-    "search": "napari_autosegnet.widgets.learn.search_step",
-    "retrain": "napari_autosegnet.widgets.learn.retrain_step",
-    "apply": "napari_autosegnet.widgets.apply.apply_step",
-}
 #: The step of the dock that shows a job.
 _PLACES = {"search": "search", "train": "retrain", "predict": "apply"}
 _NEXT = {"search": "Next: retrain the network", "retrain": "Next: apply the network"}
-_NO_RUN = "new run"
-_OTHER = "open another folder ..."
 
 
 class AutoSegNetDock(QWidget):
@@ -88,12 +77,9 @@ class AutoSegNetDock(QWidget):
         self._released = False
         self._watch_window_soon = qdebounced(self._watch_window, timeout=0)
         self._window: QWidget | None = None
-        self._listed: list[RunEntry] = []
 
-        self.run_box = QComboBox()
-        named(self.run_box, "Run", "A run is a folder that keeps annotation, search, network and curves")
-        self.run_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.run_box.activated.connect(self._on_run_chosen)
+        self.run_box = RunBox(self.session)
+        self.run_box.chosen.connect(self.open)
         run_row = QHBoxLayout()
         run_row.addWidget(QLabel("Run"))
         run_row.addWidget(self.run_box, 1)
@@ -145,9 +131,8 @@ class AutoSegNetDock(QWidget):
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.release)
-        self._show_runs([])
         self.show_step("annotate")
-        self._look_for_runs(then=self._attach)
+        self.run_box.look(then=self._attach)
         # The dock opens at once with its first step; the others are made when nothing else is to be done.
         self._prepare_soon = qdebounced(self._prepare, timeout=150)
         self._prepare_soon()
@@ -197,25 +182,9 @@ class AutoSegNetDock(QWidget):
 
     def _make(self, name: str) -> QWidget:
         if name not in self._steps:
-            # Imported here, so that the dock opens before they are.
-            match name:
-                case "annotate":
-                    step: QWidget = AnnotateStep(self.session)
-                case "search":
-                    from napari_autosegnet.widgets.learn.search_step import SearchStep
-
-                    step = SearchStep(self.session)
-                    step.panel.changed.connect(self._show_next)
-                case "retrain":
-                    from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
-
-                    step = RetrainStep(self.session)
-                    step.panel.changed.connect(self._show_next)
-                case _:
-                    from napari_autosegnet.widgets.apply.apply_step import ApplyStep
-
-                    step = ApplyStep(self.session)
-                    step.volume.client.state_changed.connect(lambda _: self._show_next())
+            step: Any = _step_class(name)(self.session)
+            if name != "annotate":
+                step.panel.changed.connect(self._show_next)
             self._steps[name] = step
             layout = step.layout()
             if layout is not None:
@@ -230,7 +199,7 @@ class AutoSegNetDock(QWidget):
         missing = [name for name in STEPS if name not in self._steps]
         if missing:
             name = missing[0]
-            self.session.background.call(lambda: import_module(_MODULES[name]), lambda _: self._make_later(name))
+            self.session.background.call(lambda: _step_class(name), lambda _: self._make_later(name))
         else:
             # What napari compiles for its first labels would stop the window when the first result comes.
             self.session.background.call(lambda: prepare_colors(np.uint8), lambda _: None)
@@ -289,7 +258,7 @@ class AutoSegNetDock(QWidget):
         else:  # Finished in the background: whoever paints is not sent elsewhere.
             self.apply_step.refresh()
             self._show_next()
-            self._look_for_runs()
+            self.run_box.look()
 
     def _show_next(self) -> None:
         name, run = self.step, self.session.run
@@ -313,23 +282,13 @@ class AutoSegNetDock(QWidget):
             self.apply_step.set_model(path)
             self.show_step("apply")
             return
-        problem = _why_no_run(path)
+        problem = why_not_a_run(path)
         if problem:
             self.message.say(problem, "error")
             return
         run = Run(path)
         self.session.run = run
         self.show_step(step_of(run))
-
-    def _look_for_runs(self, then: Callable[[list[RunEntry]], None] | None = None) -> None:
-        folder = self.session.runs_folder
-
-        def take(found: list[RunEntry]) -> None:
-            self._show_runs(found)
-            if then is not None:
-                then(found)
-
-        self.session.background.call(lambda: newest_runs(folder), take)
 
     def _attach(self, found: list[RunEntry]) -> None:
         """Go on with what is under way, perhaps since before napari was closed."""
@@ -342,41 +301,9 @@ class AutoSegNetDock(QWidget):
                 self.apply_step.volume.attach(Run(segmentations[0].path))
         self.session.work.follow([entry.path for entry in found if entry.active])
 
-    def _show_runs(self, found: list[RunEntry]) -> None:
-        self._listed = [entry for entry in found if entry.kind == "network"]
-        run = self.session.run
-        if run is not None and all(entry.path != run.path for entry in self._listed):
-            self._listed.insert(0, RunEntry(run.path, "network", False, 0.0))
-        self.run_box.clear()
-        self.run_box.addItem(_NO_RUN)
-        for entry in self._listed:
-            name = printable(entry.path.name)
-            self.run_box.addItem(f"{name} (working)" if entry.active else name)
-            self.run_box.setItemData(self.run_box.count() - 1, tool_tip(entry.path), Qt.ItemDataRole.ToolTipRole)
-        self.run_box.addItem(_OTHER)
-        self._show_chosen_run()
-
-    def _show_chosen_run(self) -> None:
-        run = self.session.run
-        index = next((at for at, entry in enumerate(self._listed, 1) if run and entry.path == run.path), 0)
-        self.run_box.setCurrentIndex(index)
-
     def _on_run_changed(self, run: Run | None) -> None:
-        self._show_runs(self._listed)
-        self._look_for_runs()
         self.running.refresh()
         self._show_next()
-
-    def _on_run_chosen(self, index: int) -> None:
-        if index == self.run_box.count() - 1:
-            folder = QFileDialog.getExistingDirectory(self, "Run folder", str(self.session.runs_folder))
-            if folder:
-                self.open(Path(folder))
-            self._show_chosen_run()
-        elif index == 0:
-            self.session.run = None
-        else:
-            self.open(self._listed[index - 1].path)
 
     # ------------------------------------------------------------ the end
 
@@ -437,6 +364,25 @@ class AutoSegNetDock(QWidget):
         super().closeEvent(event)
 
 
+def _step_class(name: str) -> Callable[[Session], QWidget]:
+    """The class of a step, imported here, so that the dock opens before they are."""
+    match name:
+        case "annotate":
+            return AnnotateStep
+        case "search":
+            from napari_autosegnet.widgets.learn.search_step import SearchStep
+
+            return SearchStep
+        case "retrain":
+            from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
+
+            return RetrainStep
+        case _:
+            from napari_autosegnet.widgets.apply.apply_step import ApplyStep
+
+            return ApplyStep
+
+
 def _scrolling() -> QScrollArea:
     """A page that scrolls when the window is too small for it."""
     area = QScrollArea()
@@ -444,24 +390,6 @@ def _scrolling() -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
-
-
-def _why_no_run(path: Path) -> str:
-    """What speaks against working in a folder, such as files that are no run's; empty when nothing does."""
-    refusal = Run(path).refusal
-    if refusal is not None:
-        return f"{refusal}."
-    if not path.exists() or is_run(path):
-        return ""
-    if (path / "events.jsonl").is_file() or (path / "model" / "model.json").is_file():
-        return ""  # a run of which little is left, or that ended before it began
-    try:
-        others = [each.name for each in path.iterdir() if not each.name.startswith(".")]
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror or error}."
-    if not others:
-        return ""
-    return f"'{path.name}' is no run: it holds other files, such as '{min(others)}'. Choose a run or an empty folder."
 
 
 def _is_model_folder(path: Path) -> bool:

@@ -140,7 +140,7 @@ def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, 
     dialog.accept()
     assert "No value is a class" in step.message.text()
     before = step._session.label_classes
-    step.use_mask(viewer.layers["cells_mask"], {0: None, 255: "a:b"})
+    step.masks.use_mask(viewer.layers["cells_mask"], {0: None, 255: "a:b"})
     assert "holds a comma or colon" in step.message.text() and step._session.label_classes == before
     assert all(type(layer) is Image for layer in viewer.layers)
 

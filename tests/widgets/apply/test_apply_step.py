@@ -73,7 +73,7 @@ def small_classes() -> tuple[LabelClass, ...]:
 
 def idle(step: ApplyStep, qtbot: Any) -> None:
     session = step._session
-    qtbot.waitUntil(lambda: not step.slice_progress.is_under_way and not session.background.is_busy, timeout=60_000)
+    qtbot.waitUntil(lambda: not step.slices.progress.is_under_way and not session.background.is_busy, timeout=60_000)
 
 
 def expected(stack: np.ndarray, section: int) -> np.ndarray:
@@ -99,13 +99,13 @@ def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
         viewer.dims.set_point(0, 1)
         step._session.follow_layers()
         viewer.layers.selection.active = layer
-        step.segment_slice()
+        step.slices.segment()
         idle(step, qtbot)
         text = step.message.text()
         shown = [each.name for each in viewer.layers if each is not layer and role(each) is not None]
         return f"{text}|{len(shown)}"
 
-    assert segmented("as it was", stack) == "|2" and not step.as_is_box.isVisible()
+    assert segmented("as it was", stack) == "|2" and not step.slices.as_is_box.isVisible()
     told = segmented("16 bits", stack.astype(np.uint16) * 257)
     assert told == (
         "The grey values (uint16) are those of the model's images (uint8) times 257; they are scaled back|2"
@@ -113,23 +113,29 @@ def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
     strange = (stack.astype(np.float32) - 128) / 70
     told = segmented("strange", strange)
     assert told.endswith("(--grey-values as-is)|0") and "The grey values of strange are unlike those" in told
-    assert step.as_is_box.isVisible()
-    step.as_is_box.setChecked(True)
+    assert step.slices.as_is_box.isVisible()
+    step.slices.as_is_box.setChecked(True)
     assert segmented("strange", strange) == "|2"
     told = segmented("empty", np.full_like(stack, 9))
     assert "this section has one grey value throughout" in told.lower()
     step.set_model(run.path)
-    assert not step.as_is_box.isVisible() and not step.as_is_box.isChecked()
+    assert not step.slices.as_is_box.isVisible() and not step.slices.as_is_box.isChecked()
 
 
 def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any) -> None:
     assert "no trained network" in step.model_label.text()
-    for button in (step.slice_button, step.place_button, step.stack_button, step.take_button, step.next_button):
+    for button in (
+        step.slices.slice_button,
+        step.slices.place_button,
+        step.stack_button,
+        step.take_button,
+        step.next_button,
+    ):
         assert not button.isEnabled()
     use_run(step, run, qtbot)
     assert "first" in step.model_label.text()
     assert "Quality 0.81, checked on 1,240 pixels of 3 sections." in step.model_label.text()
-    for button in (step.slice_button, step.place_button, step.stack_button, step.next_button):
+    for button in (step.slices.slice_button, step.slices.place_button, step.stack_button, step.next_button):
         assert button.isEnabled()
     step._session.run = None
     assert "no trained network" in step.model_label.text()
@@ -152,7 +158,7 @@ def test_a_model_that_cannot_be_read_is_one_line(step: ApplyStep, run: Run, qtbo
     assert "\n" not in step.message.text() and step.model is None
     use_run(step, run, qtbot)
     (run.model_folder / "weights.safetensors").write_bytes(b"x" * 100)
-    step.segment_slice()
+    step.slices.segment()
     idle(step, qtbot)
     assert step.message.kind == "error" and "damaged" in step.message.text() and "\n" not in step.message.text()
 
@@ -161,16 +167,16 @@ def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, s
     viewer = step._session.viewer
     use_run(step, run, qtbot)
     viewer.dims.set_point(0, 150)
-    step.segment_slice()
-    assert not step.slice_button.isEnabled()
+    step.slices.segment()
+    assert not step.slices.slice_button.isEnabled()
     idle(step, qtbot)
     labels, unsure = viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]
     assert np.array_equal(labels.data[1], expected(stack, 1)) and not labels.data[[0, 2]].any()
     assert tuple(labels.translate) == (100, 8, 8) and tuple(labels.scale) == (50, 4, 4)
     assert unsure.data.shape == (1, 96, 96) and 0 < unsure.data.max() <= 1
     viewer.dims.set_point(0, 200)
-    step.unsure_box.setChecked(False)
-    step.segment_slice()
+    step.slices.unsure_box.setChecked(False)
+    step.slices.segment()
     idle(step, qtbot)
     for section in (1, 2):
         assert np.array_equal(labels.data[section], expected(stack, section)), "the slice before is kept"
@@ -178,7 +184,7 @@ def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, s
     viewer.add_points(np.zeros((1, 3)))  # now the slider reaches beyond the stack
     viewer.layers.selection.active = viewer.layers["stack"]
     viewer.dims.set_point(0, 0)
-    step.segment_slice()
+    step.slices.segment()
     assert "outside of 'stack'" in step.message.text()
 
 
@@ -188,7 +194,7 @@ def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run
 
     def press(section: int) -> None:
         viewer.dims.set_point(0, 100 + 50 * section)
-        qtbot.mouseClick(step.slice_button, Qt.MouseButton.LeftButton)
+        qtbot.mouseClick(step.slices.slice_button, Qt.MouseButton.LeftButton)
         idle(step, qtbot)
 
     press(1)
@@ -249,10 +255,10 @@ def test_a_view_from_the_side_is_not_segmented(way: str, step: ApplyStep, run: R
         viewer.dims.order = (1, 0, 2)
     else:
         viewer.dims.ndisplay = 3
-    for ask in (step.segment_slice, step.go_to_least_certain):
+    for ask in (step.slices.segment, step.slices.go_to_least_certain):
         step.message.clear()
         ask()
-        assert not step.slice_progress.is_under_way and "y and x are shown" in step.message.text()
+        assert not step.slices.progress.is_under_way and "y and x are shown" in step.message.text()
     assert len(viewer.layers) == 1
 
 
@@ -263,7 +269,7 @@ def test_the_model_of_another_run_is_not_used(step: ApplyStep, run: Run, qtbot: 
     busy = threading.Event()
     step._session.background.call(lambda: busy.wait(20), lambda _: None)
     step._session.run = second
-    assert step.model is None and not step.slice_button.isEnabled() and "Reading" in step.model_label.text()
+    assert step.model is None and not step.slices.slice_button.isEnabled() and "Reading" in step.model_label.text()
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
     assert step._session.background.is_busy and step.model.path == second.model_folder
     busy.set()
@@ -277,11 +283,11 @@ def test_an_unforeseen_error_leaves_the_buttons_alive(
     def fail(*_: Any) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(step._section_model, "predict", fail)
+    monkeypatch.setattr(step.slices.section_model, "predict", fail)
     with qtbot.captureExceptions() as raised:
-        step.segment_slice()
+        step.slices.segment()
         qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
-    assert step.slice_button.isEnabled() and step.place_button.isEnabled()
+    assert step.slices.slice_button.isEnabled() and step.slices.place_button.isEnabled()
     assert step.message.kind == "error" and "memory of the computer" in step.message.text()
 
 
@@ -352,14 +358,14 @@ def test_probabilities_of_an_older_model_name_no_place(
     looked: list[int] = []
     of_volume = uncertainty.least_certain_of_volume
     monkeypatch.setattr(uncertainty, "least_certain_of_volume", lambda *given: (looked.append(1), of_volume(*given))[1])
-    step.go_to_least_certain()
+    step.slices.go_to_least_certain()
     idle(step, qtbot)
-    assert looked == [1] and len(step._shown[image]) == 1
+    assert looked == [1] and len(step.slices.places[image]) == 1
     assert "segmentation of the slice" not in step._session.viewer.layers
     small_model("unet").save(run.model_folder)  # trained again
-    step.go_to_least_certain()
+    step.slices.go_to_least_certain()
     idle(step, qtbot)
-    qtbot.waitUntil(lambda: len(step._shown[image]) == 2, timeout=60_000)
+    qtbot.waitUntil(lambda: len(step.slices.places[image]) == 2, timeout=60_000)
     assert looked == [1] and "segmentation of the slice" in step._session.viewer.layers
 
 
@@ -368,7 +374,7 @@ def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: 
     step._session.viewer.layers.clear()
     step._session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
     step._session.follow_layers()
-    step.segment_slice()
+    step.slices.segment()
     idle(step, qtbot)
     assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
 
@@ -385,21 +391,21 @@ def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run,
         idle(step, qtbot)
         return camera.center
 
-    assert not step.back_button.isEnabled()
+    assert not step.slices.back_button.isEnabled()
     first = press(Qt.Key.Key_F3)
     first_frame = viewer.layers[uncertainty.MARKER]
     second = press(Qt.Key.Key_F3)
-    assert first != second and step.place_button.text() == "Next uncertain place"
+    assert first != second and step.slices.place_button.text() == "Next uncertain place"
     active, image = viewer.layers.selection.active, viewer.layers["stack"]
     assert active.name == "stack annotation" and active.mode == "paint", "where the tutorial says that one paints"
     assert "in 'stack annotation'" in step.message.text() and "F3: next" in step.message.text()
 
     viewer.dims.set_point(0, 100)
     assert press(Qt.Key.Key_F3, Qt.KeyboardModifier.ShiftModifier) == first and viewer.dims.point[0] == 150
-    assert not step.back_button.isEnabled()
-    qtbot.mouseClick(step.place_button, Qt.MouseButton.LeftButton)
-    assert camera.center == second and len(step._shown[image]) == 2, "what was shown comes again after Previous"
-    qtbot.mouseClick(step.back_button, Qt.MouseButton.LeftButton)
+    assert not step.slices.back_button.isEnabled()
+    qtbot.mouseClick(step.slices.place_button, Qt.MouseButton.LeftButton)
+    assert camera.center == second and len(step.slices.places[image]) == 2, "what was shown comes again after Previous"
+    qtbot.mouseClick(step.slices.back_button, Qt.MouseButton.LeftButton)
     assert camera.center == first
 
     # What is to be looked at is not covered, and the frame is seen on dark and on bright images.
@@ -410,7 +416,7 @@ def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run,
     assert [color[:3].mean() > 0.5 for color in frame.edge_color] == [False, True]
     results = [viewer.layers["segmentation of the slice"], viewer.layers["uncertainty"]]
     assert [layer.opacity for layer in results] == [0.2, 0.2]
-    step.segment_slice()
+    step.slices.segment()
     idle(step, qtbot)
     assert [layer.opacity for layer in results] == [0.6, 0.9]
 
@@ -426,10 +432,10 @@ def test_the_keys_work_while_the_dock_floats(session: Any, run: Run, qtbot: Any)
     window.show()
     use_run(step, run, qtbot)
     pressed: list[str] = []
-    step.place_button.clicked.connect(lambda: pressed.append("F3"))
+    step.slices.place_button.clicked.connect(lambda: pressed.append("F3"))
     for floating in (False, True):
         frame.setFloating(floating)
-        for focused in (canvas, step.slice_button):
+        for focused in (canvas, step.slices.slice_button):
             focused.window().activateWindow()
             qtbot.waitUntil(focused.window().isActiveWindow, timeout=5000)
             focused.setFocus()
@@ -448,9 +454,9 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
     settings = PredictSettings(engine="channels_last", tile=64, halo=16, batch_size=1)
     monkeypatch.setattr(section_model, "_SETTINGS", settings)
     use_run(step, run, qtbot)
-    viewer, progress = step._session.viewer, step.slice_progress
+    viewer, progress = step._session.viewer, step.slices.progress
     viewer.dims.set_point(0, 150)
-    step.segment_slice()
+    step.slices.segment()
     idle(step, qtbot)
     assert progress.bar.maximum() == 4 and not progress.isVisible(), "tile by tile"
     shown = {layer.name: np.array(layer.data) for layer in viewer.layers}
@@ -480,18 +486,18 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
     monkeypatch.setattr(
         layer_arrays, "full_resolution", lambda layer: SlowArray() if layer.name == "stack" else layer.data
     )
-    for ask, gate in ((step.segment_slice, gates["load"]), (step.go_to_least_certain, gates["read"])):
+    for ask, gate in ((step.slices.segment, gates["load"]), (step.slices.go_to_least_certain, gates["read"])):
         viewer.dims.set_point(0, 200)
         ask()
         qtbot.waitUntil(progress.isVisible, timeout=5000)
         qtbot.waitUntil(lambda gate=gate: bool(reads) or gate is gates["load"], timeout=5000)
         qtbot.mouseClick(progress.cancel_button, Qt.MouseButton.LeftButton)
-        assert "Cancelled" in step.message.text() and not progress.isVisible() and step.slice_button.isEnabled()
+        assert "Cancelled" in step.message.text() and not progress.isVisible() and step.slices.slice_button.isEnabled()
         gate.set()
         assert [layer.name for layer in viewer.layers] == [*shown]
         assert all(np.array_equal(viewer.layers[name].data, data) for name, data in shown.items())
     viewer.dims.set_point(0, 100)
-    step.segment_slice()
+    step.slices.segment()
     idle(step, qtbot)
     labels = viewer.layers["segmentation of the slice"].data
     assert labels[0].all() and not labels[2].any(), "what was cancelled comes to nothing"
@@ -516,9 +522,9 @@ def test_a_whole_layer_is_segmented_by_a_worker(
     for section in range(3):
         assert np.mean(np.asarray(layer.data[section]) == expected(stack, section)) > 0.999
     # Places of the whole stack come from the probabilities, then.
-    step.go_to_least_certain()
+    step.slices.go_to_least_certain()
     idle(step, qtbot)
-    assert len(step._shown[image]) == 1
+    assert len(step.slices.places[image]) == 1
     layer.data_setitem((np.zeros(4, int), np.arange(4), np.arange(4)), 3 - np.asarray(layer.data[0])[0, 0] % 2)
     qtbot.waitUntil(lambda: step.take_button.isEnabled())
     step.take_over()

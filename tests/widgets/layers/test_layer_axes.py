@@ -58,8 +58,8 @@ def segmented(step: ApplyStep, model: Any, qtbot: Any) -> None:
     model.save(run.model_folder)
     step._session.run = run
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
-    step.segment_slice()
-    qtbot.waitUntil(lambda: not step.slice_progress.is_under_way, timeout=60_000)
+    step.slices.segment()
+    qtbot.waitUntil(lambda: not step.slices.progress.is_under_way, timeout=60_000)
     assert step.message.kind != "error", step.message.text()
 
 
@@ -92,8 +92,8 @@ def test_a_time_series_follows_the_slider(
     # Strokes on the result stay, and can be undone, as in a stack.
     said = layer.data[1, 2].copy()
     layer.data_setitem((np.ones(4, int), np.full(4, 2), np.arange(4), np.arange(4)), 1 + said[0, 0] % 3)
-    step.segment_slice()
-    qtbot.waitUntil(lambda: not step.slice_progress.is_under_way, timeout=60_000)
+    step.slices.segment()
+    qtbot.waitUntil(lambda: not step.slices.progress.is_under_way, timeout=60_000)
     changed = layer.data[1, 2] != said
     assert 0 < changed.sum() <= 4
     layer.undo()

@@ -133,7 +133,7 @@ def test_the_run_goes_on_when_the_steps_are_closed_and_is_found_again(qtbot: Any
     wait(qtbot, again, "stopped", "died")
     assert not process.alive and again.client.state == "stopped"
     assert again.architecture.architecture is not None
-    assert again.primary.text() == "Go on with the search" and "step Retrain" in again.words.text()
+    assert again.primary.text() == "Continue the search" and "step Retrain" in again.words.text()
 
 
 def test_form_errors_start_nothing(qtbot: Any, steps: Callable[..., Any]) -> None:
@@ -200,7 +200,7 @@ def test_a_broken_off_training_is_offered_to_go_on(qtbot: Any, steps: Callable[.
     search.session.run = run
     wait(qtbot, retrain, "died")
     assert "Training broke off" in retrain.panel.status.text()
-    assert retrain.primary.text() == "Go on with the training" and retrain.form.isHidden()
+    assert retrain.primary.text() == "Continue the training" and retrain.form.isHidden()
     assert retrain.form.preset.currentText() == PRESET_WORDS["paper"]
     assert retrain.plots.epochs == 1 and search.client.state == "idle"
     # Another run: nothing of the first is left.

@@ -23,19 +23,17 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.annotate import mask_layer, numbered_objects
 from napari_autosegnet.widgets.annotate.class_table import ClassTable
-from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.annotate.mask_conversion import MaskConversion
 from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence, tool_tip
-from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels
+    from napari.layers import Labels
 
 
 class AnnotateStep(QWidget):
@@ -53,6 +51,9 @@ class AnnotateStep(QWidget):
         self._session = session
 
         self.message = MessageLine()
+        self.masks = MaskConversion(session, self)
+        self.masks.said.connect(self.message.say)
+        self.masks.busy_changed.connect(self._show_mask_button)
         intro = QLabel(
             "Paint a little of every class: some strokes on several sections are enough, where the image looks "
             "different. What is left unpainted is not used."
@@ -67,7 +68,7 @@ class AnnotateStep(QWidget):
 
         self.mask_button = QPushButton("Use as annotation")
         self.mask_button.setToolTip("Take the selected image layer, a mask that was dropped here, as annotation")
-        self.mask_button.clicked.connect(self._on_mask)
+        self.mask_button.clicked.connect(lambda: self.masks.convert(session.viewer.layers.selection.active))
 
         self.table = ClassTable(session)
         self.table.complained.connect(lambda text: self.message.say(text, "error"))
@@ -124,7 +125,6 @@ class AnnotateStep(QWidget):
         session.viewer.dims.events.point.connect(self._on_moved)
         session.viewer.layers.selection.events.active.connect(self._on_moved)
         session.viewer.layers.selection.events.active.connect(self._show_mask_button)
-        self._is_reading_mask = False
         self._count_labels: dict[int, QLabel] = {}
         self._show_layers()
         self._show_state()
@@ -206,7 +206,7 @@ class AnnotateStep(QWidget):
     def _show_mask_button(self, event: object = None) -> None:
         layer = self._session.viewer.layers.selection.active
         is_image = any(layer is image for image in self._session.layers.images())
-        self.mask_button.setEnabled(is_image and not self._is_reading_mask)
+        self.mask_button.setEnabled(is_image and not self.masks.is_busy)
 
     def _show_state(self) -> None:
         session = self._session
@@ -224,7 +224,7 @@ class AnnotateStep(QWidget):
         for widget in (self.table, self.add_button, self.remove_button, self.zero_box):
             widget.setVisible(objects is None)
         self.objects_button.setVisible(objects is not None)
-        self.objects_button.setEnabled(not self._is_reading_mask)
+        self.objects_button.setEnabled(not self.masks.is_busy)
         self.classes_button.setVisible(objects is not None and objects[1] <= MOST_UNNAMED_CLASSES)
         if objects is not None:
             self.classes_button.setText(f"{objects[1]} classes")
@@ -245,104 +245,16 @@ class AnnotateStep(QWidget):
         if image is not None:
             self._session.new_labels(image)
 
-    def _on_mask(self) -> None:
-        layer = self._session.viewer.layers.selection.active
-        if not mask_layer.images_of_mask(self._session, layer):
-            shape = " x ".join(map(str, spatial_shape(layer)))
-            self.message.say(f"No other image is {shape} as '{layer.name}' is. Open the image of this mask.", "error")
-            return
-        closing = self._session.background.closing
-        self._read_mask(
-            layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._take_mask(layer, values)
-        )
-
-    def _take_mask(self, layer: Image, values: dict[int, int]) -> None:
-        """Ask what the values of a mask are; what looks like numbered objects is asked about as a layer of such is."""
-        if sum(value > 0 for value in values) <= MAX_SEPARATE_CLASSES:
-            self._ask(layer, values)
-            return
-
-        def take(objects: Any) -> None:
-            if objects is None:
-                self._ask(layer, values)
-            else:
-                mask_layer.use_as_objects(self._session, layer, objects)
-
-        closing = self._session.background.closing
-        self._read_mask(layer, lambda: mask_layer.read_objects(layer, closing), take)
-
-    def _ask(self, layer: Image, values: dict[int, int]) -> None:
-        """Ask which value is which class, and take the mask with them."""
-        classes = self._session.class_list
-        names = [] if classes.are_defaults else [each.name for each in classes.label_classes]
-        dialog = MaskDialog(layer.name, values, mask_layer.suggested_meaning(values, classes), names, self)
-        dialog.finished.connect(dialog.deleteLater)
-        dialog.accepted.connect(lambda: self.use_mask(layer, dialog.meaning))
-        dialog.open()
-
-    def use_mask(self, layer: Image, meaning: mask_layer.Meaning) -> None:
-        """Put annotation in the place of a mask; ``meaning`` says which class each of its values is."""
-        session = self._session
-        try:
-            values = mask_layer.class_values(session, meaning)
-        except UserError as error:
-            self.message.say(sentence(error), "error")
-            return
-
-        def show(pixels: Any) -> None:
-            if pixels is not None and any(layer is each for each in session.viewer.layers):
-                mask_layer.use_as_annotation(session, layer, meaning, pixels)
-                told = ", ".join(f"{value} is {name or 'not annotated'}" for value, name in meaning.items())
-                self.message.say(f"'{layer.name}' is annotation now: {told}.", "good")
-
-        self._read_mask(layer, lambda: mask_layer.read_mask(layer, values, session.background.closing), show)
-
     def _on_objects(self) -> None:
-        """Make one class of the numbered objects that were found."""
-        session, objects = self._session, self._session.numbered_objects()
-        if objects is None:
-            return
-        layer = objects[0]
-        values = numbered_objects.object_values(session, layer)
-
-        def show(pixels: Any) -> None:
-            if pixels is not None and any(layer is each for each in session.viewer.layers):
-                numbered_objects.use_one_class(session, layer, pixels)
-                self.message.say(
-                    f"The objects of '{layer.name}' are one class now, 'object'; around them is 'background'. "
-                    "Sections without objects are not annotated.",
-                    "good",
-                )
-
-        read = partial(numbered_objects.read_objects, layer, values, session.background.closing)
-        self._read_mask(layer, read, show)
+        objects = self._session.numbered_objects()
+        if objects is not None:
+            self.masks.use_as_one_class(objects[0])
 
     def _on_classes(self) -> None:
         objects = self._session.numbered_objects()
         if objects is not None:
             self._session.take_for_classes(objects[0])
         self._show_state()
-
-    def _read_mask(self, layer: Image | Labels, read: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Read a mask in the thread, one at a time."""
-
-        def end() -> None:
-            self._is_reading_mask = False
-            self.message.clear()
-            self._show_mask_button()
-
-        def take(found: Any) -> None:
-            end()
-            then(found)
-
-        def refuse(text: str) -> None:
-            end()
-            self.message.say(sentence(text), "error")
-
-        self._is_reading_mask = True
-        self._show_mask_button()
-        self.message.say(f"Reading '{layer.name}' ...")
-        self._session.background.call(read, take, refuse)
 
     def _on_add(self) -> None:
         self._tried(self._session.class_list.add)

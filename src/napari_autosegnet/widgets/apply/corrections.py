@@ -252,7 +252,7 @@ class Corrections(QObject):
             names = ", ".join(f"{each.value} {each.name}" for each in patch.classes)
             number = int(numbers[~of_class].sum())
             raise UserError(
-                f"{number} pixels of {name} are painted with {values}, which is no class of the model; "
+                f"{number} pixels of {name} are painted with {values}, which is not a class of the model; "
                 f"paint one of its classes there ({names}), or undo them"
             )
         self._session.annotation_of(image)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_autosegnet.data.annotations import LabelMapping, parse_classes
-from napari_autosegnet.data.ome_zarr import check_version, level_placement
+from napari_autosegnet.data.ome_zarr import check_version, level_placement, ome_attributes
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.zarr_nodes import open_array
 from napari_autosegnet.errors import UserError
@@ -285,7 +285,7 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
 
     ome = ome_of(path)
     if ome is None:
-        raise UserError(f"{path} is no label image of an OME-Zarr; choose another")
+        raise UserError(f"{path} is not a label image of an OME-Zarr; choose another")
     multiscale = ome["multiscales"][0]
     levels = [open_array(path / entry["path"], "r+") for entry in multiscale["datasets"]]
     place = _place(multiscale)
@@ -313,27 +313,13 @@ def _is_prediction(path: Path, multiscale: dict[str, Any]) -> bool:
 
 def ome_of(path: Path) -> dict[str, Any] | None:
     """OME metadata of an image group, versions 0.4 and 0.5; None when it is something else."""
-    for file, inside in (("zarr.json", True), (".zattrs", False)):
-        try:
-            content = json.loads((path / file).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict):
-            ome = content.get("attributes", {}).get("ome") if inside else content
-            if isinstance(ome, dict) and ome.get("multiscales"):
-                return ome
-    return None
+    ome = ome_attributes(path)
+    return ome if ome.get("multiscales") else None
 
 
 def _label_names(path: Path) -> list[str]:
-    for file, inside in (("zarr.json", True), (".zattrs", False)):
-        try:
-            content = json.loads((path / "labels" / file).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        about = content.get("attributes", {}).get("ome", {}) if inside else content
-        return [name for name in about.get("labels", []) if ome_of(path / "labels" / name) is not None]
-    return []
+    names = ome_attributes(path / "labels").get("labels") or []
+    return [name for name in names if ome_of(path / "labels" / name) is not None]
 
 
 def _ome_image(path: Path, ome: dict[str, Any], time: int | None = None) -> tuple[Any, dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.data.zarr_nodes import open_group
+from napari_autosegnet.data.ome_zarr import ome_attributes
 from napari_autosegnet.errors import UserError
 
 #: Longest side of a chunk in y and x.
@@ -91,9 +91,7 @@ def class_names(path: Path) -> tuple[tuple[int, ClassInfo], ...]:
     """Values, names and colours that a label image names, from its ``image-label`` metadata; empty if none."""
     from napari_autosegnet.data.annotations import PALETTE, name_from_file
 
-    attributes: dict[str, Any] = dict(open_group(path).attrs)
-    about: Any = attributes.get("ome", attributes)
-    about = about.get("image-label") if isinstance(about, dict) else None
+    about = ome_attributes(path).get("image-label")
     if not isinstance(about, dict):
         return ()
     colors = {int(entry["label-value"]): _hex(entry["rgba"]) for entry in about.get("colors") or () if "rgba" in entry}

@@ -129,16 +129,16 @@ class RetrainStep(JobStep):
             words = self.other_step
             self.offer(("Start the training", self.start_training), enabled=False)
         elif self.client.can_resume and not self.is_starting_anew:
-            words = "This training ended early; it can go on from its last finished epoch."
+            words = "This training stopped early; it can continue from its last finished epoch."
             if self.has_model:
                 words += " There is a model already: it can be applied in the step Apply, too."
-            self.offer(("Go on with the training", self.go_on), self._more_labels(missing))
+            self.offer(("Continue the training", self.go_on), self._more_labels(missing))
         elif self.has_model and not self.is_starting_anew:
             words = self._result()
             if missing is None:
-                words += " To make it better, correct or paint more and go on from it. Or apply it: step Apply."
+                words += " To make it better, correct or paint more, then continue from it. Or apply it: step Apply."
             else:
-                words += f" Next: the step Apply. To go on with more labels, first: {escaped(missing)}"
+                words += f" Next: the step Apply. To continue with more labels, first: {escaped(missing)}"
             self.offer(self._more_labels(missing), anew if missing is None else None)
         elif searched and not self.has_architecture:
             words = (

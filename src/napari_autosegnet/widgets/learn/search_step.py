@@ -19,7 +19,7 @@ from napari_autosegnet.widgets.session import Session
 
 _WHAT = (
     "The search tries many small networks on your annotation and keeps the design that fits it best. "
-    "You can go on painting meanwhile, or close napari: it runs in a program of its own."
+    "You can keep painting meanwhile, or close napari: the search runs in a program of its own."
 )
 
 
@@ -74,7 +74,7 @@ class SearchStep(JobStep):
             self.offer(None)
         elif self.other_step is not None and self.client.can_resume and not anew:
             self.words.setText(self.other_step)
-            self.offer(("Go on with the search", self.go_on), again, enabled=False)
+            self.offer(("Continue the search", self.go_on), again, enabled=False)
         elif missing is not None and not ended:
             self.words.setText(f"{_WHAT}<br><br><b>First:</b> {escaped(missing)}")
             self.offer(("Start the search", self.start_search), enabled=False)
@@ -82,11 +82,11 @@ class SearchStep(JobStep):
             self.words.setText(_WHAT)
             self.offer(("Start the search", self.start_search))
         elif self.client.can_resume:
-            words = "This search ended early; it can go on from its last finished epoch."
+            words = "This search stopped early; it can continue from its last finished epoch."
             if self.run is not None and self.run.architecture_file.exists():
                 words += " The best network so far was kept: it can be trained in the step Retrain, too."
             self.words.setText(words)
-            self.offer(("Go on with the search", self.go_on), again)
+            self.offer(("Continue the search", self.go_on), again)
         else:
             found = escaped(sentence(self._remark or "a network was found"))
             quality = "" if self._quality is None else f" After a short training: {in_html(self._quality)}"

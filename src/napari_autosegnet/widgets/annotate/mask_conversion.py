@@ -1,0 +1,127 @@
+"""Masks and numbered objects of other programs made annotation: read in a thread, and asked about where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QWidget
+
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.annotate import mask_layer, numbered_objects
+from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.forms.message_line import sentence
+from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+
+class MaskConversion(QObject):
+    """Puts annotation in the place of a mask or of numbered objects, one at a time.
+
+    Parameters
+    ----------
+    session : Session
+    window : QWidget
+        That a question belongs to.
+    """
+
+    #: A line for the user, and its kind.
+    said = Signal(str, str)
+    #: `is_busy` has another answer.
+    busy_changed = Signal()
+
+    def __init__(self, session: Session, window: QWidget) -> None:
+        super().__init__(window)
+        self._session = session
+        self._window = window
+        self.is_busy = False
+
+    def convert(self, layer: Image) -> None:
+        """Make annotation of a mask that napari opened as an image; asks which value is which class."""
+        if not mask_layer.images_of_mask(self._session, layer):
+            shape = " x ".join(map(str, spatial_shape(layer)))
+            self.said.emit(f"No other image is {shape} as '{layer.name}' is. Open the image of this mask.", "error")
+            return
+        closing = self._session.background.closing
+        self._read(layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._take(layer, values))
+
+    def use_mask(self, layer: Image, meaning: mask_layer.Meaning) -> None:
+        """Put annotation in the place of a mask; ``meaning`` says which class each of its values is."""
+        session = self._session
+        try:
+            values = mask_layer.class_values(session, meaning)
+        except UserError as error:
+            self.said.emit(sentence(error), "error")
+            return
+
+        def show(pixels: Any) -> None:
+            if pixels is not None and any(layer is each for each in session.viewer.layers):
+                mask_layer.use_as_annotation(session, layer, meaning, pixels)
+                classes = ", ".join(f"{value} is {name or 'not annotated'}" for value, name in meaning.items())
+                self.said.emit(f"'{layer.name}' is annotation now: {classes}.", "good")
+
+        self._read(layer, lambda: mask_layer.read_mask(layer, values, session.background.closing), show)
+
+    def use_as_one_class(self, layer: Labels) -> None:
+        """Make one class of all objects of a layer."""
+        session = self._session
+        values = numbered_objects.object_values(session, layer)
+
+        def show(pixels: Any) -> None:
+            if pixels is not None and any(layer is each for each in session.viewer.layers):
+                numbered_objects.use_one_class(session, layer, pixels)
+                self.said.emit(
+                    f"The objects of '{layer.name}' are one class now, 'object'; around them is 'background'. "
+                    "Sections without objects are not annotated.",
+                    "good",
+                )
+
+        self._read(layer, partial(numbered_objects.read_objects, layer, values, session.background.closing), show)
+
+    def _take(self, layer: Image, values: dict[int, int]) -> None:
+        """Ask what the values of a mask are; what looks like numbered objects is asked about as a layer of such is."""
+        if sum(value > 0 for value in values) <= MAX_SEPARATE_CLASSES:
+            self._ask(layer, values)
+            return
+
+        def take(objects: Any) -> None:
+            if objects is None:
+                self._ask(layer, values)
+            else:
+                mask_layer.use_as_objects(self._session, layer, objects)
+
+        closing = self._session.background.closing
+        self._read(layer, lambda: mask_layer.read_objects(layer, closing), take)
+
+    def _ask(self, layer: Image, values: dict[int, int]) -> None:
+        classes = self._session.class_list
+        names = [] if classes.are_defaults else [each.name for each in classes.label_classes]
+        meaning = mask_layer.suggested_meaning(values, classes)
+        dialog = MaskDialog(layer.name, values, meaning, names, self._window)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.accepted.connect(lambda: self.use_mask(layer, dialog.meaning))
+        dialog.open()
+
+    def _read(self, layer: Image | Labels, read: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        def take(result: Any) -> None:
+            self._set_busy(False)
+            self.said.emit("", "info")
+            then(result)
+
+        def refuse(text: str) -> None:
+            self._set_busy(False)
+            self.said.emit(sentence(text), "error")
+
+        self._set_busy(True)
+        self.said.emit(f"Reading '{layer.name}' ...", "info")
+        self._session.background.call(read, take, refuse)
+
+    def _set_busy(self, is_busy: bool) -> None:
+        self.is_busy = is_busy
+        self.busy_changed.emit()
