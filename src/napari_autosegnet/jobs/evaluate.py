@@ -41,7 +41,8 @@ class EvaluateJob(JobModel):
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Scores:
         """Evaluate; see `api.evaluate`."""
-        from napari_autosegnet.evaluation import evaluate_model, evaluate_prediction
+        from napari_autosegnet.evaluation.model import evaluate_model
+        from napari_autosegnet.evaluation.prediction import evaluate_prediction
 
         started = time.monotonic()
         try:

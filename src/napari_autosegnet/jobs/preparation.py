@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_autosegnet.data.annotations import LabelledStack
+    from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalisation import Normalisation
     from napari_autosegnet.data.split import Split
     from napari_autosegnet.training.trainer import TrainingData
@@ -94,6 +95,19 @@ class PreparedData:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(each.name for each in self.stacks[0].mapping.classes)
+
+    def as_before(self, learned_from: LearnedFrom | None) -> PreparedData:
+        """With the very normalisation that was learned with before, from which this one must not differ.
+
+        Raises
+        ------
+        UserError
+            When it does.
+        """
+        if learned_from is None:
+            return self
+        learned_from.check_normalisation(self.normalisation)
+        return replace(self, normalisation=learned_from.normalisation)
 
 
 def prepare(data: LabelledData, settings: Settings, *, device: str, report: Report) -> PreparedData:

@@ -14,7 +14,7 @@ from napari_autosegnet.run import Run
 
 @contextmanager
 def running(run: Run, step: Step, report: Report, should_stop: ShouldStop) -> Iterator[tuple[Report, ShouldStop]]:
-    """Hold the run, listen to its requests, and write down how the job ended."""
+    """Hold the run, listen to its requests, and record how the job ended."""
     started = time.monotonic()
     stopped = False
 
@@ -25,25 +25,25 @@ def running(run: Run, step: Step, report: Report, should_stop: ShouldStop) -> It
 
     with run.locked():
         run.withdraw()
-        heard = listeners(run.report, report)
-        begun = False
+        everyone = listeners(run.report, report)
+        has_started = False
 
-        def tell(event: Event) -> None:
+        def report_started(event: Event) -> None:
             # Only now is it known that there is something to do, and that the folder is worth being kept.
-            nonlocal begun
-            if not begun:
-                begun = True
-                heard(Started(step=step))
-            heard(event)
+            nonlocal has_started
+            if not has_started:
+                has_started = True
+                everyone(Started(step=step))
+            everyone(event)
 
         try:
-            yield tell, stop
+            yield report_started, stop
         except UserError as error:
             # A run that never began is not worth a folder full of one error.
             if run.config_file.exists():
                 run.report(Failed(step=step, text=str(error)))
             raise
         if stopped:
-            tell(Stopped(step=step, reason="a stop was asked for; what was best so far is kept"))
+            report_started(Stopped(step=step, reason="a stop was asked for; what was best so far is kept"))
         else:
-            tell(Finished(step=step, seconds=time.monotonic() - started))
+            report_started(Finished(step=step, seconds=time.monotonic() - started))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -56,10 +55,7 @@ class SearchJob(LearningJob):
             else:
                 preset, settings = self.preset, self.settings or search_settings(self.preset)
                 data = LabelledData.given(self.images, self.labels, self.classes, self.selection, self.split)
-            prepared = prepare(data, settings, device=self.device, report=report)
-            if learned_from is not None:
-                learned_from.check_normalisation(prepared.normalisation)
-                prepared = replace(prepared, normalisation=learned_from.normalisation)
+            prepared = prepare(data, settings, device=self.device, report=report).as_before(learned_from)
             size = partial(
                 NetworkSpecification.for_patches,
                 in_channels=prepared.normalisation.channels(settings.context),

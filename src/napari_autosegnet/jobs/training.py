@@ -65,12 +65,9 @@ class Training:
         settings = start.settings
         start.check_classes(data.stacks[0].mapping, configuration)
         prepared = prepare(data, settings, device=device, report=report)
-        normalisation = start.normalisation(prepared)
-        if learned_from is not None:
-            learned_from.check_normalisation(normalisation)
-            normalisation = learned_from.normalisation
-        self.prepared = replace(prepared, normalisation=normalisation)
-        self.specification, network = start.build(normalisation.channels(settings.context), len(prepared.classes))
+        self.prepared = replace(prepared, normalisation=start.normalisation(prepared)).as_before(learned_from)
+        channels = self.prepared.normalisation.channels(settings.context)
+        self.specification, network = start.build(channels, len(prepared.classes))
         self.data: TrainingData = training_data(
             self.prepared,
             settings,

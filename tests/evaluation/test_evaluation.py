@@ -17,7 +17,8 @@ from napari_autosegnet import api
 from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.evaluation import picture_names, stored_names
+from napari_autosegnet.evaluation.overlays import picture_names
+from napari_autosegnet.evaluation.prediction import stored_names
 from napari_autosegnet.events import DataRead, Finished, Note, ProgressMade, Stopped
 from napari_autosegnet.inference import volume
 from remembered_events import Events
@@ -233,7 +234,7 @@ def test_a_few_other_numbers_are_told_and_count_as_missed(predicted: Predicted, 
     )
     assert sum(scores.not_predicted) == 2 * 64
     (note,) = events.of(Note)
-    assert "255" in note["text"] and "1 to 3" in note["text"]
+    assert "255" in note.text and "1 to 3" in note.text
 
 
 # Images and overlays
