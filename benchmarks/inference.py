@@ -104,7 +104,7 @@ class Setting:
         group.create_array(LABELS, data=labels, chunks=array.chunks)
 
     def settings(self, **more: Any) -> Any:
-        from napari_autosegnet.config import PredictSettings
+        from napari_autosegnet.settings import PredictSettings
 
         return PredictSettings(**{"tile": self.tile, "halo": self.halo, "levels": 1, "engine": "channels_last"} | more)
 

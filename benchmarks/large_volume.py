@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
 
     from napari_autosegnet import api
-    from napari_autosegnet.config import PredictSettings
+    from napari_autosegnet.settings import PredictSettings
 
     given.folder.mkdir(parents=True)
     began = time.perf_counter()

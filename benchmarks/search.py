@@ -55,9 +55,10 @@ import main_job
 from napari_autosegnet import api
 from napari_autosegnet.architecture import OPERATIONS, Architecture, SearchSpace
 from napari_autosegnet.cli.options import parse_duration
-from napari_autosegnet.config import Network, SplitSettings, search_settings, train_settings
 from napari_autosegnet.events import Epoch, Event, FinalistTrained
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, SplitSettings
 
 Counts = npt.NDArray[np.int64]
 
@@ -65,7 +66,10 @@ Counts = npt.NDArray[np.int64]
 SEARCH_SHARE = 1 / 3
 #: Resampled sets of sections for an interval.
 BOOTSTRAP = 10_000
-HALVING: dict[str, Any] = {"strategy": "random", "selection_share": 1.0, "finalists": 8, "plain_finalist": False}
+HALVING: dict[str, Any] = {
+    "strategy": "random",
+    "selection": {"fraction": 1.0, "finalists": 8, "plain_chain": False},
+}
 
 
 @dataclass(frozen=True)
@@ -167,18 +171,20 @@ ABLATIONS: dict[str, Arm] = {
     "paper-weights": Arm(
         {
             "loss": "cross_entropy",
-            "optimiser": "sgd",
-            "restart_period": 10,
-            "clip_norm": 0.5,
-            "average_weights": 0.0,
-            "learning_rate": 0.5,
+            "optimization": {
+                "optimizer": "sgd",
+                "restart_period": 10,
+                "clip_norm": 0.5,
+                "average_weights": 0.0,
+                "learning_rate": 0.5,
+            },
             "warmup_ramp": 0.0,
         }
     ),
-    "fresh-finalists": Arm({"finalists_inherit": False}),
-    "no-plain": Arm({"plain_finalist": False}),
-    "chain-sgd": Arm(network="plain", train={"optimiser": "sgd"}),
-    "unet-sgd": Arm(network="unet", train={"optimiser": "sgd"}),
+    "fresh-finalists": Arm({"selection": {"inherit_weights": False}}),
+    "no-plain": Arm({"selection": {"plain_chain": False}}),
+    "chain-sgd": Arm(network="plain", train={"optimization": {"optimizer": "sgd"}}),
+    "unet-sgd": Arm(network="unet", train={"optimization": {"optimizer": "sgd"}}),
     "transfer-256": Arm(network="plain", train={"patch_size": 256, "batch_size": 1}),
     "unet-half": Arm(network="unet", sections=half_of_training),
     "unet-leak": Arm(network="unet", sections=also_scored),
@@ -311,12 +317,14 @@ class Task:
             budget=self.budget / 2 * (1 + rounds),
             seed=seed,
             strategy="random",
-            plain_finalist=False,
-            finalists_inherit=False,
-            warmup_share=1.0,
-            candidates=number,
-            finalists=number,
-            selection_share=rounds / (1 + rounds),
+            warmup_fraction=1.0,
+            selection={
+                "fraction": rounds / (1 + rounds),
+                "candidates": number,
+                "finalists": number,
+                "plain_chain": False,
+                "inherit_weights": False,
+            },
         )
         problem = self.problem
         run = self.out / f"rank-{seed}"

@@ -3,7 +3,7 @@ r"""How much of a search's and a training's time the network itself takes, and h
 Two questions, both answered on the built-in sample with settings of the ``fast`` preset:
 
 * Which share of an epoch's wall time goes into forward and backward passes? The rest is cutting and augmenting patches,
-  clipping, the optimiser, averaging of weights, checkpoints and, in a search, the controller.
+  clipping, the optimizer, averaging of weights, checkpoints and, in a search, the controller.
 * How many search epochs a minute, against a loop as it is often written: every operation of every node is computed
   and all but one multiplied by 0, a `DataLoader` with worker processes cuts and augments patches one by one with
   scipy, the cores share each operation, and the host waits for the loss of every step? Both draw from the same space.
@@ -33,19 +33,15 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from napari_autosegnet.config import (
-    AugmentationSettings,
-    SearchSettings,
-    search_settings,
-    train_settings,
-)
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.events import silent
 from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.search.supernet import Supernet
+from napari_autosegnet.settings import AugmentationSettings, SearchSettings, never_stop
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.threads import WorkerThreads
 from napari_autosegnet.training.trainer import Trainer, TrainingData
@@ -187,13 +183,13 @@ def search_epochs(settings: SearchSettings, folder: Path, *, naive: bool, worker
         make_naive(search, data.patches.class_frequencies, (pixels - pixels.mean()) / pixels.std(), target, workers)
     watch = Stopwatch()
     supernet = search.supernet
-    supernet._set_gradients = watch.around(supernet._set_gradients)  # type: ignore[method-assign]
+    supernet.learner.set_gradients = watch.around(supernet.learner.set_gradients)  # type: ignore[method-assign]
     supernet.threads.map = watch.around(supernet.threads.map)  # type: ignore[method-assign]
-    search._run_epoch(silent, lambda: False)  # memory is allocated, workers have started
+    search._run_epoch(never_stop)  # memory is allocated, workers have started
     watch.seconds = 0.0
     began = time.perf_counter()
-    while search.epoch < settings.epochs:
-        search._run_epoch(silent, lambda: False)
+    for search.budget.epoch in range(1, settings.epochs):
+        search._run_epoch(never_stop)
     seconds = time.perf_counter() - began
     return {"epochs_per_minute": 60 * (settings.epochs - 1) / seconds, "network_share": watch.seconds / seconds}
 
@@ -216,13 +212,13 @@ def training_share(network: str, epochs: int, folder: Path) -> dict[str, float]:
         specification = specification.model_copy(update={"architecture": architecture})
     trainer = Trainer(specification.build(), data, settings, checkpoint=folder / "checkpoint.pt")
     watch = Stopwatch()
-    trainer._set_gradients = watch.around(trainer._set_gradients)  # type: ignore[method-assign]
+    trainer.learner.set_gradients = watch.around(trainer.learner.set_gradients)  # type: ignore[method-assign]
     trainer.threads.map = watch.around(trainer.threads.map)  # type: ignore[method-assign]
     began = 0.0
 
     def on_epoch() -> None:
         nonlocal began
-        if trainer.epoch == 1:
+        if trainer.budget.epoch == 1:
             began, watch.seconds = time.perf_counter(), 0.0
 
     trainer.run(on_epoch=on_epoch)
@@ -239,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loader-workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
-    settings = search_settings("fast", epochs=given.epochs + 1, budget=None, warmup_share=0.0)
+    settings = search_settings("fast", epochs=given.epochs + 1, budget=None, warmup_fraction=0.0)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.settings import (
+    AugmentationSettings,
+    NetworkSettings,
+    SearchSettings,
+    SelectionSettings,
+    TrainSettings,
+)
 
 NETWORK = NetworkSettings(base_width=4, max_width=8, stem_stride=2)
 AUGMENTATION = AugmentationSettings(rotation="none", elastic=0, blur=0)
@@ -17,13 +23,11 @@ SEARCH = SearchSettings(
     patch_size=32,
     batch_size=2,
     steps_per_epoch=2,
-    warmup_share=0.5,
-    controller_updates=1,
-    controller_samples=2,
+    warmup_fraction=0.5,
+    updates_per_epoch=1,
+    samples_per_update=2,
     reward_patches=2,
-    candidates=2,
-    finalists=2,
-    finalist_steps=1,
+    selection=SelectionSettings(candidates=2, finalists=2, steps=1),
     network=NETWORK,
     augmentation=AUGMENTATION,
 )
@@ -48,11 +52,11 @@ def write_data(folder: Path) -> dict[str, Any]:
 
 
 def search_job(folder: Path, **changes: Any) -> SearchJob:
-    return SearchJob(**write_data(folder), device="cpu", settings=SEARCH.model_copy(update=changes))
+    return SearchJob(**write_data(folder), device="cpu", settings=SEARCH.changed(**changes))
 
 
 def train_job(**changes: Any) -> TrainJob:
-    return TrainJob(device="cpu", settings=TRAIN.model_copy(update=changes))
+    return TrainJob(device="cpu", settings=TRAIN.changed(**changes))
 
 
 def architecture_file(folder: Path) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.events import Started
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import PredictSettings
 
 #: Turns the text red, sets the window's title, goes up a line, clears it, and turns the direction of what follows.
 ORDERS = "\x1b[31m\x1b]0;owned\x07\x1b[1A\x1b[2K\x9b5n\u202e\u2028"

@@ -15,7 +15,6 @@ from skimage import io
 
 from napari_autosegnet import api
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.config import NetworkSettings, PredictSettings, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import DataRead, Event, FinalistTrained, Note, QualityMeasured
@@ -23,6 +22,15 @@ from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.model import Model
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import (
+    NetworkSettings,
+    OptimizationSettings,
+    PredictSettings,
+    SearchSettings,
+    SelectionSettings,
+    SplitSettings,
+    TrainSettings,
+)
 from napari_autosegnet.training.checkpoints import read_checkpoint
 
 NETWORK = NetworkSettings(base_width=6, max_width=12, stem_stride=2)
@@ -31,17 +39,21 @@ SEARCH = SearchSettings(
     patch_size=32,
     batch_size=4,
     steps_per_epoch=4,
-    warmup_share=0.5,
-    controller_updates=1,
-    controller_samples=2,
+    warmup_fraction=0.5,
+    updates_per_epoch=1,
+    samples_per_update=2,
     reward_patches=4,
-    candidates=2,
-    finalists=2,
-    finalist_steps=2,
-    plain_steps=0,
+    selection=SelectionSettings(candidates=2, finalists=2, steps=2, plain_steps=0),
     network=NETWORK,
 )
-TRAIN = TrainSettings(epochs=3, steps_per_epoch=10, batch_size=4, patch_size=32, network=NETWORK, average_weights=0.8)
+TRAIN = TrainSettings(
+    epochs=3,
+    steps_per_epoch=10,
+    batch_size=4,
+    patch_size=32,
+    network=NETWORK,
+    optimization=OptimizationSettings(average_weights=0.8),
+)
 
 
 @dataclass

@@ -14,10 +14,11 @@ import pytest
 import tifffile
 
 from napari_autosegnet import api
-from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Event
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import NetworkSettings, SearchSettings, TrainSettings
 from small_disks import mounted
 
 NETWORK = NetworkSettings(base_width=4, max_width=8)

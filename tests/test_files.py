@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import append_line, write_atomically
 from napari_autosegnet.inference.output.output import open_output
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import PredictSettings
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ FLOORS = {
     "json_files": 0,
     "duration": 0,
     "architecture": 0,
-    "config": 0,
+    "settings": 0,
+    "setting_fields": 0,
+    "presets": 0,
     "locks": 0,
     "processes": 0,
     "events": 0,
@@ -159,10 +161,10 @@ def test_the_rules_see_an_upward_import(tmp_path: Path) -> None:
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from napari_autosegnet import demo\n"
         "def later():\n    from napari_autosegnet.cli.app import run\n"
-        "import napari_autosegnet.config\n"
+        "import napari_autosegnet.settings\n"
     )
     found = set(imports(f"{PACKAGE}.data.broken", source))
-    assert found == {f"{PACKAGE}.cli.app", f"{PACKAGE}.config"}
+    assert found == {f"{PACKAGE}.cli.app", f"{PACKAGE}.settings"}
 
 
 def test_names_say_what_a_module_is() -> None:
@@ -186,7 +188,7 @@ for name in {names!r}:
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:
-    program = f"import sys, {PACKAGE}, {PACKAGE}.config, {PACKAGE}.events, {PACKAGE}.run; print(*sys.modules)"
+    program = f"import sys, {PACKAGE}, {PACKAGE}.presets, {PACKAGE}.events, {PACKAGE}.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"torch", "dask", "skimage", "scipy", "zarr", "matplotlib", *BLOCKED})

@@ -6,10 +6,10 @@ from pathlib import Path
 import zarr
 
 from napari_autosegnet import api
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.sample import sample_folder
 from napari_autosegnet.figures import draw_uncertainty, normalised_entropy
+from napari_autosegnet.settings import PredictSettings
 
 image = sample_folder() / "axon-sem-b.png"
 

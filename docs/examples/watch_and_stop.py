@@ -4,9 +4,9 @@
 from pathlib import Path
 
 from napari_autosegnet import api
-from napari_autosegnet.config import train_settings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.events import Epoch, Event
+from napari_autosegnet.presets import train_settings
 
 PATIENCE = 10
 sample = sample_folder()

@@ -4,10 +4,10 @@
 from pathlib import Path
 
 from napari_autosegnet import api
-from napari_autosegnet.config import search_settings, train_settings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.figures import draw_architecture, draw_curves, overlay
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
 
 sample = sample_folder()

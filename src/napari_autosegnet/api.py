@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.config import (
+from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.events import Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.presets import Preset
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.settings import (
     GreyValuesChoice,
     Network,
     PredictSettings,
-    Preset,
     SearchSettings,
     SplitSettings,
     TrainSettings,
 )
-from napari_autosegnet.data.selection import Selection
-from napari_autosegnet.events import Report, silent
-from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.volume import PredictionSummary

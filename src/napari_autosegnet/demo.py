@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from napari_autosegnet import api
-from napari_autosegnet.config import search_settings, train_settings
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.configuration import RunConfiguration
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
 
 #: Shares of the budget; the rest is left for start-up, applying, scoring and pictures.

@@ -17,13 +17,14 @@ from napari_autosegnet import demo
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.cli import runs as runs_module
 from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
-from napari_autosegnet.config import SplitSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch
 from napari_autosegnet.jobs.evaluate import EvaluateJob
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.training.metrics import Scores
 from small_models import small_model
 

@@ -19,16 +19,15 @@ from napari_autosegnet.cli.options import (
     setting_options,
     takes_settings,
 )
-from napari_autosegnet.config import (
-    PRESETS,
+from napari_autosegnet.duration import format_duration
+from napari_autosegnet.presets import PRESETS, train_settings
+from napari_autosegnet.settings import (
     AugmentationSettings,
     PredictSettings,
     SearchSettings,
     SplitSettings,
     TrainSettings,
-    train_settings,
 )
-from napari_autosegnet.duration import format_duration
 
 SETTINGS: list[type[BaseModel]] = [SearchSettings, TrainSettings, SplitSettings, PredictSettings]
 

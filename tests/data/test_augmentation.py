@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from napari_autosegnet.config import AugmentationSettings
 from napari_autosegnet.data.augmentation import (
     blur,
     canvas_size,
@@ -19,6 +18,7 @@ from napari_autosegnet.data.augmentation import (
     warp,
     warp_grid,
 )
+from napari_autosegnet.settings import AugmentationSettings
 
 CPU = torch.device("cpu")
 NOTHING = AugmentationSettings(

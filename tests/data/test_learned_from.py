@@ -15,7 +15,6 @@ import zarr
 from PIL import Image
 
 from napari_autosegnet import api
-from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.data.annotations import open_labelled
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
@@ -23,6 +22,7 @@ from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings, TrainSettings
 
 NORMALISATION = Normalisation(mean=(100.0,), std=(40.0,))
 PIXELS = np.random.default_rng(0).integers(1, 255, (6, 64, 64), dtype=np.uint8)
@@ -106,12 +106,10 @@ SEARCH = SearchSettings(
     patch_size=32,
     batch_size=2,
     steps_per_epoch=2,
-    controller_updates=1,
-    controller_samples=2,
+    updates_per_epoch=1,
+    samples_per_update=2,
     reward_patches=2,
-    candidates=2,
-    finalists=2,
-    finalist_steps=1,
+    selection=SelectionSettings(candidates=2, finalists=2, steps=1),
     network=NETWORK,
 )
 

@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import AugmentationSettings, NetworkSettings, SplitSettings, train_settings
-from napari_autosegnet.data import normalisation, patches
+from napari_autosegnet.data import loaded_regions, normalisation
 from napari_autosegnet.data.annotations import LabelledStack, open_labelled, pair_stacks, parse_classes
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.loaded_regions import reflected
 from napari_autosegnet.data.normalisation import Normalisation, measure
-from napari_autosegnet.data.patches import IGNORE, PatchSource, choose_patches, reflected, validation_patches
+from napari_autosegnet.data.patches import IGNORE, PatchSource
 from napari_autosegnet.data.split import Region, split_stacks
+from napari_autosegnet.data.validation_patches import choose_patches, validation_patches
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import silent
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.presets import train_settings
+from napari_autosegnet.settings import AugmentationSettings, NetworkSettings, SplitSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))
@@ -36,7 +39,7 @@ def _no_limit() -> Iterator[None]:
     """Pixels say here where they lie, so large ones must stay what they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(normalisation, "LIMIT", np.inf)
-        patch.setattr(patches, "LIMIT", np.inf)
+        patch.setattr(loaded_regions, "LIMIT", np.inf)
         yield
 
 
@@ -477,10 +480,9 @@ def test_no_step_waits_for_the_device() -> None:
         ("a", "b"),
     )
     trainer = Trainer(network, data, train_settings("fast", loss="weighted"))
-    trainer._set_rate(0.5)
-    trainer._step(silent)  # what is measured once
+    trainer._step(0.5, silent)  # what is measured once
     with Waits() as waits:
-        trainer._step(silent)
+        trainer._step(0.5, silent)
     assert waits.found == []
     with Waits() as waits:
         torch.zeros(3).to(there)

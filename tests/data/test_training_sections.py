@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels, pair_stacks
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.normalisation import Normalisation
@@ -15,6 +14,7 @@ from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.data.training_sections import fit_normalisation, leave_out_constant, look_at_annotated
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note
+from napari_autosegnet.settings import SplitSettings
 
 
 class Notes:

@@ -22,9 +22,9 @@ import zarr
 from napari_autosegnet import api
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.cli.app import run as run_command
-from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.settings import NetworkSettings, SearchSettings, TrainSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 NETWORK = NetworkSettings(base_width=4, max_width=8, stem_stride=2)
@@ -35,13 +35,11 @@ SMALL: dict[type, dict[str, Any]] = {
         "patch_size": 32,
         "batch_size": 2,
         "steps_per_epoch": 2,
-        "warmup_share": 0.5,
-        "controller_updates": 1,
-        "controller_samples": 1,
+        "warmup_fraction": 0.5,
+        "updates_per_epoch": 1,
+        "samples_per_update": 1,
         "reward_patches": 2,
-        "candidates": 1,
-        "finalists": 1,
-        "finalist_steps": 1,
+        "selection": {"candidates": 1, "finalists": 1, "steps": 1},
         "network": NETWORK,
     },
     TrainSettings: {

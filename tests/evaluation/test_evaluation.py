@@ -14,13 +14,13 @@ import tifffile
 import zarr
 
 from napari_autosegnet import api
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation.overlays import picture_names
 from napari_autosegnet.evaluation.prediction import stored_names
 from napari_autosegnet.events import DataRead, Finished, Note, ProgressMade, Stopped
 from napari_autosegnet.inference import volume
+from napari_autosegnet.settings import PredictSettings
 from remembered_events import Events
 from small_models import small_model
 

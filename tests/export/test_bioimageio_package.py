@@ -15,7 +15,6 @@ from PIL import Image
 
 from napari_autosegnet import api
 from napari_autosegnet.cli.app import run
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
@@ -23,6 +22,7 @@ from napari_autosegnet.export.bioimageio_package import About, identifiers, samp
 from napari_autosegnet.export.onnx_file import onnx_runner
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 from small_models import small_model
 
 

@@ -24,7 +24,6 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli import app
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.cli.runs import describe
-from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import open_labelled, parse_classes
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.split import split_stacks
@@ -35,6 +34,7 @@ from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from small_models import small_model
 

@@ -24,18 +24,31 @@ from napari_autosegnet import api
 from napari_autosegnet import run as run_module
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.cli.runs import describe
-from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Event, Note
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.search.search import Search
+from napari_autosegnet.settings import (
+    NetworkSettings,
+    OptimizationSettings,
+    SearchSettings,
+    SelectionSettings,
+    TrainSettings,
+)
 from napari_autosegnet.training.trainer import MAX_ROLLBACKS, TrainingData
 from small_disks import mounted
 from small_models import small_model
 
 NETWORK = NetworkSettings(base_width=4, max_width=8)
-TRAIN = TrainSettings(epochs=6, steps_per_epoch=40, batch_size=2, patch_size=32, network=NETWORK, average_weights=0.9)
+TRAIN = TrainSettings(
+    epochs=6,
+    steps_per_epoch=40,
+    batch_size=2,
+    patch_size=32,
+    network=NETWORK,
+    optimization=OptimizationSettings(average_weights=0.9),
+)
 SMALL = ["--patch-size", 32, "--batch-size", 2, "--base-width", 4, "--max-width", 8, "--average-weights", 0.9]
 #: A folder name that a shell, an URL, a format string and a Windows user would each stumble over.
 ODD = "ein Ordner ü 日本 'q' $HOME %20 {x} #1"
@@ -122,8 +135,8 @@ def test_a_training_that_is_ended_goes_on_to_the_same_weights(
 def test_a_search_that_is_ended_goes_on(images: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / ODD
     words = ["search", "--image", images[0], "--labels", images[1], "--run", run, "--device", "cpu", "--epochs", 40]
-    words += ["--steps-per-epoch", 5, "--controller-updates", 1, "--controller-samples", 2, "--reward-patches", 4]
-    words += ["--candidates", 2, "--finalists", 2, "--finalist-steps", 2, *SMALL[:-2]]
+    words += ["--steps-per-epoch", 5, "--updates-per-epoch", 1, "--samples-per-update", 2, "--reward-patches", 4]
+    words += ["--selection-candidates", 2, "--selection-finalists", 2, "--selection-steps", 2, *SMALL[:-2]]
     process = start([str(word) for word in words])
     wait_for(lambda: epochs(run) >= 2, process)
     process.send_signal(signal.SIGTERM)
@@ -283,12 +296,10 @@ SEARCH = SearchSettings(
     patch_size=32,
     batch_size=2,
     steps_per_epoch=3,
-    controller_updates=1,
-    controller_samples=2,
+    updates_per_epoch=1,
+    samples_per_update=2,
     reward_patches=4,
-    candidates=2,
-    finalists=2,
-    finalist_steps=2,
+    selection=SelectionSettings(candidates=2, finalists=2, steps=2),
     network=NETWORK,
 )
 
@@ -310,7 +321,7 @@ def test_a_loss_of_the_search_that_is_not_finite_is_rolled_back() -> None:
     notes: list[str] = []
     found = search(lambda call: call == 5, notes)
     assert [note for note in notes if "not finite: went back one epoch and halved" in note] == notes[:1]
-    assert found.epoch == SEARCH.epochs and found.rate_factor == 0.5
+    assert found.budget.epoch == SEARCH.epochs and found.supernet.learner.rate_factor == 0.5
     assert all(torch.isfinite(value).all() for value in found.supernet.network.state_dict().values())
 
 

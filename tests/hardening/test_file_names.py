@@ -18,9 +18,9 @@ from PIL import Image
 
 from napari_autosegnet import api
 from napari_autosegnet.cli.job import command_line
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image, open_labels
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import PredictSettings
 from small_jobs import SEARCH, TRAIN
 
 #: "bär" as Windows and old Unix machines wrote it.

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.inference.job import VolumeRequest
+from napari_autosegnet.settings import PredictSettings
 from small_models import small_model
 
 

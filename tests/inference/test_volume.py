@@ -17,7 +17,6 @@ import pytest
 import torch
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event, ProgressMade, parse_event
@@ -26,6 +25,7 @@ from napari_autosegnet.inference.output.arrays import BlockArray
 from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]
@@ -38,7 +38,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import torch
-from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
@@ -429,7 +429,7 @@ MEMORY_SCRIPT = """
 import resource, sys
 from pathlib import Path
 import torch
-from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from napari_autosegnet.config import SplitSettings, train_settings
 from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
+from napari_autosegnet.presets import train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SplitSettings
 
 SELECTION = Selection(time_point=1, channels=("dna",), axes="tcyx")
 

@@ -11,14 +11,15 @@ import tifffile
 import torch
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.config import Network, SplitSettings, TrainSettings, search_settings, train_settings
 from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.preparation import LabelledData
 from napari_autosegnet.jobs.training_start import TrainingStart, check_same_classes
+from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, SplitSettings, TrainSettings
 from small_models import small_model
 
 SETTINGS = TrainSettings(epochs=3)

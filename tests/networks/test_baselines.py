@@ -80,13 +80,13 @@ def test_a_small_one_learns_on_the_cpu(kind: str) -> None:
     target = torch.zeros(4, 32, 32, dtype=torch.int64)
     target[:, 8:24, 8:24] = 1
     image += 3 * target[:, None]
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for _ in range(40):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = functional.cross_entropy(network(image), target)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_autosegnet.architecture import Architecture, Cell, Layer, Node, SearchSpace
-from napari_autosegnet.config import NetworkSettings, search_settings, train_settings
 from napari_autosegnet.networks.segmentation import SegmentationNetwork, level_widths, number_of_levels
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
+from napari_autosegnet.presets import search_settings, train_settings
+from napari_autosegnet.settings import NetworkSettings
 
 
 def sample(seed: int = 0, **space: object) -> Architecture:

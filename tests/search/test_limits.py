@@ -14,7 +14,7 @@ from napari_autosegnet.search.search import Search
 
 CPU = torch.device("cpu")
 SPECIFICATION = NetworkSpecification(in_channels=1, classes=2, levels=1, base_width=8, max_width=8, stem_stride=4)
-SETTINGS = small_jobs.SEARCH.model_copy(update={"candidates": 6, "finalists": 3, "controller_samples": 3})
+SETTINGS = small_jobs.SEARCH.changed(selection={"candidates": 6, "finalists": 3}, samples_per_update=3)
 
 
 def median_parameters(limits: Limits) -> int:
@@ -49,7 +49,7 @@ def test_every_finalist_keeps_to_the_limit(strategy: str, selection_share: float
     final = SPECIFICATION.model_copy(update={"base_width": 12, "max_width": 24})
     limit = median_parameters(Limits(final, CPU))
     changes = {"strategy": strategy, "selection_share": selection_share, "max_parameters": limit}
-    search = Search(blobs(), SETTINGS.model_copy(update=changes), in_channels=1, final=final)
+    search = Search(blobs(), SETTINGS.changed(**changes), in_channels=1, final=final)
     result = search.run()
     assert result is not None and result.finalists
     own = Limits(final, CPU)
@@ -60,7 +60,7 @@ def test_every_finalist_keeps_to_the_limit(strategy: str, selection_share: float
 @pytest.mark.slow
 def test_limits_that_nothing_keeps_to_are_refused_in_one_line() -> None:
     for changes, word in (({"max_parameters": 10}, "--max-parameters 10"), ({"max_latency": 1e-6}, "--max-latency")):
-        search = Search(blobs(), SETTINGS.model_copy(update=changes), in_channels=1)
+        search = Search(blobs(), SETTINGS.changed(**changes), in_channels=1)
         with pytest.raises(UserError, match=word) as raised:
             search.run()
         assert "\n" not in str(raised.value) and "allow more" in str(raised.value)

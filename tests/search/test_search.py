@@ -12,7 +12,6 @@ import torch
 
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import NetworkSettings, SearchSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import (
     ArchitectureFound,
@@ -25,6 +24,7 @@ from napari_autosegnet.events import (
 )
 from napari_autosegnet.search.search import Search, SearchResult
 from napari_autosegnet.search.selection import Finalist, Selection
+from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingResult
 from remembered_events import Events
 
@@ -33,13 +33,10 @@ SETTINGS = SearchSettings(
     patch_size=32,
     batch_size=4,
     steps_per_epoch=4,
-    warmup_share=0.25,
-    controller_updates=2,
-    controller_samples=3,
-    candidates=4,
-    finalists=3,
-    finalist_steps=4,
-    plain_steps=0,
+    warmup_fraction=0.25,
+    updates_per_epoch=2,
+    samples_per_update=3,
+    selection=SelectionSettings(candidates=4, finalists=3, steps=4, plain_steps=0),
     network=NetworkSettings(base_width=4, max_width=8, stem_stride=2),
 )
 
@@ -78,7 +75,7 @@ def losses(listener: Events) -> list[float]:
 
 @pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
 def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
-    search = make(SETTINGS.model_copy(update={"strategy": strategy}))
+    search = make(SETTINGS.changed(strategy=strategy))
     result, listener = run(search)
     assert search.space.allows(result.architecture)
     assert [event.phase for event in listener.of(Epoch)] == ["warm-up", "search", "search", "search"]
@@ -87,7 +84,7 @@ def test_every_strategy_ends_with_a_winner(strategy: str) -> None:
     assert [event.count for event in listener.of(FinalistTrained)] == [3, 3, 3, 2, 2]
     last = [f for f in result.finalists if f.rounds == 2]
     assert len(last) == 2
-    best = max(last, key=lambda f: (f.score or 0.0) + f.lead)
+    best = max(last, key=lambda f: (f.score or 0.0) + f.margin)
     assert (result.architecture, result.score) == (best.architecture, best.score)
 
 
@@ -96,7 +93,7 @@ def test_the_same_seed_finds_the_same(undisturbed: tuple[SearchResult, Events]) 
     second, again = run(make())
     assert first.architecture == second.architecture
     assert losses(heard) == losses(again)
-    other, heard = run(make(SETTINGS.model_copy(update={"seed": 1})))
+    other, heard = run(make(SETTINGS.changed(seed=1)))
     assert losses(heard) != losses(again)
     assert {f.architecture for f in other.finalists} != {f.architecture for f in first.finalists}
 
@@ -107,7 +104,7 @@ def test_resumed_equals_undisturbed(tmp_path: Path, stop_after: int, undisturbed
     _, before = run_or_not(make(checkpoint=tmp_path / "search.pt"), stop_after)
     resumed = make(checkpoint=tmp_path / "search.pt")
     resumed.resume()
-    assert 0 < resumed.epoch < SETTINGS.epochs
+    assert 0 < resumed.budget.epoch < SETTINGS.epochs
     result, after = run(resumed)
     assert losses(before) + losses(after) == losses(heard)
     rewards = [event.reward for event in before.of(Epoch) + after.of(Epoch)]
@@ -178,16 +175,16 @@ def test_a_stop_before_anything_was_rated_finds_nothing() -> None:
 
 
 def test_the_three_ends(undisturbed: tuple[SearchResult, Events]) -> None:
-    by_loss, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_loss": 10.0})))
+    by_loss, listener = run(make(SETTINGS.changed(epochs=50, stop_loss=10.0)))
     assert by_loss.epochs == 1 and "the loss" in listener.of(Note)[0].text
-    by_reward, listener = run(make(SETTINGS.model_copy(update={"epochs": 50, "stop_accuracy": 0.0, "warmup_share": 0})))
+    by_reward, listener = run(make(SETTINGS.changed(epochs=50, stop_accuracy=0.0, warmup_fraction=0)))
     assert by_reward.epochs == 1 and "the mean reward" in listener.of(Note)[0].text
     by_epochs, _ = undisturbed
     assert by_epochs.epochs == SETTINGS.epochs
 
 
 def test_a_budget_covers_search_and_selection() -> None:
-    search = make(SETTINGS.model_copy(update={"epochs": 10**6, "budget": 6.0}))
+    search = make(SETTINGS.changed(epochs=10**6, budget=6.0))
     result, listener = run(search)
     assert 4.5 < result.seconds < 15
     seconds = {event.phase: event.seconds for event in listener.of(Epoch)}
@@ -208,7 +205,7 @@ def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch, undisturbed:
 
 @pytest.mark.slow
 def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
-    search = make(SETTINGS.model_copy(update={"controller_learning_rate": 0.01, "steps_per_epoch": 40}))
+    search = make(SETTINGS.changed(steps_per_epoch=40, controller={"learning_rate": 0.01}))
     for _ in range(30):
         proposed = search.strategy.propose(10)
         search.strategy.learn(proposed, [architecture.identity_share for architecture in proposed])
@@ -222,7 +219,7 @@ def test_rewards_see_all_of_the_validation_part_and_every_class() -> None:
     few = data.validation_targets.clone()
     few[: 2 * len(few) // 3] = 0
     count = len(few) // 4
-    settings = SETTINGS.model_copy(update={"reward_patches": count})
+    settings = SETTINGS.changed(reward_patches=count)
     search = Search(replace(data, validation_targets=few), settings, in_channels=1)
     seen = search.supernet.targets[:count]
     assert set(seen.unique().tolist()) == {0, 1}
@@ -234,7 +231,7 @@ def test_rewards_see_all_of_the_validation_part_and_every_class() -> None:
 
 def test_broken_shared_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = make(checkpoint=tmp_path / "search.pt")
-    learn, calls = search.supernet.optimiser.step, 0
+    learn, calls = search.supernet.learner.optimizer.step, 0
 
     def step() -> None:
         nonlocal calls
@@ -244,15 +241,15 @@ def test_broken_shared_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.
             with torch.no_grad():
                 search.supernet._parameters[0].fill_(torch.inf)
 
-    monkeypatch.setattr(search.supernet.optimiser, "step", step)
+    monkeypatch.setattr(search.supernet.learner.optimizer, "step", step)
     result, listener = run(search)
     assert len([event for event in listener.of(Note) if "not finite" in event.text]) == 1
-    assert result.epochs == SETTINGS.epochs and search.supernet.is_finite()
+    assert result.epochs == SETTINGS.epochs and search.supernet.learner.is_finite()
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
     run(make(checkpoint=tmp_path / "search.pt"))
-    other = SETTINGS.model_copy(update={"network": NetworkSettings(base_width=6, max_width=8)})
+    other = SETTINGS.changed(network=NetworkSettings(base_width=6, max_width=8))
     with pytest.raises(UserError, match="does not fit this search"):
         make(other, checkpoint=tmp_path / "search.pt").resume()
 
@@ -261,30 +258,30 @@ def test_the_plain_chain_competes_unless_told_otherwise(undisturbed: tuple[Searc
     result, _ = undisturbed
     plain = [f for f in result.finalists if f.architecture == make().space.plain]
     assert len(plain) == 1 and plain[0].rating is not None and plain[0].rounds >= 1
-    assert len(result.finalists) == SETTINGS.finalists
-    result, _ = run(make(SETTINGS.model_copy(update={"plain_finalist": False})))
+    assert len(result.finalists) == SETTINGS.selection.finalists
+    result, _ = run(make(SETTINGS.changed(selection={"plain_chain": False})))
     assert all(f.architecture != make().space.plain for f in result.finalists)
 
 
 def test_what_is_found_has_to_beat_the_plain_chain_by_a_margin(tmp_path: Path) -> None:
     plain = make().space.plain
-    unreachable = make(SETTINGS.model_copy(update={"plain_margin": 1.0}), checkpoint=tmp_path / "search.pt")
+    unreachable = make(SETTINGS.changed(selection={"plain_margin": 1.0}), checkpoint=tmp_path / "search.pt")
     assert run(unreachable)[0].architecture == plain
     resumed = make(SETTINGS, checkpoint=tmp_path / "search.pt")
     resumed.resume()
     assert resumed.selection is not None
     # The others keep their scores, so only the margin can put the plain chain first.
-    assert [f.lead for f in resumed.selection.finalists if f.architecture == plain] == [1.0]
-    assert all(f.lead == 0 for f in resumed.selection.finalists if f.architecture != plain)
+    assert [f.margin for f in resumed.selection.finalists if f.architecture == plain] == [1.0]
+    assert all(f.margin == 0 for f in resumed.selection.finalists if f.architecture != plain)
 
 
 @pytest.mark.parametrize(("steps", "taken"), [(299, "plain"), (300, "found")])
 def test_what_was_trained_too_shortly_does_not_replace_the_plain_chain(steps: int, taken: str) -> None:
-    search = make(SETTINGS.model_copy(update={"plain_steps": 300}))
+    search = make(SETTINGS.changed(selection={"plain_steps": 300}))
     plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
     finalists = [
         Finalist(found, score=0.9, rounds=1, steps=steps),
-        Finalist(plain, score=0.5, rounds=1, steps=steps, lead=0.01),
+        Finalist(plain, score=0.5, rounds=1, steps=steps, margin=0.01),
     ]
     search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)
     search.selection.round = search.selection.rounds
@@ -300,7 +297,7 @@ def test_a_search_that_keeps_the_plain_chain_says_so(lead: float, told: list[str
     plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
     finalists = [
         Finalist(found, score=0.555, rounds=1, steps=300),
-        Finalist(plain, score=0.55, rounds=1, steps=300, lead=lead),
+        Finalist(plain, score=0.55, rounds=1, steps=300, margin=lead),
     ]
     search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)
     assert search.selection.remark is None  # not over yet
@@ -317,7 +314,7 @@ def test_what_misses_a_class_does_not_replace_the_plain_chain(misses: bool, take
     plain, found = search.space.plain, search.space.sample(np.random.default_rng(0))
     finalists = [
         Finalist(found, score=0.475, rounds=1, steps=300, iou={"dark": 0.95, "bright": 0.0 if misses else 0.1}),
-        Finalist(plain, score=0.45, rounds=1, steps=300, lead=0.01),
+        Finalist(plain, score=0.45, rounds=1, steps=300, margin=0.01),
     ]
     search.selection = Selection(finalists, search.data, search.specification, search.settings, seconds=None)
     search.selection.round = search.selection.rounds
@@ -346,11 +343,13 @@ def test_a_finalist_that_finds_nothing_of_a_class_is_known(
 @pytest.mark.slow
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:
     def first_weights(**changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        search = make(SETTINGS.model_copy(update={"finalist_learning_rate": 1e-9, **changes}))
+        search = make(SETTINGS.changed(selection={"learning_rate": 1e-9}))
         run(search)
         assert search.selection is not None
         trainer = search.selection._trainers[search.selection.winner.architecture]
-        return trainer.network.state_dict()["head.weight"], search.supernet.rated.state_dict()["head.weight"]
+        return trainer.learner.network.state_dict()["head.weight"], search.supernet.learner.current.state_dict()[
+            "head.weight"
+        ]
 
     torch.testing.assert_close(*first_weights())
     own, shared = first_weights(finalists_inherit=False)
@@ -364,7 +363,7 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
     architecture = search.space.plain
     images, _ = search.data.patches.sample(16, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        shared = search.supernet.rated(images, architecture).softmax(dim=1)
+        shared = search.supernet.learner.current(images, architecture).softmax(dim=1)
         difference = {}
         for begins in (False, True):
             network = search.selection._make_trainer(Finalist(architecture), begins=begins).network.eval()
@@ -374,17 +373,17 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
 
 
 def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> None:
-    settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
+    settings = SETTINGS.changed(strategy="random", selection={"fraction": 1.0})
     result, listener = run(make(settings))
     assert listener.of(Epoch) == [] and listener.of(CandidatesRated) == []
     first = [event for event in listener.of(FinalistTrained) if event.round == 1]
-    assert len(first) == settings.finalists and all(values["rating"] is None for values in first)
+    assert len(first) == settings.selection.finalists and all(event.rating is None for event in first)
     best = max(first, key=lambda values: values["score"])
     assert result.architecture == result.finalists[best["index"] - 1].architecture or result.score >= best["score"]
 
 
 def test_a_stop_before_anything_was_trained_or_rated_finds_nothing() -> None:
-    settings = SETTINGS.model_copy(update={"strategy": "random", "selection_share": 1.0})
+    settings = SETTINGS.changed(strategy="random", selection={"fraction": 1.0})
     result, _ = run_or_not(make(settings), stop_after=0)
     assert result is None
 

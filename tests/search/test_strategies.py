@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from napari_autosegnet.architecture import LAYER_KINDS, OPERATIONS, Architecture, SearchSpace
-from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.search.strategies import (
     EvolutionStrategy,
     FairSampler,
@@ -15,6 +14,7 @@ from napari_autosegnet.search.strategies import (
     ReinforceStrategy,
     make_strategy,
 )
+from napari_autosegnet.settings import ControllerSettings, SearchSettings
 
 TOY = SearchSpace(operations=("sep_conv_3x3", "hdc_3x3", "identity"), cells=2, levels=1)
 
@@ -25,7 +25,9 @@ def share_of_hdc(architecture: Architecture) -> float:
 
 
 def test_a_reinforce_step_makes_a_rewarded_architecture_likelier() -> None:
-    strategy = ReinforceStrategy(TOY, SearchSettings(controller_learning_rate=0.01, entropy_weight=0))
+    strategy = ReinforceStrategy(
+        TOY, SearchSettings(controller=ControllerSettings(learning_rate=0.01, entropy_weight=0))
+    )
     strategy.baseline = 0.5
     good = TOY.sample(np.random.default_rng(0))
     choices = torch.tensor([TOY.encode(good)])
@@ -46,7 +48,7 @@ def test_a_reinforce_step_makes_a_rewarded_architecture_likelier() -> None:
 
 @pytest.mark.parametrize(("baseline", "moves"), [("others", False), ("moving_average", True)])
 def test_rewards_that_all_rise_teach_nothing(baseline: str, moves: bool) -> None:
-    settings = SearchSettings(baseline=baseline, controller_learning_rate=0.01, entropy_weight=0)  # type: ignore[arg-type]
+    settings = SearchSettings().changed(controller={"baseline": baseline, "learning_rate": 0.01, "entropy_weight": 0})
     strategy = ReinforceStrategy(TOY, settings)
     before = [parameter.clone() for parameter in strategy.controller.parameters()]
     for reward in (0.1, 0.2, 0.3):
@@ -78,7 +80,7 @@ def rewarded_architectures(
 
 @pytest.mark.slow
 def test_in_a_toy_space_learning_beats_random() -> None:
-    settings = SearchSettings(controller_learning_rate=0.01)
+    settings = SearchSettings(controller=ControllerSettings(learning_rate=0.01))
     reinforce = np.mean(rewarded_architectures(ReinforceStrategy(TOY, settings), 150))
     evolution = np.mean(rewarded_architectures(EvolutionStrategy(TOY, settings), 30))
     random = np.mean(rewarded_architectures(RandomStrategy(TOY, settings), 150))
@@ -92,7 +94,7 @@ def samples_until_found(name: str, seed: int, most: int = 3000) -> int:
     """Rated architectures until the best of a small space (a known one) was proposed."""
     space = SearchSpace(operations=("sep_conv_3x3", "hdc_3x3"), cells=1, levels=2)
     best = space.decode([1, 1] * 6 + [1, 1])
-    settings = SearchSettings(strategy=name, seed=seed, controller_learning_rate=0.02)  # type: ignore[arg-type]
+    settings = SearchSettings().changed(strategy=name, seed=seed, controller={"learning_rate": 0.02})
     strategy = make_strategy(space, settings)
     target = np.array(space.encode(best))
     for rated in range(0, most, 10):
@@ -160,6 +162,6 @@ def test_the_warm_up_is_fair() -> None:
 
 def test_the_baseline_is_shown_where_it_counts() -> None:
     for baseline, shown in (("others", False), ("moving_average", True)):
-        strategy = ReinforceStrategy(TOY, SearchSettings(baseline=baseline))  # type: ignore[arg-type]
+        strategy = ReinforceStrategy(TOY, SearchSettings(controller=ControllerSettings(baseline=baseline)))  # type: ignore[arg-type]
         strategy.learn(strategy.propose(2), [0.1, 0.2])
         assert ("baseline" in strategy.statistics()) == shown

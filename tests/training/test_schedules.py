@@ -12,12 +12,12 @@ from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warm
 
 def test_restarts_are_torchs_with_doubled_cycles() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([parameter], lr=1.0)
-    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, T_mult=2)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=2)
     for step in range(700):
         position = step / 10 + 0.05
         reference.step(position)
-        assert cosine_rate(position, 10) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-9)
+        assert cosine_rate(position, 10) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
 
 
 def test_the_rate_falls_within_a_cycle_and_restarts() -> None:

@@ -12,11 +12,18 @@ from torch import nn
 
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import NetworkSettings, SearchSettings, TrainSettings
 from napari_autosegnet.events import Epoch
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.search.supernet import Supernet
+from napari_autosegnet.settings import (
+    ControllerSettings,
+    NetworkSettings,
+    OptimizationSettings,
+    SearchSettings,
+    SelectionSettings,
+    TrainSettings,
+)
 from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.threads import WorkerThreads, finished, single_threaded
@@ -94,16 +101,21 @@ def test_scores_ratings_and_calibration_are_the_same_to_the_last_bit(use_threads
 
 def test_a_training_is_the_same_for_any_number_of_threads(use_threads: UseThreads) -> None:
     settings = TrainSettings(
-        epochs=3, steps_per_epoch=10, batch_size=4, patch_size=64, network=NETWORK, average_weights=0.9
+        epochs=3,
+        steps_per_epoch=10,
+        batch_size=4,
+        patch_size=64,
+        network=NETWORK,
+        optimization=OptimizationSettings(average_weights=0.9),
     )
     told, weights = [], []
     for count in COUNTS:
         use_threads(count)
         listener = Events()
         result = Trainer(network(), blobs(64), settings).run(report=listener)
-        assert result.mean_iou > 0.7
+        assert result.best.mean_iou > 0.7
         told.append([(e.loss, e.validation_loss, e.mean_iou) for e in listener.of(Epoch)])
-        weights.append(result.weights)
+        weights.append(result.best.weights)
     assert told == [told[0]] * len(COUNTS)
     for name, value in weights[0].items():
         assert all(torch.equal(value, other[name]) for other in weights), name
@@ -115,13 +127,11 @@ def test_a_search_is_the_same_for_any_number_of_threads(use_threads: UseThreads)
         patch_size=32,
         batch_size=4,
         steps_per_epoch=4,
-        warmup_share=0.5,
-        controller_updates=2,
-        controller_samples=2,
-        controller_learning_rate=0.01,
-        candidates=2,
-        finalists=2,
-        finalist_steps=4,
+        warmup_fraction=0.5,
+        updates_per_epoch=2,
+        samples_per_update=2,
+        controller=ControllerSettings(learning_rate=0.01),
+        selection=SelectionSettings(candidates=2, finalists=2, steps=4),
         network=NetworkSettings(base_width=8, max_width=16),
     )
     told = []

@@ -13,12 +13,12 @@ from torch import nn
 
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import NetworkSettings, TrainSettings
 from napari_autosegnet.device import choose_device
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Event, Note
 from napari_autosegnet.networks.baselines import PSPNet
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.settings import NetworkSettings, OptimizationSettings, TrainSettings
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
 from napari_autosegnet.training.trainer import Trainer, TrainingData
@@ -29,7 +29,7 @@ SETTINGS = TrainSettings(
     batch_size=4,
     patch_size=32,
     network=NetworkSettings(base_width=4, max_width=8),
-    average_weights=0.9,
+    optimization=OptimizationSettings(average_weights=0.9),
 )
 
 
@@ -50,7 +50,7 @@ def test_data_says_on_how_much_is_validated() -> None:
 
 
 def test_it_learns() -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 12, "steps_per_epoch": 10})
+    settings = SETTINGS.changed(epochs=12, steps_per_epoch=10)
     losses: list[float] = []
 
     def report(event: Event) -> None:
@@ -58,7 +58,7 @@ def test_it_learns() -> None:
             losses.append(event.loss)
 
     result = Trainer(network(), blobs(), settings).run(report=report)
-    assert result.mean_iou > 0.8
+    assert result.best.mean_iou > 0.8
     assert losses[-1] < 0.5 * losses[0]
     assert result.epochs == 12
 
@@ -88,17 +88,17 @@ def test_resumed_equals_undisturbed(tmp_path: Path, network: Callable[[], nn.Mod
     second.resume()
     result = second.run()
     assert result.epochs == SETTINGS.epochs
-    assert result.mean_iou == expected.mean_iou
+    assert result.best.mean_iou == expected.best.mean_iou
     for name, value in undisturbed.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("change", [lambda moments: moments[:-1], lambda moments: [*moments[1:], moments[0]]])
 def test_a_momentum_of_other_weights_is_refused(change: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> None:
-    trainer = Trainer(network(), blobs(), SETTINGS.model_copy(update={"epochs": 1, "steps_per_epoch": 1}))
+    trainer = Trainer(network(), blobs(), SETTINGS.changed(epochs=1, steps_per_epoch=1))
     trainer.run()
     state = trainer.state()
-    state["optimiser"]["moments"] = change(state["optimiser"]["moments"])
+    state["optimizer"]["moments"] = change(state["optimizer"]["moments"])
     with pytest.raises(UserError, match="does not fit this network"):
         trainer.load_state(state)
 
@@ -152,9 +152,9 @@ def test_out_of_memory_goes_on_with_smaller_batches_and_the_same_gradient(
     for kind in (Narrow, Wide):
         torch.manual_seed(0)
         # Dice is a ratio over the patches that are computed together, so its gradients do not add up exactly.
-        trainer = Trainer(kind(), blobs(), SETTINGS.model_copy(update={"epochs": 1, "loss": "cross_entropy"}))
+        trainer = Trainer(kind(), blobs(), SETTINGS.changed(epochs=1, loss="cross_entropy"))
         trainer.run(report=report)
-        trained.append(trainer.network.convolution.weight)
+        trained.append(trainer.learner.network.convolution.weight)
     assert len(notes) == 1 and "2 patches at a time" in notes[0] and "batch norm sees fewer" in notes[0]
     torch.testing.assert_close(trained[0], trained[1])
 
@@ -188,26 +188,26 @@ def test_a_loss_that_is_not_finite_is_rolled_back(epochs: int, poisoned_calls: s
 
     data = blobs()
     poisoned = type(data)(Poisoned(), data.validation_images, data.validation_targets, data.class_names)
-    trainer = Trainer(network(), poisoned, SETTINGS.model_copy(update={"epochs": epochs}))
+    trainer = Trainer(network(), poisoned, SETTINGS.changed(epochs=epochs))
     result = trainer.run(report=report)
     assert result.epochs == epochs
     assert len(notes) == rollbacks and "not finite" in notes[0]
-    assert trainer.rate_factor == 0.5**rollbacks
-    assert all(torch.isfinite(v).all() for v in result.weights.values())
+    assert trainer.learner.rate_factor == 0.5**rollbacks
+    assert all(torch.isfinite(v).all() for v in result.best.weights.values())
 
 
 def test_a_loss_that_is_never_finite_ends_in_a_line() -> None:
     data = blobs()
     trainer = Trainer(network(), data, SETTINGS)
     with torch.no_grad():
-        trainer._parameters[0].fill_(torch.nan)
+        next(trainer.learner.network.parameters()).fill_(torch.nan)
     with pytest.raises(UserError, match="not finite even at a low learning rate"):
         trainer.run()
 
 
 def test_weights_that_the_last_step_broke_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(network(), blobs(), SETTINGS, checkpoint=tmp_path / "training.pt")
-    learn, calls, notes = trainer.optimiser.step, 0, []
+    learn, calls, notes = trainer.learner.optimizer.step, 0, []
 
     def step() -> None:
         nonlocal calls
@@ -215,28 +215,28 @@ def test_weights_that_the_last_step_broke_are_not_kept(tmp_path: Path, monkeypat
         learn()
         if calls == 2 * SETTINGS.steps_per_epoch:  # the loss of its epoch shows nothing of it
             with torch.no_grad():
-                trainer._parameters[0].fill_(torch.inf)
+                next(trainer.learner.network.parameters()).fill_(torch.inf)
 
     def report(event: Event) -> None:
         if isinstance(event, Note):
             notes.append(event)
 
-    monkeypatch.setattr(trainer.optimiser, "step", step)
+    monkeypatch.setattr(trainer.learner.optimizer, "step", step)
     result = trainer.run(report=report)
     assert len(notes) == 1 and result.epochs == SETTINGS.epochs
-    assert all(torch.isfinite(v).all() for v in trainer.network.state_dict().values())
+    assert all(torch.isfinite(v).all() for v in trainer.learner.network.state_dict().values())
 
 
 def test_a_budget_that_is_used_up_before_the_first_step() -> None:
-    result = Trainer(network(), blobs(), SETTINGS.model_copy(update={"budget": 1e-6})).run()
-    assert result.epochs == 0 and result.weights
+    result = Trainer(network(), blobs(), SETTINGS.changed(budget=1e-6)).run()
+    assert result.epochs == 0 and result.best.weights
 
 
 def test_the_budget_ends_it() -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 10**6, "budget": 1.0})
+    settings = SETTINGS.changed(epochs=10**6, budget=1.0)
     result = Trainer(network(), blobs(), settings).run()
     assert 0.9 < result.seconds < 10
-    assert result.weights
+    assert result.best.weights
 
 
 def test_unknown_devices_are_refused() -> None:
@@ -258,13 +258,13 @@ def test_while_one_class_is_never_found_the_loss_decides() -> None:
         if isinstance(event, Epoch):
             seen.append((event.mean_iou, event.validation_loss))
 
-    slow = SETTINGS.model_copy(update={"learning_rate": 1e-3, "average_weights": 0.0})
+    slow = SETTINGS.changed(optimization={"learning_rate": 1e-3, "average_weights": 0.0})
     trainer = Trainer(blind, blobs(), slow)
     result = trainer.run(report=report)
     assert len({iou for iou, _ in seen}) == 1, "all is called one class"
     losses = [loss for _, loss in seen]
     assert losses[-1] < losses[0]
-    assert result.loss == min(losses)
+    assert result.best.loss == min(losses)
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "dice"])
@@ -272,10 +272,10 @@ def test_the_validation_loss_is_that_of_all_patches_together(kind: str) -> None:
     data = blobs()
     targets = data.validation_targets.clone()
     targets[0, :, 5:] = -1  # most of one patch is not annotated
-    trainer = Trainer(network(), replace(data, validation_targets=targets), SETTINGS.model_copy(update={"loss": kind}))
+    trainer = Trainer(network(), replace(data, validation_targets=targets), SETTINGS.changed(loss=kind))
     result = trainer.run()
     built = network()
-    built.load_state_dict(result.weights)
+    built.load_state_dict(result.best.weights)
     with torch.no_grad():
         logits = built.eval()(data.validation_images)
     expected = float(nn.functional.cross_entropy(logits, targets, ignore_index=-1))
@@ -284,4 +284,4 @@ def test_the_validation_loss_is_that_of_all_patches_together(kind: str) -> None:
         batches = list(zip(logits.split(SETTINGS.batch_size), targets.split(SETTINGS.batch_size), strict=True))
         annotated = sum(int((t >= 0).sum()) for _, t in batches)
         expected += sum(float(dice_loss(x, t)) * int((t >= 0).sum()) / annotated for x, t in batches)
-    assert result.loss == pytest.approx(expected, rel=1e-4)
+    assert result.best.loss == pytest.approx(expected, rel=1e-4)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.config import NetworkSettings
 from napari_autosegnet.networks.baselines import PSPNet, UNet
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.settings import NetworkSettings
 from napari_autosegnet.training.losses import cross_entropy, dice_loss
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
@@ -74,7 +74,8 @@ def test_they_are_the_same_to_the_last_bit(
                 assert parameter.grad.stride() == gradient.stride()
 
 
-def test_they_are_added_to_those_that_are_there() -> None:
+def test_they_are_added_to_those_that_are_there(use_threads: Callable[[int], None]) -> None:
+    use_threads(2)
     net, images = nn.Conv2d(1, 2, 3), batch()[0]
     threads = WorkerThreads(CPU)
     value = set_gradients(lambda: net(images).square().mean(), threads)
@@ -102,16 +103,15 @@ def test_weights_that_do_not_learn_and_weights_used_twice(count: int, use_thread
     torch.testing.assert_close((shared.weight.grad, shared.bias.grad), expected)
 
 
-@pytest.mark.parametrize("count", [1, 2])
 def test_an_error_in_a_thread_comes_through(
-    count: int, use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    use_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_autosegnet.training import weight_gradients
 
     def no_memory(*args: object) -> list[Tensor]:
         raise torch.OutOfMemoryError("out of memory")
 
-    use_threads(count)
+    use_threads(2)
     monkeypatch.setattr(weight_gradients, "_gradients", no_memory)
     net, images = nn.Conv2d(1, 2, 3), batch()[0]
     with pytest.raises(torch.OutOfMemoryError):

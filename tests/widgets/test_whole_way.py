@@ -16,10 +16,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 import small_jobs
-from napari_autosegnet.config import AugmentationSettings, NetworkSettings
 from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import AugmentationSettings, NetworkSettings
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
 from napari_autosegnet.widgets.work.worker_process import find

@@ -11,9 +11,9 @@ from napari_autosegnet.cli.job import model_folder, print_json, run_job
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.options import Axes, Channels, Device, Json, TimePoint, described
 from napari_autosegnet.cli.search import differ_in_number
-from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.evaluate import EvaluateJob
+from napari_autosegnet.settings import GreyValuesChoice
 
 
 def evaluate(

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from napari_autosegnet import duration
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.errors import UserError, requirement
 from napari_autosegnet.jobs.job import JobModel
+from napari_autosegnet.settings import SettingField, merged, setting_fields
 
 ADVANCED = "Advanced"
 NUMBERS = "Z,Y,X"
 WORDS = "NAME,..."
 
 #: Nested models whose fields would be unclear, or not unique, without the model's name before them.
-PREFIXES: Mapping[str, str] = {"augmentation": "augment_"}
+PREFIXES: Mapping[str, str] = {"augmentation": "augment_", "controller": "controller_", "selection": "selection_"}
 
 SettingsModel = TypeVar("SettingsModel", bound=BaseModel)
 Changes = dict[str, Any]
@@ -85,8 +84,11 @@ class SettingOption:
     """One field of a settings model as an option."""
 
     name: str
-    path: tuple[str, ...]
-    field: FieldInfo
+    field: SettingField
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return self.field.path
 
     @property
     def flag(self) -> str:
@@ -94,30 +96,18 @@ class SettingOption:
 
     @property
     def is_advanced(self) -> bool:
-        extra = self.field.json_schema_extra
         # The search space is for the curious.
-        return self.path[0] == "space" or (isinstance(extra, dict) and bool(extra.get("advanced")))
+        return self.path[0] == "space" or self.field.is_advanced
 
     @property
     def form(self) -> str | None:
         """How a value of several parts or kinds is written; None for plain values."""
-        kind = _plain_type(self.field.annotation)
-        if get_origin(kind) is tuple:
-            members = [_plain_type(member) for member in get_args(kind) if member is not Ellipsis]
-            return NUMBERS if all(member is int for member in members) else WORDS
-        if get_origin(kind) in (Union, types.UnionType):
-            words = [word for member in get_args(kind) if get_origin(member) is Literal for word in get_args(member)]
-            return "|".join([*words, "N"])
-        return None
-
-    def value_in(self, settings: BaseModel) -> Any:
-        value: Any = settings
-        for part in self.path:
-            value = getattr(value, part)
-        return value
+        if self.field.members:
+            return NUMBERS if all(member is int for member in self.field.members) else WORDS
+        return "|".join([*self.field.choices, "N"]) if isinstance(self.field.kind, tuple) else None
 
     def default_text(self, presets: Mapping[str, BaseModel]) -> str:
-        texts = {name: _text(self.value_in(settings), self.path[-1]) for name, settings in presets.items()}
+        texts = {name: _text(self.field.value_in(settings), self.path[-1]) for name, settings in presets.items()}
         different = set(texts.values())
         if different == {"none"}:
             return ""
@@ -127,13 +117,12 @@ class SettingOption:
 
     def parameter(self, presets: Mapping[str, BaseModel]) -> inspect.Parameter:
         """The command function's parameter, annotated for typer; None says that it was not given."""
-        description = self.field.description or self.name.replace("_", " ").capitalize()
         arguments: dict[str, Any] = {
-            "help": description + self.default_text(presets),
+            "help": self.field.description + self.default_text(presets),
             "show_default": False,
             "rich_help_panel": ADVANCED if self.is_advanced else None,
         }
-        kind = _plain_type(self.field.annotation)
+        kind = self.field.kind
         flags = [self.flag]
         if kind is bool:
             flags = [f"{self.flag}/--no-{self.flag.removeprefix('--')}"]
@@ -142,7 +131,7 @@ class SettingOption:
             arguments |= {"parser": parse_duration, "metavar": "TIME"}
         elif self.form is not None:
             arguments["metavar"] = self.form
-            if get_origin(kind) is tuple:
+            if self.field.members:
                 arguments["parser"] = _parse_numbers if self.form == NUMBERS else _parse_words
             kind = str
         annotation = Annotated[kind | None, typer.Option(*flags, **arguments)]  # type: ignore[valid-type]
@@ -161,28 +150,11 @@ def _text(value: Any, name: str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _plain_type(annotation: Any) -> Any:
-    """The annotation without ``None`` and without pydantic's constraints."""
-    if get_origin(annotation) is Annotated:
-        return _plain_type(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        members = [member for member in get_args(annotation) if member is not types.NoneType]
-        if len(members) == 1:
-            return _plain_type(members[0])
-        return Union[tuple(_plain_type(member) for member in members)]  # noqa: UP007
-    return annotation
-
-
-def setting_options(model: type[BaseModel], prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[SettingOption]:
-    """The options of a settings model, those of nested models at their place; none for what the program computes."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("computed"):
-            continue
-        kind = _plain_type(field.annotation)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from setting_options(kind, prefix + PREFIXES.get(name, ""), (*path, name))
-        else:
-            yield SettingOption(prefix + name, (*path, name), field)
+def setting_options(model: type[BaseModel]) -> Iterator[SettingOption]:
+    """The options of a settings model, those of models within it last."""
+    for field in setting_fields(model):
+        prefix = "".join(PREFIXES.get(part, "") for part in field.path[:-1])
+        yield SettingOption(prefix + field.name, field)
 
 
 def takes_settings(
@@ -210,7 +182,7 @@ def takes_settings(
                 continue
             if name in options:
                 raise ValueError(f"two settings want the option --{name}")
-            option = SettingOption(name, option.path, option.field)
+            option = SettingOption(name, option.field)
             options[name] = (parameter, option)
             parameters.append(option.parameter(presets))
 
@@ -248,7 +220,7 @@ def changed(settings: SettingsModel, changes: Changes, renamed: Mapping[str, str
         When a value is out of its range; the message names the option.
     """
     try:
-        return type(settings).model_validate(_merged(settings.model_dump(), changes))
+        return type(settings).model_validate(merged(settings.model_dump(), changes))
     except ValidationError as error:
         first = error.errors()[0]
         place = tuple(str(part) for part in first["loc"])
@@ -283,10 +255,3 @@ def _limits(error: ValidationError, option: SettingOption) -> str:
     if not found:
         return ""
     return f" with {'each number' if option.form == NUMBERS else 'N'} {' and '.join(sorted(found))}"
-
-
-def _merged(values: Changes, changes: Changes) -> Changes:
-    result = dict(values)
-    for name, value in changes.items():
-        result[name] = _merged(result[name], value) if isinstance(value, dict) else value
-    return result

@@ -20,9 +20,9 @@ from napari_autosegnet.cli.options import (
     described,
     takes_settings,
 )
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.predict import PredictJob
+from napari_autosegnet.settings import PredictSettings
 
 
 @takes_settings(settings={"": PredictSettings()})

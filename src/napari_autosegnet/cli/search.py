@@ -24,12 +24,13 @@ from napari_autosegnet.cli.options import (
     described,
     takes_settings,
 )
-from napari_autosegnet.config import PRESETS, Preset, SearchSettings, SplitSettings, search_settings
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import ArchitectureFound, QualityMeasured
 from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.presets import PRESETS, Preset, search_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SearchSettings, SplitSettings
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
 RENAMED = {"split.seed": "split_seed"}

@@ -22,11 +22,12 @@ from napari_autosegnet.cli.options import (
     takes_settings,
 )
 from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
-from napari_autosegnet.config import PRESETS, Network, Preset, SplitSettings, TrainSettings, train_settings
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.events import QualityMeasured
 from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.presets import PRESETS, Preset, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, SplitSettings, TrainSettings
 
 PRESET_SETTINGS: dict[str, TrainSettings] = {preset: train_settings(preset) for preset in PRESETS}
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from napari_autosegnet.config import AugmentationSettings
+from napari_autosegnet.settings import AugmentationSettings
 
 #: Pixels between the control points of an elastic deformation.
 ELASTIC_SPACING = 32

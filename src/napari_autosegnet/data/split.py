@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.settings import SplitSettings
 
 #: Fewer separate images than this are each cut within, rather than held out whole.
 _IMAGES_TO_HOLD_OUT = 4

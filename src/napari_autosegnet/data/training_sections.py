@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from napari_autosegnet.config import NormalisationChoice
 from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
 from napari_autosegnet.data.grey_match import AS_IS, GreyValues, match
 from napari_autosegnet.data.grey_values import SectionGrey, section_grey
@@ -18,6 +17,7 @@ from napari_autosegnet.data.normalisation import WIDE_SPREAD, Normalisation, Nor
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report
+from napari_autosegnet.settings import NormalisationChoice
 
 #: Stack and number of a section.
 Place = tuple[int, int]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.annotations import LabelMapping, open_labelled
 from napari_autosegnet.data.images import tell_notes
 from napari_autosegnet.data.pairs import tell_pairs
@@ -19,6 +18,7 @@ from napari_autosegnet.evaluation.scoring import ScoredSection, class_order, des
 from napari_autosegnet.events import DataRead, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import GreyValuesChoice, PredictSettings
 from napari_autosegnet.training.metrics import Scores
 
 

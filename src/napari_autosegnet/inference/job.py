@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.grey_match import GreyScale
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
@@ -40,6 +39,7 @@ from napari_autosegnet.inference.output.output import Output, open_output
 from napari_autosegnet.inference.output.store import ZarrOutput
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
@@ -33,6 +32,7 @@ from napari_autosegnet.inference.output.output import disk_error, outer_places
 from napari_autosegnet.inference.output.progress import FailedBlock, PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     import torch

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_autosegnet.config import Network, Preset, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.presets import Preset
 from napari_autosegnet.run import Run
 from napari_autosegnet.run.folder import CONFIG_VERSION
+from napari_autosegnet.settings import Network, SearchSettings, SplitSettings, TrainSettings
 
 
 class RunData(BaseModel):

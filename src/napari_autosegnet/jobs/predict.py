@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import DeviceChosen, Finished, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import JobModel
+from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.volume import PredictionSummary

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_autosegnet.config import SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import DataRead, DeviceChosen, Note, Report
 from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SearchSettings, SplitSettings, TrainSettings
 
 if TYPE_CHECKING:
     import torch

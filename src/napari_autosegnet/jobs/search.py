@@ -9,14 +9,15 @@ from typing import Literal
 from pydantic import Field
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.config import Preset, SearchSettings, search_settings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import LearningJob
 from napari_autosegnet.jobs.running import running
+from napari_autosegnet.presets import Preset, search_settings, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SearchSettings
 
 
 class SearchJob(LearningJob):

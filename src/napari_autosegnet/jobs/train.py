@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from napari_autosegnet.config import Network, TrainSettings
 from napari_autosegnet.data.selection import ALL
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report, silent
@@ -15,6 +14,7 @@ from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import LearningJob
 from napari_autosegnet.jobs.running import running
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, TrainSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.jobs.training import OnEpoch

@@ -17,6 +17,7 @@ from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepa
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import partial
 from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.checkpoints import has_checkpoint, remove_checkpoint
 from napari_autosegnet.training.trainer import Trainer, TrainingData, TrainingResult
@@ -101,8 +102,12 @@ class Training:
 
     def finish(self, should_stop: ShouldStop, on_epoch: OnEpoch | None = None) -> Model:
         """Train, calibrate, measure the halo, and write ``RUN/model``."""
-        told = None if on_epoch is None else lambda: on_epoch(lambda: self._model(self.trainer.current.state_dict()))
-        result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=told)
+
+        def current() -> Model:
+            return self._model(self.trainer.learner.current.state_dict())
+
+        listener = None if on_epoch is None else partial(on_epoch, current)
+        result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=listener)
         model = self._scored(result)
         model = _with_measured_halo(model, self.prepared, self.report, should_stop)
         model.save(self.run.model_folder)
@@ -110,8 +115,8 @@ class Training:
         return model
 
     def _scored(self, result: TrainingResult) -> Model:
-        network, settings = self.trainer.network, self.start.settings
-        network.load_state_dict(result.weights)
+        network, settings = self.trainer.learner.network, self.start.settings
+        network.load_state_dict(result.best.weights)
         temperature = calibrate(
             network,
             self.data.validation_images,
@@ -120,6 +125,7 @@ class Training:
             threads=self.trainer.threads,
         )
         values = self.prepared.stacks[0].mapping.values
+        quality = self.data.checked.with_scores(result.best.mean_iou, result.best.iou)
         return self._model(
             network.state_dict(),
             training={
@@ -129,7 +135,7 @@ class Training:
                 "epochs": result.epochs,
                 "seconds": result.seconds,
             },
-            metrics={"validation": self.data.checked.with_scores(result.mean_iou, result.iou).model_dump(mode="json")},
+            metrics={"validation": quality.model_dump(mode="json")},
         )
 
     def _model(self, weights: Mapping[str, torch.Tensor], **more: Any) -> Model:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.config import Network, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunConfiguration
+from napari_autosegnet.presets import train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, TrainSettings
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.config import NetworkSettings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.segmentation import SegmentationNetwork, number_of_levels
+from napari_autosegnet.settings import NetworkSettings
 
 #: Searched: all that an architecture describes, whoever wrote it.
 NetworkKind = Literal["searched", "unet", "pspnet"]

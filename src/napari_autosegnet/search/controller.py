@@ -49,7 +49,7 @@ class Controller(nn.Module):
         Units of each LSTM layer.
     tanh_bound : float
         Logits lie within plus and minus this.
-    operation_temper : float
+    operation_temperature : float
         Operation logits are divided by this, so that operations stay open longer than inputs.
     generator : torch.Generator
         Source of the initial weights.
@@ -61,13 +61,13 @@ class Controller(nn.Module):
         *,
         hidden: int = 64,
         tanh_bound: float = 1.10,
-        operation_temper: float = 2.5,
+        operation_temperature: float = 2.5,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.space = space
         self.tanh_bound = tanh_bound
-        self.operation_temper = operation_temper
+        self.operation_temperature = operation_temperature
         self.lower = nn.LSTMCell(hidden, hidden)
         self.upper = nn.LSTMCell(hidden, hidden)
         self.start = nn.Parameter(torch.empty(hidden))
@@ -94,10 +94,10 @@ class Controller(nn.Module):
         others = len(self.space.operations) - 1
         if "identity" not in self.space.operations or not others:
             return 0.0
-        return 1 / (1 + others * math.exp(-2 * self.tanh_bound / self.operation_temper))
+        return 1 / (1 + others * math.exp(-2 * self.tanh_bound / self.operation_temperature))
 
     def _bound(self, decision: Decision) -> float:
-        return self.tanh_bound / self.operation_temper if decision.kind == "operation" else self.tanh_bound
+        return self.tanh_bound / self.operation_temperature if decision.kind == "operation" else self.tanh_bound
 
     def sample(self, count: int, generator: torch.Generator) -> Sample:
         """Write ``count`` architectures."""

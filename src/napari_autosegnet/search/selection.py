@@ -19,11 +19,10 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.config import SearchSettings, TrainSettings
-from napari_autosegnet.events import FinalistTrained, Report, silent
-from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
+from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
+from napari_autosegnet.settings import OptimizationSettings, SearchSettings, TrainSettings
 from napari_autosegnet.training.checkpoints import copied
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer, TrainingData
@@ -37,7 +36,7 @@ class Finalist:
     """An architecture, its rating with shared weights (if any), and what it reached alone (None: not trained yet).
 
     ``score`` is the validation mean IoU; between equal scores, as long as a rare class is not found, ``loss`` decides.
-    ``lead`` is by how much the others have to be better than this one to be ahead of it; it was trained alone for
+    ``margin`` is by how much the others have to be better than this one to be ahead of it; it was trained alone for
     ``steps`` steps, after which it had the ``iou`` of each class.
     """
 
@@ -47,7 +46,7 @@ class Finalist:
     loss: float = math.inf
     rounds: int = 0
     parameters: int = 0
-    lead: float = 0.0
+    margin: float = 0.0
     steps: int = 0
     iou: dict[str, float | None] = field(default_factory=dict)
 
@@ -69,7 +68,7 @@ class Selection:
     settings : SearchSettings
     seconds : float, optional
         Time for all rounds together; without it a round has ``finalist_steps`` steps, doubled each round.
-    hand_down : callable, optional
+    inherit_weights : callable, optional
         Gives a network the weights that it starts with; by default it starts from scratch.
     """
 
@@ -81,14 +80,14 @@ class Selection:
         settings: SearchSettings,
         *,
         seconds: float | None,
-        hand_down: Callable[[SegmentationNetwork], None] | None = None,
+        inherit_weights: Callable[[SegmentationNetwork], None] | None = None,
     ) -> None:
         self.finalists = list(finalists)
         self.data = data
         self.specification = specification
         self.settings = settings
         self.seconds = seconds
-        self.hand_down = hand_down
+        self.inherit_weights = inherit_weights
         self.round = 0
         self._threads = WorkerThreads(data.validation_images.device)
         self._trainers: dict[Architecture, Trainer] = {}
@@ -101,52 +100,53 @@ class Selection:
     def competing(self) -> list[Finalist]:
         """Who trains in the current round: half as many each time, the best of the rounds before.
 
-        Whoever has a lead stays to the end: the others are measured against it, and that takes the longest round.
+        Whoever has a margin stays to the end: the others are measured against it, and that takes the longest round.
         """
         count = max(1, math.ceil(len(self.finalists) / 2**self.round))
         ranked = sorted(self.finalists, key=_order, reverse=True)
-        leading = [finalist for finalist in ranked if finalist.lead]
-        others = [finalist for finalist in ranked if not finalist.lead]
-        kept = leading + others[: max(0, count - len(leading))]
+        favored = [finalist for finalist in ranked if finalist.margin]
+        others = [finalist for finalist in ranked if not finalist.margin]
+        kept = favored + others[: max(0, count - len(favored))]
         return sorted(kept, key=_order, reverse=True)
 
     @property
     def winner(self) -> Finalist:
-        """The best, but whoever leads stays ahead of those that were trained too shortly to say anything."""
-        return self._leader if self.is_too_short or self.misses_a_class else self._best
+        """The best, but the plain chain stays ahead of those that were trained too shortly to say anything."""
+        return self._favored if self.is_too_short or self.misses_a_class else self._best
 
     @property
     def is_too_short(self) -> bool:
         """Whether the best is not taken, as it was trained for too few steps to be preferred to the plain chain."""
-        best, leader = self._best, self._leader
-        return best is not leader and leader.lead > 0 and 0 < best.steps < self.settings.plain_steps
+        best, favored = self._best, self._favored
+        return best is not favored and favored.margin > 0 and 0 < best.steps < self.settings.selection.plain_steps
 
     @property
     def misses_a_class(self) -> bool:
         """Whether the best is not taken, as it says that some class is nowhere; for a rare one that has a high IoU."""
-        return self._best is not self._leader and self._leader.lead > 0 and self._best.misses
+        return self._best is not self._favored and self._favored.margin > 0 and self._best.misses
 
     @property
     def remark(self) -> str | None:
         """Why the plain chain is taken, in words; None where it is not, or has not competed to the end."""
-        leader = self._leader
+        favored = self._favored
+        needed = self.settings.selection.plain_steps
         if self.is_too_short:
             return (
                 "the finalists were trained too shortly to prefer one of them to the plain chain of operations, "
-                f"which is taken ({self.settings.plain_steps} steps are needed); a longer search may find more"
+                f"which is taken ({needed} steps are needed); a longer search may find more"
             )
         if self.misses_a_class:
             return (
                 "the best of the finalists finds nothing of some class yet, so the plain chain of operations is taken; "
                 "a longer search may find more"
             )
-        scores = [each.score for each in self.finalists if each is not leader and each.score is not None]
-        over = self.round == self.rounds and leader.lead > 0 and leader.score is not None
-        if not over or not scores or self.winner is not leader:
+        scores = [each.score for each in self.finalists if each is not favored and each.score is not None]
+        over = self.round == self.rounds and favored.margin > 0 and favored.score is not None
+        if not over or not scores or self.winner is not favored:
             return None
         return (
-            f"no other network was better by {leader.lead:g} than the plain chain of operations, which is taken: "
-            f"mean IoU {leader.score:.3f} after short trainings, best of the others {max(scores):.3f}"
+            f"no other network was better by {favored.margin:g} than the plain chain of operations, which is taken: "
+            f"mean IoU {favored.score:.3f} after short trainings, best of the others {max(scores):.3f}"
         )
 
     @property
@@ -154,8 +154,8 @@ class Selection:
         return max(self.finalists, key=_order)
 
     @property
-    def _leader(self) -> Finalist:
-        return max(self.finalists, key=lambda finalist: finalist.lead)
+    def _favored(self) -> Finalist:
+        return max(self.finalists, key=lambda finalist: finalist.margin)
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Finalist:
         """Train until one is left or a stop is asked for; returns the best so far."""
@@ -169,17 +169,16 @@ class Selection:
                 if not self._train(finalist, len(competing), should_stop):
                     return self.winner
                 report(
-                    FinalistTrained(
-                        round=self.round + 1,
-                        rounds=self.rounds,
-                        index=index + 1,
-                        count=len(competing),
-                        rating=finalist.rating,
-                        score=finalist.score,
-                        parameters=finalist.parameters,
-                        iou=finalist.iou,
-                        **self.data.checked.model_dump(mode="json"),
-                    )
+                    "finalist",
+                    round=self.round + 1,
+                    rounds=self.rounds,
+                    index=index + 1,
+                    count=len(competing),
+                    rating=finalist.rating,
+                    score=finalist.score,
+                    parameters=finalist.parameters,
+                    iou=finalist.iou,
+                    **self.data.checked.model_dump(mode="json"),
                 )
             self.round += 1
         return self.winner
@@ -188,12 +187,10 @@ class Selection:
         """Train a finalist for a round; after a stop it is as it was before, and False is returned."""
         trainer = self._trainers.get(finalist.architecture) or self._make_trainer(finalist, begins=True)
         if self.seconds is None:
-            settings = trainer.settings.model_copy(update={"epochs": 2 ** (self.round + 1) - 1})
+            trainer.budget.epochs = 2 ** (self.round + 1) - 1
         else:
-            share = self.seconds / self.rounds / competitors
-            settings = trainer.settings.model_copy(update={"budget": trainer.elapsed + share})
-        trainer.settings = settings
-        before, stopped = trainer.state(), False
+            trainer.budget.seconds = trainer.budget.elapsed + self.seconds / self.rounds / competitors
+        before, stopped = copied(trainer.state()), False
 
         def stop() -> bool:
             nonlocal stopped
@@ -202,11 +199,10 @@ class Selection:
 
         result = trainer.run(should_stop=stop)
         if stopped:
-            trainer.load_state(copied(before))
+            trainer.load_state(before)
             return False
-        finalist.score, finalist.loss, finalist.rounds = result.mean_iou, result.loss, self.round + 1
-        finalist.steps = trainer.steps
-        finalist.iou = result.iou
+        finalist.score, finalist.loss, finalist.iou = result.best.mean_iou, result.best.loss, result.best.iou
+        finalist.rounds, finalist.steps = self.round + 1, trainer.steps
         return True
 
     def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
@@ -214,24 +210,23 @@ class Selection:
         torch.manual_seed(settings.seed)
         network = self.specification.build_searched(finalist.architecture)
         finalist.parameters = parameter_count(network)
-        if self.hand_down is not None:
-            self.hand_down(network)
+        if self.inherit_weights is not None:
+            self.inherit_weights(network)
             if begins:
                 self._measure_batch_norm(network)
+        shared = settings.optimization.model_dump(include=set(OptimizationSettings.model_fields))
+        own = {
+            "learning_rate": settings.selection.learning_rate,
+            # One cosine cycle, which ends with each round: the next one continues with its own, longer one.
+            "restart_period": 0,
+            "average_weights": 0.98,
+        }
         training = TrainSettings(
             epochs=10**6,
-            steps_per_epoch=settings.finalist_steps,
+            steps_per_epoch=settings.selection.steps,
             batch_size=settings.batch_size,
             loss=settings.loss,
-            optimiser=settings.optimiser,
-            learning_rate=settings.finalist_learning_rate,
-            muon_learning_rate=settings.muon_learning_rate,
-            # One cosine cycle, which ends with each round: the next one goes on with its own, longer one.
-            restart_period=0,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            clip_norm=settings.clip_norm,
-            average_weights=0.98,
+            optimization=OptimizationSettings.model_validate(shared | own),
             seed=settings.seed,
         )
         trainer = Trainer(network, self.data, training, threads=self._threads)
@@ -252,18 +247,11 @@ class Selection:
             "round": self.round,
             "finalists": [
                 {
-                    "architecture": f.architecture.to_json(),
-                    "rating": f.rating,
-                    "score": f.score,
-                    "loss": f.loss,
-                    "rounds": f.rounds,
-                    "parameters": f.parameters,
-                    "lead": f.lead,
-                    "steps": f.steps,
-                    "iou": f.iou,
-                    "trainer": None if f.architecture not in self._trainers else self._trainers[f.architecture].state(),
+                    **vars(finalist),
+                    "architecture": finalist.architecture.to_json(),
+                    "trainer": trainer.state() if (trainer := self._trainers.get(finalist.architecture)) else None,
                 }
-                for f in self.finalists
+                for finalist in self.finalists
             ],
         }
 
@@ -271,23 +259,15 @@ class Selection:
         self.round = state["round"]
         self.finalists = []
         for entry in state["finalists"]:
-            finalist = Finalist(
-                Architecture.from_json(entry["architecture"]),
-                entry["rating"],
-                entry["score"],
-                entry["loss"],
-                entry["rounds"],
-                entry["parameters"],
-                entry.get("lead", 0.0),
-                entry.get("steps", 0),
-                entry["iou"],
-            )
+            trainer, architecture = entry["trainer"], Architecture.from_json(entry["architecture"])
+            values = {name: value for name, value in entry.items() if name not in ("trainer", "architecture")}
+            finalist = Finalist(architecture, **values)
             self.finalists.append(finalist)
-            if entry["trainer"] is not None:
-                self._make_trainer(finalist, begins=False).load_state(entry["trainer"])
+            if trainer is not None:
+                self._make_trainer(finalist, begins=False).load_state(trainer)
 
 
 def _order(finalist: Finalist) -> tuple[int, float, float]:
     """Who survived longer is ahead; then the score alone, or before that the rating."""
     known = finalist.rating if finalist.score is None else finalist.score
-    return finalist.rounds, -1.0 if known is None else known + finalist.lead, -finalist.loss
+    return finalist.rounds, -1.0 if known is None else known + finalist.margin, -finalist.loss

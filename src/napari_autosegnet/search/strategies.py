@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from napari_autosegnet.architecture import LAYER_KINDS, NODES_PER_CELL, Architecture, Layer, SearchSpace
-from napari_autosegnet.config import SearchSettings
 from napari_autosegnet.search.controller import Controller
+from napari_autosegnet.settings import SearchSettings
 from napari_autosegnet.training.threads import single_threaded
 
 T = TypeVar("T")
@@ -56,16 +56,16 @@ class ReinforceStrategy:
 
     def __init__(self, space: SearchSpace, settings: SearchSettings) -> None:
         self.space = space
-        self.settings = settings
+        self.settings = settings.controller
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.controller = Controller(
             space,
-            hidden=settings.controller_hidden,
-            tanh_bound=settings.tanh_bound,
-            operation_temper=settings.operation_temper,
+            hidden=settings.controller.hidden,
+            tanh_bound=settings.controller.tanh_bound,
+            operation_temperature=settings.controller.operation_temperature,
             generator=self.generator,
         )
-        self.optimiser = torch.optim.Adam(self.controller.parameters(), lr=settings.controller_learning_rate)
+        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=settings.controller.learning_rate)
         self.baseline: float | None = None
         self.entropy = self.largest_entropy
 
@@ -95,10 +95,10 @@ class ReinforceStrategy:
             advantage = reward - self.baseline
         entropy = sample.entropies.sum(dim=1).mean()
         loss = -(sample.log_probabilities.sum(dim=1) * advantage.float()).mean() - settings.entropy_weight * entropy
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.controller.parameters(), CONTROLLER_CLIP)
-        self.optimiser.step()
+        self.optimizer.step()
         self.baseline = settings.baseline_decay * self.baseline + (1 - settings.baseline_decay) * mean
         self.entropy = float(entropy.detach())
 
@@ -116,7 +116,7 @@ class ReinforceStrategy:
     def state(self) -> dict[str, Any]:
         return {
             "controller": self.controller.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "baseline": self.baseline,
             "entropy": self.entropy,
@@ -124,7 +124,7 @@ class ReinforceStrategy:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.controller.load_state_dict(state["controller"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.baseline, self.entropy = state["baseline"], state["entropy"]
 

@@ -6,21 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.config import SearchSettings
-from napari_autosegnet.data.patches import choose_patches
+from napari_autosegnet.data.validation_patches import choose_patches
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
-from napari_autosegnet.training.averaged_weights import AveragedWeights
+from napari_autosegnet.settings import SearchSettings
+from napari_autosegnet.training.learner import Learner
 from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import ConfusionMatrix
-from napari_autosegnet.training.optimisers import make_optimiser
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
-from napari_autosegnet.training.weight_gradients import set_gradients
 
 
 class Supernet:
@@ -57,12 +55,8 @@ class Supernet:
         order = self._spread_first(targets)
         self.images = images[order].contiguous(memory_format=torch.channels_last)
         self.targets = targets[order]
-        network: nn.Module = specification.build_searched(space)
-        self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = make_optimiser(self.network, settings)
-        self._parameters = list(self.network.parameters())
-        self.averaged = AveragedWeights(self.network, settings.average_weights) if settings.average_weights else None
         self.threads = WorkerThreads(self.device)
+        self.learner = Learner(specification.build_searched(space), settings.optimization, self.threads)
         self._ratings: dict[tuple[Architecture, int], float] = {}
 
     def _spread_first(self, targets: Tensor) -> list[int]:
@@ -76,39 +70,21 @@ class Supernet:
     def train_step(self, images: Tensor, targets: Tensor, architecture: Architecture, rate_factor: float) -> Tensor:
         """One step of the weights that the architecture uses; returns the loss without waiting for it."""
         self._ratings.clear()
-        self.optimiser.factor = rate_factor
-        loss = self._set_gradients(images, targets, architecture)
-        nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
-        self.optimiser.step()
-        if self.averaged is not None:
-            self.averaged.update()
-        return loss
-
-    def _set_gradients(self, images: Tensor, targets: Tensor, architecture: Architecture) -> Tensor:
-        # Weights of other architectures have no gradient, so a step leaves them and their momentum alone.
-        self.optimiser.zero_grad()
 
         def loss() -> Tensor:
             with training_precision(self.device):
-                logits = self.network(images.contiguous(memory_format=torch.channels_last), architecture)
+                logits = self.learner.network(images.contiguous(memory_format=torch.channels_last), architecture)
             return self.loss(logits.float(), targets)
 
-        return set_gradients(loss, self.threads)
-
-    def is_finite(self) -> bool:
-        """Whether all weights are numbers: the last step's gradient may break them without showing in its loss."""
-        return bool(torch.stack([value.detach().sum() for value in self._parameters]).isfinite().all())
-
-    @property
-    def rated(self) -> nn.Module:
-        """The network that is rated: that of the averaged weights, where there are any."""
-        averaged = self.averaged
-        return self.network if averaged is None or not averaged.steps else averaged.network
+        # Weights of other architectures have no gradient, so a step leaves them and their momentum alone.
+        total = self.learner.set_gradients([loss])
+        self.learner.step(rate_factor)
+        return total
 
     @torch.no_grad()
-    def hand_down(self, network: SegmentationNetwork) -> None:
+    def inherit_weights(self, network: SegmentationNetwork) -> None:
         """Give a derived network the shared weights of its architecture; it gathers batch norm statistics itself."""
-        shared, own = self.rated.state_dict(), network.state_dict()
+        shared, own = self.learner.current.state_dict(), network.state_dict()
         layers = {name: part for name, part in network.named_modules() if isinstance(part, SearchedLayer)}
         for name, value in own.items():
             if name not in shared:
@@ -134,7 +110,7 @@ class Supernet:
         @torch.no_grad()
         def predict(batch: Tensor) -> Tensor:
             with training_precision(self.device):
-                logits: Tensor = self.rated(batch, architecture)
+                logits: Tensor = self.learner.current(batch, architecture)
             return logits.argmax(dim=1)
 
         batches = torch.split(self.images[:count], self.settings.batch_size)
@@ -144,16 +120,11 @@ class Supernet:
         self._ratings[architecture, count] = matrix.mean_iou
         return self._ratings[architecture, count]
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state(),
-            "optimiser": self.optimiser.state_dict(),
-        }
+    def roll_back(self) -> None:
+        """Go back to the weights that were kept, at half the learning rate; see `Learner.roll_back`."""
+        self.learner.roll_back()
+        self._ratings.clear()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        if self.averaged is not None:
-            self.averaged.load_state(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.learner.load_state(state)
         self._ratings.clear()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_autosegnet.config import LossName
 from napari_autosegnet.data.patches import IGNORE
+from napari_autosegnet.settings import LossName
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -60,6 +60,7 @@ class WorkerThreads:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.on_cpu = device.type == "cpu"
         self.count = torch.get_num_threads() if self.on_cpu else 1
         self._pool: ThreadPoolExecutor | None = None

@@ -27,9 +27,9 @@ def set_gradients(loss: Callable[[], Tensor], threads: WorkerThreads) -> Tensor:
     loss : callable
         Computes a scalar with its graph.
     threads : WorkerThreads
-        On other devices than a CPU this is ``loss().backward()``.
+        Without others than the calling one this is ``loss().backward()``, to the last bit.
     """
-    if not threads.on_cpu:
+    if threads.count == 1:
         value = loss()
         value.backward()  # type: ignore[no-untyped-call]
         return value.detach()

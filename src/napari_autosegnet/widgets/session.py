@@ -15,11 +15,11 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
-from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation_check import AnnotationCheck
 from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageFiles

@@ -12,10 +12,10 @@ import tifffile
 from PIL import Image
 
 from napari_autosegnet import api
-from napari_autosegnet.config import NetworkSettings, PredictSettings, TrainSettings
 from napari_autosegnet.data.images import ImageStack, open_image, open_labels
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note
+from napari_autosegnet.settings import NetworkSettings, PredictSettings, TrainSettings
 from small_models import small_model
 
 ALL = slice(None)

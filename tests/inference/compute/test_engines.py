@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.compute.engines import available_engines, make_engine
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_sections
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 CPU = torch.device("cpu")
 Noise = Callable[..., np.ndarray]

@@ -9,7 +9,6 @@ import pytest
 import torch
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.events import BlocksPlanned, Event
 from napari_autosegnet.inference import job
@@ -18,6 +17,7 @@ from napari_autosegnet.inference.compute.fastest import fastest_engine, fastest_
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 Noise = Callable[..., np.ndarray]
 

@@ -12,7 +12,6 @@ import tifffile
 import zarr
 
 from napari_autosegnet import api
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.grey_match import AS_IS, GreyScale, GreyValues
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
@@ -24,6 +23,7 @@ from napari_autosegnet.inference.compute.grey_check import check_grey_values
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 MakeModel = Callable[..., Model]
 

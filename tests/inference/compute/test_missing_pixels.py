@@ -11,13 +11,13 @@ import pytest
 import torch
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import missing_voxels
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 Noise = Callable[..., np.ndarray]
 MakeModel = Callable[..., Model]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 
 @pytest.fixture(params=["ome-zarr", "ome-zarr-0.4"])

@@ -12,7 +12,6 @@ import tifffile
 import zarr
 from PIL import Image
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.readers import pictures, tiff_pages
 from napari_autosegnet.errors import UserError
@@ -23,6 +22,7 @@ from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.job import open_job
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 Noise = Callable[..., np.ndarray]
 ALL = slice(None)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.compute import sections
 from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
 from napari_autosegnet.model import HaloFigure, Model
+from napari_autosegnet.settings import PredictSettings
 
 
 def test_a_wide_halo_gets_a_window_that_keeps_half_its_side(make_model: Callable[..., Model]) -> None:

@@ -11,7 +11,6 @@ import pytest
 import tifffile
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.grey_match import GreyScale
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import image_from_array, open_image
@@ -22,6 +21,7 @@ from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 Noise = Callable[..., np.ndarray]
 MakeModel = Callable[..., Model]

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.grey_match import GreyValues
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import open_image
@@ -33,6 +32,7 @@ from napari_autosegnet.inference.job import VolumeRequest
 from napari_autosegnet.inference.output.progress import PredictionSummary
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 from remembered_events import Events
 from small_disks import mounted, resize
 
@@ -45,7 +45,7 @@ SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo=8, probabilities=Tru
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from napari_autosegnet.config import PredictSettings
+from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.inference.distributed.cluster import predict_on_workers
 from napari_autosegnet.inference.job import VolumeRequest
 from napari_autosegnet.inference.distributed.workers import WorkerSource

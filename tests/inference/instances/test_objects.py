@@ -12,7 +12,6 @@ import zarr
 from scipy.ndimage import distance_transform_edt
 from skimage.metrics import adapted_rand_error
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
@@ -28,6 +27,7 @@ from napari_autosegnet.inference.instances.objects import (
 )
 from napari_autosegnet.inference.volume import PredictionSummary, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 Tree = Callable[[Path], dict[str, bytes]]
 

@@ -13,13 +13,13 @@ import tifffile
 import zarr
 from PIL import Image
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlockWritten
 from napari_autosegnet.inference.output.ledger import ledger_path, locked
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 from remembered_events import Events
 from small_disks import mounted, resize
 

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array, open_image, open_labels
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 
 Noise = Callable[..., np.ndarray]
 ALL = slice(None)

@@ -12,12 +12,12 @@ import tifffile
 import yaozarrs
 import zarr
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlockWritten, Note
 from napari_autosegnet.inference.volume import predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.settings import PredictSettings
 from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]

@@ -14,7 +14,6 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QLineEdit, QMainWindow
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.grey_match import GreyValues
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import image_from_array
@@ -22,6 +21,7 @@ from napari_autosegnet.inference.compute.sections import make_predictor, predict
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply import section_model, uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep

@@ -73,9 +73,9 @@ def test_label_images_of_other_programs_are_annotation(tmp_path: Path) -> None:
 
 
 def test_numbered_objects_of_a_result_keep_their_colours(tmp_path: Path) -> None:
-    from napari_autosegnet.config import PredictSettings
     from napari_autosegnet.data.images import image_from_array
     from napari_autosegnet.inference.volume import predict_volume
+    from napari_autosegnet.settings import PredictSettings
 
     image = image_from_array(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8), name="flat")
     model = small_model()
@@ -93,9 +93,9 @@ def test_numbered_objects_of_a_result_keep_their_colours(tmp_path: Path) -> None
 def test_a_result_is_read_as_labels_that_can_be_painted(tmp_path: Path) -> None:
     import torch
 
-    from napari_autosegnet.config import PredictSettings
     from napari_autosegnet.data.images import image_from_array
     from napari_autosegnet.inference.volume import predict_volume
+    from napari_autosegnet.settings import PredictSettings
 
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
@@ -117,9 +117,9 @@ def test_a_result_is_read_as_labels_that_can_be_painted(tmp_path: Path) -> None:
 
 
 def test_large_sections_are_shown_as_a_pyramid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_autosegnet.config import PredictSettings
     from napari_autosegnet.data.images import image_from_array
     from napari_autosegnet.inference.volume import predict_volume
+    from napari_autosegnet.settings import PredictSettings
 
     monkeypatch.setattr(readers, "LARGEST_PAINTED", 32)
     image = image_from_array(np.zeros((64, 64), np.uint8), name="flat")

@@ -10,16 +10,9 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit
 
-from napari_autosegnet.config import (
-    PRESETS,
-    PredictSettings,
-    SearchSettings,
-    SplitSettings,
-    TrainSettings,
-    search_settings,
-    train_settings,
-)
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.presets import PRESETS, search_settings, train_settings
+from napari_autosegnet.settings import PredictSettings, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 
 MODELS: list[tuple[type[BaseModel], dict[str, BaseModel]]] = [

@@ -15,11 +15,11 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 import tifffile
 from qtpy.QtCore import Qt
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep

@@ -112,7 +112,7 @@ def test_from_the_annotation_to_a_better_model_by_clicks(qtbot: Any, steps: Call
 
 def test_the_run_goes_on_when_the_steps_are_closed_and_is_found_again(qtbot: Any, steps: Callable[..., Any]) -> None:
     search, _ = steps()
-    search.form.set_value(small_jobs.SEARCH.model_copy(update={"epochs": ENDLESS, "warmup_share": 0.0}))
+    search.form.set_value(small_jobs.SEARCH.changed(epochs=ENDLESS, warmup_fraction=0.0))
     search.primary.click()
     qtbot.waitUntil(lambda: search.plots.epochs > 0 or not search.client.active, timeout=LONG)
     run = search.run

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.data.grey_match import AS_IS, GreyScale, Mismatch, match, scale_in_words, unlike_in_words
 from napari_autosegnet.data.grey_values import SectionGrey, grey_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
@@ -18,6 +17,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.compute.patience import read_patiently
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.settings import GreyValuesChoice
 
 #: Sections that are looked at, spread evenly over the image; up to five times as many where most are constant.
 SECTIONS = 5

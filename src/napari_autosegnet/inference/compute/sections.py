@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.inference.blocks import round_up, slices
@@ -17,6 +16,7 @@ from napari_autosegnet.inference.compute.predictor import USUAL_TILE, AppliedMod
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.settings import GreyValuesChoice, PredictSettings
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_address
@@ -16,6 +15,7 @@ from napari_autosegnet.inference.output.ome_metadata import OmeVersion, ome_zarr
 from napari_autosegnet.inference.output.picture_output import PngOutput, TiffOutput
 from napari_autosegnet.inference.output.places import Part, is_array, is_same, lies_in
 from napari_autosegnet.inference.output.store import PlainZarrOutput, ZarrOutput
+from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
 from napari_autosegnet.quality import Checked
+from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation_export import ImageAnnotation
 from napari_autosegnet.widgets.annotation.class_list import ClassList

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import SplitSettings
 from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.layers.layer_arrays import (
     axes_of,
     file_of,

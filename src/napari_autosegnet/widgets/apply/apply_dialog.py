@@ -21,8 +21,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_autosegnet.config import PredictSettings
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.forms.form_rows import add_row, named
 from napari_autosegnet.widgets.forms.message_line import MessageLine
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm

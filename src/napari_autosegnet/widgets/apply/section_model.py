@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.config import GreyValuesChoice, PredictSettings
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.quality import Quality
+from napari_autosegnet.settings import GreyValuesChoice, PredictSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack

@@ -12,10 +12,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_autosegnet.config import GreyValuesChoice
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report
 from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.settings import GreyValuesChoice
 from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.corrections import Corrections
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, SectionModel, SectionResult

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration, parse_duration
 from napari_autosegnet.errors import UserError, requirement
+from napari_autosegnet.setting_fields import SettingField, setting_fields, title
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection, add_row, form_layout
-
-#: Words for fields whose name alone would not say it.
-TITLES = {
-    "budget": "Time",
-    "epochs": "Most epochs",
-    "strategy": "Search by",
-    "validation_fraction": "Share to check with",
-    "train_sections": "Sections to learn from",
-    "validation_sections": "Sections to check with",
-    "halo": "Surroundings",
-    "workers": "Processes",
-    "levels": "Resolution levels",
-    "probabilities": "Keep probabilities",
-    "instances": "Number single objects",
-    "tile": "Tile size",
-    "flips": "Mirrored copies",
-    "context": "Neighbouring sections",
-    "network": "Size of the network",
-    "augmentation": "Random changes of patches",
-    "space": "What may be chosen",
-}
-#: Fields that are folded away here, though the command line lists them among the first.
-FOLDED = {"seed"}
-#: What an empty field means.
-EMPTY = {"budget": "no limit", "epochs": "no limit", "stop_loss": "not used", "stop_accuracy": "not used"}
-#: Words for values.
-CHOICES = {"reinforce": "learning (as in the paper)", "random": "chance", "evolution": "evolution"}
 
 
 class SettingsForm(QWidget):
@@ -98,16 +69,17 @@ class SettingsForm(QWidget):
         folded = form_layout()
         inner.setLayout(folded)
         section = ""
-        for field in _fields(model):
+        for field in setting_fields(model):
             if field.path[0] in hidden:
                 continue
-            is_folded = field.is_advanced if shown is None else field.path[0] not in shown
+            # Models within the model are for the curious.
+            is_folded = len(field.path) > 1 or field.is_advanced if shown is None else field.path[0] not in shown
             editor = _Editor(field, self)
             editor.edited.connect(self.changed)
             self._editors[field.path] = editor
             if is_folded and field.path[:-1] and field.path[0] != section:
                 section = field.path[0]
-                heading = QLabel(f"<b>{title(section)}</b>")
+                heading = QLabel(f"<b>{title(section, model.model_fields[section])}</b>")
                 folded.addRow(heading)
             add_row(folded if is_folded else form, editor.title, editor.widget, editor.tip)
         self.advanced = FoldedSection("Advanced", inner)
@@ -118,8 +90,8 @@ class SettingsForm(QWidget):
     def set_value(self, value: BaseModel) -> None:
         """Show these settings."""
         self._value = value
-        for path, editor in self._editors.items():
-            editor.show_value(_at(value, path))
+        for editor in self._editors.values():
+            editor.show_value(editor.field.value_in(value))
 
     def value(self) -> BaseModel:
         """The settings as filled in.
@@ -159,77 +131,24 @@ def narrow(box: QComboBox) -> None:
     box.setMinimumContentsLength(8)
 
 
-def title(name: str) -> str:
-    """Words for a field's name."""
-    return TITLES.get(name, name.replace("_", " ").capitalize())
-
-
-@dataclass(frozen=True)
-class _Field:
-    path: tuple[str, ...]
-    info: FieldInfo
-    kind: Any
-    optional: bool
-
-    @property
-    def is_advanced(self) -> bool:
-        extra = self.info.json_schema_extra
-        return len(self.path) > 1 or self.path[0] in FOLDED or (isinstance(extra, dict) and bool(extra.get("advanced")))
-
-
-def _fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[_Field]:
-    nested = []
-    for name, info in model.model_fields.items():
-        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("computed"):
-            continue
-        kind, optional = _plain(info.annotation)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            nested.append((name, kind))
-        else:
-            yield _Field((*path, name), info, kind, optional)
-    for name, kind in nested:
-        yield from _fields(kind, (*path, name))
-
-
-def _plain(annotation: Any) -> tuple[Any, bool]:
-    """The annotation without ``None`` and pydantic's constraints, and whether None was in it."""
-    if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        members = [member for member in get_args(annotation) if member is not types.NoneType]
-        optional = len(members) < len(get_args(annotation))
-        if len(members) == 1:
-            return _plain(members[0])[0], optional
-        return tuple(_plain(member)[0] for member in members), optional
-    return annotation, False
-
-
-def _at(value: BaseModel, path: tuple[str, ...]) -> Any:
-    found: Any = value
-    for part in path:
-        found = getattr(found, part)
-    return found
-
-
 class _Editor(QObject):
     """The row of one field."""
 
     edited = Signal()
 
-    def __init__(self, field: _Field, parent: QWidget) -> None:
+    def __init__(self, field: SettingField, parent: QWidget) -> None:
         super().__init__(parent)
         self.field = field
-        self.title = title(field.path[-1])
-        self.tip = field.info.description or self.title
+        self.title = field.title
+        self.tip = field.description
         self.widget: QWidget
-        choices = _literals(field.kind)
         if field.kind is bool:
             self.widget = QCheckBox()
             self.widget.toggled.connect(self.edited)
-        elif choices:
+        elif field.choices:
             box = QComboBox()
-            for choice in choices:
-                box.addItem(CHOICES.get(str(choice), str(choice)), choice)
+            for choice in field.choices:
+                box.addItem(field.extra.get("words", {}).get(choice, str(choice)), choice)
             if isinstance(field.kind, tuple):  # ... or a number
                 box.setEditable(True)
                 box.editTextChanged.connect(self.edited)
@@ -262,7 +181,7 @@ class _Editor(QObject):
         return super().eventFilter(watched, event)
 
     def _placeholder(self) -> str:
-        return EMPTY.get(self.field.path[-1], "automatic") if self.field.optional else ""
+        return str(self.field.extra.get("empty", "automatic")) if self.field.is_optional else ""
 
     def text(self) -> str:
         if isinstance(self.widget, QComboBox):
@@ -288,7 +207,7 @@ class _Editor(QObject):
     def _written(self, value: Any) -> str:
         if value is None:
             return ""
-        if self.field.path[-1] == "budget":
+        if self.field.name == "budget":
             return format_duration(value)
         if isinstance(value, tuple):
             return ", ".join(map(str, value))
@@ -308,22 +227,22 @@ class _Editor(QObject):
             if not self.widget.isEditable():
                 return self.widget.currentData()
             text = self.widget.currentText().strip()
-            return text if text in _literals(self.field.kind) else self._number(text, int)
+            return text if text in self.field.choices else self._number(text, int)
         assert isinstance(self.widget, QLineEdit)
         text = self.widget.text().strip()
         if not text:
-            if self.field.optional:
+            if self.field.is_optional:
                 return None
             raise UserError(f"'{self.title}' is empty; fill it in")
-        if self.field.path[-1] == "budget":
+        if self.field.name == "budget":
             try:
                 return parse_duration(text)
             except UserError as error:
                 raise UserError(f"'{self.title}': {error}") from error
-        if get_origin(self.field.kind) is tuple:
+        if self.field.members:
             parts = [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
-            member = _plain(get_args(self.field.kind)[0])[0]
-            return tuple(self._number(part, int) for part in parts) if member is int else tuple(parts)
+            is_numbers = self.field.members[0] is int
+            return tuple(self._number(part, int) for part in parts) if is_numbers else tuple(parts)
         if self.field.kind in (int, float):
             return self._number(text, self.field.kind)
         return text
@@ -333,14 +252,6 @@ class _Editor(QObject):
             return kind(text)
         except ValueError:
             what = "a whole number" if kind is int else "a number"
-            words = _literals(self.field.kind)
+            words = self.field.choices
             either = f"{', '.join(map(str, words))} or " if words else ""
             raise UserError(f"'{self.title}' must be {either}{what}, not {text or 'nothing'}") from None
-
-
-def _literals(kind: Any) -> tuple[Any, ...]:
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    if isinstance(kind, tuple):
-        return tuple(word for member in kind for word in _literals(member))
-    return ()

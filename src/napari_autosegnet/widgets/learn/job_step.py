@@ -11,9 +11,9 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_autosegnet.config import Preset
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.job_file import Job, Step
+from napari_autosegnet.presets import Preset
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.message_line import MessageLine
 from napari_autosegnet.widgets.session import Session

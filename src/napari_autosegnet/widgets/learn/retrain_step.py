@@ -7,13 +7,14 @@ from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
-from napari_autosegnet.config import PRESETS, Network, Preset, TrainSettings, train_settings
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, QualityMeasured
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.plain_text import escaped
+from napari_autosegnet.presets import PRESETS, Preset, train_settings
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, TrainSettings
 from napari_autosegnet.widgets.forms.form_rows import add_row
 from napari_autosegnet.widgets.forms.message_line import in_html
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QWidget
 
-from napari_autosegnet.config import PRESETS, Preset, SearchSettings, search_settings
 from napari_autosegnet.events import ArchitectureFound, Event, QualityMeasured, Started
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.plain_text import escaped
+from napari_autosegnet.presets import PRESETS, Preset, search_settings
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import SearchSettings
 from napari_autosegnet.widgets.forms.message_line import in_html, sentence
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView

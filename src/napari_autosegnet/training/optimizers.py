@@ -5,33 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_autosegnet.config import OptimiserName
+from napari_autosegnet.settings import OptimizationSettings
 
 #: Of the iteration, and how often it is done (Jordan et al. 2024): singular values end between 0.7 and 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 #: Convolutions with fewer channels in or out, such as the first, the last and depthwise ones, are left to SGD.
-FEWEST_CHANNELS = 8
-
-
-class OptimiserSettings(Protocol):
-    """What a search's and a training's settings have in common."""
-
-    @property
-    def optimiser(self) -> OptimiserName: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def muon_learning_rate(self) -> float: ...
-    @property
-    def momentum(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
+MIN_CHANNELS = 8
 
 
 @dataclass
@@ -55,7 +40,7 @@ class Group:
     orthogonal: bool = False
 
 
-class Optimiser:
+class Optimizer:
     """SGD with Nesterov's momentum, as `torch.optim.SGD`, and Muon for the groups that say so (Jordan et al. 2024).
 
     With Muon a convolution (o, i, y, x) is a matrix (o, i * y * x), and its step with momentum is replaced by the
@@ -63,7 +48,7 @@ class Optimiser:
     only those with the largest gradients. Equal shapes are computed at once, because a network of small layers is
     otherwise bound by the number of calls.
 
-    torch's own optimisers import its compiler, which takes more than two seconds at the start of every training.
+    torch's own optimizers import its compiler, which takes more than two seconds at the start of every training.
     """
 
     def __init__(self, groups: Sequence[Group], momentum: float) -> None:
@@ -125,13 +110,13 @@ class Optimiser:
         self._moments = moments
 
 
-def make_optimiser(network: nn.Module, settings: OptimiserSettings) -> Optimiser:
-    """Optimiser of a network's weights; biases and batch norm do not decay."""
+def make_optimizer(network: nn.Module, settings: OptimizationSettings) -> Optimizer:
+    """Optimizer of a network's weights; biases and batch norm do not decay."""
     weights = [p for p in network.parameters() if p.requires_grad]
-    hidden = [p for p in weights if settings.optimiser == "muon" and _is_hidden_convolution(p)]
+    hidden = [p for p in weights if settings.optimizer == "muon" and _is_hidden_convolution(p)]
     chosen = {id(p) for p in hidden}
     rate, decay = settings.learning_rate, settings.weight_decay
-    return Optimiser(
+    return Optimizer(
         [
             Group([p for p in weights if p.ndim > 1 and id(p) not in chosen], rate, decay),
             Group([p for p in weights if p.ndim <= 1], rate, 0.0),
@@ -178,4 +163,4 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def _is_hidden_convolution(parameter: Tensor) -> bool:
-    return parameter.ndim == 4 and min(parameter.shape[:2]) >= FEWEST_CHANNELS
+    return parameter.ndim == 4 and min(parameter.shape[:2]) >= MIN_CHANNELS

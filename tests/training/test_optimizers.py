@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from napari_autosegnet.config import TrainSettings, search_settings, train_settings
-from napari_autosegnet.training.optimisers import make_optimiser, orthogonalised
+from napari_autosegnet.presets import search_settings, train_settings
+from napari_autosegnet.settings import OptimizationSettings
+from napari_autosegnet.training.optimizers import make_optimizer, orthogonalised
 
 
 @given(
@@ -63,19 +64,19 @@ def small_network() -> nn.Sequential:
 
 def test_only_hidden_convolutions_are_orthogonalised_and_nothing_is_left_out() -> None:
     network = small_network()
-    optimiser = make_optimiser(network, TrainSettings())
-    orthogonal = [p for group in optimiser.groups if group.orthogonal for p in group.weights]
+    optimizer = make_optimizer(network, OptimizationSettings())
+    orthogonal = [p for group in optimizer.groups if group.orthogonal for p in group.weights]
     assert [tuple(p.shape) for p in orthogonal] == [(8, 16, 1, 1), (16, 8, 3, 3)]
-    listed = [id(p) for group in optimiser.groups for p in group.weights]
+    listed = [id(p) for group in optimizer.groups for p in group.weights]
     assert sorted(listed) == sorted(id(p) for p in network.parameters())
-    assert [group.decay for group in optimiser.groups] == [1e-4, 0.0, 1e-4]
+    assert [group.decay for group in optimizer.groups] == [1e-4, 0.0, 1e-4]
 
 
 def test_sgd_is_torchs_sgd() -> None:
     network = small_network()
     reference = copy.deepcopy(network)
-    settings = TrainSettings(optimiser="sgd", weight_decay=0.01)
-    ours = make_optimiser(network, settings)
+    settings = OptimizationSettings(optimizer="sgd", weight_decay=0.01)
+    ours = make_optimizer(network, settings)
     decaying = [
         {"params": [p for p in reference.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in reference.parameters() if p.ndim <= 1]},
@@ -83,10 +84,10 @@ def test_sgd_is_torchs_sgd() -> None:
     theirs = torch.optim.SGD(decaying, lr=settings.learning_rate, momentum=0.9, nesterov=True)
     images = torch.randn(2, 1, 8, 8)
     for _ in range(3):
-        for each, optimiser in ((network, ours), (reference, theirs)):
-            optimiser.zero_grad()
+        for each, optimizer in ((network, ours), (reference, theirs)):
+            optimizer.zero_grad()
             each(images).square().mean().backward()
-            optimiser.step()
+            optimizer.step()
     for mine, other in zip(network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -95,11 +96,11 @@ def test_sgd_is_torchs_sgd() -> None:
 def test_a_step_has_the_size_of_the_learning_rate_whatever_the_gradient(memory_format: torch.memory_format) -> None:
     network = nn.Conv2d(8, 8, 3, bias=False).to(memory_format=memory_format)  # type: ignore[call-overload]
     before = network.weight.detach().clone()
-    optimiser = make_optimiser(network, TrainSettings(weight_decay=0.0, muon_learning_rate=0.02))
-    optimiser.factor = 0.5
+    optimizer = make_optimizer(network, OptimizationSettings(weight_decay=0.0, muon_learning_rate=0.02))
+    optimizer.factor = 0.5
     network.weight.grad = 1e-6 * torch.randn(before.shape).contiguous(memory_format=memory_format)
     gradient = network.weight.grad.clone()
-    optimiser.step()
+    optimizer.step()
     change = (network.weight.detach() - before).flatten(1)
     torch.testing.assert_close(change, -0.01 * orthogonalised(gradient.flatten(1)[None])[0], atol=1e-6, rtol=1e-3)
     largest = torch.linalg.svdvals(change)[0]
@@ -109,18 +110,18 @@ def test_a_step_has_the_size_of_the_learning_rate_whatever_the_gradient(memory_f
 def test_weights_without_a_gradient_stay_and_the_state_can_be_restored() -> None:
     """In a search each step uses one architecture; a resumed training goes on with its momentum."""
     network = small_network()
-    optimiser = make_optimiser(network, TrainSettings())
+    optimizer = make_optimizer(network, OptimizationSettings())
     images = torch.randn(2, 1, 8, 8)
     network(images).square().mean().backward()
     network[4].weight.grad = None
     kept = network[4].weight.detach().clone()
-    optimiser.step()
+    optimizer.step()
     assert torch.equal(network[4].weight, kept)
 
     restored = copy.deepcopy(network)
-    other = make_optimiser(restored, TrainSettings())
-    other.load_state_dict(copy.deepcopy(optimiser.state_dict()))
-    for each, stepped in ((network, optimiser), (restored, other)):
+    other = make_optimizer(restored, OptimizationSettings())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each, stepped in ((network, optimizer), (restored, other)):
         stepped.zero_grad()
         each(images).square().mean().backward()
         stepped.step()
@@ -140,31 +141,31 @@ def test_muon_learns_what_badly_scaled_inputs_hide_from_sgd() -> None:
         torch.manual_seed(0)
         network = nn.Conv2d(8, 8, 1, bias=False)
         rate = {"learning_rate": 0.1, "muon_learning_rate": 5.0}
-        optimiser = make_optimiser(network, TrainSettings(optimiser=name, weight_decay=0.0, **rate))
+        optimizer = make_optimizer(network, OptimizationSettings(optimizer=name, weight_decay=0.0, **rate))
         for step in range(200):
-            optimiser.factor = 1 - step / 200
-            optimiser.zero_grad()
+            optimizer.factor = 1 - step / 200
+            optimizer.zero_grad()
             loss = (network(images) - wanted).square().mean()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         losses[name] = float(loss.detach())
     assert losses["sgd"] > 0.5
     assert losses["muon"] < 0.1
 
 
 def test_the_papers_preset_trains_with_sgd() -> None:
-    assert train_settings("paper").optimiser == search_settings("paper").optimiser == "sgd"
-    assert train_settings("fast").optimiser == search_settings("fast").optimiser == "muon"
+    assert train_settings("paper").optimization.optimizer == search_settings("paper").optimization.optimizer == "sgd"
+    assert train_settings("fast").optimization.optimizer == search_settings("fast").optimization.optimizer == "muon"
 
 
 def test_a_training_starts_without_torchs_compiler() -> None:
     """It takes more than two seconds to import, and nothing here is compiled."""
     code = (
         "import sys, torch; from torch import nn\n"
-        "from napari_autosegnet.config import TrainSettings\n"
-        "from napari_autosegnet.training.optimisers import make_optimiser\n"
-        "network = nn.Conv2d(8, 8, 3); optimiser = make_optimiser(network, TrainSettings())\n"
-        "network(torch.randn(1, 8, 9, 9)).sum().backward(); optimiser.step(); optimiser.zero_grad()\n"
+        "from napari_autosegnet.settings import OptimizationSettings\n"
+        "from napari_autosegnet.training.optimizers import make_optimizer\n"
+        "network = nn.Conv2d(8, 8, 3); optimizer = make_optimizer(network, OptimizationSettings())\n"
+        "network(torch.randn(1, 8, 9, 9)).sum().backward(); optimizer.step(); optimizer.zero_grad()\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,192 @@
+"""Sections and regions as tensors, from which patches are cut; they stay on the device where there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.augmentation import sent
+from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.images import check_finite
+from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation
+from napari_autosegnet.data.split import Region
+
+#: A region with a smaller annotated fraction than this is sparse: patches are placed by annotated pixels.
+DENSE_FRACTION = 0.5
+#: Places remembered per region and class; patches are shifted at random around them anyway.
+PLACES_PER_CLASS = 2**12
+#: Images may take this fraction of a GPU's free memory; beyond it they stay with the CPU.
+RESIDENT_FRACTION = 0.3
+
+
+class LoadedSections:
+    """Images of all sections that regions show, as tensors; uint8 stays uint8 until a patch is cut."""
+
+    def __init__(
+        self,
+        stacks: Sequence[LabelledStack],
+        regions: Sequence[Region],
+        normalisation: Normalisation,
+        context: int,
+        device: torch.device,
+    ) -> None:
+        self.context = context
+        self.channels = len(normalisation.mean)
+        self._sections: dict[tuple[int, int], Tensor] = {}
+        self._constants: dict[tuple[int, int], Constants] = {}
+        shown = {
+            (region.stack, self._nearest(stacks[region.stack], region.section, offset))
+            for region in regions
+            for offset in range(-context, context + 1)
+        }
+        self._raw = all(stacks[index].image.dtype == np.uint8 for index, _ in shown)
+        pixels = sum(int(np.prod(stacks[i].image.section_shape(s))) for i, s in shown) * self.channels
+        self.device = _place(device, pixels * (1 if self._raw else 4))
+        for index, section in sorted(shown):
+            image = stacks[index].image
+            found = image.section(section)
+            check_finite(found, image, section)
+            grey = section_grey(found) if normalisation.kind == "section" else None
+            self._constants[index, section] = normalisation.constants([grey])
+            # A copy where the file is mapped into memory: torch has no read-only tensors.
+            values = np.require(found, requirements="W") if self._raw else normalisation.apply(found, grey)
+            self._sections[index, section] = torch.from_numpy(values).to(self.device)
+
+    def around(self, stacks: Sequence[LabelledStack], region: Region) -> list[Tensor]:
+        """Pixels of a region in its section and those around it: views ``(c, y, x)``."""
+        return [self._sections[place][:, slice(*region.y), slice(*region.x)] for place in self._places(stacks, region)]
+
+    def constants(self, stacks: Sequence[LabelledStack], region: Region) -> Tensor:
+        """Mean and deviation of the channels that `around` gives, ``(2, c, 1, 1)`` float32 on the CPU."""
+        here = [self._constants[place] for place in self._places(stacks, region)]
+        values = [np.concatenate([part.mean[0] for part in here]), np.concatenate([part.std[0] for part in here])]
+        return torch.from_numpy(np.array(values, np.float32))[:, :, None, None]
+
+    def finish(self, patches: Tensor, regions: Sequence[LoadedRegion]) -> Tensor:
+        """Normalised float32 of patches ``(n, c, y, x)`` as they were stored, each from one of ``regions``."""
+        if not self._raw:
+            return patches
+        mean, std = sent(torch.stack([region.constants for region in regions], dim=1), patches.device)
+        return patches.float().sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
+
+    def _places(self, stacks: Sequence[LabelledStack], region: Region) -> list[tuple[int, int]]:
+        """Stack and number of a region's section and of those around it."""
+        return [
+            (region.stack, self._nearest(stacks[region.stack], region.section, offset))
+            for offset in range(-self.context, self.context + 1)
+        ]
+
+    def _nearest(self, stack: LabelledStack, section: int, offset: int) -> int:
+        """The section at an offset; the stack's ends are repeated, and so is what differs in shape."""
+        image = stack.image
+        found = min(max(section + offset, 0), image.sections - 1)
+        return found if image.section_shape(found) == image.section_shape(section) else section
+
+
+def _place(device: torch.device, size: int) -> torch.device:
+    """Where images of ``size`` bytes stay: the device, unless they would crowd out the network."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if size > RESIDENT_FRACTION * free:
+            return torch.device("cpu")
+    return device
+
+
+@dataclass
+class LoadedRegion:
+    """A region's pixels and targets; where in it a class is, is found out when it is asked for."""
+
+    images: list[Tensor]  # (c, y, x) of each section shown, together the channels
+    constants: Tensor  # (2, c, 1, 1): mean and deviation of these channels
+    target: Tensor  # (y, x) uint8: 0 = not annotated, 1..K
+    pixels: npt.NDArray[np.int64]  # (K,)
+    _places: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, stacks: Sequence[LabelledStack], region: Region, sections: LoadedSections) -> LoadedRegion:
+        stack = stacks[region.stack]
+        target = np.ascontiguousarray(stack.target(region.section)[slice(*region.y), slice(*region.x)])
+        classes = len(stack.mapping.classes)
+        pixels = np.bincount(target.ravel(), minlength=classes + 1)[1:]
+        return cls(
+            sections.around(stacks, region),
+            sections.constants(stacks, region),
+            torch.from_numpy(target).to(sections.device),
+            pixels,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.target.shape[0]), int(self.target.shape[1])
+
+    @property
+    def area(self) -> int:
+        return self.target.numel()
+
+    @property
+    def is_sparse(self) -> bool:
+        return bool(self.pixels.sum() < DENSE_FRACTION * self.area)
+
+    def place(self, number: int, where: float) -> tuple[int, int]:
+        """Row and column of a pixel of class index ``number``, drawn by a number in [0, 1)."""
+        places = self._places.get(number)
+        if places is None:
+            places = np.flatnonzero(self.target.cpu().numpy() == number + 1).astype(np.int32)
+            if len(places) > PLACES_PER_CLASS:
+                # At random, as equal steps may hit the same few columns in every row.
+                places = places[one_of_each(len(places), np.random.default_rng(0).random(PLACES_PER_CLASS))]
+            self._places[number] = places
+        flat = int(places[int(where * len(places))])
+        return divmod(flat, self.shape[1])
+
+    def crop(self, top: int, left: int, side: int) -> tuple[Tensor, Tensor]:
+        """Square at any place: images reflected beyond the region, targets 0 there."""
+        return self.crop_image(top, left, side), self.crop_target(top, left, side)
+
+    def crop_image(self, top: int, left: int, side: int) -> Tensor:
+        height, width = self.shape
+        if 0 <= top <= height - side and 0 <= left <= width - side:
+            return _joined([image[:, top : top + side, left : left + side] for image in self.images])
+        device = self.images[0].device
+        rows, columns = (
+            reflected(torch.arange(start, start + side, device=device), length)
+            for start, length in ((top, height), (left, width))
+        )
+        return _joined([image.index_select(1, rows).index_select(2, columns) for image in self.images])
+
+    def crop_target(self, top: int, left: int, side: int) -> Tensor:
+        height, width = self.shape
+        if 0 <= top <= height - side and 0 <= left <= width - side:
+            return self.target[top : top + side, left : left + side]
+        found = torch.zeros((side, side), dtype=torch.uint8, device=self.target.device)
+        y0, y1 = max(top, 0), min(top + side, height)
+        x0, x1 = max(left, 0), min(left + side, width)
+        if y0 < y1 and x0 < x1:
+            found[y0 - top : y1 - top, x0 - left : x1 - left] = self.target[y0:y1, x0:x1]
+        return found
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def reflected(index: Tensor, length: int) -> Tensor:
+    """Indices outside ``0 .. length - 1`` mirrored at the borders, as often as it takes."""
+    if length == 1:
+        return torch.zeros_like(index)
+    period = 2 * (length - 1)
+    folded = index.abs() % period
+    return torch.where(folded < length, folded, period - folded)
+
+
+def one_of_each(total: int, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """An index from each of equal stretches of ``0 .. total - 1``, at an offset in [0, 1) of each."""
+    edges = np.arange(len(offsets) + 1) * total // len(offsets)
+    found: npt.NDArray[np.int64] = edges[:-1] + (offsets * np.diff(edges)).astype(np.int64)
+    return found
