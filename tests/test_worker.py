@@ -147,7 +147,7 @@ def test_more_labels_continue_the_model_and_that_can_be_resumed(
     job = train_job(tmp_path / "data")
     assert work(run, job) == 0
     before = Model.load(run.model_folder)
-    settings = small_jobs.TRAIN.model_copy(update={"epochs": ENDLESS, "learning_rate": 1e-9, "average_weights": 0.0})
+    settings = small_jobs.TRAIN.changed(epochs=ENDLESS, optimization={"learning_rate": 1e-9, "average_weights": 0.0})
     more = job.model_copy(update={"settings": settings, "architecture": None, "continue_with": job.labels})
     _when_trained(run, lambda: run.request("cancel"), monkeypatch)
     assert work(run, more) == 0

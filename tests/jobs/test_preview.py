@@ -33,7 +33,7 @@ def test_the_preview_is_what_the_model_says(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (1, 64, 64), np.uint8)
     give_slice(run, pixels)
     # One epoch with little averaging: the model of the end is that of the last preview.
-    train(run, tmp_path / "data", epochs=1, average_weights=0.0)
+    train(run, tmp_path / "data", epochs=1, optimization={"average_weights": 0.0})
     from napari_autosegnet.inference.compute.predictor import Predictor
 
     whole = Predictor(Model.load(run.model_folder)).whole_section(pixels).argmax(axis=0) + 1
