@@ -89,13 +89,13 @@ def test_scores_ratings_and_calibration_are_the_same_to_the_last_bit(use_threads
     for count in COUNTS:
         use_threads(count)
         threads, net = WorkerThreads(CPU), network()
-        matrix, value = score_network(net, *patches, 2, loss, batch_size=4, threads=threads)
+        scores = score_network(net, *patches, 2, loss, batch_size=4, threads=threads)
         temperature = calibrate(net, *patches, batch_size=4, threads=threads)
         torch.manual_seed(0)
         settings = SearchSettings(patch_size=64, batch_size=4, network=NETWORK)
         supernet = Supernet(SearchSpace(), specification, settings, *patches, loss)
         rating = supernet.rate(SearchSpace().sample(np.random.default_rng(0)))
-        found.append((float(value), matrix.mean_iou, temperature, rating))
+        found.append((scores.loss, scores.mean_iou, temperature, rating))
     assert found == [found[0]] * len(COUNTS)
 
 

@@ -138,8 +138,7 @@ class ConfusionMatrix:
     @property
     def iou(self) -> list[float | None]:
         """IoU of each class, ``None`` for one that occurs neither in truth nor in prediction."""
-        right, truth, prediction = self._sums()
-        return [_ratio(r, t + p - r) for r, t, p in zip(right, truth, prediction, strict=True)]
+        return [None if np.isnan(value) else float(value) for value in class_iou(self.counts)]
 
     @property
     def mean_iou(self) -> float:
@@ -369,6 +368,16 @@ def _section_scores(
             scores.append(compare_segments(thin_boundary(cut), truth))
         previous = cut
     return scores
+
+
+def class_iou(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """IoU of each class (..., K), NaN for one that occurs neither in truth nor in prediction.
+
+    ``counts`` (..., K, K or K + 1) are pixels by true and predicted class, the last column for no class.
+    """
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    union = counts.sum(axis=-1) + counts[..., : counts.shape[-2]].sum(axis=-2) - right
+    return np.where(union > 0, right / np.maximum(union, 1), np.nan)
 
 
 def _indices(values: Classes, device: torch.device) -> Tensor:

@@ -3,6 +3,48 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Fraction of a training of one cycle in which the learning rate rises to its full height.
+WARMUP_FRACTION = 0.03
+
+
+class Schedule(Protocol):
+    """Factor of the learning rates in the course of a training."""
+
+    def factor(self, epoch: float, fraction: float) -> float:
+        """The factor after ``epoch`` epochs, fractions included, with this ``fraction`` of the budget used."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosine cycles with warm restarts, or without a period one that spans the training."""
+
+    restart_period: float = 0
+
+    def factor(self, epoch: float, fraction: float) -> float:
+        at, period = (epoch, self.restart_period) if self.restart_period else (fraction, 1.0)
+        return cosine_rate(at, period) * warmup_rate(fraction, WARMUP_FRACTION)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A rate that rises in the first epoch and stays: a training that may be continued or left at any time."""
+
+    def factor(self, epoch: float, fraction: float) -> float:
+        return warmup_rate(epoch, 1.0)
+
+
+@dataclass(frozen=True)
+class Falling:
+    """The end of a steady training: falls to zero, linearly, after ``start`` of the budget."""
+
+    start: float
+
+    def factor(self, epoch: float, fraction: float) -> float:
+        return warmup_rate(epoch, 1.0) * min(1.0, max(0.0, (1 - fraction) / max(1 - self.start, 1e-9)))
 
 
 def cosine_rate(position: float, period: float, *, floor: float = 0.0) -> float:

@@ -29,12 +29,9 @@ from napari_autosegnet.training.learner import Learner
 from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
 from napari_autosegnet.training.precision import training_precision
-from napari_autosegnet.training.schedules import cosine_rate, warmup_rate
+from napari_autosegnet.training.schedules import Cosine, Schedule
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.validation import score_network
-
-#: Fraction of the training in which the learning rate rises to its full height.
-WARMUP_FRACTION = 0.03
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,16 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a network reached on the validation patches, and where it was the best so far, its weights on the CPU."""
+    """What a network reached on the validation patches.
+
+    Attributes
+    ----------
+    mean_iou, loss : float
+    iou : dict
+        By class name; None for a class that neither occurs nor is predicted.
+    weights : dict
+        The network's, on the CPU, where it was the best so far.
+    """
 
     mean_iou: float = -1.0
     loss: float = math.inf
@@ -92,6 +98,8 @@ class Trainer:
         Written at the end of every epoch.
     threads : WorkerThreads, optional
         Of its own by default.
+    schedule : Schedule, optional
+        Of the learning rates; cosine cycles as the settings say by default.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Trainer:
         *,
         checkpoint: Path | None = None,
         threads: WorkerThreads | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         self.device = data.validation_images.device
         self.data = data
@@ -112,6 +121,7 @@ class Trainer:
         self.learner = Learner(network, settings.optimization, self.threads)
         self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.threads)
         self.budget = Budget(settings.epochs, settings.budget)
+        self.schedule: Schedule = schedule or Cosine(settings.optimization.restart_period)
         #: Steps of all epochs that count.
         self.steps = 0
         self.patches_at_once = settings.batch_size
@@ -180,11 +190,7 @@ class Trainer:
         return _EpochDone(float(losses) / max(steps, 1), steps, stopped)
 
     def _rate_factor(self, position: float) -> float:
-        fraction = min(1.0, self.budget.fraction_used(position))
-        restart_period = self.settings.optimization.restart_period
-        # Without restarts one cycle spans the whole training.
-        at, period = (position, restart_period) if restart_period else (fraction, 1.0)
-        return cosine_rate(at, period) * warmup_rate(fraction, WARMUP_FRACTION)
+        return self.schedule.factor(position, min(1.0, self.budget.fraction_used(position)))
 
     @single_threaded()
     def _step(self, rate_factor: float, report: Report) -> Tensor:
@@ -233,7 +239,7 @@ class Trainer:
         """Score the network and keep the best; False if its loss is not finite, and then nothing is kept."""
         network = self.learner.current
         names = self.data.class_names
-        matrix, loss = score_network(
+        scores = score_network(
             network,
             self.data.validation_images,
             self.data.validation_targets,
@@ -242,9 +248,10 @@ class Trainer:
             batch_size=self.settings.batch_size,
             threads=self.threads,
         )
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(scores.loss):
             return False
-        self.last = Validation(matrix.mean_iou, float(loss), dict(zip(names, matrix.iou, strict=True)))
+        self.last_scores = scores
+        self.last = Validation(scores.mean_iou, scores.loss, dict(zip(names, scores.iou, strict=True)))
         if self.last.is_better_than(self.best):
             weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
             self.best = replace(self.last, weights=weights)

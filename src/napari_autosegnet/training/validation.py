@@ -1,14 +1,59 @@
-"""Scores of a network on fixed patches."""
+"""Scores of a network on fixed patches, and how sure a difference between two networks is."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.training.losses import Loss
-from napari_autosegnet.training.metrics import ConfusionMatrix
+from napari_autosegnet.training.metrics import class_iou
 from napari_autosegnet.training.precision import inference_precision
 from napari_autosegnet.training.threads import WorkerThreads
+
+#: Draws of patches for an interval.
+BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class PatchScores:
+    """What a network makes of fixed patches.
+
+    Attributes
+    ----------
+    counts : ndarray
+        ``(n, K, K)`` annotated pixels of each patch by true (rows) and predicted class (columns).
+    loss : float
+        Mean over all annotated pixels.
+    """
+
+    counts: npt.NDArray[np.int64]
+    loss: float
+
+    @property
+    def iou(self) -> list[float | None]:
+        """IoU of each class; None for one that neither occurs nor is predicted."""
+        return [None if np.isnan(value) else float(value) for value in class_iou(self.counts.sum(axis=0))]
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the classes that occur or are predicted."""
+        return float(np.nanmean(class_iou(self.counts.sum(axis=0))))
+
+
+def paired_interval(ours: PatchScores, theirs: PatchScores, *, confidence: float = 0.9) -> tuple[float, float]:
+    """Where the difference of two networks' mean IoU lies, by drawing the same patches for both (bootstrap)."""
+    count = len(ours.counts)
+    # How often each patch is drawn; the same whoever asks, so that comparisons agree with each other.
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP)
+    mine, other = (
+        np.nanmean(class_iou(np.einsum("dn,nij->dij", drawn, scores.counts)), axis=-1) for scores in (ours, theirs)
+    )
+    low, high = np.quantile(mine - other, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def score_network(
@@ -20,25 +65,29 @@ def score_network(
     *,
     batch_size: int,
     threads: WorkerThreads,
-) -> tuple[ConfusionMatrix, Tensor]:
-    """Confusion matrix and mean loss of a network in eval mode on fixed patches (n, c, y, x) and (n, y, x)."""
-    matrix = ConfusionMatrix(classes, images.device)
+) -> PatchScores:
+    """Scores of a network in eval mode on fixed patches (n, c, y, x) and (n, y, x)."""
     annotated = (targets >= 0).sum().clamp_min(1)
     was_training = network.training
     network.eval()
 
     @torch.no_grad()
-    def predict(batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # What is told and compared is what the model will do when it is applied.
+    def score(batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        # What is reported and compared is what the model will do when it is applied.
         with inference_precision(images.device):
             logits: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
         # The mean over the batch becomes a mean over all: weighted by how much of it is annotated.
-        return logits.argmax(dim=1), loss(logits.float(), target) * (target >= 0).sum() / annotated
+        fraction = (target >= 0).sum() / annotated
+        return _confusion(logits.argmax(dim=1), target, classes), loss(logits.float(), target) * fraction
 
     batches, parts = torch.split(images, batch_size), torch.split(targets, batch_size)
-    total = torch.zeros((), device=images.device)
-    for (found, share), target in zip(threads.map(predict, batches, parts), parts, strict=True):
-        matrix.add(found, target)
-        total += share
+    counts, losses = zip(*threads.map(score, batches, parts), strict=True)
     network.train(was_training)
-    return matrix, total
+    return PatchScores(torch.cat(counts).cpu().numpy(), float(torch.stack(losses).sum()))
+
+
+def _confusion(prediction: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Pixels (n, K, K) of each patch by true and predicted class, of patches (n, y, x)."""
+    patch = torch.arange(len(target), device=target.device)[:, None, None].expand_as(target)
+    places = ((patch * classes + target) * classes + prediction)[target >= 0]
+    return torch.bincount(places, minlength=len(target) * classes**2).view(-1, classes, classes)
