@@ -21,6 +21,7 @@ LossName = Literal["cross_entropy", "weighted", "dice"]
 NormalisationChoice = Literal["auto", "global", "section"]
 GreyValuesChoice = Literal["checked", "as-is"]
 OptimizerName = Literal["muon", "sgd"]
+Goal = Literal["accurate", "balanced", "fast"]
 
 
 def _field(default: Any, description: str, *, title: str | None = None, **extra: Any) -> Any:
@@ -102,7 +103,7 @@ class NetworkSettings(Settings):
 
     base_width: Positive = _advanced(24, "Channels at full resolution")
     max_width: Positive = _advanced(192, "Most channels at any level")
-    stem_stride: Literal[1, 2, 4] = _advanced(
+    stem_stride: Literal[1, 2, 4, 8] = _advanced(
         1, "Reduction by the first convolution; 2 computes 4 times faster (paper: 1)"
     )
     min_size: Positive = _advanced(16, "Feature maps are not pooled below this size (paper: 16)")
@@ -276,6 +277,29 @@ class TrainSettings(_LearningSettings):
     batch_size: Positive = _advanced(8, "Patches per step")
     steps_per_epoch: Positive = _advanced(50, "Steps per epoch")
     optimization: OptimizationSettings = Field(default_factory=OptimizationSettings, description="Learning")
+
+
+class FitSettings(TrainSettings):
+    """How the network that data needs is found and trained in one go: how fine, how wide, how deep.
+
+    The networks that compete have sizes of their own; ``network`` says how they are pooled, and no more.
+    """
+
+    epochs: Positive | None = _field(
+        None, "Maximum number of epochs of all networks together", title="Maximum epochs", empty="no limit"
+    )
+    budget: Annotated[float, Field(gt=0)] | None = _field(
+        1200.0, "Maximum time of all together", title="Time", empty="no limit"
+    )
+    goal: Goal = _field(
+        "balanced",
+        "accurate: the best network; balanced: the fastest that is as good; fast: the fastest that is nearly as good",
+    )
+    candidates: Positive | None = _advanced(None, "Networks that compete; by default as many as there is time for")
+    choosing: Annotated[float, Field(ge=0, lt=1)] = _advanced(
+        0.5, "Fraction of the budget in which networks compete; in the rest the chosen one is trained alone"
+    )
+    tolerance: Fraction = _advanced(0.005, "Difference in mean IoU that counts as equally good")
 
 
 class PredictSettings(Settings):

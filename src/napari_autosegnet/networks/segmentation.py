@@ -47,8 +47,8 @@ class SegmentationNetwork(nn.Module):
     base_width, max_width : int
         See `level_widths`.
     stem_stride : int
-        1 computes at full resolution throughout, as the paper does. 2 or 4 lets the stem reduce the
-        image and the head write that many sub-pixels per side, at a quarter or sixteenth of the work;
+        1 computes at full resolution throughout, as the paper does. 2, 4 or 8 lets the stem reduce the
+        image and the head write that many sub-pixels per side, at a quarter, a sixteenth and so on of the work;
         the levels it takes over are not searched.
     """
 

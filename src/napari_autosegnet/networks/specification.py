@@ -28,7 +28,7 @@ class NetworkSpecification(BaseModel):
     levels: Annotated[int, Field(ge=1, le=10)]
     base_width: Annotated[int, Field(ge=1, le=4096)]
     max_width: Annotated[int, Field(ge=1, le=16384)]
-    stem_stride: Literal[1, 2, 4] = 1
+    stem_stride: Literal[1, 2, 4, 8] = 1
 
     @model_validator(mode="after")
     def _architecture_where_needed(self) -> NetworkSpecification:

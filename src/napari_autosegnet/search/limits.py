@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
-from napari_autosegnet.training.precision import inference_precision
-
-#: Side in pixels of the square that the latency is measured on.
-LATENCY_SIDE = 512
-#: The fastest of so many passes counts: other programs only ever make one slower.
-_PASSES = 3
+from napari_autosegnet.search.latency import measured_latency
 
 
 class Limits:
@@ -66,22 +59,8 @@ class Limits:
     def latency(self, architecture: Architecture) -> float:
         """Milliseconds of a forward pass of 512 x 512 pixels, measured once."""
         if architecture not in self._latencies:
-            # First weights are drawn, which must not change what a search draws.
-            with torch.random.fork_rng(devices=[]):
-                network = self.specification.build_searched(architecture)
-            network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-            side = -(-LATENCY_SIDE // network.stride) * network.stride
-            image = torch.zeros(1, self.specification.in_channels, side, side, device=self.device)
-            image = image.contiguous(memory_format=torch.channels_last)
-            taken = []
-            for _ in range(1 + _PASSES):
-                began = time.perf_counter()
-                with torch.inference_mode(), inference_precision(self.device):
-                    network(image)
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-                taken.append(time.perf_counter() - began)
-            self._latencies[architecture] = 1000 * min(taken[1:])
+            specification = self.specification.model_copy(update={"architecture": architecture})
+            self._latencies[architecture] = measured_latency(specification, self.device)
         return self._latencies[architecture]
 
     def refusal(self) -> UserError:

@@ -31,7 +31,7 @@ from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import Cosine, Schedule
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
-from napari_autosegnet.training.validation import score_network
+from napari_autosegnet.training.validation import PatchScores, score_network
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,9 @@ class Trainer:
         #: Steps of all epochs that count.
         self.steps = 0
         self.patches_at_once = settings.batch_size
+        #: Scores at the end of the last epoch, and what the best one reached.
+        self.last: PatchScores | None = None
         self.best = Validation()
-        self.last = Validation()
 
     def run(
         self,
@@ -250,14 +251,15 @@ class Trainer:
         )
         if not math.isfinite(scores.loss):
             return False
-        self.last_scores = scores
-        self.last = Validation(scores.mean_iou, scores.loss, dict(zip(names, scores.iou, strict=True)))
-        if self.last.is_better_than(self.best):
+        self.last = scores
+        reached = Validation(scores.mean_iou, scores.loss, dict(zip(names, scores.iou, strict=True)))
+        if reached.is_better_than(self.best):
             weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-            self.best = replace(self.last, weights=weights)
+            self.best = replace(reached, weights=weights)
         return True
 
     def _progress(self, loss: float) -> Epoch:
+        assert self.last is not None
         return Epoch(
             step="train",
             epoch=self.budget.epoch,
@@ -265,7 +267,7 @@ class Trainer:
             loss=loss,
             validation_loss=self.last.loss,
             mean_iou=self.last.mean_iou,
-            iou=self.last.iou,
+            iou=dict(zip(self.data.class_names, self.last.iou, strict=True)),
             best_mean_iou=self.best.mean_iou,
             learning_rate=self.learner.optimizer.rate,
             seconds=self.budget.elapsed,
@@ -287,6 +289,7 @@ class Trainer:
             "steps": self.steps,
             "patches_at_once": self.patches_at_once,
             "patches": self.patches.state,
+            "last": None if self.last is None else self.last.state(),
             "best": vars(self.best),
         }
 
@@ -296,6 +299,7 @@ class Trainer:
             self.learner.rate_factor = state["rate_factor"]
             self.budget.epoch, self.budget.elapsed, self.steps = state["epoch"], state["elapsed"], state["steps"]
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
+            self.last = None if state["last"] is None else PatchScores.from_state(state["last"])
             self.best = Validation(**state["best"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,14 @@ class PatchScores:
     def mean_iou(self) -> float:
         """Mean over the classes that occur or are predicted."""
         return float(np.nanmean(class_iou(self.counts.sum(axis=0))))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"counts": torch.from_numpy(self.counts), "loss": self.loss}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> PatchScores:
+        return cls(state["counts"].cpu().numpy(), state["loss"])
 
 
 def paired_interval(ours: PatchScores, theirs: PatchScores, *, confidence: float = 0.9) -> tuple[float, float]:

@@ -1,0 +1,146 @@
+"""Networks that compete: of which size each is, how fast, and what it has reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.settings import Goal, NetworkSettings
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.validation import PatchScores
+
+#: A network is faster than another one if it takes less than this fraction of its time.
+CLEARLY_FASTER = 0.85
+#: With goal ``fast``, so much worse may a network be than the best.
+NEARLY_AS_GOOD = 0.02
+
+
+class Size(BaseModel):
+    """Size of a chain of operations: how fine it works, how wide it is, and how deep.
+
+    Attributes
+    ----------
+    stem_stride : int
+        The network works at this fraction of the image's resolution.
+    base_width : int
+        Channels there.
+    cells : int
+        Cells per layer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stem_stride: int
+    base_width: int
+    cells: int = 3
+
+    def specification(
+        self, patch_size: int, settings: NetworkSettings, *, in_channels: int, classes: int
+    ) -> NetworkSpecification:
+        """A network of this size: the plain chain of operations."""
+        own = {"stem_stride": self.stem_stride, "base_width": self.base_width, "max_width": 4 * self.base_width}
+        specification = NetworkSpecification.for_patches(
+            patch_size, settings.changed(**own), in_channels=in_channels, classes=classes
+        )
+        chain = SearchSpace(cells=self.cells, levels=specification.levels).plain
+        return specification.model_copy(update={"architecture": chain})
+
+    def __str__(self) -> str:
+        resolution = "full resolution" if self.stem_stride == 1 else f"1/{self.stem_stride} of the resolution"
+        return f"{self.base_width} channels at {resolution}, {self.cells} {'cell' if self.cells == 1 else 'cells'}"
+
+
+#: In the order in which they are tried: the first is best on most data sets, the others where it is not
+#: (docs/benchmarks/sizes.md).
+SIZES: tuple[Size, ...] = (
+    Size(stem_stride=4, base_width=32),
+    Size(stem_stride=2, base_width=16),
+    Size(stem_stride=4, base_width=16),
+    Size(stem_stride=2, base_width=32),
+    Size(stem_stride=8, base_width=32),
+    Size(stem_stride=4, base_width=32, cells=2),
+    Size(stem_stride=4, base_width=64),
+    Size(stem_stride=2, base_width=8),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a candidate trains in a round, and from which fraction of that on its rate falls."""
+
+    round: int = -1
+    epochs: int | None = None
+    seconds: float | None = None
+    fall_from: float | None = None
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A network that competes.
+
+    Attributes
+    ----------
+    size : Size
+    specification : NetworkSpecification
+    latency : float
+        Milliseconds for 512 x 512 pixels on the device that it is trained on.
+    trainer : Trainer
+    rounds : int
+        Rounds in which it competed.
+    """
+
+    size: Size
+    specification: NetworkSpecification
+    latency: float
+    trainer: Trainer
+    rounds: int = 0
+    limits: Limits = Limits()
+
+    @property
+    def scores(self) -> PatchScores:
+        """Those of its last epoch."""
+        assert self.trainer.last is not None
+        return self.trainer.last
+
+    def is_faster_than(self, other: Candidate) -> bool:
+        return self.latency < CLEARLY_FASTER * other.latency
+
+
+def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance: float) -> list[Candidate]:
+    """The ``count`` candidates to continue with, the one that `choose` takes among them.
+
+    Whoever is both slower and worse than another one is left out before the best are taken.
+    """
+    chosen = choose(candidates, goal, tolerance)
+    others = [each for each in candidates if each is not chosen]
+    useful = [each for each in others if goal == "accurate" or each in pareto_front(candidates)]
+    ranked = sorted(useful, key=lambda each: -each.scores.mean_iou)
+    ranked += sorted((each for each in others if each not in useful), key=lambda each: -each.scores.mean_iou)
+    return [chosen, *ranked[: count - 1]]
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates than which no other is both faster and at least as good, fastest first."""
+    front = [
+        each
+        for each in candidates
+        if not any(
+            other.latency < each.latency and other.scores.mean_iou >= each.scores.mean_iou for other in candidates
+        )
+    ]
+    return sorted(front, key=lambda each: each.latency)
+
+
+def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Candidate:
+    """The candidate that a goal asks for: the best, or the fastest that is (nearly) as good."""
+    best = max(candidates, key=lambda each: each.scores.mean_iou)
+    if goal == "accurate":
+        return best
+    allowed = {"balanced": tolerance, "fast": max(NEARLY_AS_GOOD, tolerance)}[goal]
+    good = [each for each in candidates if each.scores.mean_iou >= best.scores.mean_iou - allowed]
+    fastest = min(good, key=lambda each: each.latency)
+    return fastest if fastest.is_faster_than(best) else best

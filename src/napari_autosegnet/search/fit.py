@@ -1,0 +1,268 @@
+"""The network that data needs: candidates of several sizes are trained, the better ones go on, the last one to the end.
+
+Successive halving (Jamieson and Talwalkar 2016) in which no training is thrown away but that of those who leave: all
+learn at a steady rate with averaged weights, which are rated, so that a training can be compared, left or continued
+at any time; only that of the last one falls. There is a usable model from the first epoch on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, Stopped, silent
+from napari_autosegnet.networks.specification import parameter_count
+from napari_autosegnet.run import ShouldStop, never_stop
+from napari_autosegnet.search.candidates import SIZES, Candidate, Limits, Size, choose, survivors
+from napari_autosegnet.search.latency import measured_latency
+from napari_autosegnet.settings import FitSettings
+from napari_autosegnet.training.budget import Budget
+from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
+from napari_autosegnet.training.schedules import Falling, Steady
+from napari_autosegnet.training.threads import WorkerThreads
+from napari_autosegnet.training.trainer import Trainer, TrainingData
+
+#: Less than this is too short to compare networks: seconds that each trains in the first round.
+MIN_SECONDS = 15.0
+#: How many may compete, as time allows; halving makes the most of powers of two.
+FIELDS = (8, 4, 2)
+
+
+@dataclass(frozen=True)
+class Round:
+    """So many candidates train for this fraction of the whole budget each."""
+
+    candidates: int
+    fraction: float
+
+
+def plan_rounds(candidates: int, choosing: float) -> list[Round]:
+    """Rounds with half as many each time, which take equal time, then the last one's own."""
+    counts = []
+    count = candidates
+    while count > 1:
+        counts.append(count)
+        count = math.ceil(count / 2)
+    rounds = [Round(count, choosing / len(counts) / count) for count in counts]
+    return [*rounds, Round(1, 1 - sum(each.candidates * each.fraction for each in rounds))]
+
+
+def number_of_candidates(settings: FitSettings) -> int:
+    """As many as there is time for, or as the settings say."""
+    if settings.candidates is not None:
+        return min(settings.candidates, len(SIZES))
+    for count in FIELDS:
+        first = plan_rounds(count, settings.choosing)[0].fraction
+        enough_time = settings.budget is None or first * settings.budget >= MIN_SECONDS
+        enough_epochs = settings.epochs is None or first * settings.epochs >= 1
+        if enough_time and enough_epochs:
+            return count
+    return 1
+
+
+class Fit:
+    """State of a search over sizes; `run` continues from wherever it is.
+
+    Parameters
+    ----------
+    data : TrainingData
+    settings : FitSettings
+    in_channels : int
+        Channels of the patches.
+    checkpoint : Path, optional
+        Written at the end of every epoch.
+    """
+
+    def __init__(
+        self, data: TrainingData, settings: FitSettings, *, in_channels: int, checkpoint: Path | None = None
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.in_channels = in_channels
+        self.checkpoint = checkpoint
+        self.device = data.validation_images.device
+        self.threads = WorkerThreads(self.device)
+        self.budget = Budget(settings.epochs, settings.budget)
+        self.rounds = plan_rounds(number_of_candidates(settings), settings.choosing)
+        self.round = 0
+        #: All, those that left first; who competes stands last.
+        self.candidates: list[Candidate] = []
+        self.competing: list[Candidate] = []
+
+    def run(
+        self,
+        *,
+        report: Report = silent,
+        should_stop: ShouldStop = never_stop,
+        on_epoch: Callable[[Candidate], None] | None = None,
+    ) -> Candidate | None:
+        """Train until the budget is used up or a stop is asked for; returns what the goal asks for.
+
+        After a stop that is the best so far, None if there is nothing yet. ``on_epoch`` is called with the candidate
+        that would be returned now, when it has got better.
+        """
+        if not self.candidates:
+            self._enter(report)
+        while self.round < len(self.rounds):
+            for candidate in list(self.competing):
+                if candidate.rounds > self.round:
+                    continue
+                if not self._train(candidate, report, should_stop, on_epoch):
+                    report(Stopped(step="fit", reason="a stop was asked for"))
+                    return self.chosen
+                candidate.rounds = self.round + 1
+                self._report_candidate(candidate, report)
+            self.round += 1
+            if self.round < len(self.rounds):
+                self.competing = survivors(
+                    self.competing, self.rounds[self.round].candidates, self.settings.goal, self.settings.tolerance
+                )
+            self._write_checkpoint()
+        return self.chosen
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """What the goal asks for among all that were trained."""
+        trained = [each for each in self.candidates if each.trainer.budget.epoch]
+        return choose(trained, self.settings.goal, self.settings.tolerance) if trained else None
+
+    def resume(self, report: Report = silent) -> None:
+        """Go back to what the checkpoint holds."""
+        if self.checkpoint is None:
+            return
+        state = read_checkpoint(self.checkpoint, self.device, report)
+        try:
+            self.round = state["round"]
+            for entry in state["candidates"]:
+                candidate = self._make(Size.model_validate(entry["size"]), entry["latency"])
+                candidate.rounds, candidate.limits = entry["rounds"], Limits(**entry["limits"])
+                candidate.trainer.load_state(entry["trainer"])
+                self.candidates.append(candidate)
+            self.competing = [self.candidates[index] for index in state["competing"]]
+        except (UserError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint {self.checkpoint} does not fit this run; "
+                "resume with the run's own settings, or start a new run"
+            ) from error
+
+    def _enter(self, report: Report) -> None:
+        """Build the candidates and measure how fast they are."""
+        sizes = SIZES[: self.rounds[0].candidates]
+        with self.budget.counting():
+            self.candidates = [self._make(size) for size in sizes]
+        self.competing = list(self.candidates)
+        if len(sizes) == 1 and self.settings.candidates is None:
+            report(Note(text="there is too little time to compare networks; a plain one of the usual size is trained"))
+
+    def _make(self, size: Size, latency: float | None = None) -> Candidate:
+        settings = self.settings
+        specification = size.specification(
+            settings.patch_size, settings.network, in_channels=self.in_channels, classes=len(self.data.class_names)
+        )
+        if latency is None:
+            latency = measured_latency(specification, self.device)
+        torch.manual_seed(settings.seed)
+        trainer = Trainer(specification.build(), self.data, settings, threads=self.threads, schedule=Steady())
+        return Candidate(size, specification, latency, trainer)
+
+    def _train(
+        self,
+        candidate: Candidate,
+        report: Report,
+        should_stop: ShouldStop,
+        on_epoch: Callable[[Candidate], None] | None,
+    ) -> bool:
+        """Train a candidate for a round; False after a stop, and then it is as it was after its last epoch."""
+        trainer, current = candidate.trainer, self.rounds[self.round]
+        self._give_time(candidate, current)
+        stopped = False
+
+        def stop() -> bool:
+            nonlocal stopped
+            stopped = stopped or should_stop()
+            return stopped
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Epoch):
+                self.budget.epoch = sum(each.trainer.budget.epoch for each in self.candidates)
+                self.budget.elapsed = sum(each.trainer.budget.elapsed for each in self.candidates)
+                event = event.model_copy(
+                    update={
+                        "step": "fit",
+                        "network": str(candidate.size),
+                        "epochs": self.settings.epochs,
+                        "epoch": self.budget.epoch,
+                        "seconds": self.budget.elapsed,
+                        "seconds_left": self.budget.seconds_left,
+                    }
+                )
+                self._write_checkpoint()
+            elif isinstance(event, Stopped):
+                return
+            report(event)
+
+        def after_epoch() -> None:
+            if on_epoch is not None and self.chosen is candidate:
+                on_epoch(candidate)
+
+        trainer.run(report=listen, should_stop=stop, on_epoch=after_epoch)
+        return not stopped
+
+    def _give_time(self, candidate: Candidate, current: Round) -> None:
+        """Let the trainer end after this round's part; in the last one its rate falls."""
+        settings, budget = self.settings, candidate.trainer.budget
+        if candidate.limits.round != self.round:
+            is_last = current.candidates == 1
+            epochs = seconds = None
+            if settings.epochs is not None:
+                left = settings.epochs - sum(each.trainer.budget.epoch for each in self.candidates)
+                own = max(1, math.floor(current.fraction * settings.epochs))
+                epochs = budget.epoch + (left if is_last else min(own, left))
+            if settings.budget is not None:
+                time_left = settings.budget - sum(each.trainer.budget.elapsed for each in self.candidates)
+                seconds = budget.elapsed + max(0.0, time_left if is_last else current.fraction * settings.budget)
+            start = Budget(epochs, seconds).fraction_used(budget.epoch) if is_last else None
+            candidate.limits = Limits(self.round, epochs, seconds, start)
+        limits = candidate.limits
+        budget.epochs, budget.seconds = limits.epochs, limits.seconds
+        if limits.fall_from is not None:
+            candidate.trainer.schedule = Falling(limits.fall_from)
+
+    def _report_candidate(self, candidate: Candidate, report: Report) -> None:
+        report(
+            CandidateRated(
+                network=str(candidate.size),
+                round=self.round + 1,
+                rounds=len(self.rounds),
+                milliseconds=candidate.latency,
+                parameters=parameter_count(candidate.trainer.learner.network),
+                mean_iou=candidate.scores.mean_iou,
+                seconds=candidate.trainer.budget.elapsed,
+            )
+        )
+
+    def _write_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        write_checkpoint(
+            self.checkpoint,
+            {
+                "round": self.round,
+                "candidates": [
+                    {
+                        "size": each.size.model_dump(),
+                        "latency": each.latency,
+                        "rounds": each.rounds,
+                        "limits": vars(each.limits),
+                        "trainer": each.trainer.state(),
+                    }
+                    for each in self.candidates
+                ],
+                "competing": [self.candidates.index(each) for each in self.competing],
+            },
+        )

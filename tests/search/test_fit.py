@@ -1,0 +1,141 @@
+"""Networks of several sizes compete, and a killed fit ends as an undisturbed one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learnable import blobs
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import CandidateRated, Epoch, Event, Note
+from napari_autosegnet.search.candidates import SIZES, Candidate
+from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
+from napari_autosegnet.settings import AugmentationSettings, FitSettings
+
+SETTINGS = FitSettings(
+    epochs=8,
+    budget=None,
+    candidates=2,
+    steps_per_epoch=4,
+    batch_size=2,
+    patch_size=32,
+    augmentation=AugmentationSettings(rotation="none", elastic=0, blur=0),
+)
+
+
+@pytest.fixture(autouse=True)
+def _same_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which network is chosen may depend on how fast each is, and that is measured."""
+    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", lambda what, device: 100 / what.stem_stride)
+
+
+def make(settings: FitSettings = SETTINGS, checkpoint: Path | None = None) -> Fit:
+    return Fit(blobs(), settings, in_channels=1, checkpoint=checkpoint)
+
+
+def figures(fit: Fit) -> list[tuple[str, int, float, float]]:
+    return [
+        (str(each.size), each.trainer.budget.epoch, each.scores.mean_iou, each.trainer.best.loss)
+        for each in fit.candidates
+    ]
+
+
+@given(candidates=st.integers(1, 20), choosing=st.floats(0, 0.99))
+def test_rounds_halve_and_use_the_whole_budget(candidates: int, choosing: float) -> None:
+    rounds = plan_rounds(candidates, choosing)
+    assert rounds[0].candidates == candidates and rounds[-1].candidates == 1
+    assert all(later.candidates == -(-earlier.candidates // 2) for earlier, later in pairwise(rounds))
+    assert sum(each.candidates * each.fraction for each in rounds) == pytest.approx(1)
+    assert all(each.fraction >= 0 for each in rounds)
+
+
+@pytest.mark.parametrize(("budget", "count"), [(20, 1), (60, 2), (240, 4), (1800, 8)])
+def test_as_many_compete_as_there_is_time_for(budget: float, count: int) -> None:
+    assert number_of_candidates(FitSettings(budget=budget)) == count
+
+
+def test_the_chosen_one_trains_to_the_end_at_a_falling_rate() -> None:
+    heard: list[Event] = []
+    fit = make()
+    chosen = fit.run(report=heard.append)
+    epochs = [event for event in heard if isinstance(event, Epoch)]
+    rated = [event for event in heard if isinstance(event, CandidateRated)]
+    assert [event.epoch for event in epochs] == list(range(1, 9)), "those of all networks together"
+    assert [event.network for event in rated[:2]] == [str(size) for size in SIZES[:2]]
+    assert len(rated) == 3 and chosen is not None and rated[2].network == epochs[-1].network
+    last = next(each for each in fit.candidates if str(each.size) == rated[2].network)
+    assert last.trainer.budget.epoch == 6 and chosen in fit.candidates
+    rates = [event.learning_rate for event in epochs if event.network == rated[2].network]
+    full = SETTINGS.optimization.learning_rate
+    assert rates[1] == pytest.approx(full), "steady after the first epoch"
+    assert all(later < earlier for earlier, later in pairwise(rates[2:])) and rates[-1] < 0.1 * full
+
+
+@pytest.mark.parametrize("stop_at", [3, 11, 21])
+def test_a_stopped_fit_continues_to_the_same_networks(stop_at: int, tmp_path: Path) -> None:
+    undisturbed = make()
+    undisturbed.run()
+    first = make(checkpoint=tmp_path / "fit.pt")
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > stop_at
+
+    first.run(should_stop=stop)
+    second = make(checkpoint=tmp_path / "fit.pt")
+    if stop_at > SETTINGS.steps_per_epoch:
+        second.resume()
+    second.run()
+    assert figures(second) == figures(undisturbed)
+    assert second.chosen is not None and undisturbed.chosen is not None
+    assert second.chosen.size == undisturbed.chosen.size
+
+
+def test_there_is_something_to_return_from_the_first_epoch_on() -> None:
+    seen: list[Candidate] = []
+    fit = make()
+    fit.run(on_epoch=seen.append)
+    assert len(seen) >= 2 and all(each.trainer.best.weights for each in seen)
+    stopped = make()
+    assert stopped.run(should_stop=lambda: True) is None, "nothing was trained"
+    asked = 0
+
+    def after_one_epoch() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > SETTINGS.steps_per_epoch
+
+    assert make().run(should_stop=after_one_epoch) is not None
+
+
+def test_a_budget_too_short_trains_the_usual_size_and_says_so() -> None:
+    heard: list[Event] = []
+    fit = make(SETTINGS.changed(epochs=2, candidates=None))
+    chosen = fit.run(report=heard.append)
+    assert chosen is not None and chosen.size == SIZES[0] and len(fit.candidates) == 1
+    assert any(isinstance(event, Note) and "too little time" in event.text for event in heard)
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
+    first = make(SETTINGS.changed(epochs=2, candidates=1), tmp_path / "fit.pt")
+    first.run()
+    other = Fit(blobs(), SETTINGS, in_channels=2, checkpoint=tmp_path / "fit.pt")
+    with pytest.raises(UserError, match="does not fit this run"):
+        other.resume()
+
+
+def test_building_candidates_draws_nothing_from_torchs_generator_between_seeds() -> None:
+    torch.manual_seed(3)
+    one = make(SETTINGS.changed(epochs=1, candidates=1))
+    one.run()
+    torch.manual_seed(4)
+    two = make(SETTINGS.changed(epochs=1, candidates=1))
+    two.run()
+    assert figures(one) == figures(two)
