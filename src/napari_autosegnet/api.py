@@ -15,7 +15,6 @@ from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.presets import Preset
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.settings import (
     GreyValuesChoice,
     Network,

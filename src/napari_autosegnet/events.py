@@ -29,7 +29,7 @@ from pydantic import (
 
 from napari_autosegnet.quality import Quality
 
-Step = Literal["search", "train", "predict", "evaluate"]
+Step = Literal["fit", "search", "train", "predict", "evaluate"]
 
 
 def _encodable(text: str) -> str:
@@ -149,6 +149,8 @@ class Epoch(_Event):
     ----------
     phase
         Of a search: ``warm-up`` or ``search``.
+    network
+        Of a fit: the size of the network that was trained, in words.
     iou
         On the validation part, by class name; None for a class that is not there.
     seconds
@@ -162,6 +164,7 @@ class Epoch(_Event):
     epoch: Count
     epochs: Count | None = None
     phase: Text = ""
+    network: Text = ""
     loss: Number = None
     validation_loss: Number = None
     mean_iou: Number = None
@@ -189,6 +192,29 @@ class CandidatesRated(_Event):
     count: Count
     best: Number = None
     worst: Number = None
+
+
+class CandidateRated(_Event):
+    """A network of a fit was trained for a round.
+
+    Attributes
+    ----------
+    network
+        Its size in words.
+    milliseconds
+        For 512 x 512 pixels.
+    seconds
+        That it has been trained for so far.
+    """
+
+    event: Literal["candidate"] = "candidate"
+    network: Text
+    round: Count
+    rounds: Count
+    milliseconds: Number = None
+    parameters: Count | None = None
+    mean_iou: Number = None
+    seconds: Number = None
 
 
 class FinalistTrained(_Event):
@@ -300,6 +326,7 @@ Event: TypeAlias = Annotated[
     | PairMatched
     | Epoch
     | CandidatesRated
+    | CandidateRated
     | FinalistTrained
     | ArchitectureFound
     | QualityMeasured

@@ -163,10 +163,11 @@ def training_data(
     """Patches to train on, and to validate with: at most ``validation_patches`` of these."""
     import torch
 
-    from napari_autosegnet.data import patches
+    from napari_autosegnet.data import validation_patches as validation
+    from napari_autosegnet.data.patches import PatchSource
     from napari_autosegnet.training.trainer import TrainingData
 
-    source = patches.PatchSource(
+    source = PatchSource(
         data.stacks,
         data.split.training,
         data.normalisation,
@@ -175,7 +176,7 @@ def training_data(
         augmentation=settings.augmentation,
         device=data.device,
     )
-    images, targets, sections = patches.validation_patches(
+    images, targets, sections = validation.validation_patches(
         data.stacks,
         data.split.validation,
         data.normalisation,

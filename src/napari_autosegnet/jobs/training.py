@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepa
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.settings import partial
 from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.checkpoints import has_checkpoint, remove_checkpoint
 from napari_autosegnet.training.trainer import Trainer, TrainingData, TrainingResult

@@ -16,8 +16,8 @@ import torch
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, Stopped, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.specification import parameter_count
-from napari_autosegnet.run import ShouldStop, never_stop
 from napari_autosegnet.search.candidates import SIZES, Candidate, Limits, Size, choose, survivors
 from napari_autosegnet.search.latency import measured_latency
 from napari_autosegnet.settings import FitSettings

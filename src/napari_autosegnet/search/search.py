@@ -29,10 +29,10 @@ from napari_autosegnet.events import (
     WarningRaised,
     silent,
 )
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.run import ShouldStop, never_stop
 from napari_autosegnet.search.limits import Limits
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
@@ -304,7 +304,12 @@ class Search:
                 reward=epoch.reward,
                 best_reward=max(self.best.values(), default=None),
                 identity_share=epoch.identity_share,
-                **statistics,
+                entropy=statistics.get("entropy"),
+                least_entropy=statistics.get("least_entropy"),
+                largest_entropy=statistics.get("largest_entropy"),
+                largest_identity_share=statistics.get("largest_identity_share"),
+                baseline=statistics.get("baseline"),
+                population_mean=statistics.get("population_mean"),
                 seconds=self.budget.elapsed,
                 seconds_left=self._seconds_left,
                 memory=device_memory(self.supernet.device),

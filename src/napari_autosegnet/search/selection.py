@@ -19,9 +19,10 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from napari_autosegnet.architecture import Architecture
+from napari_autosegnet.events import FinalistTrained, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
-from napari_autosegnet.run import Report, ShouldStop, never_stop, silent
 from napari_autosegnet.settings import OptimizationSettings, SearchSettings, TrainSettings
 from napari_autosegnet.training.checkpoints import copied
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
@@ -169,16 +170,17 @@ class Selection:
                 if not self._train(finalist, len(competing), should_stop):
                     return self.winner
                 report(
-                    "finalist",
-                    round=self.round + 1,
-                    rounds=self.rounds,
-                    index=index + 1,
-                    count=len(competing),
-                    rating=finalist.rating,
-                    score=finalist.score,
-                    parameters=finalist.parameters,
-                    iou=finalist.iou,
-                    **self.data.checked.model_dump(mode="json"),
+                    FinalistTrained(
+                        round=self.round + 1,
+                        rounds=self.rounds,
+                        index=index + 1,
+                        count=len(competing),
+                        rating=finalist.rating,
+                        score=finalist.score,
+                        parameters=finalist.parameters,
+                        iou=finalist.iou,
+                        **self.data.checked.model_dump(mode="json"),
+                    )
                 )
             self.round += 1
         return self.winner

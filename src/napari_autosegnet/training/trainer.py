@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from napari_autosegnet.device import device_memory
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Epoch, Note, Report, Stopped, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.quality import Checked
-from napari_autosegnet.run import ShouldStop, never_stop
 from napari_autosegnet.settings import TrainSettings
 from napari_autosegnet.training.budget import Budget
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
