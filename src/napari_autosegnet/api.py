@@ -14,8 +14,9 @@ from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.presets import Preset
+from napari_autosegnet.presets import FitPreset, Preset
 from napari_autosegnet.settings import (
+    FitSettings,
     GreyValuesChoice,
     Network,
     PredictSettings,
@@ -29,6 +30,68 @@ if TYPE_CHECKING:
     from napari_autosegnet.jobs.training import OnEpoch
     from napari_autosegnet.model import Model
     from napari_autosegnet.training.metrics import Scores
+
+
+def fit(
+    run: Path,
+    images: Sequence[Path] = (),
+    labels: Sequence[Path] = (),
+    *,
+    classes: str | None = None,
+    time_point: int | None = None,
+    channels: Sequence[str] | None = None,
+    axes: str | None = None,
+    preset: FitPreset = "standard",
+    settings: FitSettings | None = None,
+    split: SplitSettings | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> Model:
+    """From labelled images to a model in one go: find the network that they need, and train it.
+
+    Networks of several sizes compete; the better ones go on from what they have learned, and the one that the
+    settings' ``goal`` asks for is trained to the end. ``RUN/model`` is there from the first epochs on and gets better.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder, made if missing. With ``resume`` all else comes from it.
+    images, labels, classes, time_point, channels, axes, split, device
+        As for `search`.
+    preset : str
+        ``fast`` for a laptop, ``standard`` for a GPU.
+    settings : FitSettings, optional
+        The preset's by default.
+    resume : bool
+        Continue the fit that the run holds.
+
+    Returns
+    -------
+    Model
+        What is in ``RUN/model``; after a stop the best so far. Others to choose from are in `jobs.menu.read_menu`.
+
+    Raises
+    ------
+    UserError
+        When the data or the settings do not do, the run is in use, or it holds a model already, or when it was
+        stopped before there was one.
+    """
+    from napari_autosegnet.jobs.fit import FitJob, run_fit
+
+    job = FitJob(
+        images=tuple(images),
+        labels=tuple(labels),
+        classes=classes,
+        selection=Selection(time_point=time_point, channels=channels, axes=axes),
+        preset=preset,
+        settings=settings,
+        split=split,
+        device=device,
+        resume=resume,
+    )
+    return run_fit(job, run, report=report, should_stop=should_stop)
 
 
 def search(

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from napari_autosegnet.architecture import PAPER_OPERATIONS
-from napari_autosegnet.settings import SearchSettings, TrainSettings, merged
+from napari_autosegnet.settings import FitSettings, SearchSettings, TrainSettings, merged
 
 Preset = Literal["fast", "standard", "paper"]
 PRESETS: tuple[Preset, ...] = ("fast", "standard", "paper")
+#: The paper has no fit.
+FitPreset = Literal["fast", "standard"]
+FIT_PRESETS: tuple[FitPreset, ...] = ("fast", "standard")
 
 Changes = Mapping[str, Any]
 
@@ -61,6 +64,16 @@ _TRAIN: dict[Preset, Changes] = {
         "network": _PAPER_NETWORK,
     },
 }
+
+_FIT: dict[FitPreset, Changes] = {
+    "fast": {"patch_size": 128, "batch_size": 4, "budget": 1200.0},
+    "standard": {"budget": 2 * 3600.0},
+}
+
+
+def fit_settings(preset: FitPreset = "standard", **changes: Any) -> FitSettings:
+    """Settings of a preset with some of them changed; those of a group as a mapping: ``network={"min_size": 8}``."""
+    return FitSettings.model_validate(merged(_FIT[preset], changes))
 
 
 def search_settings(preset: Preset = "standard", **changes: Any) -> SearchSettings:

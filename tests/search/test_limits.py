@@ -44,11 +44,11 @@ def test_a_wider_network_takes_longer_and_measuring_draws_nothing() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
-@pytest.mark.parametrize("selection_share", [0.3, 1.0])
-def test_every_finalist_keeps_to_the_limit(strategy: str, selection_share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.3, 1.0])
+def test_every_finalist_keeps_to_the_limit(strategy: str, fraction: float) -> None:
     final = SPECIFICATION.model_copy(update={"base_width": 12, "max_width": 24})
     limit = median_parameters(Limits(final, CPU))
-    changes = {"strategy": strategy, "selection_share": selection_share, "max_parameters": limit}
+    changes = {"strategy": strategy, "selection": {"fraction": fraction}, "max_parameters": limit}
     search = Search(blobs(), SETTINGS.changed(**changes), in_channels=1, final=final)
     result = search.run()
     assert result is not None and result.finalists

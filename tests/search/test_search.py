@@ -25,7 +25,7 @@ from napari_autosegnet.events import (
 from napari_autosegnet.search.search import Search, SearchResult
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings
-from napari_autosegnet.training.trainer import Trainer, TrainingResult
+from napari_autosegnet.training.trainer import Trainer, TrainingResult, Validation
 from remembered_events import Events
 
 SETTINGS = SearchSettings(
@@ -239,7 +239,7 @@ def test_broken_shared_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.
         learn()
         if calls == 2 * SETTINGS.steps_per_epoch:  # the last of an epoch, whose loss shows nothing of it
             with torch.no_grad():
-                search.supernet._parameters[0].fill_(torch.inf)
+                next(search.supernet.learner.network.parameters()).fill_(torch.inf)
 
     monkeypatch.setattr(search.supernet.learner.optimizer, "step", step)
     result, listener = run(search)
@@ -334,7 +334,8 @@ def test_a_finalist_that_finds_nothing_of_a_class_is_known(
     search = make()
     finalist = Finalist(search.space.plain)
     selection = Selection([finalist], search.data, search.specification, search.settings, seconds=None)
-    result = TrainingResult({}, 0.5, 0.5, dict(zip("ab", iou, strict=True)), 1, 1.0)
+    best = Validation(0.5, 0.5, dict(zip("ab", iou, strict=True)))
+    result = TrainingResult(best, 1, 1.0)
     monkeypatch.setattr(Trainer, "run", lambda self, **more: result)
     selection.run()
     assert finalist.misses == misses
@@ -343,7 +344,7 @@ def test_a_finalist_that_finds_nothing_of_a_class_is_known(
 @pytest.mark.slow
 def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None:
     def first_weights(**changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        search = make(SETTINGS.changed(selection={"learning_rate": 1e-9}))
+        search = make(SETTINGS.changed(selection={"learning_rate": 1e-9, **changes}))
         run(search)
         assert search.selection is not None
         trainer = search.selection._trainers[search.selection.winner.architecture]
@@ -352,7 +353,7 @@ def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None
         ]
 
     torch.testing.assert_close(*first_weights())
-    own, shared = first_weights(finalists_inherit=False)
+    own, shared = first_weights(inherit_weights=False)
     assert not torch.allclose(own, shared)
 
 
@@ -366,7 +367,7 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
         shared = search.supernet.learner.current(images, architecture).softmax(dim=1)
         difference = {}
         for begins in (False, True):
-            network = search.selection._make_trainer(Finalist(architecture), begins=begins).network.eval()
+            network = search.selection._make_trainer(Finalist(architecture), begins=begins).learner.network.eval()
             difference[begins] = float((network(images).softmax(dim=1) - shared).abs().mean())
     # The supernet's batch norm keeps no statistics that could be handed down, so they are measured.
     assert difference[True] < 0.3 * difference[False]
@@ -378,8 +379,8 @@ def test_without_shared_weights_the_finalists_are_trained_alone_at_once() -> Non
     assert listener.of(Epoch) == [] and listener.of(CandidatesRated) == []
     first = [event for event in listener.of(FinalistTrained) if event.round == 1]
     assert len(first) == settings.selection.finalists and all(event.rating is None for event in first)
-    best = max(first, key=lambda values: values["score"])
-    assert result.architecture == result.finalists[best["index"] - 1].architecture or result.score >= best["score"]
+    best = max(first, key=lambda event: event.score)
+    assert result.architecture == result.finalists[best.index - 1].architecture or result.score >= best.score
 
 
 def test_a_stop_before_anything_was_trained_or_rated_finds_nothing() -> None:
@@ -410,7 +411,7 @@ def test_the_plain_chain_stays_to_the_longest_round_however_it_begins() -> None:
     selection = Selection(finalists, search.data, search.specification, SETTINGS, seconds=None)
     selection.round = 1
     assert selection.competing == [finalists[2], finalists[1]]
-    finalists[3].lead = 0.01
+    finalists[3].margin = 0.01
     assert selection.competing == [finalists[2], finalists[3]]
     assert selection.winner is finalists[2]
     finalists[3].score, finalists[3].rounds = 0.695, 2

@@ -83,14 +83,14 @@ def test_resumed_equals_undisturbed(tmp_path: Path, network: Callable[[], nn.Mod
         return asked > 2 * SETTINGS.steps_per_epoch + 3  # in the middle of the third epoch
 
     first.run(should_stop=stop)
-    assert first.epoch == 2
+    assert first.budget.epoch == 2
     second = Trainer(network(), blobs(), SETTINGS, checkpoint=tmp_path / "training.pt")
     second.resume()
     result = second.run()
     assert result.epochs == SETTINGS.epochs
     assert result.best.mean_iou == expected.best.mean_iou
-    for name, value in undisturbed.network.state_dict().items():
-        assert torch.equal(value, second.network.state_dict()[name]), name
+    for name, value in undisturbed.learner.network.state_dict().items():
+        assert torch.equal(value, second.learner.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("change", [lambda moments: moments[:-1], lambda moments: [*moments[1:], moments[0]]])

@@ -21,7 +21,8 @@ from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.errors import UserError, requirement
 from napari_autosegnet.jobs.job import JobModel
-from napari_autosegnet.settings import SettingField, merged, setting_fields
+from napari_autosegnet.setting_fields import SettingField, setting_fields
+from napari_autosegnet.settings import merged
 
 ADVANCED = "Advanced"
 NUMBERS = "Z,Y,X"

@@ -15,7 +15,7 @@ from napari_autosegnet.files import write_atomically
 from napari_autosegnet.presets import Preset
 from napari_autosegnet.run import Run
 from napari_autosegnet.run.folder import CONFIG_VERSION
-from napari_autosegnet.settings import Network, SearchSettings, SplitSettings, TrainSettings
+from napari_autosegnet.settings import FitSettings, Network, SearchSettings, SplitSettings, TrainSettings
 
 
 class RunData(BaseModel):
@@ -49,7 +49,7 @@ class RunConfiguration(BaseModel):
         Of the search; a training takes the same one by default.
     network, training_architecture
         What the training trains, and the digest of its architecture.
-    searched_on, trained_on
+    fitted_on, searched_on, trained_on
         Checksums of what was learned from, and the normalisation.
     continued
         Whether the training began with the weights of the run's model.
@@ -61,6 +61,8 @@ class RunConfiguration(BaseModel):
     version: int = CONFIG_VERSION
     preset: Preset = "standard"
     data: RunData | None = None
+    fit: FitSettings | None = None
+    fitted_on: LearnedFrom | None = None
     search: SearchSettings | None = None
     searched_on: LearnedFrom | None = None
     network: Network | None = None

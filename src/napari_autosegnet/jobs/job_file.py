@@ -12,14 +12,15 @@ from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.events import Started
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run
 
-Step = Literal["search", "train", "predict"]
-Job = Annotated[SearchJob | TrainJob | PredictJob, Field(discriminator="step")]
+Step = Literal["fit", "search", "train", "predict"]
+Job = Annotated[FitJob | SearchJob | TrainJob | PredictJob, Field(discriminator="step")]
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 
 
@@ -67,6 +68,8 @@ def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
         As the job.
     """
     match job:
+        case FitJob():
+            job.run(run.path, should_stop=should_stop)
         case SearchJob():
             job.run(run.path, should_stop=should_stop)
         case TrainJob():

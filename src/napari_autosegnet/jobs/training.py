@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-import torch
 
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.events import QualityMeasured, Report
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.configuration import RunConfiguration
-from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare, training_data
+from napari_autosegnet.jobs.model_making import ModelMaker
+from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.training.calibration import calibrate
 from napari_autosegnet.training.checkpoints import has_checkpoint, remove_checkpoint
-from napari_autosegnet.training.trainer import Trainer, TrainingData, TrainingResult
+from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 #: Most pixels, in training patches, that are scored at the end of an epoch.
 VALIDATION_PATCHES = 64
@@ -102,66 +99,15 @@ class Training:
 
     def finish(self, should_stop: ShouldStop, on_epoch: OnEpoch | None = None) -> Model:
         """Train, calibrate, measure the halo, and write ``RUN/model``."""
+        maker = ModelMaker(self.prepared, self.data, self.start.settings)
 
         def current() -> Model:
-            return self._model(self.trainer.learner.current.state_dict())
+            return maker.model(self.specification, self.trainer.learner.current.state_dict())
 
         listener = None if on_epoch is None else partial(on_epoch, current)
         result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=listener)
-        model = self._scored(result)
-        model = _with_measured_halo(model, self.prepared, self.report, should_stop)
+        model = maker.finished(self.specification, result, self.trainer.threads)
+        model = maker.with_measured_halo(model, self.report, should_stop)
         model.save(self.run.model_folder)
         self.report(QualityMeasured(step="train", **model.metrics["validation"]))
         return model
-
-    def _scored(self, result: TrainingResult) -> Model:
-        network, settings = self.trainer.learner.network, self.start.settings
-        network.load_state_dict(result.best.weights)
-        temperature = calibrate(
-            network,
-            self.data.validation_images,
-            self.data.validation_targets,
-            batch_size=settings.batch_size,
-            threads=self.trainer.threads,
-        )
-        values = self.prepared.stacks[0].mapping.values
-        quality = self.data.checked.with_scores(result.best.mean_iou, result.best.iou)
-        return self._model(
-            network.state_dict(),
-            training={
-                "settings": settings.model_dump(mode="json"),
-                "temperature": temperature,
-                "label_values": {str(value): number for value, number in values.items()},
-                "epochs": result.epochs,
-                "seconds": result.seconds,
-            },
-            metrics={"validation": quality.model_dump(mode="json")},
-        )
-
-    def _model(self, weights: Mapping[str, torch.Tensor], **more: Any) -> Model:
-        first = self.prepared.stacks[0]
-        return Model.create(
-            weights,
-            self.specification,
-            classes=first.mapping.classes,
-            normalisation=self.prepared.normalisation,
-            image_channels=first.image.channels,
-            patch_size=self.start.settings.patch_size,
-            context=self.start.settings.context,
-            **more,
-        )
-
-
-def _with_measured_halo(model: Model, data: PreparedData, report: Report, should_stop: ShouldStop) -> Model:
-    """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
-    from napari_autosegnet.inference.compute.halo import measure_halo
-
-    trained_on = sorted({region.stack for region in data.split.training})
-    figure = measure_halo(
-        model,
-        [data.stacks[index].image for index in trained_on if data.stacks[index].image.uniform],
-        device=data.device,
-        report=report,
-        should_stop=should_stop,
-    )
-    return model if figure is None else model.with_(halo=figure)

@@ -62,11 +62,19 @@ ENTRIES: dict[str, tuple[str, ...]] = {
         "config.json",
         "events.jsonl",
         "architecture.json",
+        "networks.json",
         "training-architecture.json",
         "job.json",
         "worker.json",
     ),
-    "checkpoints": ("search.pt", "search.previous.pt", "training.pt", "training.previous.pt"),
+    "checkpoints": (
+        "fit.pt",
+        "fit.previous.pt",
+        "search.pt",
+        "search.previous.pt",
+        "training.pt",
+        "training.previous.pt",
+    ),
     "model": ("model.json", "weights.safetensors"),
     "requests": ("pause", "stop", "cancel"),
     "logs": ("worker.log",),
@@ -83,7 +91,7 @@ def is_run(path: Path) -> bool:
     if config.is_file() and (path / "events.jsonl").is_file():
         return True
     content = _object_in(config)
-    described = "version" in content and not content.keys().isdisjoint({"data", "search", "training"})
+    described = "version" in content and not content.keys().isdisjoint({"data", "fit", "search", "training"})
     return described or _object_in(path / "job.json").get("step") in get_args(Step)
 
 
@@ -181,10 +189,15 @@ class Run:
         return self.file("training-architecture.json")
 
     @property
+    def menu_file(self) -> Path:
+        """Networks that a fit has to offer."""
+        return self.file("networks.json")
+
+    @property
     def model_folder(self) -> Path:
         return self.file("model")
 
-    def checkpoint_file(self, name: Literal["search", "training"]) -> Path:
+    def checkpoint_file(self, name: Literal["fit", "search", "training"]) -> Path:
         return self.file("checkpoints", f"{name}.pt")
 
     def read_config(self) -> dict[str, Any]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
-from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.trainer import Trainer, TrainingResult
 from napari_autosegnet.training.validation import PatchScores
 
 #: A network is faster than another one if it takes less than this fraction of its time.
 CLEARLY_FASTER = 0.85
+GOALS: tuple[Goal, ...] = get_args(Goal)
 #: With goal ``fast``, so much worse may a network be than the best.
 NEARLY_AS_GOOD = 0.02
 
@@ -48,6 +50,11 @@ class Size(BaseModel):
         )
         chain = SearchSpace(cells=self.cells, levels=specification.levels).plain
         return specification.model_copy(update={"architecture": chain})
+
+    @property
+    def name(self) -> str:
+        """Short, for a folder."""
+        return f"w{self.base_width}-s{self.stem_stride}-c{self.cells}"
 
     def __str__(self) -> str:
         resolution = "full resolution" if self.stem_stride == 1 else f"1/{self.stem_stride} of the resolution"
@@ -105,6 +112,11 @@ class Candidate:
         """Those of its last epoch."""
         assert self.trainer.last is not None
         return self.trainer.last
+
+    @property
+    def result(self) -> TrainingResult:
+        """What its training has given so far."""
+        return TrainingResult(self.trainer.best, self.trainer.budget.epoch, self.trainer.budget.elapsed)
 
     def is_faster_than(self, other: Candidate) -> bool:
         return self.latency < CLEARLY_FASTER * other.latency

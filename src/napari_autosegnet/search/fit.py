@@ -127,9 +127,13 @@ class Fit:
 
     @property
     def chosen(self) -> Candidate | None:
-        """What the goal asks for among all that were trained."""
-        trained = [each for each in self.candidates if each.trainer.budget.epoch]
-        return choose(trained, self.settings.goal, self.settings.tolerance) if trained else None
+        """What the goal asks for among all that were trained; None before anything was."""
+        return choose(self.trained, self.settings.goal, self.settings.tolerance) if self.trained else None
+
+    @property
+    def trained(self) -> list[Candidate]:
+        """Those that have learned something."""
+        return [each for each in self.candidates if each.trainer.budget.epoch]
 
     def resume(self, report: Report = silent) -> None:
         """Go back to what the checkpoint holds."""

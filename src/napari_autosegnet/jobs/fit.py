@@ -1,0 +1,145 @@
+"""From labelled images to a model in one go: networks of several sizes compete, the chosen one is trained."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import QualityMeasured, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.jobs.job import LearningJob
+from napari_autosegnet.jobs.running import running
+from napari_autosegnet.presets import FitPreset, fit_settings
+from napari_autosegnet.run import Run
+from napari_autosegnet.settings import FitSettings
+
+if TYPE_CHECKING:
+    from napari_autosegnet.jobs.model_making import ModelMaker
+    from napari_autosegnet.model import Model
+    from napari_autosegnet.search.candidates import Candidate
+    from napari_autosegnet.search.fit import Fit
+
+#: Sides of validation patches are a multiple of it, so that all sizes of networks take them.
+STRIDE = 16
+#: Most pixels, in training patches, that are scored at the end of an epoch.
+VALIDATION_PATCHES = 64
+#: Seconds between two writings of the model as it is so far.
+MODEL_EVERY = 20.0
+
+
+class FitJob(LearningJob):
+    """Find and train the network that labelled images need."""
+
+    step: Literal["fit"] = "fit"
+    preset: FitPreset = Field("standard", description="fast: a laptop; standard: one GPU")
+    settings: FitSettings | None = Field(None, description="The preset's by default")
+
+
+def run_fit(job: FitJob, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Model:
+    """Fit in a run folder; see `api.fit`."""
+    from napari_autosegnet.data.learned_from import LearnedFrom
+    from napari_autosegnet.jobs.configuration import RunConfiguration
+    from napari_autosegnet.jobs.model_making import ModelMaker
+    from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+    from napari_autosegnet.search.fit import Fit
+    from napari_autosegnet.training.checkpoints import has_checkpoint
+
+    run = Run.open(folder) if job.resume else Run.create(folder)
+    with running(run, "fit", report, should_stop) as (report, should_stop):
+        configuration, learned_from = RunConfiguration.load(run), None
+        if job.resume:
+            job.refuse_other_data()
+            if configuration.fit is None:
+                raise UserError(f"{folder} holds no fit to resume; start it without --resume")
+            settings = configuration.fit
+            learned_from = configuration.unchanged(configuration.fitted_on, advice="put it back, or start a new run")
+            data = LabelledData.of_run(run)
+        elif configuration.fit is not None or configuration.training is not None:
+            raise UserError(f"{folder} holds a model already; continue with --resume, or choose another --run")
+        else:
+            settings = job.settings or fit_settings(job.preset)
+            data = LabelledData.given(job.images, job.labels, job.classes, job.selection, job.split)
+        prepared = prepare(data, settings, device=job.device, report=report)
+        if learned_from is not None:
+            learned_from.check_normalisation(prepared.normalisation)
+            prepared = replace(prepared, normalisation=learned_from.normalisation)
+        patches = training_data(prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report)
+        checkpoint = run.checkpoint_file("fit")
+        fit = Fit(
+            patches,
+            settings,
+            in_channels=prepared.normalisation.channels(settings.context),
+            checkpoint=checkpoint,
+        )
+        if not job.resume:
+            configuration.preset, configuration.data, configuration.fit = job.preset, data.description, settings
+            configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=settings.context)
+            configuration.save(run)
+        # A run that was ended before its first epoch begins again.
+        elif has_checkpoint(checkpoint):
+            fit.resume(report)
+        maker = ModelMaker(prepared, patches, settings)
+        chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker))
+        if chosen is None:
+            raise UserError("the fit was stopped before any network was trained; continue it with --resume")
+        model = _write_networks(run, fit, chosen, maker)
+        model = maker.with_measured_halo(model, report, should_stop)
+        model.save(run.model_folder)
+        report(QualityMeasured(step="fit", **model.metrics["validation"]))
+        return model
+
+
+class _Keeper:
+    """Writes the model as it is so far, seldom enough to cost nothing."""
+
+    def __init__(self, run: Run, maker: ModelMaker) -> None:
+        self._run = run
+        self._maker = maker
+        self._written = -MODEL_EVERY
+
+    def __call__(self, candidate: Candidate) -> None:
+        now = time.monotonic()
+        if now - self._written >= MODEL_EVERY:
+            self._maker.finished(candidate.specification, candidate.result, candidate.trainer.threads).save(
+                self._run.model_folder
+            )
+            self._written = now
+
+
+def _write_networks(run: Run, fit: Fit, chosen: Candidate, maker: ModelMaker) -> Model:
+    """Write the models that are worth choosing from, and the menu; returns the chosen one."""
+    from napari_autosegnet.jobs.menu import MenuEntry, model_of, write_menu
+    from napari_autosegnet.networks.specification import parameter_count
+    from napari_autosegnet.search.candidates import GOALS, choose, pareto_front
+    from napari_autosegnet.training.validation import paired_interval
+
+    trained = fit.trained
+    best = choose(trained, "accurate", fit.settings.tolerance)
+    answers = {goal: choose(trained, goal, fit.settings.tolerance) for goal in GOALS}
+    entries, models = [], {}
+    for candidate in trained:
+        low, high = paired_interval(candidate.scores, best.scores)
+        entry = MenuEntry(
+            name=candidate.size.name,
+            description=str(candidate.size),
+            mean_iou=candidate.scores.mean_iou,
+            low=low,
+            high=high,
+            milliseconds=candidate.latency,
+            parameters=parameter_count(candidate.trainer.learner.network),
+            seconds=candidate.trainer.budget.elapsed,
+            epochs=candidate.trainer.budget.epoch,
+            goals=tuple(goal for goal in GOALS if answers[goal] is candidate),
+            chosen=candidate is chosen,
+        )
+        entries.append(entry)
+        if candidate is chosen or candidate in pareto_front(trained):
+            models[entry.name] = maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
+            models[entry.name].save(model_of(run, entry))
+    write_menu(run, sorted(entries, key=lambda entry: -entry.mean_iou))
+    return models[chosen.size.name]

@@ -1,0 +1,85 @@
+"""From trained weights to a model that can be applied: calibrated, scored, with a measured halo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from napari_autosegnet.events import Report
+from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.jobs.preparation import PreparedData
+from napari_autosegnet.model import Model
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.settings import TrainSettings
+from napari_autosegnet.training.calibration import calibrate
+from napari_autosegnet.training.threads import WorkerThreads
+from napari_autosegnet.training.trainer import TrainingData, TrainingResult
+
+
+@dataclass(frozen=True)
+class ModelMaker:
+    """Makes models of networks that were trained on the same data."""
+
+    prepared: PreparedData
+    data: TrainingData
+    settings: TrainSettings
+
+    def model(self, specification: NetworkSpecification, weights: Mapping[str, torch.Tensor], **more: Any) -> Model:
+        """As it is, neither calibrated nor scored."""
+        first = self.prepared.stacks[0]
+        return Model.create(
+            weights,
+            specification,
+            classes=first.mapping.classes,
+            normalisation=self.prepared.normalisation,
+            image_channels=first.image.channels,
+            patch_size=self.settings.patch_size,
+            context=self.settings.context,
+            **more,
+        )
+
+    def finished(self, specification: NetworkSpecification, result: TrainingResult, threads: WorkerThreads) -> Model:
+        """The best weights, with a temperature that calibrates them and their scores."""
+        # First weights are drawn, which must not change what somebody else draws.
+        with torch.random.fork_rng(devices=[]):
+            network = specification.build()
+        network.load_state_dict(result.best.weights)
+        network.to(self.prepared.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        temperature = calibrate(
+            network,
+            self.data.validation_images,
+            self.data.validation_targets,
+            batch_size=self.settings.batch_size,
+            threads=threads,
+        )
+        values = self.prepared.stacks[0].mapping.values
+        quality = self.data.checked.with_scores(result.best.mean_iou, result.best.iou)
+        return self.model(
+            specification,
+            result.best.weights,
+            training={
+                "settings": self.settings.model_dump(mode="json"),
+                "temperature": temperature,
+                "label_values": {str(value): number for value, number in values.items()},
+                "epochs": result.epochs,
+                "seconds": result.seconds,
+            },
+            metrics={"validation": quality.model_dump(mode="json")},
+        )
+
+    def with_measured_halo(self, model: Model, report: Report, should_stop: ShouldStop) -> Model:
+        """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
+        from napari_autosegnet.inference.compute.halo import measure_halo
+
+        trained_on = sorted({region.stack for region in self.prepared.split.training})
+        figure = measure_halo(
+            model,
+            [self.prepared.stacks[index].image for index in trained_on if self.prepared.stacks[index].image.uniform],
+            device=self.prepared.device,
+            report=report,
+            should_stop=should_stop,
+        )
+        return model if figure is None else model.with_(halo=figure)
