@@ -1,4 +1,4 @@
-"""The four steps from files to scores, `search`, `train`, `predict`, `evaluate`, and `export` for other programs.
+"""From files to scores: `fit`, or `search` and `train`, then `predict` and `evaluate`; `export` for other programs.
 
 The commands, the worker and scripts call these. Each takes paths, keeps all it knows in the run
 folder, and tells its progress to a `Report`.
@@ -78,7 +78,7 @@ def fit(
         When the data or the settings do not do, the run is in use, or it holds a model already, or when it was
         stopped before there was one.
     """
-    from napari_autosegnet.jobs.fit import FitJob, run_fit
+    from napari_autosegnet.jobs.fit import FitJob
 
     job = FitJob(
         images=tuple(images),
@@ -91,7 +91,7 @@ def fit(
         device=device,
         resume=resume,
     )
-    return run_fit(job, run, report=report, should_stop=should_stop)
+    return job.run(run, report=report, should_stop=should_stop)
 
 
 def search(

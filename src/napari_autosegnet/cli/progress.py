@@ -17,6 +17,7 @@ from napari_autosegnet.duration import format_duration
 from napari_autosegnet.events import (
     ArchitectureFound,
     BlocksPlanned,
+    CandidateRated,
     CandidatesRated,
     DataRead,
     DeviceChosen,
@@ -69,6 +70,10 @@ def _words(event: Event) -> str | None:
         case CandidatesRated():
             best = "" if event.best is None else f", best {event.best:.3f}"
             return f"search: {event.count} candidates rated{best}"
+        case CandidateRated():
+            score = "" if event.mean_iou is None else f"mean IoU {event.mean_iou:.3f}"
+            speed = "" if event.milliseconds is None else f", {event.milliseconds:.0f} ms for 512 x 512 pixels"
+            return f"fit: round {event.round} of {event.rounds}: {event.network}: {score}{speed}"
         case FinalistTrained():
             turn = f"{event.index} of {event.count}, round {event.round} of {event.rounds}"
             score = "" if event.score is None else f": {event.score:.3f}"
@@ -104,7 +109,8 @@ def _epoch(event: Epoch) -> str:
     values = ((name.replace("_", " "), getattr(event, name)) for name in _FIGURES)
     figures = [f"{name} {value:.3f}" for name, value in values if value is not None]
     count = f"{event.epoch}" + (f"/{event.epochs}" if event.epochs else "")
-    return "  ".join([f"{event.phase or event.step}: epoch {count}", *figures])
+    network = [event.network] if event.network else []
+    return "  ".join([f"{event.phase or event.step}: epoch {count}", *figures, *network])
 
 
 def _halo(plan: BlocksPlanned) -> str:

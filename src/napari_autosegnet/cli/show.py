@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.cli.fit import print_menu
 from napari_autosegnet.cli.job import model_folder, print_json
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.menu import read_menu
 from napari_autosegnet.run import Run
 
 _GIVE = "give an architecture.json, a model folder, a zip of one, or a run folder"
@@ -40,6 +42,7 @@ def show(
     architecture: Architecture | None = None
     levels: int | None = None
     values: dict[str, Any] = {} if run is None else describe(run)
+    menu = [] if run is None else read_menu(run)
     if run is not None and run.architecture_file.is_file():
         architecture = Architecture.load(run.architecture_file)
     elif what.is_file() and what.suffix.lower() != ".zip":
@@ -64,7 +67,8 @@ def show(
             raise UserError(f"{what} has no searched architecture to draw; draw the curves of a run with --curves")
     if as_json:
         content = None if architecture is None else architecture.model_dump(mode="json")
-        print_json({**values, "architecture": content})
+        networks = {"networks": [entry.model_dump(mode="json") for entry in menu]} if menu else {}
+        print_json({**values, "architecture": content, **networks})
     else:
         for name, value in values.items():
             print_line(f"{name.replace('_', ' '):<12} {_plain(value)}")
@@ -76,6 +80,9 @@ def show(
             text = f"no searched architecture: {values['network']}" if "network" in values else "no architecture yet"
         for line in text.split("\n"):
             print_line(line)
+        if menu:
+            print_line()
+            print_menu(menu)
 
 
 def _model_values(path: Path) -> dict[str, Any]:

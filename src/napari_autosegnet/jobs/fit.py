@@ -39,59 +39,62 @@ class FitJob(LearningJob):
     preset: FitPreset = Field("standard", description="fast: a laptop; standard: one GPU")
     settings: FitSettings | None = Field(None, description="The preset's by default")
 
+    def run(self, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Model:
+        """Fit in a run folder; see `api.fit`."""
+        from napari_autosegnet.data.learned_from import LearnedFrom
+        from napari_autosegnet.jobs.configuration import RunConfiguration
+        from napari_autosegnet.jobs.model_making import ModelMaker
+        from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+        from napari_autosegnet.search.fit import Fit
+        from napari_autosegnet.training.checkpoints import has_checkpoint
 
-def run_fit(job: FitJob, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Model:
-    """Fit in a run folder; see `api.fit`."""
-    from napari_autosegnet.data.learned_from import LearnedFrom
-    from napari_autosegnet.jobs.configuration import RunConfiguration
-    from napari_autosegnet.jobs.model_making import ModelMaker
-    from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
-    from napari_autosegnet.search.fit import Fit
-    from napari_autosegnet.training.checkpoints import has_checkpoint
-
-    run = Run.open(folder) if job.resume else Run.create(folder)
-    with running(run, "fit", report, should_stop) as (report, should_stop):
-        configuration, learned_from = RunConfiguration.load(run), None
-        if job.resume:
-            job.refuse_other_data()
-            if configuration.fit is None:
-                raise UserError(f"{folder} holds no fit to resume; start it without --resume")
-            settings = configuration.fit
-            learned_from = configuration.unchanged(configuration.fitted_on, advice="put it back, or start a new run")
-            data = LabelledData.of_run(run)
-        elif configuration.fit is not None or configuration.training is not None:
-            raise UserError(f"{folder} holds a model already; continue with --resume, or choose another --run")
-        else:
-            settings = job.settings or fit_settings(job.preset)
-            data = LabelledData.given(job.images, job.labels, job.classes, job.selection, job.split)
-        prepared = prepare(data, settings, device=job.device, report=report)
-        if learned_from is not None:
-            learned_from.check_normalisation(prepared.normalisation)
-            prepared = replace(prepared, normalisation=learned_from.normalisation)
-        patches = training_data(prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report)
-        checkpoint = run.checkpoint_file("fit")
-        fit = Fit(
-            patches,
-            settings,
-            in_channels=prepared.normalisation.channels(settings.context),
-            checkpoint=checkpoint,
-        )
-        if not job.resume:
-            configuration.preset, configuration.data, configuration.fit = job.preset, data.description, settings
-            configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=settings.context)
-            configuration.save(run)
-        # A run that was ended before its first epoch begins again.
-        elif has_checkpoint(checkpoint):
-            fit.resume(report)
-        maker = ModelMaker(prepared, patches, settings)
-        chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker))
-        if chosen is None:
-            raise UserError("the fit was stopped before any network was trained; continue it with --resume")
-        model = _write_networks(run, fit, chosen, maker)
-        model = maker.with_measured_halo(model, report, should_stop)
-        model.save(run.model_folder)
-        report(QualityMeasured(step="fit", **model.metrics["validation"]))
-        return model
+        run = Run.open(folder) if self.resume else Run.create(folder)
+        with running(run, "fit", report, should_stop) as (report, should_stop):
+            configuration, learned_from = RunConfiguration.load(run), None
+            if self.resume:
+                self.refuse_other_data()
+                if configuration.fit is None:
+                    raise UserError(f"{folder} holds no fit to resume; start it without --resume")
+                settings = configuration.fit
+                learned_from = configuration.unchanged(
+                    configuration.fitted_on, advice="put it back, or start a new run"
+                )
+                data = LabelledData.of_run(run)
+            elif configuration.fit is not None or configuration.training is not None:
+                raise UserError(f"{folder} holds a model already; continue with --resume, or choose another --run")
+            else:
+                settings = self.settings or fit_settings(self.preset)
+                data = LabelledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+            prepared = prepare(data, settings, device=self.device, report=report)
+            if learned_from is not None:
+                learned_from.check_normalisation(prepared.normalisation)
+                prepared = replace(prepared, normalisation=learned_from.normalisation)
+            patches = training_data(
+                prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report
+            )
+            checkpoint = run.checkpoint_file("fit")
+            fit = Fit(
+                patches,
+                settings,
+                in_channels=prepared.normalisation.channels(settings.context),
+                checkpoint=checkpoint,
+            )
+            if not self.resume:
+                configuration.preset, configuration.data, configuration.fit = self.preset, data.description, settings
+                configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=settings.context)
+                configuration.save(run)
+            # A run that was ended before its first epoch begins again.
+            elif has_checkpoint(checkpoint):
+                fit.resume(report)
+            maker = ModelMaker(prepared, patches, settings)
+            chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker))
+            if chosen is None:
+                raise UserError("the fit was stopped before any network was trained; continue it with --resume")
+            model = _write_networks(run, fit, chosen, maker)
+            model = maker.with_measured_halo(model, report, should_stop)
+            model.save(run.model_folder)
+            report(QualityMeasured(step="fit", **model.metrics["validation"]))
+            return model
 
 
 class _Keeper:

@@ -1,0 +1,119 @@
+"""``napari-autosegnet fit``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
+from napari_autosegnet.cli.lines import print_line, print_note
+from napari_autosegnet.cli.options import (
+    Axes,
+    Changes,
+    Channels,
+    Device,
+    Json,
+    TimePoint,
+    changed,
+    described,
+    takes_settings,
+)
+from napari_autosegnet.cli.search import RENAMED, check_pairs, default_run, end_by_epochs
+from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.jobs.fit import FitJob
+from napari_autosegnet.jobs.menu import MenuEntry, model_of, read_menu
+from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
+from napari_autosegnet.run import Run
+from napari_autosegnet.settings import FitSettings, SplitSettings
+
+PRESET_SETTINGS: dict[str, FitSettings] = {preset: fit_settings(preset) for preset in FIT_PRESETS}
+
+
+@takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
+def fit(
+    image: Annotated[list[Path] | None, described(FitJob, "images")] = None,
+    labels: Annotated[list[Path] | None, described(FitJob, "labels")] = None,
+    classes: Annotated[str | None, described(FitJob, "classes")] = None,
+    time: TimePoint = None,
+    channels: Channels = None,
+    axes: Axes = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
+    preset: Annotated[FitPreset, described(FitJob, "preset")] = "standard",
+    resume: Annotated[bool, described(FitJob, "resume", "--resume")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+    *,
+    settings: Changes,
+    split: Changes,
+) -> None:
+    """From labelled images to a model in one go.
+
+    Networks of several sizes compete on your data; the better ones go on, and the one that --goal asks for is trained
+    to the end. It is in RUN/model from the first epochs on; the others that are worth it are listed at the end.
+
+    Example: [bold]napari-autosegnet fit --image train.tif --labels labels.tif --classes 0:membrane,255:cell
+    --run runs/isbi --preset fast --budget 20m[/bold]
+    """
+    images, targets = image or [], labels or []
+    if resume:
+        if run is None:
+            raise typer.BadParameter("--resume needs the run folder to continue", param_hint="'--run'")
+        if settings or split:
+            raise typer.BadParameter(
+                "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
+            )
+    else:
+        check_pairs(images, targets)
+    folder = run or default_run(images[0])
+    job = FitJob(
+        images=tuple(images),
+        labels=tuple(targets),
+        classes=classes,
+        selection=Selection(time_point=time, channels=channels, axes=axes),
+        preset=preset,
+        settings=None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings)),
+        split=None if resume else changed(SplitSettings(), split, RENAMED),
+        device=device,
+        resume=resume,
+    )
+    again = resuming_command_line("fit", folder, device=device, as_json=as_json)
+    model, _ = run_job(partial(job.run, folder), resume=again)
+    opened = Run(folder)
+    menu = read_menu(opened)
+    if as_json:
+        networks = [
+            {**entry.model_dump(mode="json"), "megapixels_per_second": entry.megapixels_per_second} for entry in menu
+        ]
+        print_json({"run": folder, "model": opened.model_folder, **model.metrics["validation"], "networks": networks})
+        return
+    print_menu(menu)
+    others = [model_of(opened, entry) for entry in menu if not entry.chosen]
+    kept = [folder for folder in others if folder.is_dir()]
+    if kept:
+        print_note(f"each is a model of its own: --model {kept[0]}")
+    print_paths(run=folder, model=opened.model_folder)
+    print_note(f"next: {command_line('predict', '--model', opened.model_folder)} --image IMAGE --out RESULT")
+
+
+def print_menu(menu: list[MenuEntry]) -> None:
+    """The networks of a fit as a table, the best first."""
+    rows = [("network", "mean IoU", "against the best", "Mpx/s", "weights", "trained", "is")]
+    for entry in menu:
+        words = [*entry.goals, *(["the run's model"] if entry.chosen else [])]
+        rows.append(
+            (
+                entry.description,
+                f"{entry.mean_iou:.3f}",
+                f"{entry.low:+.3f} to {entry.high:+.3f}",
+                f"{entry.megapixels_per_second:.1f}",
+                f"{entry.parameters / 1e6:.2f} M",
+                f"{entry.seconds:.0f} s",
+                ", ".join(words),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print_line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
