@@ -36,7 +36,8 @@ from napari_autosegnet.settings import (
     SelectionSettings,
     TrainSettings,
 )
-from napari_autosegnet.training.learner import MAX_ROLLBACKS, TrainingData
+from napari_autosegnet.training.learner import MAX_ROLLBACKS
+from napari_autosegnet.training.trainer import TrainingData
 from small_disks import mounted
 from small_models import small_model
 
