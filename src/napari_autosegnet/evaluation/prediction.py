@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from napari_autosegnet.data.annotations import (
     pair_stacks,
 )
 from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels, tell_notes
+from napari_autosegnet.data.ome_zarr import ome_attributes
 from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.evaluation.scoring import ScoredSection, class_order, describe_order, score, sections_to_score
@@ -191,24 +191,13 @@ def stored_names(prediction: Path) -> list[str] | None:
     """
     if not prediction.is_dir():
         return None
-    for folder in (prediction / "labels" / "segmentation", prediction, prediction.absolute().parent):
-        for metadata in ("zarr.json", ".zattrs"):
-            try:
-                content = json.loads((folder / metadata).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            names = _label_names(content)
-            if names is not None:
-                return names
-    return None
+    folders = (prediction / "labels" / "segmentation", prediction, prediction.absolute().parent)
+    return next((names for folder in folders if (names := _label_names(ome_attributes(folder)))), None)
 
 
-def _label_names(content: Any) -> list[str] | None:
+def _label_names(attributes: Mapping[str, Any]) -> list[str] | None:
     """Names of the classes 1..K in the ``image-label`` metadata of an OME-Zarr group, if they are all there."""
-    for key in ("attributes", "ome"):  # of Zarr 3; of OME-Zarr 0.5
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    label = content.get("image-label") if isinstance(content, Mapping) else None
+    label = attributes.get("image-label")
     properties = label.get("properties") if isinstance(label, Mapping) else None
     named: dict[int, str] = {}
     for each in properties if isinstance(properties, list) else []:
