@@ -66,7 +66,7 @@ Time = Annotated[datetime | None, BeforeValidator(_parse_time), PlainSerializer(
 
 
 class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     event: str
     #: When it was written; None before that.
@@ -343,7 +343,8 @@ End: TypeAlias = Finished | Stopped | Failed
 #: What a long function tells its progress to.
 Report = Callable[[Event], None]
 
-_EVENT: TypeAdapter[Event] = TypeAdapter(Event, config=ConfigDict(defer_build=True))
+# Built now and without a cache: a process that ran out of memory must still be able to read and report.
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event, config=ConfigDict(cache_strings="none"))
 SomeEvent = TypeVar("SomeEvent", bound=_Event)
 
 
