@@ -37,8 +37,8 @@ def test_the_summary_says_what_was_reached_and_where_it_lies(finished: Path) -> 
     assert set(summary) == {"mean_iou", "iou", "seconds", "paths"}
     assert set(summary["iou"]) == {"background", "myelin", "axon"}
     assert summary["mean_iou"] == pytest.approx(np.mean(list(summary["iou"].values())))
-    assert {"search", "train"} <= set(summary["seconds"])
-    for name in ("run", "model", "labels", "overlay", "architecture", "curves", "uncertainty"):
+    assert {"fit", "predict"} <= set(summary["seconds"])
+    for name in ("run", "model", "labels", "overlay", "architecture", "curves", "menu", "uncertainty"):
         assert Path(summary["paths"][name]).exists(), name
 
 
@@ -54,7 +54,7 @@ def test_the_score_is_that_of_the_labels_written(finished: Path) -> None:
 
 
 def test_pictures_show_something(finished: Path) -> None:
-    for name in ("overlay", "architecture", "curves", "uncertainty"):
+    for name in ("overlay", "architecture", "curves", "menu", "uncertainty"):
         picture = io.imread(finished / f"{name}.png")
         assert min(picture.shape[:2]) > 200
         assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20

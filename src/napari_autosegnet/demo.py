@@ -1,25 +1,26 @@
-"""The whole way on the built-in sample: search and train on one micrograph, apply to another, score."""
+"""The whole way on the built-in sample: fit a network to one micrograph, apply it to another, score."""
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from napari_autosegnet import api
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.configuration import RunConfiguration
-from napari_autosegnet.presets import search_settings, train_settings
+from napari_autosegnet.jobs.menu import read_menu
+from napari_autosegnet.presets import fit_settings
 from napari_autosegnet.run import Run
 
-#: Shares of the budget; the rest is left for start-up, applying, scoring and pictures.
-SEARCH_SHARE = 0.3
-TRAIN_SHARE = 0.55
+#: Fraction of the budget; the rest is left for start-up, applying, scoring and pictures.
+FIT_FRACTION = 0.85
 
 
 def run_demo(
@@ -31,7 +32,7 @@ def run_demo(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> dict[str, Any]:
-    """Do the four steps and write what a user wants to see of them into ``out``.
+    """Do the three steps and write what a user wants to see of them into ``out``.
 
     Parameters
     ----------
@@ -76,41 +77,26 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
     seconds: dict[str, float] = {}
 
     started = time.monotonic()
-    if not run.architecture_file.exists():
-        api.search(
-            folder,
-            [image],
-            [labels],
-            classes=SAMPLE_CLASSES,
-            preset="fast",
-            settings=search_settings("fast", budget=SEARCH_SHARE * budget),
-            device=device,
-            resume=configuration.search is not None,
-            report=report,
-            should_stop=should_stop,
-        )
+    if not read_menu(run):
+        resume = configuration.fit is not None
+        with suppress(StoppedError):
+            api.fit(
+                folder,
+                [] if resume else [image],
+                [] if resume else [labels],
+                classes=None if resume else SAMPLE_CLASSES,
+                preset="fast",
+                settings=fit_settings("fast", budget=FIT_FRACTION * budget),
+                device=device,
+                resume=resume,
+                report=report,
+                should_stop=should_stop,
+            )
     if should_stop():
-        # What was found so far stands, but a demo that is gone on with should search its whole time.
-        run.architecture_file.unlink(missing_ok=True)
+        # What was reached so far stands, but a demo that is continued should take its whole time.
+        run.menu_file.unlink(missing_ok=True)
         return None
-    seconds["search"] = time.monotonic() - started
-
-    started = time.monotonic()
-    if not (run.model_folder / "model.json").exists():
-        resume = configuration.training is not None
-        api.train(
-            folder,
-            settings=None
-            if configuration.training is not None
-            else train_settings("fast", budget=TRAIN_SHARE * budget),
-            device=device,
-            resume=resume,
-            report=report,
-            should_stop=should_stop,
-        )
-    if should_stop():
-        return None
-    seconds["train"] = time.monotonic() - started
+    seconds["fit"] = time.monotonic() - started
 
     started = time.monotonic()
     api.predict(run.model_folder, test_image, result, device=device, report=report, should_stop=should_stop)
@@ -129,6 +115,7 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
         "labels": result,
         "overlay": out / "overlay.png",
         "architecture": out / "architecture.png",
+        "menu": out / "menu.png",
         "curves": out / "curves.png",
         "uncertainty": out / "uncertainty.png",
     }
@@ -145,7 +132,6 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
 
 def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: str) -> None:
     from napari_autosegnet import figures
-    from napari_autosegnet.architecture import Architecture
     from napari_autosegnet.data.annotations import open_labelled
     from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.volume import predict_sections
@@ -157,9 +143,11 @@ def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: s
     grey = stack.image.section(0)[0]
     figures.overlay(grey, predicted[0], model.classes, paths["overlay"], truth=stack.target(0))
     figures.draw_uncertainty(probabilities[:, 0], paths["uncertainty"], image=grey)
+    assert model.specification.architecture is not None
     figures.draw_architecture(
-        Architecture.load(run.architecture_file), paths["architecture"], levels=model.specification.levels
+        model.specification.architecture, paths["architecture"], levels=model.specification.levels
     )
+    figures.draw_menu(read_menu(run), paths["menu"])
     figures.draw_curves(run.events(), paths["curves"])
 
 

@@ -21,7 +21,7 @@ PROGRAM = "napari-autosegnet"
 #: The commands and what each does; one module each, imported when the command is called. So the list
 #: of commands comes at once.
 COMMANDS = {
-    "demo": "Run all steps on a built-in sample: search, train, apply, score. A few minutes on 2 cores.",
+    "demo": "Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.",
     "fit": "From labelled images to a model in one go: find the network that they need, and train it.",
     "search": "Find an architecture for labelled images.",
     "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.",

@@ -21,13 +21,13 @@ def demo(
     budget: Annotated[
         float,
         typer.Option(
-            parser=parse_duration, metavar="TIME", help="Time for search and training (default 5m)", show_default=False
+            parser=parse_duration, metavar="TIME", help="Time for all steps together (default 5m)", show_default=False
         ),
     ] = 300.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object")] = False,
 ) -> None:
-    """Run all steps on a built-in sample: search, train, apply, score. A few minutes on 2 cores.
+    """Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.
 
     The sample is an electron micrograph of nerve fibres in three classes; one half of it is learned
     from, the other is segmented.

@@ -12,6 +12,7 @@ from napari_autosegnet.figures.architecture_drawing import (
     draw_architecture,
 )
 from napari_autosegnet.figures.curves import draw_curves
+from napari_autosegnet.figures.menu import draw_menu
 from napari_autosegnet.figures.sections import NamedColor, draw_uncertainty, normalised_entropy, overlay
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "describe_architecture",
     "draw_architecture",
     "draw_curves",
+    "draw_menu",
     "draw_uncertainty",
     "normalised_entropy",
     "overlay",

@@ -34,6 +34,17 @@ def sheet(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def plain_axes(axes: Axes, title: str) -> None:
+    """A title, a faint grid, and no frame."""
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    axes.grid(color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, labelsize=8)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color("#c9ced6")
+
+
 def save(figure: Figure, path: Path, *, title: str, description: str | None = None) -> None:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:

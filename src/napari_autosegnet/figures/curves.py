@@ -5,24 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Step
 from napari_autosegnet.figures.architecture_drawing import KIND_COLORS
-from napari_autosegnet.figures.canvas import FAINT, INK, figure_of, save
+from napari_autosegnet.figures.canvas import FAINT, figure_of, plain_axes, save
 from napari_autosegnet.run import RunHistory
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def draw_curves(events: Iterable[Event], path: Path) -> None:
-    """Draw the course of a run from its events: whatever of search and training there is.
+    """Draw the course of a run from its events: whatever of fit, search and training there is.
 
-    Of a search the reward, the loss of the shared weights, the controller's entropy and the share of identity;
-    of a training the loss and the IoU of each class. Warnings are drawn as dashed lines. Where an
-    epoch was computed twice, because a run was resumed, the later one counts.
+    Of a fit the mean IoU and the loss of each network; of a search the reward, the loss of the shared weights, the
+    controller's entropy and the share of identity; of a training the loss and the IoU of each class. Warnings are
+    drawn as dashed lines. Where an epoch was computed twice, because a run was resumed, the later one counts.
 
     Raises
     ------
@@ -39,7 +35,13 @@ def draw_curves(events: Iterable[Event], path: Path) -> None:
         ("train", "training: loss", {"loss": "training", "validation_loss": "validation"}),
         ("train", "training: IoU", {"mean_iou": "mean", **classes}),
     ]
-    drawn = [
+    networks = history.networks("fit")
+    drawn: list[tuple[str, Step, dict[str, list[tuple[int, float]]]]] = [
+        (title, "fit", {network: history.points("fit", key, network) for network in networks})
+        for title, key in (("fit: mean IoU on the validation part", "mean_iou"), ("fit: loss", "loss"))
+        if networks
+    ]
+    drawn += [
         (title, step, {label: points for key, label in keys.items() if (points := history.points(step, key))})
         for step, title, keys in plots
     ]
@@ -59,7 +61,7 @@ def draw_curves(events: Iterable[Event], path: Path) -> None:
         if step == "search":
             for warning in history.warnings:
                 axes.axvline(warning, color=KIND_COLORS["hdc"], linewidth=1, linestyle="--")
-        _plain(axes, title)
+        plain_axes(axes, title)
         axes.set_xlabel("epoch", color=FAINT)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8)
@@ -78,13 +80,3 @@ def _cycle(count: int) -> list[str]:
     # The colours of lines are the field's usual ones for the colour-blind (Okabe and Ito).
     colors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
     return [colors[index % len(colors)] for index in range(count)]
-
-
-def _plain(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.grid(color="#e6e9ed", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=FAINT, labelsize=8)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color("#c9ced6")

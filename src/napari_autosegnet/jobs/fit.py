@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import QualityMeasured, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import LearningJob
@@ -89,7 +89,7 @@ class FitJob(LearningJob):
             maker = ModelMaker(prepared, patches, settings)
             chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker))
             if chosen is None:
-                raise UserError("the fit was stopped before any network was trained; continue it with --resume")
+                raise StoppedError("the fit was stopped before any network was trained; continue it with --resume")
             model = _write_networks(run, fit, chosen, maker)
             model = maker.with_measured_halo(model, report, should_stop)
             model.save(run.model_folder)

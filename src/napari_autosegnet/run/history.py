@@ -58,10 +58,15 @@ class RunHistory:
         """Classes that have an IoU in any epoch of a step."""
         return list(dict.fromkeys(name for epoch in self.epochs(step) for name in epoch.iou))
 
-    def points(self, step: Step, key: str) -> list[tuple[int, float]]:
-        """Epochs and values of ``key`` (``iou/NAME``: of a class), where there is a value."""
+    def networks(self, step: Step) -> list[str]:
+        """Networks that were trained in a step which trains several."""
+        return list(dict.fromkeys(epoch.network for epoch in self.epochs(step) if epoch.network))
+
+    def points(self, step: Step, key: str, network: str = "") -> list[tuple[int, float]]:
+        """Epochs and values of ``key`` (``iou/NAME``: of a class), where there is a value; of one network if given."""
         field_name, _, name = key.partition("/")
-        values = ((epoch.epoch, getattr(epoch, field_name)) for epoch in self.epochs(step))
+        epochs = (epoch for epoch in self.epochs(step) if network in ("", epoch.network))
+        values = ((epoch.epoch, getattr(epoch, field_name)) for epoch in epochs)
         if name:
             values = ((epoch, scores.get(name)) for epoch, scores in values)
         return [(epoch, value) for epoch, value in values if value is not None]
