@@ -171,7 +171,23 @@ def scribble(classes: Array, share: float, generator: np.random.Generator) -> Ar
     return drawn
 
 
-SETS = {"isbi": isbi, "industrial": industrial, "vnc": vnc}
+def nuclei(data: Path, out: Path) -> Problem:
+    """Nuclei in fluorescence: pages 0-37 for the weights, 38-49 for validation, 50-79 scored; no neighbours."""
+    image, labels = data / "images.tif", data / "masks.tif"
+    split = ["--train-sections", "0-37", "--validation-sections", "38-49", "--gap", "0"]
+    return Problem(image, labels, image, labels, "0:background,255:nucleus", split, test_sections="50-79")
+
+
+def medulla(data: Path, out: Path) -> Problem:
+    """Membranes of the fly medulla, section by section: 0-119 for the weights, 130-159 validation, 170-249 scored."""
+    image, labels = data / "raw.tif", data / "membranes.tif"
+    split = ["--train-sections", "0-119", "--validation-sections", "130-159"]
+    return Problem(
+        image, labels, image, labels, "0:cell,255:membrane", split, test_sections="170-249", boundary="membrane"
+    )
+
+
+SETS = {"isbi": isbi, "industrial": industrial, "vnc": vnc, "nuclei": nuclei, "medulla": medulla}
 
 
 def command(*words: object, log: Path) -> str:

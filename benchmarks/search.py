@@ -10,6 +10,8 @@ halving               architectures drawn evenly, trained alone (no shared weigh
 parameters            training of the largest of 200 architectures drawn evenly
 chain                 training of a plain residual chain out of the same operations, without any search
 unet, pspnet          training of U-Net or PSPNet
+fit                   networks of several sizes compete, the chosen one is trained to the end (``fit``)
+chain-w32-s4          as chain, 32 channels at a quarter of the resolution; so w16-s4
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
@@ -56,7 +58,8 @@ from napari_autosegnet import api
 from napari_autosegnet.architecture import OPERATIONS, Architecture, SearchSpace
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.events import Epoch, Event, FinalistTrained
-from napari_autosegnet.presets import search_settings, train_settings
+from napari_autosegnet.model import Model
+from napari_autosegnet.presets import fit_settings, search_settings, train_settings
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import Network, SplitSettings
 
@@ -82,6 +85,8 @@ class Arm:
     given: Callable[[int], Architecture] | None = None
     network: Network = "searched"
     train: dict[str, Any] = field(default_factory=dict)
+    #: What `api.fit` is given instead of all that.
+    fit: dict[str, Any] | None = None
     #: Changes the sections that are trained on.
     sections: Callable[[main_job.Problem], str] | None = None
 
@@ -152,6 +157,12 @@ def _option(problem: main_job.Problem, name: str) -> str:
     return problem.split[problem.split.index(name) + 1]
 
 
+def _size(width: int, stride: int) -> dict[str, Any]:
+    """Settings of a chain of another size, at the rate of `fit`."""
+    network = {"base_width": width, "max_width": 4 * width, "stem_stride": stride}
+    return {"network": network, "optimization": {"learning_rate": 0.1}}
+
+
 SUITE: dict[str, Arm] = {
     "reinforce": Arm({"strategy": "reinforce"}),
     "evolution": Arm({"strategy": "evolution"}),
@@ -161,6 +172,9 @@ SUITE: dict[str, Arm] = {
     "chain": Arm(network="plain"),
     "unet": Arm(network="unet"),
     "pspnet": Arm(network="pspnet"),
+    "fit": Arm(fit={}),
+    "chain-w32-s4": Arm(network="plain", train=_size(32, 4)),
+    "chain-w16-s4": Arm(network="plain", train=_size(16, 4)),
 }
 ABLATIONS: dict[str, Arm] = {
     "without-hdc": Arm(
@@ -225,6 +239,10 @@ class Task:
         }
         began = time.monotonic()
         architecture: Path | None = None
+        if arm.fit is not None:
+            settings = fit_settings(self.preset, budget=self.budget, seed=seed, **arm.fit)
+            model = api.fit(run, **pair, preset=self.preset, settings=settings, device=self.device)
+            return self._finished(name, seed, 0.0, began, model)
         if arm.search is not None:
             settings = search_settings(self.preset, budget=SEARCH_SHARE * self.budget, seed=seed, **arm.search)
             api.search(run, **pair, preset=self.preset, settings=settings, device=self.device)
@@ -242,8 +260,13 @@ class Task:
             settings=train_settings(self.preset, **{"budget": self.budget - searched, "seed": seed, **arm.train}),
             device=self.device,
         )
+        return self._finished(name, seed, searched, began, model)
+
+    def _finished(self, name: str, seed: int, searched: float, began: float, model: Model) -> dict[str, Any]:
+        """Score an arm's model and keep the result."""
         total = time.monotonic() - began
-        events = [e for e in Run(run).events() if isinstance(e, Epoch) and e.step == "train"]
+        run = self.out / f"{name}-{seed}"
+        events = [e for e in Run(run).events() if isinstance(e, Epoch) and e.step in ("train", "fit")]
         content = {
             "arm": name,
             "seed": seed,
@@ -254,7 +277,7 @@ class Task:
             "validation": model.metrics["validation"]["mean_iou"],
             **self.score(run / "model"),
         }
-        result.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        (run / "result.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
         return content
 
     def score(self, model: Path) -> dict[str, Any]:
