@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,8 +53,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> 
 def test_the_menu_says_what_each_network_is_worth(finished: Run) -> None:
     menu = read_menu(finished)
     assert len(menu) == 2 and sum(entry.chosen for entry in menu) == 1
-    assert menu[0].mean_iou >= menu[1].mean_iou and menu[0].low == menu[0].high == 0, "the best, against itself"
-    assert menu[1].low <= menu[1].mean_iou - menu[0].mean_iou <= menu[1].high
+    assert menu[0].mean_iou >= menu[1].mean_iou and menu[0].difference == (0, 0), "the best, against itself"
+    assert menu[1].difference[0] <= menu[1].mean_iou - menu[0].mean_iou <= menu[1].difference[1]
+    assert all(entry.interval[0] <= entry.mean_iou <= entry.interval[1] for entry in menu)
     assert {goal for entry in menu for goal in entry.goals} == {"accurate", "balanced", "fast"}
     assert sum(entry.epochs for entry in menu) == SETTINGS.epochs
     assert all(entry.megapixels_per_second > 0 and entry.hours(10**9) > 0 for entry in menu)
@@ -84,7 +86,7 @@ def test_curves_and_menu_are_drawn(finished: Run, tmp_path: Path) -> None:
 def test_show_prints_the_menu(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["show", str(finished.path)]) == 0
     printed = capsys.readouterr().out
-    assert all(entry.description in printed for entry in read_menu(finished)) and "the run's model" in printed
+    assert all(entry.name in printed for entry in read_menu(finished)) and "the run's model" in printed
     assert run_command(["show", str(finished.path), "--json"]) == 0
     assert [each["name"] for each in json.loads(capsys.readouterr().out)["networks"]] == [
         entry.name for entry in read_menu(finished)
@@ -98,6 +100,25 @@ def test_a_second_fit_in_the_same_run_is_refused(finished: Run, data: dict[str, 
         other = Run.create(finished.path.parent / "empty")
         other.config_file.write_text('{"version": 1}')
         api.fit(other.path, resume=True)
+
+
+def test_another_network_is_chosen_by_its_name(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(finished.path, run.path)
+    (other,) = [entry for entry in read_menu(run) if not entry.chosen]
+    assert run_command(["fit", "--run", str(run.path), "--choose", other.name, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["chosen"] == other.name and printed["model"] == str(run.model_folder)
+    assert {"name", "mean_iou", "interval", "megapixels_per_second", "parameters", "model"} <= set(
+        printed["networks"][0]
+    )
+    kept = Model.load(Path(next(each["model"] for each in printed["networks"] if each["name"] == other.name)))
+    assert Model.load(run.model_folder).specification == kept.specification
+    assert [entry.name for entry in read_menu(run) if entry.chosen] == [other.name]
+    assert run_command(["fit", "--run", str(run.path), "--choose", "w1"]) == 1
+    assert f"choose one of {read_menu(run)[0].name}" in capsys.readouterr().err
 
 
 def test_a_damaged_menu_is_one_line(finished: Run, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from napari_autosegnet.cli.options import (
 from napari_autosegnet.cli.search import RENAMED, check_pairs, default_run, end_by_epochs
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.fit import FitJob
-from napari_autosegnet.jobs.menu import MenuEntry, model_of, read_menu
+from napari_autosegnet.jobs.menu import MenuEntry, choose_network, model_of, read_menu
 from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import FitSettings, SplitSettings
@@ -43,6 +43,9 @@ def fit(
     run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
     preset: Annotated[FitPreset, described(FitJob, "preset")] = "standard",
     resume: Annotated[bool, described(FitJob, "resume", "--resume")] = False,
+    choose: Annotated[
+        str | None, typer.Option(metavar="NETWORK", help="Make another network that --run has to offer its model")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
     *,
@@ -58,6 +61,12 @@ def fit(
     --run runs/isbi --preset fast --budget 20m[/bold]
     """
     images, targets = image or [], labels or []
+    if choose is not None:
+        if run is None:
+            raise typer.BadParameter("--choose needs the run folder to choose from", param_hint="'--run'")
+        choose_network(Run.open(run), choose)
+        _print_result(run, as_json)
+        return
     if resume:
         if run is None:
             raise typer.BadParameter("--resume needs the run folder to continue", param_hint="'--run'")
@@ -80,34 +89,39 @@ def fit(
         resume=resume,
     )
     again = resuming_command_line("fit", folder, device=device, as_json=as_json)
-    model, _ = run_job(partial(job.run, folder), resume=again)
-    opened = Run(folder)
-    menu = read_menu(opened)
+    run_job(partial(job.run, folder), resume=again)
+    _print_result(folder, as_json)
+
+
+def _print_result(folder: Path, as_json: bool) -> None:
+    run = Run(folder)
+    menu = read_menu(run)
+    chosen = next(entry.name for entry in menu if entry.chosen)
     if as_json:
+        more = {entry.name: {"megapixels_per_second": entry.megapixels_per_second} for entry in menu}
         networks = [
-            {**entry.model_dump(mode="json"), "megapixels_per_second": entry.megapixels_per_second} for entry in menu
+            {**entry.model_dump(mode="json"), **more[entry.name], "model": model_of(run, entry)} for entry in menu
         ]
-        print_json({"run": folder, "model": opened.model_folder, **model.metrics["validation"], "networks": networks})
+        print_json({"run": folder, "model": run.model_folder, "chosen": chosen, "networks": networks})
         return
     print_menu(menu)
-    others = [model_of(opened, entry) for entry in menu if not entry.chosen]
-    kept = [folder for folder in others if folder.is_dir()]
-    if kept:
-        print_note(f"each is a model of its own: --model {kept[0]}")
-    print_paths(run=folder, model=opened.model_folder)
-    print_note(f"next: {command_line('predict', '--model', opened.model_folder)} --image IMAGE --out RESULT")
+    if len(menu) > 1:
+        print_note(f"to take another one: {command_line('fit', '--run', folder, '--choose')} NETWORK")
+    print_paths(run=folder, model=run.model_folder)
+    print_note(f"next: {command_line('predict', '--model', run.model_folder)} --image IMAGE --out RESULT")
 
 
 def print_menu(menu: list[MenuEntry]) -> None:
     """The networks of a fit as a table, the best first."""
-    rows = [("network", "mean IoU", "against the best", "Mpx/s", "weights", "trained", "is")]
+    rows = [("network", "", "mean IoU", "against the best", "Mpx/s", "weights", "trained", "is")]
     for entry in menu:
         words = [*entry.goals, *(["the run's model"] if entry.chosen else [])]
         rows.append(
             (
+                entry.name,
                 entry.description,
-                f"{entry.mean_iou:.3f}",
-                f"{entry.low:+.3f} to {entry.high:+.3f}",
+                f"{entry.mean_iou:.3f} ({entry.interval[0]:.3f} to {entry.interval[1]:.3f})",
+                f"{entry.difference[0]:+.3f} to {entry.difference[1]:+.3f}" if any(entry.difference) else "-",
                 f"{entry.megapixels_per_second:.1f}",
                 f"{entry.parameters / 1e6:.2f} M",
                 f"{entry.seconds:.0f} s",

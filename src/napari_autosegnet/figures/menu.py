@@ -20,9 +20,7 @@ class Choice(Protocol):
     @property
     def mean_iou(self) -> float: ...
     @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
+    def difference(self) -> tuple[float, float]: ...
     @property
     def megapixels_per_second(self) -> float: ...
     @property
@@ -45,8 +43,7 @@ def draw_menu(choices: Sequence[Choice], path: Path) -> None:
     for each in choices:
         color = CHOSEN if each.chosen else OTHERS
         speed = each.megapixels_per_second
-        if each.low < each.high:
-            axes.plot([speed, speed], [best + each.low, best + each.high], color=color, linewidth=1.2, alpha=0.6)
+        axes.plot([speed, speed], [best + end for end in each.difference], color=color, linewidth=1.2, alpha=0.6)
         axes.plot(speed, each.mean_iou, "o", color=color, markersize=9 if each.chosen else 7)
         words = f" ({', '.join(each.goals)})" if each.goals else ""
         axes.annotate(

@@ -90,8 +90,7 @@ class FitJob(LearningJob):
             chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker))
             if chosen is None:
                 raise StoppedError("the fit was stopped before any network was trained; continue it with --resume")
-            model = _write_networks(run, fit, chosen, maker)
-            model = maker.with_measured_halo(model, report, should_stop)
+            model = _write_networks(run, fit, chosen, maker, report, should_stop)
             model.save(run.model_folder)
             report(QualityMeasured(step="fit", **model.metrics["validation"]))
             return model
@@ -114,25 +113,26 @@ class _Keeper:
             self._written = now
 
 
-def _write_networks(run: Run, fit: Fit, chosen: Candidate, maker: ModelMaker) -> Model:
-    """Write the models that are worth choosing from, and the menu; returns the chosen one."""
+def _write_networks(
+    run: Run, fit: Fit, chosen: Candidate, maker: ModelMaker, report: Report, should_stop: ShouldStop
+) -> Model:
+    """Write the model of each network, and the menu; returns the chosen one."""
     from napari_autosegnet.jobs.menu import MenuEntry, model_of, write_menu
     from napari_autosegnet.networks.specification import parameter_count
-    from napari_autosegnet.search.candidates import GOALS, choose, pareto_front
-    from napari_autosegnet.training.validation import paired_interval
+    from napari_autosegnet.search.candidates import GOALS, choose
+    from napari_autosegnet.training.validation import interval, paired_interval
 
     trained = fit.trained
     best = choose(trained, "accurate", fit.settings.tolerance)
     answers = {goal: choose(trained, goal, fit.settings.tolerance) for goal in GOALS}
     entries, models = [], {}
     for candidate in trained:
-        low, high = paired_interval(candidate.scores, best.scores)
         entry = MenuEntry(
             name=candidate.size.name,
             description=str(candidate.size),
             mean_iou=candidate.scores.mean_iou,
-            low=low,
-            high=high,
+            interval=interval(candidate.scores),
+            difference=paired_interval(candidate.scores, best.scores),
             milliseconds=candidate.latency,
             parameters=parameter_count(candidate.trainer.learner.network),
             seconds=candidate.trainer.budget.elapsed,
@@ -141,8 +141,11 @@ def _write_networks(run: Run, fit: Fit, chosen: Candidate, maker: ModelMaker) ->
             chosen=candidate is chosen,
         )
         entries.append(entry)
-        if candidate is chosen or candidate in pareto_front(trained):
-            models[entry.name] = maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
-            models[entry.name].save(model_of(run, entry))
+        model = maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
+        # What nobody is told to take is applied with the exact halo, which needs no measurement.
+        if entry.goals or entry.chosen:
+            model = maker.with_measured_halo(model, report, should_stop)
+        model.save(model_of(run, entry))
+        models[entry.name] = model
     write_menu(run, sorted(entries, key=lambda entry: -entry.mean_iou))
     return models[chosen.size.name]

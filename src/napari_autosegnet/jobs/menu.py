@@ -28,8 +28,10 @@ class MenuEntry(BaseModel):
         That of its folder in ``RUN/networks``, where its model is kept.
     description : str
         Its size in words.
-    mean_iou, low, high : float
-        On the validation part, and where its difference from the best one lies (90 % of draws of patches).
+    mean_iou : float
+        On the validation part.
+    interval, difference : tuple of float
+        Where it lies, and where its difference from the best network lies (90 % of draws of patches).
     milliseconds : float
         For 512 x 512 pixels on the device that it was trained on.
     parameters : int
@@ -46,8 +48,8 @@ class MenuEntry(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
     description: str
     mean_iou: float
-    low: float
-    high: float
+    interval: tuple[float, float]
+    difference: tuple[float, float]
     milliseconds: Annotated[float, Field(gt=0)]
     parameters: Count
     seconds: float
@@ -85,6 +87,30 @@ def read_menu(run: Run) -> list[MenuEntry]:
         return _MENU.validate_python(read_json(run.menu_file, "fit again in a new run"))
     except ValidationError as error:
         raise UserError(f"{run.menu_file} is damaged {first_problem(error)}; fit again in a new run") from error
+
+
+def choose_network(run: Run, name: str) -> None:
+    """Make another network of a run's menu the run's model.
+
+    Raises
+    ------
+    UserError
+        When there is no such network, or the run is in use.
+    """
+    from napari_autosegnet.model import Model
+
+    with run.locked():
+        menu = read_menu(run)
+        chosen = next((entry for entry in menu if entry.name == name), None)
+        if chosen is None:
+            names = ", ".join(entry.name for entry in menu)
+            raise UserError(
+                f"{run.path} has no network '{name}'; choose one of {names}"
+                if menu
+                else f"{run.path} has no networks to choose from; run 'napari-autosegnet fit' first"
+            )
+        Model.load(model_of(run, chosen)).save(run.model_folder)
+        write_menu(run, [entry.model_copy(update={"chosen": entry is chosen}) for entry in menu])
 
 
 def model_of(run: Run, entry: MenuEntry) -> Path:

@@ -55,13 +55,24 @@ class PatchScores:
 
 def paired_interval(ours: PatchScores, theirs: PatchScores, *, confidence: float = 0.9) -> tuple[float, float]:
     """Where the difference of two networks' mean IoU lies, by drawing the same patches for both (bootstrap)."""
-    count = len(ours.counts)
-    # How often each patch is drawn; the same whoever asks, so that comparisons agree with each other.
+    return _central(_bootstrapped(ours) - _bootstrapped(theirs), confidence)
+
+
+def interval(scores: PatchScores, *, confidence: float = 0.9) -> tuple[float, float]:
+    """Where a network's mean IoU lies, by drawing patches (bootstrap)."""
+    return _central(_bootstrapped(scores), confidence)
+
+
+def _bootstrapped(scores: PatchScores) -> npt.NDArray[np.float64]:
+    """Mean IoU on many draws of the patches; the same draws whoever asks, so that comparisons agree with each other."""
+    count = len(scores.counts)
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP)
-    mine, other = (
-        np.nanmean(class_iou(np.einsum("dn,nij->dij", drawn, scores.counts)), axis=-1) for scores in (ours, theirs)
-    )
-    low, high = np.quantile(mine - other, [(1 - confidence) / 2, (1 + confidence) / 2])
+    found: npt.NDArray[np.float64] = np.nanmean(class_iou(np.einsum("dn,nij->dij", drawn, scores.counts)), axis=-1)
+    return found
+
+
+def _central(values: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
