@@ -17,7 +17,7 @@ the network with its batch norms folded and in channels-last layout, too, so tha
 Example::
 
     python benchmarks/inference.py --model RUN/model --image stack.tif --size 8,1024,1024 \
-        --json inference.json --markdown docs/benchmarks/inference.md
+        --json inference.json --markdown docs/benchmarks/notes/inference.md
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ LayerKind = Literal["down", "bridge", "up"]
 
 #: The paper's four (section I).
 PAPER_OPERATIONS: tuple[Operation, ...] = ("sep_conv_3x3", "sep_conv_5x5", "hdc_3x3", "identity")
-#: And the convolution that U-Net consists of: see docs/benchmarks/search-earlier.md for what it brings.
+#: And the convolution that U-Net consists of: see docs/benchmarks/notes/search-earlier.md for what it brings.
 OPERATIONS: tuple[Operation, ...] = (*PAPER_OPERATIONS, "conv_3x3")
 LAYER_KINDS: tuple[LayerKind, ...] = ("down", "bridge", "up")
 NODES_PER_CELL = 2

@@ -22,9 +22,10 @@ import zarr
 from napari_autosegnet import api
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.cli.app import run as run_command
+from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
-from napari_autosegnet.settings import NetworkSettings, SearchSettings, TrainSettings
+from napari_autosegnet.settings import FitSettings, NetworkSettings, SearchSettings, TrainSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 NETWORK = NetworkSettings(base_width=4, max_width=8, stem_stride=2)
@@ -41,6 +42,14 @@ SMALL: dict[type, dict[str, Any]] = {
         "reward_patches": 2,
         "selection": {"candidates": 1, "finalists": 1, "steps": 1},
         "network": NETWORK,
+    },
+    FitSettings: {
+        "epochs": 3,
+        "budget": None,
+        "candidates": 2,
+        "patch_size": 32,
+        "batch_size": 2,
+        "steps_per_epoch": 2,
     },
     TrainSettings: {
         "epochs": 1,
@@ -66,17 +75,18 @@ def pages() -> list[Any]:
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the settings of searches and trainings small, whatever they are."""
+    """Make the settings of fits, searches and trainings small, whatever they are."""
 
     def small(run: Callable[..., Any]) -> Callable[..., Any]:
-        def call(job: SearchJob | TrainJob, *arguments: Any, **named: Any) -> Any:
+        def call(job: FitJob | SearchJob | TrainJob, *arguments: Any, **named: Any) -> Any:
             if job.settings is not None:
-                settings = job.settings.model_copy(update=SMALL[type(job.settings)])
+                settings = job.settings.changed(**SMALL[type(job.settings)])
                 job = job.model_copy(update={"settings": settings})
             return run(job, *arguments, **named)
 
         return call
 
+    monkeypatch.setattr(FitJob, "run", small(FitJob.run))
     monkeypatch.setattr(SearchJob, "run", small(SearchJob.run))
     monkeypatch.setattr(TrainJob, "run", small(TrainJob.run))
 

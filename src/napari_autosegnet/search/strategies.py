@@ -214,7 +214,7 @@ class FairSampler:
     In every block of as many architectures as there are operations, each operation stands exactly
     once at each place, so all get equally many updates (FairNAS, Chu et al. 2021). Inputs and skips are
     drawn evenly. The first ones may be mixed with the plain chain: weights that are all untrained, and others in each
-    step, learn nothing from each other for a long time (docs/benchmarks/search-earlier.md).
+    step, learn nothing from each other for a long time (docs/benchmarks/notes/search-earlier.md).
     """
 
     def __init__(self, space: SearchSpace, generator: np.random.Generator) -> None:
