@@ -1,4 +1,4 @@
-"""Draw the pictures of the guides: `napari-autosegnet demo --out DEMO`, then `python docs/pictures.py DEMO`."""
+"""Draw the pictures of the guides: `napari-autosegnet search` and `train`, then `python docs/pictures.py RUN`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from napari_autosegnet.run import Run
 IMAGES = Path(__file__).parent / "images"
 
 
-def main(demo: Path) -> None:
-    """Draw what the demo found, one architecture drawn evenly, and the demo's curves."""
-    run = Run.open(demo / "run")
+def main(folder: Path) -> None:
+    """Draw the architecture that a run found, one drawn at random, and the run's curves."""
+    run = Run.open(folder)
     draw_architecture(Architecture.load(run.architecture_file), IMAGES / "search-architecture.svg")
     drawn = SearchSpace(levels=3).sample(np.random.default_rng(2020))
     draw_architecture(drawn, IMAGES / "random-architecture.svg")
