@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 #: Every room and the floor that it is on. A room may import rooms of its floor and of those below.
 FLOORS = {
     "plain_text": 0,
+    "units": 0,
+    "ome_zarr": 0,
     "errors": 0,
     "files": 0,
     "device": 0,

@@ -69,6 +69,12 @@ _TELL_ALL = frozenset({"missing", "extra_forbidden", "value_error", "json_invali
 _SHOWN = 60
 
 
+def one_line(error: object) -> str:
+    """The text of an error of a library, without its line breaks."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
 def requirement(problem: ErrorDetails) -> str:
     """What a pydantic model asks of a value that it does not take, in plain words: ``must be at least 1``."""
     kind, context = problem["type"], problem.get("ctx", {})

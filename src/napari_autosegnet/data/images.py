@@ -12,25 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from napari_autosegnet.data.ome_zarr import open_zarr
 from napari_autosegnet.data.readers.pictures import PICTURE_SUFFIXES, image_files, stack_of_files
 from napari_autosegnet.data.readers.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
+from napari_autosegnet.data.readers.zarr import open_zarr
 from napari_autosegnet.data.stack import (
     ImageStack,
     check_finite,
-    one_line,
     stack_of_array,
     stack_of_unnamed,
     time_point,
     triple,
 )
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import refuse_address
+from napari_autosegnet.ome_zarr.paths import looks_like_zarr
 
 __all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open_labels", "tell_notes"]
-
-_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
 def open_image(
@@ -89,11 +87,7 @@ def folder_files(path: Path) -> list[Path] | None:
     UserError
         When it is a folder without images.
     """
-    return image_files(path) if path.is_dir() and not _is_zarr(path) else None
-
-
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).exists() for name in _ZARR_FILES)
+    return image_files(path) if path.is_dir() and not looks_like_zarr(path) else None
 
 
 def image_from_array(
@@ -141,7 +135,7 @@ def _open(
         raise UserError(f"there is no file or folder {path}; check the path")
     try:
         if path.is_dir():
-            if _is_zarr(path):
+            if looks_like_zarr(path):
                 return open_zarr(path, time, axes)
             time_point(None, time, path)
             return stack_of_files(files or image_files(path), path, is_2d=False, labels=labels)

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.pixel_files import files_of_array
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.plain_text import printable
+from napari_autosegnet.units import Triple
 
 Array = npt.NDArray[Any]
-Triple = tuple[float, float, float]
 
 
 class PixelSource(Protocol):
@@ -385,8 +385,3 @@ def stem(path: Path) -> str:
 def without_ending(name: str) -> str:
     """A file's name without what says its kind, such as ``.ome.tif``."""
     return re.sub(r"\.(ome\.)?(tiff?|zarr|png|jpe?g|bmp|npy)$", "", name, flags=re.IGNORECASE) or name
-
-
-def one_line(error: object) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__

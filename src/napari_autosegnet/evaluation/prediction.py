@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,13 @@ from napari_autosegnet.data.annotations import (
     pair_stacks,
 )
 from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels, tell_notes
-from napari_autosegnet.data.ome_zarr import ome_attributes
 from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.evaluation.scoring import ScoredSection, class_order, describe_order, score, sections_to_score
 from napari_autosegnet.events import DataRead, Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.ome_zarr.metadata import OmeGroup
+from napari_autosegnet.ome_zarr.paths import LABELS
 from napari_autosegnet.training.metrics import Scores
 
 
@@ -191,19 +191,11 @@ def stored_names(prediction: Path) -> list[str] | None:
     """
     if not prediction.is_dir():
         return None
-    folders = (prediction / "labels" / "segmentation", prediction, prediction.absolute().parent)
-    return next((names for folder in folders if (names := _label_names(ome_attributes(folder)))), None)
+    folders = (prediction / LABELS, prediction, prediction.absolute().parent)
+    return next((names for folder in folders if (names := _numbered_names(OmeGroup.read(folder).class_names))), None)
 
 
-def _label_names(attributes: Mapping[str, Any]) -> list[str] | None:
-    """Names of the classes 1..K in the ``image-label`` metadata of an OME-Zarr group, if they are all there."""
-    label = attributes.get("image-label")
-    properties = label.get("properties") if isinstance(label, Mapping) else None
-    named: dict[int, str] = {}
-    for each in properties if isinstance(properties, list) else []:
-        if isinstance(each, Mapping) and isinstance(each.get("label-value"), int):
-            # "name" is what other programs call it.
-            name = each.get("class", each.get("name"))
-            named[each["label-value"]] = name_from_file(name) if isinstance(name, str) else ""
-    names = [named.get(number, "") for number in range(1, len(named) + 1)]
+def _numbered_names(named: Mapping[int, str]) -> list[str] | None:
+    """Names of the classes 1..K, if they are all there and differ."""
+    names = [name_from_file(named.get(number, "")) for number in range(1, len(named) + 1)]
     return names if names and all(names) and len(set(names)) == len(names) else None

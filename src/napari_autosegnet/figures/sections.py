@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.units import unit_symbol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.figures.canvas import FAINT, INK, PAPER, figure_of, save
+from napari_autosegnet.units import unit_symbol
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

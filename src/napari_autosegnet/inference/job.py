@@ -15,7 +15,6 @@ from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.data.pairs import paired_files
 from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
@@ -34,11 +33,12 @@ from napari_autosegnet.inference.output.ledger import (
     program_version,
     written_parts,
 )
-from napari_autosegnet.inference.output.ome_metadata import ome_zarr_image
 from napari_autosegnet.inference.output.output import Output, open_output
 from napari_autosegnet.inference.output.store import ZarrOutput
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
+from napari_autosegnet.ome_zarr.metadata import ome_version
+from napari_autosegnet.ome_zarr.paths import is_node
 from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _no_result(place: Path, job: VolumeJob) -> str:
         return f"{place} exists and is no result of this program; give another --out"
     image = job.image.path
     choices = (
-        "give another --out" if image is None or ome_zarr_image(image) is None else "leave --out out, or give another"
+        "give another --out" if image is None or ome_version(image) is None else "leave --out out, or give another"
     )
     return f"{place} is another store and no result of this program; {choices}"
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.json_files import read_json
+from napari_autosegnet.ome_zarr.metadata import image_group
 from napari_autosegnet.run import is_run
-from napari_autosegnet.widgets.files.readers import LayerData, notes_of, ome_of, read_ome_zarr, run_layers
+from napari_autosegnet.widgets.files.readers import LayerData, notes_of, read_ome_zarr, run_layers
 from napari_autosegnet.widgets.preferences import PLUGIN
 
 Reader = Callable[[Any], list[LayerData]]
@@ -26,7 +27,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         return lambda _: read_run(place)
     if is_model(place):
         return lambda _: read_model(place)
-    if ome_of(place) is not None:
+    if image_group(place) is not None:
         return lambda _: read_store(place)
     return None
 

@@ -10,16 +10,18 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from napari_autosegnet.data.annotations import ClassInfo, default_classes
+from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
+from napari_autosegnet.ome_zarr.metadata import OmeGroup
+from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.run import Run
+from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets import plugin_reader
 from napari_autosegnet.widgets.files import readers
 from napari_autosegnet.widgets.files.sample_data import axons, axons_labelled, labelled_stack, own_stack
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, kept_classes
 from napari_autosegnet.widgets.layers.layer_arrays import role
-from napari_autosegnet.widgets.layers.ome_store import class_names, write_stack
 from napari_autosegnet.widgets.layers.writer import write_annotation
 from napari_autosegnet.widgets.preferences import Preferences
 from small_models import small_model
@@ -141,7 +143,7 @@ def test_colour_images_and_stacks_are_opened_lazily_when_large(tmp_path: Path, m
     tifffile.imwrite(tmp_path / "rgb.tif", np.moveaxis(grey, 0, -1), photometric="rgb")
     colour, about = readers.image_layer(tmp_path / "rgb.tif")
     assert about["rgb"] and colour.shape == (20, 24, 3)
-    write_stack(tmp_path / "c.zarr", (20, 24), np.uint8, lambda _: grey, scale=(1, 1), translation=(0, 0), channels=3)
+    write_image(tmp_path / "c.zarr", (20, 24), np.uint8, lambda _: grey, placement=Placement(), channels=3)
     store, about = readers.image_layer(tmp_path / "c.zarr")
     assert about["channel_axis"] == 0 and store.shape == (3, 20, 24)
 
@@ -276,7 +278,7 @@ def test_class_names_of_other_programs_are_found(tmp_path: Path) -> None:
             "colors": [{"label-value": 2, "rgba": [255, 0, 16, 255]}, {"label-value": 0, "rgba": [0, 0, 0, 0]}],
         }
     }
-    assert class_names(tmp_path / "labels") == ((2, ClassInfo(name="class 2", color="#ff0010")),)
+    assert readers.stored_classes(OmeGroup.read(tmp_path / "labels")) == (LabelClass(2, "class 2", "#ff0010"),)
 
 
 def test_samples_are_layers() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from napari_autosegnet.data.stack import one_line, positive
-from napari_autosegnet.data.units import Placement, in_one_unit
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.data.stack import positive
+from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.units import Placement, in_one_unit
 
 #: Names of the pictures that slide scanners put beside the image.
 _ASSOCIATED = re.compile(r"\b(label|macro|thumbnail|overview|barcode)\b", re.IGNORECASE)

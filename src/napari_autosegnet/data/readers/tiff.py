@@ -29,12 +29,11 @@ from napari_autosegnet.data.stack import (
     ArraySource,
     ImageStack,
     PixelSource,
-    one_line,
     stack_of_array,
     stem,
     time_point,
 )
-from napari_autosegnet.errors import UserError, is_out_of_memory
+from napari_autosegnet.errors import UserError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:
     import tifffile

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.zarr_nodes import is_node, open_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Span, slices
 from napari_autosegnet.inference.output.ledger import sync_folder
-from napari_autosegnet.inference.output.places import is_partial
+from napari_autosegnet.ome_zarr.nodes import open_array
+from napari_autosegnet.ome_zarr.paths import is_node, is_partial, remove_partials
 
 if TYPE_CHECKING:
     import zarr
@@ -153,16 +153,6 @@ def sync_file(file: Path) -> None:
     """Wait until a file's content is on the disk."""
     with open(file, "rb+") as handle:
         os.fsync(handle.fileno())
-
-
-def remove_partials(folder: Path, *, deep: bool = False) -> None:
-    """Remove what a killed run did not finish in a folder and, if ``deep``, below; links are not followed."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if is_partial(name):
-                os.unlink(os.path.join(parent, name))
-        if not deep:
-            break
 
 
 def as_bits(flags: Iterable[bool]) -> int:

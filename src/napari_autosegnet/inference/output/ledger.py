@@ -25,8 +25,9 @@ from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.inference.output.places import Part, zarrs_around
+from napari_autosegnet.inference.output.places import Part
 from napari_autosegnet.locks import InUseError, held
+from napari_autosegnet.ome_zarr.paths import zarrs_around
 
 Status = Literal["done", "skipped"]
 

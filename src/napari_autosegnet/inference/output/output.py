@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_address
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
-from napari_autosegnet.inference.output.ome_metadata import OmeVersion, ome_zarr_image, pixel_folders
 from napari_autosegnet.inference.output.picture_output import PngOutput, TiffOutput
-from napari_autosegnet.inference.output.places import Part, is_array, is_same, lies_in
+from napari_autosegnet.inference.output.places import Part, is_same, lies_in
 from napari_autosegnet.inference.output.store import PlainZarrOutput, ZarrOutput
+from napari_autosegnet.ome_zarr.metadata import OmeVersion, ome_version, pixel_folders
+from napari_autosegnet.ome_zarr.paths import is_array, is_node
 from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -109,16 +109,16 @@ def _output_at(
     chunks: Shape,
     block: Shape,
 ) -> Output:
-    own = None if image.path is None else ome_zarr_image(image.path)
+    own = None if image.path is None else ome_version(image.path)
     version: OmeVersion = "0.4" if settings.format == "ome-zarr-0.4" else "0.5"
     if own is not None and image.path is not None and (out is None or _means(out, image.path)):
         within, place = True, _named(image.path)
-        if settings.format == "zarr" or (version == "0.4" and own.version == "0.5"):
+        if settings.format == "zarr" or (version == "0.4" and own == "0.5"):
             raise UserError(
-                f"what goes under the image's labels is OME-Zarr {own.version}, as the image is; "
+                f"what goes under the image's labels is OME-Zarr {own}, as the image is; "
                 f"leave --format {settings.format} out, or give --out of another place"
             )
-        version = own.version
+        version = own
     elif out is None:
         raise UserError("the image is no OME-Zarr that could hold the result; give --out, such as --out result.zarr")
     else:
@@ -158,7 +158,7 @@ def _output_at(
 
 def _means(out: Path, image: Path) -> bool:
     """Whether a path means the image's own store: it is that, or a larger Zarr around it that is no image."""
-    return is_same(out, image) or (lies_in(image, out) and is_node(out) and ome_zarr_image(out) is None)
+    return is_same(out, image) or (lies_in(image, out) and is_node(out) and ome_version(out) is None)
 
 
 def _named(path: Path) -> Path:

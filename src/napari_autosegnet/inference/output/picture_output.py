@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.units import unit_symbol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
@@ -23,6 +22,7 @@ from napari_autosegnet.inference.output.arrays import as_bits
 from napari_autosegnet.inference.output.ledger import sync_folder
 from napari_autosegnet.inference.output.places import Part, taken
 from napari_autosegnet.plain_text import printable
+from napari_autosegnet.units import unit_symbol
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack

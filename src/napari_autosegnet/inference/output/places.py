@@ -1,42 +1,22 @@
-"""Where things lie: what is a Zarr, what lies in what, and what of a result's places is taken."""
+"""Where things lie: what lies in what, and what of a result's places is taken."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from napari_autosegnet.data.zarr_nodes import is_node
+from napari_autosegnet.ome_zarr.paths import is_partial
 
 #: What a result can consist of.
 Part = Literal["labels", "probabilities", "instances"]
 
 #: Names of what a part of a Zarr result consists of: levels, chunks, metadata.
 _OWN = re.compile(r"\d+|c|zarr\.json|\.z(array|attrs|group|metadata)")
-#: Files in the making: zarr's of chunks and metadata, and those of `napari_autosegnet.files.replacing`.
-_PARTIAL = re.compile(
-    r"(zarr|\.z(array|attrs|group|metadata)|\d+)\.[0-9a-f]{32}\.partial|\.(zarr\.json|\.z[a-z]+)\.\d+\.partial"
-)
 #: What systems leave in any folder that somebody looks at, or that a network serves.
 _OF_THE_SYSTEM = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.directory|\.nfs[0-9a-f]+")
-
-
-def is_array(folder: Path) -> bool:
-    """Whether a folder is a Zarr array."""
-    return (folder / ".zarray").is_file() or read_json(folder / "zarr.json").get("node_type") == "array"
-
-
-def zarrs_around(path: Path) -> list[Path]:
-    """The Zarr groups that a path lies in, the innermost first."""
-    found = []
-    for folder in path.absolute().parents:
-        if not folder.name or not is_node(folder):
-            break
-        found.append(folder)
-    return found
 
 
 def is_same(one: Path, other: Path) -> bool:
@@ -60,11 +40,6 @@ def is_used(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-def is_partial(name: str) -> bool:
-    """Whether a file of this name is one that a killed run did not finish; others have their own ``.partial``."""
-    return _PARTIAL.fullmatch(name) is not None
-
-
 def stranger(part: Path, within: Path) -> Path | None:
     """The first thing that must not be deleted with a part of a Zarr result: a link, or what is no Zarr's.
 
@@ -85,12 +60,3 @@ def _stranger_in(folder: Path) -> Path | None:
         if entry.is_dir() and (found := _stranger_in(Path(entry.path))) is not None:
             return found
     return None
-
-
-def read_json(file: Path) -> dict[str, object]:
-    """Content of a metadata file; empty where there is none that can be read."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

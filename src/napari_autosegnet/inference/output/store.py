@@ -14,22 +14,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.zarr_nodes import is_node
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
-from napari_autosegnet.inference.output.arrays import BlockArray, as_bits, remove_partials
+from napari_autosegnet.inference.output.arrays import BlockArray, as_bits
 from napari_autosegnet.inference.output.ledger import instance_ledger_path, scratch_path, sync_folder
-from napari_autosegnet.inference.output.ome_metadata import OmeMetadata, OmeVersion, ome_zarr_image, update_consolidated
-from napari_autosegnet.inference.output.places import Part, is_array, is_partial, is_used, stranger, taken
+from napari_autosegnet.inference.output.places import Part, is_used, stranger, taken
+from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeVersion, image_label, multiscale, omero
+from napari_autosegnet.ome_zarr.paths import (
+    INSTANCES,
+    LABELS,
+    PROBABILITIES,
+    is_array,
+    is_node,
+    is_partial,
+    remove_partials,
+)
+from napari_autosegnet.ome_zarr.write import list_label, unlist_label, update_consolidated, write_group, zarr_format
+from napari_autosegnet.units import Placement
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
     from napari_autosegnet.inference.compute.predictor import BlockResult
 
-LABELS = "labels/segmentation"
-INSTANCES = "labels/instances"
-PROBABILITIES = "probabilities"
 #: All that a group consists of besides its members.
 _GROUP_FILES = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zmetadata"})
 
@@ -200,22 +207,23 @@ class ZarrOutput:
         self.parts: tuple[Part, ...] = tuple(part for part, wanted in asked.items() if wanted)
         self.pyramid = PyramidPlan(levels, block)
         self.within_image = within_image
-        self._metadata = OmeMetadata(image, classes, version)
-        zarr_format = self._metadata.zarr_format
-        self._labels = LabelPyramid(
-            path / LABELS, self.pyramid, chunks=chunks, is_2d=image.is_2d, sharded=sharded, zarr_format=zarr_format
-        )
-        self.instances: LabelPyramid | None = None
-        if instances:
-            self.instances = LabelPyramid(
-                path / INSTANCES,
+        self._image = image
+        self._classes = tuple(classes)
+        self._version = version
+
+        def pyramid(folder: str, dtype: npt.DTypeLike) -> LabelPyramid:
+            return LabelPyramid(
+                path / folder,
                 self.pyramid,
                 chunks=chunks,
                 is_2d=image.is_2d,
-                dtype=np.uint32,
+                dtype=dtype,
                 sharded=sharded,
-                zarr_format=zarr_format,
+                zarr_format=zarr_format(version),
             )
+
+        self._labels = pyramid(LABELS, np.uint8)
+        self.instances = pyramid(INSTANCES, np.uint32) if instances else None
         self.probabilities: ProbabilityArray | None = None
         if probabilities:
             self.probabilities = ProbabilityArray(
@@ -226,7 +234,7 @@ class ZarrOutput:
                 block=block,
                 is_2d=image.is_2d,
                 sharded=sharded,
-                zarr_format=zarr_format,
+                zarr_format=zarr_format(version),
             )
 
     def foreign(self, ours: Collection[Part]) -> Path | None:
@@ -240,8 +248,7 @@ class ZarrOutput:
             return False
         if not is_node(self.path):
             return _has_only_metadata(self.path)
-        image = ome_zarr_image(self.path)
-        return image is None or all(level.startswith(f"{LABELS}/") for level in image.levels)
+        return all(level.startswith(f"{LABELS}/") for level in OmeGroup.read(self.path).levels)
 
     def strange(self, ours: Collection[Part]) -> Path | None:
         found = (stranger(place, self.path) for part, place in self.places.items() if part in ours)
@@ -254,7 +261,7 @@ class ZarrOutput:
             if part in ours:
                 remove_folder(place)
                 if part != "probabilities":
-                    self._metadata.unlist_label(place.parent, place.name)
+                    unlist_label(place.parent, place.name)
         if not self.within_image:
             self._remove_metadata()
 
@@ -275,27 +282,44 @@ class ZarrOutput:
             _remove_rubbish(self.places[part])
 
     def prepare(self) -> None:
-        ome = self._metadata
         if not self.within_image:
-            ome.write_group(self.path, {"multiscales": [ome.multiscale(self.pyramid.levels, prefix=f"{LABELS}/")]})
-        self._make_labels(self._labels, colours=True)
+            self._write_group(self.path, {"multiscales": [self._multiscale(prefix=f"{LABELS}/")]})
+        self._make_labels(self._labels, colors=True)
         if self.probabilities is not None:
-            content = {"multiscales": [ome.multiscale(self.pyramid.levels[:1], channel=True)], "omero": ome.omero()}
-            ome.write_group(self.path / PROBABILITIES, content)
+            content = {"multiscales": [self._multiscale(channel=True, levels=1)], "omero": omero(self._classes)}
+            self._write_group(self.path / PROBABILITIES, content)
             self.probabilities.make()
         if self.instances is not None:
-            self._make_labels(self.instances, colours=False)
+            self._make_labels(self.instances, colors=False)
         update_consolidated(self.labels_path)
 
-    def _make_labels(self, labels: LabelPyramid, *, colours: bool) -> None:
-        ome = self._metadata
-        ome.list_label(self.path / "labels", labels.folder.name)
+    def _make_labels(self, labels: LabelPyramid, *, colors: bool) -> None:
+        list_label(self.path / "labels", labels.folder.name, self._version)
+        classes = enumerate(self._classes, start=1) if colors else ()
         content = {
-            "multiscales": [ome.multiscale(self.pyramid.levels, type="nearest")],
-            "image-label": ome.image_label(within_image=self.within_image, colours=colours),
+            "multiscales": [self._multiscale(type="nearest")],
+            "image-label": image_label(classes, version=self._version, within_image=self.within_image),
         }
-        ome.write_group(labels.folder, content)
+        self._write_group(labels.folder, content)
         labels.make()
+
+    def _write_group(self, folder: Path, ome: dict[str, Any]) -> None:
+        write_group(folder, ome, self._version)
+
+    def _multiscale(
+        self, *, prefix: str = "", channel: bool = False, levels: int | None = None, type: str | None = None
+    ) -> dict[str, Any]:
+        """The entry of ``multiscales`` for the arrays ``<prefix>0``, ``<prefix>1``, ..."""
+        image = self._image
+        factors = np.cumprod([level.factor for level in self.pyramid.levels], axis=0).tolist()[:levels]
+        return multiscale(
+            image.name,
+            "c" * channel + ("yx" if image.is_2d else "zyx"),
+            Placement(image.scale, image.translation, image.unit),
+            [(f"{prefix}{number}", factor) for number, factor in enumerate(factors)],
+            version=self._version,
+            type=type,
+        )
 
     def attach(self) -> None:
         for part in (self._labels, self.probabilities, self.instances):

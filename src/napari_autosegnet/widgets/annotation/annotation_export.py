@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
@@ -33,7 +34,6 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
     spatial_shape,
     time_points,
 )
-from napari_autosegnet.widgets.layers.ome_store import write_stack
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -209,15 +209,12 @@ def write_image_layer(layer: Image, path: Path, time: int = 0) -> None:
     stack = layer_stack(layer, time)
     colours = is_rgb(layer) or axes_of(layer).startswith("c")
     placed = layer_placement(layer.scale, layer.translate, layer.units)
-    depth = len(_shape_in_space(layer))
-    write_stack(
+    write_image(
         path,
         _shape_in_space(layer),
         stack.dtype,
         lambda index: stack.section(index) if colours else stack.section(index)[0],
-        scale=placed.scale[-depth:],
-        translation=placed.translation[-depth:],
-        unit=placed.unit,
+        placement=placed,
         channels=stack.channels if colours else None,
     )
 
@@ -227,15 +224,12 @@ def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path)
     stack = labelled_stack(annotation, mapping)
     image = annotation.image
     placed = layer_placement(image.scale, image.translate, image.units)
-    depth = len(_shape_in_space(image))
-    write_stack(
+    write_image(
         path,
         _shape_in_space(image),
         np.uint8,
         stack.target,
-        scale=placed.scale[-depth:],
-        translation=placed.translation[-depth:],
-        unit=placed.unit,
+        placement=placed,
         classes=list(enumerate(mapping.classes, start=1)),
     )
 

@@ -16,6 +16,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event
 from napari_autosegnet.jobs.job_file import read_job
 from napari_autosegnet.jobs.predict import PredictJob
+from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
 from napari_autosegnet.widgets.files.readers import image_layer, labels_layer
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
 
     from napari_autosegnet.widgets.apply.apply_dialog import Chosen
 
-#: Where in a store the labels and the numbered objects lie.
-LABELS = Path("labels") / "segmentation"
-OBJECTS = Path("labels") / "instances"
-PROBABILITIES = Path("probabilities") / "0"
 _REFRESH = 300  # milliseconds between two looks at the store
 #: Drawing the layer anew takes at most this share of the time.
 _SHARE = 0.1
@@ -239,7 +236,7 @@ class VolumeJob(QObject):
     def _open_objects(self) -> None:
         """Show the single objects, if they were asked for; they are numbered last."""
         out = self._out
-        if out is not None and (out / OBJECTS).is_dir():
+        if out is not None and (out / INSTANCES).is_dir():
             self._session.background.call(lambda: _objects(out), self._show_objects, self.failed.emit)
 
     def _show_objects(self, found: tuple[Any, dict[str, Any]]) -> None:
@@ -334,7 +331,7 @@ def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
 
 def _objects(out: Path) -> tuple[Any, dict[str, Any]]:
     """Layer of the numbered objects of a result, in napari's own colours: one per object."""
-    data, about, _ = labels_layer(out / OBJECTS)
+    data, about, _ = labels_layer(out / INSTANCES)
     for name in ("colormap", "features"):
         about.pop(name, None)
     about["metadata"] = {METADATA: {"role": "objects"}}
@@ -351,16 +348,16 @@ def model_of(out: Path) -> str | None:
 
 def has_probabilities(out: Path) -> bool:
     """Whether the class probabilities of a result were written."""
-    return (out / PROBABILITIES).is_dir()
+    return (out / PROBABILITIES / "0").is_dir()
 
 
 def probabilities_of(out: Path) -> Callable[[int], Any] | None:
     """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none. For a thread."""
-    from napari_autosegnet.data.zarr_nodes import open_array
+    from napari_autosegnet.ome_zarr.nodes import open_array
 
     if not has_probabilities(out):
         return None
-    array = open_array(out / PROBABILITIES)
+    array = open_array(out / PROBABILITIES / "0")
 
     def read(section: int) -> Any:
         return np.asarray(array[:, section] if array.ndim == 4 else array[:])

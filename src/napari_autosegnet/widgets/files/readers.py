@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabelMapping, parse_classes
-from napari_autosegnet.data.ome_zarr import check_version, level_placement, ome_attributes
+from napari_autosegnet.data.annotations import PALETTE, LabelMapping, name_from_file, parse_classes
 from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.data.zarr_nodes import open_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunData
+from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, image_group
+from napari_autosegnet.ome_zarr.nodes import open_array
+from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, result_layer
@@ -211,9 +212,9 @@ def image_layer(
     """
     from napari_autosegnet.data.images import open_image
 
-    ome = ome_of(path)
-    if ome is not None:
-        return _ome_image(path, ome, time=time or 0)
+    group = image_group(path)
+    if group is not None:
+        return _ome_image(group, time=time or 0)
     stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
     about: dict[str, Any] = {"name": stack.name, **_placed(stack)}
     if stack.channels in (3, 4) and stack.dtype == np.uint8:
@@ -241,25 +242,21 @@ def image_layer(
 
 def read_ome_zarr(path: Path) -> list[LayerData]:
     """Image levels, label images and probabilities of an OME-Zarr store."""
-    ome = ome_of(path)
-    assert ome is not None
-    if "image-label" in ome:
+    group = OmeGroup.read(path)
+    if "image-label" in group.attributes:
         return [labels_layer(path)]
     layers: list[LayerData] = []
-    first = ome["multiscales"][0]["datasets"][0]["path"]
-    if not first.startswith("labels/"):  # a store of our results names its labels as its image
-        data, about = _ome_image(path, ome)
+    if not group.image(strict=False).levels[0].startswith("labels/"):  # our results name their labels as their image
+        data, about = _ome_image(group)
         layers.append((data, about, "image"))
-    scores = path / "probabilities"
-    scores_ome = ome_of(scores)
-    if scores_ome is not None:
-        data, about = _ome_image(scores, scores_ome)
-        names = [channel.get("label", "") for channel in scores_ome.get("omero", {}).get("channels", [])]
+    scores = image_group(path / PROBABILITIES)
+    if scores is not None:
+        data, about = _ome_image(scores)
         about |= {"visible": False, "blending": "additive", "contrast_limits": (0, 255)}
-        about["name"] = [f"probability of {name}" for name in names] if names else "probability"
+        about["name"] = [f"probability of {name}" for name in scores.channel_names] or "probability"
         layers.append((data, about, "image"))
-    for name in _label_names(path):
-        layers.append(labels_layer(path / "labels" / name))
+    folders = (path / "labels" / name for name in OmeGroup.read(path / "labels").label_names)
+    layers.extend(labels_layer(folder) for folder in folders if image_group(folder) is not None)
     return layers
 
 
@@ -267,11 +264,11 @@ def notes_of(path: Path) -> tuple[str, ...]:
     """What is doubtful about an OME-Zarr, such as a voxel of no size, in words; it is shown nevertheless."""
     from napari_autosegnet.data.images import open_image
 
-    ome = ome_of(path)
-    if ome is None:
+    group = image_group(path)
+    if group is None:
         return ()
     try:
-        return open_image(path, time=0 if "t" in _axes(ome["multiscales"][0]) else None).notes
+        return open_image(path, time=0 if "t" in group.image(strict=False).axes else None).notes
     except UserError:
         return ()  # a store of labels alone, or what `read_ome_zarr` refuses with words of its own
 
@@ -281,17 +278,14 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
 
     A result of a prediction can be corrected, anything else is annotation.
     """
-    from napari_autosegnet.widgets.layers.ome_store import class_names
-
-    ome = ome_of(path)
-    if ome is None:
+    group = image_group(path)
+    if group is None:
         raise UserError(f"{path} is not a label image of an OME-Zarr; choose another")
-    multiscale = ome["multiscales"][0]
-    levels = [open_array(path / entry["path"], "r+") for entry in multiscale["datasets"]]
-    place = _place(multiscale)
-    classes = tuple(LabelClass(value, info.name, info.color) for value, info in class_names(path))
-    make = result_layer if _is_prediction(path, multiscale) else annotation_layer
-    about = make(classes, name=name or _store_name(path), **place, **more)
+    image = group.image(strict=False)
+    levels = [open_array(path / level, "r+") for level in image.levels]
+    classes = stored_classes(group)
+    make = result_layer if _is_prediction(path, image) else annotation_layer
+    about = make(classes, name=name or _store_name(path), **_place(image), **more)
     about.pop("channel_axis", None)
     if make is result_layer and path.name == "instances":
         about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction
@@ -303,66 +297,55 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
     return (levels if too_wide else levels[0]), about, "labels"
 
 
-def _is_prediction(path: Path, multiscale: dict[str, Any]) -> bool:
+def stored_classes(group: OmeGroup) -> tuple[LabelClass, ...]:
+    """Values, names and colours that a label image names; empty if it names none."""
+    names = {value: named for value, name in group.class_names.items() if (named := name_from_file(name))}
+    colors = group.class_colors
+    values = sorted(names) if names else sorted(colors.keys() - {0})
+    return tuple(
+        LabelClass(value, names.get(value, f"class {value}"), colors.get(value, PALETTE[position % len(PALETTE)]))
+        for position, value in enumerate(values)
+    )
+
+
+def _is_prediction(path: Path, image: OmeImage) -> bool:
     """Whether a label image was written by a prediction; any other is somebody's annotation."""
-    from napari_autosegnet.inference.output.store import INSTANCES, LABELS
-
-    ours = "/".join(path.parts[-2:]) in (LABELS, INSTANCES)
-    return ours and multiscale.get("type") == "nearest"
+    return "/".join(path.parts[-2:]) in (LABELS, INSTANCES) and image.type == "nearest"
 
 
-def ome_of(path: Path) -> dict[str, Any] | None:
-    """OME metadata of an image group, versions 0.4 and 0.5; None when it is something else."""
-    ome = ome_attributes(path)
-    return ome if ome.get("multiscales") else None
-
-
-def _label_names(path: Path) -> list[str]:
-    names = ome_attributes(path / "labels").get("labels") or []
-    return [name for name in names if ome_of(path / "labels" / name) is not None]
-
-
-def _ome_image(path: Path, ome: dict[str, Any], time: int | None = None) -> tuple[Any, dict[str, Any]]:
+def _ome_image(group: OmeGroup, time: int | None = None) -> tuple[Any, dict[str, Any]]:
     """Levels of an image and its place; at one time point, or with the time axis that it has."""
-    check_version(ome, path)
-    multiscale = ome["multiscales"][0]
-    levels: list[Any] = [open_array(path / entry["path"]) for entry in multiscale["datasets"]]
-    about: dict[str, Any] = {"name": _store_name(path), **_place(multiscale)}
-    axes = _axes(multiscale)
+    image = group.image(strict=False)
+    levels: list[Any] = [open_array(group.folder / level) for level in image.levels]
+    about: dict[str, Any] = {"name": _store_name(group.folder), **_place(image)}
+    axes = image.axes
     if time is not None and "t" in axes:
         import dask.array
 
         at = axes.index("t")
         levels = [dask.array.take(dask.array.from_zarr(level), time, axis=at) for level in levels]
         # Neither the scale nor the translation has an entry for the channels.
-        kept = axes[:at].replace("c", "")
+        kept = len([axis for axis in axes[:at] if axis != "c"])
         for name in about.keys() & {"scale", "translate", "units"}:
-            about[name] = about[name][: len(kept)] + about[name][len(kept) + 1 :]
+            about[name] = about[name][:kept] + about[name][kept + 1 :]
         if "channel_axis" in about:
             about["channel_axis"] -= at < about["channel_axis"]
     return (levels if len(levels) > 1 else levels[0]), about
 
 
-def _axes(multiscale: dict[str, Any]) -> str:
-    """A letter for each axis: OME-Zarr names them t, c, z, y, x."""
-    names = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscale["axes"]]
-    return "".join(name[:1].lower() or "?" for name in names)
-
-
-def _place(multiscale: dict[str, Any]) -> dict[str, Any]:
+def _place(image: OmeImage) -> dict[str, Any]:
     """Scale, translation and unit of level 0 and the channel axis, for napari."""
-    axes = _axes(multiscale)
-    placed = level_placement(multiscale, axes, multiscale["datasets"][0]["path"])
+    placed = image.placement(image.levels[0])
     scale, translation = (dict(zip("zyx", each, strict=True)) for each in (placed.scale, placed.translation))
-    kept = [axis for axis in axes if axis != "c"]
+    kept = [axis for axis in image.axes if axis != "c"]
     about: dict[str, Any] = {
         "scale": tuple(scale.get(axis, 1.0) for axis in kept),
         "translate": tuple(translation.get(axis, 0.0) for axis in kept),
     }
     if placed.unit is not None:
-        about["units"] = tuple(placed.unit if axis in "zyx" else "pixel" for axis in kept)
-    if len(kept) < len(axes):
-        about["channel_axis"] = axes.index("c")
+        about["units"] = tuple(placed.unit if axis in scale else "pixel" for axis in kept)
+    if "c" in image.axes:
+        about["channel_axis"] = image.axes.index("c")
     return about
 
 

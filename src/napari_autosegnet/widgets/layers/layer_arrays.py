@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.units import Placement, in_one_unit
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.units import Placement, in_one_unit
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, layer_placement
-from napari_autosegnet.widgets.layers.ome_store import write_stack
 
 
 def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -28,14 +28,12 @@ def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[s
     placed = layer_placement(
         attributes.get("scale", [1.0] * depth), attributes.get("translate", [0.0] * depth), attributes.get("units", ())
     )
-    write_stack(
+    write_image(
         Path(path),
         shape,
         np.dtype(array.dtype),  # a narrower one would turn values that are no class into other ones
         lambda index: np.asarray(array[index] if len(shape) == 3 else array),
-        scale=placed.scale[-depth:],
-        translation=placed.translation[-depth:],
-        unit=placed.unit,
+        placement=placed,
         classes=classes,
     )
     return [path]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_autosegnet.data.units import in_one_unit, unit_name, unit_symbol
+from napari_autosegnet.units import in_one_unit, unit_name, unit_symbol
 
 
 @pytest.mark.parametrize(

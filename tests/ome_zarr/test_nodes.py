@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 from napari_autosegnet.data.images import open_image
-from napari_autosegnet.data.zarr_nodes import open_array, open_group
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.ome_zarr.nodes import open_array, open_group
 
 
 def array(path: Path) -> Path:
@@ -52,5 +52,5 @@ def test_what_zarr_does_not_take(tmp_path: Path, change: Callable[[Any], object]
 
 def test_a_group_is_no_array(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "g.zarr", mode="w")
-    with pytest.raises(UserError, match="is no Zarr array"):
+    with pytest.raises(UserError, match="is not a Zarr array"):
         open_array(tmp_path / "g.zarr")

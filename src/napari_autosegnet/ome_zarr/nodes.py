@@ -1,24 +1,17 @@
-"""Zarr arrays and groups on a disk, opened so that a damaged one is told in a line."""
+"""Zarr arrays and groups on a disk, opened so that a damaged one is reported in one line."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_autosegnet.data.stack import one_line
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.ome_zarr.paths import damaged_file
 
 if TYPE_CHECKING:
     import zarr
 
-METADATA_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 Mode = Literal["r", "r+"]
-
-
-def is_node(folder: Path) -> bool:
-    """Whether a folder is a Zarr array or group."""
-    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def open_node(folder: Path, mode: Mode = "r", advice: str = "copy the store again") -> zarr.Array[Any] | zarr.Group:
@@ -50,7 +43,7 @@ def open_array(folder: Path, mode: Mode = "r", advice: str = "copy the store aga
 
     node = open_node(folder, mode, advice)
     if not isinstance(node, zarr.Array):
-        raise UserError(f"{folder} is no Zarr array; {advice}")
+        raise UserError(f"{folder} is not a Zarr array; {advice}")
     return node
 
 
@@ -60,20 +53,8 @@ def open_group(folder: Path, mode: Mode = "r", advice: str = "copy the store aga
 
     node = open_node(folder, mode, advice)
     if not isinstance(node, zarr.Group):
-        raise UserError(f"{folder} is no Zarr group; {advice}")
+        raise UserError(f"{folder} is not a Zarr group; {advice}")
     return node
-
-
-def damaged_file(folder: Path) -> Path | None:
-    """The metadata file of a node that is cut off or no JSON; None where all can be read."""
-    for name in METADATA_FILES:
-        file = folder / name
-        try:
-            if file.is_file() and not isinstance(json.loads(file.read_bytes()), dict):
-                return file
-        except (ValueError, RecursionError):
-            return file
-    return None
 
 
 def _problem(folder: Path, error: Exception) -> str:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from napari_autosegnet.data.stack import Triple
+Triple = tuple[float, float, float]
 
 #: Length in meters and symbol in OME-XML, by name.
 _UNITS: dict[str, tuple[float, str]] = {
