@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_autosegnet.search.candidates import SIZES, Candidate, choose, pareto_front, survivors
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.search.candidates import SIZES, Candidate, choose, fitting_sizes, pareto_front, survivors
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.validation import PatchScores
 
@@ -65,6 +66,14 @@ def test_nothing_beats_what_is_on_the_front(field: list[tuple[float, float]]) ->
     for each in candidates:
         beaten = any(o.latency < each.latency and o.scores.mean_iou >= each.scores.mean_iou for o in candidates)
         assert beaten == (each not in front)
+
+
+def test_only_sizes_that_take_the_patches_compete() -> None:
+    assert fitting_sizes(128, NetworkSettings()) == list(SIZES)
+    fitting = fitting_sizes(40, NetworkSettings())
+    assert 0 < len(fitting) < len(SIZES) and all(size.stem_stride < 8 for size in fitting)
+    with pytest.raises(UserError, match="choose a multiple of"):
+        fitting_sizes(37, NetworkSettings())
 
 
 def test_sizes_fit_the_patches_of_the_presets() -> None:

@@ -9,6 +9,7 @@ from typing import get_args
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingResult
@@ -73,6 +74,27 @@ SIZES: tuple[Size, ...] = (
     Size(stem_stride=4, base_width=64),
     Size(stem_stride=2, base_width=8),
 )
+
+
+def fitting_sizes(patch_size: int, settings: NetworkSettings) -> list[Size]:
+    """Those of `SIZES` that take patches of this size.
+
+    Raises
+    ------
+    UserError
+        When none does; it names a size that will do.
+    """
+    fitting, problem = [], None
+    for size in SIZES:
+        try:
+            size.specification(patch_size, settings, in_channels=1, classes=2)
+        except UserError as error:
+            problem = problem or error
+        else:
+            fitting.append(size)
+    if problem is not None and not fitting:
+        raise problem
+    return fitting
 
 
 @dataclass(frozen=True)

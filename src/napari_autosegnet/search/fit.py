@@ -18,7 +18,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.specification import parameter_count
-from napari_autosegnet.search.candidates import SIZES, Candidate, Limits, Size, choose, survivors
+from napari_autosegnet.search.candidates import Candidate, Limits, Size, choose, fitting_sizes, survivors
 from napari_autosegnet.search.latency import measured_latency
 from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.training.budget import Budget
@@ -55,7 +55,8 @@ def plan_rounds(candidates: int, choosing: float) -> list[Round]:
 def number_of_candidates(settings: FitSettings) -> int:
     """As many as there is time for, or as the settings say."""
     if settings.candidates is not None:
-        return min(settings.candidates, len(SIZES))
+        # Each trains for an epoch at least.
+        return min(settings.candidates, settings.epochs or settings.candidates)
     for count in FIELDS:
         first = plan_rounds(count, settings.choosing)[0].fraction
         enough_time = settings.budget is None or first * settings.budget >= MIN_SECONDS
@@ -88,7 +89,8 @@ class Fit:
         self.device = data.validation_images.device
         self.threads = WorkerThreads(self.device)
         self.budget = Budget(settings.epochs, settings.budget)
-        self.rounds = plan_rounds(number_of_candidates(settings), settings.choosing)
+        self.sizes = fitting_sizes(settings.patch_size, settings.network)[: number_of_candidates(settings)]
+        self.rounds = plan_rounds(len(self.sizes), settings.choosing)
         self.round = 0
         #: All, those that left first; who competes stands last.
         self.candidates: list[Candidate] = []
@@ -156,11 +158,9 @@ class Fit:
 
     def _enter(self, report: Report) -> None:
         """Build the candidates and measure how fast they are."""
-        sizes = SIZES[: self.rounds[0].candidates]
-        with self.budget.counting():
-            self.candidates = [self._make(size) for size in sizes]
+        self.candidates = [self._make(size) for size in self.sizes]
         self.competing = list(self.candidates)
-        if len(sizes) == 1 and self.settings.candidates is None:
+        if len(self.sizes) == 1 and self.settings.candidates is None:
             report(Note(text="there is too little time to compare networks; a plain one of the usual size is trained"))
 
     def _make(self, size: Size, latency: float | None = None) -> Candidate:

@@ -88,9 +88,9 @@ class Budget:
         """
         fractions = [0.0]
         if self.epochs is not None:
-            fractions.append((self.epoch if epoch is None else epoch) / self.epochs)
+            fractions.append(_fraction(self.epoch if epoch is None else epoch, self.epochs))
         if self.seconds is not None:
-            fractions.append(self.elapsed / self.seconds if self.seconds > 0 else 1.0)
+            fractions.append(_fraction(self.elapsed, self.seconds))
         return max(fractions)
 
     @property
@@ -98,3 +98,7 @@ class Budget:
         """Expected seconds to the end; None where nothing is known of it."""
         fraction = self.fraction_used()
         return self.elapsed * (1 / fraction - 1) if fraction else None
+
+
+def _fraction(used: float, limit: float) -> float:
+    return used / limit if limit > 0 else 1.0

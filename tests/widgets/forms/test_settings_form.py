@@ -11,12 +11,13 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.presets import PRESETS, search_settings, train_settings
-from napari_autosegnet.settings import PredictSettings, SearchSettings, SplitSettings, TrainSettings
+from napari_autosegnet.presets import FIT_PRESETS, PRESETS, fit_settings, search_settings, train_settings
+from napari_autosegnet.settings import FitSettings, PredictSettings, SearchSettings, SplitSettings, TrainSettings
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 
 MODELS: list[tuple[type[BaseModel], dict[str, BaseModel]]] = [
     (SearchSettings, {name: search_settings(name) for name in PRESETS}),
+    (FitSettings, {name: fit_settings(name) for name in FIT_PRESETS}),
     (TrainSettings, {name: train_settings(name) for name in PRESETS}),
     (PredictSettings, {"": PredictSettings()}),
     (SplitSettings, {"": SplitSettings()}),
@@ -50,7 +51,7 @@ def test_every_field_has_its_description_as_tool_tip(qtbot: Any) -> None:
 def test_advanced_fields_are_folded_away(qtbot: Any) -> None:
     form = make(qtbot, SearchSettings, {"": search_settings()})
     form.show()
-    budget, momentum = form.findChild(QLineEdit, "budget"), form.findChild(QLineEdit, "momentum")
+    budget, momentum = form.findChild(QLineEdit, "budget"), form.findChild(QLineEdit, "optimization.momentum")
     assert budget.height() > 10 and not form.advanced.isExpanded()
     assert form.advanced.isAncestorOf(momentum) and not form.advanced.isAncestorOf(budget)
     assert form.advanced.content().maximumHeight() == 0
@@ -63,14 +64,14 @@ def test_advanced_fields_are_folded_away(qtbot: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("epochs", "many", "'Most epochs' must be a whole number, not many"),
-        ("epochs", "0", "'Most epochs' must be at least 1, not 0"),
+        ("epochs", "many", "'Maximum epochs' must be a whole number, not many"),
+        ("epochs", "0", "'Maximum epochs' must be at least 1, not 0"),
         ("seed", "", "'Seed' is empty"),
         ("budget", "", "it would never end; give a number of epochs or a time budget"),
         ("budget", "soon", "'Time': 'soon' is no time"),
-        ("momentum", "1.5", "'Momentum' must be at most 1, not 1.5"),
-        ("momentum", "x", "'Momentum' must be a number, not x"),
-        ("momentum", "nan", "'Momentum' must be a finite number, not nan"),
+        ("optimization.momentum", "1.5", "'Momentum' must be at most 1, not 1.5"),
+        ("optimization.momentum", "x", "'Momentum' must be a number, not x"),
+        ("optimization.momentum", "nan", "'Momentum' must be a finite number, not nan"),
         ("network.base_width", "-3", "'Base width' must be at least 1, not -3"),
     ],
 )
