@@ -217,6 +217,9 @@ def test_train_passes_on_what_was_given(called: dict[str, Any]) -> None:
         (["show", "x", "--curves"], "--out"),
         (["runs", "frob"], "frob"),
         (["demo", "--budget", "0"], "--budget"),
+        (["search", "--strategy", "best"], "'--strategy': 'best' is not one of 'reinforce', 'random', 'evolution'"),
+        (["fit", "--goal", "best"], "'--goal': 'best' is not one of 'accurate', 'balanced', 'fast'"),
+        (["fit", "--choose", "w1"], "--choose needs the run folder"),
     ],
 )
 def test_wrong_command_lines(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:

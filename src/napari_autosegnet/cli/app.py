@@ -144,7 +144,8 @@ def run(arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             return 2
         command = " ".join([PROGRAM, *(word for word in arguments[:1] if word in COMMANDS)])
-        text = message().rstrip(".")
+        # What typer says of a word that is not one of several.
+        text = message().rstrip(".").replace(": Value error, ", ": ")
         if "unexpected extra argument" in text:
             text += "; put a pattern in quotes: --image 'images/*.tif'"
         return _fail(f"{text} (see {command} --help)", int(getattr(error, "exit_code", 2)))
