@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QDockWidget, QLineEdit, QMainWindow
 from napari_autosegnet.data.grey_match import GreyValues
 from napari_autosegnet.data.grey_values import section_grey
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.events import BlocksPlanned, BlockWritten
 from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
@@ -314,12 +315,12 @@ def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbo
     volume.failed.connect(said.append)
     volume._out = out
     volume.client._state = "working"
-    volume._take({"event": "plan"})
+    volume._take(BlocksPlanned(blocks=1))
     idle(step, qtbot)
     assert volume.layer is None and said == []
     pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
     predict_volume(small_model(), image_from_array(pixels, name="s"), out, PredictSettings())
-    volume._take({"event": "block"})
+    volume._take(BlockWritten(index=0, origin=(0, 0, 0), status="done", voxels=1, step="segmentation"))
     qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
     volume.client._state = "idle"
 

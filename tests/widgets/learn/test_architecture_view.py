@@ -11,13 +11,14 @@ pytest.importorskip("pytestqt")
 pytest.importorskip("qtpy")
 
 from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.events import ArchitectureFound
 from napari_autosegnet.figures import OPERATION_STYLE
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureDialog, ArchitectureView
 
 
-def event(seed: int, **values: Any) -> dict[str, Any]:
+def event(seed: int, **values: Any) -> ArchitectureFound:
     architecture = SearchSpace().sample(np.random.default_rng(seed))
-    return {"event": "architecture", "architecture": architecture.model_dump(mode="json"), **values}
+    return ArchitectureFound(architecture=architecture.model_dump(mode="json"), **values)
 
 
 def colors(view: ArchitectureView) -> set[str]:
@@ -29,10 +30,9 @@ def test_it_follows_the_search_and_shows_the_operations(qtbot: Any) -> None:
     view = ArchitectureView()
     qtbot.addWidget(view)
     assert view.isHidden() and view.sizeHint().height() == 0
-    view.take({"event": "epoch"})
-    view.take({"event": "architecture", "architecture": {"down": 3}})
+    view.add(ArchitectureFound(architecture={"down": 3}))
     assert view.isHidden()
-    view.take(event(0, score=0.25, final=False))
+    view.add(event(0, score=0.25, final=False))
     view.resize(view.sizeHint())
     assert not view.isHidden() and view.score == 0.25 and not view.final
     architecture = view.architecture
@@ -40,7 +40,7 @@ def test_it_follows_the_search_and_shows_the_operations(qtbot: Any) -> None:
     used = {OPERATION_STYLE[node.operation][0] for node in architecture.nodes}
     assert used <= colors(view)
     first = view.grab().toImage()
-    view.take(event(1, score=0.5))
+    view.add(event(1, score=0.5))
     assert view.final and view.grab().toImage() != first
     view.clear()
     assert view.isHidden() and view.architecture is None
@@ -60,7 +60,7 @@ def test_a_click_opens_the_full_drawing(qtbot: Any) -> None:
 
     view = ArchitectureView()
     qtbot.addWidget(view)
-    view.take(event(0))
+    view.add(event(0))
     view.resize(view.sizeHint())
     qtbot.mouseClick(view, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(view, Qt.MouseButton.LeftButton)  # one is enough
