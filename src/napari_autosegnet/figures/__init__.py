@@ -6,10 +6,10 @@ state is shared. Files are PNG, SVG or PDF by their suffix.
 
 from napari_autosegnet.figures.architecture_drawing import (
     KIND_COLORS,
-    OPERATION_STYLE,
     SOURCE_COLORS,
     describe_architecture,
     draw_architecture,
+    operation_style,
 )
 from napari_autosegnet.figures.curves import draw_curves
 from napari_autosegnet.figures.menu import draw_menu
@@ -17,7 +17,6 @@ from napari_autosegnet.figures.sections import NamedColor, draw_uncertainty, nor
 
 __all__ = [
     "KIND_COLORS",
-    "OPERATION_STYLE",
     "SOURCE_COLORS",
     "NamedColor",
     "describe_architecture",
@@ -26,5 +25,6 @@ __all__ = [
     "draw_menu",
     "draw_uncertainty",
     "normalised_entropy",
+    "operation_style",
     "overlay",
 ]

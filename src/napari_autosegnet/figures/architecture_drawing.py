@@ -16,14 +16,40 @@ from napari_autosegnet.figures.canvas import FAINT, INK, PAPER, save, sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Fill and edge of an operation, its name in a box and its meaning in the legend.
-OPERATION_STYLE: dict[Operation, tuple[str, str, str, str]] = {
-    "sep_conv_3x3": ("#d4e9fb", "#2f7fc1", "sep conv\n3×3", "depthwise-separable convolution"),
-    "sep_conv_5x5": ("#a3bff0", "#27479b", "sep conv\n5×5", "depthwise-separable convolution"),
-    "hdc_3x3": ("#fcd9ae", "#d0730b", "HDC\n3×3", "hybrid dilated convolution, rates 1, 2, 3"),
-    "identity": ("#f1f2f4", "#9aa1ab", "identity", "passes its input on"),
-    "conv_3x3": ("#cdebd3", "#2e8b57", "conv\n3×3", "convolution"),
+
+class OperationStyle(NamedTuple):
+    """How an operation is drawn: its colors, and its name and meaning in a picture and, shorter, in the dock."""
+
+    fill: str
+    edge: str
+    name: str
+    meaning: str
+    short_name: str
+    short_meaning: str
+
+
+_STYLES: dict[Operation, OperationStyle] = {
+    "sep_conv_3x3": OperationStyle(
+        "#d4e9fb", "#2f7fc1", "sep conv\n3×3", "depthwise-separable convolution", "s3", "separable 3×3"
+    ),
+    "sep_conv_5x5": OperationStyle(
+        "#a3bff0", "#27479b", "sep conv\n5×5", "depthwise-separable convolution", "s5", "separable 5×5"
+    ),
+    "hdc_3x3": OperationStyle(
+        "#fcd9ae", "#d0730b", "HDC\n3×3", "hybrid dilated convolution, rates 1, 2, 3", "HDC", "dilated"
+    ),
+    "identity": OperationStyle("#f1f2f4", "#9aa1ab", "identity", "passes its input on", "=", "as it is"),
+    "conv_3x3": OperationStyle("#cdebd3", "#2e8b57", "conv\n3×3", "convolution", "c3", "convolution 3×3"),
 }
+
+
+def operation_style(operation: Operation) -> OperationStyle:
+    """Its style; an operation without one of its own is drawn gray, with its name."""
+    words = operation.replace("_", " ")
+    plain = OperationStyle("#e6e8eb", "#6c7480", words.replace(" ", "\n"), words, operation[:3], words)
+    return _STYLES.get(operation, plain)
+
+
 #: Colours of the paper's Fig. 6: green down, purple bridge, blue up, red HDC.
 KIND_COLORS = {"down": "#3c8d5a", "bridge": "#7d55a5", "up": "#2878a8", "hdc": "#c2493d"}
 _KIND_NOTE = {
@@ -219,7 +245,7 @@ class _LayerPlan:
         )
         plus = _Point(centre, top - 1.0)
         for place, node in enumerate(self.layer.cells[index].nodes):
-            fill, edge, text, _ = OPERATION_STYLE[node.operation]
+            fill, edge, text, *_ = operation_style(node.operation)
             x = _operation_x(centre, place)
             _rectangle(
                 axes,
@@ -343,7 +369,7 @@ def _draw_overview(
 def _draw_legend(axes: Axes, architecture: Architecture, left: float, y: float, width: float) -> None:
     used = [name for name in OPERATIONS if any(node.operation == name for node in architecture.nodes)]
     for index, name in enumerate(used):
-        fill, edge, _, meaning = OPERATION_STYLE[name]
+        fill, edge, _, meaning, *_ = operation_style(name)
         x = left + 0.1 + index * width / len(OPERATIONS)
         _rectangle(axes, x, y - 0.11, 0.34, 0.22, fill, edge, zorder=3)
         axes.text(x + 0.44, y + 0.1, name, fontsize=10, color=INK, va="center", fontweight="bold")

@@ -12,7 +12,7 @@ pytest.importorskip("qtpy")
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.events import ArchitectureFound
-from napari_autosegnet.figures import OPERATION_STYLE
+from napari_autosegnet.figures import operation_style
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureDialog, ArchitectureView
 
 
@@ -37,7 +37,7 @@ def test_it_follows_the_search_and_shows_the_operations(qtbot: Any) -> None:
     assert not view.isHidden() and view.score == 0.25 and not view.final
     architecture = view.architecture
     assert architecture is not None
-    used = {OPERATION_STYLE[node.operation][0] for node in architecture.nodes}
+    used = {operation_style(node.operation).fill for node in architecture.nodes}
     assert used <= colors(view)
     first = view.grab().toImage()
     view.add(event(1, score=0.5))

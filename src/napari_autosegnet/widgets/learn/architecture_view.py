@@ -23,10 +23,9 @@ from napari_autosegnet.architecture import (
     Architecture,
     Cell,
     LayerKind,
-    Operation,
 )
 from napari_autosegnet.events import ArchitectureFound
-from napari_autosegnet.figures import KIND_COLORS, OPERATION_STYLE, SOURCE_COLORS
+from napari_autosegnet.figures import KIND_COLORS, SOURCE_COLORS, operation_style
 from napari_autosegnet.widgets.forms.form_rows import named
 
 _INK = QColor("#2b2f36")
@@ -36,20 +35,6 @@ _GAP = 6.0
 _LEGEND_ROW = 17.0
 _FOOT = _LEGEND_ROW * math.ceil(len(OPERATIONS) / 2)
 _SKIPS = 20.0
-_SHORT: dict[Operation, str] = {
-    "sep_conv_3x3": "s3",
-    "sep_conv_5x5": "s5",
-    "hdc_3x3": "HDC",
-    "identity": "=",
-    "conv_3x3": "c3",
-}
-_MEANING: dict[Operation, str] = {
-    "sep_conv_3x3": "separable 3×3",  # noqa: RUF001
-    "sep_conv_5x5": "separable 5×5",  # noqa: RUF001
-    "hdc_3x3": "dilated",
-    "identity": "as it is",
-    "conv_3x3": "convolution 3×3",  # noqa: RUF001
-}
 
 
 class ArchitectureView(QWidget):
@@ -271,12 +256,12 @@ def _paint_cell(painter: QPainter, place: QRectF, index: int, cell: Cell, is_out
     )
     for number, node in enumerate(cell.nodes):
         left = place.left() + tag + 2 + number * (chip + 3)
-        fill, edge, _, _ = OPERATION_STYLE[node.operation]
+        style = operation_style(node.operation)
         box = QRectF(left, place.top() + 4, chip, 19)
-        painter.setBrush(QColor(fill))
-        painter.setPen(QPen(QColor(edge), 1.2))
+        painter.setBrush(QColor(style.fill))
+        painter.setPen(QPen(QColor(style.edge), 1.2))
         painter.drawRoundedRect(box, 3, 3)
-        _text(painter, box, _SHORT[node.operation], _INK, size=9)
+        _text(painter, box, style.short_name, _INK, size=9)
         source = ("in 2", "in 1")[node.input] if node.input < LAYER_INPUTS else f"c{node.input - LAYER_INPUTS + 1}"
         below = QRectF(left, place.top() + 25, chip, 15)
         # In a narrow dock the arrow would push the source out of sight.
@@ -294,13 +279,13 @@ def _paint_legend(painter: QPainter, place: QRectF, ink: QColor) -> None:
     for number, operation in enumerate(OPERATIONS):
         x = place.left() + (number % 2) * half
         y = place.top() + (number // 2) * _LEGEND_ROW
-        fill, edge, _, _ = OPERATION_STYLE[operation]
+        style = operation_style(operation)
         box = QRectF(x + 1, y + 2, 28, 13)
-        painter.setBrush(QColor(fill))
-        painter.setPen(QPen(QColor(edge), 1))
+        painter.setBrush(QColor(style.fill))
+        painter.setPen(QPen(QColor(style.edge), 1))
         painter.drawRoundedRect(box, 3, 3)
-        _text(painter, box, _SHORT[operation], _INK, size=7)
-        _text(painter, QRectF(x + 34, y, half - 36, _LEGEND_ROW), _MEANING[operation], ink, align=_LEFT, size=8)
+        _text(painter, box, style.short_name, _INK, size=7)
+        _text(painter, QRectF(x + 34, y, half - 36, _LEGEND_ROW), style.short_meaning, ink, align=_LEFT, size=8)
 
 
 def _text(
