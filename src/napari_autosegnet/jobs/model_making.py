@@ -48,6 +48,7 @@ class ModelMaker:
             network = specification.build()
         network.load_state_dict(result.best.weights)
         network.to(self.prepared.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Changes the last convolution, so the weights are those of the network from here on.
         temperature = calibrate(
             network,
             self.data.validation_images,
@@ -59,7 +60,7 @@ class ModelMaker:
         quality = self.data.checked.with_scores(result.best.mean_iou, result.best.iou)
         return self.model(
             specification,
-            result.best.weights,
+            network.state_dict(),
             training={
                 "settings": self.settings.model_dump(mode="json"),
                 "temperature": temperature,
