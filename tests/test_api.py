@@ -194,7 +194,7 @@ def test_new_labels_continue_from_the_last_weights(finished: Finished, tmp_path:
     labels = tifffile.imread(finished.labels[0])
     labels[0, :20] = 2
     tifffile.imwrite(tmp_path / "more.tif", labels, photometric="minisblack")
-    settings = TRAIN.model_copy(update={"epochs": 1, "steps_per_epoch": 1, "learning_rate": 1e-8})
+    settings = TRAIN.changed(epochs=1, steps_per_epoch=1, optimization={"learning_rate": 1e-8})
     before = Model.load(run / "model")
     after = api.train(run, settings=settings, continue_with=tmp_path / "more.tif")
     name = "stem.0.weight"
