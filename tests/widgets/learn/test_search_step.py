@@ -80,7 +80,7 @@ def test_from_the_annotation_to_a_better_model_by_clicks(qtbot: Any, steps: Call
     # The training takes over the preset, and starts from what was found.
     assert retrain.form.preset.currentText() == PRESET_WORDS["fast"]
     assert retrain.primary.isEnabled() and "architecture that was found" in retrain.words.text()
-    retrain.form.set_value(small_jobs.TRAIN.model_copy(update={"epochs": 4, "average_weights": 0.0}))
+    retrain.form.set_value(small_jobs.TRAIN.changed(epochs=4, optimization={"average_weights": 0.0}))
     labels = session.pairs()[0].labels
     session.viewer.layers.selection.active = labels
     retrain.primary.click()
