@@ -66,7 +66,9 @@ def sample(folder: Path) -> Problem:
     pairs = []
     for name in "ab":
         labels = np.asarray(Image.open(folder / f"axon-sem-{name}-labels.png"))
-        pairs.append((np.asarray(Image.open(folder / f"axon-sem-{name}.png")), np.unique(labels, return_inverse=True)[1]))
+        pairs.append(
+            (np.asarray(Image.open(folder / f"axon-sem-{name}.png")), np.unique(labels, return_inverse=True)[1])
+        )
     return Problem("sample", pairs[:1], pairs[1:], (3, 10, 40))
 
 

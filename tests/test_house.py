@@ -42,6 +42,7 @@ FLOORS = {
     "quality": 0,
     "data": 0,
     "networks": 1,
+    "pixel_classifier": 1,
     "model": 1,
     "training": 2,
     "search": 3,

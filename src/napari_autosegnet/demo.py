@@ -143,10 +143,9 @@ def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: s
     grey = stack.image.section(0)[0]
     figures.overlay(grey, predicted[0], model.classes, paths["overlay"], truth=stack.target(0))
     figures.draw_uncertainty(probabilities[:, 0], paths["uncertainty"], image=grey)
-    assert model.specification.architecture is not None
-    figures.draw_architecture(
-        model.specification.architecture, paths["architecture"], levels=model.specification.levels
-    )
+    network = model.specification
+    assert network.network == "searched" and network.architecture is not None
+    figures.draw_architecture(network.architecture, paths["architecture"], levels=network.levels)
     figures.draw_menu(read_menu(run), paths["menu"])
     figures.draw_curves(run.events(), paths["curves"])
 

@@ -1,4 +1,4 @@
-"""The model folder: one network with all that is needed to apply it.
+"""The model folder: one network, or one forest of pixel features, with all that is needed to apply it.
 
 ::
 
@@ -36,6 +36,7 @@ from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.json_files import parse_json
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.pixel_classifier.forest import ForestSpecification, PixelClassifier
 
 FORMAT = "napari-autosegnet/model"
 SCHEMA_VERSION = 1
@@ -44,6 +45,9 @@ WEIGHTS_FILE = "weights.safetensors"
 #: A file beyond these sizes is no model of this program (or a zip bomb) and is not read.
 LARGEST_DESCRIPTION = 16 * 2**20
 LARGEST_WEIGHTS = 4 * 2**30
+
+#: What a model is made of, told apart by ``network``.
+Specification = Annotated[NetworkSpecification | ForestSpecification, Field(discriminator="network")]
 
 _PACKAGES = ("napari-autosegnet", "torch", "numpy", "safetensors")
 
@@ -64,7 +68,7 @@ class ModelDescription(_Frozen):
 
     format: Literal["napari-autosegnet/model"] = "napari-autosegnet/model"
     schema_version: Literal[1] = 1
-    network: NetworkSpecification
+    network: Specification
     classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2)]
     normalisation: Normalisation
     image_channels: Annotated[int, Field(ge=1)]
@@ -118,7 +122,7 @@ class Model:
     def create(
         cls,
         network: nn.Module | Mapping[str, Tensor],
-        specification: NetworkSpecification,
+        specification: NetworkSpecification | ForestSpecification,
         *,
         classes: tuple[ClassInfo, ...],
         normalisation: Normalisation,
@@ -153,7 +157,7 @@ class Model:
         return self.description.normalisation
 
     @property
-    def specification(self) -> NetworkSpecification:
+    def specification(self) -> NetworkSpecification | ForestSpecification:
         return self.description.network
 
     @property
@@ -221,6 +225,11 @@ class Model:
             raise UserError(
                 f"the model's weights do not fit its network ({problem}); train or copy it again"
             ) from error
+        if isinstance(network, PixelClassifier):
+            try:
+                network.check()
+            except ValueError as error:
+                raise UserError(f"the model's forest is damaged ({error}); train or copy it again") from error
         return network.eval().to(device)
 
     def save(self, path: str | Path) -> None:
@@ -388,7 +397,7 @@ def _read_numbers(handle: IO[bytes], size: int, descriptions: Sequence[ModelDesc
     return content
 
 
-def _bytes_needed(network: NetworkSpecification) -> int:
+def _bytes_needed(network: NetworkSpecification | ForestSpecification) -> int:
     with torch.device("meta"):
         state = network.build().state_dict()
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from napari_autosegnet.architecture import SearchSpace
 
-Network = Literal["searched", "plain", "unet", "pspnet"]
+Network = Literal["searched", "plain", "unet", "pspnet", "forest"]
 LossName = Literal["cross_entropy", "weighted", "dice"]
 NormalisationChoice = Literal["auto", "global", "section"]
 GreyValuesChoice = Literal["checked", "as-is"]

@@ -97,12 +97,18 @@ def _model_values(path: Path) -> dict[str, Any]:
     network = model.specification
     found = network.architecture
     is_plain = found is not None and found == SearchSpace(levels=len(found.skips)).plain
+    if network.network == "forest":
+        size: dict[str, Any] = {"trees": network.trees, "nodes": network.nodes, "sigmas": list(network.sigmas)}
+    else:
+        size = {
+            "levels": network.levels,
+            "base_width": network.base_width,
+            "max_width": network.max_width,
+            "parameters": sum(parameter.numel() for parameter in model.network("cpu").parameters()),
+        }
     return {
         "network": "plain" if is_plain else network.network,
-        "levels": network.levels,
-        "base_width": network.base_width,
-        "max_width": network.max_width,
-        "parameters": sum(parameter.numel() for parameter in model.network("cpu").parameters()),
+        **size,
         "classes": [each.name for each in model.classes],
         "patch_size": model.patch_size,
         "context": model.context,

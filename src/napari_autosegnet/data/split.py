@@ -46,7 +46,9 @@ class Split:
     validation: tuple[Region, ...]
 
 
-def split_stacks(stacks: Sequence[LabelledStack], settings: SplitSettings, *, context: int = 0) -> Split:
+def split_stacks(
+    stacks: Sequence[LabelledStack], settings: SplitSettings, *, context: int = 0, every_class: bool = True
+) -> Split:
     """Divide the annotated sections of labelled stacks.
 
     Sections without annotation belong to neither part. In order of precedence: sections named in the
@@ -60,6 +62,8 @@ def split_stacks(stacks: Sequence[LabelledStack], settings: SplitSettings, *, co
     context : int
         Neighbouring sections that a network sees; the gap between blocks of sections is at least this
         wide, so that no training patch shows a validation section.
+    every_class : bool
+        Refuse a split with a class that has no pixel in one of the parts.
 
     Raises
     ------
@@ -79,7 +83,8 @@ def split_stacks(stacks: Sequence[LabelledStack], settings: SplitSettings, *, co
         split = _split_by_group(stacks, settings.group, settings.validation_fraction, context, generator)
     else:
         split = _split_automatically(stacks, settings.validation_fraction, gap, generator)
-    _check_classes(stacks, split, settings)
+    if every_class:
+        _check_classes(stacks, split, settings)
     return split
 
 

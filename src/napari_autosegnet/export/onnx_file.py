@@ -103,6 +103,8 @@ def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
     need_extra(*_EXTRA)
     import onnx
 
+    if model.specification.network == "forest":
+        raise UserError("a forest cannot be written as ONNX; apply it with predict, or train a network to export")
     size = sum(weight.numel() * weight.element_size() for weight in model.weights.values())
     if size > LARGEST_WEIGHTS:
         raise UserError(f"the network's {size / 2**30:.1f} GiB of weights do not fit into an ONNX file (2 GiB)")

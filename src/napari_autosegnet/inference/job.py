@@ -18,7 +18,7 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
-from napari_autosegnet.inference.compute.engines import available_engines, usual_engine
+from napari_autosegnet.inference.compute.engines import usual_engine
 from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
 from napari_autosegnet.inference.compute.grey_check import check_grey_values
 from napari_autosegnet.inference.compute.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
@@ -254,7 +254,7 @@ def _choose_what_is_fast(job: VolumeJob, earlier: Mapping[str, Any], report: Rep
     """Engine and tile: as in the run that is gone on with, since others have other last bits; else the fastest."""
     predictor, settings = job.predictor, job.settings
     is_long = job.plan.computed >= WORTH_MEASURING
-    available = available_engines(predictor.device)
+    available = predictor.engines
     if settings.engine == "auto":
         if earlier:
             engine = earlier.get("engine")

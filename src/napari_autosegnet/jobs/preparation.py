@@ -110,8 +110,10 @@ class PreparedData:
         return replace(self, normalisation=learned_from.normalisation)
 
 
-def prepare(data: LabelledData, settings: Settings, *, device: str, report: Report) -> PreparedData:
-    """Split and normalise labelled images.
+def prepare(
+    data: LabelledData, settings: Settings, *, device: str, report: Report, every_class: bool = True
+) -> PreparedData:
+    """Split and normalise labelled images; ``every_class`` must be on both sides of the split.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def prepare(data: LabelledData, settings: Settings, *, device: str, report: Repo
     _check_sizes(stacks, settings.network.min_size)
     greys = look_at_annotated(stacks)
     leave_out_constant(stacks, greys, report)
-    split = split_stacks(stacks, data.split, context=settings.context)
+    split = split_stacks(stacks, data.split, context=settings.context, every_class=every_class)
     mapping = stacks[0].mapping
     report(DeviceChosen(name=str(chosen_device)))
     tell_pairs(stacks, report)

@@ -29,7 +29,7 @@ class TrainJob(LearningJob):
     network: Network = Field(
         "searched",
         description="searched; plain: a chain of the search's operations, without a search; unet, pspnet: to compare "
-        "with",
+        "with; forest: a random forest on pixel features, for a few strokes, in seconds",
     )
     settings: TrainSettings | None = Field(None, description="Those of the run's preset by default")
     continue_with: tuple[Path, ...] = Field(
@@ -51,6 +51,7 @@ class TrainJob(LearningJob):
     ) -> Model:
         """Train in a run folder; see `api.train`."""
         from napari_autosegnet.jobs.configuration import RunConfiguration
+        from napari_autosegnet.jobs.forest_training import train_forest
         from napari_autosegnet.jobs.preparation import LabelledData
         from napari_autosegnet.jobs.training import Training
         from napari_autosegnet.jobs.training_start import TrainingStart
@@ -79,6 +80,10 @@ class TrainJob(LearningJob):
                 )
             else:
                 data = LabelledData.of_run(run, self.continue_with, self.split)
+            if start.network == "forest":
+                return train_forest(
+                    run, configuration, start, data, learned_from=learned_from, report=report, should_stop=should_stop
+                )
             training = Training(
                 run, configuration, start, data, device=self.device, learned_from=learned_from, report=report
             )

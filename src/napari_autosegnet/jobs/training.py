@@ -8,7 +8,6 @@ from functools import partial
 
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.events import QualityMeasured, Report
-from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.model_making import ModelMaker
@@ -77,25 +76,11 @@ class Training:
         if learned_from is None:
             # Before anything else: a crash here must not leave an older training's checkpoint to this one.
             remove_checkpoint(checkpoint)
-            self._save(configuration, data)
+            start.save(run, configuration, data, self.prepared)
         self.trainer = Trainer(network, self.data, settings, checkpoint=checkpoint)
         # A run that was ended before its first epoch begins again.
         if learned_from is not None and has_checkpoint(checkpoint):
             self.trainer.resume(report)
-
-    def _save(self, configuration: RunConfiguration, data: LabelledData) -> None:
-        start = self.start
-        if start.architecture is not None:
-            write_atomically(self.run.training_architecture_file, start.architecture.to_json())
-        configuration.data = data.description
-        configuration.network, configuration.training = start.network, start.settings
-        configuration.training_architecture = None if start.architecture is None else start.architecture.digest
-        configuration.continued = start.model is not None
-        configuration.trained_on = LearnedFrom.of(
-            data.stacks, self.prepared.normalisation, context=start.settings.context
-        )
-        # Last, and at once: from here on there is something to resume.
-        configuration.save(self.run)
 
     def finish(self, should_stop: ShouldStop, on_epoch: OnEpoch | None = None) -> Model:
         """Train, calibrate, measure the halo, and write ``RUN/model``."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import write_atomically
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.presets import train_settings
 from napari_autosegnet.run import Run
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_autosegnet.data.annotations import LabelMapping
     from napari_autosegnet.data.normalisation import Normalisation
-    from napari_autosegnet.jobs.preparation import PreparedData
+    from napari_autosegnet.jobs.preparation import LabelledData, PreparedData
     from napari_autosegnet.model import Model
     from napari_autosegnet.networks.specification import NetworkSpecification
 
@@ -122,14 +123,31 @@ class TrainingStart:
                 )
         return kept.model_copy(update={"seen": kept.seen.with_more(measured.seen)})
 
+    def save(self, run: Run, configuration: RunConfiguration, data: LabelledData, prepared: PreparedData) -> None:
+        """Keep in the run what is trained, and on what; from then on it can be resumed."""
+        from napari_autosegnet.data.learned_from import LearnedFrom
+
+        if self.architecture is not None:
+            write_atomically(run.training_architecture_file, self.architecture.to_json())
+        configuration.data = data.description
+        configuration.network, configuration.training = self.network, self.settings
+        configuration.training_architecture = None if self.architecture is None else self.architecture.digest
+        configuration.continued = self.model is not None
+        configuration.trained_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=self.settings.context)
+        # Last, and at once: from here on there is something to resume.
+        configuration.save(run)
+
     def build(self, in_channels: int, classes: int) -> tuple[NetworkSpecification, nn.Module]:
-        if self.model is not None:
-            self.model.specification.check_patches(self.settings.patch_size)
-            return self.model.specification, self.model.network()
         import torch
 
         from napari_autosegnet.networks.specification import NetworkSpecification
 
+        if self.network == "forest":
+            raise ValueError("a forest is fitted, not built")
+        if self.model is not None:
+            assert isinstance(self.model.specification, NetworkSpecification)
+            self.model.specification.check_patches(self.settings.patch_size)
+            return self.model.specification, self.model.network()
         specification = NetworkSpecification.for_patches(
             self.settings.patch_size,
             self.settings.network,

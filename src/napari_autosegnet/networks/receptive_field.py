@@ -28,7 +28,7 @@ def receptive_field_radius(network: nn.Module) -> int | None:
     ----------
     network : nn.Module
         A network with a ``stride`` attribute, made of convolutions, pooling, resizing, batch norm and
-        pointwise functions.
+        pointwise functions; or a module that knows its ``radius``.
 
     Returns
     -------
@@ -41,6 +41,9 @@ def receptive_field_radius(network: nn.Module) -> int | None:
     TypeError
         When the network contains an operation whose reach is not known here.
     """
+    known = getattr(network, "radius", None)
+    if isinstance(known, int):
+        return known
     training = network.training
     network.eval()
     try:

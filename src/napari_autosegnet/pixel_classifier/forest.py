@@ -43,6 +43,10 @@ class ForestSpecification(BaseModel):
     nodes: Annotated[int, Field(ge=1, le=2**24)]
 
     @property
+    def architecture(self) -> None:
+        """A forest is not made of a search's operations."""
+
+    @property
     def features(self) -> int:
         """Number of features of a pixel."""
         return self.in_channels * len(self.sigmas) * PER_SCALE

@@ -12,7 +12,6 @@ import zarr
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.events import BlocksPlanned, Event
 from napari_autosegnet.inference import job
-from napari_autosegnet.inference.compute import fastest
 from napari_autosegnet.inference.compute.fastest import fastest_engine, fastest_tile
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_volume
@@ -35,7 +34,7 @@ class Told:
 def test_the_fastest_engine_is_taken_and_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"channels_last": 1.0, "contiguous": 2.0, "onnxruntime": 0.5}
     predictor, told = Predictor(model, halo=32), Told()
-    monkeypatch.setattr(fastest, "available_engines", lambda device: list(seconds))
+    monkeypatch.setattr(Predictor, "engines", list(seconds))
     monkeypatch.setattr(predictor, "measured", lambda engine, window, passes: seconds[engine])
     plan = predictor.plan((10, 1024, 1024), (10, 1024, 1024))
     assert fastest_engine(predictor, plan, report=told) == "onnxruntime"

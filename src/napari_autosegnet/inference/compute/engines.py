@@ -112,7 +112,7 @@ def usual_engine(device: torch.device) -> EngineName:
 
 
 def available_engines(device: torch.device) -> list[EngineName]:
-    """What can compute on a device here."""
+    """What can compute a network on a device here."""
     if device.type == "mps":
         return ["contiguous"]
     found: list[EngineName] = ["channels_last", "contiguous"]

@@ -8,7 +8,7 @@ import torch
 
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import BlockPlan, round_up
-from napari_autosegnet.inference.compute.engines import EngineName, available_engines, usual_engine
+from napari_autosegnet.inference.compute.engines import EngineName, usual_engine
 from napari_autosegnet.inference.compute.predictor import Predictor
 
 #: Runs over fewer pixels (all windows together) are over before a measurement pays.
@@ -24,7 +24,7 @@ _ENGINE_WINDOW = 256
 def fastest_engine(predictor: Predictor, plan: BlockPlan, *, report: Report = silent) -> EngineName:
     """The engine that computes a plan's windows (or smaller ones) fastest here and now; told as ``note``."""
     y, x = (min(side, round_up(_ENGINE_WINDOW, predictor.stride)) for side in plan.window)
-    seconds = {name: predictor.measured(name, (y, x), passes=3) for name in available_engines(predictor.device)}
+    seconds = {name: predictor.measured(name, (y, x), passes=3) for name in predictor.engines}
     best = min(seconds, key=lambda name: seconds[name])
     usual = usual_engine(predictor.device)
     if seconds[best] > CLEARLY * seconds[usual]:

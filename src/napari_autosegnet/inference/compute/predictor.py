@@ -20,11 +20,18 @@ from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
-from napari_autosegnet.inference.compute.engines import EngineName, make_engine, seconds_taken, usual_engine
+from napari_autosegnet.inference.compute.engines import (
+    EngineName,
+    available_engines,
+    make_engine,
+    seconds_taken,
+    usual_engine,
+)
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import HaloFigure
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
+from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 
 Array = npt.NDArray[Any]
 Halo = Literal["auto", "exact"] | int
@@ -214,6 +221,8 @@ class Predictor:
             self.tile = WHOLE
         self.precision: Precision = precision or ("fp32" if self.exact else own_precision(self.device))
         self._network = fold_batch_norm(network).requires_grad_(False)
+        if engine is not None and engine not in self.engines and isinstance(network, PixelClassifier):
+            raise UserError(f"a forest is not computed by {engine}; leave --engine out")
         self._engine = make_engine(engine or usual_engine(self.device), self._network, self.device)
         self._constants: OrderedDict[tuple[bytes, tuple[int, ...]], Tensor] = OrderedDict()
         self._told_missing = False
@@ -232,6 +241,12 @@ class Predictor:
     def engine(self) -> EngineName:
         """What computes."""
         return self._engine.name
+
+    @property
+    def engines(self) -> list[EngineName]:
+        """What can compute the model here."""
+        is_forest = isinstance(self._network, PixelClassifier)
+        return [usual_engine(self.device)] if is_forest else available_engines(self.device)
 
     def use_engine(self, name: EngineName) -> None:
         """Compute with something else from now on."""

@@ -1,0 +1,214 @@
+"""One training of a forest on pixel features, from labelled images to the model in ``RUN/model``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_autosegnet.data.annotations import annotated_pixels
+from napari_autosegnet.data.learned_from import LearnedFrom
+from napari_autosegnet.data.loaded_regions import LoadedRegion, LoadedSections
+from napari_autosegnet.data.split import Region
+from napari_autosegnet.errors import StoppedError
+from napari_autosegnet.events import ProgressMade, QualityMeasured, Report
+from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.jobs.configuration import RunConfiguration
+from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare
+from napari_autosegnet.jobs.training_start import TrainingStart
+from napari_autosegnet.model import Model
+from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Features, pixel_features, reach
+from napari_autosegnet.pixel_classifier.forest import PixelClassifier
+from napari_autosegnet.quality import Checked, Quality
+from napari_autosegnet.run import Run
+from napari_autosegnet.training.checkpoints import remove_checkpoint
+from napari_autosegnet.training.metrics import ConfusionMatrix
+
+#: Most annotated pixels that a forest is fitted on, and checked with: strokes are fewer, whole label images far more.
+MAX_PIXELS, MAX_CHECKED = 30_000, 100_000
+#: So many pixels of a class and section are taken at least, where there are as many.
+_MIN_PER_CLASS = 20
+#: Side of the parts of a section whose features are computed together, where something is annotated.
+_TILE = 512
+_TRAINING, _VALIDATION = 1, 2
+
+
+@dataclass(frozen=True)
+class AnnotatedPixels:
+    """Features (n, f) of annotated pixels, and their classes (n,), 0 to K - 1."""
+
+    features: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[AnnotatedPixels]) -> AnnotatedPixels:
+        """Those of several sections."""
+        return cls(np.concatenate([each.features for each in parts]), np.concatenate([each.targets for each in parts]))
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> AnnotatedPixels:
+        """Some of them."""
+        return AnnotatedPixels(self.features[chosen], self.targets[chosen])
+
+
+def train_forest(
+    run: Run,
+    configuration: RunConfiguration,
+    start: TrainingStart,
+    data: LabelledData,
+    *,
+    learned_from: LearnedFrom | None,
+    report: Report,
+    should_stop: ShouldStop,
+) -> Model:
+    """Fit a forest on all that is annotated, and write ``RUN/model``; see `napari_autosegnet.jobs.training.Training`.
+
+    How good it is, is measured on the validation part with a forest of the training part. Where the annotation is too
+    little to be divided it is not known.
+    """
+    began = time.monotonic()
+    settings = start.settings
+    start.check_classes(data.stacks[0].mapping, configuration)
+    prepared = prepare(data, settings, device="cpu", report=report, every_class=False)
+    prepared = replace(prepared, normalisation=start.normalisation(prepared)).as_before(learned_from)
+    if learned_from is None:
+        remove_checkpoint(run.checkpoint_file("training"))
+        start.save(run, configuration, data, prepared)
+    generator = np.random.default_rng(settings.seed)
+    fitted: list[AnnotatedPixels] = []
+    in_training: list[npt.NDArray[np.bool_]] = []
+    checked: list[AnnotatedPixels] = []
+    places = list(_annotated_places(prepared))
+    for done, place in enumerate(places, start=1):
+        if should_stop():
+            raise StoppedError("the training was stopped before the forest was fitted, so there is no model")
+        section = _SectionPixels(prepared, place, settings.context)
+        chosen = section.drawn_by_class(MAX_PIXELS // (len(places) * len(prepared.classes)), generator)
+        fitted.append(section.pixels(chosen))
+        in_training.append(section.part.ravel()[chosen] == _TRAINING)
+        held_out = section.drawn_for_validation(MAX_CHECKED // len(places), generator)
+        if len(held_out):
+            checked.append(section.pixels(held_out))
+        report(ProgressMade(step="train", done=done, total=len(places)))
+    everything = AnnotatedPixels.joined(fitted)
+
+    def fit(pixels: AnnotatedPixels) -> PixelClassifier:
+        return PixelClassifier.fit(
+            pixels.features,
+            pixels.targets,
+            in_channels=prepared.normalisation.channels(settings.context),
+            classes=len(prepared.classes),
+            seed=settings.seed,
+            threads=torch.get_num_threads(),
+        )
+
+    training = everything.where(np.concatenate(in_training))
+    quality = _quality(fit(training), checked, prepared.classes) if _divided(training, checked, prepared) else None
+    quality = quality or Checked(pixels=dict.fromkeys(prepared.classes, 0), sections=0).with_scores(0.0, {})
+    forest = fit(everything)
+    first = prepared.stacks[0]
+    model = Model.create(
+        forest,
+        forest.specification,
+        classes=first.mapping.classes,
+        normalisation=prepared.normalisation,
+        image_channels=first.image.channels,
+        patch_size=settings.patch_size,
+        context=settings.context,
+        training={
+            "settings": settings.model_dump(mode="json"),
+            "label_values": {str(value): number for value, number in first.mapping.values.items()},
+            "pixels": len(everything.targets),
+            "seconds": time.monotonic() - began,
+        },
+        metrics={"validation": quality.model_dump(mode="json")},
+    )
+    model.save(run.model_folder)
+    report(QualityMeasured(step="train", **model.metrics["validation"]))
+    return model
+
+
+def _annotated_places(prepared: PreparedData) -> Iterator[tuple[int, int]]:
+    """Stack and number of every section in which something is annotated."""
+    for index, stack in enumerate(prepared.stacks):
+        for section in np.flatnonzero(annotated_pixels(stack).any(1)):
+            yield index, int(section)
+
+
+class _SectionPixels:
+    """The annotated pixels of a section.
+
+    Attributes
+    ----------
+    target : (y, x)
+        Class numbers, 0 where not annotated.
+    part : (y, x)
+        Of the split; 0 where a pixel belongs to neither.
+    """
+
+    def __init__(self, prepared: PreparedData, place: tuple[int, int], context: int) -> None:
+        stack, section = place
+        height, width = prepared.stacks[stack].image.section_shape(section)
+        whole = Region(stack, section, (0, height), (0, width))
+        loaded = LoadedSections(prepared.stacks, [whole], prepared.normalisation, context, torch.device("cpu"))
+        region = LoadedRegion.load(prepared.stacks, whole, loaded)
+        self._images = loaded.finish(torch.cat(region.images)[None], [region])[0].numpy()
+        self.target = region.target.numpy()
+        self.part = np.zeros(self.target.shape, np.uint8)
+        for number, regions in ((_TRAINING, prepared.split.training), (_VALIDATION, prepared.split.validation)):
+            for each in regions:
+                if (each.stack, each.section) == place:
+                    self.part[slice(*each.y), slice(*each.x)] = number
+
+    def drawn_by_class(self, limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Places, in the flattened section, of as many pixels of every class."""
+        target, most = self.target.ravel(), max(limit, _MIN_PER_CLASS)
+        found = [np.flatnonzero(target == number) for number in np.unique(target[target > 0])]
+        return np.sort(np.concatenate([_drawn(places, most, generator) for places in found]))
+
+    def drawn_for_validation(self, limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Places of pixels in the validation part, of each class as many as there are."""
+        return _drawn(np.flatnonzero((self.part == _VALIDATION) & (self.target > 0)), limit, generator)
+
+    def pixels(self, places: npt.NDArray[np.int64]) -> AnnotatedPixels:
+        """Features and classes of some pixels."""
+        return AnnotatedPixels(features_at(self._images, places), self.target.ravel()[places].astype(np.int64) - 1)
+
+
+def _drawn(places: npt.NDArray[np.int64], limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    return places if len(places) <= limit else np.sort(generator.choice(places, limit, replace=False))
+
+
+def features_at(images: Features, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Features (n, f) of some pixels of a normalised section (c, y, x), by their place in the flattened section.
+
+    Only what lies around them is computed.
+    """
+    width = images.shape[2]
+    y, x = np.divmod(places, width)
+    tiles = (y // _TILE) * (width // _TILE + 1) + x // _TILE
+    margin = reach()
+    found = np.empty((len(places), len(images) * PER_SCALE * len(SIGMAS)), np.float32)
+    for tile in np.unique(tiles):
+        here = np.flatnonzero(tiles == tile)
+        top, left = max(0, int(y[here].min()) - margin), max(0, int(x[here].min()) - margin)
+        window = images[:, top : int(y[here].max()) + margin + 1, left : int(x[here].max()) + margin + 1]
+        features = pixel_features(window, threads=torch.get_num_threads())
+        found[here] = features[:, y[here] - top, x[here] - left].T
+    return found
+
+
+def _divided(training: AnnotatedPixels, checked: Sequence[AnnotatedPixels], prepared: PreparedData) -> bool:
+    """Whether there is something to check with, and every class to fit on beside it."""
+    return bool(checked) and len(np.unique(training.targets)) == len(prepared.classes)
+
+
+def _quality(forest: PixelClassifier, checked: Sequence[AnnotatedPixels], classes: Sequence[str]) -> Quality:
+    matrix = ConfusionMatrix(len(classes))
+    for pixels in checked:
+        predicted = forest.probabilities(pixels.features.T).argmax(0)
+        matrix.add(torch.from_numpy(predicted), torch.from_numpy(pixels.targets))
+    return matrix.scores(classes, sections=len(checked)).quality
