@@ -12,6 +12,7 @@ from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 
 
 def small_model(network: Any = "searched", *, context: int = 0, image_channels: int = 1, kind: Any = "global") -> Model:
@@ -42,4 +43,22 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
         metrics={
             "validation": {"mean_iou": 0.81, "iou": {"Background": 0.9}, "pixels": {"Background": 1240}, "sections": 3}
         },
+    )
+
+
+def small_forest(*, context: int = 0, image_channels: int = 1, sigmas: tuple[float, ...] = (0.7, 2.0)) -> Model:
+    """A forest of three classes that depend on all of its features."""
+    generator = np.random.default_rng(0)
+    channels = image_channels * (2 * context + 1)
+    features = generator.normal(size=(300, 4 * len(sigmas) * channels)).astype(np.float32)
+    targets = np.digitize(features.sum(1), np.quantile(features.sum(1), [0.3, 0.6]))
+    forest = PixelClassifier.fit(features, targets, in_channels=channels, classes=3, sigmas=sigmas, trees=5, depth=6)
+    return Model.create(
+        forest,
+        forest.specification,
+        classes=default_classes(["background", "membrane", "cell"]),
+        normalisation=Normalisation(mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        image_channels=image_channels,
+        context=context,
+        patch_size=32,
     )

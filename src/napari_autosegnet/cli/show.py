@@ -54,7 +54,7 @@ def show(
             raise UserError(f"{what} is no architecture, model or run; {_GIVE}") from None
     elif run is None or run.model_folder.is_dir():
         model = _model_values(what)
-        architecture, levels = model.pop("architecture"), model["levels"]
+        architecture, levels = model.pop("architecture"), model.get("levels")
         values |= model
 
     # Before anything is printed: what cannot be drawn has no other result either.

@@ -17,7 +17,7 @@ from scipy import ndimage
 Features = npt.NDArray[np.float32]
 
 #: Widths (pixels) of the Gaussians that an image is smoothed by.
-SIGMAS = (0.7, 1.7, 4.1, 10.0)
+SIGMAS = (0.7, 1.2, 2.0, 3.5, 6.0, 10.0)
 #: Smoothed value, gradient magnitude, larger and smaller eigenvalue of the Hessian.
 PER_SCALE = 4
 #: Gaussians are cut at so many sigmas.

@@ -21,8 +21,8 @@ from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Featu
 if TYPE_CHECKING:
     from sklearn.tree import DecisionTreeClassifier
 
-#: Chosen by docs/benchmarks/few-strokes.md: more trees, or deeper ones, take longer and were no better.
-TREES, DEPTH = 30, 12
+#: Chosen by docs/benchmarks/few-strokes.md: more trees, or deeper ones, are hardly better and take longer.
+TREES, DEPTH = 20, 10
 #: Pixels that are followed down the trees together: what is read of them stays in the processor's cache.
 _TOGETHER = 8192
 #: Probabilities are kept from 0, whose logarithm is infinite.

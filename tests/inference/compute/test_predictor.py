@@ -15,6 +15,7 @@ from napari_autosegnet.inference.blocks import BlockPlan
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.inference.compute.predictor import BlockInput, Predictor, likeliest, pad_to_domain
 from napari_autosegnet.model import HaloFigure, Model
+from small_models import small_forest
 
 MakeModel = Callable[..., Model]
 
@@ -97,6 +98,33 @@ def test_tiles_equal_the_whole_section_in_exact_mode(
     np.testing.assert_allclose(tiles, whole, atol=max(1e-5, 4 * rounding))
     assert rounding < 1e-3
     assert labels_agree((tiles.argmax(0) + 1).astype(np.uint8), whole)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_tiles_of_a_forest_equal_the_whole_section(noise: Callable[..., np.ndarray], data: st.DataObject) -> None:
+    context, channels = data.draw(st.integers(0, 1), "context"), data.draw(st.sampled_from([1, 2]), "channels")
+    predictor = Predictor(
+        small_forest(context=context, image_channels=channels),
+        tile=data.draw(st.integers(24, 90), "tile"),
+        batch_size=data.draw(st.integers(1, 3), "batch"),
+    )
+    assert (predictor.halo, predictor.exact, predictor.stride) == (9, True, 1)
+    shape = (2, data.draw(st.integers(1, 110), "height"), data.draw(st.integers(90, 130), "width"))
+    block = (data.draw(st.integers(1, 2)), data.draw(st.integers(30, 120)), data.draw(st.integers(30, 120)))
+    tiles, whole = tiled_and_whole(predictor, noise(channels, *shape), block)
+    np.testing.assert_allclose(tiles, whole, atol=1e-6)
+    # No accident: with less around them they differ.
+    predictor.halo, predictor.tile = 4, 24
+    tiles, whole = tiled_and_whole(predictor, noise(channels, 1, 100, 100), (1, 100, 100))
+    assert np.abs(tiles - whole).max() > 1e-3
+
+
+def test_a_forest_is_computed_by_the_program_itself() -> None:
+    model = small_forest()
+    assert Predictor(model).engines == ["channels_last"]
+    with pytest.raises(UserError, match="leave --engine out"):
+        Predictor(model, engine="onnxruntime")
 
 
 def test_too_small_a_halo_is_seen(make_model: MakeModel, noise: Callable[..., np.ndarray]) -> None:
