@@ -218,13 +218,12 @@ class _Trees:
         """Probabilities (K, n) of pixels (f, n)."""
         count = features.shape[1]
         values = np.ascontiguousarray(features).ravel()
-        here = np.arange(count)
+        here, begins = np.arange(count), self._feature * count
         total = np.zeros((count, self._fractions.shape[1]), np.float32)
         for root in self._roots:
             node = np.full(count, root)
             for _ in range(self._depth):
-                place = self._feature.take(node)
-                place *= count
+                place = begins.take(node)
                 place += here
                 is_right = values.take(place) > self._threshold.take(node)
                 node = self._left.take(node)
