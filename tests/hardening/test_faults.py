@@ -21,13 +21,13 @@ import torch
 
 from learnable import blobs
 from napari_autosegnet import api
-from napari_autosegnet import run as run_module
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Event, Note
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.run import folder as run_module
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.settings import (
     NetworkSettings,
@@ -323,7 +323,7 @@ def test_a_loss_of_the_search_that_is_not_finite_is_rolled_back() -> None:
     found = search(lambda call: call == 5, notes)
     assert [note for note in notes if "not finite: went back one epoch and halved" in note] == notes[:1]
     assert found.budget.epoch == SEARCH.epochs and found.supernet.learner.rate_factor == 0.5
-    assert all(torch.isfinite(value).all() for value in found.supernet.network.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in found.supernet.learner.network.state_dict().values())
 
 
 def test_a_loss_of_the_search_that_is_never_finite_ends_it_in_one_line() -> None:
