@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,9 @@ from napari_autosegnet.inference.output.arrays import BlockArray
 from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
+from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.settings import PredictSettings
+from napari_autosegnet.units import Placement
 from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]
@@ -86,6 +90,35 @@ def test_a_volume_equals_its_whole_sections(
     labels, probabilities = predict_sections(model, image, [1, 4], PredictSettings(halo="exact", tile=96))
     np.testing.assert_allclose(probabilities, expected[:, [1, 4]], atol=1e-5)
     assert labels_agree(labels, expected[:, [1, 4]])
+
+
+def test_the_result_is_the_same_whatever_the_image_lies_in(
+    tmp_path: Path, model: Model, noise: Noise, tree: Tree
+) -> None:
+    pixels = (noise(1, 3, 70, 101)[0] // 2).astype(np.int8)
+    with mrcfile.new(tmp_path / "image.mrc", pixels) as file:
+        file.voxel_size = (4.0, 4.0, 40.0)
+    with h5py.File(tmp_path / "image.h5", "w") as file:
+        dataset = file.create_dataset("volumes/raw", data=pixels, chunks=(2, 32, 32), compression="gzip")
+        dataset.attrs.update({"resolution": (40.0, 4.0, 4.0), "units": "angstrom"})
+        file["volumes/other"] = pixels
+    placement = Placement((40.0, 4.0, 4.0), unit="angstrom")
+    write_image(tmp_path / "image.ome.zarr", pixels.shape, pixels.dtype, pixels.__getitem__, placement=placement)
+    predict_volume(model, open_image(tmp_path / "image.ome.zarr"), tmp_path / "whole.zarr", SETTINGS)
+    for name in ("image.mrc", "image.h5:/volumes/raw"):
+        out, events = tmp_path / "out" / f"{name[6:8]}.zarr", Events()
+        stopped = predict_volume(
+            model,
+            open_image(tmp_path / name),
+            out,
+            SETTINGS,
+            report=events,
+            should_stop=lambda events=events: len(events.of(BlockWritten)) > 3,  # type: ignore[misc]
+        )
+        assert stopped.stopped
+        predict_volume(model, open_image(tmp_path / name), out, SETTINGS, report=events)
+        assert sorted(block.index for block in events.of(BlockWritten)) == [*range(18)]
+        assert tree(out) == tree(tmp_path / "whole.zarr")
 
 
 def test_the_real_sections_in_tiles(shared_data: Path, make_model: MakeModel) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_autosegnet.data.annotations import LabelledStack
 from napari_autosegnet.data.pairs import partners
-from napari_autosegnet.data.stack import without_ending
+from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.errors import UserError
 
 _NAME_COLUMNS = ("file", "name", "filename", "image")

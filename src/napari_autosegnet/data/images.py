@@ -10,25 +10,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from napari_autosegnet.data.readers.pictures import PICTURE_SUFFIXES, image_files, stack_of_files
-from napari_autosegnet.data.readers.tiff import TIFF_SUFFIXES, TiffRequest, open_tiff
-from napari_autosegnet.data.readers.zarr import open_zarr
-from napari_autosegnet.data.stack import (
-    ImageStack,
-    check_finite,
-    stack_of_array,
-    stack_of_unnamed,
-    time_point,
-    triple,
-)
+from napari_autosegnet.data.readers.folders import folder_files
+from napari_autosegnet.data.readers.formats import ReadRequest, open_path
+from napari_autosegnet.data.stack import ImageStack, check_finite, stack_of_array, triple
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.events import Note, Report
-from napari_autosegnet.files import refuse_address
-from napari_autosegnet.ome_zarr.paths import looks_like_zarr
 
-__all__ = ["ImageStack", "check_finite", "image_from_array", "open_image", "open_labels", "tell_notes"]
+__all__ = [
+    "ImageStack",
+    "check_finite",
+    "folder_files",
+    "image_from_array",
+    "open_image",
+    "open_labels",
+    "tell_notes",
+]
 
 
 def open_image(
@@ -62,7 +58,7 @@ def open_image(
         When there is no such file, it is of another kind or damaged, its pixels are no real numbers,
         it has axes that cannot be told apart, or it has several time points and ``time`` is not given.
     """
-    stack = _open(Path(path), time, labels=False, axes=None if axes is None else axes.lower(), files=files)
+    stack = _open(ReadRequest(Path(path), time, None if axes is None else axes.lower(), files=files))
     return stack if channels is None else stack.with_channels(channels)
 
 
@@ -70,24 +66,13 @@ def open_labels(
     path: str | Path, *, time: int | None = None, axes: str | None = None, files: Sequence[Path] | None = None
 ) -> ImageStack:
     """Open a label image: as `open_image`, but a palette picture is read as its indices, and planes are no colours."""
-    return _open(Path(path), time, labels=True, axes=None if axes is None else axes.lower(), files=files)
+    return _open(ReadRequest(Path(path), time, None if axes is None else axes.lower(), labels=True, files=files))
 
 
 def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
     """Tell what is to be known of how images and labels were read, each line once."""
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         report(Note(text=note))
-
-
-def folder_files(path: Path) -> list[Path] | None:
-    """The files of a folder of images, a section each; None when the path is something else.
-
-    Raises
-    ------
-    UserError
-        When it is a folder without images.
-    """
-    return image_files(path) if path.is_dir() and not looks_like_zarr(path) else None
 
 
 def image_from_array(
@@ -127,35 +112,10 @@ def image_from_array(
     )
 
 
-def _open(
-    path: Path, time: int | None, *, labels: bool, axes: str | None = None, files: Sequence[Path] | None = None
-) -> ImageStack:
-    if not path.exists():
-        refuse_address(path, "only files on a disk are read; download it, or mount it")
-        raise UserError(f"there is no file or folder {path}; check the path")
+def _open(request: ReadRequest) -> ImageStack:
     try:
-        if path.is_dir():
-            if looks_like_zarr(path):
-                return open_zarr(path, time, axes)
-            time_point(None, time, path)
-            return stack_of_files(files or image_files(path), path, is_2d=False, labels=labels)
-        suffix = path.suffix.lower()
-        if suffix in TIFF_SUFFIXES:
-            return open_tiff(TiffRequest(path, time, axes, labels=labels))
-        if suffix in PICTURE_SUFFIXES:
-            time_point(None, time, path)
-            return stack_of_files([path], path, is_2d=True, labels=labels)
-        if suffix == ".npy":
-            return _open_npy(path, time, axes)
+        return open_path(request)
     except UserError:
         raise
     except Exception as error:  # each library has errors of its own for damaged files
-        raise UserError(f"cannot open {path}: {one_line(error)}") from error
-    raise UserError(
-        f"{path} is of no kind that can be read; give TIFF, PNG, JPEG, BMP, .npy, Zarr, OME-Zarr or a folder of images"
-    )
-
-
-def _open_npy(path: Path, time: int | None, axes: str | None) -> ImageStack:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return stack_of_unnamed(array, path, time, axes)
+        raise UserError(f"cannot open {request.path}: {one_line(error)}") from error

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels
+from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.data.stack import natural_key, without_ending
+from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import PairMatched
 

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.pixel_files import files_of_array
 from napari_autosegnet.errors import UserError, one_line
-from napari_autosegnet.plain_text import printable
 from napari_autosegnet.units import Triple
 
 Array = npt.NDArray[Any]
@@ -244,7 +243,15 @@ def check_finite(section: Array, image: ImageStack, index: int) -> None:
         )
 
 
-def stack_of_unnamed(array: Any, path: Path, time: int | None, axes: str | None = None) -> ImageStack:
+def stack_of_unnamed(
+    array: Any,
+    path: Path,
+    time: int | None,
+    axes: str | None = None,
+    *,
+    chunks: Sequence[int] | None = None,
+    **about: Any,
+) -> ImageStack:
     """Stack over an array whose axes have no names: ``[z,] y, x`` and a last axis of 3 or 4 is RGB(A).
 
     ``axes``, such as ``tczyx``, names them instead.
@@ -253,7 +260,7 @@ def stack_of_unnamed(array: Any, path: Path, time: int | None, axes: str | None 
     if axes is not None:
         if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("tczyx"):
             raise UserError(f"{path} has {len(shape)} axes, not '{axes}'; name each once by t, c, z, y or x")
-        stack = stack_of_array(array, axes, name=stem(path), path=path, time=time)
+        stack = stack_of_array(array, axes, name=path.name, path=path, time=time, chunks=chunks, **about)
         stack.selection["axes"] = axes
         return stack
     colour = len(shape) in (3, 4) and shape[-1] in (3, 4)
@@ -264,7 +271,8 @@ def stack_of_unnamed(array: Any, path: Path, time: int | None, axes: str | None 
             f"--axes {'tczyx'[-len(shape) :] if len(shape) < 5 else 'tczyx'}"
         )
     usual = [*"zyx"[-spatial:], *(["c"] if colour else [])]
-    return stack_of_array(array, usual, name=stem(path), path=path, time=time, alpha=colour and shape[-1] == 4)
+    alpha = colour and shape[-1] == 4
+    return stack_of_array(array, usual, name=path.name, path=path, time=time, alpha=alpha, chunks=chunks, **about)
 
 
 @dataclass
@@ -375,13 +383,3 @@ def positive(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and number > 0 else None
-
-
-def stem(path: Path) -> str:
-    """The name of what lies at a path; bytes that are no UTF-8 are written out, as metadata cannot hold them."""
-    return without_ending(printable(path.resolve().name))
-
-
-def without_ending(name: str) -> str:
-    """A file's name without what says its kind, such as ``.ome.tif``."""
-    return re.sub(r"\.(ome\.)?(tiff?|zarr|png|jpe?g|bmp|npy)$", "", name, flags=re.IGNORECASE) or name

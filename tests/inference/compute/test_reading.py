@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 
 from napari_autosegnet.data.images import image_from_array, open_image
-from napari_autosegnet.data.readers import pictures, tiff_pages
+from napari_autosegnet.data.readers import section_files, tiff_pages
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import BlockPlan, parse_region
 from napari_autosegnet.inference.compute import patience
@@ -149,17 +149,20 @@ def decoded_while_blocks_are_read(
 ) -> tuple[Counter[Any], tuple[int, int, int]]:
     """How often each section (of files) or strip (of a TIFF) is decoded when all blocks are read, and the blocks."""
     counts: Counter[Any] = Counter()
-    decode, segment = pictures._FilesSource._decode, tiff_pages.TiffPages._segment
+    make, segment = section_files.SectionFiles.__init__, tiff_pages.TiffPages._segment
 
-    def count_files(self: Any, index: int) -> np.ndarray:
-        counts[index] += 1
-        return decode(self, index)
+    def count_files(self: Any, paths: list[Path], decode: Callable[[Path], np.ndarray]) -> None:
+        def counted(file: Path) -> np.ndarray:
+            counts[paths.index(file)] += len(paths) > 1  # of the folder, not of the picture alone
+            return decode(file)
+
+        make(self, paths, counted)
 
     def count_strips(self: Any, handle: Any, number: int, strip: int) -> np.ndarray:
         counts[number, strip] += (number, strip) not in self._cache
         return segment(self, handle, number, strip)
 
-    monkeypatch.setattr(pictures._FilesSource, "_decode", count_files)
+    monkeypatch.setattr(section_files.SectionFiles, "__init__", count_files)
     monkeypatch.setattr(tiff_pages.TiffPages, "_segment", count_strips)
     job = open_job(model, open_image(image), folder / "out.zarr", PredictSettings(halo=16))
     for index in job.plan.indices():
@@ -186,7 +189,7 @@ def test_each_file_of_a_folder_is_decoded_once(
         section = np.tile(np.arange(2100).astype(np.uint8) + np.uint8(number), (1100, 1))
         file = tmp_path / "image" / f"{number}.{suffix}"
         Image.fromarray(section).save(file) if suffix == "png" else tifffile.imwrite(file, section, compression="zlib")
-    monkeypatch.setattr(pictures, "KEPT_BYTES", kept)
+    monkeypatch.setattr(section_files, "KEPT_BYTES", kept)
     monkeypatch.setattr(tiff_pages, "SEGMENT_CACHE_BYTES", 0)
     counts, block = decoded_while_blocks_are_read(
         tmp_path, tmp_path / "image", make_model(context=context, kind=kind), monkeypatch
@@ -198,7 +201,7 @@ def test_each_file_of_a_folder_is_decoded_once(
 def test_decoded_sections_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(9):
         Image.fromarray(np.full((100, 100), number, np.uint8)).save(tmp_path / f"{number}.png")
-    monkeypatch.setattr(pictures, "KEPT_BYTES", 35_000)
+    monkeypatch.setattr(section_files, "KEPT_BYTES", 35_000)
     stack = open_image(tmp_path)
     source: Any = stack._source
     for z in (slice(0, 9), slice(2, 8), slice(0, 9), slice(8, 9)):

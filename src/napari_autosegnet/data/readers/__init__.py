@@ -1,1 +1,1 @@
-"""Files of images, a module per format."""
+"""Files of images: a module per format, each with its `FORMAT`; see `napari_autosegnet.data.readers.formats`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.ome_tiff import OmeTiffImage, ome_tiff_image
 from napari_autosegnet.data.readers.pixel_values import PixelValues, ValuesOf
 from napari_autosegnet.data.readers.tiff_facts import (
@@ -30,7 +31,6 @@ from napari_autosegnet.data.stack import (
     ImageStack,
     PixelSource,
     stack_of_array,
-    stem,
     time_point,
 )
 from napari_autosegnet.errors import UserError, is_out_of_memory, one_line
@@ -42,29 +42,6 @@ if TYPE_CHECKING:
 _DESCRIPTION = 270
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-
-
-@dataclass(frozen=True)
-class TiffRequest:
-    """What of a TIFF is wanted.
-
-    Attributes
-    ----------
-    time : int or None
-        The time point, where there are several.
-    axes : str or None
-        What the user says that its axes are.
-    labels : bool
-        It holds class numbers, which have no colours.
-    alone : bool
-        It is a section of a folder: a file that holds but a part of an image is refused.
-    """
-
-    path: Path
-    time: int | None = None
-    axes: str | None = None
-    labels: bool = False
-    alone: bool = False
 
 
 def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
@@ -87,7 +64,7 @@ def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
     return axes if known and tuple(size for _, size in found) == shape else None
 
 
-def open_tiff(request: TiffRequest) -> ImageStack:
+def open_tiff(request: ReadRequest) -> ImageStack:
     """Open a TIFF.
 
     Raises
@@ -109,7 +86,7 @@ def open_tiff(request: TiffRequest) -> ImageStack:
     return stack
 
 
-def _open(request: TiffRequest) -> ImageStack:
+def _open(request: ReadRequest) -> ImageStack:
     import tifffile
 
     path = request.path
@@ -147,7 +124,7 @@ def _check_files(files: Sequence[Path], path: Path) -> None:
             raise UserError(f"{other}, which {path} needs, is damaged; copy the file again")
 
 
-def _stack_of_file(file: tifffile.TiffFile, request: TiffRequest, image: OmeTiffImage | None) -> ImageStack:
+def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiffImage | None) -> ImageStack:
     path = request.path
     if _is_cut_off(file):
         raise UserError(f"{path} ends early, pages are missing; copy the file again")
@@ -179,7 +156,7 @@ def _stack_of_file(file: tifffile.TiffFile, request: TiffRequest, image: OmeTiff
     values, notes = pixel_values(file, list(series), path)
     keyframe = series.keyframe
     about: dict[str, Any] = {
-        "name": stem(path),
+        "name": path.name,
         "path": path,
         "scale": placement.scale,
         "unit": placement.unit,
@@ -254,7 +231,7 @@ def _stack_of_pages(file: tifffile.TiffFile, path: Path) -> ImageStack:
     sources = [ArraySource(_page_array(page, values), axes, 0, samples - alpha) for page in pages]
     return ImageStack(
         _PagesSource(sources),
-        name=stem(path),
+        name=path.name,
         path=path,
         shapes=[(page.shape[0], page.shape[1]) for page in pages],
         channels=samples - alpha,
@@ -311,3 +288,12 @@ def _raw_tags(file: tifffile.TiffFile, page: int) -> npt.NDArray[np.uint8]:
     handle.seek(page)
     (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
     return np.frombuffer(handle.read(count * layout.tagsize), np.uint8).reshape(count, layout.tagsize)
+
+
+FORMAT = Format(
+    "TIFF",
+    open_tiff,
+    suffixes=tuple(sorted(TIFF_SUFFIXES)),
+    magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+    is_section=True,
+)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_unnamed, stem
+from napari_autosegnet.data.readers.formats import Format, ReadRequest
+from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_unnamed
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, images_of_plate
 from napari_autosegnet.ome_zarr.nodes import open_node
-from napari_autosegnet.ome_zarr.paths import is_node
+from napari_autosegnet.ome_zarr.paths import is_node, looks_like_zarr
 
 if TYPE_CHECKING:
     import zarr
 
 
-def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageStack:
+def open_zarr(request: ReadRequest) -> ImageStack:
     import zarr
 
+    path, time = request.path, request.time
     node = open_node(path)
     if isinstance(node, zarr.Array):
         around = _image_around(path)
-        return _open_plain(node, path, time, axes) if around is None else _open_level(node, *around, path, time)
+        return _open_plain(node, path, time, request.axes) if around is None else _open_level(node, *around, path, time)
     group = OmeGroup.read(path)
     if "multiscales" in group.attributes:
         return _open_image(node, group, time)
@@ -35,7 +38,7 @@ def open_zarr(path: Path, time: int | None, axes: str | None = None) -> ImageSta
     if "bioformats2raw.layout" in group.attributes:
         names = [name for name in names if name != "OME"]
     if len(names) == 1:
-        return open_zarr(path / names[0], time, axes)
+        return open_zarr(replace(request, path=path / names[0]))
     if not names:
         raise UserError(f"the Zarr group {path} is empty; give a store that holds an image")
     raise UserError(f"{path} is a Zarr group, not an image; give one of {', '.join(names[:8])} in it")
@@ -96,7 +99,7 @@ def _open_level(
     return stack_of_array(
         array,
         axes,
-        name=stem(path),
+        name=path.name,
         path=path,
         time=time,
         chunks=array.chunks,
@@ -132,12 +135,8 @@ def _open_plain(array: zarr.Array[Any], path: Path, time: int | None, axes: str 
         short = {"time": "t", "channel": "c", "channels": "c"}
         named = [short.get(name, name) for name in (str(name).lower() for name in names)]
         if {"y", "x"} <= set(named) <= set("tczyx"):
-            return stack_of_array(array, named, name=stem(path), path=path, time=time, chunks=array.chunks)
-    stack = stack_of_unnamed(array, path, time, axes)
-    if axes is not None:
-        chunks = dict(zip(axes, array.chunks, strict=True))
-        stack.chunks = (chunks.get("z", 1), chunks["y"], chunks["x"])
-        return stack
-    spatial = array.chunks[:-1] if stack.channels > 1 else array.chunks
-    stack.chunks = (1, *spatial) if len(spatial) == 2 else (spatial[0], spatial[1], spatial[2])
-    return stack
+            return stack_of_array(array, named, name=path.name, path=path, time=time, chunks=array.chunks)
+    return stack_of_unnamed(array, path, time, axes, chunks=array.chunks)
+
+
+FORMAT = Format("Zarr, OME-Zarr", open_zarr, suffixes=(".zarr",), takes_folder=looks_like_zarr)

@@ -1,0 +1,181 @@
+"""HDF5: one dataset of a file, of which chunks are read where a read falls on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_autosegnet.data.readers.formats import Format, ReadRequest
+from napari_autosegnet.data.stack import Array, ImageStack, natural_key, stack_of_array, stack_of_unnamed
+from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.units import Placement, in_one_unit
+
+if TYPE_CHECKING:
+    import h5py
+
+#: Decompressed chunks that HDF5 keeps: as many as several sections touch, or each would be decoded for each section.
+_CHUNK_CACHE_BYTES = 128 * 2**20
+_MAX_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """A dataset, read where it is indexed, that knows its file."""
+
+    dataset: Any
+    files: Sequence[Path]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.dataset.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.dataset.dtype
+        return dtype
+
+    def __getitem__(self, index: Any) -> Array:
+        return np.asarray(self.dataset[index])
+
+
+def open_hdf5(request: ReadRequest) -> ImageStack:
+    import h5py
+
+    if find_spec("hdf5plugin") is not None:
+        import_module("hdf5plugin")  # more ways of compression
+    path = request.path
+    try:
+        file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+        dataset = _dataset(file, path, request.within)
+        _check_filters(dataset, path)
+        placed, axes = _placement(dataset), _axes(dataset)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 has errors of many kinds
+        raise UserError(f"{path} is not HDF5, or damaged ({one_line(error)}); copy the file again") from error
+    place = Path(f"{path}:{dataset.name}")
+    pixels = _Pixels(dataset, [path, *_other_files(dataset, path)])
+    about: dict[str, Any] = {
+        "scale": placed.scale,
+        "translation": placed.translation,
+        "unit": placed.unit,
+        "notes": [f"{place}: {note}" for note in placed.notes],
+        "chunks": dataset.chunks,
+    }
+    if request.axes is not None or axes is None:
+        return stack_of_unnamed(pixels, place, request.time, request.axes, **about)
+    return stack_of_array(pixels, axes, name=path.name, path=place, time=request.time, **about)
+
+
+def _dataset(file: h5py.File, path: Path, within: str | None) -> h5py.Dataset:
+    """The dataset that is meant: the one named, or the only one."""
+    import h5py
+
+    names: list[str] = []
+
+    def collect(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "buif" and len(node.shape or ()) >= 2:
+            names.append(name)
+
+    if within:
+        node = file.get(within)
+        if isinstance(node, h5py.Dataset):
+            return node
+        file = node if isinstance(node, h5py.Group) else file
+    file.visititems(collect)
+    prefix = "" if file.name == "/" else file.name
+    listed = [f"{path}:{prefix}/{name}" for name in sorted(names, key=natural_key)]
+    such_as = ", ".join(listed[:_MAX_SHOWN]) + (f" and {len(listed) - _MAX_SHOWN} more" if listed[_MAX_SHOWN:] else "")
+    if within and not isinstance(node, h5py.Group):
+        raise UserError(f"{path} has no dataset {within}; give one of {such_as}")
+    if not names:
+        raise UserError(f"{path} holds no images; give a file with a dataset of two or more axes")
+    if len(names) > 1:
+        raise UserError(f"{path} holds {len(names)} datasets; give one of {such_as}")
+    only: h5py.Dataset = file[names[0]]
+    return only
+
+
+def _check_filters(dataset: h5py.Dataset, path: Path) -> None:
+    """Refuse a compression that is not installed, before it fails at the first pixel."""
+    import h5py
+
+    settings = dataset.id.get_create_plist()
+    for number in range(settings.get_nfilters()):
+        code, _, _, name = settings.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            known = name.decode(errors="replace").split(";")[0].strip() or f"filter {code}"
+            raise UserError(
+                f"{path}:{dataset.name} is compressed with {known}, which is not installed; "
+                "pip install 'napari-autosegnet[formats]', or write it anew with gzip"
+            )
+
+
+def _other_files(dataset: h5py.Dataset, path: Path) -> list[Path]:
+    """Files besides its own that the pixels lie in; where one is missing, HDF5 would show zeros."""
+    names = [each.file_name for each in dataset.virtual_sources()] if dataset.is_virtual else []
+    names += [name for name, *_ in dataset.external or ()]
+    files = [path.parent / name for name in dict.fromkeys(names) if name != "."]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise UserError(f"{path}:{dataset.name} has pixels in {missing}, which is missing; put the files side by side")
+    return files
+
+
+def _axes(dataset: h5py.Dataset) -> str | None:
+    """Names of the axes, where each is named: by ilastik and vigra, by labels of the dimensions, or as ``axes``."""
+    named: list[Any] = [dimension.label for dimension in dataset.dims]
+    tags = _text(dataset.attrs.get("axistags"))
+    if tags:
+        content = json.loads(tags)
+        named = [axis.get("key", "") for axis in content["axes"]]
+    elif "axes" in dataset.attrs:
+        given = dataset.attrs["axes"]
+        named = list(_text(given) or np.atleast_1d(given))
+    short = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
+    axes = [short.get(_text(name).lower(), _text(name).lower()) for name in named]
+    fits = len(axes) == len(set(axes)) == len(dataset.shape) and {"y", "x"} <= set(axes) <= set("tczyx")
+    return "".join(axes) if fits else None
+
+
+def _placement(dataset: h5py.Dataset) -> Placement:
+    """Size and place of a voxel, (z, y, x): as Fiji (`element_size_um`) or CREMI (`resolution`) say."""
+    attributes = dataset.attrs
+    sizes = _numbers(attributes.get("element_size_um"))
+    if sizes:
+        return in_one_unit(sizes, ["micrometer"] * 3)
+    sizes = _numbers(attributes.get("resolution"))
+    if not sizes:
+        return Placement()
+    given = attributes.get("units", attributes.get("unit"))
+    units = [_text(unit) for unit in np.atleast_1d(given)][-3:] if given is not None else [""]
+    offset = [value or 0.0 for value in _numbers(attributes.get("offset")) or [0.0] * 3]
+    return in_one_unit(sizes, [units[0]] * (3 - len(units)) + units, offset)
+
+
+def _numbers(value: Any) -> list[float | None]:
+    """Numbers (z, y, x) of an attribute, None for a z that is not there; empty where they are no such numbers."""
+    numbers = np.atleast_1d(value) if value is not None else np.zeros(0)
+    if numbers.dtype.kind not in "iuf" or numbers.shape not in ((2,), (3,)):
+        return []
+    return [None] * (3 - len(numbers)) + [float(number) for number in numbers]
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value) if isinstance(value, str) else ""
+
+
+FORMAT = Format(
+    "HDF5",
+    open_hdf5,
+    suffixes=(".h5", ".hdf5"),
+    magic=((0, b"\x89HDF\r\n\x1a\n"),),
+    holds_several=True,
+)
