@@ -35,27 +35,28 @@ def open_image(
     axes: str | None = None,
     files: Sequence[Path] | None = None,
 ) -> ImageStack:
-    """Open a TIFF, PNG, JPEG, a folder of those, a .npy file, a Zarr array or an OME-Zarr image.
+    """Open an image of any format in `napari_autosegnet.data.readers`.
 
     Parameters
     ----------
     path : str or Path
         TIFF: multi-page, RGB, OME and ImageJ axes. A folder of images is one stack, in natural order
         of the names, and its images may differ in size. Zarr: version 2 or 3; OME-Zarr: 0.4 or 0.5,
-        level 0.
+        level 0. HDF5: ``file.h5:/volumes/raw`` where a file holds several datasets.
     time : int, optional
         Time point to read, needed when there are several.
     channels : sequence of str, optional
         Channels to read, by name or by number (from 0); all by default.
     axes : str, optional
-        Names of the axes, such as ``tczyx``, of a TIFF or a plain array (Zarr, .npy). An OME-Zarr names its own.
+        Names of the axes, such as ``tczyx``, of a TIFF, MRC, or plain array (Zarr, HDF5, .npy). An OME-Zarr has
+        its own.
     files : sequence of Path, optional
         Of a folder only these, in this order.
 
     Raises
     ------
     UserError
-        When there is no such file, it is of another kind or damaged, its pixels are no real numbers,
+        When there is no such file, it is of another kind or damaged, its pixels are not real numbers,
         it has axes that cannot be told apart, or it has several time points and ``time`` is not given.
     """
     stack = _open(ReadRequest(Path(path), time, None if axes is None else axes.lower(), files=files))

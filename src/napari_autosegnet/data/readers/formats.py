@@ -109,7 +109,7 @@ def open_path(request: ReadRequest) -> ImageStack:
     UserError
         When there is none, or it cannot be read.
     """
-    file, within = _split(request.path)
+    file, within = parts_of(request.path)
     if not file.exists():
         refuse_address(file, "only files on a disk are read; download it, or mount it")
         raise UserError(f"there is no file or folder {file}; check the path")
@@ -168,7 +168,7 @@ def _begins_like(head: bytes, kind: Format) -> bool:
     return any(head[place : place + len(mark)] == mark for place, mark in kind.magic)
 
 
-def _split(path: Path) -> tuple[Path, str | None]:
+def parts_of(path: Path) -> tuple[Path, str | None]:
     """A path as the file that it leads to, and what in it is meant."""
     suffixes = "|".join(re.escape(suffix) for each in formats() if each.holds_several for suffix in each.suffixes)
     inner = re.fullmatch(rf"(.*(?:{suffixes})):/*(.*)", path.as_posix(), re.IGNORECASE)

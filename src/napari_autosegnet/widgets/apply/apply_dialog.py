@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_autosegnet.data.readers.formats import parts_of
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.forms.form_rows import add_row, named
@@ -125,7 +126,7 @@ class ApplyDialog(QDialog):
     def _menu_of_sources(self) -> QPushButton:
         button = named(QPushButton("..."), "Choose the file or folder", "Choose the image to segment")
         menu = QMenu(button)
-        file_action = menu.addAction("File (TIFF, PNG) ...")
+        file_action = menu.addAction("File (TIFF, MRC, HDF5, PNG) ...")
         folder_action = menu.addAction("Folder (Zarr, OME-Zarr, images) ...")
         assert file_action is not None and folder_action is not None
         file_action.triggered.connect(self._choose_file)
@@ -186,7 +187,7 @@ class ApplyDialog(QDialog):
             if not text:
                 raise UserError("choose the file to segment")
             source = Path(text).expanduser().absolute()
-            if not source.exists():
+            if not parts_of(source)[0].exists():
                 raise UserError(f"there is no file {source}; check the path")
         else:
             source = self._images[self.image_box.currentIndex()]
