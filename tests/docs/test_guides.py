@@ -44,9 +44,9 @@ SMALL: dict[type, dict[str, Any]] = {
         "network": NETWORK,
     },
     FitSettings: {
-        "epochs": 3,
+        "epochs": 1,
         "budget": None,
-        "candidates": 2,
+        "candidates": 1,
         "patch_size": 32,
         "batch_size": 2,
         "steps_per_epoch": 2,
