@@ -14,7 +14,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.onnx_file import noise, onnx_runner, write_onnx
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
-from small_models import small_model
+from small_models import small_forest, small_model
 
 #: Sides that are and are not multiples of the stride (2), larger and smaller than a patch.
 SIZES = ((2, 2), (3, 5), (64, 64), (33, 70), (97, 130))
@@ -108,3 +108,9 @@ def test_without_the_extra_the_error_names_it(
 def test_a_name_that_says_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"call it NAME\.onnx"):
         write_onnx(small_model(), tmp_path / "model.pt")
+
+
+def test_a_forest_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a forest cannot be written as ONNX"):
+        write_onnx(small_forest(), tmp_path / "forest.onnx")
+    assert not any(tmp_path.iterdir())
