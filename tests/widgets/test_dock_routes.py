@@ -99,8 +99,8 @@ def test_the_steps_work_whichever_way_the_dock_was_opened(
         dock.open(run.path)
         apply = dock.apply_step
         qtbot.waitUntil(lambda: apply.model is not None, timeout=10_000)
-        assert dock.step == "apply" and apply.slice_button.isEnabled() and apply.stack_button.isEnabled()
-        qtbot.mouseClick(apply.slice_button, Qt.MouseButton.LeftButton)
+        assert dock.step == "apply" and apply.slices.slice_button.isEnabled() and apply.stack_button.isEnabled()
+        qtbot.mouseClick(apply.slices.slice_button, Qt.MouseButton.LeftButton)
         qtbot.waitUntil(lambda: "preview" in [role(layer) for layer in viewer.layers], timeout=60_000)
         assert apply.message.kind != "error"
         viewer.layers.remove(labels)

@@ -119,8 +119,8 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
     # Apply: the slice, then the stack; both are right to the eye, and the same.
     apply = dock.apply_step
     viewer.layers.selection.active = image
-    wait(lambda: apply.slice_button.isEnabled())
-    click(apply.slice_button)
+    wait(lambda: apply.slices.slice_button.isEnabled())
+    click(apply.slices.slice_button)
     wait(lambda: "segmentation of the slice" in viewer.layers and settled())
     found = np.asarray(viewer.layers["segmentation of the slice"].data)
     truly_myelin, found_myelin = truth == MYELIN, found == MYELIN
