@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import h5py
+import mrcfile
 import numpy as np
 import pytest
 import tifffile
@@ -314,6 +316,24 @@ def test_tiff_files(data: st.DataObject, tmp_path: Path) -> None:
     (tmp_path / "image.tif").write_bytes(data.draw(damaged(content)))
     with refused():
         image = open_image(tmp_path / "image.tif")
+        if image.sections < 100 and max(image.section_shape(0)) < 1000:
+            image.section(image.sections - 1)
+
+
+@FILES
+@given(data=st.data())
+def test_mrc_and_hdf5_files(data: st.DataObject, tmp_path: Path) -> None:
+    pixels = np.zeros((2, 8, 8), np.int8)
+    if not (tmp_path / "whole.mrc").exists():
+        with h5py.File(tmp_path / "whole.h5", "w") as file:
+            dataset = file.create_dataset("raw", data=pixels, chunks=(1, 8, 8), compression="gzip")
+            dataset.attrs.update({"resolution": (4.0, 4.0, 4.0), "units": "nm", "axes": "zyx"})
+        mrcfile.write(tmp_path / "whole.mrc", pixels)
+    name = data.draw(st.sampled_from(["mrc", "h5"]))
+    (tmp_path / f"image.{name}").unlink(missing_ok=True)  # HDF5 may have the one before still open
+    (tmp_path / f"image.{name}").write_bytes(data.draw(damaged((tmp_path / f"whole.{name}").read_bytes())))
+    with refused():
+        image = open_image(tmp_path / f"image.{name}")
         if image.sections < 100 and max(image.section_shape(0)) < 1000:
             image.section(image.sections - 1)
 
