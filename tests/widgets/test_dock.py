@@ -17,8 +17,8 @@ from napari_autosegnet.events import Epoch, Started
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets import session as session_module
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
+from napari_autosegnet.widgets.jobs.run_list import newest_runs, step_of
 from napari_autosegnet.widgets.preferences import Preferences
-from napari_autosegnet.widgets.work.run_list import newest_runs, step_of
 from small_models import small_model
 
 

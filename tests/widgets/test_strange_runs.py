@@ -23,8 +23,8 @@ from napari_autosegnet.jobs.job_file import read_job
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
+from napari_autosegnet.widgets.jobs.run_list import newest_runs
 from napari_autosegnet.widgets.plugin_reader import get_reader
-from napari_autosegnet.widgets.work.run_list import newest_runs
 from small_models import small_model
 from strange_runs import FAKED, ORDERS, write_strange_job, write_strange_run
 

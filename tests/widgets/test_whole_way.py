@@ -22,7 +22,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.settings import AugmentationSettings, NetworkSettings
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
-from napari_autosegnet.widgets.work.worker_process import find
+from napari_autosegnet.widgets.jobs.worker_process import find
 
 LONG = 180_000
 SIDE = 256

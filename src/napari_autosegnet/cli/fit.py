@@ -21,7 +21,7 @@ from napari_autosegnet.cli.options import (
     described,
     takes_settings,
 )
-from napari_autosegnet.cli.search import RENAMED, check_pairs, default_run, end_by_epochs
+from napari_autosegnet.cli.search import RENAMED, end_by_epochs, run_folder
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.menu import MenuEntry, choose_network, model_of, read_menu
@@ -67,16 +67,7 @@ def fit(
         choose_network(Run.open(run), choose)
         _print_result(run, as_json)
         return
-    if resume:
-        if run is None:
-            raise typer.BadParameter("--resume needs the run folder to continue", param_hint="'--run'")
-        if settings or split:
-            raise typer.BadParameter(
-                "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
-            )
-    else:
-        check_pairs(images, targets)
-    folder = run or default_run(images[0])
+    folder = run_folder(run, images, targets, resume=resume, changes={**settings, **split})
     job = FitJob(
         images=tuple(images),
         labels=tuple(targets),

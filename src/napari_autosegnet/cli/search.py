@@ -62,16 +62,7 @@ def search(
     --run runs/isbi --preset fast --budget 10m[/bold]
     """
     images, targets = image or [], labels or []
-    if resume:
-        if run is None:
-            raise typer.BadParameter("--resume needs the run folder to continue", param_hint="'--run'")
-        if settings or split:
-            raise typer.BadParameter(
-                "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
-            )
-    else:
-        check_pairs(images, targets)
-    folder = run or default_run(images[0])
+    folder = run_folder(run, images, targets, resume=resume, changes={**settings, **split})
     job = SearchJob(
         images=tuple(images),
         labels=tuple(targets),
@@ -101,6 +92,31 @@ def search(
     else:
         print_paths(run=folder, architecture=file)
         print_note(f"next: {command_line('train', '--run', folder)}")
+
+
+def run_folder(run: Path | None, images: list[Path], labels: list[Path], *, resume: bool, changes: Changes) -> Path:
+    """The run folder of a new job, by default one named after the first image, or of one that is resumed.
+
+    Raises
+    ------
+    typer.BadParameter
+        When a new job has no images, or one that is resumed has no folder or other settings.
+    """
+    if not resume:
+        check_pairs(images, labels)
+        return run or default_run(images[0])
+    if run is None:
+        raise typer.BadParameter("--resume needs the run folder to continue", param_hint="'--run'")
+    refuse_changes(changes)
+    return run
+
+
+def refuse_changes(changes: Changes) -> None:
+    """Refuse settings beside ``--resume``."""
+    if changes:
+        raise typer.BadParameter(
+            "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
+        )
 
 
 def check_pairs(images: list[Path], labels: list[Path]) -> None:

@@ -21,7 +21,7 @@ from napari_autosegnet.cli.options import (
     described,
     takes_settings,
 )
-from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs
+from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs, refuse_changes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.events import QualityMeasured
 from napari_autosegnet.jobs.train import TrainJob
@@ -71,10 +71,8 @@ def train(
     images, targets = image or [], labels or []
     if images or targets:
         check_pairs(images, targets)
-    if resume and (settings or split):
-        raise typer.BadParameter(
-            "the run continues with the settings that it began with; leave the others out", param_hint="'--resume'"
-        )
+    if resume:
+        refuse_changes({**settings, **split})
     if architecture is not None and network != "searched":
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
 

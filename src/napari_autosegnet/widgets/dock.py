@@ -33,20 +33,20 @@ from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.forms.form_rows import FOCUS_STYLE, named, tab_as_laid_out
 from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence
+from napari_autosegnet.widgets.jobs.run_list import RunEntry, step_of
+from napari_autosegnet.widgets.jobs.running_work import RunningWork
 from napari_autosegnet.widgets.layers.class_colors import prepare_colors
 from napari_autosegnet.widgets.learn.run_images import RunImages
 from napari_autosegnet.widgets.run_box import RunBox, why_not_a_run
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_list import RunEntry, step_of
-from napari_autosegnet.widgets.work.running_work import RunningWork
 
 if TYPE_CHECKING:
     import napari.viewer
 
     from napari_autosegnet.widgets.apply.apply_step import ApplyStep
+    from napari_autosegnet.widgets.jobs.run_client import RunClient
     from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
     from napari_autosegnet.widgets.learn.search_step import SearchStep
-    from napari_autosegnet.widgets.work.run_client import RunClient
 
 STEPS = ("annotate", "search", "retrain", "apply")
 TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}

@@ -12,8 +12,8 @@ from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run, is_run
 from napari_autosegnet.widgets.forms.form_rows import named
 from napari_autosegnet.widgets.forms.message_line import tool_tip
+from napari_autosegnet.widgets.jobs.run_list import RunEntry, newest_runs
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_list import RunEntry, newest_runs
 
 _NO_RUN = "new run"
 _OTHER = "open another folder ..."

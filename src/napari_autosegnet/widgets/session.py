@@ -29,10 +29,10 @@ from napari_autosegnet.widgets.annotation.layer_order import LayerOrder
 from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPairs, is_annotation
 from napari_autosegnet.widgets.annotation.pixel_counter import Counts, PixelCounter
 from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.jobs.work_list import WorkList, active_runs
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, prepare_colors, show_classes
 from napari_autosegnet.widgets.layers.layer_arrays import empty_labels, place_on, spatial_shape
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
-from napari_autosegnet.widgets.work.work_list import WorkList, active_runs
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -15,11 +15,11 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.events import Epoch, PreviewDrawn, Started
 from napari_autosegnet.jobs.preview import _save_array, preview_file
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA
 from napari_autosegnet.widgets.learn.live_preview import LivePreview, _Place
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_client import RunClient
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
+from napari_autosegnet.widgets.jobs.worker_process import find
 from napari_autosegnet.widgets.learn.job_step import PRESET_WORDS, JobStep
 from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
 from napari_autosegnet.widgets.learn.search_step import SearchStep
-from napari_autosegnet.widgets.work.worker_process import find
 from small_jobs import ENDLESS
 from small_models import small_model
 

@@ -26,9 +26,9 @@ from napari_autosegnet.widgets.apply.slice_panel import SlicePanel
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import MessageLine, in_html
+from napari_autosegnet.widgets.jobs.job_panel import JobPanel
+from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.job_panel import JobPanel
-from napari_autosegnet.widgets.work.running_work import ask_to_compete
 
 if TYPE_CHECKING:
     pass

@@ -20,6 +20,7 @@ from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
 from napari_autosegnet.widgets.files.readers import image_layer, labels_layer
+from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers.layer_arrays import (
     METADATA,
     axes_of,
@@ -30,7 +31,6 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
 )
 from napari_autosegnet.widgets.layers.time_point import AtTimePoint
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_client import RunClient
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

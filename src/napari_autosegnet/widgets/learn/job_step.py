@@ -16,10 +16,10 @@ from napari_autosegnet.jobs.job_file import Job, Step
 from napari_autosegnet.presets import Preset
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.message_line import MessageLine
+from napari_autosegnet.widgets.jobs.job_panel import JobPanel
+from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
+from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.job_panel import JobPanel
-from napari_autosegnet.widgets.work.run_client import STEP_NAMES, RunClient
-from napari_autosegnet.widgets.work.running_work import ask_to_compete
 
 #: What the presets are for, in the order of the box.
 PRESET_WORDS: dict[Preset, str] = {

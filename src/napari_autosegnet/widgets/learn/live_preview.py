@@ -17,6 +17,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, PreviewDrawn
 from napari_autosegnet.jobs.preview import preview_file, write_slice
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
     data_in_view,
@@ -26,7 +27,6 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
     stack_around,
 )
 from napari_autosegnet.widgets.session import Session
-from napari_autosegnet.widgets.work.run_client import RunClient
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

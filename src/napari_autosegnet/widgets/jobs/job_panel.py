@@ -23,7 +23,7 @@ from napari_autosegnet.events import (
 )
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
-from napari_autosegnet.widgets.work.run_client import RunClient
+from napari_autosegnet.widgets.jobs.run_client import RunClient
 
 _STEPS = 1000
 _NAMES = {"search": "Search", "train": "Training", "predict": "Segmentation"}

@@ -31,8 +31,8 @@ from napari_autosegnet.jobs.worker_info import WorkerInfo, info_file, log_file, 
 from napari_autosegnet.model import Model
 from napari_autosegnet.processes import identity
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.work.run_client import RunClient
-from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
+from napari_autosegnet.widgets.jobs.run_client import RunClient
+from napari_autosegnet.widgets.jobs.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
 from small_jobs import ENDLESS
 
 pytestmark = pytest.mark.usefixtures("qapp")

@@ -20,8 +20,8 @@ from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import read_info
 from napari_autosegnet.run import Request, Run, RunStatus
-from napari_autosegnet.widgets.work.event_tail import EventTail
-from napari_autosegnet.widgets.work.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
+from napari_autosegnet.widgets.jobs.event_tail import EventTail
+from napari_autosegnet.widgets.jobs.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
 
 State = Literal["idle", "starting", "working", "paused", "stopping", "finished", "stopped", "failed", "died"]
 

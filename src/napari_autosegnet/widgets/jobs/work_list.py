@@ -10,8 +10,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.background import Background
-from napari_autosegnet.widgets.work.run_client import RunClient
-from napari_autosegnet.widgets.work.run_list import is_active, newest_runs
+from napari_autosegnet.widgets.jobs.run_client import RunClient
+from napari_autosegnet.widgets.jobs.run_list import is_active, newest_runs
 
 #: Milliseconds between two looks at the runs folder, where a shell may start jobs, too.
 _INTERVAL = 5000

@@ -21,7 +21,7 @@ from napari_autosegnet.events import Epoch, Started
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
-from napari_autosegnet.widgets.work.worker_process import find, launch
+from napari_autosegnet.widgets.jobs.worker_process import find, launch
 
 LONG = 240_000
 

@@ -10,7 +10,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.job_file import job_file
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run, find_runs
-from napari_autosegnet.widgets.work.worker_process import find
+from napari_autosegnet.widgets.jobs.worker_process import find
 
 Kind = Literal["network", "segmentation"]
 

@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QMessageBox, QPushButton, QSizeP
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.widgets.forms.message_line import tool_tip
-from napari_autosegnet.widgets.work.run_client import STEP_NAMES, RunClient
-from napari_autosegnet.widgets.work.work_list import WorkList
+from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
+from napari_autosegnet.widgets.jobs.work_list import WorkList
 
 _WORDS = {
     "starting": "is starting",
