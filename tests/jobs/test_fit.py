@@ -80,7 +80,7 @@ def test_curves_and_menu_are_drawn(finished: Run, tmp_path: Path) -> None:
         assert 0 < len(history.points("fit", "mean_iou", network)) < SETTINGS.epochs
     figures.draw_curves(finished.events(), tmp_path / "curves.svg")
     figures.draw_menu(read_menu(finished), tmp_path / "menu.svg")
-    assert all(entry.description in (tmp_path / "menu.svg").read_text() for entry in read_menu(finished))
+    assert all(entry.name in (tmp_path / "menu.svg").read_text() for entry in read_menu(finished))
 
 
 def test_show_prints_the_menu(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ class Choice(Protocol):
     """A network and what it is worth; see `jobs.menu.MenuEntry`."""
 
     @property
-    def description(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def mean_iou(self) -> float: ...
     @property
@@ -30,7 +30,7 @@ class Choice(Protocol):
 
 
 def draw_menu(choices: Sequence[Choice], path: Path) -> None:
-    """Draw quality against speed, with the interval of each one's difference from the best.
+    """Draw quality against speed by short names, with the interval of each one's difference from the best.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def draw_menu(choices: Sequence[Choice], path: Path) -> None:
         axes.plot(speed, each.mean_iou, "o", color=color, markersize=9 if each.chosen else 7)
         words = f" ({', '.join(each.goals)})" if each.goals else ""
         axes.annotate(
-            each.description + words,
+            each.name + words,
             (speed, each.mean_iou),
             xytext=(0, 9),
             textcoords="offset points",
