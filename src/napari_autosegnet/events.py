@@ -194,6 +194,22 @@ class CandidatesRated(_Event):
     worst: Number = None
 
 
+class CandidateBegun(_Event):
+    """A network of a fit begins a round in which so many ``candidates`` compete."""
+
+    event: Literal["candidate-begun"] = "candidate-begun"
+    network: Text
+    round: Count
+    rounds: Count
+    candidates: Count
+
+    def describe(self) -> str:
+        """``comparing 4 networks, round 1 of 3: 32 channels at 1/4 of the resolution``."""
+        if self.candidates > 1:
+            return f"comparing {self.candidates} networks, round {self.round} of {self.rounds}: {self.network}"
+        return f"training {'the chosen one' if self.rounds > 1 else 'a network'}: {self.network}"
+
+
 class CandidateRated(_Event):
     """A network of a fit was trained for a round.
 
@@ -244,7 +260,7 @@ class ArchitectureFound(_Event):
 
 
 class QualityMeasured(Quality, _Event):
-    """What was reached at the end of a step."""
+    """What was reached at the end of a step, or so far in a fit."""
 
     event: Literal["quality"] = "quality"
     step: Step
@@ -326,6 +342,7 @@ Event: TypeAlias = Annotated[
     | PairMatched
     | Epoch
     | CandidatesRated
+    | CandidateBegun
     | CandidateRated
     | FinalistTrained
     | ArchitectureFound

@@ -17,7 +17,7 @@ import small_jobs
 from napari_autosegnet import api, figures
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.events import CandidateRated, QualityMeasured
+from napari_autosegnet.events import CandidateBegun, CandidateRated, QualityMeasured
 from napari_autosegnet.jobs.menu import model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run, RunHistory
@@ -67,13 +67,17 @@ def test_the_chosen_network_is_the_runs_model_and_has_a_halo_and_a_temperature(f
     kept = Model.load(model_of(finished, chosen))
     assert model.halo is not None and kept.specification == model.specification
     assert all((kept.weights[name] == value).all() for name, value in model.weights.items())
-    quality = next(event for event in finished.events() if isinstance(event, QualityMeasured))
+    *_, quality = (event for event in finished.events() if isinstance(event, QualityMeasured))
     assert model.metrics["validation"]["mean_iou"] == quality.mean_iou
 
 
 def test_curves_and_menu_are_drawn(finished: Run, tmp_path: Path) -> None:
     history = RunHistory.of(finished.events())
     rated = [event for event in finished.events() if isinstance(event, CandidateRated)]
+    begun = [event for event in finished.events() if isinstance(event, CandidateBegun)]
+    assert [event.network for event in begun] == [event.network for event in rated]
+    assert begun[0].describe() == f"comparing 2 networks, round 1 of 2: {begun[0].network}"
+    assert begun[-1].describe() == f"training the chosen one: {begun[-1].network}"
     assert history.networks("fit") == list(dict.fromkeys(event.network for event in rated))
     assert len(history.points("fit", "mean_iou")) == SETTINGS.epochs
     for network in history.networks("fit"):

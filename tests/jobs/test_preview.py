@@ -16,6 +16,7 @@ from napari_autosegnet.jobs.job_file import run_job
 from napari_autosegnet.jobs.preview import Preview, preview_file, write_slice
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from small_models import small_model
 
 
 def train(run: Run, folder: Path, **changes: Any) -> None:
@@ -82,7 +83,22 @@ def test_previews_take_a_fifth_of_the_time_at_most(tmp_path: Path) -> None:
     preview = Preview(Run(tmp_path), "cpu", lambda: False, clock=lambda: now)
     preview_file(Run(tmp_path), "input").parent.mkdir()
     preview_file(Run(tmp_path), "input").touch()
-    for _ in range(200):
+    for epoch in range(200):
         now += 1.0
-        preview(model)
+        preview(model, epoch)
     assert 0.1 * now < 10.0 * len(drawn) < 0.25 * now
+
+
+def test_a_preview_is_drawn_again_only_for_another_model_or_slice(tmp_path: Path) -> None:
+    run, models = Run(tmp_path), []
+
+    def model() -> Any:
+        models.append(small_model())
+        return models[-1]
+
+    preview = Preview(run, "cpu", never_stop, clock=lambda: 0.0)
+    for state, new_slice, drawn in ((1, True, 1), (1, False, 1), (2, False, 2), (2, True, 3)):
+        if new_slice:
+            give_slice(run, np.random.default_rng(0).integers(0, 255, (1, 40, 40), np.uint8))
+        preview(model, state)
+        assert len(models) == drawn

@@ -20,6 +20,7 @@ from napari_autosegnet.settings import FitSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.jobs.model_making import ModelMaker
+    from napari_autosegnet.jobs.training import OnEpoch
     from napari_autosegnet.model import Model
     from napari_autosegnet.search.candidates import Candidate
     from napari_autosegnet.search.fit import Fit
@@ -39,7 +40,14 @@ class FitJob(LearningJob):
     preset: FitPreset = Field("standard", description="fast: a laptop; standard: one GPU")
     settings: FitSettings | None = Field(None, description="The preset's by default")
 
-    def run(self, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Model:
+    def run(
+        self,
+        folder: Path,
+        *,
+        on_epoch: OnEpoch | None = None,
+        report: Report = silent,
+        should_stop: ShouldStop = never_stop,
+    ) -> Model:
         """Fit in a run folder; see `api.fit`."""
         from napari_autosegnet.data.learned_from import LearnedFrom
         from napari_autosegnet.jobs.configuration import RunConfiguration
@@ -87,7 +95,7 @@ class FitJob(LearningJob):
             elif has_checkpoint(checkpoint):
                 fit.resume(report)
             maker = ModelMaker(prepared, patches, settings)
-            chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker))
+            chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker, on_epoch))
             if chosen is None:
                 raise StoppedError("the fit was stopped before any network was trained; continue it with --resume")
             model = _write_networks(run, fit, chosen, maker, report, should_stop)
@@ -97,20 +105,27 @@ class FitJob(LearningJob):
 
 
 class _Keeper:
-    """Writes the model as it is so far, seldom enough to cost nothing."""
+    """Writes the model as it is so far, seldom enough to cost nothing, and shows it to whoever looks."""
 
-    def __init__(self, run: Run, maker: ModelMaker) -> None:
+    def __init__(self, run: Run, maker: ModelMaker, on_epoch: OnEpoch | None) -> None:
         self._run = run
         self._maker = maker
-        self._written = -MODEL_EVERY
+        self._on_epoch = on_epoch
+        self._written: tuple[Candidate, int] | None = None
+        self._at = -MODEL_EVERY
 
     def __call__(self, candidate: Candidate) -> None:
-        now = time.monotonic()
-        if now - self._written >= MODEL_EVERY:
-            self._maker.finished(candidate.specification, candidate.result, candidate.trainer.threads).save(
-                self._run.model_folder
+        now, state = time.monotonic(), (candidate, candidate.trainer.budget.epoch)
+        if now - self._at >= MODEL_EVERY and state != self._written:
+            model = self._maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
+            model.save(self._run.model_folder)
+            self._run.report(QualityMeasured(step="fit", **model.metrics["validation"]))
+            self._written, self._at = state, now
+        if self._on_epoch is not None:
+            self._on_epoch(
+                lambda: self._maker.model(candidate.specification, candidate.trainer.learner.current.state_dict()),
+                state,
             )
-            self._written = now
 
 
 def _write_networks(

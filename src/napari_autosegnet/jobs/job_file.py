@@ -68,11 +68,9 @@ def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
         As the job.
     """
     match job:
-        case FitJob():
-            job.run(run.path, should_stop=should_stop)
         case SearchJob():
             job.run(run.path, should_stop=should_stop)
-        case TrainJob():
+        case FitJob() | TrainJob():
             from napari_autosegnet.jobs.preview import Preview
 
             job.run(run.path, on_epoch=Preview(run, job.device, should_stop), should_stop=should_stop)

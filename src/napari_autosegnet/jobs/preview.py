@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
@@ -92,14 +92,23 @@ class Preview:
         self._spent = 0.0
         self._began = clock()
         self._last_problem = ""
+        self._drawn: tuple[Hashable, int] | None = None
 
-    def __call__(self, current: Callable[[], Model]) -> None:
-        """Take the current model, if there is a slice and previews have not taken too much time already."""
+    def __call__(self, current: Callable[[], Model], state: Hashable) -> None:
+        """Draw the current model unless it was drawn in this state, if there is a slice.
+
+        Not while previews have taken too much time already.
+        """
         started = self._clock()
-        if self._spent > PREVIEW_FRACTION * (started - self._began) or not preview_file(self.run, "input").is_file():
+        source = preview_file(self.run, "input")
+        if self._spent > PREVIEW_FRACTION * (started - self._began) or not source.is_file():
             return
         try:
+            drawn = (state, source.stat().st_mtime_ns)
+            if drawn == self._drawn:
+                return
             self._draw(current())
+            self._drawn = drawn
         except (UserError, RuntimeError, ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             # A training is worth more than its preview: reported once.
             problem = str(error).partition("\n")[0]

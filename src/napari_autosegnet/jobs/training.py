@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
-from functools import partial
 
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.events import QualityMeasured, Report
@@ -21,8 +20,8 @@ from napari_autosegnet.training.trainer import Trainer, TrainingData
 #: Most pixels, in training patches, that are scored at the end of an epoch.
 VALIDATION_PATCHES = 64
 
-#: Called at the end of every epoch with a function that gives the model as it is then.
-OnEpoch = Callable[[Callable[[], Model]], None]
+#: Called at the end of every epoch with a function that gives the model as it is then, and what tells it from others.
+OnEpoch = Callable[[Callable[[], Model], Hashable], None]
 
 
 class Training:
@@ -89,8 +88,11 @@ class Training:
         def current() -> Model:
             return maker.model(self.specification, self.trainer.learner.current.state_dict())
 
-        listener = None if on_epoch is None else partial(on_epoch, current)
-        result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=listener)
+        def after_epoch() -> None:
+            if on_epoch is not None:
+                on_epoch(current, self.trainer.budget.epoch)
+
+        result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=after_epoch)
         model = maker.finished(self.specification, result, self.trainer.threads)
         model = maker.with_measured_halo(model, self.report, should_stop)
         model.save(self.run.model_folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, Stopped, silent
+from napari_autosegnet.events import CandidateBegun, CandidateRated, Epoch, Event, Note, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.specification import parameter_count
 from napari_autosegnet.search.candidates import Candidate, Limits, Size, choose, fitting_sizes, survivors
@@ -105,8 +105,8 @@ class Fit:
     ) -> Candidate | None:
         """Train until the budget is used up or a stop is asked for; returns what the goal asks for.
 
-        After a stop that is the best so far, None if there is nothing yet. ``on_epoch`` is called with the candidate
-        that would be returned now, when it has got better.
+        After a stop that is the best so far, None if there is nothing yet. ``on_epoch`` is called after every epoch
+        with the candidate that would be returned then.
         """
         if not self.candidates:
             self._enter(report)
@@ -184,6 +184,14 @@ class Fit:
         """Train a candidate for a round; False after a stop, and then it is as it was after its last epoch."""
         trainer, current = candidate.trainer, self.rounds[self.round]
         self._give_time(candidate, current)
+        report(
+            CandidateBegun(
+                network=str(candidate.size),
+                round=self.round + 1,
+                rounds=len(self.rounds),
+                candidates=current.candidates,
+            )
+        )
         stopped = False
 
         def stop() -> bool:
@@ -211,8 +219,8 @@ class Fit:
             report(event)
 
         def after_epoch() -> None:
-            if on_epoch is not None and self.chosen is candidate:
-                on_epoch(candidate)
+            if on_epoch is not None and (chosen := self.chosen) is not None:
+                on_epoch(chosen)
 
         trainer.run(report=listen, should_stop=stop, on_epoch=after_epoch)
         return not stopped
