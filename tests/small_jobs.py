@@ -67,5 +67,5 @@ def architecture_file(folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "architecture.json"
-    path.write_text(SearchSpace().sample(np.random.default_rng(0)).to_json())
+    path.write_text(SearchSpace(cells=1).sample(np.random.default_rng(0)).to_json())
     return path

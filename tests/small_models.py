@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 
 
+@cache
 def small_model(network: Any = "searched", *, context: int = 0, image_channels: int = 1, kind: Any = "global") -> Model:
     """Random weights, batch norms that do something, and probabilities that are neither 0 nor 1."""
     torch.manual_seed(0)
     specification = NetworkSpecification(
         network=network,
-        architecture=SearchSpace().sample(np.random.default_rng(1)) if network == "searched" else None,
+        architecture=SearchSpace(cells=1).sample(np.random.default_rng(1)) if network == "searched" else None,
         in_channels=image_channels * (2 * context + 1),
         classes=3,
         levels=1,
@@ -28,9 +30,11 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
         max_width=8,
     )
     module = specification.build().train()
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = None  # what one batch says is enough
     with torch.no_grad():
-        for _ in range(20):
-            module(torch.randn(4, specification.in_channels, 64, 64))
+        module(torch.randn(4, specification.in_channels, 64, 64))
     return Model.create(
         module,
         specification,
@@ -46,6 +50,7 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
     )
 
 
+@cache
 def small_forest(*, context: int = 0, image_channels: int = 1, sigmas: tuple[float, ...] = (0.7, 2.0)) -> Model:
     """A forest of three classes that depend on all of its features."""
     generator = np.random.default_rng(0)

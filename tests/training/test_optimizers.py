@@ -14,7 +14,7 @@ from torch import nn
 
 from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.settings import OptimizationSettings
-from napari_autosegnet.training.optimizers import make_optimizer, orthogonalised
+from napari_autosegnet.training.optimizers import Adam, make_optimizer, orthogonalised
 
 
 @given(
@@ -92,6 +92,23 @@ def test_sgd_is_torchs_sgd() -> None:
         torch.testing.assert_close(mine, other)
 
 
+def test_adam_is_torchs_adam_and_goes_on_from_its_state() -> None:
+    network = nn.Linear(6, 4)
+    reference = copy.deepcopy(network)
+    ours, theirs = Adam(network.parameters(), 0.01), torch.optim.Adam(reference.parameters(), lr=0.01)
+    for turn in range(6):
+        images = torch.randn(5, 6)
+        for each, optimizer in ((network, ours), (reference, theirs)):
+            optimizer.zero_grad()
+            each(images).square().sum().backward()
+            optimizer.step()
+        if turn == 2:
+            state, ours = copy.deepcopy(ours.state_dict()), Adam(network.parameters(), 0.01)
+            ours.load_state_dict(state)
+    for mine, other in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_a_step_has_the_size_of_the_learning_rate_whatever_the_gradient(memory_format: torch.memory_format) -> None:
     network = nn.Conv2d(8, 8, 3, bias=False).to(memory_format=memory_format)  # type: ignore[call-overload]
@@ -158,14 +175,19 @@ def test_the_papers_preset_trains_with_sgd() -> None:
     assert train_settings("fast").optimization.optimizer == search_settings("fast").optimization.optimizer == "muon"
 
 
-def test_a_training_starts_without_torchs_compiler() -> None:
+def test_search_and_training_start_without_torchs_compiler() -> None:
     """It takes more than two seconds to import, and nothing here is compiled."""
     code = (
         "import sys, torch; from torch import nn\n"
+        "from napari_autosegnet.architecture import SearchSpace\n"
+        "from napari_autosegnet.search.strategies import ReinforceStrategy\n"
+        "from napari_autosegnet.settings import SearchSettings\n"
         "from napari_autosegnet.settings import OptimizationSettings\n"
         "from napari_autosegnet.training.optimizers import make_optimizer\n"
         "network = nn.Conv2d(8, 8, 3); optimizer = make_optimizer(network, OptimizationSettings())\n"
         "network(torch.randn(1, 8, 9, 9)).sum().backward(); optimizer.step(); optimizer.zero_grad()\n"
+        "strategy = ReinforceStrategy(SearchSpace(cells=1), SearchSettings())\n"
+        "strategy.learn(strategy.propose(2), [0.1, 0.2])\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,6 +18,7 @@ import torch
 from napari_autosegnet.architecture import LAYER_KINDS, NODES_PER_CELL, Architecture, Layer, SearchSpace
 from napari_autosegnet.search.controller import Controller
 from napari_autosegnet.settings import SearchSettings
+from napari_autosegnet.training.optimizers import Adam
 from napari_autosegnet.training.threads import single_threaded
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class ReinforceStrategy:
             operation_temperature=settings.controller.operation_temperature,
             generator=self.generator,
         )
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=settings.controller.learning_rate)
+        self.optimizer = Adam(self.controller.parameters(), settings.controller.learning_rate)
         self.baseline: float | None = None
         self.entropy = self.largest_entropy
 
@@ -95,7 +96,7 @@ class ReinforceStrategy:
             advantage = reward - self.baseline
         entropy = sample.entropies.sum(dim=1).mean()
         loss = -(sample.log_probabilities.sum(dim=1) * advantage.float()).mean() - settings.entropy_weight * entropy
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.controller.parameters(), CONTROLLER_CLIP)
         self.optimizer.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,55 @@ class Optimizer:
         if any(weights.shape != moment.shape for weights, moment in moments.items()):
             raise ValueError("moments of other shapes")
         self._moments = moments
+
+
+class Adam:
+    """Adam, as `torch.optim.Adam` (Kingma and Ba 2015), without importing torch's compiler.
+
+    Parameters
+    ----------
+    weights : iterable of Tensor
+        What learns.
+    learning_rate : float
+        Learning rate.
+    """
+
+    _BETAS = (0.9, 0.999)
+    _EPSILON = 1e-8
+
+    def __init__(self, weights: Iterable[Tensor], learning_rate: float) -> None:
+        self.weights = list(weights)
+        self.learning_rate = learning_rate
+        self._steps = 0
+        self._means = [torch.zeros_like(each) for each in self.weights]
+        self._squares = [torch.zeros_like(each) for each in self.weights]
+
+    def zero_grad(self) -> None:
+        for weights in self.weights:
+            weights.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the weights that have a gradient."""
+        self._steps += 1
+        slow, slower = self._BETAS
+        rate = self.learning_rate / (1 - slow**self._steps)
+        scale = (1 - slower**self._steps) ** 0.5
+        for weights, mean, square in zip(self.weights, self._means, self._squares, strict=True):
+            if weights.grad is None:
+                continue
+            mean.lerp_(weights.grad, 1 - slow)
+            square.mul_(slower).addcmul_(weights.grad, weights.grad, value=1 - slower)
+            weights.addcdiv_(mean, (square.sqrt() / scale).add_(self._EPSILON), value=-rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps, "means": self._means, "squares": self._squares}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._steps = state["steps"]
+        for own, stored in ((self._means, state["means"]), (self._squares, state["squares"])):
+            for tensor, other in zip(own, stored, strict=True):
+                tensor.copy_(other)
 
 
 def make_optimizer(network: nn.Module, settings: OptimizationSettings) -> Optimizer:

@@ -46,8 +46,7 @@ def written(store: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(group["labels/segmentation/0"]), np.asarray(group["probabilities/0"])
 
 
-@pytest.mark.parametrize("context", [0, 1])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("context", "dtype"), [(0, np.float16), (1, np.float32), (0, np.float64)])
 def test_pixels_that_are_no_numbers_get_no_label_and_count_as_the_mean(
     tmp_path: Path, make_model: MakeModel, noise: Noise, context: int, dtype: Any
 ) -> None:

@@ -143,7 +143,7 @@ def test_halos_are_chosen_and_rounded(make_model: MakeModel) -> None:
     model = make_model(levels=2, halo=HaloFigure(pixels=10, agreement=0.9997))
     auto, exact, given_halo = (Predictor(model, halo=halo) for halo in ("auto", "exact", 5))
     assert (auto.halo, auto.agreement, auto.exact) == (12, 0.9997, False)
-    assert exact.halo >= 40 and exact.agreement == 1.0 and exact.exact and exact.halo % 4 == 0
+    assert exact.halo >= 20 and exact.agreement == 1.0 and exact.exact and exact.halo % 4 == 0
     assert (given_halo.halo, given_halo.agreement) == (8, None)
     assert Predictor(make_model(levels=2)).halo == exact.halo  # nothing measured: exact
     pspnet = Predictor(make_model(network="pspnet"), halo="exact")

@@ -89,13 +89,13 @@ def instances(folder: Path, level: int = 0) -> np.ndarray:
 
 
 def test_objects_do_not_depend_on_the_blocks(number: Any, tmp_path: Path) -> None:
-    truth, boundary = cells((20, 120, 150), 40)
+    truth, boundary = cells((16, 80, 120), 20)
     found = {}
-    for block in [(20, 120, 150), (8, 48, 64), (5, 40, 40)]:
+    for block in [(16, 80, 120), (8, 48, 64), (5, 40, 40)]:
         name = f"{block[1]}.zarr"
         number(boundary, block, name)
         found[block] = instances(tmp_path / name)
-    whole = found[20, 120, 150]
+    whole = found[16, 80, 120]
     assert whole.dtype == np.uint32 and (whole > 0).sum() > 0.6 * whole.size
     assert adapted_rand_error(truth * (whole > 0), whole)[0] < 0.05
     for other in found.values():
@@ -162,39 +162,38 @@ class Stop:
         return self.asked
 
 
-@pytest.mark.parametrize("kept", ["all", "ledgers", "scratch", "instance ledger"])
-def test_numbers_of_a_run_that_was_stopped_are_not_taken_for_others(
-    number: Any, tmp_path: Path, tree: Tree, kept: str
-) -> None:
+def test_numbers_of_a_run_that_was_stopped_are_not_taken_for_others(number: Any, tmp_path: Path, tree: Tree) -> None:
     """What is left of a stopped run: all, only its ledgers, only the hidden folder, or that and one ledger."""
     _, one = cells((4, 60, 80), 6)
     _, other = cells((4, 60, 80), 20, seed=1)
-    stop = Stop()
-    assert number(one, (2, 32, 32), "a.zarr", report=stop.report, should_stop=stop).stopped
-    assert (tmp_path / ".a.zarr.instances" / "numbers.npz").exists()
-    if kept != "all":
-        shutil.rmtree(tmp_path / "a.zarr")
-    if kept == "ledgers":
-        shutil.rmtree(tmp_path / ".a.zarr.instances")
-    if kept in ("scratch", "instance ledger"):
-        (tmp_path / "a.zarr.ledger.jsonl").unlink()
-    if kept == "scratch":
-        (tmp_path / "a.zarr.instances.ledger.jsonl").unlink()
-    number(other, (2, 32, 32), "a.zarr", overwrite=kept in ("all", "ledgers"))
-    number(other, (2, 32, 32), "b.zarr")
-    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
-    assert not (tmp_path / ".a.zarr.instances").exists()
+    number(other, (2, 32, 32), "expected.zarr")
+    for kept in ("all", "ledgers", "scratch", "instance ledger"):
+        out, scratch = tmp_path / f"{kept}.zarr", tmp_path / f".{kept}.zarr.instances"
+        stop = Stop()
+        assert number(one, (2, 32, 32), out.name, report=stop.report, should_stop=stop).stopped
+        assert (scratch / "numbers.npz").exists()
+        if kept != "all":
+            shutil.rmtree(out)
+        if kept == "ledgers":
+            shutil.rmtree(scratch)
+        if kept in ("scratch", "instance ledger"):
+            (tmp_path / f"{out.name}.ledger.jsonl").unlink()
+        if kept == "scratch":
+            (tmp_path / f"{out.name}.instances.ledger.jsonl").unlink()
+        number(other, (2, 32, 32), out.name, overwrite=kept in ("all", "ledgers"))
+        assert tree(out) == tree(tmp_path / "expected.zarr"), kept
+        assert not scratch.exists(), kept
 
 
-@pytest.mark.parametrize("gone", ["0/c/1/0/1", "0/c/0", "1", ""])
-def test_objects_that_were_deleted_are_numbered_as_before(number: Any, tmp_path: Path, tree: Tree, gone: str) -> None:
+def test_objects_that_were_deleted_are_numbered_as_before(number: Any, tmp_path: Path, tree: Tree) -> None:
     _, boundary = cells((4, 60, 80), 12)
     number(boundary, (2, 32, 32), "a.zarr", levels=2)
     before = tree(tmp_path / "a.zarr")
-    place = tmp_path / "a.zarr" / "labels" / "instances" / gone
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
-    number(boundary, (2, 32, 32), "a.zarr", levels=2)
-    assert tree(tmp_path / "a.zarr") == before
+    for gone in ("0/c/1/0/1", "0/c/0", "1", ""):
+        place = tmp_path / "a.zarr" / "labels" / "instances" / gone
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        number(boundary, (2, 32, 32), "a.zarr", levels=2)
+        assert tree(tmp_path / "a.zarr") == before, gone
 
 
 def test_overwriting_without_them_takes_them_off_the_list(number: Any, tmp_path: Path, tree: Tree) -> None:
