@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import pytest
 import torch
 
 from napari_autosegnet.training import precision
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: nobody has to look for garbage in it after every viewer that a test closes."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

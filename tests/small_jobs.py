@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
@@ -27,6 +28,7 @@ SEARCH = SearchSettings(
     updates_per_epoch=1,
     samples_per_update=2,
     reward_patches=2,
+    space=SearchSpace(cells=1),
     selection=SelectionSettings(candidates=2, finalists=2, steps=1),
     network=NETWORK,
     augmentation=AUGMENTATION,
@@ -62,8 +64,6 @@ def train_job(**changes: Any) -> TrainJob:
 def architecture_file(folder: Path) -> Path:
     """An architecture to train without a search."""
     import numpy as np
-
-    from napari_autosegnet.architecture import SearchSpace
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "architecture.json"

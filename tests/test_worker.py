@@ -109,7 +109,7 @@ def test_other_errors_are_told_too(
 def _when_trained(run: Run, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something at the end of the first epoch."""
 
-    def on_epoch(self: Any, current: Any) -> None:
+    def on_epoch(self: Any, current: Any, epoch: Any) -> None:
         action()
 
     monkeypatch.setattr(Preview, "__call__", on_epoch)

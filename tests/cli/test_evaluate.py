@@ -34,8 +34,7 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("more", [[], ["--json"]])
-@pytest.mark.parametrize(("what", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("what", "status", "more"), [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--json"])])
 def test_a_signal_leaves_no_score_of_some_sections(
     tmp_path: Path, what: signal.Signals, status: int, more: list[str]
 ) -> None:

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from napari_autosegnet import api
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.cli.app import run as run_command
+from napari_autosegnet.data import sample
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
@@ -42,6 +44,7 @@ SMALL: dict[type, dict[str, Any]] = {
         "reward_patches": 2,
         "selection": {"candidates": 1, "finalists": 1, "steps": 1},
         "network": NETWORK,
+        "space": {"cells": 1},
     },
     FitSettings: {
         "epochs": 1,
@@ -74,8 +77,8 @@ def pages() -> list[Any]:
     return found
 
 
-def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the settings of fits, searches and trainings small, whatever they are."""
+def make_small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make the settings of fits, searches and trainings small, whatever they are, and the sample of the package."""
 
     def small(run: Callable[..., Any]) -> Callable[..., Any]:
         def call(job: FitJob | SearchJob | TrainJob, *arguments: Any, **named: Any) -> Any:
@@ -86,6 +89,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
+    monkeypatch.setattr(sample, "sample_folder", lambda: folder / "small-sample")
     monkeypatch.setattr(FitJob, "run", small(FitJob.run))
     monkeypatch.setattr(SearchJob, "run", small(SearchJob.run))
     monkeypatch.setattr(TrainJob, "run", small(TrainJob.run))
@@ -113,6 +117,10 @@ def _write(folder: Path) -> None:
     for name, array in files.items():
         colour = array.shape[-1] == 3
         tifffile.imwrite(folder / f"{name}.tif", array.astype(np.uint8), photometric="rgb" if colour else "minisblack")
+    (folder / "small-sample").mkdir()
+    for picture in sample.sample_folder().glob("*.png"):
+        with Image.open(picture) as whole:
+            whole.crop((0, 0, 192, 192)).save(folder / "small-sample" / picture.name)
     zarr.create_array(folder / "stack.ome.zarr", shape=image.shape, dtype=image.dtype, chunks=(1, 64, 64))[:] = image
 
 
@@ -124,7 +132,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"images": [folder / "train.tif"], "labels": [folder / "labels.tif"]}
     run = folder / "runs" / "first"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        make_small(monkeypatch)
+        make_small(monkeypatch, folder)
         api.search(run, **data, classes="0:membrane,255:cell", settings=SearchSettings(network=NETWORK))
         api.train(run, settings=TrainSettings(network=NETWORK))
     return folder
@@ -136,7 +144,7 @@ def workplace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "work"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
-    make_small(monkeypatch)
+    make_small(monkeypatch, folder)
     yield folder
 
 

@@ -73,23 +73,23 @@ def test_a_volume_equals_its_whole_sections(
     context: int,
 ) -> None:
     model = make_model(seed=3, image_channels=channels, context=context, classes=3)
-    array = noise(channels, 5, 85, 150)
+    array = noise(channels, 4, 70, 100)
     image = image_from_array(array, channel_axis=0)
     settings = PredictSettings(block=(2, 40, 64), tile=96, halo="exact", probabilities=True, batch_size=2)
     summary = predict_volume(model, image, tmp_path / "out.zarr", settings)
-    assert (summary.blocks, summary.done, summary.skipped, summary.stopped) == (27, 27, 0, False)
+    assert (summary.blocks, summary.done, summary.skipped, summary.stopped) == (8, 8, 0, False)
     predictor = Predictor(model, halo="exact")
     whole = []
-    for section in range(5):
-        around = [min(max(section + step, 0), 4) for step in range(-context, context + 1)]
+    for section in range(4):
+        around = [min(max(section + step, 0), 3) for step in range(-context, context + 1)]
         whole.append(predictor.whole_section(np.concatenate([array[:, one] for one in around])))
     expected = np.stack(whole, axis=1)
     assert labels_agree(found_labels(tmp_path / "out.zarr"), expected)
     scores = np.asarray(zarr.open_group(tmp_path / "out.zarr")["probabilities/0"])
     assert np.abs(scores / 255 - expected).max() <= 0.5 / 255 + 1e-5
-    labels, probabilities = predict_sections(model, image, [1, 4], PredictSettings(halo="exact", tile=96))
-    np.testing.assert_allclose(probabilities, expected[:, [1, 4]], atol=1e-5)
-    assert labels_agree(labels, expected[:, [1, 4]])
+    labels, probabilities = predict_sections(model, image, [1, 3], PredictSettings(halo="exact", tile=96))
+    np.testing.assert_allclose(probabilities, expected[:, [1, 3]], atol=1e-5)
+    assert labels_agree(labels, expected[:, [1, 3]])
 
 
 def test_the_result_is_the_same_whatever_the_image_lies_in(
@@ -253,7 +253,7 @@ def check_killed_runs(
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
     tmp_path: Path, model: Model, noise: Noise, tree: Tree
 ) -> None:
-    check_killed_runs(tmp_path, model, noise(4, 150, 200), 2, tree, SETTINGS)
+    check_killed_runs(tmp_path, model, noise(4, 130, 180), 1, tree, SETTINGS)
 
 
 @pytest.mark.slow

@@ -43,8 +43,7 @@ def test_a_wider_network_takes_longer_and_measuring_draws_nothing() -> None:
     assert Limits(SPECIFICATION, CPU).is_fast_enough(architecture)
 
 
-@pytest.mark.parametrize("strategy", ["reinforce", "random", "evolution"])
-@pytest.mark.parametrize("fraction", [0.3, 1.0])
+@pytest.mark.parametrize(("strategy", "fraction"), [("reinforce", 0.3), ("random", 1.0), ("evolution", 0.3)])
 def test_every_finalist_keeps_to_the_limit(strategy: str, fraction: float) -> None:
     final = SPECIFICATION.model_copy(update={"base_width": 12, "max_width": 24})
     limit = median_parameters(Limits(final, CPU))

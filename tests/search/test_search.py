@@ -36,6 +36,7 @@ SETTINGS = SearchSettings(
     warmup_fraction=0.25,
     updates_per_epoch=2,
     samples_per_update=3,
+    space=SearchSpace(cells=1),
     selection=SelectionSettings(candidates=4, finalists=3, steps=4, plain_steps=0),
     network=NetworkSettings(base_width=4, max_width=8, stem_stride=2),
 )

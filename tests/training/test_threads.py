@@ -32,7 +32,7 @@ from napari_autosegnet.training.validation import score_network
 from remembered_events import Events
 
 CPU = torch.device("cpu")
-COUNTS = (1, 2, 4, 8)
+COUNTS = (1, 2, 5)
 NETWORK = NetworkSettings(base_width=8, max_width=16, stem_stride=2)
 UseThreads = Callable[[int], None]
 
@@ -130,6 +130,7 @@ def test_a_search_is_the_same_for_any_number_of_threads(use_threads: UseThreads)
         warmup_fraction=0.5,
         updates_per_epoch=2,
         samples_per_update=2,
+        space=SearchSpace(cells=1),
         controller=ControllerSettings(learning_rate=0.01),
         selection=SelectionSettings(candidates=2, finalists=2, steps=4),
         network=NetworkSettings(base_width=8, max_width=16),

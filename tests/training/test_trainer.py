@@ -36,7 +36,11 @@ SETTINGS = TrainSettings(
 def network() -> nn.Module:
     torch.manual_seed(0)
     specification = NetworkSpecification.for_patches(
-        32, SETTINGS.network, in_channels=1, classes=2, architecture=SearchSpace().sample(np.random.default_rng(2))
+        32,
+        SETTINGS.network,
+        in_channels=1,
+        classes=2,
+        architecture=SearchSpace(cells=1).sample(np.random.default_rng(2)),
     )
     return specification.build()
 

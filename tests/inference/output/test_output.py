@@ -484,7 +484,7 @@ def test_a_folder_that_was_being_deleted_at_a_crash_goes_at_the_next_start(
 )
 def test_a_disk_that_fills_is_not_kept_full(tmp_path: Path, model: Model, size: str) -> None:
     """Nothing half-written stays, and once there is space the same command goes on."""
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).integers(0, 255, (20, 200, 200), dtype=np.uint8))
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).integers(0, 255, (10, 200, 200), dtype=np.uint8))
     settings = SETTINGS.model_copy(update={"block": (4, 100, 100), "probabilities": True})
     disk = tmp_path / "disk"
     for name in ("a.tif", "a.zarr"):

@@ -216,32 +216,33 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize(("gone", "sharded"), [*((gone, False) for gone in LOST.values()), (LOST["a level"], True)])
+@pytest.mark.parametrize(("lost", "sharded"), [(LOST, False), ({"a level": LOST["a level"]}, True)])
 def test_what_was_deleted_of_a_finished_result_is_computed_again(
     tmp_path: Path,
     model: Model,
     image: ImageStack,
     tree: Callable[[Path], dict[str, bytes]],
-    gone: list[str],
+    lost: dict[str, list[str]],
     sharded: bool,
 ) -> None:
     settings = SETTINGS.model_copy(update={"sharded": sharded})
     predict_volume(model, image, tmp_path / "a.zarr", settings)
     before = tree(tmp_path / "a.zarr")
-    for name in gone:
-        place = tmp_path / "a.zarr" / name
-        assert place.exists()
-        shutil.rmtree(place) if place.is_dir() else place.unlink()
-    events = Events()
-    summary = predict_volume(model, image, tmp_path / "a.zarr", settings, report=events)
-    assert summary.done == summary.blocks == 18
-    assert tree(tmp_path / "a.zarr") == before
-    if not any("json" in name for name in gone):
-        assert any("no longer on the disk" in note.text for note in events.of(Note))
-        assert len(events.of(BlockWritten)) < 18 or gone == ["labels"]
-    again = Events()
-    predict_volume(model, image, tmp_path / "a.zarr", settings, report=again)
-    assert not again.of(BlockWritten) and not again.of(Note)
+    for what, gone in lost.items():
+        for name in gone:
+            place = tmp_path / "a.zarr" / name
+            assert place.exists()
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        events = Events()
+        summary = predict_volume(model, image, tmp_path / "a.zarr", settings, report=events)
+        assert summary.done == summary.blocks == 18
+        assert tree(tmp_path / "a.zarr") == before, what
+        if not any("json" in name for name in gone):
+            assert any("no longer on the disk" in note.text for note in events.of(Note)), what
+            assert len(events.of(BlockWritten)) < 18 or gone == ["labels"], what
+        again = Events()
+        predict_volume(model, image, tmp_path / "a.zarr", settings, report=again)
+        assert not again.of(BlockWritten) and not again.of(Note), what
 
 
 def test_an_empty_chunk_file_counts_as_gone(tmp_path: Path, model: Model, image: ImageStack) -> None:
@@ -274,23 +275,19 @@ def test_blocks_of_background_leave_nothing_and_are_believed(tmp_path: Path, mod
     assert not (tmp_path / "a.zarr" / "labels" / "segmentation" / "0" / "c" / "2").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b'{"zarr_format": 3, "node', b"[]"])
 @pytest.mark.parametrize("place", ["labels/segmentation/0", "labels/segmentation", "labels", ""])
 def test_damaged_metadata_of_a_result_are_one_line_or_made_again(
-    tmp_path: Path,
-    model: Model,
-    image: ImageStack,
-    tree: Callable[[Path], dict[str, bytes]],
-    place: str,
-    content: bytes,
+    tmp_path: Path, model: Model, noise: Noise, tree: Callable[[Path], dict[str, bytes]], place: str
 ) -> None:
+    image = image_from_array(noise(2, 30, 90))
     predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
     before = tree(tmp_path / "a.zarr")
-    (tmp_path / "a.zarr" / place / "zarr.json").write_bytes(content)
-    with suppress(UserError):
-        predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
-    predict_volume(model, image, tmp_path / "a.zarr", SETTINGS.model_copy(update={"overwrite": True}))
-    assert tree(tmp_path / "a.zarr") == before
+    for content in (b"", b'{"zarr_format": 3, "node', b"[]"):
+        (tmp_path / "a.zarr" / place / "zarr.json").write_bytes(content)
+        with suppress(UserError):
+            predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)
+        predict_volume(model, image, tmp_path / "a.zarr", SETTINGS.model_copy(update={"overwrite": True}))
+        assert tree(tmp_path / "a.zarr") == before
 
 
 def test_overwriting_with_other_levels_leaves_a_valid_store(

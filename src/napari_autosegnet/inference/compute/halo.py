@@ -81,11 +81,15 @@ def measure_halo(
     measured: dict[int, float] = {}
 
     def enough(halo: int) -> bool:
-        counts = [
-            _agreement(predictor, crop, labels, halo, -(-TILES // len(crops)))
-            for crop, labels in zip(crops, whole, strict=True)
-        ]
-        measured[halo] = sum(agreeing for agreeing, _ in counts) / sum(looked_at for _, looked_at in counts)
+        each = -(-TILES // len(crops))
+        pairs = zip(crops, whole, strict=True)
+        tiles = [tile for crop, labels in pairs for tile in _tiles(predictor, crop, labels, halo, each)]
+        pixels, wrong = sum(tile.expected.size for tile in tiles), 0
+        for tile in tiles:
+            wrong += tile.wrong(predictor)
+            if exact is not None and wrong > (1 - target) * pixels:
+                return False  # whatever the other tiles say
+        measured[halo] = 1 - wrong / pixels
         return measured[halo] >= target
 
     # Larger halos would make the tile as large as the section, and without a seam everything agrees.
@@ -172,18 +176,25 @@ def _whole_labels(predictor: Predictor, crop: _Crop) -> npt.NDArray[np.uint8]:
     return _labels(predictor, plan, plan[crop.shape[1] // 2], data)
 
 
-def _agreement(
-    predictor: Predictor, crop: _Crop, whole: npt.NDArray[np.uint8], halo: int, tiles: int
-) -> tuple[int, int]:
-    """Agreeing pixels and pixels looked at, in tiles spread evenly over a crop."""
+@dataclass(frozen=True)
+class _Tile:
+    """A block to compute, and the labels (y, x) that whole-section inference gives it."""
+
+    plan: BlockPlan
+    block: Block
+    data: BlockInput
+    expected: npt.NDArray[np.uint8]
+
+    def wrong(self, predictor: Predictor) -> int:
+        """Pixels with another label."""
+        return int((_labels(predictor, self.plan, self.block, self.data) != self.expected).sum())
+
+
+def _tiles(predictor: Predictor, crop: _Crop, whole: npt.NDArray[np.uint8], halo: int, count: int) -> Iterator[_Tile]:
+    """Tiles spread evenly over a crop."""
     core = _core(crop, predictor.stride)
     plan, data = _plan(predictor, crop, core, halo, core + 2 * halo)
     middle = [plan[index] for index in plan.indices() if plan.position(index)[0] == crop.shape[1] // 2]
-    chosen = {round(place) for place in np.linspace(0, len(middle) - 1, min(tiles, len(middle)))}
-    agreeing = looked_at = 0
-    for block in (middle[index] for index in sorted(chosen)):
-        found = _labels(predictor, plan, block, data)
-        expected = whole[slice(*block.core[1]), slice(*block.core[2])]
-        agreeing += int((found == expected).sum())
-        looked_at += found.size
-    return agreeing, looked_at
+    for index in sorted({round(place) for place in np.linspace(0, len(middle) - 1, min(count, len(middle)))}):
+        block = middle[index]
+        yield _Tile(plan, block, data, whole[slice(*block.core[1]), slice(*block.core[2])])
