@@ -26,7 +26,8 @@ from PIL import Image
 from skimage.feature import multiscale_basic_features
 
 from napari_autosegnet.pixel_classifier.features import SIGMAS, pixel_features
-from napari_autosegnet.pixel_classifier.forest import DEPTH, TREES, PixelClassifier
+from napari_autosegnet.pixel_classifier.forest import PixelClassifier
+from napari_autosegnet.pixel_classifier.trees import DEPTH, TREES
 
 Array = npt.NDArray[Any]
 LENGTH, WIDTH, DRAWS = 20, 3, 3

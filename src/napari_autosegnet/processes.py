@@ -1,7 +1,8 @@
-"""Which process a number means: numbers are given to others, after a restart and on other computers."""
+"""Which process a number means (numbers are given to others later, and elsewhere), and how many cores it may use."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 #: Linux tells here what it knows of processes.
@@ -29,3 +30,8 @@ def identity(pid: int) -> str | None:
         return repr(psutil.Process(pid).create_time())
     except (psutil.Error, ValueError, OverflowError):
         return None
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

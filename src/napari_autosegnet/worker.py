@@ -26,6 +26,7 @@ from napari_autosegnet.events import Failed, Stopped
 from napari_autosegnet.interruption import clean_shutdown
 from napari_autosegnet.jobs.job_file import read_job, run_job
 from napari_autosegnet.jobs.worker_info import write_info
+from napari_autosegnet.processes import available_cores
 from napari_autosegnet.run import Run
 
 #: Exit status of a job that ended with an error that was told.
@@ -77,7 +78,7 @@ def _stay_out_of_the_way() -> None:
     """Leave the processor to whoever works in front of the screen; before torch is imported."""
     # Threads that spin while they wait hold up every other program.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if cores > 4:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores - 1))
     if hasattr(os, "nice"):

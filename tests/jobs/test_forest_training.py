@@ -12,9 +12,7 @@ from napari_autosegnet import api
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.inference.volume import predict_volume
-from napari_autosegnet.jobs.forest_training import features_at
 from napari_autosegnet.model import Model
-from napari_autosegnet.pixel_classifier.features import pixel_features
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.settings import PredictSettings, TrainSettings
 
@@ -84,10 +82,3 @@ def test_blocks_of_a_forest_are_the_whole_and_an_ended_run_goes_on(tmp_path: Pat
         )
         np.testing.assert_array_equal(tiles, one)
     assert (tiles > 0).any()
-
-
-def test_features_of_single_pixels_are_those_of_the_section() -> None:
-    images = np.random.default_rng(0).normal(size=(1, 90, 1100)).astype(np.float32)
-    places = np.array([0, 511, 512, 1099, 45 * 1100 + 300, 90 * 1100 - 1])
-    expected = pixel_features(images).reshape(-1, 90 * 1100)[:, places].T
-    np.testing.assert_array_equal(features_at(images, places), expected)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.feature import multiscale_basic_features
 
-from napari_autosegnet.pixel_classifier.features import SIGMAS, pixel_features, reach
+from napari_autosegnet.pixel_classifier.features import SIGMAS, features_at, pixel_features, reach
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -43,3 +43,11 @@ def test_a_pixel_depends_on_its_reach_alone_and_on_no_number_of_threads() -> Non
     rows, columns = np.nonzero(changed)
     assert (rows.min(), rows.max()) == (50 - 41, 50 + 41)
     assert (columns.min(), columns.max()) == (60 - 41, 60 + 41)
+
+
+def test_features_of_single_pixels_are_those_of_the_section() -> None:
+    images = noise(1, 90, 1100)
+    places = np.array([512, 0, 511, 1099, 45 * 1100 + 300, 90 * 1100 - 1])
+    expected = pixel_features(images).reshape(-1, 90 * 1100)[:, places].T
+    found = features_at(lambda y, x: images[:, y, x], places, 1100, threads=2)
+    np.testing.assert_array_equal(found, expected)

@@ -21,7 +21,7 @@ from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
-from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Features, pixel_features, reach
+from napari_autosegnet.pixel_classifier.features import features_at
 from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 from napari_autosegnet.quality import Checked, Quality
 from napari_autosegnet.run import Run
@@ -32,8 +32,6 @@ from napari_autosegnet.training.metrics import ConfusionMatrix
 MAX_PIXELS, MAX_CHECKED = 30_000, 100_000
 #: So many pixels of a class and section are taken at least, where there are as many.
 _MIN_PER_CLASS = 20
-#: Side of the parts of a section whose features are computed together, where something is annotated.
-_TILE = 512
 _TRAINING, _VALIDATION = 1, 2
 
 
@@ -175,30 +173,13 @@ class _SectionPixels:
 
     def pixels(self, places: npt.NDArray[np.int64]) -> AnnotatedPixels:
         """Features and classes of some pixels."""
-        return AnnotatedPixels(features_at(self._images, places), self.target.ravel()[places].astype(np.int64) - 1)
+        width, targets = self.target.shape[1], self.target.ravel()[places].astype(np.int64) - 1
+        found = features_at(lambda y, x: self._images[:, y, x], places, width, threads=torch.get_num_threads())
+        return AnnotatedPixels(found, targets)
 
 
 def _drawn(places: npt.NDArray[np.int64], limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
     return places if len(places) <= limit else np.sort(generator.choice(places, limit, replace=False))
-
-
-def features_at(images: Features, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Features (n, f) of some pixels of a normalised section (c, y, x), by their place in the flattened section.
-
-    Only what lies around them is computed.
-    """
-    width = images.shape[2]
-    y, x = np.divmod(places, width)
-    tiles = (y // _TILE) * (width // _TILE + 1) + x // _TILE
-    margin = reach()
-    found = np.empty((len(places), len(images) * PER_SCALE * len(SIGMAS)), np.float32)
-    for tile in np.unique(tiles):
-        here = np.flatnonzero(tiles == tile)
-        top, left = max(0, int(y[here].min()) - margin), max(0, int(x[here].min()) - margin)
-        window = images[:, top : int(y[here].max()) + margin + 1, left : int(x[here].max()) + margin + 1]
-        features = pixel_features(window, threads=torch.get_num_threads())
-        found[here] = features[:, y[here] - top, x[here] - left].T
-    return found
 
 
 def _divided(training: AnnotatedPixels, checked: Sequence[AnnotatedPixels], prepared: PreparedData) -> bool:

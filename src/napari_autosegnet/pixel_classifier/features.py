@@ -7,7 +7,7 @@ surroundings up to `reach` alone, and on nothing but them, so tiles with that ha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +22,8 @@ SIGMAS = (0.7, 1.2, 2.0, 3.5, 6.0, 10.0)
 PER_SCALE = 4
 #: Gaussians are cut at so many sigmas.
 _TRUNCATE = 4.0
+#: Side of the parts of a section whose features are computed together.
+_TILE = 512
 
 
 def pixel_features(images: npt.NDArray[np.float32], sigmas: Sequence[float] = SIGMAS, *, threads: int = 1) -> Features:
@@ -51,6 +53,39 @@ def pixel_features(images: npt.NDArray[np.float32], sigmas: Sequence[float] = SI
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(compute, places))
     return features.reshape(-1, *images.shape[1:])
+
+
+def features_at(
+    read: Callable[[slice, slice], npt.NDArray[np.float32]],
+    places: npt.NDArray[np.int64],
+    width: int,
+    *,
+    threads: int = 1,
+) -> npt.NDArray[np.float32]:
+    """Features (n, f) of some pixels of a section; only what lies around them is read and computed.
+
+    Parameters
+    ----------
+    read : callable
+        Gives rows and columns of the normalised section (c, y, x), cut at its borders.
+    places : (n,)
+        Their numbers in the flattened section; at least one.
+    width : int
+        Of the section.
+    """
+    y, x = np.divmod(places, width)
+    tiles = (y // _TILE) * (width // _TILE + 1) + x // _TILE
+    margin = reach()
+    parts = []
+    order = np.argsort(tiles, kind="stable")
+    for here in np.split(order, np.flatnonzero(np.diff(tiles[order])) + 1):
+        top, left = max(0, int(y[here].min()) - margin), max(0, int(x[here].min()) - margin)
+        window = read(slice(top, int(y[here].max()) + margin + 1), slice(left, int(x[here].max()) + margin + 1))
+        features = pixel_features(window, threads=threads)
+        parts.append(features[:, y[here] - top, x[here] - left].T)
+    found = np.empty((len(places), parts[0].shape[1]), np.float32)
+    found[order] = np.concatenate(parts)
+    return found
 
 
 def reach(sigmas: Sequence[float] = SIGMAS) -> int:

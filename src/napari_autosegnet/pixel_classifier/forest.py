@@ -17,12 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Features, pixel_features, reach
+from napari_autosegnet.pixel_classifier.trees import DEPTH, TREES, fit_trees
 
 if TYPE_CHECKING:
     from sklearn.tree import DecisionTreeClassifier
 
-#: Chosen by docs/benchmarks/few-strokes.md: more trees, or deeper ones, are hardly better and take longer.
-TREES, DEPTH = 20, 10
 #: Pixels that are followed down the trees together: what is read of them stays in the processor's cache.
 _TOGETHER = 8192
 #: Probabilities are kept from 0, whose logarithm is infinite.
@@ -121,11 +120,7 @@ class PixelClassifier(nn.Module):
         in_channels, sigmas
             What the features were computed from, and at which scales.
         """
-        from sklearn.ensemble import RandomForestClassifier
-
-        forest = RandomForestClassifier(
-            trees, max_depth=depth, class_weight="balanced", random_state=seed, n_jobs=threads
-        ).fit(features, targets)
+        forest = fit_trees(features, targets, trees=trees, depth=depth, seed=seed, threads=threads)
         tables = [_table(tree) for tree in forest.estimators_]
         sizes = [len(table.left) for table in tables]
         roots = np.concatenate([[0], np.cumsum(sizes)[:-1]])

@@ -15,14 +15,14 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo, LabelledStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation_check import AnnotationCheck
-from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageFiles
+from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation, ImageFiles
 from napari_autosegnet.widgets.annotation.class_list import ClassList
 from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
 from napari_autosegnet.widgets.annotation.layer_order import LayerOrder
@@ -365,6 +365,10 @@ class Session(QObject):
     def checked(self) -> Checked | None:
         """What networks are going to be checked on; None while there is a problem."""
         return self._annotation_check.checked
+
+    def annotated_stacks(self) -> list[tuple[ImageAnnotation, LabelledStack]]:
+        """The annotation in use, per image and time point, as far as it was counted."""
+        return self._annotation_check.stacks()
 
     # ------------------------------------------------------------ export
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.distributed.local_workers import LocalWorkers
+from napari_autosegnet.processes import available_cores
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -159,8 +159,7 @@ def _client_of(scheduler: str) -> Client:
 
 def cores_per_worker(count: int) -> int:
     """Cores of this machine for each of so many workers."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // count)
+    return max(1, available_cores() // count)
 
 
 def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:

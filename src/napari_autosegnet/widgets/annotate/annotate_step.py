@@ -27,6 +27,7 @@ from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.class_table import ClassTable
+from napari_autosegnet.widgets.annotate.live_labels import LiveLabels
 from napari_autosegnet.widgets.annotate.mask_conversion import MaskConversion
 from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence, tool_tip
@@ -83,6 +84,7 @@ class AnnotateStep(QWidget):
         )
         self.zero_box.clicked.connect(self._on_zero)
 
+        self.live = LiveLabels(session)
         self.status = MessageLine()
         self.objects_button = QPushButton("Objects: one class")
         self.objects_button.setToolTip("All objects become the class 'object', all around them the class 'background'")
@@ -108,6 +110,7 @@ class AnnotateStep(QWidget):
         layout.addWidget(self.table)
         layout.addLayout(_row(self.add_button, self.remove_button))
         layout.addWidget(self.zero_box)
+        layout.addWidget(self.live)
         layout.addWidget(self.message)
         layout.addWidget(self.status)
         layout.addLayout(_row(self.objects_button, self.classes_button))
@@ -131,6 +134,7 @@ class AnnotateStep(QWidget):
 
     def release(self) -> None:
         """Let go of the viewer."""
+        self.live.release()
         self._show_section_soon.cancel()
         self._session.viewer.dims.events.point.disconnect(self._on_moved)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)

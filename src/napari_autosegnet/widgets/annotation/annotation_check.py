@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES, LabelledStack
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
@@ -103,17 +103,7 @@ class AnnotationCheck(QObject):
         elif self.is_counting:
             self._set_problem("Counting the annotated pixels ...")
         else:
-            mapping, split, stacks = self._classes.mapping(), self.split, []
-            for annotation in self.annotations():
-                here = _sections_of(annotation.image, annotation.time)
-                pixels = np.stack(
-                    [
-                        sum(self._counter.counts(layer).of(each.value)[here] for layer in annotation.labels)
-                        for each in self._classes.label_classes
-                    ],
-                    axis=1,
-                )
-                stacks.append(annotation_export.labelled_stack(annotation, mapping, pixels))
+            stacks, split = [stack for _, stack in self.stacks()], self.split
             self._background.call(lambda: annotation_export.divide(stacks, split), self._on_divided, self._on_refused)
 
     def annotations(self) -> list[ImageAnnotation]:
@@ -126,6 +116,21 @@ class AnnotationCheck(QObject):
             for pairs in by_image.values()
             for time in self._annotated_times(pairs)
         ]
+
+    def stacks(self) -> list[tuple[ImageAnnotation, LabelledStack]]:
+        """The annotation in use, with what was counted of it."""
+        mapping, found = self._classes.mapping(), []
+        for annotation in self.annotations():
+            here = _sections_of(annotation.image, annotation.time)
+            pixels = np.stack(
+                [
+                    sum(self._counter.counts(layer).of(each.value)[here] for layer in annotation.labels)
+                    for each in self._classes.label_classes
+                ],
+                axis=1,
+            )
+            found.append((annotation, annotation_export.labelled_stack(annotation, mapping, pixels)))
+        return found
 
     def _annotated_times(self, pairs: list[LayerPair]) -> list[int]:
         image = pairs[0].image

@@ -98,11 +98,11 @@ class Background(QObject):
 
 
 def _tell_and_raise(failed: Callable[[str], None], error: Exception) -> None:
-    failed(_in_words(error))
+    failed(in_words(error))
     raise error
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     if is_out_of_memory(error):
         return "the memory of the computer or its graphics card did not suffice; close other programs and try again"
     line = str(error).partition("\n")[0]

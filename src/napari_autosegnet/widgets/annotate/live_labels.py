@@ -1,0 +1,330 @@
+"""Labels of the slice in view while somebody paints, by a forest that is fitted anew after every stroke."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtGui import QHideEvent, QShowEvent
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
+from superqt.utils import qdebounced
+
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.processes import available_cores
+from napari_autosegnet.widgets.forms.background import Background, in_words
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
+from napari_autosegnet.widgets.layers import section_layers
+from napari_autosegnet.widgets.layers.layer_arrays import (
+    axes_of,
+    channel_count,
+    data_in_view,
+    depth,
+    full_resolution,
+    is_rgb,
+    section_in_view,
+    shows_sections,
+    spatial_shape,
+    stack_around,
+)
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from napari.layers import Image, Labels
+
+    from napari_autosegnet.pixel_classifier.live import LiveClassifier, View
+    from napari_autosegnet.pixel_classifier.live import LiveLabels as Found
+
+NAME = "Live labels"
+#: Pixels (of all channels) up to which a slice is labelled as a whole; of larger ones a square around the middle.
+MOST_PIXELS = 2**22
+_OPACITY = 0.4
+#: Milliseconds after the last of several changes.
+_WAIT = 30
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The part of a section that is to be labelled: first and last row and column."""
+
+    image: Image
+    section: int
+    y: tuple[int, int]
+    x: tuple[int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        return (self.y[1], self.x[1]) == spatial_shape(self.image)[-2:] and (self.y[0], self.x[0]) == (0, 0)
+
+
+class LiveLabels(QWidget):
+    """A box to switch them off, and a line on what is missing or went wrong.
+
+    Labels are computed in a thread while this is in sight. Of several changes meanwhile only the last one counts.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QWidget, optional
+
+    Attributes
+    ----------
+    layer : Labels or None
+        Shows them.
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._background = Background(self)
+        self._classifier: LiveClassifier | None = None
+        self._pairs = session.pairs()
+        #: What is shown, or under way.
+        self._place: _Place | None = None
+        self._is_busy = False
+        self._wanted_again = False
+        #: Not by the user.
+        self._is_hidden = False
+        self.layer: Labels | None = None
+        self.box = QCheckBox("Live labels")
+        self.box.setChecked(True)
+        self.box.setToolTip(
+            "Once two classes have a stroke, the slice in view is labelled, and again after every stroke; "
+            "a preview, which is no annotation and is not saved"
+        )
+        self.box.toggled.connect(self._on_toggled)
+        self.line = MessageLine()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.box)
+        layout.addWidget(self.line)
+
+        self._ask_soon = qdebounced(self._ask, timeout=_WAIT)
+        self._look_soon = qdebounced(self._look, timeout=_WAIT)
+        session.counts_changed.connect(self._ask_soon)
+        session.classes_changed.connect(self._ask_soon)
+        session.pairs_changed.connect(self._on_pairs)
+        viewer = session.viewer
+        self._view_events = (
+            viewer.dims.events.current_step,
+            viewer.dims.events.order,
+            viewer.dims.events.ndisplay,
+            viewer.scene.camera.events.center,
+            viewer.layers.selection.events.active,
+        )
+        for event in self._view_events:
+            event.connect(self._on_view)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def release(self) -> None:
+        """Let go of the viewer and of the thread."""
+        self._ask_soon.cancel()
+        self._look_soon.cancel()
+        for event in self._view_events:
+            event.disconnect(self._on_view)
+        self._session.viewer.layers.events.removed.disconnect(self._on_removed)
+        self._background.close()
+        self._remove_layer()
+
+    # ------------------------------------------------------------ when
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
+        """Begin, or go on."""
+        super().showEvent(event)
+        if self._classifier is None:
+            # Importing scikit-learn takes longer than labelling: not only when the first stroke is there.
+            self._background.call(_import, self._begin)
+        self._ask_soon()
+
+    def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802
+        """Leave the layers to the step that is shown instead."""
+        super().hideEvent(event)
+        if event is not None and not event.spontaneous():
+            self._hide_layer()
+
+    def _on_toggled(self, checked: bool) -> None:
+        self.line.clear()
+        if checked:
+            self._ask_soon()
+        else:
+            self._remove_layer()
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self.layer:
+            self.layer = None
+            self.box.setChecked(False)
+
+    def _on_pairs(self) -> None:
+        # Also told when the layer of the labels is added.
+        if self._session.pairs() != self._pairs:
+            self._pairs = self._session.pairs()
+            self._ask_soon()
+
+    def _on_view(self, event: Any = None) -> None:
+        self._look_soon()
+
+    def _look(self) -> None:
+        if self._place_in_view() != self._place:
+            self._place = None  # ends what is under way
+            self._ask()
+
+    # ------------------------------------------------------------ what is asked for
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether labels are computed."""
+        return self._is_busy
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self.box.isChecked() and self.isVisible()
+
+    def _begin(self, classifier: LiveClassifier) -> None:
+        self._classifier = classifier
+        self._ask_soon()
+
+    def _ask(self) -> None:
+        """Label the slice in view, now or as soon as what is under way is done."""
+        if self._is_busy:
+            self._wanted_again = True
+            return
+        if not self._is_wanted or self._session.is_counting:
+            return  # asked again when that changes
+        place = self._place = self._place_in_view()
+        if place is None:
+            return
+        missing = self._missing(place)
+        if missing is not None:
+            self._hide_layer()
+            self.line.say(missing)
+            return
+        if self._classifier is None:
+            return  # it is being loaded
+        view, stacks = _view(place), self._session.annotated_stacks()
+        annotated = [(_key(each.image, each.time), stack) for each, stack in stacks]
+        classifier, classes = self._classifier, self._session.classes
+        self._is_busy = True
+
+        def work() -> Found | None:
+            try:
+                return classifier.label(view, annotated, should_stop=lambda: self._place is not place)
+            except UserError:
+                raise
+            except Exception as error:
+                # They come back with the next stroke; whoever paints is not to be stopped by a window.
+                raise UserError(in_words(error)) from error
+
+        self._background.call(work, lambda found: self._take(found, place, classes), self._refuse)
+
+    def _take(self, found: Found | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+        if self._place is place and found is not None and self._is_wanted:
+            self._show(found, place, classes)
+        self._finish(again=found is not None and not found.complete)
+
+    def _refuse(self, text: str) -> None:
+        self._hide_layer()
+        self.line.say(sentence(f"no live labels: {text}"), "error")
+        self._finish()
+
+    def _finish(self, again: bool = False) -> None:
+        self._is_busy = False
+        if self._wanted_again or again:
+            self._wanted_again = False
+            self._ask()
+
+    def _place_in_view(self) -> _Place | None:
+        session = self._session
+        image = session.layers.image_in_view()
+        section = None if image is None else section_in_view(session.viewer, image)
+        if image is None or section is None:
+            return None
+        height, width = spatial_shape(image)[-2:]
+        pixels = MOST_PIXELS // channel_count(image)
+        if height * width <= pixels:
+            return _Place(image, section, (0, height), (0, width))
+        viewer = session.viewer
+        centre = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
+        # In steps, so that moving about does not begin anew with every pixel.
+        side = int(pixels**0.5)
+        step = side // 4
+        found = []
+        for length, middle in zip((height, width), centre, strict=True):
+            start = int(np.clip(round((middle - side / 2) / step) * step, 0, max(0, length - side)))
+            found.append((start, min(length, start + side)))
+        return _Place(image, section, found[0], found[1])
+
+    def _missing(self, place: _Place) -> str | None:
+        """What has to be done before there can be labels; empty where the step asks for it already."""
+        session = self._session
+        if not session.pairs() or session.numbered_objects() is not None:
+            return ""
+        if sum(session.pixels_of(each.value) > 0 for each in session.label_classes) < 2:
+            return "Paint a stroke of two classes, and the slice in view is labelled."
+        if not shows_sections(session.viewer):
+            return "Live labels need a view of y and x, in 2D; turn it back to see them."
+        if any(channel_count(pair.image) != channel_count(place.image) for pair in session.pairs()):
+            return f"'{place.image.name}' has other channels than the annotated images; select one of those."
+        return None
+
+    # ------------------------------------------------------------ what is shown
+
+    def _show(self, found: Found, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+        viewer = self._session.viewer
+        if place.image not in viewer.layers:
+            return
+        if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not place.image:
+            self._remove_layer()
+        active = viewer.layers.selection.active
+        origin = (place.y[0], place.x[0])
+        layer = section_layers.show_labels(viewer, place.image, place.section, found.labels, classes, NAME, origin)
+        if layer is not self.layer:
+            self.layer = layer
+            layer.opacity = _OPACITY
+            # Strokes, and what a model made, lie above it.
+            viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(place.image) + 1)
+            viewer.layers.selection.active = active
+        if self._is_hidden:
+            layer.visible, self._is_hidden = True, False
+        height, width = spatial_shape(place.image)[-2:]
+        self.line.say(
+            ""
+            if place.is_whole
+            else f"The slice is large: labelled are rows {place.y[0]} to {place.y[1]} of {height} and columns "
+            f"{place.x[0]} to {place.x[1]} of {width}, around the middle of the view, at full resolution."
+        )
+
+    def _hide_layer(self) -> None:
+        """What napari takes long for is to add a layer, so it is kept where it may soon be of use again."""
+        self._place = None
+        if self.layer is not None and self.layer.visible:
+            self.layer.visible, self._is_hidden = False, True
+
+    def _remove_layer(self) -> None:
+        layer, self.layer, self._place, self._is_hidden = self.layer, None, None, False
+        if layer is not None and layer in self._session.viewer.layers:
+            self._session.viewer.layers.remove(layer)
+
+
+def _import() -> LiveClassifier:
+    """Load everything that labelling takes."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    from napari_autosegnet.pixel_classifier.live import LiveClassifier
+
+    RandomForestClassifier(1).fit([[0.0], [1.0]], [0, 1])
+    return LiveClassifier(available_cores())
+
+
+def _view(place: _Place) -> View:
+    from napari_autosegnet.pixel_classifier.live import View
+
+    image, section = stack_around(place.image, place.section)
+    return View(_key(place.image, place.section // depth(place.image)), image, section, place.y, place.x)
+
+
+def _key(image: Image, time: int) -> Hashable:
+    """Equal as long as the layer has these pixels; whoever keeps it holds the array."""
+    return id(full_resolution(image)), axes_of(image), is_rgb(image), time
