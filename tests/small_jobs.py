@@ -11,6 +11,7 @@ from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.settings import (
     AugmentationSettings,
+    FitSettings,
     NetworkSettings,
     SearchSettings,
     SelectionSettings,
@@ -35,6 +36,9 @@ SEARCH = SearchSettings(
 )
 TRAIN = TrainSettings(
     epochs=2, steps_per_epoch=2, batch_size=2, patch_size=32, network=NETWORK, augmentation=AUGMENTATION
+)
+FIT = FitSettings(
+    epochs=5, budget=None, candidates=2, steps_per_epoch=2, batch_size=2, patch_size=32, augmentation=AUGMENTATION
 )
 ENDLESS = 10**6
 

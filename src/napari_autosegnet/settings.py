@@ -294,6 +294,11 @@ class FitSettings(TrainSettings):
     goal: Goal = _field(
         "balanced",
         "accurate: the best network; balanced: the fastest that is as good; fast: the fastest that is nearly as good",
+        words={
+            "accurate": "accurate: the best network",
+            "balanced": "balanced: the fastest that is as good",
+            "fast": "fast: the fastest that is nearly as good",
+        },
     )
     candidates: Positive | None = _advanced(None, "Networks that compete; by default as many as there is time for")
     choosing: Annotated[float, Field(ge=0, lt=1)] = _advanced(

@@ -21,17 +21,8 @@ from napari_autosegnet.events import CandidateBegun, CandidateRated, QualityMeas
 from napari_autosegnet.jobs.menu import model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run, RunHistory
-from napari_autosegnet.settings import FitSettings
 
-SETTINGS = FitSettings(
-    epochs=5,
-    budget=None,
-    candidates=2,
-    steps_per_epoch=2,
-    batch_size=2,
-    patch_size=32,
-    augmentation=small_jobs.AUGMENTATION,
-)
+SETTINGS = small_jobs.FIT
 
 
 def fit(run: Path, data: dict[str, Any], **more: Any) -> Model:

@@ -46,11 +46,12 @@ def test_steps_are_reached_by_their_buttons_and_by_what_is_next(make_dock: Any, 
         assert [button.isChecked() for button in dock.step_buttons.values()].count(True) == 1
         assert dock.next_button.isHidden()
     dock.session.step_finished.emit("annotate")
-    assert dock.step == "search"
-    dock.session.step_finished.emit("search")
-    assert dock.step == "search", "whoever paints is not sent elsewhere"
+    assert dock.step == "learn"
+    dock.show_step("annotate")
+    dock.session.step_finished.emit("learn")
+    assert dock.step == "annotate", "whoever paints is not sent elsewhere"
     dock.session.step_finished.emit("apply")
-    assert dock.step == "retrain"
+    assert dock.step == "learn"
 
 
 def test_a_run_with_a_model_offers_to_apply_it(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:
@@ -62,7 +63,7 @@ def test_a_run_with_a_model_offers_to_apply_it(make_dock: Any, qtbot: Any, runs_
     assert dock.step == "apply" and dock.session.run.path == run.path
     qtbot.waitUntil(lambda: dock.apply_step.model is not None, timeout=10_000)
     assert dock.run_box.currentText() == "earlier"
-    dock.show_step("retrain")
+    dock.show_step("learn")
     assert "apply" in dock.next_button.text() and not dock.next_button.isHidden()
     qtbot.mouseClick(dock.next_button, Qt.MouseButton.LeftButton)
     assert dock.step == "apply"
@@ -113,7 +114,7 @@ def test_the_dock_goes_on_with_what_is_under_way(make_dock: Any, qtbot: Any, run
     with run.locked():
         dock = make_dock()
         qtbot.waitUntil(lambda: dock.session.run is not None, timeout=10_000)
-        assert dock.session.run.path == run.path and dock.step == "search"
+        assert dock.session.run.path == run.path and dock.step == "learn"
         assert "busy (working)" in [dock.run_box.itemText(index) for index in range(dock.run_box.count())]
 
 
@@ -175,15 +176,13 @@ def test_a_run_is_opened_at_its_step(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     assert step_of(run) == "annotate"
     run.update_config(search={})
-    assert step_of(run) == "search"
-    run.architecture_file.write_text("{}")
-    assert step_of(run) == "retrain"
+    assert step_of(run) == "learn"
     run.model_folder.mkdir()
     (run.model_folder / "model.json").write_text("{}")
     assert step_of(run) == "apply"
     (run.path / "job.json").write_text('{"step": "train"}')
     with run.locked():
-        assert step_of(run) == "retrain"
+        assert step_of(run) == "learn"
 
 
 def test_a_job_does_not_have_the_window_drawn_all_the_time(make_dock: Any, qtbot: Any) -> None:
@@ -191,8 +190,8 @@ def test_a_job_does_not_have_the_window_drawn_all_the_time(make_dock: Any, qtbot
     from qtpy.QtWidgets import QLabel
 
     dock = make_dock()
-    panel = dock.search_step.panel
-    panel._activity.show(0.1, paused=False)
+    panel = dock.learn_step.panel
+    panel._activity.show("Learning", 0.1, paused=False)
     movies = [label.movie() for label in panel.window().statusBar().findChildren(QLabel)]
     states = [movie.state() for movie in movies if movie is not None]
     assert states == [QMovie.MovieState.Paused]

@@ -55,11 +55,13 @@ def shown_texts(widget: QWidget) -> Iterator[tuple[str, bool]]:
 def test_names_and_events_are_text_in_every_label(dock: AutoSegNetDock, qtbot: Any, runs_folder: Path) -> None:
     run = write_strange_run(runs_folder / f"a<img src=x>{ORDERS}{FAKED}")
     dock.open(run.path)
-    for step in ("search", "retrain", "apply", "annotate", "retrain"):
+    for step in ("learn", "apply", "annotate", "learn"):
         dock.show_step(step)
-    panel, plots = dock.retrain_step.panel, dock.retrain_step.plots
-    qtbot.waitUntil(lambda: dock.retrain_step.client.state == "failed", timeout=60_000)
-    qtbot.waitUntil(lambda: plots.epochs == 2 and "mine" in plots._plots[0].legend.text(), timeout=60_000)
+    panel, plots = dock.learn_step.panel, dock.learn_step.plots
+    qtbot.waitUntil(lambda: dock.learn_step.client.state == "failed", timeout=60_000)
+    qtbot.waitUntil(
+        lambda: plots.epochs == 2 and any("mine" in row.legend.text() for row in plots._plots), timeout=60_000
+    )
     assert "faked line" in panel.note.text()
     texts = list(shown_texts(dock))
     assert any("&lt;img" in text for text, rich in texts if rich)

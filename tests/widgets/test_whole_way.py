@@ -19,7 +19,6 @@ import small_jobs
 from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.settings import AugmentationSettings, NetworkSettings
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
 from napari_autosegnet.widgets.jobs.worker_process import find
@@ -87,31 +86,13 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
     assert [each.name for each in session.classes] == ["background", "myelin", "axon"]
     click(step.next_button)
 
-    # Search.
-    assert dock.step == "search" and dock.next_button.isHidden()
-    dock.search_step.form.set_value(small_jobs.SEARCH)
-    click(dock.search_step.primary)
-    wait(lambda: dock.search_step.client.state in ("finished", "failed", "died"))
-    assert dock.search_step.client.state == "finished", dock.search_step.client.reason
-    click(dock.next_button)
-
-    # Retrain, long enough for myelin to be told from the rest.
-    assert dock.step == "retrain"
-    settings = small_jobs.TRAIN.model_copy(
-        update={
-            "epochs": 6,
-            "steps_per_epoch": 25,
-            "batch_size": 4,
-            "patch_size": 64,
-            "average_weights": 0.9,
-            "network": NetworkSettings(base_width=8, max_width=16, stem_stride=2),
-            "augmentation": AugmentationSettings(rotation="none", elastic=0, blur=0),
-        }
-    )
-    dock.retrain_step.form.set_value(settings)
-    click(dock.retrain_step.primary)
-    wait(lambda: dock.retrain_step.client.state in ("finished", "failed", "died"))
-    assert dock.retrain_step.client.state == "finished", dock.retrain_step.client.reason
+    # Learn, long enough for myelin to be told from the rest.
+    assert dock.step == "learn" and dock.next_button.isHidden()
+    learn = dock.learn_step
+    learn.form.set_value(small_jobs.FIT.changed(epochs=8, steps_per_epoch=25, batch_size=4, patch_size=64))
+    click(learn.primary)
+    wait(lambda: learn.client.state in ("finished", "failed", "died"))
+    assert learn.client.state == "finished", learn.client.reason
     run = session.run
     assert run is not None and Model.load(run.model_folder).metrics["validation"]["mean_iou"] > 0
     click(dock.next_button)
@@ -149,13 +130,13 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
     click(apply.take_button)
     assert labels.data[100, 100] == value and (np.asarray(labels.data) != before).any()
     click(apply.next_button)
-    assert dock.step == "retrain"
+    assert dock.step == "learn"
     wait(settled)
-    dock.retrain_step.form.set_value(settings.model_copy(update={"epochs": 1, "steps_per_epoch": 2}))
-    assert dock.retrain_step.primary.text() == "Add labels and continue"
-    click(dock.retrain_step.primary)
-    wait(lambda: dock.retrain_step.client.state in ("finished", "failed", "died"))
-    assert dock.retrain_step.client.state == "finished", dock.retrain_step.client.reason
+    learn.advanced.train_form.set_value(small_jobs.TRAIN.changed(epochs=1, patch_size=64))
+    assert learn.primary.text() == "Add labels and continue"
+    click(learn.primary)
+    wait(lambda: learn.client.state in ("finished", "failed", "died"))
+    assert learn.client.state == "finished", learn.client.reason
     content = run.read_config()
     assert content["continued"]
     assert open_labels(content["data"]["labels"][0]).section(0)[0][100, 100] == value

@@ -1,4 +1,4 @@
-"""The dock: four steps from an opened stack to a segmented one."""
+"""The dock: three steps from an opened stack to a segmented one."""
 
 from __future__ import annotations
 
@@ -45,18 +45,14 @@ if TYPE_CHECKING:
 
     from napari_autosegnet.widgets.apply.apply_step import ApplyStep
     from napari_autosegnet.widgets.jobs.run_client import RunClient
-    from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
-    from napari_autosegnet.widgets.learn.search_step import SearchStep
+    from napari_autosegnet.widgets.learn.learn_step import LearnStep
 
-STEPS = ("annotate", "search", "retrain", "apply")
-TITLES = {"annotate": "1 Annotate", "search": "2 Search", "retrain": "3 Retrain", "apply": "4 Apply"}
-#: The step of the dock that shows a job.
-_PLACES = {"search": "search", "train": "retrain", "predict": "apply"}
-_NEXT = {"search": "Next: retrain the network", "retrain": "Next: apply the network"}
+STEPS = ("annotate", "learn", "apply")
+TITLES = {"annotate": "1 Annotate", "learn": "2 Learn", "apply": "3 Apply"}
 
 
 class AutoSegNetDock(QWidget):
-    """Annotate, Search, Retrain and Apply.
+    """Annotate, Learn, and Apply.
 
     Parameters
     ----------
@@ -109,7 +105,7 @@ class AutoSegNetDock(QWidget):
         for area in self._areas.values():
             self.pages.addWidget(area)
         self._steps: dict[str, QWidget] = {}
-        self.next_button = emphasised(QPushButton())
+        self.next_button = emphasised(QPushButton("Next: apply the network"))
         self.next_button.clicked.connect(self._on_next)
 
         self.setStyleSheet(FOCUS_STYLE)
@@ -166,14 +162,9 @@ class AutoSegNetDock(QWidget):
         return step
 
     @property
-    def search_step(self) -> SearchStep:
+    def learn_step(self) -> LearnStep:
         """The second step; it is made when it is asked for."""
-        return cast("SearchStep", self._make("search"))
-
-    @property
-    def retrain_step(self) -> RetrainStep:
-        """The third step; it is made when it is asked for."""
-        return cast("RetrainStep", self._make("retrain"))
+        return cast("LearnStep", self._make("learn"))
 
     @property
     def apply_step(self) -> ApplyStep:
@@ -230,7 +221,7 @@ class AutoSegNetDock(QWidget):
 
     def _shows_job(self, client: RunClient) -> bool:
         """Whether the step in sight shows the job of a client."""
-        place = _PLACES.get(client.job_step or "")
+        place = _step_of_job(client)
         if place != self.step:
             return False
         if place == "apply":
@@ -239,7 +230,7 @@ class AutoSegNetDock(QWidget):
 
     def _show_job(self, client: RunClient) -> None:
         self.message.clear()
-        place = _PLACES.get(client.job_step or "", "search")
+        place = _step_of_job(client)
         if place != "apply":
             self.session.run = client.run
         elif not self.apply_step.volume.client.attached_to(client.run):
@@ -251,27 +242,20 @@ class AutoSegNetDock(QWidget):
         self.show_step(place)
 
     def _on_step_finished(self, name: str) -> None:
-        if name == "annotate":
-            self.show_step("search")
-        elif name == "apply":
-            self.show_step("retrain")
+        if name in ("annotate", "apply"):
+            self.show_step("learn")
         else:  # Finished in the background: whoever paints is not sent elsewhere.
             self.apply_step.refresh()
             self._show_next()
             self.run_box.look()
 
     def _show_next(self) -> None:
-        name, run = self.step, self.session.run
-        there = False
-        if run is not None and name == "search":
-            there = run.architecture_file.is_file() and not self.search_step.client.active
-        elif run is not None and name == "retrain":
-            there = (run.model_folder / "model.json").is_file() and not self.retrain_step.client.active
-        self.next_button.setText(_NEXT.get(name, ""))
-        self.next_button.setVisible(there)
+        run = self.session.run
+        there = self.step == "learn" and run is not None and (run.model_folder / "model.json").is_file()
+        self.next_button.setVisible(there and not self.learn_step.client.active)
 
     def _on_next(self) -> None:
-        self.show_step(STEPS[STEPS.index(self.step) + 1])
+        self.show_step("apply")
 
     # ------------------------------------------------------------ runs
 
@@ -316,10 +300,8 @@ class AutoSegNetDock(QWidget):
             self._window.removeEventFilter(self)
             self._window = None
         self._prepare_soon.cancel()
-        if "search" in self._steps:
-            self.search_step.shutdown()
-        if "retrain" in self._steps:
-            self.retrain_step.shutdown()
+        if "learn" in self._steps:
+            self.learn_step.shutdown()
         if "apply" in self._steps:
             self.apply_step.release()
         self.annotate_step.release()
@@ -369,18 +351,19 @@ def _step_class(name: str) -> Callable[[Session], QWidget]:
     match name:
         case "annotate":
             return AnnotateStep
-        case "search":
-            from napari_autosegnet.widgets.learn.search_step import SearchStep
+        case "learn":
+            from napari_autosegnet.widgets.learn.learn_step import LearnStep
 
-            return SearchStep
-        case "retrain":
-            from napari_autosegnet.widgets.learn.retrain_step import RetrainStep
-
-            return RetrainStep
+            return LearnStep
         case _:
             from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 
             return ApplyStep
+
+
+def _step_of_job(client: RunClient) -> str:
+    """The step that shows the job of a client."""
+    return "apply" if client.job_step == "predict" else "learn"
 
 
 def _scrolling() -> QScrollArea:

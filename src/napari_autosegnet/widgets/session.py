@@ -1,4 +1,4 @@
-"""What the four steps share: layers and their pairs, classes, the run, and what is missing before a search.
+"""What the three steps share: layers and their pairs, classes, the run, and what is missing before a search.
 
 The lists follow the viewer: layers that are added, removed, renamed or reordered. Pixels are counted in a
 thread, and only those sections again that were painted.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Session(QObject):
-    """Shared state of the four steps of a dock.
+    """Shared state of the three steps of a dock.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Session(QObject):
     problem_changed = Signal()
     #: What was done without being asked for, in words.
     noticed = Signal(str)
-    #: A step is done ("annotate", "search", "retrain", "apply"): the dock may offer the next one.
+    #: A step is done ("annotate", "learn", "apply"): the dock may offer the next one.
     step_finished = Signal(str)
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:

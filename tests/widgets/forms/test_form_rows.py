@@ -40,11 +40,11 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
     dock.open(run.path)
     architecture = small_model().specification.architecture
     assert architecture is not None
-    dock.search_step.architecture.show_architecture(architecture)
-    for plots, step in ((dock.search_step.plots, "search"), (dock.retrain_step.plots, "train")):
-        plots.add(Epoch(step=step, epoch=1, loss=1.0, reward=0.5, mean_iou=0.5))
+    learn = dock.learn_step
+    learn.architecture.show_architecture(architecture)
+    learn.plots.add(Epoch(step="train", epoch=1, loss=1.0, mean_iou=0.5))
     qtbot.waitUntil(lambda: not dock.session.background.is_busy and dock.apply_step.model is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: dock.search_step.plots._plots[0]._view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: any(row._view is not None for row in learn.plots._plots), timeout=20_000)
     return dock
 
 
@@ -85,12 +85,12 @@ def check(stop: QWidget) -> None:
 def test_every_tab_stop_of_a_step_is_seen_and_named(unfolded: bool, dock: Any, qtbot: Any) -> None:
     for name in STEPS:
         dock.show_step(name)
-        if name in ("search", "retrain"):
-            getattr(dock, f"{name}_step").ask_anew()
-            getattr(dock, f"{name}_step").refresh()
-        sections = [each for each in dock.pages.currentWidget().findChildren(FoldedSection) if each.isVisible()]
+        if name == "learn":
+            dock.learn_step.ask_anew()
+            dock.learn_step.refresh()
+        sections = [each for each in dock.pages.currentWidget().findChildren(FoldedSection) if not each.isHidden()]
         for section in sections:
-            (section.expand if unfolded else section.collapse)(animate=False)
+            section.unfold(unfolded)
         qtbot.wait(50)
         found, pictures = [], []
         for stop in tab_stops(dock, dock.run_box, qtbot):
@@ -102,7 +102,7 @@ def test_every_tab_stop_of_a_step_is_seen_and_named(unfolded: bool, dock: Any, q
             name_of(stop) for stop, picture in zip(found, pictures, strict=True) if stop.grab().toImage() == picture
         ]
         assert hidden == [], "one cannot see that the keyboard is there"
-        fields = [each for section in sections for each in section.content().findChildren(QLineEdit)]
+        fields = [each for section in sections for each in section.content.findChildren(QLineEdit)]
         assert all((each in found) == unfolded for each in fields) and (fields or not sections)
         missed = [each for each in dock.findChildren(QWidget) if can_have_focus(each) and each not in found]
         assert missed == [], [name_of(each) for each in missed]
@@ -126,13 +126,11 @@ def test_every_tab_stop_of_the_dialog_is_seen_and_named(dock: Any, qtbot: Any) -
 
 
 def test_what_is_unfolded_can_be_reached(dock: Any, qtbot: Any) -> None:
-    dock.show_step("search")
-    dock.search_step.ask_anew()
-    dock.search_step.refresh()
-    section = dock.search_step.form.advanced
-    assert not section.content().isVisible()
-    section.toggleButton().setFocus()
-    qtbot.keyClick(section.toggleButton(), Qt.Key.Key_Space)
-    qtbot.waitUntil(lambda: section.content().isVisible() and section.content().height() > 200, timeout=5000)
-    qtbot.keyClick(section.toggleButton(), Qt.Key.Key_Space)
-    qtbot.waitUntil(lambda: not section.content().isVisible(), timeout=5000)
+    dock.show_step("learn")
+    section = dock.learn_step.advanced_section
+    assert not section.content.isVisible()
+    section.button.setFocus()
+    qtbot.keyClick(section.button, Qt.Key.Key_Space)
+    qtbot.waitUntil(lambda: section.content.isVisible() and section.content.height() > 200, timeout=5000)
+    qtbot.keyClick(section.button, Qt.Key.Key_Space)
+    qtbot.waitUntil(lambda: not section.content.isVisible(), timeout=5000)

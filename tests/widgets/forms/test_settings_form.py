@@ -52,7 +52,7 @@ def test_advanced_fields_are_folded_away(qtbot: Any) -> None:
     form = make(qtbot, SearchSettings, {"": search_settings()})
     form.show()
     budget, momentum = form.findChild(QLineEdit, "budget"), form.findChild(QLineEdit, "optimization.momentum")
-    assert budget.height() > 10 and not form.advanced.isExpanded()
+    assert budget.height() > 10 and form.advanced.content.isHidden()
     assert form.advanced.isAncestorOf(momentum) and not form.advanced.isAncestorOf(budget)
     assert form.advanced.content().maximumHeight() == 0
     chosen = make(qtbot, PredictSettings, {"": PredictSettings()}, hidden=("overwrite",), shown=("block",))

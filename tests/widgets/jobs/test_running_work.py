@@ -57,7 +57,7 @@ def press(qtbot: Any, dock: AutoSegNetDock, name: str) -> None:
 
 
 def question(dock: AutoSegNetDock) -> QMessageBox:
-    (found,) = dock.search_step.findChildren(QMessageBox)
+    (found,) = dock.learn_step.findChildren(QMessageBox)
     return found
 
 
@@ -69,35 +69,36 @@ def test_work_is_in_sight_whatever_is_shown_and_a_second_job_asks(
     data["architecture"] = small_jobs.architecture_file(runs_folder.parent / "data")
     launch(first, small_jobs.train_job(epochs=small_jobs.ENDLESS).model_copy(update=data))
     dock = make_dock()
-    session, search = dock.session, dock.search_step
-    qtbot.waitUntil(lambda: dock.retrain_step.client.active, timeout=LONG)
-    assert session.run.path == first.path and dock.step == "retrain" and lines(dock) == []
-    dock.show_step("search")
+    session, learn = dock.session, dock.learn_step
+    qtbot.waitUntil(lambda: learn.client.active, timeout=LONG)
+    assert session.run.path == first.path and dock.step == "learn" and lines(dock) == []
+    dock.show_step("annotate")
     assert len(lines(dock)) == 1 and lines(dock)[0].startswith("Training in 'first'")
 
-    # A search would begin in a run of its own, beside the training.
+    # Another job would begin in a run of its own, beside the training.
     session.run = None
+    dock.show_step("learn")
     qtbot.waitUntil(lambda: session.problem() is None, timeout=LONG)
-    search.form.set_value(small_jobs.SEARCH.model_copy(update={"epochs": small_jobs.ENDLESS}))
-    qtbot.waitUntil(search.primary.isEnabled, timeout=LONG)
-    qtbot.mouseClick(search.primary, Qt.MouseButton.LeftButton)
+    learn.form.set_value(small_jobs.FIT.changed(epochs=small_jobs.ENDLESS))
+    qtbot.waitUntil(learn.primary.isEnabled, timeout=LONG)
+    qtbot.mouseClick(learn.primary, Qt.MouseButton.LeftButton)
     assert question(dock).text().startswith("Training in 'first': ")
     question(dock).defaultButton().click()
-    qtbot.waitUntil(lambda: not search.findChildren(QMessageBox), timeout=LONG)
+    qtbot.waitUntil(lambda: not learn.findChildren(QMessageBox), timeout=LONG)
     assert session.run is None and [each.name for each in runs_folder.iterdir()] == ["first"]
-    qtbot.mouseClick(search.primary, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(learn.primary, Qt.MouseButton.LeftButton)
     (start,) = [each for each in question(dock).buttons() if each.text() == "Start anyway"]
     start.click()
     second = session.run
-    assert second is not None and search.client.state == "starting" and len(lines(dock)) == 1
+    assert second is not None and learn.client.state == "starting" and len(lines(dock)) == 1
     dock.show_step("annotate")
-    assert lines(dock)[1].startswith(f"Search in '{second.path.name}' is starting")
+    assert lines(dock)[1].startswith(f"Learning in '{second.path.name}' is starting")
     assert len(session.work.others(None)) == 2 and len(session.work.others(second)) == 1
 
     # One goes, the other stays, and what became of it is told until it was seen.
     press(qtbot, dock, "Show the training")
-    assert session.run.path == first.path and dock.step == "retrain"
-    assert [line.split(" in ")[0] for line in lines(dock)] == ["Search"]
+    assert session.run.path == first.path and dock.step == "learn"
+    assert [line.split(" in ")[0] for line in lines(dock)] == ["Learning"]
     dock.show_step("annotate")
     press(qtbot, dock, "Stop the training")
     assert "is stopping" in lines(dock)[0]
@@ -108,9 +109,9 @@ def test_work_is_in_sight_whatever_is_shown_and_a_second_job_asks(
     stopped, killed = (line.split("'")[2] for line in lines(dock))
     assert stopped == " stopped" and killed.startswith(" broke off: the worker was killed")
     press(qtbot, dock, "Hide this line on the training")
-    press(qtbot, dock, "Show the search")
-    assert lines(dock) == [] and dock.step == "search" and session.run.path == second.path
-    qtbot.waitUntil(lambda: search.client.state == "died", timeout=LONG)
+    press(qtbot, dock, "Show the learning")
+    assert lines(dock) == [] and dock.step == "learn" and session.run.path == second.path
+    qtbot.waitUntil(lambda: learn.client.state == "died", timeout=LONG)
 
 
 def test_work_of_a_shell_is_found_and_dozens_are_counted(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:

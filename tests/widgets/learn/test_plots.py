@@ -11,7 +11,7 @@ pytest.importorskip("pyqtgraph")
 
 from napari_autosegnet.events import DeviceChosen, Epoch, Started
 from napari_autosegnet.widgets.learn import plots
-from napari_autosegnet.widgets.learn.plots import SEARCH_PLOTS, TRAIN_PLOTS, LivePlots, thinned
+from napari_autosegnet.widgets.learn.plots import PLOTS, LivePlots, thinned
 
 
 def epoch(number: int, **values: Any) -> Epoch:
@@ -19,13 +19,13 @@ def epoch(number: int, **values: Any) -> Epoch:
 
 
 def test_curves_and_last_values_of_a_training(qtbot: Any) -> None:
-    widget = LivePlots(TRAIN_PLOTS)
+    widget = LivePlots([plot for plot in PLOTS if plot.step == "train"])
     qtbot.addWidget(widget)
     widget.set_colors({"axon": "#009e73"})
     widget.add(DeviceChosen(name="cpu"))
+    widget.add(Epoch(step="search", epoch=9, loss=7.0))
     for number in (1, 2, 3, 2):  # resumed after the first: what came later is computed again
         widget.add(epoch(number, iou={"axon": 0.1 * number, "myelin": None}, mean_iou=float("nan")))
-    widget.add(Epoch(step="search", epoch=9, loss=7.0))
     quality, error = widget._plots
     assert widget.epochs == 2
     qtbot.waitUntil(lambda: bool(error.drawn()) and bool(error.legend.text()), timeout=20_000)
@@ -39,7 +39,7 @@ def test_curves_and_last_values_of_a_training(qtbot: Any) -> None:
 
 
 def test_a_job_that_begins_anew_takes_the_place_of_the_one_before(qtbot: Any) -> None:
-    widget = LivePlots((*SEARCH_PLOTS, *TRAIN_PLOTS))
+    widget = LivePlots(PLOTS)
     qtbot.addWidget(widget)
 
     def curve(row: int) -> tuple[list[int], list[float]]:
@@ -55,9 +55,9 @@ def test_a_job_that_begins_anew_takes_the_place_of_the_one_before(qtbot: Any) ->
         widget.add(Epoch(step="search", epoch=epoch, loss=2.0))
     train(range(1, 31), 1.0)
     train(range(28, 32), 0.5)  # gone on with from epoch 27
-    qtbot.waitUntil(lambda: curve(3) == ([*range(1, 32)], [1.0] * 27 + [0.5] * 4), timeout=20_000)
+    qtbot.waitUntil(lambda: curve(4) == ([*range(1, 32)], [1.0] * 27 + [0.5] * 4), timeout=20_000)
     train(range(1, 6), 0.1)
-    qtbot.waitUntil(lambda: curve(3) == ([*range(1, 6)], [0.1] * 5), timeout=20_000)
+    qtbot.waitUntil(lambda: curve(4) == ([*range(1, 6)], [0.1] * 5), timeout=20_000)
     assert curve(1) == ([1, 2, 3], [2.0] * 3), "the search's curves are not the training's"
 
 
@@ -78,7 +78,7 @@ def test_long_runs_are_thinned_but_for_the_last_epoch() -> None:
 
 def test_without_pyqtgraph_it_says_what_to_install(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    widget = LivePlots(TRAIN_PLOTS)
+    widget = LivePlots([plot for plot in PLOTS if plot.step == "train"])
     qtbot.addWidget(widget)
     widget.add(epoch(1))
     qtbot.waitUntil(lambda: not widget.missing.isHidden(), timeout=5000)

@@ -84,7 +84,7 @@ class ApplyStep(QWidget):
             "until you undo it or take it over"
         )
         self.take_button.clicked.connect(self.take_over)
-        self.next_button = QPushButton("Next: continue training")
+        self.next_button = QPushButton("Next: learn from the corrections")
         self.next_button.clicked.connect(lambda: session.step_finished.emit("apply"))
 
         layout = QVBoxLayout(self)
@@ -186,7 +186,7 @@ class ApplyStep(QWidget):
         if model is None and self._is_reading:
             self.model_label.setText("Reading the model ...")
         elif model is None:
-            self.model_label.setText("There is no trained network yet: train one in step 3, or choose a model.")
+            self.model_label.setText("There is no trained network yet: learn one in step 2, or choose a model.")
         else:
             name = model.path.parent.name if model.path.name == "model" else model.path.name
             names = ", ".join(each.name for each in model.classes)

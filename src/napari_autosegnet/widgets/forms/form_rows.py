@@ -7,8 +7,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QLabel, QLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import QFormLayout, QLabel, QLayout, QPushButton, QVBoxLayout, QWidget
 
 AnyWidget = TypeVar("AnyWidget", bound=QWidget)
 
@@ -76,7 +75,7 @@ def form_layout() -> QFormLayout:
     return form
 
 
-class FoldedSection(QCollapsible):
+class FoldedSection(QWidget):
     """A section that is folded away at first. What is folded is hidden, so that the Tab key does not stop in it.
 
     Parameters
@@ -88,9 +87,21 @@ class FoldedSection(QCollapsible):
     """
 
     def __init__(self, title: str, content: QWidget, parent: QWidget | None = None) -> None:
-        super().__init__(title, parent)
-        self.setContent(content)
-        self.toggled.connect(content.setVisible)
-        self.collapse(animate=False)
-        # superqt takes every border away, also the one that shows where the keyboard is.
-        self.toggleButton().setStyleSheet(f"QPushButton {{ text-align: left; }} {FOCUS_STYLE}")
+        super().__init__(parent)
+        self._title, self.content = title, content
+        self.button = QPushButton()
+        self.button.setCheckable(True)
+        self.button.setAccessibleName(title)
+        self.button.setStyleSheet(f"QPushButton {{ text-align: left; }} {FOCUS_STYLE}")
+        self.button.toggled.connect(self.unfold)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        layout.addWidget(content)
+        self.unfold(False)
+
+    def unfold(self, unfolded: bool) -> None:
+        """Show what is in it, or fold it away."""
+        self.button.setChecked(unfolded)
+        self.button.setText(f"{'▼' if unfolded else '▶'}  {self._title}")
+        self.content.setVisible(unfolded)

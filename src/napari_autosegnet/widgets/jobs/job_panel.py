@@ -10,6 +10,8 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPush
 
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.events import (
+    CandidateBegun,
+    CandidateRated,
     CandidatesRated,
     DeviceChosen,
     Epoch,
@@ -26,10 +28,11 @@ from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 
 _STEPS = 1000
-_NAMES = {"search": "Search", "train": "Training", "predict": "Segmentation"}
+_NAMES = {"fit": "Learning", "search": "Search", "train": "Training", "predict": "Segmentation"}
 _DEVICES = {"cpu": "the processor (CPU)", "cuda": "the graphics card (CUDA)", "mps": "the Apple graphics chip (MPS)"}
 #: What a button that takes back results asks before it does.
 _ENDINGS = {
+    "fit": "Ends the learning now, without a new result",
     "search": "Ends the search now, without a result",
     "train": "Ends the training now; an older model stays as it is",
     "predict": "Ends the segmentation now; finished blocks are kept",
@@ -54,8 +57,8 @@ class JobPanel(QWidget):
     def __init__(self, client: RunClient, *, keeps_best: bool = True, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.client = client
-        self._step = client.step or "search"
         self._device = ""
+        self._phase = ""
         self._where = ""
         self._memory = 0
         self.status = QLabel()
@@ -67,7 +70,7 @@ class JobPanel(QWidget):
         self.note = MessageLine()
         self.pause = self._button("Pause", "Lets other programs have the computer; nothing is lost", self._toggle_pause)
         self.stop = self._button("Stop, keep the best", "Ends it after the current step", client.stop)
-        self.cancel = self._button("Cancel", _ENDINGS[self._step], client.cancel)
+        self.cancel = self._button("Cancel", "", client.cancel)
         font = self.stop.font()
         font.setBold(True)
         self.stop.setFont(font)
@@ -87,14 +90,19 @@ class JobPanel(QWidget):
         self._clock = QTimer(self)
         self._clock.setInterval(500)
         self._clock.timeout.connect(self._show_progress)
-        self._activity = _Activity(_NAMES[self._step], self)
+        self._activity = _Activity(self)
         # Also when the panel goes while a job is under way.
         self.destroyed.connect(self._activity.close)
         self._on_state(client.state)
 
+    @property
+    def _step(self) -> str:
+        step = self.client.job_step
+        return step if step in _NAMES else "fit"
+
     def forget(self) -> None:
         """Show nothing of an earlier run."""
-        self._device = self._where = ""
+        self._device = self._where = self._phase = ""
         self._memory = 0
         self.note.clear()
         self._on_state(self.client.state)
@@ -123,7 +131,7 @@ class JobPanel(QWidget):
     def _take(self, event: Event) -> None:
         match event:
             case Started():
-                self._where = ""
+                self._where, self._phase = "preparing", ""
                 self.note.clear()
             case DeviceChosen(name=name):
                 self._device = name
@@ -131,10 +139,14 @@ class JobPanel(QWidget):
                 self.note.say(sentence(text))
             case WarningRaised(text=text):
                 self.note.say("Warning: " + sentence(text), "error")
+            case CandidateBegun():
+                self._where = self._phase = event.describe()
             case Epoch():
                 warming_up = ", warming up" if event.phase == "warm-up" else ""
-                self._where = f"epoch {event.epoch}{warming_up}"
+                self._where = ", ".join(filter(None, (self._phase, f"epoch {event.epoch}{warming_up}")))
                 self._memory = event.memory or 0
+            case CandidateRated(round=last, rounds=rounds) if last == rounds:
+                self._where = "measuring and writing the networks"
             case CandidatesRated():
                 self._where = "choosing the best networks"
             case FinalistTrained():
@@ -157,6 +169,7 @@ class JobPanel(QWidget):
         self._buttons.setVisible(active)
         self.bar.setVisible(active)
         self.setVisible(state != "idle")
+        self.cancel.setToolTip(_ENDINGS[self._step])
         can_end = active and state != "stopping"
         for button in (self.pause, self.stop, self.cancel):
             button.setEnabled(can_end)
@@ -219,24 +232,23 @@ class JobPanel(QWidget):
         time_left = "" if left is None else f"{format_duration(left)} left"
         percent = "" if fraction is None else f"{fraction:.0%}"
         self.bar.setFormat("   ".join(part for part in (percent, time_left) if part))
-        self._activity.show(fraction, paused=state == "paused")
+        self._activity.show(name, fraction, paused=state == "paused")
 
 
 class _Activity:
     """The job in napari's activity dock."""
 
-    def __init__(self, name: str, panel: QWidget) -> None:
-        self._name = name
+    def __init__(self, panel: QWidget) -> None:
         self._panel = panel
         self._progress: Any = None
         self._busy = False
         self._shown = (0, "")
 
-    def show(self, fraction: float | None, *, paused: bool) -> None:
+    def show(self, name: str, fraction: float | None, *, paused: bool) -> None:
         # napari takes some 25 ms to draw its bar, so it gets only what changed; the time left it reckons itself.
         # It handles events meanwhile, and one of them may come back here.
         done = 0 if fraction is None else int(100 * fraction)
-        words = f"{self._name}, paused" if paused else self._name
+        words = f"{name}, paused" if paused else name
         if self._busy or (self._progress is not None and (done, words) == self._shown):
             return
         self._busy, before = True, self._shown
@@ -245,7 +257,7 @@ class _Activity:
             if self._progress is None:
                 from napari.utils import progress
 
-                self._progress, before = progress(total=100, desc=self._name), (0, self._name)
+                self._progress, before = progress(total=100, desc=name), (0, name)
                 hold_spinner(self._panel.window())
             bar = self._progress
             if done > bar.n:

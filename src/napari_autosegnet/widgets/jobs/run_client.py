@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import End, Event, Failed, Finished, Note, Paused, Resumed, Step, Stopped
+from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.job_file import Job, read_job
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
@@ -28,7 +29,7 @@ State = Literal["idle", "starting", "working", "paused", "stopping", "finished",
 #: States in which somebody works on the run.
 ACTIVE: frozenset[State] = frozenset({"starting", "working", "paused", "stopping"})
 
-STEP_NAMES = {"search": "search", "train": "training", "predict": "segmentation"}
+STEP_NAMES = {"fit": "learning", "search": "search", "train": "training", "predict": "segmentation"}
 
 _INTERVAL, _INTERVAL_BEHIND, _INTERVAL_CANCELLING = 200, 10, 50  # milliseconds
 _SECONDS_PER_TICK = 0.006
@@ -199,13 +200,15 @@ class RunClient(QObject):
         self._forget(None)
         self._set_state("idle")
 
-    def start(self, job: Job | Callable[[], Job]) -> None:
+    def start(self, job: Job | Callable[[], Job], step: Step | None = None) -> None:
         """Start a worker.
 
         Parameters
         ----------
         job
             The job, or a function that makes it, which is called in a thread.
+        step
+            Of the job, where that is a function.
 
         Raises
         ------
@@ -221,6 +224,7 @@ class RunClient(QObject):
         self._status.begin_job()
         self._wanted, self._kill_at, self._process = set(), None, None
         self._cancelled = self._never_began = False
+        self._job_step = step if callable(job) else job.step
 
         def begin() -> WorkerProcess:
             Run.create(run.path)
@@ -232,13 +236,15 @@ class RunClient(QObject):
 
     def go_on(self, device: str = "auto") -> None:
         """Start a worker that continues where the last job of this step ended."""
-        match self.step or read_job(self.run).step:
+        match self.job_step or read_job(self.run).step:
+            case "fit":
+                self.start(FitJob(resume=True, device=device))
             case "search":
                 self.start(SearchJob(resume=True, device=device))
             case "train":
                 self.start(TrainJob(resume=True, device=device))
             case _:
-                self.start(lambda: read_job(self.run))
+                self.start(lambda: read_job(self.run), "predict")
 
     def pause(self) -> None:
         """Ask for a pause after the current step."""
@@ -463,7 +469,7 @@ class RunClient(QObject):
         except UserError:
             return False
         step = self.step or self._status.step
-        return ("search" if step == "search" else "training") in content
+        return ("training" if step == "train" else step) in content
 
     def _set_state(self, state: State) -> None:
         if state in ACTIVE or state in ("idle", "finished"):

@@ -31,16 +31,13 @@ def newest_runs(folder: Path, max_runs: int = 100) -> list[RunEntry]:
     return [RunEntry(path, _kind(path), is_active(Run(path)), changed) for changed, path in dated]
 
 
-def step_of(run: Run) -> Literal["annotate", "search", "retrain", "apply"]:
+def step_of(run: Run) -> Literal["annotate", "learn", "apply"]:
     """The step at which to continue a run."""
-    job = _step_of_job(run)
-    if is_active(run) and job in ("search", "train"):
-        return "search" if job == "search" else "retrain"
+    if is_active(run) and _step_of_job(run) in ("fit", "search", "train"):
+        return "learn"
     if (run.model_folder / "model.json").is_file():
         return "apply"
-    if run.architecture_file.is_file():
-        return "retrain"
-    return "search" if run.config_file.is_file() else "annotate"
+    return "learn" if run.config_file.is_file() or run.architecture_file.is_file() else "annotate"
 
 
 def _changed(path: Path) -> float:

@@ -124,13 +124,18 @@ class LivePreview(QObject):
         self._round += 1
 
     def _on_view(self, event: Any = None) -> None:
-        if self._enabled and self._client.active:
+        if self._enabled and self._is_learning:
             self._offer_soon()
+
+    @property
+    def _is_learning(self) -> bool:
+        """Whether somebody trains who has something to show; a search has not."""
+        return self._client.active and self._client.job_step != "search"
 
     def _offer_slice(self) -> None:
         image = self._session.layers.image_in_view()
         section = None if image is None else section_in_view(self._session.viewer, image)
-        if image is None or section is None or not self._client.active or not self._enabled:
+        if image is None or section is None or not self._is_learning or not self._enabled:
             return
         if not shows_sections(self._session.viewer):
             return

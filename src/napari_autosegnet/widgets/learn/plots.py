@@ -30,26 +30,36 @@ _GREY = "#8a9099"
 
 @dataclass(frozen=True)
 class Curve:
-    """A value of the epochs (see `RunHistory.points`), and how it is drawn."""
+    """A value of the epochs (see `RunHistory.points`), of one network if named, and how it is drawn."""
 
     key: str
     label: str
     color: str
     dots: bool = False
+    network: str = ""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves over the epochs of ``step``, with ``each_class`` also the IoU of every class as it comes."""
+    """Curves over the epochs of ``step``, also one of every class's IoU or every network's mean IoU as they come."""
 
     title: str
     step: Step
     curves: tuple[Curve, ...]
     each_class: bool = False
+    each_network: bool = False
     tip: str = ""
 
 
-SEARCH_PLOTS = (
+PLOTS = (
+    Plot(
+        "Quality of each network",
+        "fit",
+        (),
+        each_network=True,
+        tip="Mean IoU on the checked part of your annotation: overlap divided by union, 1 is perfect. Half of the "
+        "networks leave after each round; the chosen one is trained to the end.",
+    ),
     Plot(
         "Quality",
         "search",
@@ -66,8 +76,6 @@ SEARCH_PLOTS = (
         (Curve("loss", "loss", PALETTE[6]),),
         tip="Training loss of the weights that the tried networks share; it should fall.",
     ),
-)
-TRAIN_PLOTS = (
     Plot(
         "Quality",
         "train",
@@ -91,7 +99,7 @@ def thinned(points: Sequence[tuple[int, float]], most: int = _MAX_POINTS) -> Seq
 
 
 class LivePlots(QWidget):
-    """One small plot below the other, fed with a run's events.
+    """Small plots of what was worked on last, one below the other, fed with a run's events.
 
     Parameters
     ----------
@@ -154,8 +162,10 @@ class LivePlots(QWidget):
             self._redraw_soon()
             return
         for row in self._plots:
+            if row.plot.step != self._history.step:
+                row.hide()
             # One new plot at a time: making one takes some milliseconds.
-            if row.draw(self._history):
+            elif row.draw(self._history):
                 self._redraw_soon()
                 return
 
@@ -192,7 +202,7 @@ class _PlotRow(QWidget):
 
     def draw(self, history: RunHistory) -> bool:
         """Draw what there is; returns whether there is more to do."""
-        curves = {curve: history.points(self.plot.step, curve.key) for curve in self._curves(history)}
+        curves = {curve: history.points(self.plot.step, curve.key, curve.network) for curve in self._curves(history)}
         curves = {curve: points for curve, points in curves.items() if points}
         if not curves:
             self.hide()
@@ -224,6 +234,10 @@ class _PlotRow(QWidget):
         if self.plot.each_class:
             for place, name in enumerate(history.class_names(self.plot.step)):
                 yield Curve(f"iou/{name}", name, self._colors.get(name, PALETTE[place % len(PALETTE)]))
+
+        if self.plot.each_network:
+            for place, network in enumerate(history.networks(self.plot.step)):
+                yield Curve("mean_iou", _short(network), PALETTE[place % len(PALETTE)], network=network)
 
     def _make_view(self) -> None:
         pyqtgraph = import_module("pyqtgraph")
@@ -281,3 +295,8 @@ class _PlotRow(QWidget):
         for axis in self._axes:
             axis.setTextPen(color)
             axis.setPen(pyqtgraph.mkPen(_GREY))
+
+
+def _short(network: str) -> str:
+    """The size of a network in words that fit beside a curve."""
+    return network.replace(" of the resolution", "").replace(", 3 cells", "")

@@ -1,0 +1,212 @@
+"""The paper's two steps, search and retraining, with all their settings."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_autosegnet.duration import format_duration
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.search import SearchJob
+from napari_autosegnet.jobs.train import TrainJob
+from napari_autosegnet.presets import PRESETS, Preset, search_settings, train_settings
+from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Network, SearchSettings, TrainSettings
+from napari_autosegnet.widgets.forms.form_rows import add_row, form_layout
+from napari_autosegnet.widgets.forms.message_line import MessageLine
+from napari_autosegnet.widgets.forms.settings_form import SettingsForm
+
+if TYPE_CHECKING:
+    from napari_autosegnet.widgets.learn.learn_step import LearnStep
+
+#: What the presets are for, in the order of the box.
+PRESET_WORDS: dict[Preset, str] = {
+    "fast": "fast (for a laptop)",
+    "standard": "standard (for a graphics card)",
+    "paper": "paper (large, needs hours on a graphics card)",
+}
+_NETWORKS: dict[Network, str] = {
+    "searched": "the one that the search found",
+    "plain": "plain chain, without a search",
+    "unet": "U-Net, to compare with",
+    "pspnet": "PSPNet, to compare with",
+}
+
+
+class AdvancedLearning(QWidget):
+    """Settings and start of a search, and of a training from scratch.
+
+    Parameters
+    ----------
+    step : LearnStep
+        Shows their progress.
+    """
+
+    def __init__(self, step: LearnStep) -> None:
+        super().__init__()
+        self._step = step
+        first = likely_preset()
+        order = (first, *(preset for preset in PRESETS if preset != first))
+        self.search_form = SettingsForm(SearchSettings, {PRESET_WORDS[each]: search_settings(each) for each in order})
+        self.search_problem, self.train_problem = MessageLine(), MessageLine()
+        self.search_button = self._button(
+            "Start the search", "Finds an architecture for the annotation", self.start_search, self.search_problem
+        )
+        self.network = QComboBox()
+        for name, text in _NETWORKS.items():
+            self.network.addItem(text, name)
+        self.network.currentIndexChanged.connect(self.refresh)
+        choice = form_layout()
+        add_row(
+            choice,
+            "Network",
+            self.network,
+            "What is trained: what a search found, a plain chain of the same operations, or a well known network",
+        )
+        self.train_form = SettingsForm(TrainSettings, {PRESET_WORDS[each]: train_settings(each) for each in PRESETS})
+        self.train_words = QLabel()
+        self.train_words.setWordWrap(True)
+        self.train_button = self._button(
+            "Start the training", "Trains this network from scratch", self.start_training, self.train_problem
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(QLabel("<b>Search</b>"))
+        for widget in (self.search_form, self.search_button, self.search_problem, QLabel("<b>Retrain</b>")):
+            layout.addWidget(widget)
+        layout.addLayout(choice)
+        for widget in (self.train_form, self.train_words, self.train_button, self.train_problem):
+            layout.addWidget(widget)
+
+    def _button(self, text: str, tip: str, action: Callable[[], None], line: MessageLine) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(lambda: self._step.attempt(action, line))
+        return button
+
+    @property
+    def chosen_network(self) -> Network:
+        """What is to be trained."""
+        chosen: Network = self.network.currentData()
+        return chosen
+
+    @property
+    def training_time(self) -> str:
+        """How long a training takes at most; empty where only its epochs are limited, or nothing that can be read."""
+        try:
+            budget = self._train_settings().budget
+        except UserError:
+            return ""
+        return "" if budget is None else format_duration(budget).removesuffix(" 00 s")
+
+    def show_run(self, run: Run | None) -> None:
+        """Take over the preset that a run was made with."""
+        self.search_problem.clear()
+        self.train_problem.clear()
+        self.train_form.preset.setCurrentText(PRESET_WORDS[_preset_of(run)])
+
+    def refresh(self) -> None:
+        """Say what is missing, and offer what can be done."""
+        step, missing = self._step, self._step.session.problem()
+        idle, searched = not step.client.active, self.chosen_network == "searched"
+        self.search_button.setEnabled(idle and missing is None)
+        words = ""
+        if searched and not step.has_architecture:
+            words = "First search for an architecture, or choose the plain chain, which needs no search."
+        elif missing is not None and not self._run_has_data():
+            words = missing
+        self.train_words.setText(words)
+        self.train_words.setVisible(bool(words))
+        self.train_button.setEnabled(idle and not words)
+
+    def start_search(self) -> None:
+        """Write the annotation into a run folder and start a worker on it.
+
+        Raises
+        ------
+        UserError
+            When a setting does not do.
+        """
+        step, chosen = self._step, self.search_form.preset.currentText()
+        job = {
+            "preset": next(preset for preset, words in PRESET_WORDS.items() if words == chosen),
+            "settings": self.search_form.value(),
+            "device": step.session.device,
+        }
+        run, annotation = step.new_run(), step.annotation()
+        step.start(run, "search", lambda: SearchJob(**annotation(run), **job))
+
+    def start_training(self) -> None:
+        """Train from scratch: in the run of the search, or in a new one when that holds a model already.
+
+        Raises
+        ------
+        UserError
+            When a setting does not do, or there is nothing to train on.
+        """
+        step, network, run = self._step, self.chosen_network, self._step.run
+        missing, annotation = step.session.problem(), step.annotation()
+        job: dict[str, Any] = {"network": network, "settings": self._train_settings(), "device": step.session.device}
+        if run is None or _holds(run, "training", "fit"):
+            if network == "searched" and run is not None:
+                job["architecture"] = run.architecture_file.absolute()
+            if missing is not None:
+                raise UserError(missing)
+            run = step.new_run()
+        place = run
+        step.start(place, "train", lambda: TrainJob(**({} if missing else annotation(place)), **job))
+
+    def continue_training(self) -> None:
+        """Go on from the run's model with the annotation as it is now.
+
+        Raises
+        ------
+        UserError
+            When a setting does not do.
+        """
+        step, settings, run = self._step, self._train_settings(), self._step.client.run
+        annotation, device = step.annotation(), self._step.session.device
+
+        def job() -> TrainJob:
+            given = annotation(run)
+            return TrainJob(**given, settings=settings, device=device, continue_with=given["labels"])
+
+        step.start(run, "train", job)
+
+    def _train_settings(self) -> TrainSettings:
+        settings = self.train_form.value()
+        assert isinstance(settings, TrainSettings)
+        return settings
+
+    def _run_has_data(self) -> bool:
+        return self._step.run is not None and _holds(self._step.run, "data")
+
+
+def _holds(run: Run, *parts: str) -> bool:
+    """Whether a run's configuration has any of these parts."""
+    try:
+        return run.config_file.exists() and any(part in run.read_config() for part in parts)
+    except UserError:
+        return False
+
+
+def _preset_of(run: Run | None) -> Preset:
+    """The preset that a run was made with, or what suits this computer."""
+    if run is None:
+        return likely_preset()
+    from napari_autosegnet.jobs.configuration import RunConfiguration
+
+    try:
+        return RunConfiguration.load(run).preset if run.config_file.exists() else likely_preset()
+    except UserError:
+        return likely_preset()
+
+
+def likely_preset() -> Preset:
+    """The preset that this computer can be expected to manage."""
+    has_card = shutil.which("nvidia-smi") is not None or sys.platform == "darwin"
+    return "standard" if has_card else "fast"

@@ -1,0 +1,347 @@
+"""Step 2 of the dock: learn from the annotation, with one button; the paper's two steps are folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from superqt.utils import qdebounced
+
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import ArchitectureFound, Event, QualityMeasured, Started
+from napari_autosegnet.jobs.fit import FitJob
+from napari_autosegnet.jobs.job_file import Job, Step
+from napari_autosegnet.plain_text import escaped
+from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
+from napari_autosegnet.quality import LEAST_PIXELS, Quality
+from napari_autosegnet.run import Run
+from napari_autosegnet.settings import FitSettings
+from napari_autosegnet.widgets.forms.form_rows import FoldedSection
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, in_html, sentence
+from napari_autosegnet.widgets.forms.settings_form import SettingsForm
+from napari_autosegnet.widgets.jobs.job_panel import JobPanel
+from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
+from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
+from napari_autosegnet.widgets.learn.advanced import AdvancedLearning, likely_preset
+from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView
+from napari_autosegnet.widgets.learn.live_preview import LivePreview
+from napari_autosegnet.widgets.learn.plots import PLOTS, LivePlots
+from napari_autosegnet.widgets.session import Session
+
+#: What the user is asked; all else is as the preset has it.
+_ASKED = ("budget", "goal")
+
+
+class LearnStep(QWidget):
+    """A button, the time, and the goal; then progress, quality, and curves of whatever learns in the run.
+
+    Parameters
+    ----------
+    session : Session
+        State that the steps share.
+    parent : QWidget, optional
+
+    Attributes
+    ----------
+    client : RunClient
+        Follows all jobs of the session's run.
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.session = session
+        self.client = RunClient(parent=self)
+        self.is_starting_anew = False
+        self._is_open = True
+        self._quality: Quality | None = None
+        self._remark = ""
+        self._actions: list[Callable[[], None] | None] = [None, None]
+        self.panel = JobPanel(self.client)
+        self.words = _rich_label()
+        self.quality = _rich_label()
+        self.preset: FitPreset = next(each for each in FIT_PRESETS if each == likely_preset())
+        hidden = [name for name in FitSettings.model_fields if name not in _ASKED]
+        self.form = SettingsForm(FitSettings, {"": fit_settings(self.preset)}, hidden)
+        self.primary, self.secondary = emphasised(QPushButton()), QPushButton()
+        self.primary.clicked.connect(lambda: self._press(0))
+        self.secondary.clicked.connect(lambda: self._press(1))
+        self.problem = MessageLine()
+        self.preview_wanted = QCheckBox("Show its result on the slice in view")
+        self.preview_wanted.setToolTip("As it learns, in a layer of its own; takes at most a fifth of the time")
+        self.preview_wanted.setChecked(True)
+        self.preview = LivePreview(session, self.client, self)
+        self.preview_wanted.toggled.connect(self.preview.set_enabled)
+        self.architecture = ArchitectureView()
+        self.plots = LivePlots(PLOTS)
+        self.advanced = AdvancedLearning(self)
+        self.advanced_section = FoldedSection("Advanced: search and retrain, as in the paper", self.advanced)
+        layout = QVBoxLayout(self)
+        for widget in (
+            self.panel,
+            self.words,
+            self.form,
+            self.primary,
+            self.secondary,
+            self.problem,
+            self.quality,
+            self.preview_wanted,
+            self.plots,
+            self.architecture,
+            self.advanced_section,
+        ):
+            layout.addWidget(widget)
+        layout.addStretch(1)
+        self._refresh_later = qdebounced(self.refresh, timeout=0)
+        session.run_changed.connect(self._on_run)
+        session.problem_changed.connect(self._refresh_soon)
+        session.classes_changed.connect(self._on_classes)
+        self.panel.changed.connect(self._refresh_soon)
+        self.client.reported.connect(self._take)
+        self.client.finished.connect(self._on_finished)
+        self._on_classes()
+        self._on_run(session.run)
+        self.refresh()
+
+    def shutdown(self) -> None:
+        """Let go of the run and the viewer; a worker goes on by itself."""
+        if self._is_open:
+            self._is_open = False
+            self._refresh_later.cancel()
+            self.preview.close()
+            self.client.close()
+            self.panel.close_activity()
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802
+        """Free what the step holds."""
+        self.shutdown()
+        super().closeEvent(event)
+
+    # -- what is there ---------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> Run | None:
+        """The session's run."""
+        return self.session.run
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the run has a model already."""
+        return self.run is not None and (self.run.model_folder / "model.json").is_file()
+
+    @property
+    def has_architecture(self) -> bool:
+        """Whether a search left something to train."""
+        return self.run is not None and self.run.architecture_file.is_file()
+
+    def refresh(self) -> None:
+        """Say what is needed or next, and offer it."""
+        active, missing = self.client.active, self.session.problem()
+        anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or self.has_architecture)
+        self.form.setVisible(anew and not active)
+        self.preview_wanted.setVisible(active)
+        again = ("Learn anew ...", self.ask_anew) if missing is None else None
+        if active:
+            self._offer("", None)
+        elif anew:
+            words = f"<b>First:</b> {escaped(missing)}" if missing else _WHAT
+            self._offer(words, ("Learn", self.learn), enabled=not missing)
+        elif self.client.can_resume:
+            name = STEP_NAMES.get(self.client.job_step or "", "learning")
+            words = f"The {name} ended early; it can continue from its last finished epoch."
+            if self.has_model:
+                words += " The best network so far was kept: it can be applied, too."
+            self._offer(words, (f"Continue the {name}", self.go_on), again)
+        elif self.has_model:
+            words = "<b>The network has learned.</b>"
+            if missing is None:
+                time = self.advanced.training_time
+                words += f" Correct or paint more, then let it learn on{time and f' for {time}'}. Or apply it."
+                self._offer(words, ("Add labels and continue", self.advanced.continue_training), again)
+            else:
+                self._offer(f"{words} Apply it. To continue with more labels, first: {escaped(missing)}", None)
+        else:
+            found = escaped(sentence(self._remark or "a network was found"))
+            self._offer(f"{found} It is still to be trained.", ("Train it", self.advanced.start_training), again)
+        self.advanced.refresh()
+        self._show_quality()
+
+    def _offer(
+        self,
+        words: str,
+        primary: tuple[str, Callable[[], None]] | None,
+        secondary: tuple[str, Callable[[], None]] | None = None,
+        enabled: bool = True,
+    ) -> None:
+        self.words.setText(words)
+        self.words.setVisible(bool(words))
+        for index, (button, what) in enumerate(((self.primary, primary), (self.secondary, secondary))):
+            button.setVisible(what is not None)
+            self._actions[index] = None if what is None else what[1]
+            if what is not None:
+                button.setText(what[0])
+        self.primary.setEnabled(enabled)
+
+    def _show_quality(self) -> None:
+        quality = self._quality
+        self.quality.setVisible(quality is not None)
+        if quality is None:
+            return
+        lines = [in_html(quality) if not self.client.active else f"So far: {in_html(quality)}"]
+        colors = {each.name: each.color for each in self.session.classes}
+        for name, iou in quality.iou.items():
+            pixels = quality.pixels.get(name, 0)
+            value = "not known yet" if iou is None or pixels < LEAST_PIXELS else f"{iou:.2f}"
+            mark = f'<span style="color:{colors[name]}">&#9632;</span>&nbsp;' if name in colors else ""
+            lines.append(f"{mark}{escaped(name)}: {value}, checked on {pixels:,} pixels")
+        self.quality.setText("<br>".join(lines))
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def learn(self) -> None:
+        """Write the annotation into a run folder, and start a worker that finds and trains a network.
+
+        Raises
+        ------
+        UserError
+            When the time does not do.
+        """
+        settings = self.form.value()
+        assert isinstance(settings, FitSettings)
+        run, annotation = self.new_run(), self.annotation()
+        job = {"preset": self.preset, "settings": settings, "device": self.session.device}
+        self.start(run, "fit", lambda: FitJob(**annotation(run), **job))
+
+    def annotation(self) -> Callable[[Run], dict[str, Any]]:
+        """Writes the annotation into a run folder, and gives a job's arguments for it; to be called in a thread."""
+        session, split = self.session, self.session.split
+
+        def write(run: Run) -> dict[str, Any]:
+            data = session.export_annotation(run)
+            return {
+                "images": tuple(data.images),
+                "labels": tuple(data.labels),
+                "classes": data.classes,
+                "split": split,
+            }
+
+        return write
+
+    def start(self, run: Run, step: Step, job: Callable[[], Job]) -> None:
+        """Start a job in a run, which becomes the session's; asked first where it would compete with another one."""
+
+        def begin() -> None:
+            self.is_starting_anew = False
+            self.session.run = run
+            if not self.client.attached_to(run):
+                self.client.attach(run)
+            self._clear()
+            self.client.start(job, step)
+            self.session.work.follow_start(self.client)
+
+        self._unless_it_competes(run, begin)
+
+    def go_on(self) -> None:
+        """Go on with the job that ended before it was done."""
+
+        def begin() -> None:
+            self.client.go_on(self.session.device)
+            self.session.work.follow_start(self.client)
+
+        self._unless_it_competes(self.client.run, begin)
+
+    def ask_anew(self) -> None:
+        """Offer to learn from scratch beside what is there."""
+        self.is_starting_anew = True
+
+    def new_run(self) -> Run:
+        """A run named after the first image, or the current one when nothing was ever done in it."""
+        run = self.run
+        if run is not None and not run.config_file.exists() and not run.events_file.exists():
+            return run
+        pairs = self.session.pairs()
+        return Run(self.session.new_run_folder(pairs[0].image.name if pairs else "run"))
+
+    def attempt(self, action: Callable[[], None], line: MessageLine) -> None:
+        """Do what a button asks for; ``line`` says why not, if not."""
+        line.clear()
+        try:
+            action()
+        except UserError as error:
+            line.say(str(error)[:1].upper() + str(error)[1:], "error")
+        self.refresh()
+
+    def _press(self, index: int) -> None:
+        action = self._actions[index]
+        if action is not None:
+            self.attempt(action, self.problem)
+
+    def _unless_it_competes(self, run: Run, begin: Callable[[], None]) -> None:
+        others = self.session.work.others(run)
+        if others:
+            ask_to_compete(others, self, lambda: self.attempt(begin, self.problem))
+        else:
+            begin()
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def _refresh_soon(self) -> None:
+        if self._is_open:
+            self._refresh_later()
+
+    def _on_run(self, run: Run | None) -> None:
+        if not self._is_open:
+            return
+        self.problem.clear()
+        self.is_starting_anew = False
+        self._clear()
+        self.advanced.show_run(run)
+        self.panel.forget()
+        if run is None:
+            self.client.detach()
+        elif not self.client.attached_to(run):
+            self.client.attach(run)
+        self._refresh_soon()
+
+    def _clear(self) -> None:
+        """Show nothing of an earlier job."""
+        self._remark, self._quality = "", None
+        self.plots.clear()
+        self.architecture.clear()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._quality = None
+                if event.step != "train":  # else it may train what a search found
+                    self._remark = ""
+            case QualityMeasured():
+                self._quality = event.quality
+                self._show_quality()
+            case ArchitectureFound():
+                self._remark = event.remark or ""
+                self.architecture.add(event)
+        self.plots.add(event)
+
+    def _on_classes(self) -> None:
+        self.plots.set_colors({each.name: each.color for each in self.session.classes})
+        self._refresh_soon()
+
+    def _on_finished(self) -> None:
+        self.advanced.show_run(self.run)
+        self.session.step_finished.emit("learn")
+
+
+_WHAT = (
+    "Finds the network that your annotation needs, and trains it. You can keep painting meanwhile, or close napari: "
+    "it runs in a program of its own."
+)
+
+
+def _rich_label() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.RichText)
+    return label
