@@ -68,7 +68,7 @@ def test_curves_and_menu_are_drawn(finished: Run, tmp_path: Path) -> None:
     begun = [event for event in finished.events() if isinstance(event, CandidateBegun)]
     assert [event.network for event in begun] == [event.network for event in rated]
     assert begun[0].describe() == f"comparing 2 networks, round 1 of 2: {begun[0].network}"
-    assert begun[-1].describe() == f"training the chosen one: {begun[-1].network}"
+    assert begun[-1].describe() == f"training the chosen one to the end: {begun[-1].network}"
     assert history.networks("fit") == list(dict.fromkeys(event.network for event in rated))
     assert len(history.points("fit", "mean_iou")) == SETTINGS.epochs
     for network in history.networks("fit"):

@@ -118,39 +118,42 @@ class Preview:
         self._spent += self._clock() - started
 
     def _draw(self, model: Model) -> None:
-        import numpy as np
-
-        from napari_autosegnet.figures import normalised_entropy
-
         source = preview_file(self.run, "input")
         modified = source.stat().st_mtime_ns
         pixels, grey = _read_slice(self.run)
-        if pixels.ndim != 3 or len(pixels) != model.image_channels:
-            raise UserError(f"the slice is {pixels.shape}, the network takes {model.image_channels} channels")
-        predicted = _predicted(model, pixels, grey, self.device, self.should_stop)
+        predicted = predicted_slice(model, pixels, grey, self.device, self.should_stop)
         if predicted is None:
             return
-        labels, probabilities = predicted
+        labels, uncertainty = predicted
         _save_array(preview_file(self.run, "labels"), labels)
-        _save_array(preview_file(self.run, "uncertainty"), normalised_entropy(probabilities).astype(np.float32))
+        _save_array(preview_file(self.run, "uncertainty"), uncertainty)
         classes = tuple(each.model_dump(mode="json") for each in model.classes)
         self.run.report(PreviewDrawn(shape=labels.shape, input=modified, classes=classes))
 
 
-def _predicted(
+def predicted_slice(
     model: Model, pixels: npt.NDArray[Any], grey: SectionGrey, device: str, should_stop: ShouldStop
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
-    """Labels and probabilities of a slice (c, y, x), which stands for its neighbors too; None when stopped."""
+    """Labels and uncertainty of a slice (c, y, x), which stands for its neighbors too; None when stopped.
+
+    Raises
+    ------
+    UserError
+        When the slice has other channels than the model takes.
+    """
     import numpy as np
     import torch
 
     from napari_autosegnet.data.stack import stack_of_array
     from napari_autosegnet.device import choose_device
+    from napari_autosegnet.figures import normalised_entropy
     from napari_autosegnet.inference.compute.grey_check import scale_of
     from napari_autosegnet.inference.compute.predictor import Predictor
     from napari_autosegnet.inference.compute.sections import predict_section
     from napari_autosegnet.inference.compute.survey import ImageSurvey
 
+    if pixels.ndim != 3 or len(pixels) != model.image_channels:
+        raise UserError(f"the slice is {pixels.shape}, the network takes {model.image_channels} channels")
     # Building a network draws its first weights, which must not change what the training draws.
     with torch.random.fork_rng(devices=[]):
         predictor = Predictor(model, choose_device(device), halo=PREVIEW_HALO)
@@ -159,7 +162,11 @@ def _predicted(
     image = stack_of_array(around, "czyx", name="the slice", time=None)
     scale = scale_of(model.normalisation, [grey], pixels.dtype, image.name)
     survey = ImageSurvey(image, model.normalisation, scale, known=dict.fromkeys(range(sections), grey))
-    return predict_section(predictor, image, model.context, survey=survey, should_stop=should_stop)
+    predicted = predict_section(predictor, image, model.context, survey=survey, should_stop=should_stop)
+    if predicted is None:
+        return None
+    labels, probabilities = predicted
+    return labels, normalised_entropy(probabilities).astype(np.float32)
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

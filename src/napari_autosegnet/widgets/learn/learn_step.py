@@ -19,6 +19,7 @@ from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.quality import LEAST_PIXELS, Quality
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import FitSettings
+from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarise
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
 from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, in_html, sentence
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
@@ -28,6 +29,7 @@ from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.learn.advanced import AdvancedLearning, likely_preset
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
+from napari_autosegnet.widgets.learn.network_menu import NetworkMenu
 from napari_autosegnet.widgets.learn.plots import PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
 
@@ -76,6 +78,8 @@ class LearnStep(QWidget):
         self.preview_wanted.toggled.connect(self.preview.set_enabled)
         self.architecture = ArchitectureView()
         self.plots = LivePlots(PLOTS)
+        self.menu = NetworkMenu(session)
+        self.menu.chosen.connect(self._on_chosen)
         self.advanced = AdvancedLearning(self)
         self.advanced_section = FoldedSection("Advanced: search and retrain, as in the paper", self.advanced)
         layout = QVBoxLayout(self)
@@ -88,6 +92,7 @@ class LearnStep(QWidget):
             self.problem,
             self.quality,
             self.preview_wanted,
+            self.menu,
             self.plots,
             self.architecture,
             self.advanced_section,
@@ -100,6 +105,7 @@ class LearnStep(QWidget):
         session.classes_changed.connect(self._on_classes)
         self.panel.changed.connect(self._refresh_soon)
         self.client.reported.connect(self._take)
+        self.client.state_changed.connect(self._on_state)
         self.client.finished.connect(self._on_finished)
         self._on_classes()
         self._on_run(session.run)
@@ -111,6 +117,7 @@ class LearnStep(QWidget):
             self._is_open = False
             self._refresh_later.cancel()
             self.preview.close()
+            self.menu.close_menu()
             self.client.close()
             self.panel.close_activity()
 
@@ -328,6 +335,26 @@ class LearnStep(QWidget):
     def _on_classes(self) -> None:
         self.plots.set_colors({each.name: each.color for each in self.session.classes})
         self._refresh_soon()
+
+    def _on_state(self, state: str) -> None:
+        """Offer the networks of a fit when it has ended, until something else learns in the run."""
+        offers = not self.client.active and state != "idle" and self.client.job_step == "fit"
+        self.menu.show_run(self.client.run if offers else None)
+
+    def _on_chosen(self) -> None:
+        """Another network is the run's model: its quality, and what it makes of the slice in view."""
+        folder = self.client.run.model_folder
+
+        def take(summary: ModelSummary) -> None:
+            self._quality = summary.quality
+            self._show_quality()
+
+        def refuse(text: str) -> None:
+            self.problem.say(sentence(text), "error")
+
+        self.session.background.call(lambda: summarise(folder), take, refuse)
+        self.preview.show_network(folder, refuse)
+        self.session.step_finished.emit("learn")
 
     def _on_finished(self) -> None:
         self.advanced.show_run(self.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,7 @@ from superqt.utils import qdebounced
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, PreviewDrawn
-from napari_autosegnet.jobs.preview import preview_file, write_slice
-from napari_autosegnet.run import Run
+from napari_autosegnet.jobs.preview import predicted_slice, preview_file, write_slice
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
@@ -30,6 +30,8 @@ from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
+
+    from napari_autosegnet.data.grey_values import SectionGrey
 
 #: Largest side in pixels: of larger slices the part around the middle of the view is taken.
 LARGEST_SIDE = 1024
@@ -132,22 +134,47 @@ class LivePreview(QObject):
         """Whether somebody trains who has something to show; a search has not."""
         return self._client.active and self._client.job_step != "search"
 
-    def _offer_slice(self) -> None:
+    def show_network(self, folder: Path, refuse: Callable[[str], None]) -> None:
+        """Show what the model in a folder makes of the slice in view; it is computed here, in a thread."""
+        found = self._in_view()
+        if found is None:
+            return
+        (place, window), device, closing = found, self._session.device, self._session.background.closing
+
+        def compute() -> tuple[Any, ...] | None:
+            from napari_autosegnet.model import Model
+
+            model = Model.load(folder)
+            pixels, grey = _read_slice(place, window)
+            predicted = predicted_slice(model, pixels, grey, device, closing.is_set)
+            return None if predicted is None else (*predicted, place, model.classes)
+
+        def show(computed: tuple[Any, ...] | None) -> None:
+            if computed is not None:
+                self._show(*computed)
+
+        self._session.background.call(compute, show, refuse)
+
+    def _in_view(self) -> tuple[_Place, tuple[slice, slice]] | None:
+        """The slice in view, and the part of it that is looked at; None where none is shown as it lies."""
         image = self._session.layers.image_in_view()
         section = None if image is None else section_in_view(self._session.viewer, image)
-        if image is None or section is None or not self._is_learning or not self._enabled:
-            return
-        if not shows_sections(self._session.viewer):
-            return
-        last = next(reversed(self._places.values()), None)
+        if image is None or section is None or not shows_sections(self._session.viewer):
+            return None
         window = self._window(image)
-        place = _Place(image, section, (window[0].start, window[1].start))
-        if last == place:
+        return _Place(image, section, (window[0].start, window[1].start)), window
+
+    def _offer_slice(self) -> None:
+        found = self._in_view()
+        if found is None or not self._is_learning or not self._enabled:
+            return
+        place, window = found
+        if next(reversed(self._places.values()), None) == place:
             return
         run, turn = self._client.run, self._round
 
         def write() -> int:
-            return _write_slice(image, section, window, run)
+            return write_slice(run, *_read_slice(place, window))
 
         def remember(modified: int) -> None:
             if turn == self._round:
@@ -218,12 +245,13 @@ def _classes_of(event: PreviewDrawn) -> tuple[ClassInfo, ...]:
         return ()
 
 
-def _write_slice(image: Image, section: int, window: tuple[slice, slice], run: Run) -> int:
+def _read_slice(place: _Place, window: tuple[slice, slice]) -> tuple[npt.NDArray[Any], SectionGrey]:
+    """Pixels (c, y, x) of a part of a slice, and the gray values of all of it."""
     from napari_autosegnet.inference.compute.survey import ImageSurvey
 
-    stack, number = stack_around(image, section)
+    stack, number = stack_around(place.image, place.section)
     (grey,) = ImageSurvey(stack).look([number])
-    return write_slice(run, stack.read(slice(number, number + 1), *window)[:, 0], grey)
+    return stack.read(slice(number, number + 1), *window)[:, 0], grey
 
 
 def _read(source: Path) -> npt.NDArray[Any]:

@@ -58,7 +58,7 @@ PLOTS = (
         (),
         each_network=True,
         tip="Mean IoU on the checked part of your annotation: overlap divided by union, 1 is perfect. Half of the "
-        "networks leave after each round; the chosen one is trained to the end.",
+        "networks leave after each round; the best are trained to the end.",
     ),
     Plot(
         "Quality",
@@ -240,32 +240,11 @@ class _PlotRow(QWidget):
                 yield Curve("mean_iou", _short(network), PALETTE[place % len(PALETTE)], network=network)
 
     def _make_view(self) -> None:
-        pyqtgraph = import_module("pyqtgraph")
-        graphics = pyqtgraph.GraphicsView(self, background=None)
-        graphics.setFixedHeight(_HEIGHT)
-        # A background that is kept would be the old one when the theme changes.
-        graphics.setCacheMode(graphics.CacheModeFlag.CacheNone)
+        graphics, self._view, self._axes = make_view(self, _HEIGHT)
         # The wheel scrolls the dock, and the row shows its tool tip.
         graphics.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        graphics.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # nothing in it can be operated
-        canvas = pyqtgraph.GraphicsLayout()
-        canvas.setContentsMargins(0, 2, 0, 0)
-        graphics.setCentralItem(canvas)
-        view = pyqtgraph.ViewBox(enableMenu=False, enableMouse=False)
-        left = pyqtgraph.AxisItem("left", linkView=view)
-        left.setWidth(34)
-        bottom = pyqtgraph.AxisItem("bottom", linkView=view)
-        bottom.setHeight(22)
-        for axis in (left, bottom):
-            axis.setStyle(tickLength=3, tickTextOffset=3)
-        canvas.addItem(left, 0, 0)
-        canvas.addItem(view, 0, 1)
-        canvas.addItem(bottom, 1, 1)
-        canvas.layout.setSpacing(0)
-        view.disableAutoRange("x")
-        self._view, self._axes = view, (left, bottom)
+        self._view.disableAutoRange("x")
         self._rows.addWidget(graphics)
-        self.recolor()
 
     def _make_curve(self, curve: Curve) -> Any:
         pyqtgraph = import_module("pyqtgraph")
@@ -287,14 +266,42 @@ class _PlotRow(QWidget):
         return " &nbsp; ".join(parts)
 
     def recolor(self) -> None:
-        """Take text colours from the theme."""
-        if not self._axes:
-            return
-        color = self.palette().color(QPalette.ColorRole.WindowText)
-        pyqtgraph = import_module("pyqtgraph")
-        for axis in self._axes:
-            axis.setTextPen(color)
-            axis.setPen(pyqtgraph.mkPen(_GREY))
+        """Take text colors from the theme."""
+        color_axes(self, self._axes)
+
+
+def make_view(parent: QWidget, height: int) -> tuple[Any, Any, tuple[Any, Any]]:
+    """Makes an empty plot: the widget, what curves are added to, and the axes at the left and below."""
+    pyqtgraph = import_module("pyqtgraph")
+    graphics = pyqtgraph.GraphicsView(parent, background=None)
+    graphics.setFixedHeight(height)
+    # A background that is kept would be the old one when the theme changes.
+    graphics.setCacheMode(graphics.CacheModeFlag.CacheNone)
+    graphics.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # nothing in it can be operated by keys
+    canvas = pyqtgraph.GraphicsLayout()
+    canvas.setContentsMargins(0, 2, 0, 0)
+    graphics.setCentralItem(canvas)
+    view = pyqtgraph.ViewBox(enableMenu=False, enableMouse=False)
+    left = pyqtgraph.AxisItem("left", linkView=view)
+    left.setWidth(34)
+    bottom = pyqtgraph.AxisItem("bottom", linkView=view)
+    bottom.setHeight(22)
+    for axis in (left, bottom):
+        axis.setStyle(tickLength=3, tickTextOffset=3)
+    canvas.addItem(left, 0, 0)
+    canvas.addItem(view, 0, 1)
+    canvas.addItem(bottom, 1, 1)
+    canvas.layout.setSpacing(0)
+    color_axes(parent, (left, bottom))
+    return graphics, view, (left, bottom)
+
+
+def color_axes(widget: QWidget, axes: Sequence[Any]) -> None:
+    """Give axes the text color of a widget, which is the theme's."""
+    color = widget.palette().color(QPalette.ColorRole.WindowText)
+    for axis in axes:
+        axis.setTextPen(color)
+        axis.setPen(_GREY)
 
 
 def _short(network: str) -> str:

@@ -1,0 +1,189 @@
+"""The networks of a run to choose from: quality against speed, and what each costs on the image in view."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from math import log10
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
+
+from napari_autosegnet.data.annotations import PALETTE
+from napari_autosegnet.duration import format_duration
+from napari_autosegnet.jobs.menu import MenuEntry, choose_network, read_menu
+from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.forms.form_rows import named
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
+from napari_autosegnet.widgets.forms.settings_form import narrow
+from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
+from napari_autosegnet.widgets.learn.plots import make_view
+from napari_autosegnet.widgets.session import Session
+
+_HEIGHT = 170
+_CHOSEN, _OTHER = "#d55e00", PALETTE[1]
+
+
+class NetworkMenu(QWidget):
+    """A plot to click on, and a list for the keyboard; hidden while there is nothing to choose from.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QWidget, optional
+    """
+
+    #: Another network became the run's model.
+    chosen = Signal()
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._run: Run | None = None
+        self._entries: list[MenuEntry] = []
+        self._view: Any = None
+        self._items: list[Any] = []
+        self.points: Any = None
+        self.plot: QWidget | None = None
+        self.title = QLabel("<b>Networks to choose from</b>: mean IoU by million pixels per second")
+        self.title.setWordWrap(True)
+        self.box = named(
+            QComboBox(),
+            "Network",
+            "Quality with its 90 % interval, and time to apply the network to all of the image in view, without "
+            "reading and writing. The chosen one is the run's model, and is shown on the slice in view",
+        )
+        narrow(self.box)
+        self.box.activated.connect(lambda index: self.choose(self._entries[index].name))
+        self.about = QLabel()
+        self.about.setWordWrap(True)
+        self.message = MessageLine()
+        self._rows = QVBoxLayout(self)
+        self._rows.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.title, self.box, self.about, self.message):
+            self._rows.addWidget(widget)
+        session.pairs_changed.connect(self._show_costs)
+        session.viewer.layers.selection.events.active.connect(self._show_costs)
+        self.hide()
+
+    def close_menu(self) -> None:
+        """Let go of the viewer."""
+        self._session.viewer.layers.selection.events.active.disconnect(self._show_costs)
+
+    def show_run(self, run: Run | None) -> None:
+        """Offer the networks of a run's fit; none for None."""
+        self._run = run
+        self.message.clear()
+        if run is None:
+            self._take(None, [])
+            return
+
+        def read() -> list[MenuEntry]:
+            entries = read_menu(run)
+            if entries and find_spec("pyqtgraph") is not None:
+                import_module("pyqtgraph")  # takes half a second
+            return entries
+
+        self._session.background.call(read, lambda entries: self._take(run, entries), self._refuse)
+
+    def choose(self, name: str) -> None:
+        """Make a network the run's model, in a thread."""
+        run = self._run
+        if run is None or any(each.chosen and each.name == name for each in self._entries):
+            return
+        self.message.say("Taking this network ...")
+
+        def choose() -> list[MenuEntry]:
+            choose_network(run, name)
+            return read_menu(run)
+
+        def take(entries: list[MenuEntry]) -> None:
+            self.message.clear()
+            self._take(run, entries)
+            self.chosen.emit()
+
+        self._session.background.call(choose, take, self._refuse)
+
+    def _refuse(self, text: str) -> None:
+        self.message.say(sentence(text), "error")
+        self._show_costs()
+
+    def _take(self, run: Run | None, entries: list[MenuEntry]) -> None:
+        if run is not self._run:
+            return
+        self._entries = entries
+        self.setVisible(bool(entries))
+        if entries:
+            self._show_costs()
+            self._draw()
+
+    def _show_costs(self, _: object = None) -> None:
+        """Say what each network costs on the image in view."""
+        if not self._entries:
+            return
+        image = self._session.layers.image_in_view()
+        voxels = None
+        if image is not None:
+            voxels = 1
+            for side in spatial_shape(image):
+                voxels *= side
+        self.box.clear()
+        for index, entry in enumerate(self._entries):
+            goals = f" ({', '.join(entry.goals)})" if entry.goals else ""
+            self.box.addItem(f"{_quality(entry)}, {_cost(entry, voxels)}{goals}")
+            if entry.chosen:
+                self.box.setCurrentIndex(index)
+        chosen = next((entry for entry in self._entries if entry.chosen), self._entries[0])
+        time = "" if image is None else f" It takes {_cost(chosen, voxels)} for all of '{image.name}'."
+        self.about.setText(
+            f"{sentence(chosen.description)} {chosen.megapixels_per_second:.2g} million pixels per second.{time}"
+        )
+
+    def _draw(self) -> None:
+        if find_spec("pyqtgraph") is None:
+            return
+        pyqtgraph = import_module("pyqtgraph")
+        if self._view is None:
+            graphics, self._view, axes = make_view(self, _HEIGHT)
+            axes[1].setLogMode(True)
+            self.plot = graphics
+            graphics.setToolTip("Up is better, right is faster. Click on a point to choose its network")
+            self._rows.insertWidget(1, graphics)
+        for item in self._items:
+            self._view.removeItem(item)
+        speeds = [log10(each.megapixels_per_second) for each in self._entries]
+        values = [each.mean_iou for each in self._entries]
+        colors = [_CHOSEN if each.chosen else _OTHER for each in self._entries]
+        self._items = []
+        for entry, speed, color in zip(self._entries, speeds, colors, strict=True):
+            ends = np.array([min(entry.interval[0], entry.mean_iou), max(entry.interval[1], entry.mean_iou)])
+            self._items.append(pyqtgraph.PlotDataItem(np.array([speed, speed]), ends, pen=pyqtgraph.mkPen(color)))
+        self.points = pyqtgraph.ScatterPlotItem(
+            x=speeds,
+            y=values,
+            size=[13 if each.chosen else 10 for each in self._entries],
+            brush=colors,
+            pen=None,
+            data=[each.name for each in self._entries],
+        )
+        self.points.sigClicked.connect(lambda _, points: self.choose(points[0].data()))
+        self._items.append(self.points)
+        for item in self._items:
+            self._view.addItem(item)
+        low, high = min(speeds) - 0.15, max(speeds) + 0.15
+        self._view.setXRange(low, high, padding=0)
+
+
+def _quality(entry: MenuEntry) -> str:
+    """``0.79 ± 0.01``."""
+    return f"{entry.mean_iou:.3f} ± {(entry.interval[1] - entry.interval[0]) / 2:.3f}"
+
+
+def _cost(entry: MenuEntry, voxels: int | None) -> str:
+    """``1 h 20 min`` for so many voxels; ``12.3 Mpx/s`` where there is no image."""
+    if voxels is None:
+        return f"{entry.megapixels_per_second:.2g} Mpx/s"
+    seconds = 3600 * entry.hours(voxels)
+    return "under a second" if seconds < 1 else format_duration(seconds)
