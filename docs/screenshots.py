@@ -1,12 +1,12 @@
-"""Pictures of the dock for the documentation: a real napari window, driven by clicks through the four steps.
+"""Pictures of the dock for the documentation: a real napari window, driven by clicks through the three steps.
 
 ::
 
     xvfb-run -a -s "-screen 0 1700x1100x24" python docs/screenshots.py
     xvfb-run -a -s "-screen 0 1700x1100x24" python docs/screenshots.py --isbi FOLDER --out /somewhere/else
 
-By default the built-in sample is segmented, which takes some minutes, most of them for search and training
-(``--search`` and ``--train`` say how long). ``--isbi`` takes a folder with ``train-volume.tif`` and
+By default the built-in sample is segmented, which takes some minutes, most of them for learning (``--budget``
+says how long). ``--isbi`` takes a folder with ``train-volume.tif`` and
 ``train-labels.tif``. Every step is taken on the dark and on the light theme and in a small window.
 """
 
@@ -125,8 +125,8 @@ class Film:
                 layer.paint((y, x) if section is None else (section if layer.data.shape[0] > 1 else 0, y, x), value)
 
 
-def shoot(film: Film, search: str, train: str) -> None:
-    """Go through the four steps."""
+def shoot(film: Film, budget: str) -> None:
+    """Go through the three steps."""
     from qtpy.QtWidgets import QApplication, QLineEdit
 
     dock, session = film.dock, film.session
@@ -137,32 +137,21 @@ def shoot(film: Film, search: str, train: str) -> None:
     film.take("annotate")
     film.click(dock.annotate_step.next_button)
 
-    form = dock.search_step.form
-    film.take("search-start")
-    film.write(form.findChild(QLineEdit, "budget"), search)
-    film.click(dock.search_step.primary)
-    client = dock.search_step.client
-    film.wait(lambda: dock.search_step.architecture.isVisible() or not client.active)
-    film.pause(20)  # for another epoch
-    film.take("search")
-    film.wait(lambda: client.state in ("finished", "failed", "died", "stopped"))
-    print("search:", client.state, client.reason)
-    film.take("search-done")
-
-    film.click(dock.next_button)
-    film.take("retrain-start")
-    film.write(dock.retrain_step.form.findChild(QLineEdit, "budget"), train)
-    film.click(dock.retrain_step.primary)
-    client = dock.retrain_step.client
-    film.wait(lambda: dock.retrain_step.preview.layer is not None or not client.active)
+    learn = dock.learn_step
+    client = learn.client
+    film.take("learn-start")
+    film.write(learn.form.findChild(QLineEdit, "budget"), budget)
+    film.click(learn.primary)
+    film.wait(lambda: learn.preview.layer is not None or not client.active)
     whole = client.seconds_left or 0.0
     film.wait(lambda: (client.seconds_left or 0.0) < whole / 2 or not client.active)
-    film.take("retrain")
+    film.take("learn")
     film.wait(lambda: client.state in ("finished", "failed", "died", "stopped"))
-    print("training:", client.state, client.reason)
-    film.take("retrain-done")
-    if dock.retrain_step.preview.layer is not None:
-        film.viewer.layers.remove(dock.retrain_step.preview.layer)
+    print("learning:", client.state, client.reason)
+    film.wait(lambda: learn.menu.points is not None)
+    film.take("learn-done")
+    if learn.preview.layer is not None:
+        film.viewer.layers.remove(learn.preview.layer)
 
     film.click(dock.next_button)
     step = dock.apply_step
@@ -183,13 +172,13 @@ def shoot(film: Film, search: str, train: str) -> None:
     for attempt in ("first", "again"):
         began = time.perf_counter()
         film.click(step.slices.slice_button)
-        while step._computing.is_busy:
+        while step.slices.progress.is_under_way:
             film.pause(0.01)
         print(f"slice, {attempt} time: {time.perf_counter() - began:.2f} s")
     film.pause(0.3)
     film.take("apply-slice")
     film.click(step.slices.place_button)
-    film.wait(lambda: not step._computing.is_busy and not session.background.is_busy)
+    film.wait(lambda: not step.slices.progress.is_under_way and not session.background.is_busy)
     film.take("apply-uncertain")
     film.viewer.reset_view()
     for layer in list(film.viewer.layers):
@@ -231,8 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images", help="folder of the pictures")
     parser.add_argument("--isbi", type=Path, help="folder with train-volume.tif and train-labels.tif")
-    parser.add_argument("--search", default="5 min", help="time for the search")
-    parser.add_argument("--train", default="5 min", help="time for the training")
+    parser.add_argument("--budget", default="5 min", help="time to learn")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -241,10 +229,9 @@ def main() -> None:
         runs.symlink_to(folder, target_is_directory=True)
         film = Film(arguments.out, runs, arguments.isbi)
         try:
-            shoot(film, arguments.search, arguments.train)
+            shoot(film, arguments.budget)
         finally:
-            film.dock.search_step.client.cancel()
-            film.dock.retrain_step.client.cancel()
+            film.dock.learn_step.client.cancel()
             film.pause(2)
             film.viewer.close()
             runs.unlink()
