@@ -16,11 +16,25 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit, QPushButton, QWidget
 
 from napari_autosegnet.events import Epoch
+from napari_autosegnet.jobs.menu import MenuEntry
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
 from small_models import small_model
+
+ENTRY = MenuEntry(
+    name="a",
+    description="32 channels at full resolution",
+    mean_iou=0.5,
+    interval=(0.4, 0.6),
+    difference=(0.0, 0.0),
+    milliseconds=100.0,
+    parameters=1000,
+    seconds=60.0,
+    epochs=3,
+    chosen=True,
+)
 
 
 @pytest.fixture
@@ -42,6 +56,7 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
     assert architecture is not None
     learn = dock.learn_step
     learn.architecture.show_architecture(architecture)
+    learn.menu._take(None, [ENTRY, ENTRY.model_copy(update={"name": "b", "chosen": False})])
     learn.plots.add(Epoch(step="train", epoch=1, loss=1.0, mean_iou=0.5))
     qtbot.waitUntil(lambda: not dock.session.background.is_busy and dock.apply_step.model is not None, timeout=20_000)
     qtbot.waitUntil(lambda: any(row._view is not None for row in learn.plots._plots), timeout=20_000)

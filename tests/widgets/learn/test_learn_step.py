@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QLineEdit
 
 import small_jobs
 from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.jobs.menu import model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.files.sample_data import axons_labelled
@@ -95,6 +96,7 @@ def test_one_button_from_the_annotation_to_a_model(qtbot: Any, make_step: Callab
     qtbot.waitUntil(lambda: len(drawn.drawn()) == 2, timeout=20_000)
     assert "32 channels at 1/4" in drawn.legend.text()
     assert step.has_model and step.primary.text() == "Add labels and continue"
+    choose_by_mouse_and_keyboard(qtbot, step)
     # From scratch again, beside the first.
     press(qtbot, step.secondary)
     assert step.primary.text() == "Learn" and step.primary.isEnabled() and not step.form.isHidden()
@@ -108,6 +110,32 @@ def test_one_button_from_the_annotation_to_a_model(qtbot: Any, make_step: Callab
     wait(qtbot, step, "stopped", "died")
     assert step.client.state == "stopped" and "can be applied" in step.words.text()
     assert step.primary.text() == "Continue the learning" and Model.load(step.run.model_folder)
+
+
+def choose_by_mouse_and_keyboard(qtbot: Any, step: LearnStep) -> None:
+    """The other network becomes the run's model by a click, the first one again by a key; the slice follows."""
+    menu, run = step.menu, step.run
+    qtbot.waitUntil(lambda: menu.points is not None, timeout=LONG)
+    step.show()
+    qtbot.wait(50)
+    entries = read_menu(run)
+    assert len(entries) == 2 and menu.box.count() == 2
+    assert "±" in menu.box.itemText(0) and f"for all of '{step.session.pairs()[0].image.name}'" in menu.about.text()
+    (before,) = [index for index, entry in enumerate(entries) if entry.chosen]
+    for index in (1 - before, before):
+        seen, name = np.array(step.preview.layer.data), entries[index].name
+        if index == before:
+            menu.box.setFocus()
+            qtbot.keyClick(menu.box, Qt.Key.Key_Down if index else Qt.Key.Key_Up)
+        else:
+            (point,) = [each for each in menu.points.points() if each.data() == name]
+            place = menu.plot.mapFromScene(menu.points.mapToScene(point.pos()))
+            qtbot.mouseClick(menu.plot.viewport(), Qt.MouseButton.LeftButton, pos=place)
+        qtbot.waitUntil(lambda seen=seen: (seen != step.preview.layer.data).any(), timeout=LONG)
+        assert [entry.name for entry in read_menu(run) if entry.chosen] == [name]
+        kept, model = Model.load(model_of(run, entries[index])), Model.load(run.model_folder)
+        assert model.specification == kept.specification
+    step.hide()
 
 
 def test_search_and_retrain_under_advanced(qtbot: Any, make_step: Callable[..., LearnStep]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import End, Event, Failed, Finished, Note, Paused, Resumed, Step, Stopped
+from napari_autosegnet.events import Event, Failed, Finished, Note, Paused, Resumed, Step, Stopped
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.job_file import Job, read_job
 from napari_autosegnet.jobs.search import SearchJob
@@ -58,15 +58,12 @@ class RunClient(QObject):
         A job ended well.
     caught_up : Signal()
         All events of the past were reported.
-    busy_changed : Signal()
-        Another step began, or ended, to work in the run; see `busy_with`.
     """
 
     reported = Signal(object)
     state_changed = Signal(str)
     finished = Signal()
     caught_up = Signal()
-    busy_changed = Signal()
 
     def __init__(self, run: Run | None = None, *, step: Step | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -96,9 +93,6 @@ class RunClient(QObject):
         self._resumable = False
         self._never_began = False
         self._next_lock = 0.0
-        self._other_step: str | None = None
-        self._busy_with: str | None = None
-        self._next_look = 0.0
 
     # -- what is known ---------------------------------------------------------------------------------------------
 
@@ -127,12 +121,6 @@ class RunClient(QObject):
     def active(self) -> bool:
         """Whether somebody works on the run."""
         return self._state in ACTIVE
-
-    @property
-    def busy_with(self) -> str | None:
-        """Another step than this client's that works in the run now."""
-        # What it told last may not be read yet.
-        return self._busy_with if self._busy_with is not None and self.run.is_active else None
 
     @property
     def reason(self) -> str:
@@ -217,9 +205,6 @@ class RunClient(QObject):
         """
         if self.active:
             raise UserError("this run is being worked on already; wait, or stop it first")
-        if (other := self.busy_with) is not None:
-            name = STEP_NAMES.get(other, other)
-            raise UserError(f"the {name} is working in this run; wait until it is done, or stop it")
         run = self.run
         self._status.begin_job()
         self._wanted, self._kill_at, self._process = set(), None, None
@@ -306,7 +291,6 @@ class RunClient(QObject):
         behind = self._read()
         if not behind:
             self._settle()
-            self._look_at_others()
         fast = _INTERVAL_CANCELLING if self._kill_at is not None else _INTERVAL
         self._timer.setInterval(_INTERVAL_BEHIND if behind else fast)
 
@@ -331,7 +315,6 @@ class RunClient(QObject):
         if self._process is None and self._starting is None:
             self._job_step = last_step
         if not counts:
-            self._other_step, self._next_look = None if isinstance(event, End) else last_step, 0.0
             return
         self._note(event)
         self.reported.emit(event)
@@ -383,19 +366,6 @@ class RunClient(QObject):
         if first:
             self._caught_up = True
             self.caught_up.emit()
-
-    def _look_at_others(self) -> None:
-        """Whether a step that told something in this run still works; it may have broken off without a word."""
-        if self._other_step is not None:
-            now = time.monotonic()
-            if now < self._next_look:
-                return
-            self._next_look = now + _SECONDS_BETWEEN_LOCKS
-            if not self.run.is_active:
-                self._other_step = None
-        if self._other_step != self._busy_with:
-            self._busy_with = self._other_step
-            self.busy_changed.emit()
 
     def _is_alive(self) -> bool:
         if self._process is None:
