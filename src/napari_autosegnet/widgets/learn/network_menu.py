@@ -15,7 +15,7 @@ from napari_autosegnet.data.annotations import PALETTE
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.jobs.menu import MenuEntry, choose_network, read_menu
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.forms.form_rows import named
+from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.forms.settings_form import narrow
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
@@ -151,6 +151,8 @@ class NetworkMenu(QWidget):
             self.plot = graphics
             graphics.setToolTip("Up is better, right is faster. Click on a point to choose its network")
             self._rows.insertWidget(1, graphics)
+            if (step := self.parentWidget()) is not None:
+                tab_as_laid_out(step)
         for item in self._items:
             self._view.removeItem(item)
         speeds = [log10(each.megapixels_per_second) for each in self._entries]
