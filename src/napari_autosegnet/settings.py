@@ -302,7 +302,7 @@ class FitSettings(TrainSettings):
     )
     candidates: Positive | None = _advanced(None, "Networks that compete; by default as many as there is time for")
     choosing: Annotated[float, Field(ge=0, lt=1)] = _advanced(
-        0.5, "Fraction of the budget in which networks compete; in the rest the chosen one is trained alone"
+        0.4, "Fraction of the budget in which networks compete; in the rest the two best are trained to the end"
     )
     tolerance: Fraction = _advanced(0.005, "Difference in mean IoU that counts as equally good")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,14 +15,15 @@ from hypothesis import strategies as st
 from learnable import blobs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note
-from napari_autosegnet.search.candidates import SIZES, Candidate
+from napari_autosegnet.search.candidates import SIZES, Candidate, survivors
 from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
+from napari_autosegnet.training.validation import PatchScores
 
 SETTINGS = FitSettings(
-    epochs=8,
+    epochs=9,
     budget=None,
-    candidates=2,
+    candidates=3,
     steps_per_epoch=4,
     batch_size=2,
     patch_size=32,
@@ -48,32 +51,51 @@ def figures(fit: Fit) -> list[tuple[str, int, float, float]]:
 @given(candidates=st.integers(1, 20), choosing=st.floats(0, 0.99))
 def test_rounds_halve_and_use_the_whole_budget(candidates: int, choosing: float) -> None:
     rounds = plan_rounds(candidates, choosing)
-    assert rounds[0].candidates == candidates and rounds[-1].candidates == 1
+    assert rounds[0].candidates == candidates and rounds[-1].candidates == min(candidates, 2)
     assert all(later.candidates == -(-earlier.candidates // 2) for earlier, later in pairwise(rounds))
     assert sum(each.candidates * each.fraction for each in rounds) == pytest.approx(1)
     assert all(each.fraction >= 0 for each in rounds)
 
 
-@pytest.mark.parametrize(("budget", "count"), [(20, 1), (60, 2), (240, 4), (1800, 8)])
+@pytest.mark.parametrize(("budget", "count"), [(100, 1), (150, 2), (240, 4), (1800, 8)])
 def test_as_many_compete_as_there_is_time_for(budget: float, count: int) -> None:
     assert number_of_candidates(FitSettings(budget=budget)) == count
 
 
-def test_the_chosen_one_trains_to_the_end_at_a_falling_rate() -> None:
+def test_the_finalists_train_to_the_end_at_a_falling_rate() -> None:
     heard: list[Event] = []
     fit = make()
     chosen = fit.run(report=heard.append)
     epochs = [event for event in heard if isinstance(event, Epoch)]
     rated = [event for event in heard if isinstance(event, CandidateRated)]
-    assert [event.epoch for event in epochs] == list(range(1, 9)), "those of all networks together"
-    assert [event.network for event in rated[:2]] == [str(size) for size in SIZES[:2]]
-    assert len(rated) == 3 and chosen is not None and rated[2].network == epochs[-1].network
-    last = next(each for each in fit.candidates if str(each.size) == rated[2].network)
-    assert last.trainer.budget.epoch == 6 and chosen in fit.candidates
-    rates = [event.learning_rate for event in epochs if event.network == rated[2].network]
-    full = SETTINGS.optimization.learning_rate
-    assert rates[1] == pytest.approx(full), "steady after the first epoch"
-    assert all(later < earlier for earlier, later in pairwise(rates[2:])) and rates[-1] < 0.1 * full
+    assert [event.epoch for event in epochs] == list(range(1, 10)), "those of all networks together"
+    assert [event.network for event in rated[:3]] == [str(size) for size in SIZES[:3]]
+    assert len(rated) == 5 and chosen in fit.candidates
+    assert sorted(each.trainer.budget.epoch for each in fit.candidates) == [1, 4, 4]
+    for finalist in (rated[3].network, rated[4].network):
+        rates = [event.learning_rate for event in epochs if event.network == finalist]
+        full = SETTINGS.optimization.learning_rate
+        assert len(rates) == 4 and rates[1] > 0.7 * full
+        assert all(later < earlier for earlier, later in pairwise(rates[1:])) and rates[-1] < 0.1 * full
+
+
+def test_the_usual_size_stays_unless_it_is_surely_worse() -> None:
+    fit = make(SETTINGS.changed(epochs=3))
+    fit.run()
+    usual, *others = fit.candidates
+    usual.latency, others[0].latency, others[1].latency = 50, 40, 30  # the usual one is the slowest
+    worse = np.array([[[60, 40], [40, 60]]] * 20)
+
+    def score(candidate: Candidate, right: int) -> None:
+        scores = PatchScores(worse + right * np.array([[1, -1], [-1, 1]]), 0.5)
+        candidate.trainer.best = replace(candidate.trainer.best, scores=scores)
+
+    for each, right in zip(fit.candidates, (29, 20, 30), strict=True):
+        score(each, right)
+    assert survivors(fit.candidates, 2, "balanced", 0.005) == [others[1], usual]
+    score(usual, 20)
+    score(others[0], 25)
+    assert usual not in survivors(fit.candidates, 2, "accurate", 0.005)
 
 
 @pytest.mark.parametrize("stop_at", [3, 11, 21])

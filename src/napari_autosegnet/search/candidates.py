@@ -13,7 +13,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingResult
-from napari_autosegnet.training.validation import PatchScores
+from napari_autosegnet.training.validation import PatchScores, paired_interval
 
 #: A network is faster than another one if it takes less than this fraction of its time.
 CLEARLY_FASTER = 0.85
@@ -131,14 +131,17 @@ class Candidate:
 
     @property
     def scores(self) -> PatchScores:
-        """Those of its last epoch."""
-        assert self.trainer.last is not None
-        return self.trainer.last
+        """Those of its best epoch."""
+        assert self.trainer.best.scores is not None
+        return self.trainer.best.scores
 
     @property
     def result(self) -> TrainingResult:
         """What its training has given so far."""
         return TrainingResult(self.trainer.best, self.trainer.budget.epoch, self.trainer.budget.elapsed)
+
+    def is_surely_worse_than(self, other: Candidate) -> bool:
+        return paired_interval(self.scores, other.scores)[1] < -NEARLY_AS_GOOD
 
     def is_faster_than(self, other: Candidate) -> bool:
         return self.latency < CLEARLY_FASTER * other.latency
@@ -147,14 +150,18 @@ class Candidate:
 def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance: float) -> list[Candidate]:
     """The ``count`` candidates to continue with, the one that `choose` takes among them.
 
-    Whoever is both slower and worse than another one is left out before the best are taken.
+    The usual size stays unless it is surely worse than the best: small networks learn quickly, so they are ahead at
+    first where they are not at the end. Whoever is both slower and worse than another one is left out before the best
+    of the others are taken.
     """
     chosen = choose(candidates, goal, tolerance)
-    others = [each for each in candidates if each is not chosen]
-    useful = [each for each in others if goal == "accurate" or each in pareto_front(candidates)]
-    ranked = sorted(useful, key=lambda each: -each.scores.mean_iou)
-    ranked += sorted((each for each in others if each not in useful), key=lambda each: -each.scores.mean_iou)
-    return [chosen, *ranked[: count - 1]]
+    front = list(candidates) if goal == "accurate" else pareto_front(candidates)
+
+    def rank(each: Candidate) -> tuple[bool, bool, bool, float]:
+        stays = each.size == SIZES[0] and not each.is_surely_worse_than(choose(candidates, "accurate", 0))
+        return each is not chosen, not stays, each not in front, -each.scores.mean_iou
+
+    return sorted(candidates, key=rank)[:count]
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,8 +1,8 @@
-"""The network that data needs: candidates of several sizes are trained, the better ones go on, the last one to the end.
+"""The network that data needs: candidates of several sizes are trained, the better ones go on, two of them to the end.
 
 Successive halving (Jamieson and Talwalkar 2016) in which no training is thrown away but that of those who leave: all
 learn at a steady rate with averaged weights, which are rated, so that a training can be compared, left or continued
-at any time; only that of the last one falls. There is a usable model from the first epoch on.
+at any time; only that of the finalists falls. There is a usable model from the first epoch on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from napari_autosegnet.training.threads import WorkerThreads
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 #: Less than this is too short to compare networks: seconds that each trains in the first round.
-MIN_SECONDS = 15.0
+MIN_SECONDS = 20.0
+#: So many are trained to the end, for at least so many seconds each: which of two is better shows late.
+FINALISTS = 2
+MIN_FINAL_SECONDS = 60.0
 #: How many may compete, as time allows; halving makes the most of powers of two.
 FIELDS = (8, 4, 2)
 
@@ -42,14 +45,14 @@ class Round:
 
 
 def plan_rounds(candidates: int, choosing: float) -> list[Round]:
-    """Rounds with half as many each time, which take equal time, then the last one's own."""
+    """Rounds with half as many each time, which take equal time, then that of the finalists."""
     counts = []
     count = candidates
-    while count > 1:
+    while count > FINALISTS:
         counts.append(count)
-        count = math.ceil(count / 2)
+        count = max(FINALISTS, math.ceil(count / 2))
     rounds = [Round(count, choosing / len(counts) / count) for count in counts]
-    return [*rounds, Round(1, 1 - sum(each.candidates * each.fraction for each in rounds))]
+    return [*rounds, Round(count, (1 - choosing if counts else 1) / count)]
 
 
 def number_of_candidates(settings: FitSettings) -> int:
@@ -58,8 +61,11 @@ def number_of_candidates(settings: FitSettings) -> int:
         # Each trains for an epoch at least.
         return min(settings.candidates, settings.epochs or settings.candidates)
     for count in FIELDS:
-        first = plan_rounds(count, settings.choosing)[0].fraction
-        enough_time = settings.budget is None or first * settings.budget >= MIN_SECONDS
+        rounds = plan_rounds(count, settings.choosing)
+        first, final = rounds[0].fraction, rounds[-1].fraction
+        enough_time = settings.budget is None or (
+            first * settings.budget >= MIN_SECONDS and final * settings.budget >= MIN_FINAL_SECONDS
+        )
         enough_epochs = settings.epochs is None or first * settings.epochs >= 1
         if enough_time and enough_epochs:
             return count
@@ -229,15 +235,18 @@ class Fit:
         """Let the trainer end after this round's part; in the last one its rate falls."""
         settings, budget = self.settings, candidate.trainer.budget
         if candidate.limits.round != self.round:
-            is_last = current.candidates == 1
+            is_last = self.round == len(self.rounds) - 1
+            # In the last round all that is left is divided equally.
+            waiting = sum(each.rounds <= self.round for each in self.competing)
             epochs = seconds = None
             if settings.epochs is not None:
                 left = settings.epochs - sum(each.trainer.budget.epoch for each in self.candidates)
                 own = max(1, math.floor(current.fraction * settings.epochs))
-                epochs = budget.epoch + (left if is_last else min(own, left))
+                epochs = budget.epoch + (left // waiting if is_last else min(own, left))
             if settings.budget is not None:
                 time_left = settings.budget - sum(each.trainer.budget.elapsed for each in self.candidates)
-                seconds = budget.elapsed + max(0.0, time_left if is_last else current.fraction * settings.budget)
+                own_time = time_left / waiting if is_last else current.fraction * settings.budget
+                seconds = budget.elapsed + max(0.0, own_time)
             start = Budget(epochs, seconds).fraction_used(budget.epoch) if is_last else None
             candidate.limits = Limits(self.round, epochs, seconds, start)
         limits = candidate.limits

@@ -63,12 +63,15 @@ class Validation:
         By class name; None for a class that neither occurs nor is predicted.
     weights : dict
         The network's, on the CPU, where it was the best so far.
+    scores : PatchScores, optional
+        All this by patch.
     """
 
     mean_iou: float = -1.0
     loss: float = math.inf
     iou: dict[str, float | None] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    scores: PatchScores | None = None
 
     def is_better_than(self, other: Validation) -> bool:
         """While a rare class is not found at all the IoU does not change, but the loss does."""
@@ -255,7 +258,7 @@ class Trainer:
         reached = Validation(scores.mean_iou, scores.loss, dict(zip(names, scores.iou, strict=True)))
         if reached.is_better_than(self.best):
             weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-            self.best = replace(reached, weights=weights)
+            self.best = replace(reached, weights=weights, scores=scores)
         return True
 
     def _progress(self, loss: float) -> Epoch:
@@ -289,8 +292,8 @@ class Trainer:
             "steps": self.steps,
             "patches_at_once": self.patches_at_once,
             "patches": self.patches.state,
-            "last": None if self.last is None else self.last.state(),
-            "best": vars(self.best),
+            "last": _state(self.last),
+            "best": vars(self.best) | {"scores": _state(self.best.scores)},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -299,13 +302,21 @@ class Trainer:
             self.learner.rate_factor = state["rate_factor"]
             self.budget.epoch, self.budget.elapsed, self.steps = state["epoch"], state["elapsed"], state["steps"]
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
-            self.last = None if state["last"] is None else PatchScores.from_state(state["last"])
-            self.best = Validation(**state["best"])
+            self.last = _of_state(state["last"])
+            self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
                 "resume with the run's own settings, or start a new run"
             ) from error
+
+
+def _state(scores: PatchScores | None) -> dict[str, Any] | None:
+    return None if scores is None else scores.state()
+
+
+def _of_state(state: dict[str, Any] | None) -> PatchScores | None:
+    return None if state is None else PatchScores.from_state(state)
 
 
 @dataclass(frozen=True)
