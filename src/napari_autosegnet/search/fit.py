@@ -66,7 +66,7 @@ def number_of_candidates(settings: FitSettings) -> int:
         enough_time = settings.budget is None or (
             first * settings.budget >= MIN_SECONDS and final * settings.budget >= MIN_FINAL_SECONDS
         )
-        enough_epochs = settings.epochs is None or first * settings.epochs >= 1
+        enough_epochs = settings.epochs is None or (first * settings.epochs >= 1 and final * settings.epochs >= 2)
         if enough_time and enough_epochs:
             return count
     return 1
