@@ -302,7 +302,10 @@ class FitSettings(TrainSettings):
     )
     candidates: Positive | None = _advanced(None, "Networks that compete; by default as many as there is time for")
     choosing: Annotated[float, Field(ge=0, lt=1)] = _advanced(
-        0.4, "Fraction of the budget in which networks compete; in the rest the two best are trained to the end"
+        0.7, "Fraction of the budget in which networks compete; in the rest the chosen one is trained to the end"
+    )
+    learn_from_everything: bool = _advanced(
+        True, "Learn from the validation part as well, once it has served to choose", title="Learn from everything"
     )
     tolerance: Fraction = _advanced(0.005, "Difference in mean IoU that counts as equally good")
 

@@ -18,7 +18,7 @@ from napari_autosegnet import api, figures
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import CandidateBegun, CandidateRated, QualityMeasured
-from napari_autosegnet.jobs.menu import model_of, read_menu
+from napari_autosegnet.jobs.menu import checked_model, model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run, RunHistory
 
@@ -58,6 +58,11 @@ def test_the_chosen_network_is_the_runs_model_and_has_a_halo_and_a_temperature(f
     kept = Model.load(model_of(finished, chosen))
     assert model.halo is not None and kept.specification == model.specification
     assert all((kept.weights[name] == value).all() for name, value in model.weights.items())
+    checked = Model.load(checked_model(finished))
+    assert model.description.training["learned_from_everything"]
+    assert not checked.description.training["learned_from_everything"]
+    assert not all((checked.weights[name] == value).all() for name, value in model.weights.items())
+    assert checked.metrics == model.metrics, "its quality is that before it learned from the validation part"
     *_, quality = (event for event in finished.events() if isinstance(event, QualityMeasured))
     assert model.metrics["validation"]["mean_iou"] == quality.mean_iou
 

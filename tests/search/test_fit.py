@@ -12,12 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnable import blobs
+from learnable import Blobs, blobs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note
 from napari_autosegnet.search.candidates import SIZES, Candidate, survivors
 from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
+from napari_autosegnet.training.patches_ahead import PatchStream
 from napari_autosegnet.training.validation import PatchScores
 
 SETTINGS = FitSettings(
@@ -38,7 +39,8 @@ def _same_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(settings: FitSettings = SETTINGS, checkpoint: Path | None = None) -> Fit:
-    return Fit(blobs(), settings, in_channels=1, checkpoint=checkpoint)
+    data = replace(blobs(), everything=Blobs)
+    return Fit(data, settings, in_channels=1, checkpoint=checkpoint)
 
 
 def figures(fit: Fit) -> list[tuple[str, int, float, float]]:
@@ -51,32 +53,54 @@ def figures(fit: Fit) -> list[tuple[str, int, float, float]]:
 @given(candidates=st.integers(1, 20), choosing=st.floats(0, 0.99))
 def test_rounds_halve_and_use_the_whole_budget(candidates: int, choosing: float) -> None:
     rounds = plan_rounds(candidates, choosing)
-    assert rounds[0].candidates == candidates and rounds[-1].candidates == min(candidates, 2)
-    assert all(later.candidates == -(-earlier.candidates // 2) for earlier, later in pairwise(rounds))
+    assert rounds[0].candidates == candidates and rounds[-1].candidates == 1
+    assert all(later.candidates == -(-earlier.candidates // 2) for earlier, later in pairwise(rounds[:-1]))
     assert sum(each.candidates * each.fraction for each in rounds) == pytest.approx(1)
     assert all(each.fraction >= 0 for each in rounds)
 
 
-@pytest.mark.parametrize(("budget", "count"), [(100, 1), (150, 2), (240, 4), (1800, 8)])
+@pytest.mark.parametrize(("budget", "count"), [(90, 1), (150, 2), (240, 4), (1800, 8)])
 def test_as_many_compete_as_there_is_time_for(budget: float, count: int) -> None:
     assert number_of_candidates(FitSettings(budget=budget)) == count
 
 
-def test_the_finalists_train_to_the_end_at_a_falling_rate() -> None:
+def test_the_chosen_one_trains_to_the_end_at_a_falling_rate_on_everything() -> None:
     heard: list[Event] = []
-    fit = make()
+    drawn = 0
+
+    def all_patches() -> PatchStream:
+        nonlocal drawn
+        drawn += 1
+        return Blobs()
+
+    fit = Fit(replace(blobs(), everything=all_patches), SETTINGS, in_channels=1)
     chosen = fit.run(report=heard.append)
     epochs = [event for event in heard if isinstance(event, Epoch)]
     rated = [event for event in heard if isinstance(event, CandidateRated)]
     assert [event.epoch for event in epochs] == list(range(1, 10)), "those of all networks together"
     assert [event.network for event in rated[:3]] == [str(size) for size in SIZES[:3]]
-    assert len(rated) == 5 and chosen in fit.candidates
-    assert sorted(each.trainer.budget.epoch for each in fit.candidates) == [1, 4, 4]
-    for finalist in (rated[3].network, rated[4].network):
-        rates = [event.learning_rate for event in epochs if event.network == finalist]
-        full = SETTINGS.optimization.learning_rate
-        assert len(rates) == 4 and rates[1] > 0.7 * full
-        assert all(later < earlier for earlier, later in pairwise(rates[1:])) and rates[-1] < 0.1 * full
+    assert len(rated) == 6 and chosen is not None and rated[5].network == str(chosen.size)
+    assert sorted(each.trainer.budget.epoch for each in fit.candidates) == [1, 2, 6] and drawn == 1
+    rates = [event.learning_rate for event in epochs if event.network == str(chosen.size)]
+    full = SETTINGS.optimization.learning_rate
+    assert rates[1] == pytest.approx(full), "steady after the first epoch"
+    assert all(later < earlier for earlier, later in pairwise(rates[2:])) and rates[-1] < 0.1 * full
+    assert len({event.validation_loss for event in epochs[-4:]}) == 1, "what is learned from is not scored"
+    kept = chosen.result
+    assert kept.unchecked is not None and chosen.scores.mean_iou == kept.best.mean_iou
+    assert not all(torch.equal(value, kept.best.weights[name]) for name, value in kept.unchecked.items())
+    for other in fit.candidates:
+        assert (other.result.unchecked is None) == (other is not chosen)
+
+
+def test_without_learning_from_everything_the_last_round_is_validated() -> None:
+    data = blobs()
+    settings = SETTINGS.changed(learn_from_everything=False, candidates=1, epochs=3)
+    fit = Fit(replace(data, everything=lambda: pytest.fail("not asked for")), settings, in_channels=1)
+    heard: list[Event] = []
+    chosen = fit.run(report=heard.append)
+    assert chosen is not None and chosen.result.unchecked is None
+    assert len({event.validation_loss for event in heard if isinstance(event, Epoch)}) == 3
 
 
 def test_the_usual_size_stays_unless_it_is_surely_worse() -> None:

@@ -132,7 +132,7 @@ def _write_networks(
     run: Run, fit: Fit, chosen: Candidate, maker: ModelMaker, report: Report, should_stop: ShouldStop
 ) -> Model:
     """Write the model of each network, and the menu; returns the chosen one."""
-    from napari_autosegnet.jobs.menu import MenuEntry, model_of, write_menu
+    from napari_autosegnet.jobs.menu import MenuEntry, checked_model, model_of, write_menu
     from napari_autosegnet.networks.specification import parameter_count
     from napari_autosegnet.search.candidates import GOALS, choose
     from napari_autosegnet.training.validation import interval, paired_interval
@@ -140,7 +140,7 @@ def _write_networks(
     trained = fit.trained
     best = choose(trained, "accurate", fit.settings.tolerance)
     answers = {goal: choose(trained, goal, fit.settings.tolerance) for goal in GOALS}
-    entries, models = [], {}
+    entries, model_of_run = [], None
     for candidate in trained:
         entry = MenuEntry(
             name=candidate.size.name,
@@ -161,6 +161,11 @@ def _write_networks(
         if entry.goals or entry.chosen:
             model = maker.with_measured_halo(model, report, should_stop)
         model.save(model_of(run, entry))
-        models[entry.name] = model
+        if candidate is chosen:
+            model_of_run = model
+            if candidate.result.unchecked is not None:
+                checked = replace(candidate.result, unchecked=None)
+                maker.finished(candidate.specification, checked, candidate.trainer.threads).save(checked_model(run))
     write_menu(run, sorted(entries, key=lambda entry: -entry.mean_iou))
-    return models[chosen.size.name]
+    assert model_of_run is not None
+    return model_of_run

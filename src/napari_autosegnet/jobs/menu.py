@@ -113,6 +113,11 @@ def choose_network(run: Run, name: str) -> None:
         write_menu(run, [entry.model_copy(update={"chosen": entry is chosen}) for entry in menu])
 
 
+def checked_model(run: Run) -> Path:
+    """Folder of the fit's chosen model as it was before it learned from the validation part as well."""
+    return run.file("networks", "checked")
+
+
 def model_of(run: Run, entry: MenuEntry) -> Path:
     """Folder of its model."""
     return run.file("networks", entry.name)

@@ -14,7 +14,7 @@ from napari_autosegnet.jobs.preparation import PreparedData
 from napari_autosegnet.model import Model
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import TrainSettings
-from napari_autosegnet.training.calibration import calibrate
+from napari_autosegnet.training.calibration import calibrate, scale_logits
 from napari_autosegnet.training.threads import WorkerThreads
 from napari_autosegnet.training.trainer import TrainingData, TrainingResult
 
@@ -42,7 +42,11 @@ class ModelMaker:
         )
 
     def finished(self, specification: NetworkSpecification, result: TrainingResult, threads: WorkerThreads) -> Model:
-        """The best weights, with a temperature that calibrates them and their scores."""
+        """The best weights, with a temperature that calibrates them and their scores.
+
+        Weights that have learned on from them without checks are taken instead, with the same temperature and scores:
+        on the validation part, which they have learned from, they would look better than they are.
+        """
         # First weights are drawn, which must not change what somebody else draws.
         with torch.random.fork_rng(devices=[]):
             network = specification.build()
@@ -56,6 +60,9 @@ class ModelMaker:
             batch_size=self.settings.batch_size,
             threads=threads,
         )
+        if result.unchecked is not None:
+            network.load_state_dict(result.unchecked)
+            scale_logits(network, 1 / temperature)
         values = self.prepared.stacks[0].mapping.values
         quality = self.data.checked.with_scores(result.best.mean_iou, result.best.iou)
         return self.model(
@@ -66,6 +73,7 @@ class ModelMaker:
                 "temperature": temperature,
                 "label_values": {str(value): number for value, number in values.items()},
                 "epochs": result.epochs,
+                "learned_from_everything": result.unchecked is not None,
                 "seconds": result.seconds,
             },
             metrics={"validation": quality.model_dump(mode="json")},

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import LabelledStack
     from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalisation import Normalisation
-    from napari_autosegnet.data.split import Split
+    from napari_autosegnet.data.split import Region, Split
     from napari_autosegnet.training.trainer import TrainingData
 
 Settings = SearchSettings | TrainSettings
@@ -169,15 +169,17 @@ def training_data(
     from napari_autosegnet.data.patches import PatchSource
     from napari_autosegnet.training.trainer import TrainingData
 
-    source = PatchSource(
-        data.stacks,
-        data.split.training,
-        data.normalisation,
-        size=settings.patch_size,
-        context=settings.context,
-        augmentation=settings.augmentation,
-        device=data.device,
-    )
+    def patches(regions: Sequence[Region]) -> PatchSource:
+        return PatchSource(
+            data.stacks,
+            regions,
+            data.normalisation,
+            size=settings.patch_size,
+            context=settings.context,
+            augmentation=settings.augmentation,
+            device=data.device,
+        )
+
     images, targets, sections = validation.validation_patches(
         data.stacks,
         data.split.validation,
@@ -189,7 +191,14 @@ def training_data(
         generator=torch.Generator().manual_seed(settings.seed),
         device=data.device,
     )
-    prepared = TrainingData(source, images, targets, data.classes, sections)
+    prepared = TrainingData(
+        patches(data.split.training),
+        images,
+        targets,
+        data.classes,
+        sections,
+        everything=lambda: patches([*data.split.training, *data.split.validation]),
+    )
     if prepared.checked.scarce:
         report(Note(text=prepared.checked.scarcity()))
     return prepared

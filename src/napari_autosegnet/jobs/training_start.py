@@ -57,10 +57,13 @@ class TrainingStart:
 
     @classmethod
     def continue_from(cls, run: Run, configuration: RunConfiguration, settings: TrainSettings | None) -> TrainingStart:
-        """From the weights of the run's model."""
+        """From the weights of the run's model; from those before it learned from what it is to be checked with."""
+        from napari_autosegnet.jobs.menu import checked_model
         from napari_autosegnet.model import Model
 
         model = Model.load(run.model_folder)
+        if model.description.training.get("learned_from_everything"):
+            model = Model.load(checked_model(run))
         kind = model.specification
         # What it sees of neighbouring sections is the model's, whatever the settings say.
         settings = (settings or train_settings(configuration.preset)).model_copy(update={"context": model.context})

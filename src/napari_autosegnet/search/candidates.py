@@ -138,7 +138,9 @@ class Candidate:
     @property
     def result(self) -> TrainingResult:
         """What its training has given so far."""
-        return TrainingResult(self.trainer.best, self.trainer.budget.epoch, self.trainer.budget.elapsed)
+        trainer = self.trainer
+        unchecked = None if trainer.checks else trainer.learner.current.state_dict()
+        return TrainingResult(trainer.best, trainer.budget.epoch, trainer.budget.elapsed, unchecked)
 
     def is_surely_worse_than(self, other: Candidate) -> bool:
         return paired_interval(self.scores, other.scores)[1] < -NEARLY_AS_GOOD

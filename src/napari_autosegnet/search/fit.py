@@ -1,8 +1,9 @@
-"""The network that data needs: candidates of several sizes are trained, the better ones go on, two of them to the end.
+"""The network that data needs: candidates of several sizes are trained, the better ones go on, one of them to the end.
 
 Successive halving (Jamieson and Talwalkar 2016) in which no training is thrown away but that of those who leave: all
 learn at a steady rate with averaged weights, which are rated, so that a training can be compared, left or continued
-at any time; only that of the finalists falls. There is a usable model from the first epoch on.
+at any time. In the last round the rate of the chosen one falls, and it learns from the validation part as well, which
+has done its service. There is a usable model from the first epoch on.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 #: Less than this is too short to compare networks: seconds that each trains in the first round.
 MIN_SECONDS = 20.0
-#: So many are trained to the end, for at least so many seconds each: which of two is better shows late.
-FINALISTS = 2
-MIN_FINAL_SECONDS = 60.0
+#: Less than this is too short for the last round.
+MIN_LAST_SECONDS = 30.0
 #: How many may compete, as time allows; halving makes the most of powers of two.
 FIELDS = (8, 4, 2)
 
@@ -45,14 +45,12 @@ class Round:
 
 
 def plan_rounds(candidates: int, choosing: float) -> list[Round]:
-    """Rounds with half as many each time, which take equal time, then that of the finalists."""
-    counts = []
-    count = candidates
-    while count > FINALISTS:
-        counts.append(count)
-        count = max(FINALISTS, math.ceil(count / 2))
+    """Rounds with half as many each time, which take equal time, then the last one's own."""
+    counts = [candidates]
+    while counts[-1] > 2:
+        counts.append(math.ceil(counts[-1] / 2))
     rounds = [Round(count, choosing / len(counts) / count) for count in counts]
-    return [*rounds, Round(count, (1 - choosing if counts else 1) / count)]
+    return [*rounds, Round(1, 1 - choosing)]
 
 
 def number_of_candidates(settings: FitSettings) -> int:
@@ -62,11 +60,11 @@ def number_of_candidates(settings: FitSettings) -> int:
         return min(settings.candidates, settings.epochs or settings.candidates)
     for count in FIELDS:
         rounds = plan_rounds(count, settings.choosing)
-        first, final = rounds[0].fraction, rounds[-1].fraction
+        first, last = rounds[0].fraction, rounds[-1].fraction
         enough_time = settings.budget is None or (
-            first * settings.budget >= MIN_SECONDS and final * settings.budget >= MIN_FINAL_SECONDS
+            first * settings.budget >= MIN_SECONDS and last * settings.budget >= MIN_LAST_SECONDS
         )
-        enough_epochs = settings.epochs is None or (first * settings.epochs >= 1 and final * settings.epochs >= 2)
+        enough_epochs = settings.epochs is None or first * settings.epochs >= 1
         if enough_time and enough_epochs:
             return count
     return 1
@@ -153,6 +151,8 @@ class Fit:
             for entry in state["candidates"]:
                 candidate = self._make(Size.model_validate(entry["size"]), entry["latency"])
                 candidate.rounds, candidate.limits = entry["rounds"], Limits(**entry["limits"])
+                if candidate.limits.fall_from is not None:
+                    self._let_learn_from_everything(candidate)
                 candidate.trainer.load_state(entry["trainer"])
                 self.candidates.append(candidate)
             self.competing = [self.candidates[index] for index in state["competing"]]
@@ -232,27 +232,30 @@ class Fit:
         return not stopped
 
     def _give_time(self, candidate: Candidate, current: Round) -> None:
-        """Let the trainer end after this round's part; in the last one its rate falls."""
+        """Let the trainer end after this round's part; in the last one its rate falls, and it learns from all."""
         settings, budget = self.settings, candidate.trainer.budget
         if candidate.limits.round != self.round:
             is_last = self.round == len(self.rounds) - 1
-            # In the last round all that is left is divided equally.
-            waiting = sum(each.rounds <= self.round for each in self.competing)
             epochs = seconds = None
             if settings.epochs is not None:
                 left = settings.epochs - sum(each.trainer.budget.epoch for each in self.candidates)
                 own = max(1, math.floor(current.fraction * settings.epochs))
-                epochs = budget.epoch + (left // waiting if is_last else min(own, left))
+                epochs = budget.epoch + (left if is_last else min(own, left))
             if settings.budget is not None:
                 time_left = settings.budget - sum(each.trainer.budget.elapsed for each in self.candidates)
-                own_time = time_left / waiting if is_last else current.fraction * settings.budget
-                seconds = budget.elapsed + max(0.0, own_time)
+                seconds = budget.elapsed + max(0.0, time_left if is_last else current.fraction * settings.budget)
             start = Budget(epochs, seconds).fraction_used(budget.epoch) if is_last else None
             candidate.limits = Limits(self.round, epochs, seconds, start)
         limits = candidate.limits
         budget.epochs, budget.seconds = limits.epochs, limits.seconds
         if limits.fall_from is not None:
             candidate.trainer.schedule = Falling(limits.fall_from)
+            self._let_learn_from_everything(candidate)
+
+    def _let_learn_from_everything(self, candidate: Candidate) -> None:
+        make = self.data.everything if self.settings.learn_from_everything else None
+        if make is not None and candidate.trainer.checks:
+            candidate.trainer.learn_from_everything(make())
 
     def _report_candidate(self, candidate: Candidate, report: Report) -> None:
         report(

@@ -71,8 +71,14 @@ def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size
         truths.append(target[known][chosen].cpu())
         offset += int(known.sum())
     temperature = fit_temperature(torch.cat(logits), torch.cat(truths)) if logits else 1.0
+    scale_logits(network, 1 / temperature)
+    return temperature
+
+
+@torch.no_grad()
+def scale_logits(network: nn.Module, factor: float) -> None:
+    """Multiply the logits of a network with a ``head`` that ends in a convolution, in place."""
     last = [module for module in network.get_submodule("head").modules() if isinstance(module, nn.Conv2d)][-1]
     for value in (last.weight, last.bias):
         if value is not None:
-            value /= temperature
-    return temperature
+            value *= factor

@@ -8,7 +8,7 @@ of the last good epoch at half the learning rate. Both are reported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,7 +35,10 @@ from napari_autosegnet.training.validation import PatchScores, score_network
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Patches to train on, and fixed patches to validate on: (n, c, y, x) and (n, y, x)."""
+    """Patches to train on, and fixed patches to validate on: (n, c, y, x) and (n, y, x).
+
+    ``everything`` makes patches of all that is annotated, the validation part included.
+    """
 
     patches: PatchStream
     validation_images: Tensor
@@ -43,6 +46,7 @@ class TrainingData:
     class_names: tuple[str, ...]
     #: Sections that the validation patches are of.
     validation_sections: int = 1
+    everything: Callable[[], PatchStream] | None = None
 
     @cached_property
     def checked(self) -> Checked:
@@ -80,11 +84,15 @@ class Validation:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What the best epoch reached, and how long the training took."""
+    """What the best epoch reached, and how long the training took.
+
+    ``unchecked`` are weights that have learned on from there, from the validation part as well.
+    """
 
     best: Validation
     epochs: int
     seconds: float
+    unchecked: Mapping[str, Tensor] | None = None
 
 
 class Trainer:
@@ -127,6 +135,8 @@ class Trainer:
         #: Steps of all epochs that count.
         self.steps = 0
         self.patches_at_once = settings.batch_size
+        #: Whether epochs are validated.
+        self.checks = True
         #: Scores at the end of the last epoch, and what the best one reached.
         self.last: PatchScores | None = None
         self.best = Validation()
@@ -152,7 +162,7 @@ class Trainer:
             with self.budget.counting():
                 epoch = self._train_epoch(report, should_stop)
                 # The last step's gradient may break the weights without showing in the loss.
-                is_good = math.isfinite(epoch.loss) and (not epoch.steps or self._validate())
+                is_good = math.isfinite(epoch.loss) and (not epoch.steps or self._check())
             if not is_good:
                 self.learner.roll_back()
                 report(Note(text="the loss was not finite: went back one epoch and halved the learning rate"))
@@ -173,6 +183,11 @@ class Trainer:
         if not self.best.weights:
             self._validate()
         return TrainingResult(self.best, self.budget.epoch, self.budget.elapsed)
+
+    def learn_from_everything(self, patches: PatchStream) -> None:
+        """From now on learn from these patches, some of which are of the validation part: no more epochs are rated."""
+        self.patches = PatchesAhead(patches, self.settings.batch_size, self.settings.seed + 1, self.threads)
+        self.checks = False
 
     def resume(self, report: Report = silent) -> None:
         """Go back to the end of the last epoch that the checkpoint holds."""
@@ -237,6 +252,9 @@ class Trainer:
             "batch norm sees fewer at once, so the result may be worse than with enough memory"
         )
         report(Note(text=text))
+
+    def _check(self) -> bool:
+        return self._validate() if self.checks else self.learner.is_finite()
 
     @single_threaded()
     def _validate(self) -> bool:
