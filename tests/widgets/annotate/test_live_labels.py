@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
+from qtpy.QtCore import Qt
+
 from napari_autosegnet.widgets.annotate import live_labels
 from napari_autosegnet.widgets.annotate.live_labels import LiveLabels
 from napari_autosegnet.widgets.dock import AutoSegNetDock
@@ -113,8 +115,16 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     assert not live.box.isChecked(), "who removes the layer does not want it"
     live.box.click()
     layer = wait_for(1)
-    dock.show_step("search")
+    canvas = viewer.window._qt_viewer.canvas.native
+    canvas.window().activateWindow()
+    qtbot.waitUntil(canvas.window().isActiveWindow, timeout=30_000)
+    for key, value in ((Qt.Key.Key_1, 1), (Qt.Key.Key_2, 2), (Qt.Key.Key_9, 2)):
+        qtbot.keyClick(canvas, key)
+        assert painted.selected_label == value and painted.mode == "paint", "the brush of a class"
+    dock.show_step("learn")
     assert not layer.visible
+    qtbot.keyClick(canvas, Qt.Key.Key_1)
+    assert painted.mode == "erase", "napari's own key again"
     dock.show_step("annotate")
     wait_for(1)
     viewer.window.remove_dock_widget(frame)

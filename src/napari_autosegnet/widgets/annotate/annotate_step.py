@@ -135,6 +135,7 @@ class AnnotateStep(QWidget):
     def release(self) -> None:
         """Let go of the viewer."""
         self.live.release()
+        self.table.release()
         self._show_section_soon.cancel()
         self._session.viewer.dims.events.point.disconnect(self._on_moved)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)

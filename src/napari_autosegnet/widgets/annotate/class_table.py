@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt, Signal
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.forms.form_rows import named
 from napari_autosegnet.widgets.forms.message_line import tool_tip
+from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers.layer_arrays import section_in_view
 from napari_autosegnet.widgets.session import Session
 
@@ -49,7 +51,11 @@ class ClassTable(QTableWidget):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_HEADINGS), parent)
         self._session = session
-        named(self, "Classes", "The arrow keys, Return and Space take the brush of a class; F2 renames it")
+        named(
+            self,
+            "Classes",
+            "The keys 1 to 9, arrows, Return and Space take the brush of a class; F2 renames it",
+        )
         self.setTabKeyNavigation(False)  # or Tab would never leave the table
         self.setHorizontalHeaderLabels([text for text, _ in _HEADINGS.values()])
         for column, (_, tip) in _HEADINGS.items():
@@ -74,7 +80,13 @@ class ClassTable(QTableWidget):
         self.cellClicked.connect(self._on_clicked)
         self.itemChanged.connect(self._on_edited)
         session.classes_changed.connect(self.show_classes)
+        # napari's own keys for its tools, which have letters, too, while this table is in sight.
+        self._keys = WindowKeys(self, {str(row + 1): partial(self._choose, row) for row in range(9)})
         self.show_classes()
+
+    def release(self) -> None:
+        """Let go of napari's window."""
+        self._keys.release()
 
     def show_classes(self) -> None:
         """Fill the table anew."""
@@ -155,6 +167,11 @@ class ClassTable(QTableWidget):
                 self._session.class_list.change(chosen.value, color=color.name())
             return
         self._take_brush(row)
+
+    def _choose(self, row: int) -> None:
+        if row < self.rowCount():
+            self.setCurrentCell(row, _NAME)
+            self._take_brush(row)
 
     def _take_brush(self, row: int) -> None:
         chosen = self._session.label_classes[row]

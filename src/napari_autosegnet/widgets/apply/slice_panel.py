@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.errors import UserError
@@ -22,6 +21,7 @@ from napari_autosegnet.widgets.apply.section_model import ModelSummary, SectionM
 from napari_autosegnet.widgets.apply.slice_progress import SliceProgress
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilities, model_of, probabilities_of
 from napari_autosegnet.widgets.forms.message_line import emphasised
+from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
     depth,
@@ -97,27 +97,12 @@ class SlicePanel(QWidget):
         for widget in (self.slice_button, self.progress, self.unsure_box, self.as_is_box):
             layout.addWidget(widget)
         layout.addLayout(places)
-        # Keys that napari has no use for; they work wherever the focus is, while this step is in sight.
-        self._shortcuts = [self._shortcut("F3", self.place_button), self._shortcut("Shift+F3", self.back_button)]
-
-    def _shortcut(self, keys: str, button: QPushButton) -> QShortcut:
-        shortcut = QShortcut(QKeySequence(keys), self)
-        shortcut.activated.connect(lambda: button.click() if self.isVisible() else None)
-        return shortcut
-
-    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
-        """Let the keys be those of napari's window, which Qt asks also while the dock floats in one of its own."""
-        super().showEvent(event)
-        window = self.window()
-        while window is not None and (frame := window.parentWidget()) is not None:
-            window = frame.window()
-        for shortcut in self._shortcuts:
-            shortcut.setParent(window)
+        # Keys that napari has no use for.
+        self._keys = WindowKeys(self, {"F3": self.place_button.click, "Shift+F3": self.back_button.click})
 
     def release(self) -> None:
         """Let go of napari's window and of the thread."""
-        for shortcut in self._shortcuts:
-            shortcut.setParent(self)
+        self._keys.release()
         self.progress.close_thread()
 
     def show_state(self, model: ModelSummary | None) -> None:
