@@ -43,6 +43,7 @@ SEARCH = SearchSettings(
     updates_per_epoch=1,
     samples_per_update=2,
     reward_patches=4,
+    space=SearchSpace(cells=1),
     selection=SelectionSettings(candidates=2, finalists=2, steps=2, plain_steps=0),
     network=NETWORK,
 )

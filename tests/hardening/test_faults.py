@@ -21,6 +21,7 @@ import torch
 
 from learnable import blobs
 from napari_autosegnet import api
+from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
@@ -44,7 +45,7 @@ from small_models import small_model
 NETWORK = NetworkSettings(base_width=4, max_width=8)
 TRAIN = TrainSettings(
     epochs=6,
-    steps_per_epoch=40,
+    steps_per_epoch=20,
     batch_size=2,
     patch_size=32,
     network=NETWORK,
@@ -300,6 +301,7 @@ SEARCH = SearchSettings(
     updates_per_epoch=1,
     samples_per_update=2,
     reward_patches=4,
+    space=SearchSpace(cells=1),
     selection=SelectionSettings(candidates=2, finalists=2, steps=2),
     network=NETWORK,
 )

@@ -94,9 +94,10 @@ def test_a_pipe_in_a_run_does_not_hold_napari_up(dock: AutoSegNetDock, runs_fold
 # Going on with a segmentation that somebody else's file describes
 
 
-@pytest.fixture
-def mine(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A model, an image and the result of it."""
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A model, an image and the result of it, which no test changes."""
+    tmp_path = tmp_path_factory.mktemp("mine")
     small_model().save(tmp_path / "model")
     pixels = np.random.default_rng(0).integers(0, 255, (1, 40, 40), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", pixels[0], photometric="minisblack")

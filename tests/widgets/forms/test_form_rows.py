@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,8 @@ def check(stop: QWidget) -> None:
     assert isinstance(stop, QPushButton) or stop.toolTip(), f"{what} has no tool tip"
 
 
-@pytest.mark.parametrize("unfolded", [False, True])
-def test_every_tab_stop_of_a_step_is_seen_and_named(unfolded: bool, dock: Any, qtbot: Any) -> None:
-    for name in STEPS:
+def test_every_tab_stop_of_a_step_is_seen_and_named(dock: Any, qtbot: Any) -> None:
+    for name, unfolded in product(STEPS, (False, True)):
         dock.show_step(name)
         if name == "learn":
             dock.learn_step.ask_anew()
@@ -128,7 +128,7 @@ def test_every_tab_stop_of_a_step_is_seen_and_named(unfolded: bool, dock: Any, q
         assert rows == sorted(rows), "the order of the Tab key is another one than on the screen"
 
 
-def test_every_tab_stop_of_the_dialog_is_seen_and_named(dock: Any, qtbot: Any) -> None:
+def test_the_dialog_and_what_is_unfolded_can_be_reached(dock: Any, qtbot: Any) -> None:
     dialog = ApplyDialog(dock.session)
     qtbot.addWidget(dialog)
     dialog.image_box.setCurrentIndex(dialog.image_box.count() - 1)  # a file: more to fill in
@@ -138,9 +138,9 @@ def test_every_tab_stop_of_the_dialog_is_seen_and_named(dock: Any, qtbot: Any) -
         check(stop)
         stops.append(stop)
     assert {dialog.file_line, dialog.time_line, dialog.channels_line, dialog.axes_line, dialog.out_line} <= set(stops)
+    dialog.close()
 
-
-def test_what_is_unfolded_can_be_reached(dock: Any, qtbot: Any) -> None:
+    dock.activateWindow()
     dock.show_step("learn")
     section = dock.learn_step.advanced_section
     assert not section.content.isVisible()
