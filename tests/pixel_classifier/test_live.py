@@ -35,12 +35,9 @@ def test_strokes_of_all_sections_count_and_a_part_is_labelled_as_in_the_whole() 
     assert whole is not None and whole.complete
     for number, middle in enumerate((25, 75, 125), start=1):
         assert (whole.labels[:, middle - 15 : middle + 15] == number).mean() > 0.95
-    is_right = whole.labels == np.repeat([1, 2, 3], 50)
-    assert whole.uncertainty[is_right].mean() < whole.uncertainty[~is_right].mean() / 2
     part = LiveClassifier().label(view(stack, (30, 80), (60, 150)), [("image", stack)])
     assert part is not None
     np.testing.assert_array_equal(part.labels, whole.labels[30:80, 60:150])
-    np.testing.assert_array_equal(part.uncertainty, whole.uncertainty[30:80, 60:150])
 
 
 def test_what_takes_too_long_is_caught_up_on() -> None:

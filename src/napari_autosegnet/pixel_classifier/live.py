@@ -67,14 +67,11 @@ class LiveLabels:
     ----------
     labels : (y, x)
         Class numbers, 1 to K.
-    uncertainty : (y, x)
-        0 where the most probable class is certain, 1 where another one is as probable.
     complete : bool
         Whether all strokes counted; else those of other sections have to be waited for: ask again.
     """
 
     labels: npt.NDArray[np.uint8]
-    uncertainty: npt.NDArray[np.float32]
     complete: bool
 
 
@@ -122,8 +119,7 @@ class LiveClassifier:
         forest = fit_trees(learned, targets, threads=self._threads)
         if should_stop():
             return None
-        labels, uncertainty = _applied(forest, features, self._threads)
-        return LiveLabels(labels, uncertainty, complete)
+        return LiveLabels(_applied(forest, features, self._threads), complete)
 
     # ------------------------------------------------------------ what is kept
 
@@ -245,12 +241,10 @@ def drawn_by_class(target: npt.NDArray[np.uint8], most: int) -> Places:
     return np.sort(np.concatenate(found))
 
 
-def _applied(
-    forest: RandomForestClassifier, features: Features, threads: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Class numbers and uncertainty (y, x) of pixels by their features (f, y, x)."""
+def _applied(forest: RandomForestClassifier, features: Features, threads: int) -> npt.NDArray[np.uint8]:
+    """Class numbers (y, x) of pixels by their features (f, y, x)."""
     height, width = features.shape[1:]
-    labels, uncertainty = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
+    labels = np.empty((height, width), np.uint8)
     numbers, trees = forest.classes_.astype(np.uint8), forest.estimators_
     rows = max(1, _TOGETHER // width)
 
@@ -260,9 +254,7 @@ def _applied(
         # What scikit-learn does itself, without its looking for NaN first and its lock per tree.
         total = sum(tree.predict_proba(pixels, check_input=False) for tree in trees)
         labels[part] = numbers[total.argmax(1)].reshape(-1, width)
-        total.partition(total.shape[1] - 2, axis=1)
-        uncertainty[part] = (1 - (total[:, -1] - total[:, -2]) / len(trees)).reshape(-1, width)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(compute, range(0, height, rows)))
-    return labels, uncertainty
+    return labels

@@ -136,7 +136,7 @@ class LiveLabels(QWidget):
         super().showEvent(event)
         if self._classifier is None:
             # Importing scikit-learn takes longer than labelling: not only when the first stroke is there.
-            self._background.call(_import, self._begin)
+            self._background.call(_import, self._begin, self._refuse)
         self._ask_soon()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802
@@ -277,6 +277,7 @@ class LiveLabels(QWidget):
             return
         if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not place.image:
             self._remove_layer()
+            self._place = place
         active = viewer.layers.selection.active
         origin = (place.y[0], place.x[0])
         layer = section_layers.show_labels(viewer, place.image, place.section, found.labels, classes, NAME, origin)
