@@ -92,7 +92,7 @@ class AnnotateStep(QWidget):
         self.classes_button = QPushButton()
         self.classes_button.setToolTip("Each value is a class of its own")
         self.classes_button.clicked.connect(self._on_classes)
-        self.next_button = emphasised(QPushButton("Next: search a network"))
+        self.next_button = emphasised(QPushButton("Next: learn from it"))
         self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
         self.save_button = QPushButton("Save ...")
         self.save_button.setToolTip("Keep the annotation in a run folder")
