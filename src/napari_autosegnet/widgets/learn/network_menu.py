@@ -8,7 +8,7 @@ from math import log10
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QEvent, Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
 
 from napari_autosegnet.data.annotations import PALETTE
@@ -19,7 +19,7 @@ from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
 from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.forms.settings_form import narrow
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
-from napari_autosegnet.widgets.learn.plots import make_view
+from napari_autosegnet.widgets.learn.plots import color_axes, make_view
 from napari_autosegnet.widgets.session import Session
 
 _HEIGHT = 170
@@ -44,6 +44,7 @@ class NetworkMenu(QWidget):
         self._run: Run | None = None
         self._entries: list[MenuEntry] = []
         self._view: Any = None
+        self._axes: tuple[Any, ...] = ()
         self._items: list[Any] = []
         self.points: Any = None
         self.plot: QWidget | None = None
@@ -71,6 +72,12 @@ class NetworkMenu(QWidget):
     def close_menu(self) -> None:
         """Let go of the viewer."""
         self._session.viewer.layers.selection.events.active.disconnect(self._show_costs)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
+        """Follow the theme."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
+            color_axes(self, self._axes)
 
     def show_run(self, run: Run | None) -> None:
         """Offer the networks of a run's fit; none for None."""
@@ -146,8 +153,7 @@ class NetworkMenu(QWidget):
             return
         pyqtgraph = import_module("pyqtgraph")
         if self._view is None:
-            graphics, self._view, axes = make_view(self, _HEIGHT)
-            axes[1].setLogMode(True)
+            graphics, self._view, self._axes = make_view(self, _HEIGHT)
             self.plot = graphics
             graphics.setToolTip("Up is better, right is faster. Click on a point to choose its network")
             self._rows.insertWidget(1, graphics)
@@ -174,8 +180,10 @@ class NetworkMenu(QWidget):
         self._items.append(self.points)
         for item in self._items:
             self._view.addItem(item)
-        low, high = min(speeds) - 0.15, max(speeds) + 0.15
-        self._view.setXRange(low, high, padding=0)
+        self._view.setXRange(min(speeds) - 0.15, max(speeds) + 0.15, padding=0)
+        # 1, 2, 5, 10, ... on a scale of logarithms.
+        ticks = [step * 10.0**power for power in range(-3, 6) for step in (1, 2, 5)]
+        self._axes[1].setTicks([[(log10(tick), f"{tick:g}") for tick in ticks]])
 
 
 def _quality(entry: MenuEntry) -> str:

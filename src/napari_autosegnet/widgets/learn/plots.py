@@ -262,7 +262,8 @@ class _PlotRow(QWidget):
         parts = [f"<b>{self.plot.title}</b>"]
         for curve, value in last.items():
             mark = f'<span style="color:{curve.color}">&#9632;</span>'
-            parts.append(f"{mark}&nbsp;{escaped(curve.label)}&nbsp;{value:.3f}")
+            words = f"{escaped(curve.label)} {value:.3f}".replace(" ", "&nbsp;")
+            parts.append(f"{mark}&nbsp;{words}")
         return " &nbsp; ".join(parts)
 
     def recolor(self) -> None:
