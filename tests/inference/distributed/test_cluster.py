@@ -245,7 +245,7 @@ def test_a_block_that_kills_its_worker_is_named_and_the_rest_done(
 def test_when_everything_fails_the_run_ends_soon(
     cluster: Any, request_for: Callable[..., VolumeRequest], own_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_autosegnet.inference.output.output import progress
+    from napari_autosegnet.inference.output import progress
 
     monkeypatch.setattr(progress, "HOPELESS", 8)
     for chunk in (own_image / "c").rglob("*"):
