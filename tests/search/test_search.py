@@ -206,7 +206,8 @@ def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch, undisturbed:
 
 @pytest.mark.slow
 def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
-    search = make(SETTINGS.changed(steps_per_epoch=40, controller={"learning_rate": 0.01}))
+    settings = SETTINGS.changed(steps_per_epoch=40, controller={"learning_rate": 0.01}, space={"cells": 3})
+    search = make(settings)
     for _ in range(30):
         proposed = search.strategy.propose(10)
         search.strategy.learn(proposed, [architecture.identity_share for architecture in proposed])
