@@ -183,7 +183,7 @@ def search_epochs(settings: SearchSettings, folder: Path, *, naive: bool, worker
         make_naive(search, data.patches.class_frequencies, (pixels - pixels.mean()) / pixels.std(), target, workers)
     watch = Stopwatch()
     supernet = search.supernet
-    supernet.learner.add_gradients = watch.around(supernet.learner.add_gradients)  # type: ignore[method-assign]
+    supernet.learner.set_gradients = watch.around(supernet.learner.set_gradients)  # type: ignore[method-assign]
     supernet.threads.map = watch.around(supernet.threads.map)  # type: ignore[method-assign]
     search._run_epoch(never_stop)  # memory is allocated, workers have started
     watch.seconds = 0.0
@@ -212,7 +212,7 @@ def training_share(network: str, epochs: int, folder: Path) -> dict[str, float]:
         specification = specification.model_copy(update={"architecture": architecture})
     trainer = Trainer(specification.build(), data, settings, checkpoint=folder / "checkpoint.pt")
     watch = Stopwatch()
-    trainer.learner.add_gradients = watch.around(trainer.learner.add_gradients)  # type: ignore[method-assign]
+    trainer.learner.set_gradients = watch.around(trainer.learner.set_gradients)  # type: ignore[method-assign]
     trainer.threads.map = watch.around(trainer.threads.map)  # type: ignore[method-assign]
     began = 0.0
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_autosegnet.networks.batch_norm import BatchNorm
-
 Depth = Literal[14, 26, 50, 101]
 
 #: Bottleneck blocks of the four stages; 50 and 101 are those of He et al. 2016, 14 and 26 are small ones for a CPU.
@@ -160,6 +158,20 @@ class _Bottleneck(nn.Module):
         return functional.relu(self.branch(x) + self.shortcut(x))
 
 
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch norm that takes its running statistics where a batch has a single value per channel.
+
+    That is the case in the 1x1 bin of the pyramid with one patch per batch, which has no variance.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)
+
+
 def _convolution(
     in_channels: int, out_channels: int, size: int, stride: int = 1, dilation: int = 1
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -167,7 +179,7 @@ def _convolution(
     padding = dilation * (size // 2)
     return (
         nn.Conv2d(in_channels, out_channels, size, stride, padding, dilation, bias=False),
-        BatchNorm(out_channels),
+        _BatchNorm(out_channels),
         nn.ReLU(inplace=True),
     )
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_autosegnet.architecture import LAYER_INPUTS, NODES_PER_CELL, Layer, SearchSpace
-from napari_autosegnet.networks.batch_norm import BatchNorm
 from napari_autosegnet.networks.operations import make_operation
 
 
@@ -54,7 +53,7 @@ class InputFit(nn.Module):
         self.resize = Resize(steps)
         self.convolution = nn.Conv2d(in_width, width, 1, bias=False)
         self.skip_convolution = nn.Conv2d(skip_width, width, 1, bias=False) if skip_width else None
-        self.norm = BatchNorm(width, track_running_stats=track_statistics)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         grows = self.resize.steps > 0
@@ -126,7 +125,7 @@ class SearchedLayer(nn.Module):
         # One block of columns per cell that can be a loose end: concatenation, then a 1x1 convolution.
         self.loose = loose
         self.output = nn.Conv2d(width * len(loose), width, 1, bias=False)
-        self.norm = BatchNorm(width, track_running_stats=track_statistics)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(
         self, before_previous: Tensor, previous: Tensor, skip: Tensor | None = None, layer: Layer | None = None

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.architecture import Operation
-from napari_autosegnet.networks.batch_norm import BatchNorm
 
 HDC_RATES = (1, 2, 3)
 
@@ -18,7 +17,7 @@ class SeparableConvolution(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False)
         self.pointwise = nn.Conv2d(width, width, 1, bias=False)
-        self.norm = BatchNorm(width, track_running_stats=track_statistics)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(self.pointwise(self._each_channel(x)))
@@ -40,7 +39,7 @@ class Convolution(nn.Module):
     def __init__(self, width: int, kernel_size: int, *, track_statistics: bool = True) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, bias=False)
-        self.norm = BatchNorm(width, track_running_stats=track_statistics)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(self.convolution(x))
@@ -62,7 +61,7 @@ class HybridDilatedConvolution(nn.Module):
             nn.Conv2d(width, share, 3, padding=rate, dilation=rate, bias=False)
             for rate, share in zip(rates, shares, strict=True)
         )
-        self.norm = BatchNorm(width, track_running_stats=track_statistics)
+        self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(torch.cat([branch(x) for branch in self.branches], dim=1))

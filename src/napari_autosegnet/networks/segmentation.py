@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.networks.batch_norm import BatchNorm
 from napari_autosegnet.networks.layers import InputFit, SearchedLayer
 from napari_autosegnet.networks.operations import HybridDilatedConvolution
 
@@ -79,7 +78,7 @@ class SegmentationNetwork(nn.Module):
             else nn.Conv2d(
                 in_channels, widths[0], 2 * stem_stride, stride=stem_stride, padding=stem_stride // 2, bias=False
             ),
-            BatchNorm(widths[0], track_running_stats=track),
+            nn.BatchNorm2d(widths[0], track_running_stats=track),
             nn.ReLU(inplace=True),
         )
 

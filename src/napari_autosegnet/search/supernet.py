@@ -71,12 +71,13 @@ class Supernet:
         """One step of the weights that the architecture uses; returns the loss without waiting for it."""
         self._ratings.clear()
 
-        def predict(some: Tensor) -> Tensor:
-            logits: Tensor = self.learner.network(some, architecture)
-            return logits
+        def loss() -> Tensor:
+            with training_precision(self.device):
+                logits = self.learner.network(images.contiguous(memory_format=torch.channels_last), architecture)
+            return self.loss(logits.float(), targets)
 
         # Weights of other architectures have no gradient, so a step leaves them and their momentum alone.
-        total = self.learner.add_gradients(images, lambda logits: self.loss(logits, targets), predict=predict)
+        total = self.learner.set_gradients([loss])
         self.learner.step(rate_factor)
         return total
 

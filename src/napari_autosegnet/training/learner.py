@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import OptimizationSettings
 from napari_autosegnet.training.averaged_weights import AveragedWeights
-from napari_autosegnet.training.batch_parts import BatchParts
 from napari_autosegnet.training.checkpoints import copied
 from napari_autosegnet.training.optimizers import make_optimizer
-from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.threads import WorkerThreads
+from napari_autosegnet.training.weight_gradients import set_gradients
 
 #: A loss that is not finite this many times in a row ends the training.
 MAX_ROLLBACKS = 5
@@ -48,7 +47,6 @@ class Learner:
         self._parameters = list(self.network.parameters())
         self._good: dict[str, Any] = {}
         self._rollbacks = 0
-        self._parts = BatchParts(threads)
 
     @property
     def current(self) -> nn.Module:
@@ -56,30 +54,19 @@ class Learner:
         averaged = self.averaged
         return self.network if averaged is None or not averaged.steps else averaged.network
 
-    def add_gradients(
-        self, images: Tensor, loss: Callable[[Tensor], Tensor], *, predict: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
-        """Add the gradients of a loss of the logits; returns it without waiting for the device.
-
-        ``predict`` makes logits of images; the network by default.
-        """
-
-        def logits(part: Tensor) -> Tensor:
-            with training_precision(self.threads.device):
-                found: Tensor = (predict or self.network)(part.contiguous(memory_format=torch.channels_last))
-            return found.float()
-
-        return self._parts.add_gradients(self._parameters, images, logits, loss)
+    def set_gradients(self, losses: Iterable[Callable[[], Tensor]]) -> Tensor:
+        """Set the gradients of the sum of some losses; returns the sum without waiting for the device."""
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=self.threads.device)
+        for loss in losses:
+            total += set_gradients(loss, self.threads)
+        return total
 
     def step(self, rate_factor: float) -> None:
-        """Change the weights by their gradients, which are used up.
-
-        Weights without one stay as they are, and so does their momentum.
-        """
+        """Change the weights by their gradients; those without one stay as they are, and so does their momentum."""
         nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self.optimizer.factor = rate_factor * self.rate_factor
         self.optimizer.step()
-        self.optimizer.zero_grad()
         if self.averaged is not None:
             self.averaged.update()
 

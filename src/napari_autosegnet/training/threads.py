@@ -66,7 +66,7 @@ class WorkerThreads:
         self._pool: ThreadPoolExecutor | None = None
         others = self.count - 1
         if others:
-            self._pool = ThreadPoolExecutor(others, "training", stay_single_threaded)
+            self._pool = ThreadPoolExecutor(others, "training", _stay_single_threaded)
             started = threading.Barrier(others)
             list(self._pool.map(lambda _: started.wait(), range(others)))
             # The number is each thread's own, but the last one set is that of threads yet to come.
@@ -99,8 +99,7 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def stay_single_threaded() -> None:
-    """Begin a thread that does torch's operations alone."""
+def _stay_single_threaded() -> None:
     # Asking first: a thread's first operation would set its number to the process's.
     torch.get_num_threads()
     torch.set_num_threads(1)

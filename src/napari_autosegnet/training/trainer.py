@@ -28,6 +28,7 @@ from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkp
 from napari_autosegnet.training.learner import Learner
 from napari_autosegnet.training.losses import Loss, make_loss
 from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
+from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import Cosine, Schedule
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.validation import PatchScores, score_network
@@ -215,7 +216,7 @@ class Trainer:
         images, targets = self.patches.take()
         while True:
             try:
-                loss = self._add_gradients(images, targets)
+                loss = self.learner.set_gradients(self._losses(images, targets))
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -224,19 +225,18 @@ class Trainer:
         self.learner.step(rate_factor)
         return loss
 
-    def _add_gradients(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Add the gradients of a batch, at once unless memory ran out; returns its loss."""
+    def _losses(self, images: Tensor, targets: Tensor) -> list[Callable[[], Tensor]]:
+        """The loss of a batch, which is one part unless memory ran out."""
         annotated = (targets >= 0).sum().clamp_min(1)
 
-        def loss(target: Tensor, logits: Tensor) -> Tensor:
-            # The mean over these patches becomes a mean over the batch: weighted by how much of it is annotated.
-            return self.loss(logits, target) * (target >= 0).sum() / annotated
+        def loss(part: Tensor, target: Tensor) -> Tensor:
+            with training_precision(self.device):
+                logits = self.learner.network(part.contiguous(memory_format=torch.channels_last))
+            # The mean over a part becomes a mean over the batch: weighted by how much of it is annotated.
+            return self.loss(logits.float(), target) * (target >= 0).sum() / annotated
 
-        total = torch.zeros((), device=self.device)
-        at_once = self.patches_at_once
-        for some, target in zip(torch.split(images, at_once), torch.split(targets, at_once), strict=True):
-            total += self.learner.add_gradients(some, partial(loss, target))
-        return total
+        parts = (torch.split(whole, self.patches_at_once) for whole in (images, targets))
+        return [partial(loss, *part) for part in zip(*parts, strict=True)]
 
     def _use_less_memory(self, error: RuntimeError, report: Report) -> None:
         if self.patches_at_once == 1:
