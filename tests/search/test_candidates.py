@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.search.candidates import SIZES, Candidate, choose, fitting_sizes, pareto_front, survivors
 from napari_autosegnet.settings import Goal, NetworkSettings
+from napari_autosegnet.training.trainer import Validation
 from napari_autosegnet.training.validation import PatchScores
 
 
@@ -20,17 +21,16 @@ from napari_autosegnet.training.validation import PatchScores
 class Trained:
     """What a candidate asks of its trainer."""
 
-    last: PatchScores
-    best: Any = field(default=None)
+    best: Validation
 
 
 def candidate(mean_iou: float, latency: float) -> Candidate:
-    """With this mean IoU: of 1000 pixels of each of two classes so many are right."""
+    """With this mean IoU: of 1000 pixels of each of two classes so many are right. Not of the size that is favored."""
     right = round(1000 * 2 * mean_iou / (1 + mean_iou))
     counts = np.array([[[right, 1000 - right], [1000 - right, right]]])
-    size = SIZES[0]
+    size = SIZES[1]
     specification = size.specification(128, NetworkSettings(), in_channels=1, classes=2)
-    return Candidate(size, specification, latency, cast("Any", Trained(PatchScores(counts, 0.0))))
+    return Candidate(size, specification, latency, cast("Any", Trained(Validation(scores=PatchScores(counts, 0.0)))))
 
 
 @pytest.mark.parametrize(("goal", "latency"), [("accurate", 80.0), ("balanced", 40.0), ("fast", 10.0)])

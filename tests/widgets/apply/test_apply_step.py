@@ -224,6 +224,7 @@ def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run
     press(1)
     assert (layer.data[1][painted] == wrong).all() and not np.array_equal(layer.data[1][~painted], said[~painted])
     wanted = painted & (what_was_said(layer)[1] != wrong)  # the rest it says itself now
+    qtbot.waitUntil(step.take_button.isEnabled, timeout=5000)
     qtbot.mouseClick(step.take_button, Qt.MouseButton.LeftButton)
     annotation = step._session.pairs()[0].labels
     assert wanted.any() and np.array_equal(annotation.data[1] != 0, wanted) and step.corrections.pixels == 0
