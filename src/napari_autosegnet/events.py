@@ -205,10 +205,9 @@ class CandidateBegun(_Event):
 
     def describe(self) -> str:
         """``comparing 4 networks, round 1 of 3: 32 channels at 1/4 of the resolution``."""
-        if self.round < self.rounds:
+        if self.candidates > 1:
             return f"comparing {self.candidates} networks, round {self.round} of {self.rounds}: {self.network}"
-        chosen = "the chosen one" if self.candidates == 1 else f"the best {self.candidates}"
-        return f"training {chosen if self.rounds > 1 else 'a network'} to the end: {self.network}"
+        return f"training {'the chosen one to the end' if self.round == self.rounds else 'a network'}: {self.network}"
 
 
 class CandidateRated(_Event):

@@ -75,9 +75,10 @@ def test_curves_and_menu_are_drawn(finished: Run, tmp_path: Path) -> None:
     assert begun[0].describe() == f"comparing 2 networks, round 1 of 2: {begun[0].network}"
     assert begun[-1].describe() == f"training the chosen one to the end: {begun[-1].network}"
     assert history.networks("fit") == list(dict.fromkeys(event.network for event in rated))
-    assert len(history.points("fit", "mean_iou")) == SETTINGS.epochs
+    assert len(history.points("fit", "loss")) == SETTINGS.epochs
+    assert 0 < len(history.points("fit", "mean_iou")) < SETTINGS.epochs, "in the last round nothing is measured"
     for network in history.networks("fit"):
-        assert 0 < len(history.points("fit", "mean_iou", network)) < SETTINGS.epochs
+        assert 0 < len(history.points("fit", "loss", network)) < SETTINGS.epochs
     figures.draw_curves(finished.events(), tmp_path / "curves.svg")
     figures.draw_menu(read_menu(finished), tmp_path / "menu.svg")
     assert all(entry.name in (tmp_path / "menu.svg").read_text() for entry in read_menu(finished))

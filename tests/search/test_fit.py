@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from learnable import Blobs, blobs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note
+from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.candidates import SIZES, Candidate, survivors
 from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
@@ -85,12 +86,24 @@ def test_the_chosen_one_trains_to_the_end_at_a_falling_rate_on_everything() -> N
     full = SETTINGS.optimization.learning_rate
     assert rates[1] == pytest.approx(full), "steady after the first epoch"
     assert all(later < earlier for earlier, later in pairwise(rates[2:])) and rates[-1] < 0.1 * full
-    assert len({event.validation_loss for event in epochs[-4:]}) == 1, "what is learned from is not scored"
+    assert [event.mean_iou is None for event in epochs] == [False] * 5 + [True] * 4, (
+        "what is learned from, is not scored"
+    )
     kept = chosen.result
     assert kept.unchecked is not None and chosen.scores.mean_iou == kept.best.mean_iou
     assert not all(torch.equal(value, kept.best.weights[name]) for name, value in kept.unchecked.items())
     for other in fit.candidates:
         assert (other.result.unchecked is None) == (other is not chosen)
+
+
+def test_sizes_that_are_too_slow_for_the_time_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
+    def latency(what: NetworkSpecification, device: torch.device) -> float:
+        return 1e8 if what.stem_stride in (2, 4) else 1e-3  # the usual size is slow, too
+
+    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", latency)
+    fit = make(SETTINGS.changed(epochs=4, budget=1e4, candidates=None, choosing=0.5))
+    fit.run()
+    assert [each.size.stem_stride for each in fit.candidates] == [4, 8]
 
 
 def test_without_learning_from_everything_the_last_round_is_validated() -> None:

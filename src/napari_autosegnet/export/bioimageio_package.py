@@ -28,7 +28,8 @@ from napari_autosegnet.export.onnx_file import INPUT, OUTPUT, largest_difference
 from napari_autosegnet.export.onnx_file import TOLERANCE as WRONG
 from napari_autosegnet.files import replacing
 from napari_autosegnet.inference.blocks import round_up
-from napari_autosegnet.inference.compute.predictor import Predictor, pad_to_domain
+from napari_autosegnet.inference.compute.block_pixels import pad_to_domain
+from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import DESCRIPTION_FILE, WEIGHTS_FILE, Model
 from napari_autosegnet.quality import Quality
 

@@ -18,10 +18,11 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
+from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
 from napari_autosegnet.inference.compute.engines import usual_engine
 from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
 from napari_autosegnet.inference.compute.grey_check import check_grey_values
-from napari_autosegnet.inference.compute.predictor import AppliedModel, BlockInput, BlockResult, Precision, Predictor
+from napari_autosegnet.inference.compute.predictor import AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey

@@ -17,7 +17,8 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block
-from napari_autosegnet.inference.compute.predictor import AppliedModel, BlockInput, BlockResult
+from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
+from napari_autosegnet.inference.compute.predictor import AppliedModel
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import (
     checked_survey,

@@ -21,6 +21,7 @@ from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
+from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, drawn_by_class
 from napari_autosegnet.pixel_classifier.features import features_at
 from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 from napari_autosegnet.quality import Checked, Quality
@@ -30,8 +31,6 @@ from napari_autosegnet.training.metrics import ConfusionMatrix
 
 #: Most annotated pixels that a forest is fitted on, and checked with: strokes are fewer, whole label images far more.
 MAX_PIXELS, MAX_CHECKED = 30_000, 100_000
-#: So many pixels of a class and section are taken at least, where there are as many.
-_MIN_PER_CLASS = 20
 _TRAINING, _VALIDATION = 1, 2
 
 
@@ -84,7 +83,8 @@ def train_forest(
         if should_stop():
             raise StoppedError("the training was stopped before the forest was fitted, so there is no model")
         section = _SectionPixels(prepared, place, settings.context)
-        chosen = section.drawn_by_class(MAX_PIXELS // (len(places) * len(prepared.classes)), generator)
+        most = max(MIN_PER_CLASS, MAX_PIXELS // (len(places) * len(prepared.classes)))
+        chosen = drawn_by_class(section.target.ravel(), most)
         fitted.append(section.pixels(chosen))
         in_training.append(section.part.ravel()[chosen] == _TRAINING)
         held_out = section.drawn_for_validation(MAX_CHECKED // len(places), generator)
@@ -160,12 +160,6 @@ class _SectionPixels:
             for each in regions:
                 if (each.stack, each.section) == place:
                     self.part[slice(*each.y), slice(*each.x)] = number
-
-    def drawn_by_class(self, limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Places, in the flattened section, of as many pixels of every class."""
-        target, most = self.target.ravel(), max(limit, _MIN_PER_CLASS)
-        found = [np.flatnonzero(target == number) for number in np.unique(target[target > 0])]
-        return np.sort(np.concatenate([_drawn(places, most, generator) for places in found]))
 
     def drawn_for_validation(self, limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
         """Places of pixels in the validation part, of each class as many as there are."""

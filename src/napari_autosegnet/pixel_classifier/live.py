@@ -20,6 +20,7 @@ from napari_autosegnet.data.grey_values import grey_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import normalised
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, Places, drawn_by_class
 from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Features, features_at, pixel_features, reach
 from napari_autosegnet.pixel_classifier.trees import fit_trees
 
@@ -28,14 +29,10 @@ if TYPE_CHECKING:
 
 #: Most annotated pixels that a forest is fitted on; with more the fit alone takes a second.
 MAX_PIXELS = 8_000
-#: So many pixels of a class and section are taken at least, where there are as many.
-_MIN_PER_CLASS = 20
 #: Features of whole sections that are kept, in bytes; those of the section in view always are.
 _KEPT = 600 * 2**20
 #: Pixels that go through the trees together.
 _TOGETHER = 2**15
-
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class LiveLabels:
+class LabelledView:
     """What a forest says of a view.
 
     Attributes
@@ -99,7 +96,7 @@ class LiveClassifier:
         annotated: Sequence[tuple[Hashable, LabelledStack]],
         seconds: float = 1.0,
         should_stop: ShouldStop = never_stop,
-    ) -> LiveLabels | None:
+    ) -> LabelledView | None:
         """Labels of a view from all that is annotated; None when stopped, or fewer than two classes are.
 
         Parameters
@@ -119,7 +116,7 @@ class LiveClassifier:
         forest = fit_trees(learned, targets, threads=self._threads)
         if should_stop():
             return None
-        return LiveLabels(_applied(forest, features, self._threads), complete)
+        return LabelledView(_applied(forest, features, self._threads), complete)
 
     # ------------------------------------------------------------ what is kept
 
@@ -182,7 +179,7 @@ class LiveClassifier:
             if should_stop():
                 break
             target = stack.target(section)
-            most = max(_MIN_PER_CLASS, MAX_PIXELS // (len(sections) * len(stack.mapping.classes)))
+            most = max(MIN_PER_CLASS, MAX_PIXELS // (len(sections) * len(stack.mapping.classes)))
             places = drawn_by_class(target.ravel(), most)
             if len(classes) > 1 and time.monotonic() > until:
                 known = np.isin(places, self._pixels.get((key, section), (places[:0],))[0])
@@ -222,23 +219,6 @@ class LiveClassifier:
             )
         self._pixels[key, section] = places, found
         return found
-
-
-def drawn_by_class(target: npt.NDArray[np.uint8], most: int) -> Places:
-    """Numbers of up to so many pixels of every class of a flattened section, 0 apart.
-
-    They are scattered, and hardly change when some are painted anew, so that what is known of them stays of use.
-    """
-    annotated = np.flatnonzero(target)
-    classes = target[annotated]
-    found = [annotated[:0]]
-    for number in np.unique(classes):
-        places = annotated[classes == number]
-        if len(places) > most:
-            scattered = (places.astype(np.uint64) * np.uint64(2654435761)) % np.uint64(2**32)
-            places = places[np.argpartition(scattered, most)[:most]]
-        found.append(places)
-    return np.sort(np.concatenate(found))
 
 
 def _applied(forest: RandomForestClassifier, features: Features, threads: int) -> npt.NDArray[np.uint8]:

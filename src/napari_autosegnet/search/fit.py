@@ -20,7 +20,7 @@ from napari_autosegnet.events import CandidateBegun, CandidateRated, Epoch, Even
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.specification import parameter_count
 from napari_autosegnet.search.candidates import Candidate, Limits, Size, choose, fitting_sizes, survivors
-from napari_autosegnet.search.latency import measured_latency
+from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latency
 from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.training.budget import Budget
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
@@ -32,6 +32,10 @@ from napari_autosegnet.training.trainer import Trainer, TrainingData
 MIN_SECONDS = 20.0
 #: Less than this is too short for the last round.
 MIN_LAST_SECONDS = 30.0
+#: A network that has learned for fewer epochs says nothing of what it will be.
+MIN_EPOCHS = 3
+#: Training on a pixel takes about so many times as long as predicting it (two cores, four sizes: 4 to 9).
+TRAINING_COST = 6.0
 #: How many may compete, as time allows; halving makes the most of powers of two.
 FIELDS = (8, 4, 2)
 
@@ -93,8 +97,7 @@ class Fit:
         self.device = data.validation_images.device
         self.threads = WorkerThreads(self.device)
         self.budget = Budget(settings.epochs, settings.budget)
-        self.sizes = fitting_sizes(settings.patch_size, settings.network)[: number_of_candidates(settings)]
-        self.rounds = plan_rounds(len(self.sizes), settings.choosing)
+        self.rounds: list[Round] = []
         self.round = 0
         #: All, those that left first; who competes stands last.
         self.candidates: list[Candidate] = []
@@ -156,6 +159,7 @@ class Fit:
                 candidate.trainer.load_state(entry["trainer"])
                 self.candidates.append(candidate)
             self.competing = [self.candidates[index] for index in state["competing"]]
+            self.rounds = plan_rounds(len(self.candidates), self.settings.choosing)
         except (UserError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this run; "
@@ -163,11 +167,29 @@ class Fit:
             ) from error
 
     def _enter(self, report: Report) -> None:
-        """Build the candidates and measure how fast they are."""
-        self.candidates = [self._make(size) for size in self.sizes]
+        """Build the candidates and measure how fast they are.
+
+        A size that could not do `MIN_EPOCHS` in its part of the first round would only take time from the others.
+        """
+        settings, count = self.settings, number_of_candidates(self.settings)
+        first = plan_rounds(count, settings.choosing)[0].fraction
+        seconds = math.inf if settings.budget is None or settings.candidates else first * settings.budget
+        for size in fitting_sizes(settings.patch_size, settings.network):
+            candidate = self._make(size)
+            if not self.candidates or MIN_EPOCHS * self._seconds_of_epoch(candidate) <= seconds:
+                self.candidates.append(candidate)
+            if len(self.candidates) == count:
+                break
         self.competing = list(self.candidates)
-        if len(self.sizes) == 1 and self.settings.candidates is None:
+        self.rounds = plan_rounds(len(self.candidates), settings.choosing)
+        if len(self.candidates) == 1 and settings.candidates is None:
             report(Note(text="there is too little time to compare networks; a plain one of the usual size is trained"))
+
+    def _seconds_of_epoch(self, candidate: Candidate) -> float:
+        """What an epoch of a candidate takes, by its latency."""
+        settings = self.settings
+        pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
+        return TRAINING_COST * pixels / LATENCY_SIDE**2 * candidate.latency / 1000
 
     def _make(self, size: Size, latency: float | None = None) -> Candidate:
         settings = self.settings

@@ -280,15 +280,16 @@ class Trainer:
         return True
 
     def _progress(self, loss: float) -> Epoch:
-        assert self.last is not None
+        # What was measured before the network learned from the validation part says nothing of it any more.
+        scores = self.last if self.checks else None
         return Epoch(
             step="train",
             epoch=self.budget.epoch,
             epochs=self.settings.epochs,
             loss=loss,
-            validation_loss=self.last.loss,
-            mean_iou=self.last.mean_iou,
-            iou=dict(zip(self.data.class_names, self.last.iou, strict=True)),
+            validation_loss=None if scores is None else scores.loss,
+            mean_iou=None if scores is None else scores.mean_iou,
+            iou={} if scores is None else dict(zip(self.data.class_names, scores.iou, strict=True)),
             best_mean_iou=self.best.mean_iou,
             learning_rate=self.learner.optimizer.rate,
             seconds=self.budget.elapsed,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event
 from napari_autosegnet.inference.blocks import BlockPlan
+from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
-from napari_autosegnet.inference.compute.predictor import BlockInput, Predictor, likeliest, pad_to_domain
+from napari_autosegnet.inference.compute.predictor import Predictor, likeliest
 from napari_autosegnet.model import HaloFigure, Model
 from small_models import small_forest
 

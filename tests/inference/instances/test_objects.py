@@ -16,7 +16,8 @@ from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlockWritten, Event
-from napari_autosegnet.inference.compute.predictor import BlockResult, Predictor
+from napari_autosegnet.inference.compute.block_pixels import BlockResult
+from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.instances.objects import (
     contacts,
     flood,

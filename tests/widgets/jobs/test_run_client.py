@@ -6,12 +6,10 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,68 +23,23 @@ import psutil
 
 import small_jobs
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Epoch, Event, Finished, Paused, Started, Stopped
+from napari_autosegnet.events import Epoch, Finished, Paused, Started, Stopped
 from napari_autosegnet.jobs.train import TrainJob
-from napari_autosegnet.jobs.worker_info import WorkerInfo, info_file, log_file, read_info
+from napari_autosegnet.jobs.worker_info import WorkerInfo, info_file, log_file
 from napari_autosegnet.model import Model
-from napari_autosegnet.processes import identity
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.jobs.run_client import RunClient
-from napari_autosegnet.widgets.jobs.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
+from napari_autosegnet.widgets.jobs.worker_process import last_words, launch
+from run_followers import EPOCH, LONG, Follower, write_events
 from small_jobs import ENDLESS
 
 pytestmark = pytest.mark.usefixtures("qapp")
-LONG = 90_000
-
-
-class Follower:
-    """A client, the states that it went through, and the events that it reported."""
-
-    def __init__(self, qtbot: Any, run: Run, step: Any = "train") -> None:
-        self.qtbot = qtbot
-        self.states: list[str] = []
-        self.events: list[Event] = []
-        self.client = RunClient(step=step)
-        self.client.state_changed.connect(self.states.append)
-        self.client.reported.connect(self.events.append)
-        self.client.attach(run)
-
-    def until(self, *states: str) -> None:
-        self.qtbot.waitUntil(lambda: self.client.state in states, timeout=LONG)
-
-    def until_caught_up(self) -> None:
-        self.qtbot.waitUntil(lambda: self.client._caught_up, timeout=LONG)
-
-    def until_epoch(self) -> None:
-        seen = len(self.events)
-        self.qtbot.waitUntil(lambda: any(isinstance(e, Epoch) for e in self.events[seen:]), timeout=LONG)
-
-
-@pytest.fixture
-def follow(qtbot: Any) -> Iterator[Callable[..., Follower]]:
-    made: list[Follower] = []
-
-    def make(run: Run, step: Any = "train") -> Follower:
-        made.append(Follower(qtbot, run, step))
-        return made[-1]
-
-    yield make
-    for each in made:
-        process = find(each.client.run)
-        if process is not None:
-            process.kill()
-        each.client.close()
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("data")
     return small_jobs.write_data(folder) | {"architecture": small_jobs.architecture_file(folder)}
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "run with a blank")
 
 
 def training(data: dict[str, Any], **changes: Any) -> TrainJob:
@@ -252,16 +205,6 @@ def test_a_folder_that_cannot_be_written_fails_in_words(follow: Callable[..., Fo
 # -- files as they may be found ----------------------------------------------------------------------------------------
 
 
-def write_events(run: Run, *events: dict[str, Any], rest: str = "") -> None:
-    run.path.mkdir(exist_ok=True)
-    now = datetime.now(UTC).isoformat()
-    lines = [json.dumps({"time": now} | event) + "\n" for event in events]
-    run.events_file.write_text("".join(lines) + rest)
-
-
-EPOCH = {"event": "epoch", "step": "train", "epoch": 1, "seconds_left": 100.0}
-
-
 def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(follow: Callable[..., Follower], run: Run) -> None:
     write_events(run, {"event": "started", "step": "train"}, EPOCH)
     half = json.dumps(EPOCH | {"epoch": 2})
@@ -379,146 +322,6 @@ def test_the_log_of_a_new_job_is_not_glued_to_a_torn_line(run: Run, tmp_path: Pa
     lines = log_file(run).read_text().splitlines()
     assert lines[1] == "old words, torn by a kil" and lines[2].startswith("--- train ")
     assert last_words(run) != "old words, torn by a kil"
-
-
-#: A process that looks as its arguments say, and holds the lock of a run if it is to.
-SOMEBODY = """
-import sys, time
-from contextlib import nullcontext
-from pathlib import Path
-from napari_autosegnet.run import Run
-with Run(Path(sys.argv[-1])).locked() if sys.argv[1] == "holds" else nullcontext():
-    print("ready", flush=True)
-    time.sleep(120)
-"""
-
-
-@pytest.fixture
-def somebody() -> Iterator[Callable[..., int]]:
-    """Starts processes that nobody here is to end, and checks at the end that nobody did."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str) -> int:
-        command = [sys.executable, "-c", SOMEBODY, *words]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True))
-        assert started[-1].stdout is not None and started[-1].stdout.readline() == "ready\n"
-        return started[-1].pid
-
-    yield start
-    ended = [process.poll() for process in started]
-    for process in started:
-        process.kill()
-        process.communicate()
-    assert ended == [None] * len(started)
-
-
-def works_as(run: Run, process: int, **changes: Any) -> None:
-    """Write down that a process works on the run."""
-    run.path.mkdir(exist_ok=True)
-    about = {
-        "pid": process,
-        "identity": identity(process),
-        "started": time.time(),
-        "step": "train",
-        "host": socket.gethostname(),
-    }
-    info_file(run).write_text(json.dumps({**about, **changes}))
-
-
-def is_taken_for_the_worker(run: Run, pid: int) -> bool:
-    """Whether a process is found as the run's worker; it is asked to end, and ended, at any rate."""
-    found = find(run)
-    process = found or WorkerProcess(run, pid, identity(pid))
-    process.ask_to_end()
-    process.kill()
-    time.sleep(0.1)
-    return found is not None
-
-
-def test_a_process_that_is_no_worker_on_this_folder_is_left_alone(
-    run: Run, tmp_path: Path, somebody: Callable[..., int]
-) -> None:
-    """As a run folder from somebody else, or a copy of one that is being worked on, may name one."""
-    module = "napari_autosegnet.worker"
-    (tmp_path / "another run").mkdir()
-    foreign = somebody("idle", str(tmp_path))
-    works_as(run, foreign)
-    assert not is_taken_for_the_worker(run, foreign)
-    elsewhere = somebody("holds", "-m", module, str(tmp_path / "another run"))
-    works_as(run, elsewhere)
-    assert not is_taken_for_the_worker(run, elsewhere)
-
-
-def test_a_process_of_the_same_number_is_not_the_worker(run: Run, somebody: Callable[..., int]) -> None:
-    """Nor is one after a restart of the computer, or on another one."""
-    run.path.mkdir()
-    pid = somebody("idle", "-m", "napari_autosegnet.worker", str(run.path))
-    known = identity(pid)
-    assert known is not None
-    boot, _, start = known.partition(" ")
-    for other in (f"{boot} {start}1", f"0{boot} {start}", None, ""):
-        works_as(run, pid, identity=other)
-        assert find(run) is None
-    works_as(run, pid)
-    assert find(run) is not None
-
-
-def test_a_worker_without_the_lock_is_not_ended_by_who_did_not_start_it(run: Run, somebody: Callable[..., int]) -> None:
-    run.path.mkdir()
-    pid = somebody("idle", "-m", "napari_autosegnet.worker", str(run.path))
-    works_as(run, pid)
-    assert is_taken_for_the_worker(run, pid)
-
-
-def test_a_worker_that_somebody_else_started_is_ended(run: Run) -> None:
-    run.path.mkdir()
-    words = [sys.executable, "-c", SOMEBODY, "holds", "-m", "napari_autosegnet.worker", str(run.path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        works_as(run, process.pid)
-        found = find(run)
-        assert found is not None
-        found.kill()
-        assert process.wait(10) == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("pid", [-1, 0, 1, 2**31, 2**70, "12", 3.5, None, True])
-def test_a_number_that_means_no_process_is_no_worker(follow: Callable[..., Follower], run: Run, pid: Any) -> None:
-    works_as(run, os.getpid(), pid=pid)
-    assert read_info(run) is None and find(run) is None
-    follower = follow(run)
-    follower.until_caught_up()
-    assert follower.client.state == "idle"
-
-
-def test_a_cancel_ends_no_process_that_the_folder_only_names(
-    follow: Callable[..., Follower], run: Run, somebody: Callable[..., int]
-) -> None:
-    """Somebody works on the run, and its worker.json names another process."""
-    run.path.mkdir()
-    foreign = somebody("idle", str(run.path))
-    somebody("holds", str(run.path))
-    works_as(run, foreign)
-    write_events(run, {"event": "started", "step": "train"}, EPOCH)
-    follower = follow(run)
-    follower.until("working")
-    follower.client.cancel()
-    follower.qtbot.wait(2500)
-    assert run.requested("cancel") and follower.client.state == "stopping"
-
-
-@pytest.mark.parametrize(
-    ("status", "words"), [(-9, "ran out of memory"), (-11, "SIGSEGV"), (-15, "SIGTERM"), (-99, "signal 99")]
-)
-def test_how_a_signal_ended_it(run: Run, status: int, words: str) -> None:
-    assert words in cause_of_death(run, status)
-
-
-def test_a_restart_of_the_computer_is_recognised(run: Run) -> None:
-    run.path.mkdir()
-    info = WorkerInfo(pid=2, identity=None, started=psutil.boot_time() - 1000, step="train", host="")
-    info_file(run).write_text(info.model_dump_json())
-    assert cause_of_death(run, None) == "the computer was restarted"
 
 
 def test_the_time_left_counts_down_and_stands_still_in_a_pause(follow: Callable[..., Follower], run: Run) -> None:

@@ -22,7 +22,8 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalisation import Constants
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
-from napari_autosegnet.inference.compute.predictor import WHOLE, AppliedModel, BlockInput, Predictor, pad_to_domain
+from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
+from napari_autosegnet.inference.compute.predictor import WHOLE, AppliedModel, Predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import HaloFigure

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.grey_values import section_grey
-from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation, is_exact_in_float32, normalised
+from napari_autosegnet.data.normalisation import Normalisation
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
+from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockPixels, BlockResult, pad_to_domain
 from napari_autosegnet.inference.compute.engines import (
     EngineName,
     available_engines,
@@ -62,95 +62,6 @@ class AppliedModel(Protocol):
     @property
     def fingerprint(self) -> str: ...
     def network(self, device: torch.device | str = "cpu") -> nn.Module: ...
-
-
-@dataclass(frozen=True)
-class BlockInput:
-    """What was read for a block.
-
-    Attributes
-    ----------
-    pixels : (c, z, y, x)
-        The block's surroundings (`BlockPlan.surroundings`), as they are in the image, padded to the domain.
-    origin : (z, y, x)
-        Where ``pixels`` begin.
-    wanted : (z, y, x) bool, optional
-        Voxels of the block inside the mask; None: all.
-    missing : (z, y, x) bool, optional
-        Voxels of the block, inside the mask, for which the image has no number; None: no such voxel.
-    blank : (z,) bool, optional
-        Sections of the block that show nothing: the whole section has one grey value. None: no such section.
-    constants : Constants, optional
-        What the sections of ``pixels`` are normalised by; the model's own mean and deviation by default.
-    """
-
-    pixels: Array
-    origin: tuple[int, int, int]
-    wanted: npt.NDArray[np.bool_] | None = None
-    missing: npt.NDArray[np.bool_] | None = None
-    blank: npt.NDArray[np.bool_] | None = None
-    constants: Constants | None = None
-
-    def asked(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_] | None:
-        """Voxels of the block of a shape (z, y, x) that get a label; None: all."""
-        found: npt.NDArray[np.bool_] | None = self.wanted
-        if self.missing is not None:
-            found = ~self.missing if found is None else found & ~self.missing
-        if self.blank is not None:
-            shown = np.broadcast_to(~self.blank[:, np.newaxis, np.newaxis], shape)
-            found = shown if found is None else found & shown
-        return found
-
-
-class _Pixels:
-    """A block's pixels on the device, and how its sections are normalised."""
-
-    def __init__(self, data: BlockInput, constants: Constants, device: torch.device) -> None:
-        self._constants = constants
-        self._is_float = data.pixels.dtype.kind == "f"
-        columns = [values.T[:, :, np.newaxis, np.newaxis] for values in (constants.mean, constants.std)]
-        # What 32 bits cannot hold is normalised before it is sent.
-        self._is_done = not is_exact_in_float32(data.pixels.dtype)
-        pixels = _transferable(normalised(data.pixels, *columns) if self._is_done else data.pixels)
-        if device.type == "cuda":
-            pixels = pixels.pin_memory()
-        self._pixels = pixels.to(device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
-        self._mean, self._std = (
-            torch.from_numpy(values.astype(np.float32))[:, :, None, None].to(device)
-            for values in (constants.mean, constants.std)
-        )
-
-    def window(self, sections: Sequence[int], place: tuple[slice, ...]) -> Tensor:
-        """Normalised pixels (c, y, x) of some sections, whose channels follow each other.
-
-        Pixels that are NaN or infinite count as the mean, so that they say nothing about their surroundings.
-        """
-        chosen = list(sections)
-        here = self._pixels[(slice(None), slice(None), *place)][chosen]
-        if not self._is_done:
-            values = here.to(torch.float32).sub(self._mean[chosen]).div_(self._std[chosen]).clamp_(-LIMIT, LIMIT)
-            here = values.masked_fill_(~here.isfinite(), 0) if self._is_float else values
-        return here.flatten(0, 1)
-
-    def key(self, sections: Sequence[int]) -> bytes:
-        """Equal where some sections are normalised alike."""
-        return self._constants.of(sections).key
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    """Labels of a block, (z, y, x) uint8, and probabilities (K, z, y, x) uint8 if asked for.
-
-    Both are 0 outside the mask, and where the image has no number.
-
-    ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped. ``blank``
-    are the sections that show nothing, by their number in the volume.
-    """
-
-    labels: npt.NDArray[np.uint8]
-    probabilities: npt.NDArray[np.uint8] | None
-    computed: int
-    blank: tuple[int, ...] = ()
 
 
 class Predictor:
@@ -298,7 +209,7 @@ class Predictor:
         greys = [section_grey(section) if normalisation.kind == "section" else None for section in sections]
         constants = normalisation.constants(greys)
         data = BlockInput(pad_to_domain(sections.swapaxes(0, 1), self.stride), (0, 0, 0), constants=constants)
-        pixels = _Pixels(data, constants, self.device)
+        pixels = BlockPixels(data, constants, self.device)
         window = pixels.window(range(len(sections)), (slice(None), slice(None)))
         return self._probabilities(window[None])[0, :, :height, :width].cpu().numpy()
 
@@ -345,7 +256,7 @@ class Predictor:
         block starts again with smaller batches, then smaller windows: then tiles come twice.
         """
         constants = data.constants or self.model.normalisation.constants([None] * data.pixels.shape[1])
-        pixels = _Pixels(data, constants, self.device)
+        pixels = BlockPixels(data, constants, self.device)
         while True:
             plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
             try:
@@ -357,7 +268,7 @@ class Predictor:
             self._use_less_memory(plan)
 
     def _tiles(
-        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: _Pixels
+        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: BlockPixels
     ) -> Iterator[tuple[int, Tile, Tensor, int]]:
         waiting: list[tuple[int, Tile, Tensor]] = []
         asked = data.asked(block.shape)
@@ -481,20 +392,6 @@ def likeliest(probabilities: Tensor) -> Tensor:
     return numbers
 
 
-def pad_to_domain(array: Array, stride: int) -> Array:
-    """Repeat the last row and column of (..., y, x) up to a multiple of ``stride``."""
-    height, width = array.shape[-2:]
-    missing = (round_up(height, stride) - height, round_up(width, stride) - width)
-    return pad_after(array, missing)
-
-
-def pad_after(array: Array, missing: tuple[int, int]) -> Array:
-    """Repeat the last row and column of (..., y, x) as often as ``missing`` says."""
-    if not any(missing):
-        return array
-    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, missing[0]), (0, missing[1])], mode="edge")
-
-
 def _within(spans: tuple[Span, ...], origin: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(span[0] - start, span[1] - start) for span, start in zip(spans, origin, strict=True))
 
@@ -527,12 +424,3 @@ def _on_host(found: Tensor) -> npt.NDArray[np.uint8]:
     pinned.copy_(found, non_blocking=True)
     torch.cuda.current_stream(found.device).synchronize()
     return pinned.numpy()
-
-
-def _transferable(array: Array) -> Tensor:
-    """Tensor of pixels in a type that the device can take; 8 and 16 bit integers travel as they are."""
-    if array.dtype not in (np.uint8, np.int8, np.int16, np.float32, np.float16):
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
-    # A copy where the file is mapped into memory: torch has no read-only tensors.
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -20,7 +20,7 @@ from napari_autosegnet.settings import PredictSettings
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
-    from napari_autosegnet.inference.compute.predictor import BlockResult
+    from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
 #: Errors that no other attempt at a block mends: disk full, quota, read-only.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

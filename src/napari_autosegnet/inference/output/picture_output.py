@@ -26,7 +26,7 @@ from napari_autosegnet.units import unit_symbol
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
-    from napari_autosegnet.inference.compute.predictor import BlockResult
+    from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
 
 class TiffOutput:

@@ -35,7 +35,7 @@ from napari_autosegnet.units import Placement
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import ClassInfo
     from napari_autosegnet.data.images import ImageStack
-    from napari_autosegnet.inference.compute.predictor import BlockResult
+    from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
 #: All that a group consists of besides its members.
 _GROUP_FILES = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zmetadata"})

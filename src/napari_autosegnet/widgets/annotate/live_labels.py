@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels
 
-    from napari_autosegnet.pixel_classifier.live import LiveClassifier, View
-    from napari_autosegnet.pixel_classifier.live import LiveLabels as Found
+    from napari_autosegnet.pixel_classifier.live import LabelledView, LiveClassifier, View
 
 NAME = "Live labels"
 #: Pixels (of all channels) up to which a slice is labelled as a whole; of larger ones a square around the middle.
@@ -208,7 +207,7 @@ class LiveLabels(QWidget):
         classifier, classes = self._classifier, self._session.classes
         self._is_busy = True
 
-        def work() -> Found | None:
+        def work() -> LabelledView | None:
             try:
                 return classifier.label(view, annotated, should_stop=lambda: self._place is not place)
             except UserError:
@@ -219,7 +218,7 @@ class LiveLabels(QWidget):
 
         self._background.call(work, lambda found: self._take(found, place, classes), self._refuse)
 
-    def _take(self, found: Found | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _take(self, found: LabelledView | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
         if self._place is place and found is not None and self._is_wanted:
             self._show(found, place, classes)
         self._finish(again=found is not None and not found.complete)
@@ -271,7 +270,7 @@ class LiveLabels(QWidget):
 
     # ------------------------------------------------------------ what is shown
 
-    def _show(self, found: Found, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _show(self, found: LabelledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
         viewer = self._session.viewer
         if place.image not in viewer.layers:
             return

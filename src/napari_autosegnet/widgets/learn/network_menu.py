@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from math import log10
+from math import log10, prod
 from typing import Any
 
 import numpy as np
@@ -131,11 +131,7 @@ class NetworkMenu(QWidget):
         if not self._entries:
             return
         image = self._session.layers.image_in_view()
-        voxels = None
-        if image is not None:
-            voxels = 1
-            for side in spatial_shape(image):
-                voxels *= side
+        voxels = None if image is None else prod(spatial_shape(image))
         self.box.clear()
         for index, entry in enumerate(self._entries):
             goals = f" ({', '.join(entry.goals)})" if entry.goals else ""

@@ -1,0 +1,79 @@
+"""Files and settings for an application of a model, asked for in a dialog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="napari is not installed")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
+
+
+from napari_autosegnet.settings import PredictSettings
+from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
+
+
+@pytest.fixture
+def stack() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 96, 96), np.uint8)
+
+
+@pytest.fixture
+def session(make_session: Any, stack: np.ndarray) -> Any:
+    session = make_session()
+    session.viewer.add_image(stack, name="stack", scale=(50, 4, 4), translate=(100, 8, 8))
+    session.follow_layers()
+    return session
+
+
+@pytest.fixture
+def dialog(session: Any, qtbot: Any) -> ApplyDialog:
+    dialog = ApplyDialog(session)
+    qtbot.addWidget(dialog)
+    return dialog
+
+
+def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, tmp_path: Path) -> None:
+    image = session.viewer.layers["stack"]
+    assert dialog.read() == Chosen(image, None, PredictSettings())
+    dialog.out_line.setText(str(tmp_path / "result.zarr"))
+    assert dialog.read().out == tmp_path / "result.zarr"
+    dialog.image_box.setCurrentIndex(1)
+    (tmp_path / "stack.tif").write_bytes(b"")
+    dialog.file_line.setText(str(tmp_path / "stack.tif"))
+    assert dialog.read().source == tmp_path / "stack.tif"
+    dialog._on_start()
+    assert dialog.chosen is not None and dialog.result() == dialog.DialogCode.Accepted
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("file", "", "Choose the file"),
+        ("file", "/no/such/file.tif", "There is no file"),
+        ("time", "last", "a number from 0, not 'last'"),
+        ("out", "result.tif", "ends in .zarr, not 'result.tif'"),
+        ("block", "512", "'Block'"),
+        ("workers", "0", "'Processes' must be at least 1"),
+    ],
+)
+def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, dialog: ApplyDialog) -> None:
+    from qtpy.QtWidgets import QLineEdit
+
+    if field == "file":
+        dialog.image_box.setCurrentIndex(1)
+        dialog.file_line.setText(text)
+    elif field == "time":
+        dialog.image_box.setCurrentIndex(1)
+        dialog.file_line.setText(__file__)
+        dialog.time_line.setText(text)
+    elif field == "out":
+        dialog.out_line.setText(text)
+    else:
+        dialog.form.findChild(QLineEdit, field).setText(text)
+    dialog._on_start()
+    assert message in dialog.message.text() and "\n" not in dialog.message.text()
+    assert dialog.chosen is None
