@@ -13,7 +13,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingResult
-from napari_autosegnet.training.validation import PatchScores, paired_interval
+from napari_autosegnet.training.validation import PatchScores
 
 #: A network is faster than another one if it takes less than this fraction of its time.
 CLEARLY_FASTER = 0.85
@@ -142,9 +142,6 @@ class Candidate:
         unchecked = None if trainer.checks else trainer.learner.current.state_dict()
         return TrainingResult(trainer.best, trainer.budget.epoch, trainer.budget.elapsed, unchecked)
 
-    def is_surely_worse_than(self, other: Candidate) -> bool:
-        return paired_interval(self.scores, other.scores)[1] < -NEARLY_AS_GOOD
-
     def is_faster_than(self, other: Candidate) -> bool:
         return self.latency < CLEARLY_FASTER * other.latency
 
@@ -152,18 +149,12 @@ class Candidate:
 def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance: float) -> list[Candidate]:
     """The ``count`` candidates to continue with, the one that `choose` takes among them.
 
-    The usual size stays unless it is surely worse than the best: small networks learn quickly, so they are ahead at
-    first where they are not at the end. Whoever is both slower and worse than another one is left out before the best
-    of the others are taken.
+    Whoever is both slower and worse than another one is left out before the best of the others are taken.
     """
     chosen = choose(candidates, goal, tolerance)
     front = list(candidates) if goal == "accurate" else pareto_front(candidates)
-
-    def rank(each: Candidate) -> tuple[bool, bool, bool, float]:
-        stays = each.size == SIZES[0] and not each.is_surely_worse_than(choose(candidates, "accurate", 0))
-        return each is not chosen, not stays, each not in front, -each.scores.mean_iou
-
-    return sorted(candidates, key=rank)[:count]
+    ranked = sorted(candidates, key=lambda each: (each is not chosen, each not in front, -each.scores.mean_iou))
+    return ranked[:count]
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
