@@ -17,10 +17,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QMessageBox, QPushButton
 
 import small_jobs
+from axon_docks import axon_dock
 from napari_autosegnet.events import Epoch, Started
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
-from napari_autosegnet.widgets.files.sample_data import axons_labelled
 from napari_autosegnet.widgets.jobs.worker_process import find, launch
 
 LONG = 240_000
@@ -29,13 +29,7 @@ LONG = 240_000
 @pytest.fixture
 def make_dock(make_napari_viewer: Callable[..., Any], runs_folder: Path) -> Iterator[Callable[[], AutoSegNetDock]]:
     def make() -> AutoSegNetDock:
-        viewer = make_napari_viewer()
-        (image, about_image, _), (labels, about_labels, _) = axons_labelled()
-        viewer.add_image(image[:256, :256], **about_image)
-        viewer.add_labels(labels[:256, :256], **about_labels)
-        dock = AutoSegNetDock(viewer)
-        viewer.window.add_dock_widget(dock)
-        return dock
+        return axon_dock(make_napari_viewer())
 
     yield make
     for path in runs_folder.iterdir():

@@ -18,6 +18,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLineEdit
 
 import small_jobs
+from axon_docks import axon_dock
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.jobs.menu import model_of, read_menu
 from napari_autosegnet.model import Model
@@ -383,14 +384,8 @@ def test_the_activity_dock_shows_the_job(qtbot: Any, make_step: Callable[..., Le
 
 @pytest.mark.slow
 def test_the_viewer_is_closed_in_mid_run(qtbot: Any, make_napari_viewer: Callable[..., Any], tmp_path: Path) -> None:
-    from napari_autosegnet.widgets.dock import AutoSegNetDock
-
     viewer = make_napari_viewer()
-    (image, about_image, _), (labels, about_labels, _) = axons_labelled()
-    viewer.add_image(image[:256, :256], **about_image)
-    viewer.add_labels(labels[:256, :256], **about_labels)
-    dock = AutoSegNetDock(viewer)
-    viewer.window.add_dock_widget(dock)
+    dock = axon_dock(viewer)
     step = dock.learn_step
     dock.show_step("learn")
     qtbot.waitUntil(lambda: not dock.session.is_counting and not dock.session.background.is_busy, timeout=20_000)
