@@ -1,6 +1,6 @@
-r"""What a segmentation must beat: one class everywhere, and a blurred image cut at a grey value.
+r"""What a segmentation must beat: one class everywhere, and a blurred image cut at a gray value.
 
-Sigma of the blur and grey value are chosen on the training sections alone (best mean IoU); the test
+Sigma of the blur and gray value are chosen on the training sections alone (best mean IoU); the test
 sections are scored once. For V_rand and V_info the blurred image counts as a boundary probability, so
 that it gets the best of several cuts as a network does. Example::
 
@@ -26,31 +26,31 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
-from napari_autosegnet.data.annotations import LabelledStack, open_labelled
+from napari_autosegnet.data.annotations import LabeledStack, open_labeled
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.training.metrics import ConfusionMatrix, Scores, boundary_scores
 
 SIGMAS = tuple(step / 4 for step in range(17))
-GREY_LEVELS = 256
+GRAY_LEVELS = 256
 
 
 class Threshold(NamedTuple):
-    """A blurred threshold: pixels darker than ``grey`` are of class index ``dark``, the others of ``1 - dark``."""
+    """A blurred threshold: pixels darker than ``gray`` are of class index ``dark``, the others of ``1 - dark``."""
 
     sigma: float
-    grey: float
+    gray: float
     dark: int
     mean_iou: float
 
     def predict(self, image: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Class indices of an image ``(y, x)``."""
-        darker = gaussian_filter(image.astype(np.float32), self.sigma) < self.grey
+        darker = gaussian_filter(image.astype(np.float32), self.sigma) < self.gray
         return np.where(darker, self.dark, 1 - self.dark)
 
     def probability(self, image: npt.NDArray[Any], index: int) -> npt.NDArray[np.floating]:
-        """Blurred grey values as a probability of a class, one half at ``grey``, ``(y, x)``."""
-        distance = self.grey - gaussian_filter(image.astype(np.float32), self.sigma)
+        """Blurred gray values as a probability of a class, one half at ``gray``, ``(y, x)``."""
+        distance = self.gray - gaussian_filter(image.astype(np.float32), self.sigma)
         share: npt.NDArray[np.floating] = 0.5 + distance / (2 * np.abs(distance).max())
         return share if index == self.dark else 1 - share
 
@@ -58,14 +58,14 @@ class Threshold(NamedTuple):
 def tune_threshold(images: Sequence[npt.NDArray[Any]], targets: Sequence[npt.NDArray[np.int64]]) -> Threshold:
     """The blurred threshold with the best mean IoU over two classes (indices 0 and 1, -1 left out)."""
     low, high = min(float(image.min()) for image in images), max(float(image.max()) for image in images)
-    greys = np.linspace(low, high, GREY_LEVELS + 1)
+    grays = np.linspace(low, high, GRAY_LEVELS + 1)
     best = Threshold(0, 0, 0, -1)
     for sigma in SIGMAS:
-        counts = np.zeros((2, GREY_LEVELS), dtype=np.int64)
+        counts = np.zeros((2, GRAY_LEVELS), dtype=np.int64)
         for image, target in zip(images, targets, strict=True):
             blurred = gaussian_filter(image.astype(np.float32), sigma)
             for index in (0, 1):
-                counts[index] += np.histogram(blurred[target == index], greys)[0]
+                counts[index] += np.histogram(blurred[target == index], grays)[0]
         below = np.concatenate([np.zeros((2, 1), dtype=np.int64), counts.cumsum(axis=1)], axis=1)
         total = counts.sum(axis=1)
         for dark in (0, 1):
@@ -76,7 +76,7 @@ def tune_threshold(images: Sequence[npt.NDArray[Any]], targets: Sequence[npt.NDA
             mean = (iou_dark + iou_light) / 2
             place = int(mean.argmax())
             if mean[place] > best.mean_iou:
-                best = Threshold(sigma, float(greys[place]), dark, float(mean[place]))
+                best = Threshold(sigma, float(grays[place]), dark, float(mean[place]))
     return best
 
 
@@ -99,7 +99,7 @@ def score(
     return confusion.scores(names, boundary=scores)
 
 
-def read(stack: LabelledStack, sections: str) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[np.int64]]]:
+def read(stack: LabeledStack, sections: str) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[np.int64]]]:
     """First channel and class indices of the named sections."""
     chosen = parse_sections(sections)
     if chosen[-1] >= stack.image.sections:
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
 
     start = time.perf_counter()
-    (stack,) = open_labelled([given.image], [given.labels], given.classes)
+    (stack,) = open_labeled([given.image], [given.labels], given.classes)
     names = [info.name for info in stack.mapping.classes]
     if given.boundary is not None and given.boundary not in names:
         raise UserError(f"there is no class '{given.boundary}'; --boundary takes one of {', '.join(names)}")
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print("The threshold is left out: it separates two classes only.")
     else:
         console.print(
-            f"Threshold: sigma {threshold.sigma:g}, darker than {threshold.grey:.1f} is {names[threshold.dark]}; "
+            f"Threshold: sigma {threshold.sigma:g}, darker than {threshold.gray:.1f} is {names[threshold.dark]}; "
             f"mean IoU {threshold.mean_iou:.3f} on the training sections {given.train_sections}."
         )
     if given.json is not None:

@@ -81,14 +81,14 @@ class Setting:
 
     @property
     def network(self) -> Network:
-        """Logits of normalised images (n, c, y, x)."""
+        """Logits of normalized images (n, c, y, x)."""
         return self.predictor._engine
 
-    def normalised(self, pixels: Array) -> Any:
+    def normalized(self, pixels: Array) -> Any:
         """Tensor (n, 1, y, x) of sections (n, y, x)."""
         import torch
 
-        mean, std = self.model.normalisation.mean[0], self.model.normalisation.std[0]
+        mean, std = self.model.normalization.mean[0], self.model.normalization.std[0]
         return (torch.from_numpy(np.ascontiguousarray(pixels)).float()[:, None] - mean) / std
 
     def read(self) -> Any:
@@ -176,7 +176,7 @@ def monai(setting: Setting, *, buffered: bool) -> None:
         parts = [array[z : z + 1] for z in range(array.shape[0])] if buffered else [array[:]]
         for part in parts:
             found = sliding_window_inference(
-                setting.normalised(part), (setting.tile, setting.tile), 1, setting.network, 0.25, "gaussian", **more
+                setting.normalized(part), (setting.tile, setting.tile), 1, setting.network, 0.25, "gaussian", **more
             )
             labels.append(found.argmax(1).to(torch.uint8).numpy() + 1)
     setting.write(np.concatenate(labels))
@@ -194,7 +194,7 @@ def map_overlap(setting: Setting) -> None:
         height, width = block.shape[1:]
         padded = np.pad(block, ((0, 0), (0, -height % setting.stride), (0, -width % setting.stride)), mode="edge")
         with torch.inference_mode():
-            found = setting.network(setting.normalised(padded)).argmax(1).to(torch.uint8).numpy() + 1
+            found = setting.network(setting.normalized(padded)).argmax(1).to(torch.uint8).numpy() + 1
         return found[:, :height, :width]
 
     depth = (0, setting.halo, setting.halo)
@@ -221,7 +221,7 @@ def half_overlap(setting: Setting) -> None:
     labels = []
     with torch.inference_mode():
         for z in range(array.shape[0]):
-            section = setting.normalised(array[z : z + 1])
+            section = setting.normalized(array[z : z + 1])
             height, width = section.shape[2:]
             total = torch.zeros(setting.classes, height, width)
             for y in _starts(height, tile):
@@ -260,7 +260,7 @@ def contend(name: str, folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     setting = Setting(folder)
-    _ = setting.normalised(np.zeros((1, 8, 8), np.uint8))
+    _ = setting.normalized(np.zeros((1, 8, 8), np.uint8))
     kind, _, rest = name.partition(" ")
     runs: dict[str, Callable[[], float | None]] = {
         "whole": lambda: whole(setting),
@@ -332,7 +332,7 @@ def random_model(volume: Array) -> Any:
 
     from napari_autosegnet.architecture import SearchSpace
     from napari_autosegnet.data.annotations import default_classes
-    from napari_autosegnet.data.normalisation import Normalisation
+    from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.model import Model
     from napari_autosegnet.networks.specification import NetworkSpecification
 
@@ -351,7 +351,7 @@ def random_model(volume: Array) -> Any:
         specification.build(),
         specification,
         classes=default_classes(["boundary", "cell"]),
-        normalisation=Normalisation(mean=(float(volume.mean()),), std=(float(volume.std()) or 1.0,)),
+        normalization=Normalization(mean=(float(volume.mean()),), std=(float(volume.std()) or 1.0,)),
         image_channels=1,
         patch_size=128,
     )

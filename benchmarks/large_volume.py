@@ -47,7 +47,7 @@ def tiny_model() -> Any:
 
     from napari_autosegnet.architecture import SearchSpace
     from napari_autosegnet.data.annotations import default_classes
-    from napari_autosegnet.data.normalisation import Normalisation
+    from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.model import Model
     from napari_autosegnet.networks.specification import NetworkSpecification
 
@@ -66,7 +66,7 @@ def tiny_model() -> Any:
         specification.build(),
         specification,
         classes=default_classes(["boundary", "cell"]),
-        normalisation=Normalisation(mean=(120.0,), std=(60.0,)),
+        normalization=Normalization(mean=(120.0,), std=(60.0,)),
         image_channels=1,
         patch_size=64,
     )

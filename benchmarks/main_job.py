@@ -1,4 +1,4 @@
-r"""The main job on a labelled set, through the commands: search, train, score, beside U-Net, PSPNet and simple rules.
+r"""The main job on a labeled set, through the commands: search, train, score, beside U-Net, PSPNet and simple rules.
 
 Each set is prepared from the files that its own README describes; test sections (or groups) are set aside
 before anything is learned. What is done is what a user would type, one command after the other, and the
@@ -172,7 +172,7 @@ def scribble(classes: Array, share: float, generator: np.random.Generator) -> Ar
 
 
 def nuclei(data: Path, out: Path) -> Problem:
-    """Nuclei in fluorescence: pages 0-37 for the weights, 38-49 for validation, 50-79 scored; no neighbours."""
+    """Nuclei in fluorescence: pages 0-37 for the weights, 38-49 for validation, 50-79 scored; no neighbors."""
     image, labels = data / "images.tif", data / "masks.tif"
     split = ["--train-sections", "0-37", "--validation-sections", "38-49", "--gap", "0"]
     return Problem(image, labels, image, labels, "0:background,255:nucleus", split, test_sections="50-79")
@@ -268,10 +268,10 @@ def parameters(model: Path) -> int:
 def simple_rules(problem: Problem) -> dict[str, dict[str, Any]]:
     """One class everywhere and, with two classes, a blurred threshold tuned on the training part."""
     import baselines
-    from napari_autosegnet.data.annotations import open_labelled
+    from napari_autosegnet.data.annotations import open_labeled
 
-    (learned,) = open_labelled([problem.image], [problem.labels], problem.classes)
-    (tested,) = open_labelled([problem.test_image], [problem.test_labels], problem.classes)
+    (learned,) = open_labeled([problem.image], [problem.labels], problem.classes)
+    (tested,) = open_labeled([problem.test_image], [problem.test_labels], problem.classes)
     names = [info.name for info in tested.mapping.classes]
     boundary = None if problem.boundary is None else names.index(problem.boundary)
     images, targets = baselines.read(tested, problem.test_sections or f"0-{tested.image.sections - 1}")

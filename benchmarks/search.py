@@ -4,7 +4,7 @@ r"""Is the search worth its time? Arms with the same total time, scored on data 
 arm                   what it spends its time on
 ====================  ================================================================================
 reinforce             the paper's search (a third of the time), then training of what it found
-evolution             the same with regularised evolution on the shared weights
+evolution             the same with regularized evolution on the shared weights
 random                the same with architectures drawn evenly, rated with the shared weights
 halving               architectures drawn evenly, trained alone (no shared weights), then training of the best
 parameters            training of the largest of 200 architectures drawn evenly
@@ -286,14 +286,14 @@ class Task:
         ``sections`` has the confusion matrix (truth, prediction) of each section; a single image counts as its four
         quarters. Sets with a membrane also have ``v_rand`` and ``v_info``.
         """
-        from napari_autosegnet.data.annotations import open_labelled
+        from napari_autosegnet.data.annotations import open_labeled
         from napari_autosegnet.data.split import parse_sections
         from napari_autosegnet.device import choose_device
         from napari_autosegnet.inference.volume import predict_sections
         from napari_autosegnet.model import Model
         from napari_autosegnet.training.metrics import boundary_scores
 
-        (stack,) = open_labelled([self.problem.test_image], [self.problem.test_labels], self.problem.classes)
+        (stack,) = open_labeled([self.problem.test_image], [self.problem.test_labels], self.problem.classes)
         chosen = parse_sections(self.problem.test_sections or f"0-{stack.image.sections - 1}")
         network = Model.load(model)
         began = time.monotonic()

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.events import silent
-from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.presets import search_settings, train_settings
@@ -87,7 +87,7 @@ class NaivePatches(IterableDataset[tuple[Tensor, Tensor]]):
         settings, size = self.settings, self.size
         angle = generator.uniform(0, 2 * np.pi)
         zoom = 1 + generator.uniform(-settings.scale, settings.scale)
-        centre = [generator.uniform(0.75 * size, side - 0.75 * size) for side in self.image.shape]
+        center = [generator.uniform(0.75 * size, side - 0.75 * size) for side in self.image.shape]
         y, x = np.meshgrid(*[np.arange(size) - size / 2] * 2, indexing="ij")
         bend = [
             ndimage.zoom(generator.uniform(-settings.elastic, settings.elastic, (5, 5)), size / 5, order=3)[
@@ -95,8 +95,8 @@ class NaivePatches(IterableDataset[tuple[Tensor, Tensor]]):
             ]
             for _ in range(2)
         ]
-        rows = centre[0] + zoom * (np.cos(angle) * y - np.sin(angle) * x) + bend[0]
-        columns = centre[1] + zoom * (np.sin(angle) * y + np.cos(angle) * x) + bend[1]
+        rows = center[0] + zoom * (np.cos(angle) * y - np.sin(angle) * x) + bend[0]
+        columns = center[1] + zoom * (np.sin(angle) * y + np.cos(angle) * x) + bend[1]
         image = ndimage.map_coordinates(self.image, [rows, columns], order=1, mode="mirror")
         target = ndimage.map_coordinates(self.target, [rows, columns], order=0, mode="mirror")
         image = image * (1 + generator.uniform(-settings.contrast, settings.contrast))
@@ -164,7 +164,7 @@ def make_naive(search: Search, frequencies: Tensor, image: Array, target: Array,
 def sample_data(settings: Any, limit: int) -> TrainingData:
     folder = sample_folder()
     image, labels = folder / "axon-sem-a.png", folder / "axon-sem-a-labels.png"
-    data = prepare(LabelledData.given([image], [labels], SAMPLE_CLASSES), settings, device="cpu", report=silent)
+    data = prepare(LabeledData.given([image], [labels], SAMPLE_CLASSES), settings, device="cpu", report=silent)
     size = NetworkSpecification.for_patches(settings.patch_size, settings.network, in_channels=1, classes=3)
     return training_data(data, settings, stride=size.stride, validation_patches=limit, report=silent)
 

@@ -34,7 +34,7 @@ class Film:
 
         from napari_autosegnet.widgets import session as session_module
         from napari_autosegnet.widgets.dock import AutoSegNetDock
-        from napari_autosegnet.widgets.files.sample_data import axons_labelled, labelled_stack
+        from napari_autosegnet.widgets.files.sample_data import axons_labeled, labeled_stack
         from napari_autosegnet.widgets.preferences import Preferences
 
         self.out, self.isbi = out, isbi
@@ -42,7 +42,7 @@ class Film:
         session_module.read_preferences = lambda: Preferences(runs_folder=runs, device="cpu")  # type: ignore[attr-defined]
         self.viewer = napari.Viewer()
         self.viewer.window.resize(*LARGE)
-        for data, about, kind in axons_labelled() if isbi is None else labelled_stack(isbi):
+        for data, about, kind in axons_labeled() if isbi is None else labeled_stack(isbi):
             if isbi is not None and kind == "labels":
                 data[SECTIONS:] = 0  # as if somebody had painted the first ones
             self.viewer.add_layer(Layer.create(data, about, kind))
@@ -110,7 +110,7 @@ class Film:
         from PIL import Image
 
         path = self.out / name
-        # 256 colours are enough for a picture of a window, and a fourth of the size.
+        # 256 colors are enough for a picture of a window, and a fourth of the size.
         picture = Image.fromarray(pixels).convert("RGB")
         picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
         print(path)

@@ -1,4 +1,4 @@
-"""Docks beside a part of the labelled axons."""
+"""Docks beside a part of the labeled axons."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 def axon_dock(viewer: Any) -> AutoSegNetDock:
     """A dock in a viewer with 256 x 256 pixels of axons, all of them annotated."""
     from napari_autosegnet.widgets.dock import AutoSegNetDock
-    from napari_autosegnet.widgets.files.sample_data import axons_labelled
+    from napari_autosegnet.widgets.files.sample_data import axons_labeled
 
-    (image, about_image, _), (labels, about_labels, _) = axons_labelled()
+    (image, about_image, _), (labels, about_labels, _) = axons_labeled()
     viewer.add_image(image[:256, :256], **about_image)
     viewer.add_labels(labels[:256, :256], **about_labels)
     dock = AutoSegNetDock(viewer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def grey(*shape: int) -> np.ndarray:
+def gray(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, shape, np.uint8)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.data.annotations import default_classes
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.pixel_classifier.forest import PixelClassifier
@@ -39,7 +39,7 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
         module,
         specification,
         classes=default_classes(["Background", "2nd myelin", "2nd  myelin!"]),
-        normalisation=Normalisation(kind=kind, mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        normalization=Normalization(kind=kind, mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
         image_channels=image_channels,
         context=context,
         patch_size=32,
@@ -62,7 +62,7 @@ def small_forest(*, context: int = 0, image_channels: int = 1, sigmas: tuple[flo
         forest,
         forest.specification,
         classes=default_classes(["background", "membrane", "cell"]),
-        normalisation=Normalisation(mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        normalization=Normalization(mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
         image_channels=image_channels,
         context=context,
         patch_size=32,

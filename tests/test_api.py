@@ -260,7 +260,7 @@ def test_wrong_questions_are_refused(finished: Finished, tmp_path: Path) -> None
         api.evaluate(model=model, images=finished.images, labels=finished.labels, classes="0:nerve,1:myelin,2:axon")
 
 
-def labelled(folder: Path, change: Any) -> dict[str, Any]:
+def labeled(folder: Path, change: Any) -> dict[str, Any]:
     """Ten crops of the sample and their labels, the images changed, as files of a training."""
     folder.mkdir()
     image = io.imread(sample_folder() / "axon-sem-a.png").astype(np.float32)
@@ -283,7 +283,7 @@ def trained(folder: Path, change: Any, **changes: Any) -> tuple[Model, list[str]
     split = SplitSettings(train_sections="0-6", validation_sections="8-9")
     model = api.train(
         folder / "run",
-        **labelled(folder, change),
+        **labeled(folder, change),
         network="plain",
         settings=settings,
         split=split,
@@ -306,8 +306,8 @@ def test_hot_pixels_do_not_spoil_a_training(tmp_path: Path) -> None:
     clean, _ = trained(tmp_path / "clean", lambda images: images)
     spoilt, notes = trained(tmp_path / "hot", hot)
     assert notes == []
-    np.testing.assert_allclose(spoilt.normalisation.mean, clean.normalisation.mean, rtol=5e-3)
-    np.testing.assert_allclose(spoilt.normalisation.std, clean.normalisation.std, rtol=5e-3)
+    np.testing.assert_allclose(spoilt.normalization.mean, clean.normalization.mean, rtol=5e-3)
+    np.testing.assert_allclose(spoilt.normalization.std, clean.normalization.std, rtol=5e-3)
     reached, without = (model.metrics["validation"]["mean_iou"] for model in (spoilt, clean))
     assert without > 0.5 and reached > without - 0.1
 
@@ -321,13 +321,13 @@ def test_contrast_that_drifts_is_followed(tmp_path: Path) -> None:
 
     reached = {}
     for kind in ("auto", "global"):
-        model, notes = trained(tmp_path / kind, drifting, normalisation=kind)
+        model, notes = trained(tmp_path / kind, drifting, normalization=kind)
         reached[kind] = model.metrics["validation"]["mean_iou"]
-        assert model.normalisation.kind == ("section" if kind == "auto" else "global")
-        assert any("each section is normalised" in note for note in notes) == (kind == "auto")
+        assert model.normalization.kind == ("section" if kind == "auto" else "global")
+        assert any("each section is normalized" in note for note in notes) == (kind == "auto")
     assert reached["auto"] > reached["global"] + 0.05
     kept = Run(tmp_path / "auto" / "run").read_config()
-    assert kept["training"]["normalisation"] == "auto"
+    assert kept["training"]["normalization"] == "auto"
 
 
 def test_missing_sections_are_left_out_of_a_training(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_missing_sections_are_left_out_of_a_training(tmp_path: Path) -> None:
         return images
 
     model, notes = trained(tmp_path / "missing", missing, epochs=1)
-    assert "2 sections are constant (one grey value throughout) and left out of the training: 2, 8" in notes
+    assert "2 sections are constant (one gray value throughout) and left out of the training: 2, 8" in notes
     out = tmp_path / "out.zarr"
     summary = api.predict(tmp_path / "missing" / "run" / "model", tmp_path / "missing" / "image.tif", out, device="cpu")
-    assert summary.constant_sections == (2, 8) and model.normalisation.seen is not None
+    assert summary.constant_sections == (2, 8) and model.normalization.seen is not None

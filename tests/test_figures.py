@@ -20,11 +20,11 @@ from napari_autosegnet.figures import (
     draw_architecture,
     draw_curves,
     draw_uncertainty,
-    normalised_entropy,
+    normalized_entropy,
     overlay,
 )
 from napari_autosegnet.figures.curves import highest_shown
-from napari_autosegnet.figures.sections import _grey
+from napari_autosegnet.figures.sections import _gray
 
 
 class Info(NamedTuple):
@@ -194,7 +194,7 @@ def test_overlay_shows_image_prediction_truth_and_differences(tmp_path: Path) ->
     assert "differ: 20.0%" in text and "membrane" in text and "cell" in text
 
 
-def test_outlines_have_the_full_colour_of_their_class(tmp_path: Path) -> None:
+def test_outlines_have_the_full_color_of_their_class(tmp_path: Path) -> None:
     image, labels = section()
     overlay(image, labels, (Info("a", "#00ff00"), Info("b", "#0000ff")), tmp_path / "a.png")
     assert share_of(tmp_path / "a.png", "#00ff00") > 0.001
@@ -203,12 +203,12 @@ def test_outlines_have_the_full_colour_of_their_class(tmp_path: Path) -> None:
 
 def test_pixels_that_are_no_numbers_leave_the_others_visible() -> None:
     image = np.arange(400.0).reshape(20, 20)
-    expected = _grey(image)
+    expected = _gray(image)
     image[0, 0], image[0, 1] = np.nan, -np.inf
-    found = _grey(image)
+    found = _gray(image)
     np.testing.assert_allclose(found.ravel()[2:], expected.ravel()[2:], atol=0.01)
     assert found[0, 0] == found[0, 1] == 0
-    assert not _grey(np.full((4, 4), np.nan)).any()
+    assert not _gray(np.full((4, 4), np.nan)).any()
 
 
 def test_scale_bar_is_round_and_drawn_only_with_a_scale(tmp_path: Path) -> None:
@@ -230,11 +230,11 @@ def test_entropy_is_zero_where_sure_and_one_where_all_are_alike() -> None:
     probabilities[1, 0, 0] = 1
     probabilities[:, 0, 1] = 0.25
     probabilities[:2, 0, 2] = 0.5
-    assert normalised_entropy(probabilities) == pytest.approx(np.array([[0, 1, 0.5]]))
+    assert normalized_entropy(probabilities) == pytest.approx(np.array([[0, 1, 0.5]]))
     stored = np.array([[[255, 128]], [[0, 128]]], dtype=np.uint8)
-    assert normalised_entropy(stored) == pytest.approx(np.array([[0, 1]]))
+    assert normalized_entropy(stored) == pytest.approx(np.array([[0, 1]]))
     with pytest.raises(UserError, match="two or more classes"):
-        normalised_entropy(np.ones((1, 4, 4)))
+        normalized_entropy(np.ones((1, 4, 4)))
 
 
 def test_uncertainty_is_bright_where_the_network_is_unsure(tmp_path: Path) -> None:

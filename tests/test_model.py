@@ -14,7 +14,7 @@ import torch
 from napari_autosegnet import model as model_module
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.data.annotations import default_classes
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.networks.specification import NetworkSpecification
@@ -35,7 +35,7 @@ def make_model(seed: int = 0, width: int = 4) -> Model:
         specification.build(),
         specification,
         classes=default_classes(["membrane", "cell"]),
-        normalisation=Normalisation(mean=(10.0,), std=(3.0,)),
+        normalization=Normalization(mean=(10.0,), std=(3.0,)),
         image_channels=1,
         context=1,
         patch_size=64,
@@ -81,7 +81,7 @@ def test_the_fingerprint_is_of_what_decides_the_result() -> None:
     assert model.fingerprint == model.with_(halo=HaloFigure(pixels=8, agreement=1), metrics={}).fingerprint
     assert model.fingerprint != make_model(seed=1).fingerprint
     other = Model(
-        model.description.model_copy(update={"normalisation": Normalisation(mean=(11.0,), std=(3.0,))}), model.weights
+        model.description.model_copy(update={"normalization": Normalization(mean=(11.0,), std=(3.0,))}), model.weights
     )
     assert model.fingerprint != other.fingerprint
 
@@ -175,7 +175,7 @@ def test_replacing_never_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list((tmp_path / "model").iterdir())) == 2
 
 
-def test_names_and_colours_may_be_edited(tmp_path: Path) -> None:
+def test_names_and_colors_may_be_edited(tmp_path: Path) -> None:
     make_model().save(tmp_path)
     text = (tmp_path / "model.json").read_text()
     (tmp_path / "model.json").write_text(text.replace("membrane", "border"))
@@ -260,8 +260,8 @@ def edit(folder: Path, *keys: Any, value: Any) -> None:
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("normalisation", "mean", 0), 18.0),
-        (("normalisation", "std", 0), 30.0),
+        (("normalization", "mean", 0), 18.0),
+        (("normalization", "std", 0), 30.0),
         (("halo", "pixels"), 25),
         (("patch_size",), 65),
         (("network", "architecture", "skips", 0), None),
@@ -282,7 +282,7 @@ def test_a_changed_description_is_refused(tmp_path: Path, keys: tuple[Any, ...],
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("keys", [("normalisation", "mean", 0), ("normalisation", "std", 0), ("halo", "agreement")])
+@pytest.mark.parametrize("keys", [("normalization", "mean", 0), ("normalization", "std", 0), ("halo", "agreement")])
 def test_what_is_no_number_is_refused(tmp_path: Path, keys: tuple[Any, ...], value: float) -> None:
     make_model().save(tmp_path)
     edit(tmp_path, *keys, value=value)

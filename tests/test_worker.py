@@ -14,7 +14,7 @@ import pytest
 
 import small_jobs
 from napari_autosegnet import worker
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.events import Epoch, Failed
 from napari_autosegnet.jobs.job_file import write_job
 from napari_autosegnet.jobs.predict import PredictJob
@@ -56,7 +56,7 @@ def test_search_then_training_with_a_preview(tmp_path: Path) -> None:
     info = read_info(run)
     assert info is not None and (info.pid, info.step) == (os.getpid(), "search")
     slice_in_view = np.random.default_rng(0).integers(0, 255, (1, 70, 90), np.uint8)
-    write_slice(run, slice_in_view, section_grey(slice_in_view))
+    write_slice(run, slice_in_view, section_gray(slice_in_view))
     assert work(run, small_jobs.train_job()) == 0
     labels, uncertainty = (np.load(preview_file(run, name)) for name in ("labels", "uncertainty"))
     assert labels.shape == uncertainty.shape == (70, 90)
@@ -157,7 +157,7 @@ def test_more_labels_continue_the_model_and_that_can_be_resumed(
     _when_trained(run, lambda: run.request("stop"), monkeypatch)
     assert work(run, TrainJob(resume=True, device="cpu")) == 0
     after = Model.load(run.model_folder)
-    assert after.normalisation == before.normalisation
+    assert after.normalization == before.normalization
     assert np.allclose(before.weights["stem.0.weight"], after.weights["stem.0.weight"], atol=1e-6)
 
 

@@ -8,7 +8,7 @@ import zarr
 from napari_autosegnet import api
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.sample import sample_folder
-from napari_autosegnet.figures import draw_uncertainty, normalised_entropy
+from napari_autosegnet.figures import draw_uncertainty, normalized_entropy
 from napari_autosegnet.settings import PredictSettings
 
 image = sample_folder() / "axon-sem-b.png"
@@ -19,5 +19,5 @@ stored = zarr.open_group("unsure.zarr", mode="r")["probabilities/0"]
 probabilities = stored[:].reshape(stored.shape[0], *stored.shape[-2:]) / 255
 
 # %% The entropy of the classes, 0 (sure) to 1 (all alike), as a number and as a picture
-print(f"mean uncertainty {normalised_entropy(probabilities).mean():.3f}")
+print(f"mean uncertainty {normalized_entropy(probabilities).mean():.3f}")
 draw_uncertainty(probabilities, Path("uncertainty.png"), image=open_image(image).section(0)[0])

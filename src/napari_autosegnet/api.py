@@ -17,7 +17,7 @@ from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.presets import FitPreset, Preset
 from napari_autosegnet.settings import (
     FitSettings,
-    GreyValuesChoice,
+    GrayValuesChoice,
     Network,
     PredictSettings,
     SearchSettings,
@@ -49,7 +49,7 @@ def fit(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Model:
-    """From labelled images to a model in one go: find the network that they need, and train it.
+    """From labeled images to a model in one go: find the network that they need, and train it.
 
     Networks of several sizes compete; the better ones go on from what they have learned, and the one that the
     settings' ``goal`` asks for is trained to the end. ``RUN/model`` is there from the first epochs on and gets better.
@@ -111,7 +111,7 @@ def search(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Architecture | None:
-    """Find an architecture for labelled images; it is written to ``RUN/architecture.json``.
+    """Find an architecture for labeled images; it is written to ``RUN/architecture.json``.
 
     Parameters
     ----------
@@ -301,12 +301,12 @@ def evaluate(
     axes: str | None = None,
     sections: str | None = None,
     overlays: Path | None = None,
-    grey_values: GreyValuesChoice = "checked",
+    gray_values: GrayValuesChoice = "checked",
     device: str = "auto",
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Scores:
-    """Score a prediction, or a model on labelled images; pixels that are not annotated count nowhere.
+    """Score a prediction, or a model on labeled images; pixels that are not annotated count nowhere.
 
     Sections in which nothing is annotated are not even computed.
 
@@ -330,7 +330,7 @@ def evaluate(
         Only these, for example ``24-29``.
     overlays : Path, optional
         Folder for pictures of prediction and truth.
-    grey_values : "checked" or "as-is"
+    gray_values : "checked" or "as-is"
         With ``model``: an image in another range than the model's is scaled where that can be told, else refused, or
         taken as it is.
 
@@ -353,7 +353,7 @@ def evaluate(
         selection=Selection(time_point=time_point, channels=channels, axes=axes),
         sections=sections,
         overlays=overlays,
-        grey_values=grey_values,
+        gray_values=gray_values,
         device=device,
     )
     return job.run(report=report, should_stop=should_stop)
@@ -368,7 +368,7 @@ def export(
     name: str = "",
     description: str = "",
     authors: Sequence[str] = (),
-    licence: str = "",
+    license: str = "",
 ) -> float:
     """Write a model for other programs; needs the extra ``export``.
 
@@ -382,7 +382,7 @@ def export(
         ``onnx`` or ``bioimageio``.
     image : Path, optional
         For a package: an image that its test image and its cover are cut from.
-    name, description, authors, licence
+    name, description, authors, license
         For a package: what the zoo wants to know; an author is ``NAME`` or ``NAME (AFFILIATION)``.
 
     Returns
@@ -405,6 +405,6 @@ def export(
         name=name,
         description=description,
         authors=tuple(authors),
-        licence=licence,
+        license=license,
     )
     return job.run()

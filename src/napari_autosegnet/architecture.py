@@ -274,7 +274,7 @@ class SearchSpace(_Frozen):
                 return architecture
 
     def mutate(self, architecture: Architecture, generator: np.random.Generator) -> Architecture:
-        """A neighbour: one decision made differently (regularised evolution, Real et al. 2019)."""
+        """A neighbor: one decision made differently (regularized evolution, Real et al. 2019)."""
         decisions = self.decisions
         while True:
             choices = list(self.encode(architecture))

@@ -132,17 +132,17 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
 
 def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: str) -> None:
     from napari_autosegnet import figures
-    from napari_autosegnet.data.annotations import open_labelled
+    from napari_autosegnet.data.annotations import open_labeled
     from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.volume import predict_sections
     from napari_autosegnet.model import Model
 
     model = Model.load(run.model_folder)
-    stack = open_labelled([image], [labels], SAMPLE_CLASSES)[0]
+    stack = open_labeled([image], [labels], SAMPLE_CLASSES)[0]
     predicted, probabilities = predict_sections(model, stack.image, device=choose_device(device))
-    grey = stack.image.section(0)[0]
-    figures.overlay(grey, predicted[0], model.classes, paths["overlay"], truth=stack.target(0))
-    figures.draw_uncertainty(probabilities[:, 0], paths["uncertainty"], image=grey)
+    gray = stack.image.section(0)[0]
+    figures.overlay(gray, predicted[0], model.classes, paths["overlay"], truth=stack.target(0))
+    figures.draw_uncertainty(probabilities[:, 0], paths["uncertainty"], image=gray)
     network = model.specification
     assert network.network == "searched" and network.architecture is not None
     figures.draw_architecture(network.architecture, paths["architecture"], levels=network.levels)
@@ -174,12 +174,12 @@ def _show(summary: dict[str, Any]) -> None:
     viewer.add_image(open_image(sample / "axon-sem-b.png").section(0)[0], name="axon-sem-b")
     truth = open_labels(sample / "axon-sem-b-labels.png").section(0)[0]
     classes = Model.load(Path(summary["paths"]["model"])).classes
-    colours: dict[int | None, str] = {
+    colors: dict[int | None, str] = {
         None: "transparent",
         0: "transparent",
         **{i: c.color for i, c in enumerate(classes, start=1)},
     }
-    colormap = DirectLabelColormap(color_dict=colours)
+    colormap = DirectLabelColormap(color_dict=colors)
     viewer.add_labels(truth + 1, name="truth", visible=False, colormap=colormap)
     found = open_labels(Path(summary["paths"]["labels"]) / "labels" / "segmentation").section(0)[0]
     viewer.add_labels(found, name="segmentation", opacity=0.5, colormap=colormap)

@@ -2,13 +2,13 @@
 
 ::
 
-    MODEL/model.json             network, classes, normalisation, halo, how it was trained
+    MODEL/model.json             network, classes, normalization, halo, how it was trained
           weights.safetensors    the weights, and a copy of model.json in its header
 
 Both files are replaced one after the other, the weights first. When a crash comes between the two, the hash
 of the weights in ``model.json`` does not fit, and the copy in the header is taken: so at any moment the
 folder holds the old model or the new one. A hash of the description tells whether it was changed since;
-names and colours of classes are left out of it and may be edited. Nothing in it is ever unpickled.
+names and colors of classes are left out of it and may be edited. Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.json_files import parse_json
@@ -70,7 +70,7 @@ class ModelDescription(_Frozen):
     schema_version: Literal[1] = 1
     network: Specification
     classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2)]
-    normalisation: Normalisation
+    normalization: Normalization
     image_channels: Annotated[int, Field(ge=1)]
     context: Annotated[int, Field(ge=0, le=8)] = 0
     patch_size: Annotated[int, Field(ge=1)]
@@ -83,7 +83,7 @@ class ModelDescription(_Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all but names and colours of the classes, which the owner may edit."""
+        """SHA-256 over all but names and colors of the classes, which the owner may edit."""
         content = json.loads(self.model_dump_json(exclude={"classes", "description_sha256"}))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -96,8 +96,8 @@ class ModelDescription(_Frozen):
             raise ValueError(f"image and context have {channels} channels, the network {self.network.in_channels}")
         if self.network.network == "searched" and self.network.architecture is None:
             raise ValueError("a searched network needs its architecture")
-        if len(self.normalisation.mean) != self.image_channels:
-            raise ValueError("normalisation and image_channels differ")
+        if len(self.normalization.mean) != self.image_channels:
+            raise ValueError("normalization and image_channels differ")
         return self
 
 
@@ -125,7 +125,7 @@ class Model:
         specification: NetworkSpecification | ForestSpecification,
         *,
         classes: tuple[ClassInfo, ...],
-        normalisation: Normalisation,
+        normalization: Normalization,
         image_channels: int,
         patch_size: int,
         context: int = 0,
@@ -137,7 +137,7 @@ class Model:
         description = ModelDescription(
             network=specification,
             classes=classes,
-            normalisation=normalisation,
+            normalization=normalization,
             image_channels=image_channels,
             context=context,
             patch_size=patch_size,
@@ -153,8 +153,8 @@ class Model:
         return self.description.classes
 
     @property
-    def normalisation(self) -> Normalisation:
-        return self.description.normalisation
+    def normalization(self) -> Normalization:
+        return self.description.normalization
 
     @property
     def specification(self) -> NetworkSpecification | ForestSpecification:
@@ -201,9 +201,9 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides what the model predicts: network, weights, input, normalisation."""
+        """SHA-256 over all that decides what the model predicts: network, weights, input, normalization."""
         decides = self.description.model_dump(
-            mode="json", include={"network", "normalisation", "image_channels", "context", "weights_sha256"}
+            mode="json", include={"network", "normalization", "image_channels", "context", "weights_sha256"}
         )
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -273,7 +273,7 @@ class Model:
             raise UserError(f"{DESCRIPTION_FILE} and weights in {place} do not belong together; copy the model again")
         if description.description_sha256 != description.digest:
             raise UserError(
-                f"{DESCRIPTION_FILE} of {place} was changed since it was written, in more than names and colours of "
+                f"{DESCRIPTION_FILE} of {place} was changed since it was written, in more than names and colors of "
                 "classes; copy the model again"
             )
         return cls(description, weights)

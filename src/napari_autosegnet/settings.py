@@ -18,8 +18,8 @@ from napari_autosegnet.architecture import SearchSpace
 
 Network = Literal["searched", "plain", "unet", "pspnet", "forest"]
 LossName = Literal["cross_entropy", "weighted", "dice"]
-NormalisationChoice = Literal["auto", "global", "section"]
-GreyValuesChoice = Literal["checked", "as-is"]
+NormalizationChoice = Literal["auto", "global", "section"]
+GrayValuesChoice = Literal["checked", "as-is"]
 OptimizerName = Literal["muon", "sgd"]
 Goal = Literal["accurate", "balanced", "fast"]
 
@@ -57,14 +57,14 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 class SplitSettings(Settings):
-    """How labelled sections are divided into a training and a validation part.
+    """How labeled sections are divided into a training and a validation part.
 
     The split comes before any augmentation, in contiguous blocks of sections with a gap, so that
     near copies of a validation section are never trained on.
     """
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _field(
-        0.25, "Share of the labelled data kept for validation", title="Fraction to check with"
+        0.25, "Share of the labeled data kept for validation", title="Fraction to check with"
     )
     gap: Annotated[int, Field(ge=0)] = _advanced(2, "Sections left out between the training and the validation block")
     train_sections: str | None = _field(
@@ -88,9 +88,9 @@ class AugmentationSettings(Settings):
     rotation: Literal["none", "quarter", "any"] = _advanced("any", "Rotate by quarter turns or by any angle")
     scale: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.1, "Zoom by up to this share in or out")
     elastic: Annotated[float, Field(ge=0)] = _advanced(2.0, "Largest elastic displacement in pixels")
-    contrast: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.15, "Scale grey values by up to this share")
+    contrast: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.15, "Scale gray values by up to this share")
     brightness: Annotated[float, Field(ge=0)] = _advanced(
-        0.15, "Shift grey values by up to this many standard deviations"
+        0.15, "Shift gray values by up to this many standard deviations"
     )
     noise: Annotated[float, Field(ge=0)] = _advanced(
         0.05, "Standard deviation of added noise, in standard deviations of the image"
@@ -194,13 +194,13 @@ class _LearningSettings(Settings):
     augmentation: AugmentationSettings = Field(
         default_factory=AugmentationSettings, title="Random changes of patches", description="Augmentation"
     )
-    normalisation: NormalisationChoice = _advanced(
+    normalization: NormalizationChoice = _advanced(
         "auto",
-        "Grey values by mean and deviation of the training part (global), or of each section (section) "
+        "Gray values by mean and deviation of the training part (global), or of each section (section) "
         "where sections differ in exposure or contrast drifts; auto decides by how much they differ",
     )
     context: Annotated[int, Field(ge=0, le=8)] = _advanced(
-        0, "Sections above and below that are given as channels (2.5D)", title="Neighbouring sections"
+        0, "Sections above and below that are given as channels (2.5D)", title="Neighboring sections"
     )
     seed: int = _advanced(0, "Seed of everything random")
 
@@ -327,7 +327,7 @@ class PredictSettings(Settings):
         "Pixels of real surroundings per tile: auto (measured), exact (from the network) or a number",
         title="Surroundings",
     )
-    grey_values: GreyValuesChoice = _advanced(
+    gray_values: GrayValuesChoice = _advanced(
         "checked",
         "An image in another range than the model's is scaled where that can be told, else refused "
         "(checked), or taken as it is (as-is)",

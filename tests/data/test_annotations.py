@@ -1,4 +1,4 @@
-"""Reading label values as classes, and refusing what cannot be learnt from."""
+"""Reading label values as classes, and refusing what cannot be learned from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_autosegnet.data.annotations import (
     default_classes,
     infer_mapping,
     name_from_file,
-    open_labelled,
+    open_labeled,
     pair_stacks,
     parse_classes,
 )
@@ -50,8 +50,8 @@ def test_one_name_joins_several_values() -> None:
         ("a:membrane,1:cell", "'a' in the classes is no whole number"),
         ("0:membrane,0:cell", "the value 0 comes twice"),
         ("0:,1:cell", "is not value:name"),
-        ("0:a:red,1:b", "'red' in the classes is no colour"),
-        ("0:a:#ff00001,1:b", "is no colour"),
+        ("0:a:red,1:b", "'red' in the classes is no color"),
+        ("0:a:#ff00001,1:b", "is no color"),
         ("0:a:#ff0000:x,1:b", "is not value:name"),
     ],
 )
@@ -148,11 +148,11 @@ def saved(folder: Path, **arrays: np.ndarray) -> dict[str, Path]:
     return {name: folder / f"{name}.npy" for name in arrays}
 
 
-def test_labelled_stack(tmp_path: Path) -> None:
+def test_labeled_stack(tmp_path: Path) -> None:
     labels = np.zeros((3, 8, 9), np.int32)
     labels[0, :2], labels[0, 2:3], labels[2, 0, 0] = 1, 2, 2
     paths = saved(tmp_path, image=np.ones((3, 8, 9), np.uint8), labels=labels)
-    (stack,) = open_labelled([paths["image"]], [paths["labels"]])
+    (stack,) = open_labeled([paths["image"]], [paths["labels"]])
     assert annotated_pixels(stack).tolist() == [[18, 9], [0, 0], [0, 1]]
     np.testing.assert_array_equal(stack.target(0), labels[0])
     assert stack.target(0).dtype == np.uint8
@@ -160,7 +160,7 @@ def test_labelled_stack(tmp_path: Path) -> None:
 
 def test_classes_are_those_of_all_files_together(tmp_path: Path) -> None:
     paths = saved(tmp_path, i=np.ones((8, 8), np.uint8), a=np.full((8, 8), 1), b=np.full((8, 8), 3))
-    stacks = open_labelled([paths["i"]] * 2, [paths["a"], paths["b"]])
+    stacks = open_labeled([paths["i"]] * 2, [paths["a"], paths["b"]])
     assert [annotated_pixels(stack).tolist() for stack in stacks] == [[[64, 0]], [[0, 64]]]
     assert stacks[0].mapping == stacks[1].mapping
 
@@ -174,7 +174,7 @@ def test_classes_are_those_of_all_files_together(tmp_path: Path) -> None:
         ((8, 8), np.zeros((8, 8), np.uint8), None, "nothing is annotated"),
         ((8, 8), np.ones((8, 8), np.uint8), None, "only one class"),
         ((8, 8), np.eye(8, dtype=np.uint8), "0:a,2:b", r"name 2 \(b\), which no label has; the values .* are 0, 1"),
-        ((8, 8), np.dstack([np.eye(8), np.zeros((8, 8, 2))]).astype(np.uint8), None, "colour picture"),
+        ((8, 8), np.dstack([np.eye(8), np.zeros((8, 8, 2))]).astype(np.uint8), None, "color picture"),
     ],
 )
 def test_labels_that_do_not_fit(
@@ -182,7 +182,7 @@ def test_labels_that_do_not_fit(
 ) -> None:
     paths = saved(tmp_path, image=np.ones(image, np.uint8), labels=labels)
     with pytest.raises(UserError, match=message) as error:
-        open_labelled([paths["image"]], [paths["labels"]], classes)
+        open_labeled([paths["image"]], [paths["labels"]], classes)
     assert "\n" not in str(error.value)
 
 
@@ -190,15 +190,15 @@ def test_counts_files_and_channels_must_fit(tmp_path: Path) -> None:
     eye = np.eye(8, dtype=np.uint8) + 1
     paths = saved(tmp_path, image=eye, rgb=np.dstack([eye] * 3), labels=eye)
     with pytest.raises(UserError, match="no image is given"):
-        open_labelled([], [])
+        open_labeled([], [])
     with pytest.raises(UserError, match="2 images and 1 label files"):
-        open_labelled([paths["image"]] * 2, [paths["labels"]])
+        open_labeled([paths["image"]] * 2, [paths["labels"]])
     with pytest.raises(UserError, match="there is no file"):
-        open_labelled([paths["image"]], [tmp_path / "absent.tif"])
+        open_labeled([paths["image"]], [tmp_path / "absent.tif"])
     with pytest.raises(UserError, match="has 3 channels"):
-        open_labelled([paths["image"], paths["rgb"]], [paths["labels"]] * 2)
-    # A grey label picture saved as RGB is taken for what it is.
-    (stack,) = open_labelled([paths["image"]], [paths["rgb"]])
+        open_labeled([paths["image"], paths["rgb"]], [paths["labels"]] * 2)
+    # A gray label picture saved as RGB is taken for what it is.
+    (stack,) = open_labeled([paths["image"]], [paths["rgb"]])
     np.testing.assert_array_equal(stack.target(0), eye)
 
 
@@ -223,7 +223,7 @@ def test_pairs_of_arrays() -> None:
 
 def test_isbi_labels_are_two_classes(shared_data: Path) -> None:
     folder = shared_data / "isbi2012"
-    (stack,) = open_labelled([folder / "train-volume.tif"], [folder / "train-labels.tif"])
+    (stack,) = open_labeled([folder / "train-volume.tif"], [folder / "train-labels.tif"])
     assert stack.mapping.describe() == "0 -> 1 class 0, 255 -> 2 class 255, everything else not annotated"
     share = annotated_pixels(stack).sum(0) / annotated_pixels(stack).sum()
     assert share[0] == pytest.approx(0.2196, abs=1e-4)
@@ -232,7 +232,7 @@ def test_isbi_labels_are_two_classes(shared_data: Path) -> None:
 def test_vnc_merged_classes(shared_data: Path) -> None:
     folder = shared_data / "vnc"
     membranes = ",".join(f"{value}:membrane" for value in (0, 32, 64, 96, 128))
-    (stack,) = open_labelled(
+    (stack,) = open_labeled(
         [folder / "raw.tif"], [folder / "labels.tif"], f"{membranes},159:glia,191:mitochondrion,223:synapse,255:cell"
     )
     pixels = annotated_pixels(stack).sum(0)
@@ -248,19 +248,19 @@ def test_numbered_objects_are_no_classes(tmp_path: Path) -> None:
         )
     paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
     with pytest.raises(UserError, match="12 values, each in one piece.* use --classes 0:background,1-12:object"):
-        open_labelled([paths["image"]], [paths["labels"]])
-    (stack,) = open_labelled([paths["image"]], [paths["labels"]], "0:background,1-12:object")
+        open_labeled([paths["image"]], [paths["labels"]])
+    (stack,) = open_labeled([paths["image"]], [paths["labels"]], "0:background,1-12:object")
     assert stack.mapping.describe() == "0 -> 1 background, 1-12 -> 2 object, everything else not annotated"
     np.testing.assert_array_equal(stack.target(0), np.where(labels > 0, 2, 1))
     # Cells may touch.
     labels[2:8, 8:12] = 1
     paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
     with pytest.raises(UserError, match="12 values, each in one piece"):
-        open_labelled([paths["image"]], [paths["labels"]])
+        open_labeled([paths["image"]], [paths["labels"]])
     # A class is in several places, and touches others.
     labels[50:55, 50:55] = 1
     paths = saved(tmp_path, image=np.ones((60, 60), np.uint8), labels=labels)
-    assert len(open_labelled([paths["image"]], [paths["labels"]])[0].mapping.classes) == 12
+    assert len(open_labeled([paths["image"]], [paths["labels"]])[0].mapping.classes) == 12
 
 
 @pytest.mark.parametrize("text", ["0:a,5-3:b", "0:a,1-99999999:b", "0:a,1-:b"])

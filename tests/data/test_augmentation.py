@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from napari_autosegnet.data.augmentation import (
     blur,
     canvas_size,
-    change_grey_values,
+    change_gray_values,
     is_exact,
     turn,
     warp,
@@ -82,7 +82,7 @@ def test_nothing_is_read_beyond_the_canvas(size: int, scale: float, elastic: flo
     side = canvas_size(size, settings)
     assert (side - size) % 2 == 0
     grid = warp_grid(8, size, side, settings, seeded(seed), CPU)
-    if not is_exact(settings):  # all sixteen neighbours of every point lie within
+    if not is_exact(settings):  # all sixteen neighbors of every point lie within
         pixel = (grid + 1) * (side / 2) - 0.5
         assert pixel.min() >= 1 and pixel.max() <= side - 2
 
@@ -131,20 +131,20 @@ def test_blur_is_gaussian() -> None:
         np.testing.assert_allclose(found[index], expected, atol=2e-3)
 
 
-def test_grey_values_change_by_what_is_asked() -> None:
+def test_gray_values_change_by_what_is_asked() -> None:
     images = torch.randn(64, 1, 16, 16)
-    assert torch.equal(change_grey_values(images, NOTHING, seeded()), images)
-    shift = change_grey_values(images, only(brightness=0.3), seeded()) - images
+    assert torch.equal(change_gray_values(images, NOTHING, seeded()), images)
+    shift = change_gray_values(images, only(brightness=0.3), seeded()) - images
     assert shift.std((1, 2, 3)).max() < 1e-6 and 0.25 < shift.abs().max() <= 0.3 + 1e-6
-    factor = change_grey_values(images, only(contrast=0.2), seeded()) / images
+    factor = change_gray_values(images, only(contrast=0.2), seeded()) / images
     assert factor.min() >= 0.8 - 1e-3 and factor.max() <= 1.2 + 1e-3 and factor.std() > 0.05
-    noise = (change_grey_values(images, only(noise=0.1), seeded()) - images).std((1, 2, 3))
+    noise = (change_gray_values(images, only(noise=0.1), seeded()) - images).std((1, 2, 3))
     assert 0.05 < noise.max() <= 0.12 and noise.min() < 0.03
 
 
 def test_a_seed_repeats_and_inputs_are_left_alone() -> None:
     images = torch.randn(4, 2, 32, 32)
     before = images.clone()
-    first, second = (change_grey_values(images, AugmentationSettings(), seeded(3)) for _ in range(2))
+    first, second = (change_gray_values(images, AugmentationSettings(), seeded(3)) for _ in range(2))
     assert torch.equal(first, second) and not torch.equal(first, images)
     assert torch.equal(images, before)

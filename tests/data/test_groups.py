@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.annotations import LabelledStack, pair_stacks
+from napari_autosegnet.data.annotations import LabeledStack, pair_stacks
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 
 
-def stacks_of(*shapes: tuple[int, ...]) -> list[LabelledStack]:
+def stacks_of(*shapes: tuple[int, ...]) -> list[LabeledStack]:
     arrays = [(np.indices(shape)[-1] % 2 + 1).astype(np.uint8) for shape in shapes]
     return pair_stacks([image_from_array(a) for a in arrays], [image_from_array(a) for a in arrays], None)
 

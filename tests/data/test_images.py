@@ -37,31 +37,31 @@ def volume() -> np.ndarray:
 
 
 def test_picture_modes(tmp_path: Path) -> None:
-    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    rgb = np.stack([grey, grey[::-1], grey.T], -1)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rgb = np.stack([gray, gray[::-1], gray.T], -1)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
     Image.fromarray(rgb).save(tmp_path / "rgb.png")
-    Image.fromarray(np.dstack([rgb, grey])).save(tmp_path / "rgba.png")
-    Image.fromarray(grey.astype(np.uint16) * 200).save(tmp_path / "deep.png")
-    Image.fromarray(grey > 100).save(tmp_path / "bits.png")
+    Image.fromarray(np.dstack([rgb, gray])).save(tmp_path / "rgba.png")
+    Image.fromarray(gray.astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    Image.fromarray(gray > 100).save(tmp_path / "bits.png")
     palette = Image.new("P", (16, 16))
-    palette.putdata((grey % 3).ravel().tolist())
+    palette.putdata((gray % 3).ravel().tolist())
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     palette.save(tmp_path / "palette.png")
 
-    stack = open_image(tmp_path / "grey.png")
-    assert stack.is_2d and (stack.name, stack.sections, stack.scale) == ("grey", 1, (1.0, 1.0, 1.0))
-    np.testing.assert_array_equal(stack.section(0)[0], grey)
+    stack = open_image(tmp_path / "gray.png")
+    assert stack.is_2d and (stack.name, stack.sections, stack.scale) == ("gray", 1, (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(stack.section(0)[0], gray)
     for name in ("rgb.png", "rgba.png"):
         np.testing.assert_array_equal(open_image(tmp_path / name).section(0), np.moveaxis(rgb, -1, 0))
     deep = open_image(tmp_path / "deep.png")
     assert deep.dtype == np.uint16
-    np.testing.assert_array_equal(deep.section(0)[0], grey.astype(np.uint16) * 200)
+    np.testing.assert_array_equal(deep.section(0)[0], gray.astype(np.uint16) * 200)
     bits = open_image(tmp_path / "bits.png")
     assert bits.dtype == np.uint8
-    np.testing.assert_array_equal(bits.section(0)[0], grey > 100)
+    np.testing.assert_array_equal(bits.section(0)[0], gray > 100)
     assert open_image(tmp_path / "palette.png").channels == 3
-    np.testing.assert_array_equal(open_labels(tmp_path / "palette.png").section(0)[0], grey % 3)
+    np.testing.assert_array_equal(open_labels(tmp_path / "palette.png").section(0)[0], gray % 3)
 
 
 def test_folder_is_a_stack_in_natural_order(tmp_path: Path) -> None:
@@ -189,12 +189,12 @@ def test_only_the_region_asked_for_is_touched(volume: np.ndarray) -> None:
 
 
 def test_channel_axis(volume: np.ndarray) -> None:
-    colour = np.stack([volume, volume[::-1]], axis=-1)
-    stack = image_from_array(colour, channel_axis=-1)
+    color = np.stack([volume, volume[::-1]], axis=-1)
+    stack = image_from_array(color, channel_axis=-1)
     assert (stack.channels, stack.shape) == (2, volume.shape)
-    np.testing.assert_array_equal(whole(stack), np.moveaxis(colour, -1, 0))
+    np.testing.assert_array_equal(whole(stack), np.moveaxis(color, -1, 0))
     with pytest.raises(UserError, match="4 axes besides channels"):
-        image_from_array(colour)
+        image_from_array(color)
 
 
 def test_booleans_are_read_as_bytes() -> None:

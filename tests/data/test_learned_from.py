@@ -15,16 +15,16 @@ import zarr
 from PIL import Image
 
 from napari_autosegnet import api
-from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.data.annotations import open_labeled
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings, TrainSettings
 
-NORMALISATION = Normalisation(mean=(100.0,), std=(40.0,))
+NORMALIZATION = Normalization(mean=(100.0,), std=(40.0,))
 PIXELS = np.random.default_rng(0).integers(1, 255, (6, 64, 64), dtype=np.uint8)
 MARKS = np.zeros_like(PIXELS)
 MARKS[1:5] = 1 + (PIXELS[1:5] > 120)
@@ -75,9 +75,9 @@ def test_sections_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
 
 def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
     image, labels = files
-    stacks = open_labelled([image], [labels])
-    alone = LearnedFrom.of(stacks, NORMALISATION, context=0)
-    around = LearnedFrom.of(stacks, NORMALISATION, context=1)
+    stacks = open_labeled([image], [labels])
+    alone = LearnedFrom.of(stacks, NORMALIZATION, context=0)
+    around = LearnedFrom.of(stacks, NORMALIZATION, context=1)
     assert alone.pairs[0].sections == ("1", "2", "3", "4") and len(around.pairs[0].sections) == 6
     changed(image, 0)
     alone.check_data([image], [labels], advice="advice")
@@ -90,11 +90,11 @@ def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
         alone.check_data([image, image], [labels, labels], advice="advice")
 
 
-def test_a_normalisation_may_differ_by_rounding_only() -> None:
-    learned_from = LearnedFrom(pairs=(), normalisation=NORMALISATION)
-    learned_from.check_normalisation(Normalisation(mean=(100.0 + 1e-6,), std=(40.0 - 1e-6,)))
-    with pytest.raises(UserError, match="the normalisation is not the one that the run began with"):
-        learned_from.check_normalisation(Normalisation(mean=(101.0,), std=(40.0,)))
+def test_a_normalization_may_differ_by_rounding_only() -> None:
+    learned_from = LearnedFrom(pairs=(), normalization=NORMALIZATION)
+    learned_from.check_normalization(Normalization(mean=(100.0 + 1e-6,), std=(40.0 - 1e-6,)))
+    with pytest.raises(UserError, match="the normalization is not the one that the run began with"):
+        learned_from.check_normalization(Normalization(mean=(101.0,), std=(40.0,)))
 
 
 # Whole runs
@@ -164,27 +164,27 @@ def test_new_strokes_go_on_from_the_model(files: tuple[Path, Path], tmp_path: Pa
 
 def test_a_model_goes_on_with_images_in_its_range(files: tuple[Path, Path], tmp_path: Path) -> None:
     trained = begin(tmp_path / "run", files, "train")()
-    before = trained.normalisation.seen
+    before = trained.normalization.seen
     tifffile.imwrite(tmp_path / "wide.tif", PIXELS.astype(np.uint16) * 257, photometric="minisblack")
     more: dict[str, Any] = {"labels": [files[1]], "continue_with": files[1], "settings": TRAIN, "device": "cpu"}
-    with pytest.raises(UserError, match=r"grey values of .*wide\.tif are not in the range .* new run"):
+    with pytest.raises(UserError, match=r"gray values of .*wide\.tif are not in the range .* new run"):
         api.train(tmp_path / "run", images=[tmp_path / "wide.tif"], **more)
     tifffile.imwrite(tmp_path / "dark.tif", PIXELS // 2, photometric="minisblack")
-    after = api.train(tmp_path / "run", images=[tmp_path / "dark.tif"], **more).normalisation
-    assert after.mean == trained.normalisation.mean
+    after = api.train(tmp_path / "run", images=[tmp_path / "dark.tif"], **more).normalization
+    assert after.mean == trained.normalization.mean
     assert before is not None and after.seen == before.with_more(after.seen) != before
     # The range that it has seen by now is kept, too.
-    assert api.train(tmp_path / "run", resume=True, device="cpu").normalisation == after
+    assert api.train(tmp_path / "run", resume=True, device="cpu").normalization == after
 
 
-def test_a_changed_normalisation_is_not_gone_on_with(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_changed_normalization_is_not_gone_on_with(files: tuple[Path, Path], tmp_path: Path) -> None:
     for step, section in (("train", "trained_on"), ("search", "searched_on")):
         run = Run(tmp_path / step)
         resume = begin(run.path, files, step)
         content = run.read_config()[section]
-        content["normalisation"]["mean"][0] += 30.0
+        content["normalization"]["mean"][0] += 30.0
         run.update_config(**{section: content})
-        with pytest.raises(UserError, match="the normalisation is not the one"):
+        with pytest.raises(UserError, match="the normalization is not the one"):
             resume()
 
 

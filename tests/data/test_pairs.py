@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.data.annotations import open_labeled
 from napari_autosegnet.data.pairs import given_pairs, matched, open_pair, paired_files, tell_pairs
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
@@ -20,7 +20,7 @@ from napari_autosegnet.events import Event, PairMatched
 
 
 def pictures(folder: Path, names: Sequence[str], kind: str = "png") -> Path:
-    """Pictures whose one grey value is their place in ``names``, from 1."""
+    """Pictures whose one gray value is their place in ``names``, from 1."""
     folder.mkdir(exist_ok=True)
     for value, name in enumerate(names, start=1):
         Image.fromarray(np.full((16, 16), value, np.uint8)).save(folder / f"{name}.{kind}")
@@ -117,9 +117,9 @@ def test_folders_are_paired_by_names(tmp_path: Path, kind: str) -> None:
     assert marks.section_names == ("c1_masks", "c1_2_masks", "c2_masks")
     for stack in (image, marks):
         assert [int(stack.section(index)[0, 0, 0]) for index in range(3)] == [1, 2, 3]
-    (labelled,) = open_labelled([images], [labels])
-    assert [int(labelled.target(index)[0, 0]) for index in range(3)] == [1, 2, 3]
-    assert told([labelled]) == [
+    (labeled,) = open_labeled([images], [labels])
+    assert [int(labeled.target(index)[0, 0]) for index in range(3)] == [1, 2, 3]
+    assert told([labeled]) == [
         PairMatched(image="c1", labels="c1_masks"),
         PairMatched(image="c1_2", labels="c1_2_masks"),
         PairMatched(image="c2", labels="c2_masks"),
@@ -136,18 +136,18 @@ def test_folders_that_do_not_pair_are_refused(tmp_path: Path) -> None:
     images = pictures(tmp_path / "images", ["s1", "s2", "s3", "s4"])
     labels = pictures(tmp_path / "labels", ["s1_mask", "s2_mask", "s4_mask", "s5_mask"])
     with pytest.raises(UserError, match="images without labels: s3; labels without an image: s5_mask"):
-        open_labelled([images], [labels])
+        open_labeled([images], [labels])
 
 
 def test_one_folder_may_hold_both(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "both", ["a", "b"])
     for value, name in enumerate("ab", start=1):
-        colours = np.zeros((16, 16, 3), np.uint8)
-        Image.fromarray(colours).save(folder / f"{name}.png")
+        colors = np.zeros((16, 16, 3), np.uint8)
+        Image.fromarray(colors).save(folder / f"{name}.png")
         Image.fromarray(np.full((16, 16), value, np.uint8)).save(folder / f"{name}_mask.png")
-    (labelled,) = open_labelled([folder], [folder])
-    assert (labelled.image.channels, labelled.image.section_names) == (3, ("a", "b"))
-    assert [int(labelled.target(index)[0, 0]) for index in range(2)] == [1, 2]
+    (labeled,) = open_labeled([folder], [folder])
+    assert (labeled.image.channels, labeled.image.section_names) == (3, ("a", "b"))
+    assert [int(labeled.target(index)[0, 0]) for index in range(2)] == [1, 2]
     plain = pictures(tmp_path / "plain", ["a", "b"])
     with pytest.raises(UserError, match=r"is given for images and labels; name its label files"):
         paired_files(plain, plain)
@@ -202,7 +202,7 @@ def test_lists_are_taken_in_their_order_unless_names_contradict() -> None:
 def test_many_pairs_are_told_in_some_lines(tmp_path: Path) -> None:
     names = [f"{number:02d}" for number in range(20)]
     images, labels = pictures(tmp_path / "i", names), pictures(tmp_path / "l", names)
-    events = told(open_labelled([images], [labels], "1:a,2:b"))
+    events = told(open_labeled([images], [labels], "1:a,2:b"))
     assert len(events) == 8 and {event.event for event in events} == {"pair"}
     assert events[-1] == PairMatched(image="07", labels="07", more=12)
 
@@ -223,7 +223,7 @@ def test_one_time_point_of_image_and_labels(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", array)
     read = Selection(time_point=1, axes="tzyx")
     for name in ("series", "still"):
-        (stack,) = open_labelled([tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], read=read)
+        (stack,) = open_labeled([tmp_path / "image.npy"], [tmp_path / f"{name}.npy"], read=read)
         np.testing.assert_array_equal(stack.image.section(0)[0], pixels[1, 0])
         np.testing.assert_array_equal(stack.target(0), marks[1, 0])
 
@@ -235,7 +235,7 @@ def test_one_channel_of_an_image(tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", pixels)
     np.save(tmp_path / "labels.npy", marks)
     read = Selection(channels=("1",), axes="zcyx")
-    (stack,) = open_labelled([tmp_path / "image.npy"], [tmp_path / "labels.npy"], read=read)
+    (stack,) = open_labeled([tmp_path / "image.npy"], [tmp_path / "labels.npy"], read=read)
     assert stack.image.channels == 1
     np.testing.assert_array_equal(stack.image.section(2), pixels[2, 1:])
     np.testing.assert_array_equal(stack.target(2), marks[2])

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.data import loaded_regions, normalisation
-from napari_autosegnet.data.annotations import LabelledStack, open_labelled, pair_stacks, parse_classes
+from napari_autosegnet.data import loaded_regions, normalization
+from napari_autosegnet.data.annotations import LabeledStack, open_labeled, pair_stacks, parse_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.loaded_regions import reflected
-from napari_autosegnet.data.normalisation import Normalisation, measure
+from napari_autosegnet.data.normalization import Normalization, measure
 from napari_autosegnet.data.patches import IGNORE, PatchSource
 from napari_autosegnet.data.split import Region, split_stacks
 from napari_autosegnet.data.validation_patches import choose_patches, validation_patches
@@ -29,7 +29,7 @@ from napari_autosegnet.presets import train_settings
 from napari_autosegnet.settings import AugmentationSettings, NetworkSettings, SplitSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
-AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))
+AS_IT_IS = Normalization(mean=(0.0,), std=(1.0,))
 FLIPS = AugmentationSettings(rotation="quarter", scale=0, elastic=0, contrast=0, brightness=0, noise=0, blur=0)
 SHAPES = AugmentationSettings(contrast=0, brightness=0, noise=0, blur=0)
 
@@ -38,7 +38,7 @@ SHAPES = AugmentationSettings(contrast=0, brightness=0, noise=0, blur=0)
 def _no_limit() -> Iterator[None]:
     """Pixels say here where they lie, so large ones must stay what they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normalisation, "LIMIT", np.inf)
+        patch.setattr(normalization, "LIMIT", np.inf)
         patch.setattr(loaded_regions, "LIMIT", np.inf)
         yield
 
@@ -47,24 +47,24 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def stack_of(image: np.ndarray, labels: np.ndarray, channel_axis: int | None = None) -> LabelledStack:
+def stack_of(image: np.ndarray, labels: np.ndarray, channel_axis: int | None = None) -> LabeledStack:
     images = [image_from_array(image, channel_axis=channel_axis)]
     return pair_stacks(images, [image_from_array(labels)], parse_classes("1:a,2:b"))[0]
 
 
 def source_of(
-    stack: LabelledStack,
+    stack: LabeledStack,
     regions: list[Region],
     augmentation: AugmentationSettings | None = None,
     *,
     size: int = 16,
     context: int = 0,
-    normalisation: Normalisation = AS_IT_IS,
+    normalization: Normalization = AS_IT_IS,
 ) -> PatchSource:
     return PatchSource(
         [stack],
         regions,
-        normalisation,
+        normalization,
         size=size,
         context=context,
         augmentation=augmentation,
@@ -81,13 +81,13 @@ def full(section: int, height: int, width: int) -> Region:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
-def test_plain_patches_are_the_normalised_pixels(dtype: type) -> None:
+def test_plain_patches_are_the_normalized_pixels(dtype: type) -> None:
     # Each pixel's value is its position, so a patch says where it was cut.
     image: np.ndarray = np.arange(2 * 10 * 12).reshape(2, 10, 12).astype(dtype)
     labels = two_classes(2, 10, 12)
     stack = stack_of(image, labels)
     source = source_of(
-        stack, [full(0, 10, 12), full(1, 10, 12)], size=4, normalisation=Normalisation(mean=(3.0,), std=(2.0,))
+        stack, [full(0, 10, 12), full(1, 10, 12)], size=4, normalization=Normalization(mean=(3.0,), std=(2.0,))
     )
     images, targets = source.sample(40, seeded())
     assert (images.shape, images.dtype) == ((40, 1, 4, 4), torch.float32)
@@ -167,12 +167,12 @@ def test_context_channels_are_the_sections_around() -> None:
     image = np.stack([np.full((2, 20, 20), 10 * z, np.uint8) for z in range(5)], axis=1)
     image[1] += 1
     stack = stack_of(image, two_classes(5, 20, 20), channel_axis=0)
-    normalisation = Normalisation(mean=(0.0, 0.0), std=(1.0, 1.0))
+    normalization = Normalization(mean=(0.0, 0.0), std=(1.0, 1.0))
     for section, expected in {
         0: [0, 1, 0, 1, 0, 1, 10, 11, 20, 21],
         3: [10, 11, 20, 21, 30, 31, 40, 41, 40, 41],
     }.items():
-        source = source_of(stack, [full(section, 20, 20)], None, context=2, normalisation=normalisation)
+        source = source_of(stack, [full(section, 20, 20)], None, context=2, normalization=normalization)
         images, _ = source.sample(2, seeded())
         assert images[:, :, 0, 0].tolist() == [expected] * 2 and source.channels == 10
 
@@ -256,7 +256,7 @@ def test_reflection_is_numpys(length: int, start: int) -> None:
 
 
 def validation(
-    stack: LabelledStack,
+    stack: LabeledStack,
     regions: list[Region],
     *,
     size: int = 16,
@@ -345,13 +345,13 @@ def test_limited_validation_keeps_every_class() -> None:
 @pytest.mark.parametrize("preset", ["fast", "standard"])
 def test_isbi_patches(shared_data: Path, preset: str) -> None:
     folder = shared_data / "isbi2012"
-    stacks = open_labelled([folder / "train-volume.tif"], [folder / "train-labels.tif"], "0:membrane,255:cell")
+    stacks = open_labeled([folder / "train-volume.tif"], [folder / "train-labels.tif"], "0:membrane,255:cell")
     split = split_stacks(stacks, SplitSettings(train_sections="0-15", validation_sections="18-21"))
-    normalisation = measure(stacks, split.training)
+    normalization = measure(stacks, split.training)
     source = PatchSource(
         stacks,
         split.training,
-        normalisation,
+        normalization,
         size=128,
         augmentation=train_settings("fast" if preset == "fast" else "standard").augmentation,
         device="cpu",
@@ -363,7 +363,7 @@ def test_isbi_patches(shared_data: Path, preset: str) -> None:
     # Membranes are dark: image and target have been moved alike.
     assert images[:, 0][targets == 0].mean() < images[:, 0][targets == 1].mean() - 0.8
     shown, truth, sections = validation_patches(
-        stacks, split.validation, normalisation, size=128, limit=16, generator=seeded(), device="cpu"
+        stacks, split.validation, normalization, size=128, limit=16, generator=seeded(), device="cpu"
     )
     assert sections == len({region.section for region in split.validation})
     assert shown.shape == (16, 1, 128, 128) and np.unique(truth).tolist() == [0, 1]
@@ -371,13 +371,13 @@ def test_isbi_patches(shared_data: Path, preset: str) -> None:
 
 def test_photographs_of_many_sizes(shared_data: Path) -> None:
     folder = shared_data / "industrial"
-    stacks = open_labelled([folder / "full" / "images"], [folder / "full" / "masks"], "0:sound,255:defect")
+    stacks = open_labeled([folder / "full" / "images"], [folder / "full" / "masks"], "0:sound,255:defect")
     split = split_stacks(stacks, SplitSettings(group=f"group@{folder / 'index.csv'}"))
-    normalisation = measure(stacks, split.training)
+    normalization = measure(stacks, split.training)
     source = PatchSource(
         stacks,
         split.training,
-        normalisation,
+        normalization,
         size=128,
         augmentation=AugmentationSettings(),
         device="cpu",

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.annotations import annotated_pixels, open_labelled
+from napari_autosegnet.data.annotations import annotated_pixels, open_labeled
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.data.split import region_pixels, split_stacks
@@ -26,7 +26,7 @@ def test_sample_is_as_published() -> None:
 @pytest.mark.parametrize(("name", "shares"), [("a", [0.318, 0.401, 0.281]), ("b", [0.303, 0.402, 0.296])])
 def test_sample_is_three_classes(name: str, shares: list[float]) -> None:
     folder = sample_folder()
-    stacks = open_labelled([folder / f"axon-sem-{name}.png"], [folder / f"axon-sem-{name}-labels.png"], SAMPLE_CLASSES)
+    stacks = open_labeled([folder / f"axon-sem-{name}.png"], [folder / f"axon-sem-{name}-labels.png"], SAMPLE_CLASSES)
     pixels = annotated_pixels(stacks[0])[0]
     np.testing.assert_allclose(pixels / pixels.sum(), shares, atol=1e-3)
     split = split_stacks(stacks, SplitSettings())

@@ -125,7 +125,7 @@ def test_planes_help_each_other() -> None:
         assert_apart(cut)
 
 
-def test_neighbouring_sections_are_cut_alike() -> None:
+def test_neighboring_sections_are_cut_alike() -> None:
     strokes = MIDDLE["at right angles"]
     plane = plane_of(painted((2048, 2048), strokes[:1]), painted((2048, 2048), strokes[1:]))
     (cut,) = cut_planes([plane], 0.25, seeded())

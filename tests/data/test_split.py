@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels, open_labelled, pair_stacks
+from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels, open_labeled, pair_stacks
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.split import Region, Split, parse_sections, region_pixels, split_stacks
@@ -19,7 +19,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
 
 
-def stacks_of(*labels: np.ndarray) -> list[LabelledStack]:
+def stacks_of(*labels: np.ndarray) -> list[LabeledStack]:
     return pair_stacks(
         [image_from_array(np.ones(array.shape, np.uint8)) for array in labels],
         [image_from_array(array) for array in labels],
@@ -136,7 +136,7 @@ def test_a_folder_of_few_images_of_several_sizes_is_cut_within(tmp_path: Path) -
         (tmp_path / folder).mkdir()
         for name, shape in (("a", (60, 80)), ("b", (90, 50)), ("c", (60, 80))):
             Image.fromarray(speckled(*shape)).save(tmp_path / folder / f"{name}.png")
-    stacks = open_labelled([tmp_path / "images"], [tmp_path / "labels"])
+    stacks = open_labeled([tmp_path / "images"], [tmp_path / "labels"])
     split = split_stacks(stacks, SplitSettings())
     assert set(sections(split.training)) == set(sections(split.validation)) == {0, 1, 2}
     places = {(region.section, region.y, region.x) for region in split.validation}
@@ -269,7 +269,7 @@ def test_each_class_in_a_section_of_its_own() -> None:
 
 
 def test_nothing_to_split() -> None:
-    with pytest.raises(UserError, match="no labelled image"):
+    with pytest.raises(UserError, match="no labeled image"):
         split_stacks([], SplitSettings())
 
 
@@ -338,7 +338,7 @@ def test_group_that_cannot_be_read(group: str) -> None:
 )
 def test_industrial_surfaces_stay_together(shared_data: Path, images: str, masks: str, count: int) -> None:
     folder = shared_data / "industrial"
-    stacks = open_labelled([folder / images], [folder / masks], "0:sound,255:defect")
+    stacks = open_labeled([folder / images], [folder / masks], "0:sound,255:defect")
     groups = section_groups(stacks, folder / "index.csv", "group")[0]
     assert len(groups) == count
     split = split_stacks(stacks, SplitSettings(group=f"group@{folder / 'index.csv'}"))
@@ -351,7 +351,7 @@ def test_industrial_surfaces_stay_together(shared_data: Path, images: str, masks
 
 def test_isbi_split_of_the_search(shared_data: Path) -> None:
     folder = shared_data / "isbi2012"
-    stacks = open_labelled([folder / "train-volume.tif"], [folder / "train-labels.tif"], "0:membrane,255:cell")
+    stacks = open_labeled([folder / "train-volume.tif"], [folder / "train-labels.tif"], "0:membrane,255:cell")
     split = split_stacks(stacks, SplitSettings(train_sections="0-15", validation_sections="18-21"))
     assert (len(split.training), len(split.validation)) == (16, 4)
     assert region_pixels(stacks, split.training).sum() == 16 * 512 * 512

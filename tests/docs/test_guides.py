@@ -108,15 +108,15 @@ def _write(folder: Path) -> None:
         "labels": coarse * 255,
         "test-labels": coarse * 255,
         "scribbles": scribbles,
-        "colour": np.stack([image, 255 - image, image // 2], -1),
+        "color": np.stack([image, 255 - image, image // 2], -1),
         "instances": coarse * 7,
         "membrane": coarse,
         "mitochondria": 1 - coarse,
         "rgb-masks": rgb_masks,
     }
     for name, array in files.items():
-        colour = array.shape[-1] == 3
-        tifffile.imwrite(folder / f"{name}.tif", array.astype(np.uint8), photometric="rgb" if colour else "minisblack")
+        color = array.shape[-1] == 3
+        tifffile.imwrite(folder / f"{name}.tif", array.astype(np.uint8), photometric="rgb" if color else "minisblack")
     (folder / "small-sample").mkdir()
     for picture in sample.sample_folder().glob("*.png"):
         with Image.open(picture) as whole:

@@ -31,10 +31,10 @@ def package(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = image_from_array(pixels, scale=(50.0, 4.0, 4.0))
     image.unit = "nanometer"
     about = About(
-        name="Nerve fibres: myelin/axon",
+        name="Nerve fibers: myelin/axon",
         description="A test.",
         authors=("A. Person (An Institute)", "B"),
-        licence="CC-BY-4.0",
+        license="CC-BY-4.0",
     )
     path = tmp_path_factory.mktemp("packages") / "ein Modell ü.zip"
     assert write_bioimageio(model, path, about=about, image=image) < 1e-4

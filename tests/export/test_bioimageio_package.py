@@ -60,7 +60,7 @@ def test_whole_images_are_prepared_where_each_has_constants_of_its_own(tmp_path:
         readme = archive.read("README.md").decode()
         description: dict[str, Any] = yaml.safe_load(archive.read("rdf.yaml"))
         compute = onnx_runner(archive.read("weights.onnx"))
-    assert "Each section is normalised by its own mean and deviation" in readme and "do not normalise" not in readme
+    assert "Each section is normalized by its own mean and deviation" in readme and "do not normalize" not in readme
     steps = {step["id"]: step["kwargs"] for step in description["inputs"][0]["preprocessing"]}
     assert set(steps) <= {"zero_mean_unit_variance", "ensure_dtype"}
     assert steps["zero_mean_unit_variance"]["axes"] == ["y", "x"]
@@ -85,7 +85,7 @@ def test_all_that_the_zoo_asks_for_is_in_it(package: Path, model: Model) -> None
         image = np.load(io.BytesIO(archive.read("test-image.npy")))
         probabilities = np.load(io.BytesIO(archive.read("test-probabilities.npy")))
     assert description["authors"][0] == {"affiliation": "An Institute", "name": "A. Person"}
-    assert description["license"] == "CC-BY-4.0" and description["name"] == "Nerve fibres  myelin axon"
+    assert description["license"] == "CC-BY-4.0" and description["name"] == "Nerve fibers  myelin axon"
     axes = description["inputs"][0]["axes"]
     assert axes[1]["channel_names"] == ["channel_0_below_1", "channel_0_here", "channel_0_above_1"]
     # The smallest tile has something left inside its halo.
@@ -140,8 +140,8 @@ def test_without_words_and_image_it_is_made_of_noise(model: Model, tmp_path: Pat
     """What is left out is left open, not made up."""
     noise = sample_of(model, None, 64, 4)
     assert noise.shape == (3, 64, 64) and 100 < noise.mean() < 140 and noise.std() > 20
-    with pytest.raises(UserError, match="'do what you like' is no licence"):
-        write_bioimageio(model, tmp_path / "model.zip", about=About(licence="do what you like"))
+    with pytest.raises(UserError, match="'do what you like' is no license"):
+        write_bioimageio(model, tmp_path / "model.zip", about=About(license="do what you like"))
     assert not (tmp_path / "model.zip").exists()
 
 

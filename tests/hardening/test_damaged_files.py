@@ -26,7 +26,7 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli import app
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.cli.runs import describe
-from napari_autosegnet.data.annotations import open_labelled, parse_classes
+from napari_autosegnet.data.annotations import open_labeled, parse_classes
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
@@ -370,12 +370,12 @@ def test_class_mappings(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("labelled")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("labeled")
     marks = np.random.default_rng(0).integers(0, 2, (12, 32, 32), dtype=np.uint8) * 255
     for name in ("image", "labels"):
         tifffile.imwrite(folder / f"{name}.tif", marks, photometric="minisblack")
-    return open_labelled([folder / "image.tif"], [folder / "labels.tif"])
+    return open_labeled([folder / "image.tif"], [folder / "labels.tif"])
 
 
 _SECTIONS = st.one_of(st.none(), st.text(max_size=8), st.from_regex(r"(\d{1,2}(-\d{1,2})?,?){1,3}", fullmatch=True))
@@ -383,9 +383,9 @@ _SECTIONS = st.one_of(st.none(), st.text(max_size=8), st.from_regex(r"(\d{1,2}(-
 
 @FILES
 @given(training=_SECTIONS, validation=_SECTIONS)
-def test_sections(training: str | None, validation: str | None, labelled: Any) -> None:
+def test_sections(training: str | None, validation: str | None, labeled: Any) -> None:
     with refused():
-        parts = split_stacks(labelled, SplitSettings(train_sections=training, validation_sections=validation))
+        parts = split_stacks(labeled, SplitSettings(train_sections=training, validation_sections=validation))
         assert not {r.section for r in parts.training} & {r.section for r in parts.validation} or training is None
 
 

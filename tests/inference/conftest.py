@@ -12,7 +12,7 @@ import torch
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.data.annotations import default_classes
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.networks.specification import NetworkSpecification
 
@@ -58,7 +58,7 @@ def build_model(
         module,
         specification,
         classes=default_classes([f"class {number}" for number in range(classes)]),
-        normalisation=Normalisation(kind=kind, mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
+        normalization=Normalization(kind=kind, mean=(120.0,) * image_channels, std=(50.0,) * image_channels),
         image_channels=image_channels,
         context=context,
         patch_size=32,

@@ -454,7 +454,7 @@ def test_sections_of_mixed_sizes_one_by_one(tmp_path: Path, make_model: MakeMode
         assert found[0].shape == shape and found[1].shape == (2, *shape) and (found[0] > 0).all()
     with pytest.raises(UserError, match="differ in size"):
         predict_volume(make_model(), image, tmp_path / "a.zarr")
-    with pytest.raises(UserError, match="neighbouring sections"):
+    with pytest.raises(UserError, match="neighboring sections"):
         predict_section(Predictor(make_model(context=1)), image, 0)
 
 

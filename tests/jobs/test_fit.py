@@ -1,4 +1,4 @@
-"""From labelled images to a model and a menu in one go."""
+"""From labeled images to a model and a menu in one go."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_forest_is_trained_resumed_continued_scored_and_applied_like_a_network
     assert unknown is not None and not unknown.known
     more = api.train(run, continue_with=tmp_path / "one.tif")
     assert more.specification.network == "forest" and more.context == 1
-    assert more.normalisation.mean == model.normalisation.mean and more.fingerprint != model.fingerprint
+    assert more.normalization.mean == model.normalization.mean and more.fingerprint != model.fingerprint
 
 
 def test_blocks_of_a_forest_are_the_whole_and_an_ended_run_goes_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import small_jobs
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note
 from napari_autosegnet.interruption import never_stop
@@ -26,7 +26,7 @@ def train(run: Run, folder: Path, **changes: Any) -> None:
 
 
 def give_slice(run: Run, pixels: np.ndarray) -> None:
-    write_slice(run, pixels, section_grey(pixels))
+    write_slice(run, pixels, section_gray(pixels))
 
 
 def test_the_preview_is_what_the_model_says(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunConfiguration
-from napari_autosegnet.jobs.preparation import LabelledData
+from napari_autosegnet.jobs.preparation import LabeledData
 from napari_autosegnet.jobs.training_start import TrainingStart, check_same_classes
 from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Run:
     ):
         tifffile.imwrite(tmp_path / f"{name}.tif", data, photometric="minisblack")
     run = Run.create(tmp_path / "run")
-    source = LabelledData.given(
+    source = LabeledData.given(
         [tmp_path / "image.tif"], [tmp_path / "labels.tif"], "0:rest,1:cell", split=SplitSettings(seed=5)
     )
     RunConfiguration(preset="fast", data=source.description, search=search_settings("fast")).save(run)
@@ -65,9 +65,9 @@ def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
     image = tifffile.imread(tmp_path / "image.tif")
     np.save(tmp_path / "image.npy", np.stack([image // 2, image], axis=1))
     read = Selection(channels=("1",), axes="zcyx")
-    given = LabelledData.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", read)
+    given = LabeledData.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", read)
     RunConfiguration(data=given.description).save(run)
-    (stack,) = LabelledData.of_run(run).stacks
+    (stack,) = LabeledData.of_run(run).stacks
     np.testing.assert_array_equal(stack.image.section(1)[0], image[1])
 
 
@@ -116,10 +116,10 @@ def test_a_model_that_is_trained_further_keeps_its_surroundings(run: Run) -> Non
 
 
 def test_data_of_the_run(run: Run, tmp_path: Path) -> None:
-    kept = LabelledData.of_run(run)
+    kept = LabeledData.of_run(run)
     assert kept.description == RunConfiguration.load(run).data
     assert kept.description.split.seed == 5
-    more = LabelledData.of_run(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
+    more = LabeledData.of_run(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
     assert more.description.labels == (tmp_path / "more.tif",)
     assert more.description.split.seed == 6
     assert more.description.images == kept.description.images

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabelledStack, LabelMapping, default_classes
+from napari_autosegnet.data.annotations import LabeledStack, LabelMapping, default_classes
 from napari_autosegnet.data.stack import stack_of_array
 from napari_autosegnet.pixel_classifier.live import LiveClassifier, View, drawn_by_class
 
 MAPPING = LabelMapping(classes=default_classes(["smooth", "rough", "bright"]), values={1: 1, 2: 2, 7: 3})
 
 
-def labelled(sections: int = 3) -> LabelledStack:
+def labeled(sections: int = 3) -> LabeledStack:
     """Thirds of each section are smooth, rough and bright; one stroke of each, in sections 0 and 2."""
     noise = np.random.default_rng(0).normal(size=(sections, 100, 150))
     third = np.repeat([0, 1, 2], 50)
@@ -18,19 +18,19 @@ def labelled(sections: int = 3) -> LabelledStack:
     strokes[0, 48:52, 10:40] = 1
     strokes[0, 48:52, 60:90] = 2
     strokes[2, 48:52, 110:140] = 7
-    return LabelledStack(
+    return LabeledStack(
         stack_of_array(image, "zyx", name="image", time=None),
         stack_of_array(strokes, "zyx", name="strokes", time=None),
         MAPPING,
     )
 
 
-def view(stack: LabelledStack, y: tuple[int, int] = (0, 100), x: tuple[int, int] = (0, 150)) -> View:
+def view(stack: LabeledStack, y: tuple[int, int] = (0, 100), x: tuple[int, int] = (0, 150)) -> View:
     return View("image", stack.image, 1, y, x)
 
 
-def test_strokes_of_all_sections_count_and_a_part_is_labelled_as_in_the_whole() -> None:
-    stack = labelled()
+def test_strokes_of_all_sections_count_and_a_part_is_labeled_as_in_the_whole() -> None:
+    stack = labeled()
     whole = LiveClassifier(2).label(view(stack), [("image", stack)])
     assert whole is not None and whole.complete
     for number, middle in enumerate((25, 75, 125), start=1):
@@ -41,7 +41,7 @@ def test_strokes_of_all_sections_count_and_a_part_is_labelled_as_in_the_whole() 
 
 
 def test_what_takes_too_long_is_caught_up_on() -> None:
-    stack, classifier = labelled(), LiveClassifier()
+    stack, classifier = labeled(), LiveClassifier()
     first = classifier.label(view(stack), [("image", stack)], seconds=0)
     assert first is not None and not first.complete and set(np.unique(first.labels)) == {1, 2}
     classifier.label(view(stack), [("image", stack)])

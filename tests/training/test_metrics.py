@@ -128,7 +128,7 @@ def test_the_best_threshold_is_found_for_each_score() -> None:
 
 
 def grid(width: int) -> np.ndarray:
-    """Sections of 65 x 65 with boundary lines of odd ``width`` around centres 16 pixels apart."""
+    """Sections of 65 x 65 with boundary lines of odd ``width`` around centers 16 pixels apart."""
     near = np.abs((np.arange(65) + 8) % 16 - 8) <= width // 2
     return near[:, None] | near[None, :]
 

@@ -90,7 +90,7 @@ def test_a_folder_with_other_files_is_no_run(make_dock: Any, tmp_path: Path) -> 
         assert dock.session.run.path == path and dock.message.text() == ""
 
 
-def test_the_first_result_finds_its_colours_ready(make_dock: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_result_finds_its_colors_ready(make_dock: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[Any] = []
     monkeypatch.setattr("napari_autosegnet.widgets.dock.prepare_colors", prepared.append)
     make_dock()

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.data.annotations import open_labeled
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
 from napari_autosegnet.widgets.layers.layer_arrays import file_of, section_in_view, stack_around
-from small_layers import grey, painted
+from small_layers import gray, painted
 
 
 @pytest.mark.parametrize("kind", ["2d", "3d", "multiscale", "rgb", "zarr"])
@@ -27,16 +27,16 @@ def test_new_labels_fit_every_kind_of_image(kind: str, make_session: Any, tmp_pa
     flat = {"scale": (4, 4), "translate": (8, 8)}
     match kind:
         case "2d":
-            image, shape = viewer.add_image(grey(48, 40), **flat), (48, 40)
+            image, shape = viewer.add_image(gray(48, 40), **flat), (48, 40)
         case "3d":
-            image, shape = viewer.add_image(grey(3, 48, 40), **place), (3, 48, 40)
+            image, shape = viewer.add_image(gray(3, 48, 40), **place), (3, 48, 40)
         case "multiscale":
-            levels = [grey(3, 48, 40), grey(3, 24, 20)]
+            levels = [gray(3, 48, 40), gray(3, 24, 20)]
             image, shape = viewer.add_image(levels, multiscale=True, **place), (3, 48, 40)
         case "rgb":
-            image, shape = viewer.add_image(grey(3, 48, 40, 3), rgb=True, **place), (3, 48, 40)
+            image, shape = viewer.add_image(gray(3, 48, 40, 3), rgb=True, **place), (3, 48, 40)
         case _:
-            array = zarr.create_array(tmp_path / "image.zarr", data=grey(3, 48, 40))
+            array = zarr.create_array(tmp_path / "image.zarr", data=gray(3, 48, 40))
             image, shape = viewer.add_image(array, **place), (3, 48, 40)
     labels = session.new_labels(image)
     assert labels.data.shape == shape
@@ -50,7 +50,7 @@ def test_new_labels_fit_every_kind_of_image(kind: str, make_session: Any, tmp_pa
 
 def test_pixels_are_counted_per_class_and_section(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
-    session.viewer.add_image(grey(4, 32, 32))
+    session.viewer.add_image(gray(4, 32, 32))
     data = np.zeros((4, 32, 32), np.int64)
     data[1, :4] = 1
     data[3, :2] = 2
@@ -69,7 +69,7 @@ def test_counts_follow_painting_undo_and_new_data(
     import zarr
 
     session = make_session()
-    session.viewer.add_image(grey(3, 64, 64))
+    session.viewer.add_image(gray(3, 64, 64))
     stores = [np.zeros((3, 64, 64), np.uint8), zarr.create_array(tmp_path / "l", data=np.zeros((3, 64, 64), np.uint8))]
     for store in stores:
         labels = session.viewer.add_labels(store)
@@ -92,7 +92,7 @@ def test_counts_follow_painting_undo_and_new_data(
 
 def test_painting_a_new_value_makes_a_class(make_session: Any, settled: Callable[[Any], None], qtbot: Any) -> None:
     session = make_session()
-    labels = session.new_labels(session.viewer.add_image(grey(64, 64)))
+    labels = session.new_labels(session.viewer.add_image(gray(64, 64)))
     settled(session)
     with qtbot.waitSignal(session.classes_changed):
         labels.paint((32, 32), 3)
@@ -106,7 +106,7 @@ def test_painting_a_new_value_makes_a_class(make_session: Any, settled: Callable
 
 def test_zero_and_255_are_two_classes(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> None:
     session = make_session()
-    session.viewer.add_image(grey(3, 48, 48))
+    session.viewer.add_image(gray(3, 48, 48))
     full = np.zeros((3, 48, 48), np.uint8)
     full[..., ::2] = 255
     session.viewer.add_labels(full)
@@ -116,13 +116,13 @@ def test_zero_and_255_are_two_classes(make_session: Any, settled: Callable[[Any]
     assert [(each.value, each.name) for each in session.label_classes] == [(0, "class 0"), (255, "class 255")]
     assert session.class_list.zero_is_class and session.problem() is None
     data = session.export_annotation(Run.create(tmp_path / "run"))
-    (stack,) = open_labelled(data.images, data.labels, data.classes)
+    (stack,) = open_labeled(data.images, data.labels, data.classes)
     assert np.array_equal(stack.target(1), np.where(full[1] == 255, 2, 1))
 
 
 def test_classes_come_with_layers_and_names_are_checked(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
-    session.viewer.add_image(grey(32, 32))
+    session.viewer.add_image(gray(32, 32))
     classes = (LabelClass(4, "membrane", "#112233"), LabelClass(7, "cell", "#445566"))
     session.viewer.add_labels(painted(32, 32) * 0 + 4, **annotation_layer(classes))
     session.follow_layers()
@@ -145,8 +145,8 @@ def test_several_images_and_several_layers_on_one_are_exported(
 ) -> None:
     session = make_session()
     viewer = session.viewer
-    one = viewer.add_image(grey(2, 48, 48), name="one")
-    two = viewer.add_image(grey(64, 64), name="two")
+    one = viewer.add_image(gray(2, 48, 48), name="one")
+    two = viewer.add_image(gray(64, 64), name="two")
     below, above = painted(2, 48, 48), np.zeros((2, 48, 48), np.uint8)
     above[0, 10:20] = 3
     viewer.add_labels(below)
@@ -156,7 +156,7 @@ def test_several_images_and_several_layers_on_one_are_exported(
     settled(session)
     data = session.export_annotation(Run.create(tmp_path / "run"))
     assert len(data.images) == len(data.labels) == 2
-    stacks = open_labelled(data.images, data.labels, data.classes)
+    stacks = open_labeled(data.images, data.labels, data.classes)
     expected = below[0].copy()
     expected[10:20] = 3
     assert np.array_equal(stacks[0].target(0), expected)
@@ -168,7 +168,7 @@ def test_an_export_does_not_touch_the_one_before(
     make_session: Any, settled: Callable[[Any], None], tmp_path: Path
 ) -> None:
     session = make_session()
-    session.viewer.add_image(grey(48, 48))
+    session.viewer.add_image(gray(48, 48))
     labels = session.viewer.add_labels(painted(48, 48))
     session.follow_layers()
     settled(session)
@@ -179,7 +179,7 @@ def test_an_export_does_not_touch_the_one_before(
     second = session.export_annotation(run)
     assert first.images == second.images and first.labels != second.labels
     for data, values in ((first, painted(48, 48)), (second, 3 - painted(48, 48))):
-        assert np.array_equal(open_labelled(data.images, data.labels, data.classes)[0].target(0), values)
+        assert np.array_equal(open_labeled(data.images, data.labels, data.classes)[0].target(0), values)
 
 
 def test_a_file_is_used_as_it_is_only_when_it_holds_what_is_shown(make_session: Any, tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_a_file_is_used_as_it_is_only_when_it_holds_what_is_shown(make_session: 
     from napari.layers._source import layer_source
 
     path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, grey(3, 40, 40), photometric="minisblack")
+    tifffile.imwrite(path, gray(3, 40, 40), photometric="minisblack")
     viewer = make_session().viewer
     with layer_source(path=str(path)):
-        layer, cut = viewer.add_image(grey(3, 40, 40)), viewer.add_image(grey(3, 40, 40)[:2])
+        layer, cut = viewer.add_image(gray(3, 40, 40)), viewer.add_image(gray(3, 40, 40)[:2])
     assert file_of(layer) == path and file_of(cut) is None
     layer.data = layer.data + 1
     assert file_of(layer) is None
@@ -210,7 +210,7 @@ def test_a_closed_session_lets_go_of_the_viewer(qapp: Any) -> None:
     from napari_autosegnet.widgets.session import Session
 
     viewer = ViewerModel()
-    layer = viewer.add_image(grey(32, 32))
+    layer = viewer.add_image(gray(32, 32))
 
     def listeners() -> int:
         emitters = [viewer.layers.events.inserted, viewer.layers.events.removed, layer.events.name]
@@ -226,7 +226,7 @@ def test_a_closed_session_lets_go_of_the_viewer(qapp: Any) -> None:
 def test_classes_that_were_only_found_go_with_their_values(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
     viewer = session.viewer
-    image = viewer.add_image(grey(64, 64))
+    image = viewer.add_image(gray(64, 64))
     objects = viewer.add_labels(np.arange(64 * 64).reshape(64, 64) % 21, name="nuclei")
     session.follow_layers()
     settled(session)
@@ -247,7 +247,7 @@ def test_classes_that_were_only_found_go_with_their_values(make_session: Any, se
 
 def test_the_classes_0_and_255_go_with_their_layer(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
-    session.viewer.add_image(grey(48, 48))
+    session.viewer.add_image(gray(48, 48))
     labels = session.viewer.add_labels((painted(48, 48) - 1) * 255)
     session.follow_layers()
     settled(session)
@@ -262,11 +262,11 @@ def test_the_classes_0_and_255_go_with_their_layer(make_session: Any, settled: C
 
 def test_the_brush_of_a_new_layer_paints_a_class(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
-    session.viewer.add_image(grey(48, 48))
+    session.viewer.add_image(gray(48, 48))
     session.viewer.add_labels((painted(48, 48) - 1) * 255)
     session.follow_layers()
     settled(session)
-    labels = session.new_labels(session.viewer.add_image(grey(40, 40)))
+    labels = session.new_labels(session.viewer.add_image(gray(40, 40)))
     assert labels.selected_label == 255
 
 
@@ -294,7 +294,7 @@ def test_counting_keeps_nothing_else_waiting(make_session: Any, qtbot: Any, monk
 
     session, may_end = make_session(), threading.Event()
     monkeypatch.setattr(pixel_counter, "count_section", lambda *_: may_end.wait(20) and {})
-    session.viewer.add_image(grey(48, 48))
+    session.viewer.add_image(gray(48, 48))
     session.viewer.add_labels(painted(48, 48))
     session.follow_layers()
     done: list[int] = []
@@ -312,7 +312,7 @@ def test_another_section_in_view_is_no_reason_to_count(
     from napari_autosegnet.widgets.annotation import pixel_counter
 
     session = make_session()
-    labels = session.new_labels(session.viewer.add_image(grey(4, 48, 48)))
+    labels = session.new_labels(session.viewer.add_image(gray(4, 48, 48)))
     with qtbot.waitSignal(session.counts_changed):
         labels.paint((0, 20, 20), 1)
     session.viewer.dims.set_point(0, 1)
@@ -348,7 +348,7 @@ def test_an_export_keeps_the_image_of_the_one_before(
 
 def test_an_image_series_is_written_once(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> None:
     session, run = make_session(), Run.create(tmp_path / "run")
-    image = session.viewer.add_image(grey(2, 3, 40, 40), name="series")
+    image = session.viewer.add_image(gray(2, 3, 40, 40), name="series")
     session.viewer.add_labels(np.stack([painted(3, 40, 40)] * 2), name="series annotation")
     settled(session)
     first, again = (session.export_annotation(run) for _ in range(2))

@@ -20,7 +20,7 @@ from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
-from napari_autosegnet.widgets.files.sample_data import axons_labelled
+from napari_autosegnet.widgets.files.sample_data import axons_labeled
 from napari_autosegnet.widgets.jobs.worker_process import find
 
 LONG = 180_000
@@ -64,7 +64,7 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
         qtbot.waitUntil(condition, timeout=LONG)
         qtbot.wait(50)
 
-    (pixels, about_image, _), (truth, _, _) = axons_labelled()
+    (pixels, about_image, _), (truth, _, _) = axons_labeled()
     pixels, truth = pixels[:SIDE, :SIDE], truth[:SIDE, :SIDE]
     image = viewer.add_image(pixels, **about_image)
     # Annotate: a layer, three classes, dabs of the brush.

@@ -22,11 +22,11 @@ PROGRAM = "napari-autosegnet"
 #: of commands comes at once.
 COMMANDS = {
     "demo": "Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.",
-    "fit": "From labelled images to a model in one go: find the network that they need, and train it.",
-    "search": "Find an architecture for labelled images.",
+    "fit": "From labeled images to a model in one go: find the network that they need, and train it.",
+    "search": "Find an architecture for labeled images.",
     "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.",
     "predict": "Apply a model to an image or stack of any size.",
-    "evaluate": "Score a prediction, or a model on labelled images: IoU, Dice, accuracy, V_rand, V_info.",
+    "evaluate": "Score a prediction, or a model on labeled images: IoU, Dice, accuracy, V_rand, V_info.",
     "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
     "show": "Show an architecture, a model or a run as text, and as a picture.",
     "runs": "List, follow, pause, resume and stop runs.",

@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.
 
-    The sample is an electron micrograph of nerve fibres in three classes; one half of it is learned
+    The sample is an electron micrograph of nerve fibers in three classes; one half of it is learned
     from, the other is segmented.
 
     Example: [bold]napari-autosegnet demo --out demo --view[/bold]

@@ -13,7 +13,7 @@ from napari_autosegnet.cli.options import Axes, Channels, Device, Json, TimePoin
 from napari_autosegnet.cli.search import differ_in_number
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.evaluate import EvaluateJob
-from napari_autosegnet.settings import GreyValuesChoice
+from napari_autosegnet.settings import GrayValuesChoice
 
 
 def evaluate(
@@ -27,11 +27,11 @@ def evaluate(
     axes: Axes = None,
     sections: Annotated[str | None, described(EvaluateJob, "sections")] = None,
     overlays: Annotated[Path | None, described(EvaluateJob, "overlays")] = None,
-    grey_values: Annotated[GreyValuesChoice, described(EvaluateJob, "grey_values")] = "checked",
+    gray_values: Annotated[GrayValuesChoice, described(EvaluateJob, "gray_values")] = "checked",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score a prediction, or a model on labelled images: IoU, Dice, accuracy, V_rand, V_info.
+    """Score a prediction, or a model on labeled images: IoU, Dice, accuracy, V_rand, V_info.
 
     Pixels that are not annotated count nowhere.
 
@@ -55,7 +55,7 @@ def evaluate(
         selection=Selection(time_point=time, channels=channels, axes=axes),
         sections=sections,
         overlays=overlays,
-        grey_values=grey_values,
+        gray_values=gray_values,
         device=device,
     )
     scores, _ = run_job(job.run)

@@ -19,12 +19,12 @@ def export(
     name: Annotated[str, described(ExportJob, "name")] = "",
     description: Annotated[str, described(ExportJob, "description")] = "",
     author: Annotated[list[str] | None, described(ExportJob, "authors", metavar="'NAME (AFFILIATION)'")] = None,
-    licence: Annotated[str, described(ExportJob, "licence", "--licence", "--license")] = "",
+    license: Annotated[str, described(ExportJob, "license", "--license")] = "",
     as_json: Json = False,
 ) -> None:
     """Write a model for other programs: an ONNX file or a bioimage.io package.
 
-    Normalisation and softmax lie in the exported network: it takes grey values as they are.
+    Normalization and softmax lie in the exported network: it takes gray values as they are.
 
     Example: [bold]napari-autosegnet export --model runs/isbi --format onnx --out membranes.onnx[/bold]
     """
@@ -37,7 +37,7 @@ def export(
         name=name,
         description=description,
         authors=tuple(author or ()),
-        licence=licence,
+        license=license,
     )
     difference = job.run()
     if as_json:
@@ -45,7 +45,7 @@ def export(
         return
     print_paths(**{chosen: out})
     print_line(f"the file and the model differ by {difference:.0e} in probability at most")
-    if chosen == "bioimageio" and not licence:
-        print_line("before you upload it: name a licence (--licence CC-BY-4.0) and the authors (--author)")
+    if chosen == "bioimageio" and not license:
+        print_line("before you upload it: name a license (--license CC-BY-4.0) and the authors (--author)")
     if chosen == "bioimageio" and image is None:
         print_line("its test image and cover are noise: give --image for a real one")

@@ -52,7 +52,7 @@ def fit(
     settings: Changes,
     split: Changes,
 ) -> None:
-    """From labelled images to a model in one go: find the network that they need, and train it.
+    """From labeled images to a model in one go: find the network that they need, and train it.
 
     Networks of several sizes compete on your data; the better ones go on, and the one that --goal asks for is trained
     to the end. It is in RUN/model from the first epochs on; the others that are worth it are listed at the end.

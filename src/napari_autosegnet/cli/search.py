@@ -53,9 +53,9 @@ def search(
     settings: Changes,
     split: Changes,
 ) -> None:
-    """Find an architecture for labelled images.
+    """Find an architecture for labeled images.
 
-    A part of the labelled sections is kept for validation; candidates are compared on it. --epochs without
+    A part of the labeled sections is kept for validation; candidates are compared on it. --epochs without
     --budget lifts the preset's time budget.
 
     Example: [bold]napari-autosegnet search --image train.tif --labels labels.tif --classes 0:membrane,255:cell

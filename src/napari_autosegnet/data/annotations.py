@@ -1,4 +1,4 @@
-"""Annotations: what the values of a label image mean, and whether they can be learnt from.
+"""Annotations: what the values of a label image mean, and whether they can be learned from.
 
 Classes are numbered 1..K; 0 is not annotated. How a file's values are read as classes is a
 `LabelMapping`, which is shown to the user (product rule: the mapping is never silent).
@@ -23,7 +23,7 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 
-#: Okabe and Ito (2008), without black, then Tol's "muted": told apart by colour-blind eyes.
+#: Okabe and Ito (2008), without black, then Tol's "muted": told apart by color-blind eyes.
 PALETTE: tuple[str, ...] = (
     "#e69f00",
     "#56b4e9",
@@ -54,7 +54,7 @@ _LONGEST_NAME = 100
 
 
 class ClassInfo(BaseModel):
-    """Name and colour (``#rrggbb``) of a class."""
+    """Name and color (``#rrggbb``) of a class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ class ClassInfo(BaseModel):
     @classmethod
     def _is_color(cls, color: str) -> str:
         if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-            raise ValueError(f"'{color}' is no colour; write it as #rrggbb")
+            raise ValueError(f"'{color}' is no color; write it as #rrggbb")
         return color.lower()
 
 
@@ -142,7 +142,7 @@ class LabelMapping(BaseModel):
 
 
 def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
-    """Classes with the default colours, in order."""
+    """Classes with the default colors, in order."""
     return tuple(ClassInfo(name=name, color=PALETTE[i % len(PALETTE)]) for i, name in enumerate(names))
 
 
@@ -183,7 +183,7 @@ def parse_classes(text: str) -> LabelMapping:
             try:
                 colors[name] = ClassInfo(name=name, color=f"#{fields[2].removeprefix('#')}").color
             except ValidationError as error:
-                raise UserError(f"'{fields[2]}' in the classes is no colour; write it as #rrggbb") from error
+                raise UserError(f"'{fields[2]}' in the classes is no color; write it as #rrggbb") from error
         values.update(dict.fromkeys(numbers, names.index(name) + 1))
     if len(names) < 2:
         raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")
@@ -235,7 +235,7 @@ def infer_mapping(value_counts: Mapping[int, int]) -> LabelMapping:
 
 
 @dataclass
-class LabelledStack:
+class LabeledStack:
     """An image, its labels and how their values are read."""
 
     image: ImageStack
@@ -257,7 +257,7 @@ class LabelledStack:
             self._pixels[section] = 0
 
 
-def annotated_pixels(stack: LabelledStack) -> npt.NDArray[np.int64]:
+def annotated_pixels(stack: LabeledStack) -> npt.NDArray[np.int64]:
     """Annotated pixels per section and class, ``(sections, K)``; read once, then remembered."""
     if stack._pixels is None:
         classes = len(stack.mapping.classes)
@@ -273,8 +273,8 @@ def annotated_pixels(stack: LabelledStack) -> npt.NDArray[np.int64]:
 
 def pair_stacks(
     images: Sequence[ImageStack], labels: Sequence[ImageStack], classes: str | LabelMapping | None
-) -> list[LabelledStack]:
-    """Pair opened images with their labels, in order, after every check of `open_labelled`."""
+) -> list[LabeledStack]:
+    """Pair opened images with their labels, in order, after every check of `open_labeled`."""
     if not images:
         raise UserError("no image is given; give at least one image with its labels")
     if len(images) != len(labels):
@@ -305,16 +305,16 @@ def pair_stacks(
             for value, count in section.items():
                 if value in mapping.values:
                     pixels[index, mapping.values[value] - 1] += count
-        found.append(LabelledStack(image, label, mapping, pixels))
+        found.append(LabeledStack(image, label, mapping, pixels))
     return found
 
 
-def open_labelled(
+def open_labeled(
     images: Sequence[str | Path],
     labels: Sequence[str | Path],
     classes: str | LabelMapping | None = None,
     read: Selection = ALL,
-) -> list[LabelledStack]:
+) -> list[LabeledStack]:
     """Open images and labels, paired as `pairs.open_pairs` says.
 
     Parameters
@@ -418,10 +418,10 @@ def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
 
 
 def _label_values(labels: ImageStack, section: int) -> npt.NDArray[Any]:
-    """Values ``(y, x)`` of a label section; a grey picture saved as RGB counts as grey."""
+    """Values ``(y, x)`` of a label section; a gray picture saved as RGB counts as gray."""
     found = labels.section(section)
     if found.shape[0] > 1 and not (found == found[:1]).all():
-        raise UserError(f"the labels {_where(labels)} are a colour picture; save class numbers as a grey image")
+        raise UserError(f"the labels {_where(labels)} are a color picture; save class numbers as a gray image")
     first: npt.NDArray[Any] = found[0]
     return first
 

@@ -28,7 +28,7 @@ def canvas_size(size: int, settings: AugmentationSettings) -> int:
     if is_exact(settings):
         return size
     turned = size * math.sqrt(2) if settings.rotation == "any" else size
-    # Two pixels more on each side for the interpolation's neighbours; and an even difference, so that
+    # Two pixels more on each side for the interpolation's neighbors; and an even difference, so that
     # the patch's pixels lie on the canvas's when nothing is warped.
     side = math.ceil(turned / (1 - settings.scale) + 2 * settings.elastic) + 4
     return side + (side - size) % 2
@@ -120,8 +120,8 @@ def turn(patch: Tensor, quarter_turns: int, flip_y: bool, flip_x: bool) -> Tenso
     return patch.flip(axes) if axes else patch
 
 
-def change_grey_values(images: Tensor, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
-    """Contrast and brightness, then blur, then noise, of normalised images ``(n, c, y, x)``."""
+def change_gray_values(images: Tensor, settings: AugmentationSettings, generator: torch.Generator) -> Tensor:
+    """Contrast and brightness, then blur, then noise, of normalized images ``(n, c, y, x)``."""
     count = images.shape[0]
     if settings.contrast > 0 or settings.brightness > 0:
         factor = 1 + settings.contrast * uniform(count, generator)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.pairs import partners
 from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.errors import UserError
@@ -15,7 +15,7 @@ _NAME_COLUMNS = ("file", "name", "filename", "image")
 _PAGE_COLUMNS = ("crop_index", "page", "section", "index")
 
 
-def section_groups(stacks: Sequence[LabelledStack], path: Path, column: str) -> list[list[str]]:
+def section_groups(stacks: Sequence[LabeledStack], path: Path, column: str) -> list[list[str]]:
     """Group of every section of every stack, from a column of a CSV table.
 
     Rows are matched to sections by a column of file names (file, name, filename, image) when the
@@ -60,7 +60,7 @@ def section_groups(stacks: Sequence[LabelledStack], path: Path, column: str) -> 
     return found
 
 
-def _by_name(stack: LabelledStack, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:
+def _by_name(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:
     names, key = _names(stack), _name_column(columns)
     if not names or key is None:
         return None
@@ -77,7 +77,7 @@ def _by_name(stack: LabelledStack, rows: list[dict[str, str]], columns: list[str
     return [rows[index][column] for index in found if index is not None]
 
 
-def _check_order_is_all(stack: LabelledStack, rows: list[dict[str, str]], columns: list[str], path: Path) -> None:
+def _check_order_is_all(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str], path: Path) -> None:
     """Refuse to go by the order of rows that name other images."""
     names, key = _names(stack), _name_column(columns)
     if names and key is not None and rows:
@@ -87,7 +87,7 @@ def _check_order_is_all(stack: LabelledStack, rows: list[dict[str, str]], column
         )
 
 
-def _names(stack: LabelledStack) -> tuple[str, ...]:
+def _names(stack: LabeledStack) -> tuple[str, ...]:
     """Names of the files of a stack's sections; empty where pages have none."""
     return stack.image.section_names or ((stack.image.name,) if stack.image.sections == 1 else ())
 

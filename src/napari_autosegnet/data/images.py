@@ -66,7 +66,7 @@ def open_image(
 def open_labels(
     path: str | Path, *, time: int | None = None, axes: str | None = None, files: Sequence[Path] | None = None
 ) -> ImageStack:
-    """Open a label image: as `open_image`, but a palette picture is read as its indices, and planes are no colours."""
+    """Open a label image: as `open_image`, but a palette picture is read as its indices, and planes are no colors."""
     return _open(ReadRequest(Path(path), time, None if axes is None else axes.lower(), labels=True, files=files))
 
 

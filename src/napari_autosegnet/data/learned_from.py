@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
+from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
@@ -38,17 +38,17 @@ class PairDigests(BaseModel):
 
 
 class LearnedFrom(BaseModel):
-    """Checksums of the pixels of all images and labels, and how the images are normalised."""
+    """Checksums of the pixels of all images and labels, and how the images are normalized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: tuple[PairDigests, ...]
-    normalisation: Normalisation
+    normalization: Normalization
 
     @classmethod
-    def of(cls, stacks: Sequence[LabelledStack], normalisation: Normalisation, *, context: int) -> LearnedFrom:
+    def of(cls, stacks: Sequence[LabeledStack], normalization: Normalization, *, context: int) -> LearnedFrom:
         """What stacks hold now; ``context`` sections around an annotated one are learned from, too."""
-        return cls(pairs=tuple(_digests(stack, context) for stack in stacks), normalisation=normalisation)
+        return cls(pairs=tuple(_digests(stack, context) for stack in stacks), normalization=normalization)
 
     def check_data(
         self, images: Sequence[Path], labels: Sequence[Path], selection: Selection = ALL, *, advice: str
@@ -69,17 +69,17 @@ class LearnedFrom(BaseModel):
             if pixel_digest(pixels, kept.sections) != kept.image:
                 raise UserError(f"the image {image} is not the one that the run began with; {advice}")
 
-    def check_normalisation(self, measured: Normalisation) -> None:
-        """Refuse a normalisation under weights that were learned with another one.
+    def check_normalization(self, measured: Normalization) -> None:
+        """Refuse a normalization under weights that were learned with another one.
 
         Raises
         ------
         UserError
             When they differ by more than rounding.
         """
-        if not _is_close(self.normalisation.model_dump(), measured.model_dump()):
+        if not _is_close(self.normalization.model_dump(), measured.model_dump()):
             raise UserError(
-                "the normalisation is not the one that the run began with: its config.json was changed, or this is "
+                "the normalization is not the one that the run began with: its config.json was changed, or this is "
                 "another version of the program; start a new run"
             )
 
@@ -102,7 +102,7 @@ def pixel_digest(stack: ImageStack, sections: Iterable[str] | None = None) -> st
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _digests(stack: LabelledStack, context: int) -> PairDigests:
+def _digests(stack: LabeledStack, context: int) -> PairDigests:
     annotated = np.flatnonzero(annotated_pixels(stack).any(axis=1))
     near = {
         section

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.augmentation import sent
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import check_finite
-from napari_autosegnet.data.normalisation import LIMIT, Constants, Normalisation
+from napari_autosegnet.data.normalization import LIMIT, Constants, Normalization
 from napari_autosegnet.data.split import Region
 
 #: A region with a smaller annotated fraction than this is sparse: patches are placed by annotated pixels.
@@ -30,14 +30,14 @@ class LoadedSections:
 
     def __init__(
         self,
-        stacks: Sequence[LabelledStack],
+        stacks: Sequence[LabeledStack],
         regions: Sequence[Region],
-        normalisation: Normalisation,
+        normalization: Normalization,
         context: int,
         device: torch.device,
     ) -> None:
         self.context = context
-        self.channels = len(normalisation.mean)
+        self.channels = len(normalization.mean)
         self._sections: dict[tuple[int, int], Tensor] = {}
         self._constants: dict[tuple[int, int], Constants] = {}
         shown = {
@@ -52,37 +52,37 @@ class LoadedSections:
             image = stacks[index].image
             found = image.section(section)
             check_finite(found, image, section)
-            grey = section_grey(found) if normalisation.kind == "section" else None
-            self._constants[index, section] = normalisation.constants([grey])
+            gray = section_gray(found) if normalization.kind == "section" else None
+            self._constants[index, section] = normalization.constants([gray])
             # A copy where the file is mapped into memory: torch has no read-only tensors.
-            values = np.require(found, requirements="W") if self._raw else normalisation.apply(found, grey)
+            values = np.require(found, requirements="W") if self._raw else normalization.apply(found, gray)
             self._sections[index, section] = torch.from_numpy(values).to(self.device)
 
-    def around(self, stacks: Sequence[LabelledStack], region: Region) -> list[Tensor]:
+    def around(self, stacks: Sequence[LabeledStack], region: Region) -> list[Tensor]:
         """Pixels of a region in its section and those around it: views ``(c, y, x)``."""
         return [self._sections[place][:, slice(*region.y), slice(*region.x)] for place in self._places(stacks, region)]
 
-    def constants(self, stacks: Sequence[LabelledStack], region: Region) -> Tensor:
+    def constants(self, stacks: Sequence[LabeledStack], region: Region) -> Tensor:
         """Mean and deviation of the channels that `around` gives, ``(2, c, 1, 1)`` float32 on the CPU."""
         here = [self._constants[place] for place in self._places(stacks, region)]
         values = [np.concatenate([part.mean[0] for part in here]), np.concatenate([part.std[0] for part in here])]
         return torch.from_numpy(np.array(values, np.float32))[:, :, None, None]
 
     def finish(self, patches: Tensor, regions: Sequence[LoadedRegion]) -> Tensor:
-        """Normalised float32 of patches ``(n, c, y, x)`` as they were stored, each from one of ``regions``."""
+        """Normalized float32 of patches ``(n, c, y, x)`` as they were stored, each from one of ``regions``."""
         if not self._raw:
             return patches
         mean, std = sent(torch.stack([region.constants for region in regions], dim=1), patches.device)
         return patches.float().sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
 
-    def _places(self, stacks: Sequence[LabelledStack], region: Region) -> list[tuple[int, int]]:
+    def _places(self, stacks: Sequence[LabeledStack], region: Region) -> list[tuple[int, int]]:
         """Stack and number of a region's section and of those around it."""
         return [
             (region.stack, self._nearest(stacks[region.stack], region.section, offset))
             for offset in range(-self.context, self.context + 1)
         ]
 
-    def _nearest(self, stack: LabelledStack, section: int, offset: int) -> int:
+    def _nearest(self, stack: LabeledStack, section: int, offset: int) -> int:
         """The section at an offset; the stack's ends are repeated, and so is what differs in shape."""
         image = stack.image
         found = min(max(section + offset, 0), image.sections - 1)
@@ -109,7 +109,7 @@ class LoadedRegion:
     _places: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, stacks: Sequence[LabelledStack], region: Region, sections: LoadedSections) -> LoadedRegion:
+    def load(cls, stacks: Sequence[LabeledStack], region: Region, sections: LoadedSections) -> LoadedRegion:
         stack = stacks[region.stack]
         target = np.ascontiguousarray(stack.target(region.section)[slice(*region.y), slice(*region.x)])
         classes = len(stack.mapping.classes)

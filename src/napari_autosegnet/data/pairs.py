@@ -23,7 +23,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import PairMatched
 
 if TYPE_CHECKING:
-    from napari_autosegnet.data.annotations import LabelledStack
+    from napari_autosegnet.data.annotations import LabeledStack
     from napari_autosegnet.events import Report
 
 #: Words in the names of label files, and of image files.
@@ -157,7 +157,7 @@ def partners(names: Sequence[str], table: Sequence[str]) -> list[int | None]:
     return [each[0] if len(each) == 1 else None for each in known]
 
 
-def tell_pairs(stacks: Sequence[LabelledStack], report: Report) -> None:
+def tell_pairs(stacks: Sequence[LabeledStack], report: Report) -> None:
     """Tell which labels were taken for which image: the first pairs, and how many there are."""
     pairs = [pair for stack in stacks for pair in _names_of(stack)]
     for number, (image, labels) in enumerate(pairs[:_MAX_TOLD], start=1):
@@ -165,7 +165,7 @@ def tell_pairs(stacks: Sequence[LabelledStack], report: Report) -> None:
         report(PairMatched(image=image, labels=labels, more=more))
 
 
-def _names_of(stack: LabelledStack) -> list[tuple[str, str]]:
+def _names_of(stack: LabeledStack) -> list[tuple[str, str]]:
     """Names of the files of a pair, or of every section's where each is a file."""
     ours, theirs = (
         each.section_names or (each.path.name if each.path is not None else each.name,)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.annotations import LabelledStack
-from napari_autosegnet.data.augmentation import canvas_size, change_grey_values, is_exact, sent, turn, warp, warp_grid
+from napari_autosegnet.data.annotations import LabeledStack
+from napari_autosegnet.data.augmentation import canvas_size, change_gray_values, is_exact, sent, turn, warp, warp_grid
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, LoadedRegion, LoadedSections
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import AugmentationSettings
@@ -32,13 +32,13 @@ class PatchSource:
     """Random training patches, the images resident on the device.
 
     Regions are drawn by their annotated area. Where annotation is sparse or a class is rare, half of
-    the patches are centred near a random pixel of an evenly drawn class.
+    the patches are centerd near a random pixel of an evenly drawn class.
 
     Parameters
     ----------
     stacks, regions : sequence
         As from `split_stacks`; ``regions`` is one of its parts.
-    normalisation : Normalisation
+    normalization : Normalization
     size : int
         Side of the square patches.
     context : int
@@ -60,9 +60,9 @@ class PatchSource:
 
     def __init__(
         self,
-        stacks: Sequence[LabelledStack],
+        stacks: Sequence[LabeledStack],
         regions: Sequence[Region],
-        normalisation: Normalisation,
+        normalization: Normalization,
         *,
         size: int,
         context: int = 0,
@@ -74,7 +74,7 @@ class PatchSource:
         self.augmentation = augmentation
         self.device = torch.device(device)
         self._canvas = size if augmentation is None else canvas_size(size, augmentation)
-        self._images = LoadedSections(stacks, regions, normalisation, context, self.device)
+        self._images = LoadedSections(stacks, regions, normalization, context, self.device)
         self._regions = [LoadedRegion.load(stacks, region, self._images) for region in regions]
         self._regions = [region for region in self._regions if region.pixels.any()]
         if not self._regions:
@@ -108,7 +108,7 @@ class PatchSource:
         Returns
         -------
         images : Tensor
-            ``(n, c, size, size)`` float32, normalised and augmented, on the device.
+            ``(n, c, size, size)`` float32, normalized and augmented, on the device.
         targets : Tensor
             ``(n, size, size)`` int64, class index 0..K-1 or `IGNORE`.
         """
@@ -134,7 +134,7 @@ class PatchSource:
             if not is_exact(settings):
                 grid = warp_grid(count, self.size, self._canvas, settings, generator, self.device)
                 batch, labels = warp(batch, labels, grid)
-            batch = change_grey_values(batch, settings, generator)
+            batch = change_gray_values(batch, settings, generator)
         return batch, labels.to(torch.int64).sub_(1)
 
     @property
@@ -148,24 +148,24 @@ class PatchSource:
         if self._seeks_classes and mode < 0.5:
             number = int(self._classes[int(class_number * len(self._classes))])
             region = self._regions[_draw(self._by_class[:, number], which)]
-            centre = region.place(number, where)
+            center = region.place(number, where)
         else:
             region = self._regions[_draw(self._by_annotation, which)]
-            centre = None
+            center = None
             if region.is_sparse:
                 number = _draw(np.cumsum(region.pixels / region.pixels.sum()), class_number)
-                centre = region.place(number, where)
+                center = region.place(number, where)
         tops = []
         for axis, along in enumerate((along_y, along_x)):
             length, side = region.shape[axis], self._canvas
             room = length - self.size
             if room <= 0:  # the region is smaller than a patch: it lies within it, anywhere
                 middle = length / 2 + (along - 0.5) * -room
-            elif centre is None:
+            elif center is None:
                 middle = self.size / 2 + int(along * (room + 1))
             else:
                 # The pixel lies anywhere in the middle half of the patch.
-                middle = centre[axis] + 0.5 + (along - 0.5) * self.size / 2
+                middle = center[axis] + 0.5 + (along - 0.5) * self.size / 2
                 middle = min(max(middle, self.size / 2), length - self.size / 2)
             tops.append(round(middle - side / 2))
         return region, tops[0], tops[1]

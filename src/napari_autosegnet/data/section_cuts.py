@@ -36,7 +36,7 @@ Places = npt.NDArray[np.int64]
 
 @dataclass
 class Plane:
-    """Sections of one shape that are cut at the same place, since neighbours show the same.
+    """Sections of one shape that are cut at the same place, since neighbors show the same.
 
     Attributes
     ----------

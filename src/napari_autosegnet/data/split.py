@@ -1,8 +1,8 @@
 """The split into a training and a validation part, made before any augmentation and without leaks.
 
-Neighbouring sections are near copies, so a stack is cut in contiguous blocks of sections with a gap
+Neighboring sections are near copies, so a stack is cut in contiguous blocks of sections with a gap
 between them; a stack with few annotated sections is cut within the sections instead, at the same place in all
-neighbours (`section_cuts`). Images that belong together (one specimen, one surface under several exposures) are kept
+neighbors (`section_cuts`). Images that belong together (one specimen, one surface under several exposures) are kept
 on one side by a group column.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
+from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes
 from napari_autosegnet.errors import UserError
@@ -47,9 +47,9 @@ class Split:
 
 
 def split_stacks(
-    stacks: Sequence[LabelledStack], settings: SplitSettings, *, context: int = 0, every_class: bool = True
+    stacks: Sequence[LabeledStack], settings: SplitSettings, *, context: int = 0, every_class: bool = True
 ) -> Split:
-    """Divide the annotated sections of labelled stacks.
+    """Divide the annotated sections of labeled stacks.
 
     Sections without annotation belong to neither part. In order of precedence: sections named in the
     settings; groups; whole images, when there are several single ones; contiguous blocks of sections;
@@ -57,10 +57,10 @@ def split_stacks(
 
     Parameters
     ----------
-    stacks : sequence of LabelledStack
+    stacks : sequence of LabeledStack
     settings : SplitSettings
     context : int
-        Neighbouring sections that a network sees; the gap between blocks of sections is at least this
+        Neighboring sections that a network sees; the gap between blocks of sections is at least this
         wide, so that no training patch shows a validation section.
     every_class : bool
         Refuse a split with a class that has no pixel in one of the parts.
@@ -72,7 +72,7 @@ def split_stacks(
         or a class has no pixel in one of the parts.
     """
     if not stacks:
-        raise UserError("there is no labelled image to split; give at least one")
+        raise UserError("there is no labeled image to split; give at least one")
     gap = max(settings.gap, context)
     generator = np.random.default_rng(settings.seed)
     if settings.train_sections is not None or settings.validation_sections is not None:
@@ -112,7 +112,7 @@ def parse_sections(text: str) -> list[int]:
     return sorted(found)
 
 
-def region_pixels(stacks: Sequence[LabelledStack], regions: Sequence[Region]) -> npt.NDArray[np.int64]:
+def region_pixels(stacks: Sequence[LabeledStack], regions: Sequence[Region]) -> npt.NDArray[np.int64]:
     """Annotated pixels per region and class, ``(regions, K)``."""
     classes = len(stacks[0].mapping.classes)
     found = np.zeros((len(regions), classes), np.int64)
@@ -126,16 +126,16 @@ def region_pixels(stacks: Sequence[LabelledStack], regions: Sequence[Region]) ->
     return found
 
 
-def _full(stack: LabelledStack, section: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _full(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tuple[int, int]]:
     height, width = stack.image.section_shape(section)
     return (0, height), (0, width)
 
 
-def _whole(stacks: Sequence[LabelledStack], places: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
+def _whole(stacks: Sequence[LabeledStack], places: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
     return tuple(Region(stack, section, *_full(stacks[stack], section)) for stack, section in sorted(places))
 
 
-def _annotated(stack: LabelledStack) -> list[int]:
+def _annotated(stack: LabeledStack) -> list[int]:
     return [int(section) for section in np.flatnonzero(annotated_pixels(stack).sum(1))]
 
 
@@ -150,7 +150,7 @@ def _out_of_sight(
 # ---------------------------------------------------------------- sections that the user names
 
 
-def _split_as_named(stacks: Sequence[LabelledStack], settings: SplitSettings, gap: int, context: int) -> Split:
+def _split_as_named(stacks: Sequence[LabeledStack], settings: SplitSettings, gap: int, context: int) -> Split:
     named = {
         part: parse_sections(text)
         for part, text in (("training", settings.train_sections), ("validation", settings.validation_sections))
@@ -188,7 +188,7 @@ def _split_as_named(stacks: Sequence[LabelledStack], settings: SplitSettings, ga
 
 
 def _split_by_group(
-    stacks: Sequence[LabelledStack], group: str, fraction: float, context: int, generator: np.random.Generator
+    stacks: Sequence[LabeledStack], group: str, fraction: float, context: int, generator: np.random.Generator
 ) -> Split:
     column, separator, path = group.partition("@")
     if not separator or not column or not path:
@@ -208,7 +208,7 @@ def _split_by_group(
 
 
 def _hold_out(
-    stacks: Sequence[LabelledStack],
+    stacks: Sequence[LabeledStack],
     units: Sequence[Sequence[tuple[int, int]]],
     fraction: float,
     generator: np.random.Generator,
@@ -261,7 +261,7 @@ def _exchanged(shares: npt.NDArray[np.float64], held: npt.NDArray[np.bool_], fra
 
 
 def _split_automatically(
-    stacks: Sequence[LabelledStack], fraction: float, gap: int, generator: np.random.Generator
+    stacks: Sequence[LabeledStack], fraction: float, gap: int, generator: np.random.Generator
 ) -> Split:
     annotated = [_annotated(stack) for stack in stacks]
     if not any(annotated):
@@ -293,7 +293,7 @@ def _place(region: Region) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
 
 
 def _cut_between_sections(
-    stack: LabelledStack, index: int, sections: list[int], fraction: float, gap: int, generator: np.random.Generator
+    stack: LabeledStack, index: int, sections: list[int], fraction: float, gap: int, generator: np.random.Generator
 ) -> Split | None:
     """One block of sections for validation, ``gap`` sections from the rest; None when too few are left.
 
@@ -319,12 +319,12 @@ def _cut_between_sections(
     return Split(_whole_sections(stack, index, rest), _whole_sections(stack, index, block))
 
 
-def _whole_sections(stack: LabelledStack, index: int, sections: Sequence[int]) -> tuple[Region, ...]:
+def _whole_sections(stack: LabeledStack, index: int, sections: Sequence[int]) -> tuple[Region, ...]:
     return tuple(Region(index, section, *_full(stack, section)) for section in sections)
 
 
 def _cut_within_sections(
-    stacks: Sequence[LabelledStack],
+    stacks: Sequence[LabeledStack],
     annotated: Mapping[int, Sequence[int]],
     fraction: float,
     gap: int,
@@ -334,7 +334,7 @@ def _cut_within_sections(
     places: list[int] = []
     planes: list[Plane] = []
     for index, sections in annotated.items():
-        for together in _neighbours(stacks[index], sections, gap):
+        for together in _neighbors(stacks[index], sections, gap):
             targets = {section: stacks[index].target(section) for section in together}
             places.append(index)
             planes.append(Plane(targets, len(stacks[0].mapping.classes)))
@@ -345,7 +345,7 @@ def _cut_within_sections(
     ]
 
 
-def _neighbours(stack: LabelledStack, sections: Sequence[int], gap: int) -> list[list[int]]:
+def _neighbors(stack: LabeledStack, sections: Sequence[int], gap: int) -> list[list[int]]:
     """The sections in groups that are no more than ``gap`` apart; what differs in size shows something else."""
     groups: list[list[int]] = []
     for section in sorted(sections, key=lambda each: (stack.image.section_shape(each), each)):
@@ -374,7 +374,7 @@ def _regions(index: int, plane: Plane, boxes: Sequence[Box]) -> tuple[Region, ..
 # ---------------------------------------------------------------- what is missing
 
 
-def _missing(stacks: Sequence[LabelledStack], split: Split) -> list[tuple[int, str]]:
+def _missing(stacks: Sequence[LabeledStack], split: Split) -> list[tuple[int, str]]:
     """Classes (by index) that have no pixel in a part, training first."""
     found = []
     for part, regions in (("training", split.training), ("validation", split.validation)):
@@ -383,7 +383,7 @@ def _missing(stacks: Sequence[LabelledStack], split: Split) -> list[tuple[int, s
     return found
 
 
-def _check_classes(stacks: Sequence[LabelledStack], split: Split, settings: SplitSettings) -> None:
+def _check_classes(stacks: Sequence[LabeledStack], split: Split, settings: SplitSettings) -> None:
     missing = _missing(stacks, split)
     if not missing:
         return
@@ -402,7 +402,7 @@ def _check_classes(stacks: Sequence[LabelledStack], split: Split, settings: Spli
     raise UserError(f"{name} has no pixel in the {part} part; {advice}")
 
 
-def _extent(stacks: Sequence[LabelledStack], number: int) -> str:
+def _extent(stacks: Sequence[LabeledStack], number: int) -> str:
     """Where a class is painted, in words."""
     places = [
         (index, int(section))

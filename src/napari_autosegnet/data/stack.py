@@ -263,15 +263,15 @@ def stack_of_unnamed(
         stack = stack_of_array(array, axes, name=path.name, path=path, time=time, chunks=chunks, **about)
         stack.selection["axes"] = axes
         return stack
-    colour = len(shape) in (3, 4) and shape[-1] in (3, 4)
-    spatial = len(shape) - colour
+    color = len(shape) in (3, 4) and shape[-1] in (3, 4)
+    spatial = len(shape) - color
     if spatial not in (2, 3):
         raise UserError(
             f"{path} has {len(shape)} axes without names; say which is which with --axes, for example "
             f"--axes {'tczyx'[-len(shape) :] if len(shape) < 5 else 'tczyx'}"
         )
-    usual = [*"zyx"[-spatial:], *(["c"] if colour else [])]
-    alpha = colour and shape[-1] == 4
+    usual = [*"zyx"[-spatial:], *(["c"] if color else [])]
+    alpha = color and shape[-1] == 4
     return stack_of_array(array, usual, name=path.name, path=path, time=time, alpha=alpha, chunks=chunks, **about)
 
 

@@ -1,6 +1,6 @@
-"""The sections that a training learns from, looked at before it begins: which to leave out, and how to normalise.
+"""The sections that a training learns from, looked at before it begins: which to leave out, and how to normalize.
 
-A constant section shows nothing, whatever is annotated on it. One whose grey values are far from all others' was
+A constant section shows nothing, whatever is annotated on it. One whose gray values are far from all others' was
 probably saved in another range.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
-from napari_autosegnet.data.grey_match import AS_IS, GreyValues, match
-from napari_autosegnet.data.grey_values import SectionGrey, section_grey
-from napari_autosegnet.data.normalisation import WIDE_SPREAD, Normalisation, NormalisationKind, measure, spread
+from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
+from napari_autosegnet.data.gray_match import AS_IS, GrayValues, match
+from napari_autosegnet.data.gray_values import SectionGray, section_gray
+from napari_autosegnet.data.normalization import WIDE_SPREAD, Normalization, NormalizationKind, measure, spread
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report
-from napari_autosegnet.settings import NormalisationChoice
+from napari_autosegnet.settings import NormalizationChoice
 
 #: Stack and number of a section.
 Place = tuple[int, int]
@@ -25,16 +25,16 @@ Place = tuple[int, int]
 _SHOWN = 8
 
 
-def look_at_annotated(stacks: Sequence[LabelledStack]) -> dict[Place, SectionGrey]:
-    """Grey values of every section in which something is annotated."""
+def look_at_annotated(stacks: Sequence[LabeledStack]) -> dict[Place, SectionGray]:
+    """Gray values of every section in which something is annotated."""
     return {
-        (index, int(section)): section_grey(stack.image.section(int(section)))
+        (index, int(section)): section_gray(stack.image.section(int(section)))
         for index, stack in enumerate(stacks)
         for section in np.flatnonzero(annotated_pixels(stack).sum(1))
     }
 
 
-def leave_out_constant(stacks: Sequence[LabelledStack], greys: Mapping[Place, SectionGrey], report: Report) -> None:
+def leave_out_constant(stacks: Sequence[LabeledStack], grays: Mapping[Place, SectionGray], report: Report) -> None:
     """Take constant sections for not annotated, and say so.
 
     Raises
@@ -42,29 +42,29 @@ def leave_out_constant(stacks: Sequence[LabelledStack], greys: Mapping[Place, Se
     UserError
         When nothing is left.
     """
-    constant = [place for place, grey in greys.items() if grey.constant]
+    constant = [place for place, gray in grays.items() if gray.constant]
     if not constant:
         return
-    if len(constant) == len(greys):
-        raise UserError("all annotated sections are constant (one grey value throughout); check the images")
+    if len(constant) == len(grays):
+        raise UserError("all annotated sections are constant (one gray value throughout); check the images")
     for stack, section in constant:
         stacks[stack].leave_out(section)
     report(
         Note(
-            text=f"{_sections(len(constant))} constant (one grey value throughout) and left out of the training: "
+            text=f"{_sections(len(constant))} constant (one gray value throughout) and left out of the training: "
             + _listed(stacks, constant),
         )
     )
 
 
-def fit_normalisation(
-    stacks: Sequence[LabelledStack],
+def fit_normalization(
+    stacks: Sequence[LabeledStack],
     split: Split,
-    wanted: NormalisationChoice,
-    greys: Mapping[Place, SectionGrey],
+    wanted: NormalizationChoice,
+    grays: Mapping[Place, SectionGray],
     report: Report,
-) -> Normalisation:
-    """How the images of a training are normalised; says what was chosen and which sections are unlike the rest.
+) -> Normalization:
+    """How the images of a training are normalized; says what was chosen and which sections are unlike the rest.
 
     Raises
     ------
@@ -72,16 +72,16 @@ def fit_normalisation(
         When a float image holds NaN or infinity, or the training part is constant.
     """
     training, validation = (
-        {place: greys[place] for place in sorted({(region.stack, region.section) for region in part})}
+        {place: grays[place] for place in sorted({(region.stack, region.section) for region in part})}
         for part in (split.training, split.validation)
     )
-    kind: NormalisationKind = "global" if wanted == "auto" else wanted
+    kind: NormalizationKind = "global" if wanted == "auto" else wanted
     together = list({**training, **validation}.values())
     if wanted == "auto" and spread(together) > WIDE_SPREAD:
         kind = "section"
         text = (
-            f"the grey values of the sections differ ({spread(together):.2f}, more than {WIDE_SPREAD}), so each "
-            "section is normalised by its own mean and deviation; --normalisation global takes the same for all"
+            f"the gray values of the sections differ ({spread(together):.2f}, more than {WIDE_SPREAD}), so each "
+            "section is normalized by its own mean and deviation; --normalization global takes the same for all"
         )
         report(Note(text=text))
     if kind == "global":
@@ -89,37 +89,37 @@ def fit_normalisation(
     return measure(stacks, split.training, kind=kind, sections=list(training.values()))
 
 
-def _tell_odd(stacks: Sequence[LabelledStack], greys: Mapping[Place, SectionGrey], report: Report) -> None:
+def _tell_odd(stacks: Sequence[LabeledStack], grays: Mapping[Place, SectionGray], report: Report) -> None:
     """Name the sections that a model of the others would refuse."""
-    usual = _median(list(greys.values()))
-    first = stacks[next(iter(greys))[0]].image.dtype
-    seen = GreyValues.of([usual], first)
-    odd = [place for place, grey in greys.items() if match(seen, [grey], stacks[place[0]].image.dtype) != AS_IS]
+    usual = _median(list(grays.values()))
+    first = stacks[next(iter(grays))[0]].image.dtype
+    seen = GrayValues.of([usual], first)
+    odd = [place for place, gray in grays.items() if match(seen, [gray], stacks[place[0]].image.dtype) != AS_IS]
     if odd:
         text = (
-            f"the grey values of {len(odd)} of {len(greys)} sections are far from those of the others, whose mean "
+            f"the gray values of {len(odd)} of {len(grays)} sections are far from those of the others, whose mean "
             f"is about {usual.mean[0]:.4g}: {_listed(stacks, odd)}; save all in one range, or take "
-            "--normalisation section"
+            "--normalization section"
         )
         report(Note(text=text))
 
 
-def _median(sections: Sequence[SectionGrey]) -> SectionGrey:
-    """Grey values in the middle of those of some sections."""
+def _median(sections: Sequence[SectionGray]) -> SectionGray:
+    """Gray values in the middle of those of some sections."""
     mean, std, low, high = (
         tuple(np.median([getattr(section, part) for section in sections], axis=0).tolist())
         for part in ("mean", "std", "low", "high")
     )
-    return SectionGrey(mean, std, low, high, pixels=0, constant=False)
+    return SectionGray(mean, std, low, high, pixels=0, constant=False)
 
 
-def _listed(stacks: Sequence[LabelledStack], places: Sequence[Place]) -> str:
+def _listed(stacks: Sequence[LabeledStack], places: Sequence[Place]) -> str:
     """Names of sections, or their numbers, the first few."""
     shown = [_name(stacks, *place) for place in places[:_SHOWN]]
     return ", ".join(shown) + (", ..." if len(places) > _SHOWN else "")
 
 
-def _name(stacks: Sequence[LabelledStack], index: int, section: int) -> str:
+def _name(stacks: Sequence[LabeledStack], index: int, section: int) -> str:
     image = stacks[index].image
     if image.section_names is not None:
         return image.section_names[section]

@@ -10,17 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.annotations import LabelledStack
+from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.loaded_regions import LoadedRegion, LoadedSections
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 
 
 def validation_patches(
-    stacks: Sequence[LabelledStack],
+    stacks: Sequence[LabeledStack],
     regions: Sequence[Region],
-    normalisation: Normalisation,
+    normalization: Normalization,
     *,
     size: int,
     stride: int = 1,
@@ -36,7 +36,7 @@ def validation_patches(
 
     Parameters
     ----------
-    stacks, regions, normalisation, context, device
+    stacks, regions, normalization, context, device
         As for `PatchSource`.
     size : int
         Side of a training patch.
@@ -50,7 +50,7 @@ def validation_patches(
     Returns
     -------
     images : Tensor
-        ``(n, c, side, side)`` float32, normalised, on the device.
+        ``(n, c, side, side)`` float32, normalized, on the device.
     targets : Tensor
         ``(n, side, side)`` int64.
     sections : int
@@ -62,7 +62,7 @@ def validation_patches(
         When nothing is annotated in the regions, or a float image holds NaN or infinity.
     """
     device = torch.device(device)
-    sections = LoadedSections(stacks, regions, normalisation, context, torch.device("cpu"))
+    sections = LoadedSections(stacks, regions, normalization, context, torch.device("cpu"))
     classes = len(stacks[0].mapping.classes)
     side = _validation_side(regions, size, stride)
     places: list[tuple[LoadedRegion, int, int]] = []

@@ -1,4 +1,4 @@
-"""The score of a model on labelled images."""
+"""The score of a model on labeled images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabelMapping, open_labelled
+from napari_autosegnet.data.annotations import LabelMapping, open_labeled
 from napari_autosegnet.data.images import tell_notes
 from napari_autosegnet.data.pairs import tell_pairs
 from napari_autosegnet.data.selection import ALL, Selection
@@ -18,7 +18,7 @@ from napari_autosegnet.evaluation.scoring import ScoredSection, class_order, des
 from napari_autosegnet.events import DataRead, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
-from napari_autosegnet.settings import GreyValuesChoice, PredictSettings
+from napari_autosegnet.settings import GrayValuesChoice, PredictSettings
 from napari_autosegnet.training.metrics import Scores
 
 
@@ -31,23 +31,23 @@ def evaluate_model(
     read: Selection = ALL,
     sections: str | None = None,
     overlays: Path | None = None,
-    grey_values: GreyValuesChoice = "checked",
+    gray_values: GrayValuesChoice = "checked",
     device: str = "auto",
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Scores:
-    """Apply a model to labelled images and score it; see `api.evaluate`."""
+    """Apply a model to labeled images and score it; see `api.evaluate`."""
     from napari_autosegnet.inference.volume import checked_survey, make_predictor, predict_section
 
     loaded = Model.load(model)
-    stacks = open_labelled(images, labels, _trained_mapping(loaded) if classes is None else classes, read)
+    stacks = open_labeled(images, labels, _trained_mapping(loaded) if classes is None else classes, read)
     tell_pairs(stacks, report)
     tell_notes([each for stack in stacks for each in (stack.image, stack.labels)], report)
     order = class_order(stacks[0].mapping.classes, [c.name for c in loaded.classes])
     report(DataRead(text=describe_order(stacks[0].mapping, order), classes=tuple(c.name for c in loaded.classes)))
     chosen = sections_to_score(stacks, sections, report)
     predictor = make_predictor(loaded, choose_device(device), PredictSettings(), report)
-    surveys = [checked_survey(loaded, stack.image, grey_values, report) for stack in stacks]
+    surveys = [checked_survey(loaded, stack.image, gray_values, report) for stack in stacks]
     names = picture_names([stack.image for stack in stacks])
 
     def scored() -> Iterator[ScoredSection | None]:

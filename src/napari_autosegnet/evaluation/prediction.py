@@ -49,7 +49,7 @@ def evaluate_prediction(
     )
     if predicted.dtype.kind not in "ui":
         raise UserError(_no_prediction(predicted, f"holds {predicted.dtype} values"))
-    # Three alike are a grey picture that was saved with colours.
+    # Three alike are a gray picture that was saved with colors.
     if predicted.channels not in (1, 3):
         raise UserError(_no_prediction(predicted, f"has {predicted.channels} channels"))
     # The labels are paired with the prediction, which is refused if its shape is another.
@@ -108,7 +108,7 @@ class _PredictionReader:
         Raises
         ------
         UserError
-            When it looks like grey values or instances.
+            When it looks like gray values or instances.
         """
         values = self._prediction.section(index)
         if values.shape[0] > 1 and not (values == values[:1]).all():
@@ -136,7 +136,7 @@ class _PredictionReader:
 def _no_prediction(stack: ImageStack, what: str) -> str:
     return (
         f"{stack.path or stack.name} {what}, but a prediction holds class numbers 1 to K (0: none) as whole numbers; "
-        "give labels as predict writes them, not probabilities or grey values"
+        "give labels as predict writes them, not probabilities or gray values"
     )
 
 
@@ -179,7 +179,7 @@ def _named(mapping: LabelMapping, stored: list[str] | None, *, given: bool) -> t
 
 
 def _infos(mapping: LabelMapping, names: Sequence[str]) -> tuple[ClassInfo, ...]:
-    """The prediction's classes, in the colours of the labels' ones where those are the same."""
+    """The prediction's classes, in the colors of the labels' ones where those are the same."""
     known = {info.name: info for info in mapping.classes}
     return tuple(known[name] for name in names) if known.keys() == set(names) else default_classes(names)
 

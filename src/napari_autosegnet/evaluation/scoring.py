@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo, LabelledStack, LabelMapping, annotated_pixels
+from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo, LabeledStack, LabelMapping, annotated_pixels
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation.overlays import draw_overlay
@@ -28,7 +28,7 @@ class ScoredSection:
     prediction: npt.NDArray[np.int64]
     #: (K, y, x), or None where only labels are at hand.
     probabilities: npt.NDArray[np.float32] | None
-    #: (c, y, x) grey values for an overlay, or None.
+    #: (c, y, x) gray values for an overlay, or None.
     image: npt.NDArray[Any] | None
     name: str
 
@@ -105,7 +105,7 @@ def score(
     return matrix.scores(names, sections=done - missing, boundary=found, expected_calibration_error=error)
 
 
-def sections_to_score(stacks: Sequence[LabelledStack], sections: str | None, report: Report) -> list[tuple[int, int]]:
+def sections_to_score(stacks: Sequence[LabeledStack], sections: str | None, report: Report) -> list[tuple[int, int]]:
     """Stack and section, by their numbers, of all that is scored: where nothing is annotated nothing is computed."""
     wanted = None if sections is None else parse_sections(sections)
     if wanted is not None:

@@ -54,14 +54,14 @@ class About:
         One or two sentences.
     authors : tuple of str
         Who made it; ``NAME`` or ``NAME (AFFILIATION)``.
-    licence : str
+    license : str
         SPDX identifier, for example ``CC-BY-4.0``.
     """
 
     name: str = ""
     description: str = ""
     authors: tuple[str, ...] = ()
-    licence: str = ""
+    license: str = ""
 
 
 def write_bioimageio(model: Model, path: Path, *, about: About | None = None, image: ImageStack | None = None) -> float:
@@ -74,7 +74,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     path : Path
         ``NAME.zip``; replaced if it exists.
     about : About, optional
-        Name, description, authors and licence.
+        Name, description, authors and license.
     image : ImageStack, optional
         Where the test image and the cover are cut from, for example an image like those it was trained on. Without
         it they are made of noise. The cut is shared with the package.
@@ -95,15 +95,15 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     need_extra("onnx", "onnxruntime", "onnxscript", "bioimageio.core")
     about = about or About()
     # Before the work that takes long.
-    _check_licence(about.licence)
+    _check_license(about.license)
     for author in about.authors:
         _author(author)
     name = _zoo_name(model, about, path)
     # Programs cut images into tiles after they have prepared them, so what needs the whole image is done before.
-    inside = model.normalisation.kind == "global"
-    proto = onnx_model(model, normalises=inside)
+    inside = model.normalization.kind == "global"
+    proto = onnx_model(model, normalizes=inside)
     content = proto.SerializeToString()
-    difference = largest_difference(model, content, normalises=inside)
+    difference = largest_difference(model, content, normalizes=inside)
     if difference > WRONG:
         raise UserError(f"the ONNX file differs from the model by {difference:.1e}; install other versions of torch")
     with tempfile.TemporaryDirectory() as folder, _quiet_validation():
@@ -166,7 +166,7 @@ def _description(model: Model, parts: Path, name: str, about: About, image: Imag
             description=text[:1024],
             authors=[_author(each) for each in about.authors or ("not named",)],
             cite=[v0_5.CiteEntry(text=PAPER, url=PAPER_PLACE)],
-            license=about.licence or None,
+            license=about.license or None,
             documentation=file("README.md"),
             covers=[file("cover.png")],
             attachments=[file(DESCRIPTION_FILE), file(WEIGHTS_FILE)],
@@ -174,8 +174,8 @@ def _description(model: Model, parts: Path, name: str, about: About, image: Imag
             inputs=[
                 v0_5.InputTensorDescr(
                     id=v0_5.TensorId(INPUT),
-                    description="Raw grey values"
-                    + ("; they are normalised in the network" if model.normalisation.kind == "global" else ""),
+                    description="Raw gray values"
+                    + ("; they are normalized in the network" if model.normalization.kind == "global" else ""),
                     axes=[
                         v0_5.BatchAxis(),
                         v0_5.ChannelAxis(channel_names=_input_channels(model)),
@@ -227,7 +227,7 @@ def _preprocessing(model: Model) -> list[Any]:
     """What other programs do to a whole image first: nothing, unless each section has constants of its own."""
     from bioimageio.spec.model import v0_5
 
-    if model.normalisation.kind == "global":
+    if model.normalization.kind == "global":
         return []
     axes = (v0_5.AxisId("y"), v0_5.AxisId("x"))
     return [v0_5.ZeroMeanUnitVarianceDescr(kwargs=v0_5.ZeroMeanUnitVarianceKwargs(axes=axes))]
@@ -255,15 +255,15 @@ def in_plain_letters(text: str, others: str) -> str:
     return "".join(sign if sign.isascii() and (sign.isalnum() or sign in others) else " " for sign in letters)
 
 
-def _check_licence(licence: str) -> None:
+def _check_license(license: str) -> None:
     from bioimageio.spec.model.v0_5 import LicenseId
     from pydantic import ValidationError
 
     try:
-        LicenseId(licence or "MIT")
+        LicenseId(license or "MIT")
     except ValidationError as error:
         raise UserError(
-            f"'{licence}' is no licence that the model zoo knows; give an SPDX identifier, for example CC-BY-4.0"
+            f"'{license}' is no license that the model zoo knows; give an SPDX identifier, for example CC-BY-4.0"
         ) from error
 
 
@@ -355,13 +355,13 @@ def _padded_result(predictor: Predictor, image: npt.NDArray[np.float32]) -> npt.
 
 
 def _write_cover(
-    path: Path, grey: npt.NDArray[np.float32], classes: npt.NDArray[np.intp], colors: Sequence[str]
+    path: Path, gray: npt.NDArray[np.float32], classes: npt.NDArray[np.intp], colors: Sequence[str]
 ) -> None:
     """Image and result side by side, twice as wide as high, as the zoo asks for."""
     from PIL import Image, ImageColor
 
-    low, high = np.percentile(grey, (0.5, 99.5))
-    shown = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)[..., np.newaxis].repeat(3, -1)
+    low, high = np.percentile(gray, (0.5, 99.5))
+    shown = np.clip((gray - low) / max(high - low, 1e-6), 0, 1)[..., np.newaxis].repeat(3, -1)
     painted = np.array([ImageColor.getrgb(color)[:3] for color in colors], np.float32)[classes] / 255
     both = np.concatenate([shown, 0.5 * shown + 0.5 * painted], axis=1)
     Image.fromarray((both * 255).astype(np.uint8)).resize((800, 400), Image.Resampling.LANCZOS).save(
@@ -388,13 +388,13 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
         "",
         "## Input and output",
         "",
-        f"Input `{INPUT}`: {model.image_channels} channel(s), raw grey values as float32. "
-        + _normalisation_in_words(model),
+        f"Input `{INPUT}`: {model.image_channels} channel(s), raw gray values as float32. "
+        + _normalization_in_words(model),
     ]
     if model.context:
         lines += [
             "",
-            f"The channels are those of {2 * model.context + 1} neighbouring sections, from the one with the lowest "
+            f"The channels are those of {2 * model.context + 1} neighboring sections, from the one with the lowest "
             "index to the one with the highest; the result is that of the middle one. The ends of a stack repeat.",
         ]
     lines += [
@@ -402,14 +402,14 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
         f"Output `{OUTPUT}`: one channel per class, in this order. Sides are multiples of {stride} pixels; a tile "
         f"needs {halo} pixels of real surroundings on each side.{agreement}",
         "",
-        "| class | channel | colour | IoU in validation |",
+        "| class | channel | color | IoU in validation |",
         "|---|---|---|---|",
         *rows,
         "",
         "## Validation",
         "",
         f"Mean intersection over union on annotation that it was not trained on: {reached}. "
-        "Score it on your own labelled images before you trust it:",
+        "Score it on your own labeled images before you trust it:",
         "",
         "```sh",
         "napari-autosegnet evaluate --model THIS.zip --image image.tif --labels labels.tif",
@@ -430,15 +430,15 @@ def _documentation(model: Model, name: str, text: str, halo: int, stride: int) -
     return "\n".join(lines)
 
 
-def _normalisation_in_words(model: Model) -> str:
-    values = model.normalisation
+def _normalization_in_words(model: Model) -> str:
+    values = model.normalization
     if values.kind == "section":
         return (
-            "Each section is normalised by its own mean and deviation, measured on the whole section: this is the "
+            "Each section is normalized by its own mean and deviation, measured on the whole section: this is the "
             "package's pre-processing, and no part of `weights.onnx`."
         )
     mean, std = (", ".join(f"{value:.6g}" for value in each) for each in (values.mean, values.std))
-    return f"The normalisation (mean {mean}, deviation {std}) is part of the network: do not normalise before."
+    return f"The normalization (mean {mean}, deviation {std}) is part of the network: do not normalize before."
 
 
 def _number(value: Any) -> str:

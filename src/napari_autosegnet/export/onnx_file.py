@@ -1,13 +1,13 @@
-"""A model as one ONNX file that takes grey values as they are, in images of any size.
+"""A model as one ONNX file that takes gray values as they are, in images of any size.
 
-Normalisation, softmax and the padding to the network's stride lie in the file, so whoever runs it has
+Normalization, softmax and the padding to the network's stride lie in the file, so whoever runs it has
 nothing to prepare::
 
-    image          float32 (batch, channels, y, x)   raw grey values
+    image          float32 (batch, channels, y, x)   raw gray values
     probabilities  float32 (batch, classes, y, x)    0..1, in the order of the model's classes
 
-A model that normalises each section by its own mean and deviation takes those of the image that it is given: give it
-whole sections, or normalise them before and give tiles to a file that was written without normalisation.
+A model that normalizes each section by its own mean and deviation takes those of the image that it is given: give it
+whole sections, or normalize them before and give tiles to a file that was written without normalization.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_autosegnet.data.grey_values import section_grey
-from napari_autosegnet.data.normalisation import LIMIT
+from napari_autosegnet.data.gray_values import section_gray
+from napari_autosegnet.data.normalization import LIMIT
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import replacing
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
@@ -95,10 +95,10 @@ def need_extra(*packages: str) -> None:
         )
 
 
-def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
+def onnx_model(model: Model, *, normalizes: bool = True) -> onnx.ModelProto:
     """The model as an ONNX graph with dynamic batch and image size.
 
-    Without ``normalises`` it takes images that are normalised already.
+    Without ``normalizes`` it takes images that are normalized already.
     """
     need_extra(*_EXTRA)
     import onnx
@@ -108,8 +108,8 @@ def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
     size = sum(weight.numel() * weight.element_size() for weight in model.weights.values())
     if size > LARGEST_WEIGHTS:
         raise UserError(f"the network's {size / 2**30:.1f} GiB of weights do not fit into an ONNX file (2 GiB)")
-    per_section = model.normalisation.kind == "section"
-    network = _Deployed(model, normalises=normalises and not per_section).eval()
+    per_section = model.normalization.kind == "section"
+    network = _Deployed(model, normalizes=normalizes and not per_section).eval()
     stride = network.stride
     example = torch.zeros(2, model.in_channels, 4 * stride, 6 * stride)
     sizes = {
@@ -130,16 +130,16 @@ def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     _pad_and_crop(proto, stride)
-    if normalises and per_section:
-        _normalise_by_own_constants(
-            proto, _tiled(model, model.normalisation.least_std or (0.0,) * model.image_channels)
+    if normalizes and per_section:
+        _normalize_by_own_constants(
+            proto, _tiled(model, model.normalization.least_std or (0.0,) * model.image_channels)
         )
     description = model.description
     for key, value in {
         "program": f"napari-autosegnet {description.packages.get('napari-autosegnet', '')}".strip(),
         "classes": json.dumps([{"name": each.name, "color": each.color} for each in model.classes]),
-        "normalisation": ("included: " if normalises else "not included: ")
-        + description.normalisation.model_dump_json(exclude={"seen"}),
+        "normalization": ("included: " if normalizes else "not included: ")
+        + description.normalization.model_dump_json(exclude={"seen"}),
         "context": str(model.context),
         "stride": str(stride),
         "halo": "" if model.halo is None else str(model.halo.pixels),
@@ -151,7 +151,7 @@ def onnx_model(model: Model, *, normalises: bool = True) -> onnx.ModelProto:
     return proto
 
 
-def largest_difference(model: Model, content: bytes, *, normalises: bool = True) -> float:
+def largest_difference(model: Model, content: bytes, *, normalizes: bool = True) -> float:
     """Largest difference in probability between an ONNX file and the model, over several sizes."""
     from napari_autosegnet.inference.compute.predictor import Predictor
 
@@ -162,23 +162,23 @@ def largest_difference(model: Model, content: bytes, *, normalises: bool = True)
     for height, width in ((predictor.stride, 3 * predictor.stride), (2 * predictor.stride + 1, 64), (96, 37)):
         pixels = noise(model, generator, height, width)
         expected = predictor.whole_section(pixels)
-        given = pixels if normalises else normalised_section(model, pixels)
+        given = pixels if normalizes else normalized_section(model, pixels)
         largest = max(largest, float(np.abs(run(given[np.newaxis])[0] - expected).max()))
     return largest
 
 
-def normalised_section(model: Model, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def normalized_section(model: Model, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A whole section (c, y, x), context sections among its channels, as the network sees it."""
     sections = pixels.reshape(-1, model.image_channels, *pixels.shape[1:])
-    return np.concatenate([model.normalisation.apply(section, section_grey(section)) for section in sections])
+    return np.concatenate([model.normalization.apply(section, section_gray(section)) for section in sections])
 
 
 def noise(model: Model, generator: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Grey values (c, y, x) of about the mean and deviation that the model was trained on, smooth and grained."""
+    """Gray values (c, y, x) of about the mean and deviation that the model was trained on, smooth and grained."""
     shape = (model.in_channels, -(-height // 8) * 8, -(-width // 8) * 8)
     coarse = generator.standard_normal((shape[0], shape[1] // 8, shape[2] // 8))
     values = 0.8 * coarse.repeat(8, 1).repeat(8, 2) + 0.4 * generator.standard_normal(shape)
-    mean, std = (_tiled(model, each).numpy() for each in (model.normalisation.mean, model.normalisation.std))
+    mean, std = (_tiled(model, each).numpy() for each in (model.normalization.mean, model.normalization.std))
     found: npt.NDArray[np.float32] = (mean[0] + std[0] * values)[:, :height, :width].astype(np.float32)
     return found
 
@@ -196,22 +196,22 @@ def onnx_runner(content: bytes) -> Any:
 
 
 class _Deployed(nn.Module):
-    """Raw grey values (n, c, y, x) to probabilities (n, K, y, x); y and x are multiples of the stride."""
+    """Raw gray values (n, c, y, x) to probabilities (n, K, y, x); y and x are multiples of the stride."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Model, *, normalises: bool) -> None:
+    def __init__(self, model: Model, *, normalizes: bool) -> None:
         super().__init__()
         network = model.network()
         self.stride = int(network.stride)  # type: ignore[arg-type]
         self.network = _with_exportable_pooling(fold_batch_norm(network)).requires_grad_(False)
-        self.normalises = normalises
-        self.register_buffer("mean", _tiled(model, model.normalisation.mean))
-        self.register_buffer("std", _tiled(model, model.normalisation.std))
+        self.normalizes = normalizes
+        self.register_buffer("mean", _tiled(model, model.normalization.mean))
+        self.register_buffer("std", _tiled(model, model.normalization.std))
 
     def forward(self, image: Tensor) -> Tensor:
-        seen = (image - self.mean) / self.std if self.normalises else image
+        seen = (image - self.mean) / self.std if self.normalizes else image
         logits: Tensor = self.network(seen.clamp(-LIMIT, LIMIT))
         return logits.softmax(1)
 
@@ -284,7 +284,7 @@ def _pad_and_crop(proto: onnx.ModelProto, stride: int) -> None:
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes, "y", "x"]))
 
 
-def _normalise_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
+def _normalize_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
     """Let the graph begin with taking away each channel's mean, and dividing by its deviation."""
     from onnx import helper, numpy_helper
 
@@ -302,8 +302,8 @@ def _normalise_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
 
     nodes = [
         node("ReduceMean", INPUT, "axes", output="mean"),
-        node("Sub", INPUT, "mean", output="centred"),
-        node("Mul", "centred", "centred", output="squares"),
+        node("Sub", INPUT, "mean", output="centerd"),
+        node("Mul", "centerd", "centerd", output="squares"),
         node("ReduceMean", "squares", "axes", output="variance"),
         node("Sqrt", "variance", output="plain_std"),
         node("Max", "plain_std", "least", output="std"),
@@ -312,12 +312,12 @@ def _normalise_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
         node("Mul", "size", "rounding", output="smallest"),
         node("LessOrEqual", "std", "smallest", output="is_flat"),
         node("Where", "is_flat", "one", "std", output="divisor"),
-        node("Div", "centred", "divisor", output="normalised"),
+        node("Div", "centerd", "divisor", output="normalized"),
     ]
     for each in graph.node:
-        # Its shape is the image's either way; its pixels are the normalised ones.
+        # Its shape is the image's either way; its pixels are the normalized ones.
         if each.op_type == "Pad" and each.input[0] == INPUT:
-            each.input[0] = "own_normalised"
+            each.input[0] = "own_normalized"
     given = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *given])

@@ -13,7 +13,7 @@ from napari_autosegnet.figures.architecture_drawing import (
 )
 from napari_autosegnet.figures.curves import draw_curves
 from napari_autosegnet.figures.menu import draw_menu
-from napari_autosegnet.figures.sections import NamedColor, draw_uncertainty, normalised_entropy, overlay
+from napari_autosegnet.figures.sections import NamedColor, draw_uncertainty, normalized_entropy, overlay
 
 __all__ = [
     "KIND_COLORS",
@@ -24,7 +24,7 @@ __all__ = [
     "draw_curves",
     "draw_menu",
     "draw_uncertainty",
-    "normalised_entropy",
+    "normalized_entropy",
     "operation_style",
     "overlay",
 ]

@@ -50,14 +50,14 @@ def operation_style(operation: Operation) -> OperationStyle:
     return _STYLES.get(operation, plain)
 
 
-#: Colours of the paper's Fig. 6: green down, purple bridge, blue up, red HDC.
+#: Colors of the paper's Fig. 6: green down, purple bridge, blue up, red HDC.
 KIND_COLORS = {"down": "#3c8d5a", "bridge": "#7d55a5", "up": "#2878a8", "hdc": "#c2493d"}
 _KIND_NOTE = {
     "down": "followed by pooling",
     "bridge": "after the hybrid dilated convolution (HDC)",
     "up": "after upsampling; long skips join h[t-1]",
 }
-#: Colours of what operations read: h[t-2], h[t-1], then the cells.
+#: Colors of what operations read: h[t-2], h[t-1], then the cells.
 SOURCE_COLORS = ("#8c6d1f", "#3d4450", "#0d8a72", "#b8336a", "#6a4fb3", "#b35900", "#3b7dd8", "#5b8c00", "#a33b3b")
 
 
@@ -165,7 +165,7 @@ class _LayerPlan:
         color = KIND_COLORS[kind]
         _panel(axes, left, top, width, height, f"{kind} layer", _KIND_NOTE[kind], color)
         first = left + _LABELS + (width - self.width) / 2
-        centres = [
+        centers = [
             first + index * (_CELL_WIDTH + _COLUMN_GAP) + _CELL_WIDTH / 2 for index in range(len(self.layer.cells))
         ]
         spare = (height - self.height) / (len(self.lanes) + 1)
@@ -190,17 +190,17 @@ class _LayerPlan:
                 faint=not read,
             )
         for source, lane in lane_of.items():
-            self._draw_source(axes, source, lane, first, centres, tops)
+            self._draw_source(axes, source, lane, first, centers, tops)
         for index in range(len(self.layer.cells)):
-            self._draw_cell(axes, kind, index, centres[index], tops[self.rows[index]])
-        self._draw_output(axes, centres, tops, output)
+            self._draw_cell(axes, kind, index, centers[index], tops[self.rows[index]])
+        self._draw_output(axes, centers, tops, output)
 
     def _draw_source(
-        self, axes: Axes, source: int, lane: float, first: float, centres: list[float], tops: list[float]
+        self, axes: Axes, source: int, lane: float, first: float, centers: list[float], tops: list[float]
     ) -> None:
         """The lane of an input or a cell, and the lines from it into the operations that read it."""
         targets = [
-            _Point(_operation_x(centres[index], place), tops[self.rows[index]] - 0.12)
+            _Point(_operation_x(centers[index], place), tops[self.rows[index]] - 0.12)
             for index, cell in enumerate(self.layer.cells)
             for place, node in enumerate(cell.nodes)
             if node.input == source
@@ -212,7 +212,7 @@ class _LayerPlan:
             start = [_Point(first - 0.22, lane)]
         else:
             cell = source - LAYER_INPUTS
-            start = [_Point(centres[cell], tops[self.rows[cell]] - _CELL_HEIGHT), _Point(centres[cell], lane)]
+            start = [_Point(centers[cell], tops[self.rows[cell]] - _CELL_HEIGHT), _Point(centers[cell], lane)]
         last = max(target.x for target in targets)
         for target in targets:
             if target.x == last:
@@ -221,10 +221,10 @@ class _LayerPlan:
                 _line(axes, [_Point(target.x, lane), target], color, arrow=True)
                 axes.plot([target.x], [lane], marker="o", markersize=4.5, color=color, zorder=4)
 
-    def _draw_cell(self, axes: Axes, kind: str, index: int, centre: float, top: float) -> None:
+    def _draw_cell(self, axes: Axes, kind: str, index: int, center: float, top: float) -> None:
         _rectangle(
             axes,
-            centre - _CELL_WIDTH / 2,
+            center - _CELL_WIDTH / 2,
             top - _CELL_HEIGHT,
             _CELL_WIDTH,
             _CELL_HEIGHT,
@@ -235,7 +235,7 @@ class _LayerPlan:
         source = LAYER_INPUTS + index
         color = FAINT if index in self.layer.loose_ends else SOURCE_COLORS[source % len(SOURCE_COLORS)]
         axes.text(
-            centre - _CELL_WIDTH / 2 + 0.1,
+            center - _CELL_WIDTH / 2 + 0.1,
             top - _CELL_HEIGHT + 0.1,
             f"cell {index + 1}",
             fontsize=9,
@@ -243,10 +243,10 @@ class _LayerPlan:
             va="bottom",
             zorder=6,
         )
-        plus = _Point(centre, top - 1.0)
+        plus = _Point(center, top - 1.0)
         for place, node in enumerate(self.layer.cells[index].nodes):
             fill, edge, text, *_ = operation_style(node.operation)
-            x = _operation_x(centre, place)
+            x = _operation_x(center, place)
             _rectangle(
                 axes,
                 x - _OP_WIDTH / 2,
@@ -272,12 +272,12 @@ class _LayerPlan:
             _line(axes, [_Point(x, top - 0.12 - _OP_HEIGHT), _Point(x, plus.y), plus], INK)
         axes.plot(*plus, marker="o", markersize=12.5, markerfacecolor=PAPER, markeredgecolor=INK, zorder=5)
         axes.plot(*plus, marker="+", markersize=8, color=INK, markeredgewidth=1.3, zorder=6)
-        _line(axes, [_Point(centre, plus.y), _Point(centre, top - _CELL_HEIGHT)], INK)
+        _line(axes, [_Point(center, plus.y), _Point(center, top - _CELL_HEIGHT)], INK)
 
-    def _draw_output(self, axes: Axes, centres: list[float], tops: list[float], y: float) -> None:
+    def _draw_output(self, axes: Axes, centers: list[float], tops: list[float], y: float) -> None:
         loose = self.layer.loose_ends
-        left = min(centres[index] for index in loose) - 1.0
-        right = max(centres[index] for index in loose) + 1.0
+        left = min(centers[index] for index in loose) - 1.0
+        right = max(centers[index] for index in loose) + 1.0
         text = "1×1 convolution" if len(loose) == 1 else "concatenate, 1×1 convolution"
         _rectangle(axes, left, y - 0.32, right - left, 0.32, "#e9ecf1", "#6c7480", zorder=3)
         axes.text(
@@ -293,14 +293,14 @@ class _LayerPlan:
         for index in loose:
             _line(
                 axes,
-                [_Point(centres[index], tops[self.rows[index]] - _CELL_HEIGHT), _Point(centres[index], y)],
+                [_Point(centers[index], tops[self.rows[index]] - _CELL_HEIGHT), _Point(centers[index], y)],
                 INK,
                 arrow=True,
             )
 
 
-def _operation_x(centre: float, place: int) -> float:
-    return centre + (place - 0.5) * (_OP_WIDTH + 0.16)
+def _operation_x(center: float, place: int) -> float:
+    return center + (place - 0.5) * (_OP_WIDTH + 0.16)
 
 
 def _source_name(source: int) -> str:
@@ -382,12 +382,12 @@ def _panel(axes: Axes, left: float, top: float, width: float, height: float, tit
     axes.text(left + width - 0.22, top - 0.31, note, fontsize=9.5, color=FAINT, va="center", ha="right")
 
 
-def _pill(axes: Axes, centre: _Point, text: str, color: str, *, faint: bool = False) -> None:
+def _pill(axes: Axes, center: _Point, text: str, color: str, *, faint: bool = False) -> None:
     _rectangle(
-        axes, centre.x - 0.36, centre.y - 0.14, 0.72, 0.28, PAPER, "#d3d7dd" if faint else color, zorder=4, radius=0.14
+        axes, center.x - 0.36, center.y - 0.14, 0.72, 0.28, PAPER, "#d3d7dd" if faint else color, zorder=4, radius=0.14
     )
     axes.text(
-        *centre, text, fontsize=9.5, color="#b4bac3" if faint else color, ha="center", va="center_baseline", zorder=6
+        *center, text, fontsize=9.5, color="#b4bac3" if faint else color, ha="center", va="center_baseline", zorder=6
     )
 
 
@@ -438,7 +438,7 @@ def _line(
     codes = [Outline.MOVETO]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         radius = min(0.09, math.dist(before, corner) / 2, math.dist(corner, after) / 2)
-        vertices += [_towards(corner, before, radius), corner, _towards(corner, after, radius)]
+        vertices += [_toward(corner, before, radius), corner, _toward(corner, after, radius)]
         codes += [Outline.LINETO, Outline.CURVE3, Outline.CURVE3]
     vertices.append(points[-1])
     codes.append(Outline.LINETO)
@@ -459,6 +459,6 @@ def _line(
     axes.add_patch(patch)
 
 
-def _towards(start: _Point, end: _Point, distance: float) -> _Point:
+def _toward(start: _Point, end: _Point, distance: float) -> _Point:
     length = math.dist(start, end) or 1.0
     return _Point(start.x + (end.x - start.x) * distance / length, start.y + (end.y - start.y) * distance / length)

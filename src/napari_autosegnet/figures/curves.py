@@ -77,6 +77,6 @@ def highest_shown(curves: Mapping[str, Sequence[tuple[float, float]]]) -> float 
 
 
 def _cycle(count: int) -> list[str]:
-    # The colours of lines are the field's usual ones for the colour-blind (Okabe and Ito).
+    # The colors of lines are the field's usual ones for the color-blind (Okabe and Ito).
     colors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
     return [colors[index % len(colors)] for index in range(count)]

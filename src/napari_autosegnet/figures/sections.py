@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NamedColor(Protocol):
-    """A class as figures need it: its name and its colour (``#rrggbb``)."""
+    """A class as figures need it: its name and its color (``#rrggbb``)."""
 
     @property
     def name(self) -> str: ...
@@ -44,11 +44,11 @@ def overlay(
     Parameters
     ----------
     image
-        Grey values ``(y, x)``.
+        Gray values ``(y, x)``.
     labels
         Class numbers ``(y, x)``: 1..K, 0 where there is none.
     classes
-        Names and colours of the classes, in the order of their numbers.
+        Names and colors of the classes, in the order of their numbers.
     path
         File to write; PNG, SVG or PDF by its suffix.
     truth
@@ -66,13 +66,13 @@ def overlay(
     for name, array in {"labels": labels, "truth": truth}.items():
         if array is not None and array.shape != image.shape:
             raise UserError(f"the image is {image.shape} and the {name} {array.shape}; give arrays of one section")
-    grey = _grey(image)
-    pictures = [("image", np.repeat(grey[..., None], 3, axis=2)), ("prediction", _colored(grey, labels, classes))]
+    gray = _gray(image)
+    pictures = [("image", np.repeat(gray[..., None], 3, axis=2)), ("prediction", _colored(gray, labels, classes))]
     if truth is not None:
         wrong = (labels != truth) & (truth > 0)
         share = wrong.sum() / max(1, int((truth > 0).sum()))
-        pictures.append(("truth", _colored(grey, truth, classes)))
-        pictures.append((f"differ: {share:.1%}", _marked(grey, wrong, truth > 0)))
+        pictures.append(("truth", _colored(gray, truth, classes)))
+        pictures.append((f"differ: {share:.1%}", _marked(gray, wrong, truth > 0)))
     side = 4.0
     high = side * image.shape[0] / image.shape[1]
     width, height = len(pictures) * side + (len(pictures) - 1) * 0.15 + 0.3, high + 0.95
@@ -100,14 +100,14 @@ def draw_uncertainty(probabilities: npt.NDArray[Any], path: Path, *, image: npt.
     path
         File to write; PNG, SVG or PDF by its suffix.
     image
-        Grey values ``(y, x)`` to show beside it.
+        Gray values ``(y, x)`` to show beside it.
 
     Raises
     ------
     UserError
         When there are not at least two classes, or the file cannot be written.
     """
-    entropy = normalised_entropy(probabilities)
+    entropy = normalized_entropy(probabilities)
     side = 4.6
     high = side * entropy.shape[0] / entropy.shape[1]
     panels = 1 if image is None else 2
@@ -115,7 +115,7 @@ def draw_uncertainty(probabilities: npt.NDArray[Any], path: Path, *, image: npt.
     figure.set_layout_engine("constrained")
     if image is not None:
         axes = figure.add_subplot(1, panels, 1)
-        axes.imshow(_grey(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(_gray(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title("image", fontsize=11, color=INK)
     axes = figure.add_subplot(1, panels, panels)
@@ -128,7 +128,7 @@ def draw_uncertainty(probabilities: npt.NDArray[Any], path: Path, *, image: npt.
     save(figure, path, title="Uncertainty")
 
 
-def normalised_entropy(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def normalized_entropy(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Entropy ``(y, x)`` of class probabilities ``(K, y, x)``, divided by that of K equal ones.
 
     Raises
@@ -148,20 +148,20 @@ def normalised_entropy(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float6
     return entropy
 
 
-def _grey(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Grey values 0..1 between the 0.5th and the 99.5th percentile; NaN and infinite pixels are black."""
+def _gray(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Gray values 0..1 between the 0.5th and the 99.5th percentile; NaN and infinite pixels are black."""
     known = np.isfinite(image)
     low, high = np.percentile(image[known], (0.5, 99.5)) if known.any() else (0.0, 1.0)
     image = np.where(known, image, low)
-    grey: npt.NDArray[np.float64] = np.clip((image - float(low)) / max(float(high - low), 1e-12), 0, 1)
-    return grey
+    gray: npt.NDArray[np.float64] = np.clip((image - float(low)) / max(float(high - low), 1e-12), 0, 1)
+    return gray
 
 
 def _colored(
-    grey: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8], classes: Sequence[NamedColor]
+    gray: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8], classes: Sequence[NamedColor]
 ) -> npt.NDArray[np.float64]:
-    """The grey image tinted by class, with the outlines of each class in its full colour."""
-    picture = np.repeat(grey[..., None], 3, axis=2)
+    """The gray image tinted by class, with the outlines of each class in its full color."""
+    picture = np.repeat(gray[..., None], 3, axis=2)
     edges = _edges(labels)
     for number, info in enumerate(classes, start=1):
         color = np.array([int(info.color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
@@ -172,17 +172,17 @@ def _colored(
 
 
 def _marked(
-    grey: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], annotated: npt.NDArray[np.bool_]
+    gray: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], annotated: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """The pale image with wrong pixels in red, and grey where nothing is annotated."""
-    picture = np.repeat(0.55 + 0.45 * grey[..., None], 3, axis=2)
+    """The pale image with wrong pixels in red, and gray where nothing is annotated."""
+    picture = np.repeat(0.55 + 0.45 * gray[..., None], 3, axis=2)
     picture[~annotated] *= 0.6
     picture[wrong] = np.array([0.84, 0.15, 0.16])
     return picture
 
 
 def _edges(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Pixels whose right or lower neighbour is of another class."""
+    """Pixels whose right or lower neighbor is of another class."""
     edges = np.zeros(labels.shape, dtype=bool)
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_autosegnet.data.grey_match import GreyScale
+from napari_autosegnet.data.gray_match import GrayScale
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.data.pairs import paired_files
@@ -21,7 +21,7 @@ from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, c
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
 from napari_autosegnet.inference.compute.engines import usual_engine
 from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
-from napari_autosegnet.inference.compute.grey_check import check_grey_values
+from napari_autosegnet.inference.compute.gray_check import check_gray_values
 from napari_autosegnet.inference.compute.predictor import AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
@@ -86,8 +86,8 @@ class VolumeRequest:
         What of the image is read.
     precision : "fp32" or "bf16", optional
         The same for all processes.
-    scale : GreyScale, optional
-        Of the image's grey values, once it is known.
+    scale : GrayScale, optional
+        Of the image's gray values, once it is known.
     """
 
     model: Path
@@ -97,7 +97,7 @@ class VolumeRequest:
     mask: Path | None = None
     read: Selection = ALL
     precision: Precision | None = None
-    scale: GreyScale | None = None
+    scale: GrayScale | None = None
 
     def opened(self) -> tuple[Model, ImageStack, ImageStack | None]:
         """Open model, image and mask.
@@ -137,17 +137,17 @@ def open_job(
     device: torch.device | str = "cpu",
     mask: ImageStack | None = None,
     precision: Precision | None = None,
-    scale: GreyScale | None = None,
+    scale: GrayScale | None = None,
     report: Report = silent,
 ) -> VolumeJob:
     """Decide blocks, tiles and output of a prediction; nothing is written yet.
 
-    ``scale`` says how the image's grey values are scaled, where that was found out before.
+    ``scale`` says how the image's gray values are scaled, where that was found out before.
 
     Raises
     ------
     UserError
-        When image, mask, model, block and output do not fit together, or the image's grey values are unlike all that
+        When image, mask, model, block and output do not fit together, or the image's gray values are unlike all that
         the model has seen.
     """
     check_image(model, image)
@@ -162,8 +162,8 @@ def open_job(
         block = shape
     output = open_output(out, image, model.classes, settings, chunks=chunks, block=block, mask=mask)
     if scale is None:
-        scale = check_grey_values(model.normalisation, image, settings.grey_values, report)
-    survey = ImageSurvey(image, model.normalisation, scale)
+        scale = check_gray_values(model.normalization, image, settings.gray_values, report)
+    survey = ImageSurvey(image, model.normalization, scale)
     return VolumeJob(image, mask, survey, predictor, predictor.plan(shape, block, region=region), output, settings)
 
 
@@ -205,7 +205,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
             "sharded": settings.sharded,
             "levels": [level.shape for level in output.pyramid.levels],
             "region": plan.region,
-            "grey_values": str(job.survey.scale),
+            "gray_values": str(job.survey.scale),
             "precision": job.predictor.precision,
             "engine": job.predictor.engine,
         },

@@ -111,10 +111,10 @@ def predict_volume(
                 check_unchanged(job, ledger)
         except OSError as error:
             raise disk_error(error, job.output.path) from error
-    return summarise(job, ledger, progress, started, stopped=stopped, instances=instances, report=report)
+    return summarize(job, ledger, progress, started, stopped=stopped, instances=instances, report=report)
 
 
-def summarise(
+def summarize(
     job: VolumeJob,
     ledger: Ledger,
     progress: Progress,
@@ -147,10 +147,10 @@ def summarise(
 
 
 def in_words(constant: Sequence[int]) -> str:
-    """One line on sections of one grey value."""
+    """One line on sections of one gray value."""
     shown = ", ".join(map(str, constant[:_SHOWN])) + (", ..." if len(constant) > _SHOWN else "")
     count = "1 section is" if len(constant) == 1 else f"{len(constant)} sections are"
-    return f"{count} constant (one grey value throughout) and left 0: {shown}"
+    return f"{count} constant (one gray value throughout) and left 0: {shown}"
 
 
 def check_hope(progress: Progress) -> None:

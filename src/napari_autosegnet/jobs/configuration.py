@@ -50,7 +50,7 @@ class RunConfiguration(BaseModel):
     network, training_architecture
         What the training trains, and the digest of its architecture.
     fitted_on, searched_on, trained_on
-        Checksums of what was learned from, and the normalisation.
+        Checksums of what was learned from, and the normalization.
     continued
         Whether the training began with the weights of the run's model.
     """

@@ -13,14 +13,14 @@ from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import Finished, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import JobModel
-from napari_autosegnet.settings import GreyValuesChoice
+from napari_autosegnet.settings import GrayValuesChoice
 
 if TYPE_CHECKING:
     from napari_autosegnet.training.metrics import Scores
 
 
 class EvaluateJob(JobModel):
-    """Score a prediction, or a model on labelled images."""
+    """Score a prediction, or a model on labeled images."""
 
     labels: tuple[Path, ...] = Field(description="True labels, or a pattern in quotes; repeat for several")
     images: tuple[Path, ...] = Field(
@@ -33,7 +33,7 @@ class EvaluateJob(JobModel):
     selection: Selection = Field(ALL, description="What of the images and labels is read")
     sections: str | None = Field(None, description="Score only these sections, for example 24-29")
     overlays: Path | None = Field(None, description="Folder for PNGs of prediction and truth over the image")
-    grey_values: GreyValuesChoice = Field(
+    gray_values: GrayValuesChoice = Field(
         "checked",
         description="With --model, an image in another range than the model's is scaled where that can be told, else "
         "refused (checked), or taken as it is (as-is)",
@@ -55,7 +55,7 @@ class EvaluateJob(JobModel):
                     read=self.selection,
                     sections=self.sections,
                     overlays=self.overlays,
-                    grey_values=self.grey_values,
+                    gray_values=self.gray_values,
                     device=self.device,
                     report=report,
                     should_stop=should_stop,

@@ -26,7 +26,7 @@ class ExportJob(BaseModel):
     name: str = Field("", description="bioimageio: name of the model")
     description: str = Field("", description="bioimageio: what it segments in which images")
     authors: tuple[str, ...] = Field((), description="bioimageio: who made it; repeat for several")
-    licence: str = Field("", description="bioimageio: for example CC-BY-4.0")
+    license: str = Field("", description="bioimageio: for example CC-BY-4.0")
 
     def run(self) -> float:
         """Export; see `api.export`."""
@@ -40,6 +40,6 @@ class ExportJob(BaseModel):
         from napari_autosegnet.data.images import open_image
         from napari_autosegnet.export.bioimageio_package import About, write_bioimageio
 
-        about = About(name=self.name, description=self.description, authors=self.authors, licence=self.licence)
+        about = About(name=self.name, description=self.description, authors=self.authors, license=self.license)
         image = None if self.image is None else open_image(self.image)
         return write_bioimageio(model, self.out, about=about, image=image)

@@ -1,4 +1,4 @@
-"""From labelled images to a model in one go: networks of several sizes compete, the chosen one is trained."""
+"""From labeled images to a model in one go: networks of several sizes compete, the chosen one is trained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODEL_EVERY = 20.0
 
 
 class FitJob(LearningJob):
-    """Find and train the network that labelled images need."""
+    """Find and train the network that labeled images need."""
 
     step: Literal["fit"] = "fit"
     preset: FitPreset = Field("standard", description="fast: a laptop; standard: one GPU")
@@ -52,7 +52,7 @@ class FitJob(LearningJob):
         from napari_autosegnet.data.learned_from import LearnedFrom
         from napari_autosegnet.jobs.configuration import RunConfiguration
         from napari_autosegnet.jobs.model_making import ModelMaker
-        from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+        from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
         from napari_autosegnet.search.fit import Fit
         from napari_autosegnet.training.checkpoints import has_checkpoint
 
@@ -67,16 +67,16 @@ class FitJob(LearningJob):
                 learned_from = configuration.unchanged(
                     configuration.fitted_on, advice="put it back, or start a new run"
                 )
-                data = LabelledData.of_run(run)
+                data = LabeledData.of_run(run)
             elif configuration.fit is not None or configuration.training is not None:
                 raise UserError(f"{folder} holds a model already; continue with --resume, or choose another --run")
             else:
                 settings = self.settings or fit_settings(self.preset)
-                data = LabelledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+                data = LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
             prepared = prepare(data, settings, device=self.device, report=report)
             if learned_from is not None:
-                learned_from.check_normalisation(prepared.normalisation)
-                prepared = replace(prepared, normalisation=learned_from.normalisation)
+                learned_from.check_normalization(prepared.normalization)
+                prepared = replace(prepared, normalization=learned_from.normalization)
             patches = training_data(
                 prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report
             )
@@ -84,12 +84,12 @@ class FitJob(LearningJob):
             fit = Fit(
                 patches,
                 settings,
-                in_channels=prepared.normalisation.channels(settings.context),
+                in_channels=prepared.normalization.channels(settings.context),
                 checkpoint=checkpoint,
             )
             if not self.resume:
                 configuration.preset, configuration.data, configuration.fit = self.preset, data.description, settings
-                configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=settings.context)
+                configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalization, context=settings.context)
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.
             elif has_checkpoint(checkpoint):

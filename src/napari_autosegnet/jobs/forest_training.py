@@ -1,4 +1,4 @@
-"""One training of a forest on pixel features, from labelled images to the model in ``RUN/model``."""
+"""One training of a forest on pixel features, from labeled images to the model in ``RUN/model``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.events import ProgressMade, QualityMeasured, Report
 from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.configuration import RunConfiguration
-from napari_autosegnet.jobs.preparation import LabelledData, PreparedData, prepare
+from napari_autosegnet.jobs.preparation import LabeledData, PreparedData, prepare
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, drawn_by_class
@@ -55,7 +55,7 @@ def train_forest(
     run: Run,
     configuration: RunConfiguration,
     start: TrainingStart,
-    data: LabelledData,
+    data: LabeledData,
     *,
     learned_from: LearnedFrom | None,
     report: Report,
@@ -70,7 +70,7 @@ def train_forest(
     settings = start.settings
     start.check_classes(data.stacks[0].mapping, configuration)
     prepared = prepare(data, settings, device="cpu", report=report, every_class=False)
-    prepared = replace(prepared, normalisation=start.normalisation(prepared)).as_before(learned_from)
+    prepared = replace(prepared, normalization=start.normalization(prepared)).as_before(learned_from)
     if learned_from is None:
         remove_checkpoint(run.checkpoint_file("training"))
         start.save(run, configuration, data, prepared)
@@ -97,7 +97,7 @@ def train_forest(
         return PixelClassifier.fit(
             pixels.features,
             pixels.targets,
-            in_channels=prepared.normalisation.channels(settings.context),
+            in_channels=prepared.normalization.channels(settings.context),
             classes=len(prepared.classes),
             seed=settings.seed,
             threads=torch.get_num_threads(),
@@ -112,7 +112,7 @@ def train_forest(
         forest,
         forest.specification,
         classes=first.mapping.classes,
-        normalisation=prepared.normalisation,
+        normalization=prepared.normalization,
         image_channels=first.image.channels,
         patch_size=settings.patch_size,
         context=settings.context,
@@ -151,7 +151,7 @@ class _SectionPixels:
         stack, section = place
         height, width = prepared.stacks[stack].image.section_shape(section)
         whole = Region(stack, section, (0, height), (0, width))
-        loaded = LoadedSections(prepared.stacks, [whole], prepared.normalisation, context, torch.device("cpu"))
+        loaded = LoadedSections(prepared.stacks, [whole], prepared.normalization, context, torch.device("cpu"))
         region = LoadedRegion.load(prepared.stacks, whole, loaded)
         self._images = loaded.finish(torch.cat(region.images)[None], [region])[0].numpy()
         self.target = region.target.numpy()

@@ -20,7 +20,7 @@ class JobModel(BaseModel):
 
 
 class LearningJob(JobModel):
-    """A job that learns from labelled images, in a run folder."""
+    """A job that learns from labeled images, in a run folder."""
 
     images: tuple[Path, ...] = Field(
         (),

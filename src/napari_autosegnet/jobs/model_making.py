@@ -34,7 +34,7 @@ class ModelMaker:
             weights,
             specification,
             classes=first.mapping.classes,
-            normalisation=self.prepared.normalisation,
+            normalization=self.prepared.normalization,
             image_channels=first.image.channels,
             patch_size=self.settings.patch_size,
             context=self.settings.context,

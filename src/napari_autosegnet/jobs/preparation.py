@@ -1,4 +1,4 @@
-"""Labelled images made ready for a network: opened, split, normalised, cut into patches."""
+"""Labeled images made ready for a network: opened, split, normalized, cut into patches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from napari_autosegnet.settings import SearchSettings, SplitSettings, TrainSetti
 if TYPE_CHECKING:
     import torch
 
-    from napari_autosegnet.data.annotations import LabelledStack
+    from napari_autosegnet.data.annotations import LabeledStack
     from napari_autosegnet.data.learned_from import LearnedFrom
-    from napari_autosegnet.data.normalisation import Normalisation
+    from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.data.split import Region, Split
     from napari_autosegnet.training.trainer import TrainingData
 
@@ -27,10 +27,10 @@ Settings = SearchSettings | TrainSettings
 
 
 @dataclass(frozen=True)
-class LabelledData:
+class LabeledData:
     """Images with their labels: opened, and where they came from."""
 
-    stacks: list[LabelledStack]
+    stacks: list[LabeledStack]
     images: Sequence[Path]
     labels: Sequence[Path]
     selection: Selection
@@ -44,17 +44,17 @@ class LabelledData:
         classes: str | None,
         selection: Selection = ALL,
         split: SplitSettings | None = None,
-    ) -> LabelledData:
+    ) -> LabeledData:
         """Open what a user named: paths, or patterns."""
-        from napari_autosegnet.data.annotations import open_labelled
+        from napari_autosegnet.data.annotations import open_labeled
         from napari_autosegnet.data.pairs import given_pairs
 
         images, labels = given_pairs(images, labels)
-        stacks = open_labelled(images, labels, classes, selection)
+        stacks = open_labeled(images, labels, classes, selection)
         return cls(stacks, images, labels, selection, split or SplitSettings())
 
     @classmethod
-    def of_run(cls, run: Run, labels: Sequence[Path] = (), split: SplitSettings | None = None) -> LabelledData:
+    def of_run(cls, run: Run, labels: Sequence[Path] = (), split: SplitSettings | None = None) -> LabeledData:
         """Open the run's own images; ``labels`` and ``split`` take the place of its own if they are given.
 
         Raises
@@ -62,13 +62,13 @@ class LabelledData:
         UserError
             When the run names no images, or they cannot be opened.
         """
-        from napari_autosegnet.data.annotations import open_labelled
+        from napari_autosegnet.data.annotations import open_labeled
 
         data = RunConfiguration.load(run).data
         if data is None or data.mapping is None:
             raise UserError(f"{run.path} names no data; give --image and --labels")
         labels = labels or data.labels
-        stacks = open_labelled(data.images, labels, data.mapping, data.selection)
+        stacks = open_labeled(data.images, labels, data.mapping, data.selection)
         return cls(stacks, data.images, labels, data.selection, split or data.split)
 
     @property
@@ -85,11 +85,11 @@ class LabelledData:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Labelled images that were split into a training and a validation part."""
+    """Labeled images that were split into a training and a validation part."""
 
-    stacks: list[LabelledStack]
+    stacks: list[LabeledStack]
     split: Split
-    normalisation: Normalisation
+    normalization: Normalization
     device: torch.device
 
     @property
@@ -97,7 +97,7 @@ class PreparedData:
         return tuple(each.name for each in self.stacks[0].mapping.classes)
 
     def as_before(self, learned_from: LearnedFrom | None) -> PreparedData:
-        """With the very normalisation that was learned with before, from which this one must not differ.
+        """With the very normalization that was learned with before, from which this one must not differ.
 
         Raises
         ------
@@ -106,14 +106,14 @@ class PreparedData:
         """
         if learned_from is None:
             return self
-        learned_from.check_normalisation(self.normalisation)
-        return replace(self, normalisation=learned_from.normalisation)
+        learned_from.check_normalization(self.normalization)
+        return replace(self, normalization=learned_from.normalization)
 
 
 def prepare(
-    data: LabelledData, settings: Settings, *, device: str, report: Report, every_class: bool = True
+    data: LabeledData, settings: Settings, *, device: str, report: Report, every_class: bool = True
 ) -> PreparedData:
-    """Split and normalise labelled images; ``every_class`` must be on both sides of the split.
+    """Split and normalize labeled images; ``every_class`` must be on both sides of the split.
 
     Raises
     ------
@@ -123,14 +123,14 @@ def prepare(
     from napari_autosegnet.data.images import tell_notes
     from napari_autosegnet.data.pairs import tell_pairs
     from napari_autosegnet.data.split import region_pixels, split_stacks
-    from napari_autosegnet.data.training_sections import fit_normalisation, leave_out_constant, look_at_annotated
+    from napari_autosegnet.data.training_sections import fit_normalization, leave_out_constant, look_at_annotated
     from napari_autosegnet.device import choose_device
 
     chosen_device = choose_device(device)
     stacks = data.stacks
     _check_sizes(stacks, settings.network.min_size)
-    greys = look_at_annotated(stacks)
-    leave_out_constant(stacks, greys, report)
+    grays = look_at_annotated(stacks)
+    leave_out_constant(stacks, grays, report)
     split = split_stacks(stacks, data.split, context=settings.context, every_class=every_class)
     mapping = stacks[0].mapping
     report(DeviceChosen(name=str(chosen_device)))
@@ -144,11 +144,11 @@ def prepare(
             validation_pixels=tuple(map(tuple, region_pixels(stacks, split.validation).tolist())),
         )
     )
-    normalisation = fit_normalisation(stacks, split, settings.normalisation, greys, report)
-    return PreparedData(stacks, split, normalisation, chosen_device)
+    normalization = fit_normalization(stacks, split, settings.normalization, grays, report)
+    return PreparedData(stacks, split, normalization, chosen_device)
 
 
-def _check_sizes(stacks: Sequence[LabelledStack], min_size: int) -> None:
+def _check_sizes(stacks: Sequence[LabeledStack], min_size: int) -> None:
     for stack in stacks:
         for section in range(stack.image.sections):
             if min(stack.image.section_shape(section)) < min_size:
@@ -173,7 +173,7 @@ def training_data(
         return PatchSource(
             data.stacks,
             regions,
-            data.normalisation,
+            data.normalization,
             size=settings.patch_size,
             context=settings.context,
             augmentation=settings.augmentation,
@@ -183,7 +183,7 @@ def training_data(
     images, targets, sections = validation.validation_patches(
         data.stacks,
         data.split.validation,
-        data.normalisation,
+        data.normalization,
         size=settings.patch_size,
         stride=stride,
         context=settings.context,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from napari_autosegnet.data.grey_values import SectionGrey
+    from napari_autosegnet.data.gray_values import SectionGray
     from napari_autosegnet.model import Model
 
 #: Pixels of surroundings of a preview's tiles, and the largest fraction of the training's time that previews take.
@@ -35,7 +35,7 @@ def preview_file(run: Run, name: Literal["input", "labels", "uncertainty"]) -> P
     return run.file("preview", f"{name}.npz" if name == "input" else f"{name}.npy")
 
 
-def write_slice(run: Run, pixels: npt.NDArray[Any], grey: SectionGrey) -> int:
+def write_slice(run: Run, pixels: npt.NDArray[Any], gray: SectionGray) -> int:
     """Give a run's training something to look at: a section, or a part of one.
 
     Parameters
@@ -43,8 +43,8 @@ def write_slice(run: Run, pixels: npt.NDArray[Any], grey: SectionGrey) -> int:
     run : Run
     pixels : (c, y, x)
         As they are in the image.
-    grey : SectionGrey
-        Grey values of the whole section.
+    gray : SectionGray
+        Gray values of the whole section.
 
     Returns
     -------
@@ -54,21 +54,21 @@ def write_slice(run: Run, pixels: npt.NDArray[Any], grey: SectionGrey) -> int:
     import numpy as np
 
     content = io.BytesIO()
-    about = np.array(json.dumps(dataclasses.asdict(grey)))
-    np.savez(content, pixels=np.ascontiguousarray(pixels), grey=about)
+    about = np.array(json.dumps(dataclasses.asdict(gray)))
+    np.savez(content, pixels=np.ascontiguousarray(pixels), gray=about)
     file = preview_file(run, "input")
     write_atomically(file, content.getvalue())
     return file.stat().st_mtime_ns
 
 
-def _read_slice(run: Run) -> tuple[npt.NDArray[Any], SectionGrey]:
+def _read_slice(run: Run) -> tuple[npt.NDArray[Any], SectionGray]:
     import numpy as np
 
-    from napari_autosegnet.data.grey_values import SectionGrey
+    from napari_autosegnet.data.gray_values import SectionGray
 
     with np.load(preview_file(run, "input"), allow_pickle=False) as content:
-        grey = TypeAdapter(SectionGrey).validate_json(str(content["grey"]))
-        return content["pixels"], grey
+        gray = TypeAdapter(SectionGray).validate_json(str(content["gray"]))
+        return content["pixels"], gray
 
 
 class Preview:
@@ -120,8 +120,8 @@ class Preview:
     def _draw(self, model: Model) -> None:
         source = preview_file(self.run, "input")
         modified = source.stat().st_mtime_ns
-        pixels, grey = _read_slice(self.run)
-        predicted = predicted_slice(model, pixels, grey, self.device, self.should_stop)
+        pixels, gray = _read_slice(self.run)
+        predicted = predicted_slice(model, pixels, gray, self.device, self.should_stop)
         if predicted is None:
             return
         labels, uncertainty = predicted
@@ -132,7 +132,7 @@ class Preview:
 
 
 def predicted_slice(
-    model: Model, pixels: npt.NDArray[Any], grey: SectionGrey, device: str, should_stop: ShouldStop
+    model: Model, pixels: npt.NDArray[Any], gray: SectionGray, device: str, should_stop: ShouldStop
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
     """Labels and uncertainty of a slice (c, y, x), which stands for its neighbors too; None when stopped.
 
@@ -146,8 +146,8 @@ def predicted_slice(
 
     from napari_autosegnet.data.stack import stack_of_array
     from napari_autosegnet.device import choose_device
-    from napari_autosegnet.figures import normalised_entropy
-    from napari_autosegnet.inference.compute.grey_check import scale_of
+    from napari_autosegnet.figures import normalized_entropy
+    from napari_autosegnet.inference.compute.gray_check import scale_of
     from napari_autosegnet.inference.compute.predictor import Predictor
     from napari_autosegnet.inference.compute.sections import predict_section
     from napari_autosegnet.inference.compute.survey import ImageSurvey
@@ -160,13 +160,13 @@ def predicted_slice(
     sections = 2 * model.context + 1
     around = np.repeat(pixels[:, np.newaxis], sections, axis=1)
     image = stack_of_array(around, "czyx", name="the slice", time=None)
-    scale = scale_of(model.normalisation, [grey], pixels.dtype, image.name)
-    survey = ImageSurvey(image, model.normalisation, scale, known=dict.fromkeys(range(sections), grey))
+    scale = scale_of(model.normalization, [gray], pixels.dtype, image.name)
+    survey = ImageSurvey(image, model.normalization, scale, known=dict.fromkeys(range(sections), gray))
     predicted = predict_section(predictor, image, model.context, survey=survey, should_stop=should_stop)
     if predicted is None:
         return None
     labels, probabilities = predicted
-    return labels, normalised_entropy(probabilities).astype(np.float32)
+    return labels, normalized_entropy(probabilities).astype(np.float32)
 
 
 def _save_array(path: Path, array: npt.NDArray[Any]) -> None:

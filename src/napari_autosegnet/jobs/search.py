@@ -21,7 +21,7 @@ from napari_autosegnet.settings import SearchSettings
 
 
 class SearchJob(LearningJob):
-    """Find an architecture for labelled images."""
+    """Find an architecture for labeled images."""
 
     step: Literal["search"] = "search"
     preset: Preset = Field("standard", description="fast: a laptop; standard: one GPU; paper: AutoSegNet's own sizes")
@@ -33,7 +33,7 @@ class SearchJob(LearningJob):
         """Search in a run folder; see `api.search`."""
         from napari_autosegnet.data.learned_from import LearnedFrom
         from napari_autosegnet.jobs.configuration import RunConfiguration
-        from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+        from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
         from napari_autosegnet.networks.specification import NetworkSpecification
         from napari_autosegnet.search.search import Search
         from napari_autosegnet.training.checkpoints import has_checkpoint
@@ -50,16 +50,16 @@ class SearchJob(LearningJob):
                 learned_from = configuration.unchanged(
                     configuration.searched_on, advice="put it back, or start a new search"
                 )
-                data = LabelledData.of_run(run)
+                data = LabeledData.of_run(run)
             elif configuration.search is not None:
                 raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
             else:
                 preset, settings = self.preset, self.settings or search_settings(self.preset)
-                data = LabelledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+                data = LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
             prepared = prepare(data, settings, device=self.device, report=report).as_before(learned_from)
             size = partial(
                 NetworkSpecification.for_patches,
-                in_channels=prepared.normalisation.channels(settings.context),
+                in_channels=prepared.normalization.channels(settings.context),
                 classes=len(prepared.classes),
             )
             specification = size(settings.patch_size, settings.network)
@@ -80,7 +80,7 @@ class SearchJob(LearningJob):
             if not self.resume:
                 configuration.preset, configuration.data, configuration.search = preset, data.description, settings
                 configuration.searched_on = LearnedFrom.of(
-                    data.stacks, prepared.normalisation, context=settings.context
+                    data.stacks, prepared.normalization, context=settings.context
                 )
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.

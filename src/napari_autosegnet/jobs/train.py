@@ -52,7 +52,7 @@ class TrainJob(LearningJob):
         """Train in a run folder; see `api.train`."""
         from napari_autosegnet.jobs.configuration import RunConfiguration
         from napari_autosegnet.jobs.forest_training import train_forest
-        from napari_autosegnet.jobs.preparation import LabelledData
+        from napari_autosegnet.jobs.preparation import LabeledData
         from napari_autosegnet.jobs.training import Training
         from napari_autosegnet.jobs.training_start import TrainingStart
 
@@ -73,13 +73,13 @@ class TrainJob(LearningJob):
                 start = TrainingStart.fresh(run, configuration, self.network, self.architecture, self.settings)
             if self.images:
                 labels = self.labels or self.continue_with
-                data = LabelledData.given(self.images, labels, self.classes, self.selection, self.split)
+                data = LabeledData.given(self.images, labels, self.classes, self.selection, self.split)
             elif self.selection != ALL:
                 raise UserError(
                     "the run's own images are read as before; give --image to read others, or leave these out"
                 )
             else:
-                data = LabelledData.of_run(run, self.continue_with, self.split)
+                data = LabeledData.of_run(run, self.continue_with, self.split)
             if start.network == "forest":
                 return train_forest(
                     run, configuration, start, data, learned_from=learned_from, report=report, should_stop=should_stop

@@ -1,4 +1,4 @@
-"""One training, from labelled images and a network to the model in ``RUN/model``."""
+"""One training, from labeled images and a network to the model in ``RUN/model``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_autosegnet.events import QualityMeasured, Report
 from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.model_making import ModelMaker
-from napari_autosegnet.jobs.preparation import LabelledData, prepare, training_data
+from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
@@ -51,7 +51,7 @@ class Training:
         run: Run,
         configuration: RunConfiguration,
         start: TrainingStart,
-        data: LabelledData,
+        data: LabeledData,
         *,
         device: str,
         learned_from: LearnedFrom | None,
@@ -61,8 +61,8 @@ class Training:
         settings = start.settings
         start.check_classes(data.stacks[0].mapping, configuration)
         prepared = prepare(data, settings, device=device, report=report)
-        self.prepared = replace(prepared, normalisation=start.normalisation(prepared)).as_before(learned_from)
-        channels = self.prepared.normalisation.channels(settings.context)
+        self.prepared = replace(prepared, normalization=start.normalization(prepared)).as_before(learned_from)
+        channels = self.prepared.normalization.channels(settings.context)
         self.specification, network = start.build(channels, len(prepared.classes))
         self.data: TrainingData = training_data(
             self.prepared,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from napari_autosegnet.data.annotations import LabelMapping
-    from napari_autosegnet.data.normalisation import Normalisation
-    from napari_autosegnet.jobs.preparation import LabelledData, PreparedData
+    from napari_autosegnet.data.normalization import Normalization
+    from napari_autosegnet.jobs.preparation import LabeledData, PreparedData
     from napari_autosegnet.model import Model
     from napari_autosegnet.networks.specification import NetworkSpecification
 
@@ -32,7 +32,7 @@ class TrainingStart:
     #: None where the network is not made of the search's operations.
     architecture: Architecture | None
     settings: TrainSettings
-    #: The model whose weights, normalisation and classes are continued from; None for new weights.
+    #: The model whose weights, normalization and classes are continued from; None for new weights.
     model: Model | None = None
 
     @classmethod
@@ -65,7 +65,7 @@ class TrainingStart:
         if model.description.training.get("learned_from_everything"):
             model = Model.load(checked_model(run))
         kind = model.specification
-        # What it sees of neighbouring sections is the model's, whatever the settings say.
+        # What it sees of neighboring sections is the model's, whatever the settings say.
         settings = (settings or train_settings(configuration.preset)).model_copy(update={"context": model.context})
         return cls(kind.network, kind.architecture, settings, model)
 
@@ -98,35 +98,35 @@ class TrainingStart:
             kept = None if configuration.data is None else configuration.data.mapping
             check_same_classes(self.model, mapping, kept)
 
-    def normalisation(self, data: PreparedData) -> Normalisation:
+    def normalization(self, data: PreparedData) -> Normalization:
         """What is measured; for a model that is continued from, the one that its weights were learned with.
 
         Raises
         ------
         UserError
-            When the grey values are unlike all that the model has seen.
+            When the gray values are unlike all that the model has seen.
         """
-        from napari_autosegnet.data.grey_match import AS_IS
-        from napari_autosegnet.inference.compute.grey_check import GreyValuesError, check_grey_values
+        from napari_autosegnet.data.gray_match import AS_IS
+        from napari_autosegnet.inference.compute.gray_check import GrayValuesError, check_gray_values
 
         if self.model is None:
-            return data.normalisation
-        kept, measured = self.model.normalisation, data.normalisation
+            return data.normalization
+        kept, measured = self.model.normalization, data.normalization
         if kept.seen is None or measured.seen is None:
             return kept
         for stack in data.stacks:
             try:
-                fits = kept.kind == "section" or check_grey_values(kept, stack.image) == AS_IS
-            except GreyValuesError:
+                fits = kept.kind == "section" or check_gray_values(kept, stack.image) == AS_IS
+            except GrayValuesError:
                 fits = False
             if not fits:
                 raise UserError(
-                    f"the grey values of {stack.image.path or stack.image.name} are not in the range of the images "
+                    f"the gray values of {stack.image.path or stack.image.name} are not in the range of the images "
                     "that the model has learned from; give it in their range, or train from scratch in a new run"
                 )
         return kept.model_copy(update={"seen": kept.seen.with_more(measured.seen)})
 
-    def save(self, run: Run, configuration: RunConfiguration, data: LabelledData, prepared: PreparedData) -> None:
+    def save(self, run: Run, configuration: RunConfiguration, data: LabeledData, prepared: PreparedData) -> None:
         """Keep in the run what is trained, and on what; from then on it can be resumed."""
         from napari_autosegnet.data.learned_from import LearnedFrom
 
@@ -136,7 +136,7 @@ class TrainingStart:
         configuration.network, configuration.training = self.network, self.settings
         configuration.training_architecture = None if self.architecture is None else self.architecture.digest
         configuration.continued = self.model is not None
-        configuration.trained_on = LearnedFrom.of(data.stacks, prepared.normalisation, context=self.settings.context)
+        configuration.trained_on = LearnedFrom.of(data.stacks, prepared.normalization, context=self.settings.context)
         # Last, and at once: from here on there is something to resume.
         configuration.save(run)
 

@@ -55,7 +55,7 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList(_two_convolutions(2 * width, width) for width in reversed(widths[:-1]))
         self.head = nn.Conv2d(base_width, classes, kernel_size=1)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes, h, w)`` of images ``(n, in_channels, h, w)``."""
@@ -130,7 +130,7 @@ class PSPNet(nn.Module):
             *_convolution(width + reduced * len(self.bins), reduced, 3),
             nn.Conv2d(reduced, classes, kernel_size=1),
         )
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes, h, w)`` of images ``(n, in_channels, h, w)``."""
@@ -192,8 +192,8 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
-def _initialise(network: nn.Module) -> None:
-    """He's initialisation, as in ResNet and the U-Net paper (section 3); none for what is only counted."""
+def _initialize(network: nn.Module) -> None:
+    """He's initialization, as in ResNet and the U-Net paper (section 3); none for what is only counted."""
     for module in network.modules():
         # Drawing on the meta device imports torch's compiler, which takes seconds.
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:

@@ -170,7 +170,7 @@ def _interpolate(
     places = np.arange(len(x.first) * factor)
     if mode == "nearest":
         return x.take(len(places), (places // factor,))
-    # The two source cells whose centres enclose this cell's centre.
+    # The two source cells whose centers enclose this cell's center.
     left = np.floor((places + 0.5) / factor - 0.5).astype(int)
     return x.take(len(places), (left, left + 1))
 

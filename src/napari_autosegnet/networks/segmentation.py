@@ -118,7 +118,7 @@ class SegmentationNetwork(nn.Module):
             self.up.append(searched("up", widths[level], before, now, widths[level] if joined else 0))
             before, now = now, (widths[level], 0)
         self.head = nn.Conv2d(widths[0], classes * stem_stride**2, 1)
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, x: Tensor, architecture: Architecture | None = None) -> Tensor:
         """Logits (n, classes, y, x) of images (n, in_channels, y, x); y and x are multiples of ``stride``."""
@@ -142,8 +142,8 @@ class SegmentationNetwork(nn.Module):
         return functional.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits
 
 
-def _initialise(module: nn.Module) -> None:
-    """He initialisation for what ReLU follows; none for networks that are only counted."""
+def _initialize(module: nn.Module) -> None:
+    """He initialization for what ReLU follows; none for networks that are only counted."""
     # Drawing on the meta device imports torch's compiler, which takes seconds.
     if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

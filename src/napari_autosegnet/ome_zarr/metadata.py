@@ -153,7 +153,7 @@ class OmeGroup:
 
     @property
     def class_colors(self) -> dict[int, str]:
-        """Colours of a label image's values, as ``#rrggbb``."""
+        """Colors of a label image's values, as ``#rrggbb``."""
         colors = _by_value(_entry(self.attributes.get("image-label"), "colors"))
         return {value: _hex(each["rgba"]) for value, each in colors.items() if "rgba" in each}
 
@@ -319,7 +319,7 @@ def multiscale(
 def image_label(
     classes: Iterable[tuple[int, ClassInfo]] = (), *, version: OmeVersion, within_image: bool = False
 ) -> dict[str, Any]:
-    """The ``image-label`` entry; without colours and names where the labels are not classes."""
+    """The ``image-label`` entry; without colors and names where the labels are not classes."""
     about: dict[str, Any] = {"version": version}
     numbered = list(classes)
     if numbered:
@@ -331,7 +331,7 @@ def image_label(
 
 
 def omero(classes: Iterable[ClassInfo]) -> dict[str, Any]:
-    """Names and colours of the channels of probabilities."""
+    """Names and colors of the channels of probabilities."""
     return {
         "channels": [
             {

@@ -32,7 +32,7 @@ def pixel_features(images: npt.NDArray[np.float32], sigmas: Sequence[float] = SI
     Parameters
     ----------
     images : (c, y, x)
-        Normalised channels; those of neighbouring sections may follow. At the border the last pixels repeat.
+        Normalized channels; those of neighboring sections may follow. At the border the last pixels repeat.
     sigmas : sequence of float
     threads : int
         The result is the same for any number.
@@ -67,7 +67,7 @@ def features_at(
     Parameters
     ----------
     read : callable
-        Gives rows and columns of the normalised section (c, y, x), cut at its borders.
+        Gives rows and columns of the normalized section (c, y, x), cut at its borders.
     places : (n,)
         Their numbers in the flattened section; at least one.
     width : int

@@ -175,7 +175,7 @@ class PixelClassifier(nn.Module):
             raise ValueError("the fractions of classes do not add up to 1")
 
     def features(self, images: npt.NDArray[np.float32]) -> Features:
-        """Features (f, y, x) of a normalised section (c, y, x)."""
+        """Features (f, y, x) of a normalized section (c, y, x)."""
         return pixel_features(images, self.specification.sigmas, threads=torch.get_num_threads())
 
     def probabilities(self, features: Features) -> npt.NDArray[np.float32]:
@@ -194,7 +194,7 @@ class PixelClassifier(nn.Module):
         return result.reshape(-1, *features.shape[1:])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, K, y, x) of normalised images (n, c, y, x); computed on the CPU, wherever the images are."""
+        """Logits (n, K, y, x) of normalized images (n, c, y, x); computed on the CPU, wherever the images are."""
         sections = images.to("cpu", torch.float32).contiguous().numpy()
         probabilities = np.stack([self.probabilities(self.features(section)) for section in sections])
         return torch.from_numpy(np.log(np.maximum(probabilities, _SMALLEST))).to(images.device)

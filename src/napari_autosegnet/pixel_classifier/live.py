@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabelledStack, annotated_pixels
-from napari_autosegnet.data.grey_values import grey_of_windows, sample_windows
+from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
+from napari_autosegnet.data.gray_values import gray_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.normalisation import normalised
+from napari_autosegnet.data.normalization import normalized
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, Places, drawn_by_class
 from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Features, features_at, pixel_features, reach
@@ -57,7 +57,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class LabelledView:
+class LabeledView:
     """What a forest says of a view.
 
     Attributes
@@ -93,10 +93,10 @@ class LiveClassifier:
     def label(
         self,
         view: View,
-        annotated: Sequence[tuple[Hashable, LabelledStack]],
+        annotated: Sequence[tuple[Hashable, LabeledStack]],
         seconds: float = 1.0,
         should_stop: ShouldStop = never_stop,
-    ) -> LabelledView | None:
+    ) -> LabeledView | None:
         """Labels of a view from all that is annotated; None when stopped, or fewer than two classes are.
 
         Parameters
@@ -116,7 +116,7 @@ class LiveClassifier:
         forest = fit_trees(learned, targets, threads=self._threads)
         if should_stop():
             return None
-        return LabelledView(_applied(forest, features, self._threads), complete)
+        return LabeledView(_applied(forest, features, self._threads), complete)
 
     # ------------------------------------------------------------ what is kept
 
@@ -129,15 +129,15 @@ class LiveClassifier:
         self._constants = {key: found for key, found in self._constants.items() if key in images}
 
     def _read(self, key: Hashable, section: int, y: slice, x: slice) -> npt.NDArray[np.float32]:
-        """Part of a section (c, y, x), every one of an image normalised alike: by the first that was looked at."""
+        """Part of a section (c, y, x), every one of an image normalized alike: by the first that was looked at."""
         image, z = self._images[key], slice(section, section + 1)
         if key not in self._constants:
-            grey = grey_of_windows(
+            gray = gray_of_windows(
                 [image.read(z, *window)[:, 0] for window in sample_windows(*image.section_shape(section))]
             )
-            mean, std = (np.array(each)[:, None, None] for each in (grey.mean, grey.std))
+            mean, std = (np.array(each)[:, None, None] for each in (gray.mean, gray.std))
             self._constants[key] = mean, np.where(std > 0, std, 1.0)
-        return normalised(image.read(z, y, x)[:, 0], *self._constants[key])
+        return normalized(image.read(z, y, x)[:, 0], *self._constants[key])
 
     def _features(self, view: View) -> Features:
         """Features (f, y, x) of a view, as they are within the whole section."""
@@ -161,7 +161,7 @@ class LiveClassifier:
     def _strokes(
         self,
         view: View,
-        annotated: Sequence[tuple[Hashable, LabelledStack]],
+        annotated: Sequence[tuple[Hashable, LabeledStack]],
         until: float,
         should_stop: ShouldStop,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], bool]:

@@ -156,7 +156,7 @@ class RandomStrategy:
 
 
 class EvolutionStrategy:
-    """Regularised evolution on rewards of the shared weights (Real et al. 2019).
+    """Regularized evolution on rewards of the shared weights (Real et al. 2019).
 
     The oldest dies, the best of a random few has a child with one decision changed.
     """

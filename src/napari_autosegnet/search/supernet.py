@@ -33,7 +33,7 @@ class Supernet:
     images, targets : Tensor
         Fixed validation patches (n, c, y, x) and (n, y, x) that rewards are measured on, on the device.
     loss : callable
-        What the shared weights minimise; see `training.losses.make_loss`.
+        What the shared weights minimize; see `training.losses.make_loss`.
     """
 
     def __init__(

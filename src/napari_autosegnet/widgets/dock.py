@@ -32,7 +32,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.forms.form_rows import FOCUS_STYLE, named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, sentence
 from napari_autosegnet.widgets.jobs.run_list import RunEntry, step_of
 from napari_autosegnet.widgets.jobs.running_work import RunningWork
 from napari_autosegnet.widgets.layers.class_colors import prepare_colors
@@ -105,7 +105,7 @@ class AutoSegNetDock(QWidget):
         for area in self._areas.values():
             self.pages.addWidget(area)
         self._steps: dict[str, QWidget] = {}
-        self.next_button = emphasised(QPushButton("Next: apply the network"))
+        self.next_button = emphasized(QPushButton("Next: apply the network"))
         self.next_button.clicked.connect(self._on_next)
 
         self.setStyleSheet(FOCUS_STYLE)

@@ -15,7 +15,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo, LabelledStack
+from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo, LabeledStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
@@ -67,7 +67,7 @@ class Session(QObject):
 
     #: Another run (or None) was chosen.
     run_changed = Signal(object)
-    #: Names, colours or values of the classes changed.
+    #: Names, colors or values of the classes changed.
     classes_changed = Signal()
     #: Which layers there are, what they are called or how they are paired changed.
     pairs_changed = Signal()
@@ -94,7 +94,7 @@ class Session(QObject):
         self._matching.changed.connect(self._on_layers)
         self._matching.noticed.connect(self.noticed)
         self._named: list[Any] = []
-        #: Whether labels of a type can be coloured without a pause.
+        #: Whether labels of a type can be colored without a pause.
         self._colors_ready: dict[np.dtype[Any], bool] = {}
         self._pairs: list[LayerPair] = []
         self._files: ImageFiles = {}
@@ -301,7 +301,7 @@ class Session(QObject):
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
-        """Names and colours of the classes, in order: class number 1 first."""
+        """Names and colors of the classes, in order: class number 1 first."""
         return self.class_list.infos
 
     def _on_classes(self) -> None:
@@ -366,7 +366,7 @@ class Session(QObject):
         """What networks are going to be checked on; None while there is a problem."""
         return self._annotation_check.checked
 
-    def annotated_stacks(self) -> list[tuple[ImageAnnotation, LabelledStack]]:
+    def annotated_stacks(self) -> list[tuple[ImageAnnotation, LabeledStack]]:
         """The annotation in use, per image and time point, as far as it was counted."""
         return self._annotation_check.stacks()
 

@@ -149,10 +149,10 @@ def test_a_photometric_tag_that_is_missing_inverts_nothing(tmp_path: Path, volum
 
 
 @pytest.mark.parametrize("kind", ["separated", "cielab", "logluv"])
-def test_colours_that_are_no_rgb_are_refused(tmp_path: Path, kind: Any) -> None:
+def test_colors_that_are_no_rgb_are_refused(tmp_path: Path, kind: Any) -> None:
     samples = 4 if kind == "separated" else 3
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 30, samples), np.uint8), photometric=kind)
-    with pytest.raises(UserError, match=r"the colours of .*a\.tif are .*; save it as grey or RGB"):
+    with pytest.raises(UserError, match=r"the colors of .*a\.tif are .*; save it as gray or RGB"):
         open_image(tmp_path / "a.tif")
 
 
@@ -304,25 +304,23 @@ def test_no_black_section_gets_a_class(tmp_path: Path, volume: np.ndarray) -> No
     assert not (tmp_path / "out.tif").exists()
 
 
-# ---------------------------------------------------------------- sections or colours
+# ---------------------------------------------------------------- sections or colors
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_planes_that_may_be_sections_or_colours_are_asked_for(tmp_path: Path, volume: np.ndarray, count: int) -> None:
+def test_planes_that_may_be_sections_or_colors_are_asked_for(tmp_path: Path, volume: np.ndarray, count: int) -> None:
     path = tmp_path / "a.tif"
     with pytest.warns(DeprecationWarning, match="stored as RGB"):
         tifffile.imwrite(path, volume[:count])
-    with pytest.raises(
-        UserError, match="may be sections or colours.*--axes zyx for sections or --axes cyx for colours"
-    ):
+    with pytest.raises(UserError, match="may be sections or colors.*--axes zyx for sections or --axes cyx for colors"):
         open_image(path)
     sections = open_image(path, axes="zyx")
     assert (sections.sections, sections.channels) == (count, 1)
     np.testing.assert_array_equal(whole(sections)[0], volume[:count])
-    colours = open_image(path, axes="cyx")
-    assert (colours.sections, colours.channels, colours.is_2d) == (1, 3, True)
-    np.testing.assert_array_equal(colours.section(0), volume[:3])
-    # Class numbers have no colours, and a file of a folder is one section.
+    colors = open_image(path, axes="cyx")
+    assert (colors.sections, colors.channels, colors.is_2d) == (1, 3, True)
+    np.testing.assert_array_equal(colors.section(0), volume[:3])
+    # Class numbers have no colors, and a file of a folder is one section.
     np.testing.assert_array_equal(whole(open_labels(path))[0], volume[:count])
     assert open_image(tmp_path).channels == 3
 

@@ -54,23 +54,23 @@ WRITTEN = [
 def picture(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Something smooth, as lossy compressions like it."""
     noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 2)
-    grey = (noise - noise.min()) / np.ptp(noise)
-    return (grey * (1 if np.dtype(dtype).kind == "f" else min(np.iinfo(dtype).max, 4000))).astype(dtype)
+    gray = (noise - noise.min()) / np.ptp(noise)
+    return (gray * (1 if np.dtype(dtype).kind == "f" else min(np.iinfo(dtype).max, 4000))).astype(dtype)
 
 
 def ways_to_write(compression: str) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     for dtype, kind, layout in itertools.product(
-        (np.uint8, np.uint16, np.float32), ("grey", "rgb", "planar"), ({}, {"rowsperstrip": 9}, {"tile": (16, 32)})
+        (np.uint8, np.uint16, np.float32), ("gray", "rgb", "planar"), ({}, {"rowsperstrip": 9}, {"tile": (16, 32)})
     ):
-        shape = {"grey": (3, 40, 50), "rgb": (3, 40, 50, 3), "planar": (3, 3, 40, 50)}[kind]
-        how: dict[str, Any] = {"photometric": "minisblack" if kind == "grey" else "rgb", "metadata": None, **layout}
+        shape = {"gray": (3, 40, 50), "rgb": (3, 40, 50, 3), "planar": (3, 3, 40, 50)}[kind]
+        how: dict[str, Any] = {"photometric": "minisblack" if kind == "gray" else "rgb", "metadata": None, **layout}
         if kind == "planar":
             how["planarconfig"] = "separate"
         yield picture(shape, dtype), {**how, "compression": compression}
 
 
 @pytest.mark.parametrize("compression", WRITTEN)
-def test_every_compression_in_strips_and_tiles_grey_and_colour(tmp_path: Path, compression: str) -> None:
+def test_every_compression_in_strips_and_tiles_gray_and_color(tmp_path: Path, compression: str) -> None:
     path = tmp_path / "a.tif"
     read = 0
     for array, how in ways_to_write(compression):

@@ -217,16 +217,16 @@ def test_imagej_beyond_4_gib(tmp_path: Path, dtype: Any, byteorder: Any) -> None
 
 
 def pillow_pictures() -> Iterator[tuple[str, Image.Image, np.ndarray]]:
-    grey = noise((23, 31), np.uint8, 0)
-    colour = noise((23, 31, 3), np.uint8, 1)
-    yield "L", Image.fromarray(grey), grey[np.newaxis]
-    yield "1", Image.fromarray(grey > 127), (grey > 127)[np.newaxis].astype(np.uint8)
+    gray = noise((23, 31), np.uint8, 0)
+    color = noise((23, 31, 3), np.uint8, 1)
+    yield "L", Image.fromarray(gray), gray[np.newaxis]
+    yield "1", Image.fromarray(gray > 127), (gray > 127)[np.newaxis].astype(np.uint8)
     yield "I;16", Image.fromarray(noise((23, 31), np.uint16, 2)), noise((23, 31), np.uint16, 2)[np.newaxis]
     yield "I", Image.fromarray(noise((23, 31), np.int32, 3)), noise((23, 31), np.int32, 3)[np.newaxis]
     yield "F", Image.fromarray(noise((23, 31), np.float32, 4)), noise((23, 31), np.float32, 4)[np.newaxis]
-    yield "RGB", Image.fromarray(colour), np.moveaxis(colour, -1, 0)
-    yield "RGBA", Image.fromarray(np.dstack([colour, grey])), np.moveaxis(colour, -1, 0)
-    yield "LA", Image.fromarray(np.dstack([grey, grey])), grey[np.newaxis]
+    yield "RGB", Image.fromarray(color), np.moveaxis(color, -1, 0)
+    yield "RGBA", Image.fromarray(np.dstack([color, gray])), np.moveaxis(color, -1, 0)
+    yield "LA", Image.fromarray(np.dstack([gray, gray])), gray[np.newaxis]
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "group4"])

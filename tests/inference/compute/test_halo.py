@@ -16,7 +16,7 @@ MakeModel = Callable[..., Model]
 
 
 def local(model: Model, *, reach: int) -> Model:
-    """The same model, with all kernels shrunk to their centres where ``reach`` is 0: it sees one pixel's cell."""
+    """The same model, with all kernels shrunk to their centers where ``reach`` is 0: it sees one pixel's cell."""
     weights = model.weights
     for name, tensor in weights.items():
         if tensor.ndim == 4 and tensor.shape[-1] > 1:

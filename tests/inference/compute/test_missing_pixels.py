@@ -23,7 +23,7 @@ Noise = Callable[..., np.ndarray]
 MakeModel = Callable[..., Model]
 Tree = Callable[[Path], dict[str, bytes]]
 
-#: Of the models' normalisation.
+#: Of the models' normalization.
 MEAN = 120.0
 SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo="exact", probabilities=True)
 
@@ -111,7 +111,7 @@ def test_what_the_mask_leaves_out_needs_no_word(tmp_path: Path, model: Model, no
     assert not notes_of(told)
 
 
-def test_one_section_of_colour_that_lacks_pixels(make_model: MakeModel, noise: Noise) -> None:
+def test_one_section_of_color_that_lacks_pixels(make_model: MakeModel, noise: Noise) -> None:
     told: list[Event] = []
     model = make_model(image_channels=3)
     predictor = Predictor(model, tile=64, halo=8, report=told.append)

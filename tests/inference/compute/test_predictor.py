@@ -241,7 +241,7 @@ def test_the_likeliest_class_is_the_first_of_the_largest(classes: int) -> None:
 def test_a_whole_section_is_what_the_network_gives(model: Model, noise: Callable[..., np.ndarray]) -> None:
     image = noise(1, 32, 48)
     with torch.inference_mode():
-        logits = model.network()(torch.from_numpy(model.normalisation.apply(image))[None])
+        logits = model.network()(torch.from_numpy(model.normalization.apply(image))[None])
     np.testing.assert_allclose(Predictor(model).whole_section(image), logits.softmax(1)[0].numpy(), atol=1e-5)
 
 

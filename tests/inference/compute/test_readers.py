@@ -32,7 +32,7 @@ def test_naparis_reader(store: Path) -> None:
     assert np.asarray(levels[1]).shape == (3, 30, 40)
 
 
-def test_the_ome_zarr_plugin_shows_image_labels_and_colours(store: Path) -> None:
+def test_the_ome_zarr_plugin_shows_image_labels_and_colors(store: Path) -> None:
     plugin = pytest.importorskip("napari_ome_zarr")
     layers = plugin.napari_get_reader(str(store))(str(store))
     ((data, about, _),) = [layer for layer in layers if layer[2] == "labels"]

@@ -11,10 +11,10 @@ import pytest
 import tifffile
 import zarr
 
-from napari_autosegnet.data.grey_match import GreyScale
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_match import GrayScale
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import image_from_array, open_image
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.predictor import Predictor
@@ -27,8 +27,8 @@ Noise = Callable[..., np.ndarray]
 MakeModel = Callable[..., Model]
 Tree = Callable[[Path], dict[str, bytes]]
 
-OWN = Normalisation(kind="section", mean=(120.0,), std=(50.0,))
-SHARED = Normalisation(mean=(120.0,), std=(50.0,))
+OWN = Normalization(kind="section", mean=(120.0,), std=(50.0,))
+SHARED = Normalization(mean=(120.0,), std=(50.0,))
 SETTINGS = PredictSettings(block=(2, 32, 48), tile=64, halo="exact", probabilities=True)
 
 
@@ -63,7 +63,7 @@ def test_constants_depend_on_the_pixels_alone(tmp_path: Path, noise: Noise) -> N
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", compression="zlib")
     for name, chunks in (("thin", (1, 1400, 900)), ("deep", (5, 100, 64))):
         zarr.create_array(tmp_path / f"{name}.zarr", shape=array.shape, chunks=chunks, dtype=array.dtype)[:] = array
-    expected = OWN.constants([section_grey(section[np.newaxis]) for section in array])
+    expected = OWN.constants([section_gray(section[np.newaxis]) for section in array])
     for image in (
         image_from_array(array),
         open_image(tmp_path / "a.tif"),
@@ -96,16 +96,16 @@ def test_blocks_tiles_and_whole_sections_agree(
         around = [min(max(section + offset, 0), 3) for offset in range(-context, context + 1)]
         whole = predictor.whole_section(array[around])
         np.testing.assert_allclose(probabilities[:, section], whole, atol=1e-5)
-    # And it is what one network makes of sections that were normalised before.
-    normalised = np.stack([OWN.apply(s[np.newaxis], section_grey(s[np.newaxis]))[0] for s in array])
+    # And it is what one network makes of sections that were normalized before.
+    normalized = np.stack([OWN.apply(s[np.newaxis], section_gray(s[np.newaxis]))[0] for s in array])
     plain = Model(
-        model.description.model_copy(update={"normalisation": Normalisation(mean=(0.0,), std=(1.0,))}), model.weights
+        model.description.model_copy(update={"normalization": Normalization(mean=(0.0,), std=(1.0,))}), model.weights
     )
-    before, _ = predict_sections(plain, image_from_array(normalised), None, PredictSettings(halo="exact"))
+    before, _ = predict_sections(plain, image_from_array(normalized), None, PredictSettings(halo="exact"))
     assert (labels == before).mean() > 1 - 1e-4
 
 
-def test_a_part_of_a_section_is_normalised_by_the_whole(tmp_path: Path, make_model: MakeModel, noise: Noise) -> None:
+def test_a_part_of_a_section_is_normalized_by_the_whole(tmp_path: Path, make_model: MakeModel, noise: Noise) -> None:
     model = make_model(kind="section")
     array = noise(2, 96, 128)
     array[:, :, 64:] //= 4
@@ -188,7 +188,7 @@ def test_constant_sections_stay_0_and_cost_no_computing(
     summary = predict_volume(model, image_from_array(array), tmp_path / "out", settings, report=report)
     assert (summary.done, summary.skipped, windows) == (4, 2, 4)
     assert summary.constant_sections == (1, 4)
-    assert notes == ["2 sections are constant (one grey value throughout) and left 0: 1, 4"]
+    assert notes == ["2 sections are constant (one gray value throughout) and left 0: 1, 4"]
     labels, shares = written(tmp_path / "out")
     assert [bool(section.any()) for section in labels] == [True, False, True, True, False, True]
     assert labels[2].all() and labels[5].all() and not shares[:, [1, 4]].any()
@@ -200,7 +200,7 @@ def test_constant_sections_stay_0_and_cost_no_computing(
         assert found[1].any() == (section == 5)
 
 
-def test_a_constant_neighbour_is_only_seen(make_model: MakeModel, noise: Noise, tmp_path: Path) -> None:
+def test_a_constant_neighbor_is_only_seen(make_model: MakeModel, noise: Noise, tmp_path: Path) -> None:
     model = make_model(kind="section", context=1)
     array = noise(3, 64, 64)
     array[1] = 30
@@ -230,7 +230,7 @@ def test_another_scale_makes_no_difference(make_model: MakeModel, noise: Noise) 
     for kind in ("global", "section"):
         model = make_model(kind=kind)
         predictor = Predictor(model, halo="exact")
-        survey = ImageSurvey(image_from_array(large), model.normalisation, GreyScale(257))
+        survey = ImageSurvey(image_from_array(large), model.normalization, GrayScale(257))
         for section in range(2):
             plain = predict_section(predictor, image_from_array(array), section)
             scaled = predict_section(predictor, image_from_array(large), section, survey=survey)
@@ -244,8 +244,8 @@ def test_whole_numbers_beyond_24_bits_are_told_apart(make_model: MakeModel, nois
         large = array.astype(dtype) + dtype(offset)
         for kind in ("global", "section"):
             model = make_model(kind=kind)
-            moved = Normalisation(kind=kind, mean=(120.0 + offset,), std=(50.0,))
-            far = Model(model.description.model_copy(update={"normalisation": moved}), model.weights)
+            moved = Normalization(kind=kind, mean=(120.0 + offset,), std=(50.0,))
+            far = Model(model.description.model_copy(update={"normalization": moved}), model.weights)
             found, _ = predict_sections(far, image_from_array(large), None, PredictSettings(halo="exact"))
             expected, _ = predict_sections(model, image_from_array(array), None, PredictSettings(halo="exact"))
             assert (found == expected).mean() > 1 - 1e-3
@@ -270,7 +270,7 @@ def test_what_is_damaged_for_good_is_left_out_of_the_sample(tmp_path: Path, nois
     chunk = next(file for file in sorted(tmp_path.rglob("c/0/3/*")) if file.is_file())
     chunk.write_bytes(b"damaged")
     found = ImageSurvey(open_image(tmp_path / "a.zarr"), OWN).constants([0, 1])
-    whole = OWN.constants([section_grey(section[np.newaxis]) for section in array])
+    whole = OWN.constants([section_gray(section[np.newaxis]) for section in array])
     np.testing.assert_allclose(found.mean, whole.mean, rtol=0.02)
     for file in tmp_path.rglob("c/*/*/*"):
         file.write_bytes(b"damaged")

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_autosegnet.data.grey_match import GreyValues
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_match import GrayValues
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import BlockWritten, DeviceChosen, Event, Note, ProgressMade, WarningRaised, parse_event
@@ -139,12 +139,12 @@ def test_workers_agree_on_the_constants_of_sections(
     """Each measures by itself, and finds the same; the image's range is compared once, where the run is started."""
     array = (noise(6, 100, 150) * np.linspace(0.3, 1, 6)[:, None, None]).astype(np.uint8)
     array[3] = 40
-    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in array[[0, 1, 2, 4, 5]]], np.uint8)
+    seen = GrayValues.of([section_gray(section[np.newaxis]) for section in array[[0, 1, 2, 4, 5]]], np.uint8)
     settings = SETTINGS.model_copy(update={"block": (2, 64, 96), "tile": 128})
     for kind in ("global", "section"):
         made = make_model(kind=kind, context=1)
-        normalisation = made.normalisation.model_copy(update={"seen": seen})
-        Model(made.description.model_copy(update={"normalisation": normalisation}), made.weights).save(tmp_path / kind)
+        normalization = made.normalization.model_copy(update={"seen": seen})
+        Model(made.description.model_copy(update={"normalization": normalization}), made.weights).save(tmp_path / kind)
         image = tmp_path / f"{kind}.zarr"
         zarr.create_array(image, data=array.astype(np.uint16) * 257, chunks=(2, 32, 48))
         told = Events()

@@ -179,7 +179,7 @@ def test_wrong_slurm_files(write: Any, text: str, part: str) -> None:
     ("settings", "line"),
     [
         ({"queue": "gpu"}, "SLURM settings make no job"),
-        ({"cores": 1, "memory": "1GB", "colour": "red"}, "SLURM settings make no job"),
+        ({"cores": 1, "memory": "1GB", "color": "red"}, "SLURM settings make no job"),
         ({"cores": 1, "memory": "1GB", "shared_temp_directory": "/no/folder"}, "name a shared_temp_directory"),
     ],
 )

@@ -40,10 +40,10 @@ def cells(shape: tuple[int, int, int], count: int, seed: int = 0) -> tuple[np.nd
     """Cells of a Voronoi diagram (numbers from 1) and their smooth boundary probability, uint8."""
     generator = np.random.default_rng(seed)
     points = np.stack([generator.integers(0, size, count) for size in shape])
-    centres = np.zeros(shape, np.int32)
-    centres[tuple(points)] = np.arange(1, count + 1)
-    nearest = distance_transform_edt(centres == 0, return_distances=False, return_indices=True)
-    truth = centres[tuple(nearest)]
+    centers = np.zeros(shape, np.int32)
+    centers[tuple(points)] = np.arange(1, count + 1)
+    nearest = distance_transform_edt(centers == 0, return_distances=False, return_indices=True)
+    truth = centers[tuple(nearest)]
     between = np.zeros(shape, bool)
     for axis in range(3):
         step = np.diff(truth, axis=axis) != 0

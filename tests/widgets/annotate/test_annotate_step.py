@@ -100,7 +100,7 @@ def test_a_click_on_a_class_takes_its_brush(step: AnnotateStep, session: Any, se
     assert labels.selected_label == 2 and labels.mode == "paint"
 
 
-def test_classes_are_renamed_coloured_added_and_removed(
+def test_classes_are_renamed_colored_added_and_removed(
     step: AnnotateStep, session: Any, settled: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = add_stack(session, settled)
@@ -192,7 +192,7 @@ def test_annotation_is_saved_and_loaded(
 @pytest.mark.parametrize(
     ("dtype", "shape"), [("uint8", (64, 64, 3)), ("uint8", (2, 64, 64, 4)), ("float32", (64, 64, 3))]
 )
-def test_colour_images_are_saved_and_loaded(
+def test_color_images_are_saved_and_loaded(
     dtype: str, shape: tuple[int, ...], step: AnnotateStep, session: Any, settled: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     pixels = np.random.default_rng(0).random(shape).astype(np.float32)

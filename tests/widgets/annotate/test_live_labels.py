@@ -135,7 +135,7 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
 KINDS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "plain": (textures(), {}),
     "time series": (textures(2, 2), {"axis_labels": ("t", "z", "y", "x")}),
-    "colours": (np.stack([textures()] * 3, axis=-1), {"rgb": True}),
+    "colors": (np.stack([textures()] * 3, axis=-1), {"rgb": True}),
     "channels": (np.stack([textures(2)] * 2), {"axis_labels": ("c", "z", "y", "x")}),
     "floats, not all of them numbers": (np.where(textures() > 200, np.nan, textures() / 255.0), {}),
     "turned": (textures(2), {"rotate": (0, 0, 90), "scale": (3, 1, 1)}),
@@ -143,7 +143,7 @@ KINDS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_of_all_kinds_are_labelled(kind: str, make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
+def test_images_of_all_kinds_are_labeled(kind: str, make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
     live, (pixels, about) = make_live(), KINDS[kind]
     image = live._session.viewer.add_image(pixels, **about)
     live._session.follow_layers()
@@ -155,7 +155,7 @@ def test_images_of_all_kinds_are_labelled(kind: str, make_live: Callable[..., Li
     assert not live.line.text() and agreement(live.layer) > 0.9, live.line.text()
 
 
-def test_of_large_pyramids_the_part_in_view_is_labelled(
+def test_of_large_pyramids_the_part_in_view_is_labeled(
     make_live: Callable[..., LiveLabels], qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_labels, "MOST_PIXELS", 40 * 40)
@@ -190,20 +190,20 @@ def test_strokes_of_several_images_count_and_what_does_not_fit_is_said(
         viewer.layers.selection.active = image
         viewer.dims.set_current_step(0, 0)
 
-        def is_labelled(image: Any = image) -> bool:
+        def is_labeled(image: Any = image) -> bool:
             return is_shown(live) and live.layer.data.shape[1:] == image.data.shape[1:]
 
-        qtbot.waitUntil(is_labelled, timeout=30_000)
+        qtbot.waitUntil(is_labeled, timeout=30_000)
         assert agreement(live.layer) > 0.9 and [role(layer) for layer in viewer.layers].count("preview") == 1
     viewer.dims.order = (1, 0, 2)
     qtbot.waitUntil(lambda: "view of y and x" in live.line.text(), timeout=30_000)
     assert not live.layer.visible
     viewer.dims.order = (0, 1, 2)
     qtbot.waitUntil(lambda: is_shown(live), timeout=30_000)
-    colours = viewer.add_image(np.zeros((20, 30, 3), np.uint8), rgb=True)
-    viewer.layers.selection.active = colours
+    colors = viewer.add_image(np.zeros((20, 30, 3), np.uint8), rgb=True)
+    viewer.layers.selection.active = colors
     qtbot.waitUntil(lambda: "other channels" in live.line.text(), timeout=30_000)
-    viewer.layers.remove(colours)
+    viewer.layers.remove(colors)
     viewer.layers.selection.active = first
     qtbot.waitUntil(lambda: is_shown(live), timeout=30_000)
     viewer.layers.remove(first)

@@ -24,7 +24,7 @@ from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
 from napari_autosegnet.widgets.annotate.mask_layer import find_values, read_mask, suggested_meaning
 from napari_autosegnet.widgets.layers.class_colors import LabelClass
 from napari_autosegnet.widgets.session import Session
-from small_layers import grey
+from small_layers import gray
 
 OPEN = threading.Event()
 
@@ -38,7 +38,7 @@ def dropped(make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path) 
     """A step in a viewer onto which an image and its mask, both TIFFs, were dropped."""
     viewer = make_napari_viewer()
     pixels = mask(4, 48, 40).astype(np.uint8)
-    tifffile.imwrite(tmp_path / "cells.tif", grey(4, 48, 40), imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "cells.tif", gray(4, 48, 40), imagej=True, metadata={"axes": "ZYX"})
     tifffile.imwrite(tmp_path / "cells_mask.tif", pixels, imagej=True, metadata={"axes": "ZYX"})
     for name in ("cells.tif", "cells_mask.tif"):
         viewer.open(str(tmp_path / name), plugin="napari")
@@ -127,7 +127,7 @@ def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, 
     viewer.layers.selection.active = viewer.layers["cells"]
     settled(step._session)
     qtbot.mouseClick(step.mask_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: "look like grey values" in step.message.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "look like gray values" in step.message.text(), timeout=20_000)
     assert step.message.kind == "error" and "\n" not in step.message.text() and step.mask_button.isEnabled()
     alone = viewer.add_image(mask(2, 16, 16).astype(np.uint8), name="alone")
     viewer.layers.selection.active = alone
@@ -180,7 +180,7 @@ def test_a_lazy_pyramid_is_read_at_full_resolution(tmp_path: Path) -> None:
     [
         (np.full((8, 8), 0.5), "holds fractions"),
         (np.full((8, 8), np.nan), "holds fractions"),
-        (np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "is a colour picture"),
+        (np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "is a color picture"),
     ],
 )
 def test_images_are_refused_in_one_line(pixels: np.ndarray, words: str) -> None:

@@ -18,8 +18,8 @@ from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 @pytest.fixture
 def step(qtbot: Any, make_session: Callable[..., Any]) -> Any:
     session = make_session()
-    grey = np.random.default_rng(0).integers(0, 255, (3, 96, 96), np.uint8)
-    session.viewer.add_image(grey, name="cells", scale=(2.0, 1.0, 1.0))
+    gray = np.random.default_rng(0).integers(0, 255, (3, 96, 96), np.uint8)
+    session.viewer.add_image(gray, name="cells", scale=(2.0, 1.0, 1.0))
     step = AnnotateStep(session)
     qtbot.addWidget(step)
     yield step

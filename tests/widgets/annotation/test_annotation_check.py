@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from small_layers import grey, painted
+from small_layers import gray, painted
 
 
 def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
     viewer = session.viewer
     assert "Open an image" in session.problem()
-    image = viewer.add_image(grey(8, 48, 48))
+    image = viewer.add_image(gray(8, 48, 48))
     session.follow_layers()
     assert "annotation layer" in session.problem()
     labels = session.new_labels(image)
@@ -36,13 +36,13 @@ def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], 
     labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
     settled(session)
     assert "numbered objects" in session.problem()
-    viewer.add_image(grey(8, 48, 48, 3), rgb=True)
+    viewer.add_image(gray(8, 48, 48, 3), rgb=True)
     other = viewer.add_labels(painted(8, 48, 48))
     session.follow_layers()
     session.use(labels, True)
     settled(session)
     assert other in [pair.labels for pair in session.pairs()]
-    assert "coloured and some grey" in session.problem()
+    assert "colored and some gray" in session.problem()
 
 
 def test_a_stroke_of_each_class_in_a_large_stack_is_enough(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -64,15 +64,15 @@ def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
 
 def test_an_image_with_too_many_axes_is_named_with_the_way_out(make_session: Any) -> None:
     session = make_session()
-    session.viewer.add_image(grey(1, 1, 2, 3, 32, 32), name="movie")
+    session.viewer.add_image(gray(1, 1, 2, 3, 32, 32), name="movie")
     session.follow_layers()
     assert "'movie' has 6 axes" in session.problem() and "Split Stack" in session.problem()
 
 
-def test_transparency_is_no_colour(make_session: Any, settled: Callable[[Any], None]) -> None:
+def test_transparency_is_no_color(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
     for size, channels in ((64, 3), (48, 4)):
-        session.viewer.add_image(grey(size, size, channels), rgb=True)
+        session.viewer.add_image(gray(size, size, channels), rgb=True)
         session.viewer.add_labels(painted(size, size))
     session.follow_layers()
     settled(session)

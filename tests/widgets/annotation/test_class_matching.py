@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from napari_autosegnet.data.annotations import open_labelled
+from napari_autosegnet.data.annotations import open_labeled
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotation.class_matching import renumbered
@@ -75,7 +75,7 @@ def test_a_run_with_other_values_is_loaded_with_the_classes_here(
     assert "'membrane' 1 -> 2" in step.message.text()
     assert session.problem() is None
     data = session.export_annotation(Run.create(tmp_path / "both"))
-    stacks = open_labelled(data.images, data.labels, data.classes)
+    stacks = open_labeled(data.images, data.labels, data.classes)
     assert [info.name for info in stacks[1].mapping.classes] == ["cell", "membrane"]
     assert np.array_equal(stacks[1].target(0), 3 - stripes(64, 64))
     step.release()

@@ -8,13 +8,13 @@ pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, section_in_view
-from small_layers import grey, painted
+from small_layers import gray, painted
 
 
 def test_pairs_follow_the_viewer(make_session: Any, qtbot: Any) -> None:
     session = make_session()
     viewer = session.viewer
-    first, second = viewer.add_image(grey(32, 32), name="a"), viewer.add_image(grey(32, 32), name="b")
+    first, second = viewer.add_image(gray(32, 32), name="a"), viewer.add_image(gray(32, 32), name="b")
     labels = viewer.add_labels(painted(32, 32), name="drawn")
     with qtbot.waitSignal(session.pairs_changed):
         pass
@@ -44,7 +44,7 @@ def test_layers_whose_names_belong_together_are_a_pair(make_session: Any) -> Non
     session = make_session()
     viewer = session.viewer
     for name in ("c1", "c1_2"):
-        viewer.add_image(grey(32, 32), name=name)
+        viewer.add_image(gray(32, 32), name=name)
     for name in ("c1_2_masks", "c1_masks"):
         viewer.add_labels(painted(32, 32), name=name)
     viewer.add_labels(painted(32, 32))
@@ -55,8 +55,8 @@ def test_layers_whose_names_belong_together_are_a_pair(make_session: Any) -> Non
 def test_layers_of_other_shapes_and_results_are_no_annotation(make_session: Any) -> None:
     session = make_session()
     viewer = session.viewer
-    viewer.add_image(grey(32, 32))
-    viewer.add_image(grey(2, 3, 4, 32, 32), name="five axes")
+    viewer.add_image(gray(32, 32))
+    viewer.add_image(gray(2, 3, 4, 32, 32), name="five axes")
     viewer.add_labels(painted(16, 32))
     viewer.add_labels(painted(32, 32), metadata={METADATA: {"role": "result"}})
     session.follow_layers()
@@ -68,7 +68,7 @@ def test_pairs_do_not_change_with_the_order_of_the_layers(make_session: Any, qtb
     session = make_session()
     viewer = session.viewer
     for name in ("A", "B"):
-        viewer.add_image(grey(32, 32), name=name)
+        viewer.add_image(gray(32, 32), name=name)
         viewer.add_labels(painted(32, 32), name=f"{name} drawn")
     session.follow_layers()
     viewer.layers.move(1, 4)  # as "Go to the least certain place" does
@@ -79,9 +79,9 @@ def test_pairs_do_not_change_with_the_order_of_the_layers(make_session: Any, qtb
 def test_the_section_in_view_heeds_scale_and_translation(make_session: Any) -> None:
     session = make_session()
     viewer = session.viewer
-    near = viewer.add_image(grey(4, 32, 32), scale=(50, 4, 4))
-    far = viewer.add_image(grey(4, 32, 32), scale=(50, 4, 4), translate=(100, 0, 0))
-    flat = viewer.add_image(grey(32, 32))
+    near = viewer.add_image(gray(4, 32, 32), scale=(50, 4, 4))
+    far = viewer.add_image(gray(4, 32, 32), scale=(50, 4, 4), translate=(100, 0, 0))
+    flat = viewer.add_image(gray(32, 32))
     viewer.dims.set_point(0, 150)
     assert [section_in_view(viewer, layer) for layer in (near, far, flat)] == [3, 1, 0]
     viewer.dims.set_point(0, 0)

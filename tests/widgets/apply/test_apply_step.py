@@ -14,8 +14,8 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QLineEdit, QMainWindow
 
-from napari_autosegnet.data.grey_match import GreyValues
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_match import GrayValues
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.events import BlocksPlanned, BlockWritten
 from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
@@ -84,13 +84,13 @@ def expected(stack: np.ndarray, section: int) -> np.ndarray:
     return found[0]
 
 
-def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
+def test_gray_values_unlike_the_model_s_are_refused_until_somebody_insists(
     step: ApplyStep, run: Run, stack: np.ndarray, qtbot: Any
 ) -> None:
     model = small_model()
-    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in stack], np.uint8)
-    normalisation = model.normalisation.model_copy(update={"seen": seen})
-    Model(model.description.model_copy(update={"normalisation": normalisation}), model.weights).save(run.model_folder)
+    seen = GrayValues.of([section_gray(section[np.newaxis]) for section in stack], np.uint8)
+    normalization = model.normalization.model_copy(update={"seen": seen})
+    Model(model.description.model_copy(update={"normalization": normalization}), model.weights).save(run.model_folder)
     viewer = step._session.viewer
     use_run(step, run, qtbot)
 
@@ -109,16 +109,16 @@ def test_grey_values_unlike_the_model_s_are_refused_until_somebody_insists(
     assert segmented("as it was", stack) == "|2" and not step.slices.as_is_box.isVisible()
     told = segmented("16 bits", stack.astype(np.uint16) * 257)
     assert told == (
-        "The grey values (uint16) are those of the model's images (uint8) times 257; they are scaled back|2"
+        "The gray values (uint16) are those of the model's images (uint8) times 257; they are scaled back|2"
     )
     strange = (stack.astype(np.float32) - 128) / 70
     told = segmented("strange", strange)
-    assert told.endswith("(--grey-values as-is)|0") and "The grey values of strange are unlike those" in told
+    assert told.endswith("(--gray-values as-is)|0") and "The gray values of strange are unlike those" in told
     assert step.slices.as_is_box.isVisible()
     step.slices.as_is_box.setChecked(True)
     assert segmented("strange", strange) == "|2"
     told = segmented("empty", np.full_like(stack, 9))
-    assert "this section has one grey value throughout" in told.lower()
+    assert "this section has one gray value throughout" in told.lower()
     step.set_model(run.path)
     assert not step.slices.as_is_box.isVisible() and not step.slices.as_is_box.isChecked()
 
@@ -326,7 +326,7 @@ def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbo
     volume.client._state = "idle"
 
 
-def test_single_objects_are_shown_in_colours_of_their_own(step: ApplyStep, qtbot: Any, stack: np.ndarray) -> None:
+def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot: Any, stack: np.ndarray) -> None:
     volume, out = step.volume, step._session.runs_folder / "objects.ome.zarr"
     settings = PredictSettings(instances=True, instance_classes=("2nd myelin",))
     predict_volume(small_model(), image_from_array(stack, name="stack"), out, settings)
@@ -463,7 +463,7 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
     assert progress.bar.maximum() == 4 and not progress.isVisible(), "tile by tile"
     shown = {layer.name: np.array(layer.data) for layer in viewer.layers}
 
-    # Also while the model is loaded, or the grey values of the image are read, which nothing interrupts.
+    # Also while the model is loaded, or the gray values of the image are read, which nothing interrupts.
     gates = {each: threading.Event() for each in ("load", "read")}
     load = Model.load
     reads: list[int] = []
@@ -481,9 +481,9 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
             return stack[key]
 
     model = small_model()
-    seen = GreyValues.of([section_grey(section[np.newaxis]) for section in stack], np.uint8)
-    normalisation = model.normalisation.model_copy(update={"seen": seen})
-    Model(model.description.model_copy(update={"normalisation": normalisation}), model.weights).save(run.model_folder)
+    seen = GrayValues.of([section_gray(section[np.newaxis]) for section in stack], np.uint8)
+    normalization = model.normalization.model_copy(update={"seen": seen})
+    Model(model.description.model_copy(update={"normalization": normalization}), model.weights).save(run.model_folder)
     monkeypatch.setattr(Model, "load", slow_load)
     monkeypatch.setattr(
         layer_arrays, "full_resolution", lambda layer: SlowArray() if layer.name == "stack" else layer.data

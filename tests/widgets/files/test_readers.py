@@ -19,7 +19,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets import plugin_reader
 from napari_autosegnet.widgets.files import readers
-from napari_autosegnet.widgets.files.sample_data import axons, axons_labelled, labelled_stack, own_stack
+from napari_autosegnet.widgets.files.sample_data import axons, axons_labeled, labeled_stack, own_stack
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, kept_classes
 from napari_autosegnet.widgets.layers.layer_arrays import role
 from napari_autosegnet.widgets.layers.writer import write_annotation
@@ -74,7 +74,7 @@ def test_label_images_of_other_programs_are_annotation(tmp_path: Path) -> None:
     assert role(found) is None and kept_classes(found) == ()
 
 
-def test_numbered_objects_of_a_result_keep_their_colours(tmp_path: Path) -> None:
+def test_numbered_objects_of_a_result_keep_their_colors(tmp_path: Path) -> None:
     from napari_autosegnet.data.images import image_from_array
     from napari_autosegnet.inference.volume import predict_volume
     from napari_autosegnet.settings import PredictSettings
@@ -130,20 +130,20 @@ def test_large_sections_are_shown_as_a_pyramid(tmp_path: Path, monkeypatch: pyte
     assert [level.shape for level in data] == [(64, 64), (32, 32)]
 
 
-def test_colour_images_and_stacks_are_opened_lazily_when_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_images_and_stacks_are_opened_lazily_when_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tifffile
 
-    grey = np.random.default_rng(0).integers(0, 255, (3, 20, 24), np.uint8)
-    tifffile.imwrite(tmp_path / "grey.tif", grey, photometric="minisblack")
-    whole, _ = readers.image_layer(tmp_path / "grey.tif")
-    assert isinstance(whole, np.ndarray) and np.array_equal(whole, grey)
+    gray = np.random.default_rng(0).integers(0, 255, (3, 20, 24), np.uint8)
+    tifffile.imwrite(tmp_path / "gray.tif", gray, photometric="minisblack")
+    whole, _ = readers.image_layer(tmp_path / "gray.tif")
+    assert isinstance(whole, np.ndarray) and np.array_equal(whole, gray)
     monkeypatch.setattr(readers, "IN_MEMORY", 10)
-    lazy, about = readers.image_layer(tmp_path / "grey.tif")
-    assert type(lazy).__module__.startswith("dask") and np.array_equal(lazy[1].compute(), grey[1])
-    tifffile.imwrite(tmp_path / "rgb.tif", np.moveaxis(grey, 0, -1), photometric="rgb")
-    colour, about = readers.image_layer(tmp_path / "rgb.tif")
-    assert about["rgb"] and colour.shape == (20, 24, 3)
-    write_image(tmp_path / "c.zarr", (20, 24), np.uint8, lambda _: grey, placement=Placement(), channels=3)
+    lazy, about = readers.image_layer(tmp_path / "gray.tif")
+    assert type(lazy).__module__.startswith("dask") and np.array_equal(lazy[1].compute(), gray[1])
+    tifffile.imwrite(tmp_path / "rgb.tif", np.moveaxis(gray, 0, -1), photometric="rgb")
+    color, about = readers.image_layer(tmp_path / "rgb.tif")
+    assert about["rgb"] and color.shape == (20, 24, 3)
+    write_image(tmp_path / "c.zarr", (20, 24), np.uint8, lambda _: gray, placement=Placement(), channels=3)
     store, about = readers.image_layer(tmp_path / "c.zarr")
     assert about["channel_axis"] == 0 and store.shape == (3, 20, 24)
 
@@ -282,7 +282,7 @@ def test_class_names_of_other_programs_are_found(tmp_path: Path) -> None:
 
 
 def test_samples_are_layers() -> None:
-    image, labels = [layer(*each) for each in axons_labelled()]
+    image, labels = [layer(*each) for each in axons_labeled()]
     assert image.data.shape == labels.data.shape == (512, 512)
     assert set(np.unique(labels.data)) == {1, 2, 3}
     assert [each.name for each in kept_classes(labels)] == ["background", "myelin", "axon"]
@@ -311,12 +311,12 @@ def test_an_own_stack_is_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_shared_stack_is_a_sample(shared_data: Path) -> None:
-    image, labels = [layer(*each) for each in labelled_stack(shared_data / "isbi2012")]
+    image, labels = [layer(*each) for each in labeled_stack(shared_data / "isbi2012")]
     assert image.data.shape == labels.data.shape == (30, 512, 512)
     assert np.mean(labels.data == 1) == pytest.approx(0.2196, abs=0.001)  # membrane, by the data's own description
 
 
-def test_default_colours_differ() -> None:
+def test_default_colors_differ() -> None:
     colors = [info.color for info in default_classes(["class"] * 12)]
     assert len(set(colors)) == 12
 

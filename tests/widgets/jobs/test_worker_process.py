@@ -159,7 +159,7 @@ def test_how_a_signal_ended_it(run: Run, status: int, words: str) -> None:
     assert words in cause_of_death(run, status)
 
 
-def test_a_restart_of_the_computer_is_recognised(run: Run) -> None:
+def test_a_restart_of_the_computer_is_recognized(run: Run) -> None:
     run.path.mkdir()
     info = WorkerInfo(pid=2, identity=None, started=psutil.boot_time() - 1000, step="train", host="")
     info_file(run).write_text(info.model_dump_json())

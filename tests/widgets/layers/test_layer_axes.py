@@ -27,7 +27,7 @@ from napari_autosegnet.widgets.files.readers import run_layers
 from napari_autosegnet.widgets.layers.layer_arrays import axes_of, file_of, layer_stack, section_in_view, spatial_shape
 from small_models import small_model
 
-GREY = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), np.uint8)
+GRAY = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), np.uint8)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def expected(model: Any, stack: Any, section: int) -> np.ndarray:
 def test_a_time_series_follows_the_slider(
     session: Any, question: AxesQuestion, step: ApplyStep, settled: Any, qtbot: Any, tmp_path: Path
 ) -> None:
-    tifffile.imwrite(tmp_path / "series.tif", GREY, imagej=True, metadata={"axes": "TZYX"})
+    tifffile.imwrite(tmp_path / "series.tif", GRAY, imagej=True, metadata={"axes": "TZYX"})
     (image,) = session.viewer.open(tmp_path / "series.tif", plugin="napari")
     image.scale = (1, 5, 2, 2)
     qtbot.waitUntil(lambda: session.layers.images() == [image], timeout=5000)
@@ -83,8 +83,8 @@ def test_a_time_series_follows_the_slider(
 
     segmented(step, small_model(), qtbot)
     layer = session.viewer.layers["segmentation of the slice"]
-    assert layer.data.shape == GREY.shape and np.array_equal(
-        layer.data[1, 2], expected(small_model(), image_from_array(GREY[1]), 2)
+    assert layer.data.shape == GRAY.shape and np.array_equal(
+        layer.data[1, 2], expected(small_model(), image_from_array(GRAY[1]), 2)
     )
     assert np.count_nonzero(layer.data.any((2, 3))) == 1
     assert session.viewer.layers["uncertainty"].data_to_world((0, 0, 0, 0)) == (1, 10, 0, 0)
@@ -99,7 +99,7 @@ def test_a_time_series_follows_the_slider(
     layer.undo()
     assert np.array_equal(layer.data[1, 2], said)
 
-    # What is annotated is learnt from at each time point.
+    # What is annotated is learned from at each time point.
     labels = session.new_labels(image)
     rows, columns = np.divmod(np.arange(400), 20)
     for time, section in ((0, 1), (1, 0), (1, 2)):
@@ -108,9 +108,9 @@ def test_a_time_series_follows_the_slider(
         labels.data_setitem((*place, rows + 40, columns + 5), 2)
     settled(session)
     qtbot.waitUntil(lambda: session.problem() is None, timeout=5000)
-    run = Run.create(session.runs_folder / "learnt")
+    run = Run.create(session.runs_folder / "learned")
     exported = session.export_annotation(run)
-    assert [open_image(path).section(1)[0].tolist() for path in exported.images] == GREY[:, 1].tolist()
+    assert [open_image(path).section(1)[0].tolist() for path in exported.images] == GRAY[:, 1].tolist()
     assert [open_image(path).scale for path in exported.images] == [(5, 2, 2)] * 2
     assert [np.count_nonzero(layer[0]) for layer in run_layers(run.path)[1::2]] == [800, 1600]
 
@@ -126,7 +126,7 @@ def test_a_time_series_follows_the_slider(
     step.volume._open()
     qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
     result = step.volume.layer
-    assert result.name == "series segmentation time 1" and spatial_shape(result) == GREY.shape
+    assert result.name == "series segmentation time 1" and spatial_shape(result) == GRAY.shape
     assert np.array_equal(np.asarray(result.data[1, 2]), expected(small_model(), layer_stack(image, 1), 2))
     assert not np.asarray(result.data[0]).any()
     for time in (0, 1):
@@ -144,7 +144,7 @@ def test_planes_are_asked_for_only_where_the_file_does_not_say(
     axes: str | None, known: str | None, session: Any, question: AxesQuestion, qtbot: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "planes.tif"
-    pixels = np.moveaxis(GREY, 0, 1) if axes in ("ZCYX", "TCYX") else GREY[:, 0]
+    pixels = np.moveaxis(GRAY, 0, 1) if axes in ("ZCYX", "TCYX") else GRAY[:, 0]
     about: dict[str, Any] = {"metadata": None} if axes is None else {"imagej": True, "metadata": {"axes": axes}}
     tifffile.imwrite(path, pixels, photometric="minisblack", **about)
     (image,) = session.viewer.open(path, plugin="napari")
@@ -161,7 +161,7 @@ def test_planes_are_asked_for_only_where_the_file_does_not_say(
 def test_two_planes_are_what_one_says(
     answer: str, session: Any, question: AxesQuestion, step: ApplyStep, settled: Any, qtbot: Any, tmp_path: Path
 ) -> None:
-    tifffile.imwrite(tmp_path / "two.tif", GREY[:, 0], photometric="minisblack", metadata=None)
+    tifffile.imwrite(tmp_path / "two.tif", GRAY[:, 0], photometric="minisblack", metadata=None)
     (image,) = session.viewer.open(tmp_path / "two.tif", plugin="napari")
     qtbot.waitUntil(lambda: bool(question.buttons), timeout=5000)
     assert "'two' has 2 planes" in question.text.text() and "Say at the top" in str(session.problem())
@@ -172,7 +172,7 @@ def test_two_planes_are_what_one_says(
     assert question.isHidden(), "asked once"
 
     model = small_model(image_channels=2 if answer == "cyx" else 1)
-    stack = image_from_array(GREY[:, 0], channel_axis=0 if answer == "cyx" else None)
+    stack = image_from_array(GRAY[:, 0], channel_axis=0 if answer == "cyx" else None)
     segmented(step, model, qtbot)
     result = session.viewer.layers["segmentation of the slice"].data
     assert np.array_equal(result if answer == "cyx" else result[0], expected(model, stack, 0))
@@ -184,10 +184,10 @@ def test_two_planes_are_what_one_says(
     labels.data = labels.data
     settled(session)
     qtbot.waitUntil(lambda: session.problem() is None, timeout=5000)
-    run = Run.create(session.runs_folder / "learnt")
+    run = Run.create(session.runs_folder / "learned")
     exported = session.export_annotation(run)
     assert open_image(exported.images[0]).channels == model.description.image_channels
     (data, about, _), (target, shown, _) = run_layers(run.path)
     assert len(about["scale"]) == 3 and len(shown["scale"]) == target.ndim
-    assert np.array_equal(np.asarray(data), GREY[:, 0]) and target.shape == spatial_shape(image)
+    assert np.array_equal(np.asarray(data), GRAY[:, 0]) and target.shape == spatial_shape(image)
     assert (about["metadata"]["napari-autosegnet"]["axes"] if answer == "cyx" else "zyx") == answer

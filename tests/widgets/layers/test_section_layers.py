@@ -25,7 +25,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "turned": {"scale": (50, 4, 2), "translate": (100, 8, 8), "rotate": TURNED},
     "sheared": {"scale": (5, 4, 2), "shear": (0.0, 0.2, 0.3)},
     "affine": {"affine": np.array([[2, 0, 0, 5], [0, 1, 0.5, 6], [0, -0.5, 1, 7], [0, 0, 0, 1]], float)},
-    "micrometres": {"scale": (0.5, 0.1, 0.1), "units": ("um", "um", "um"), "axis_labels": ("z", "y", "x")},
+    "micrometers": {"scale": (0.5, 0.1, 0.1), "units": ("um", "um", "um"), "axis_labels": ("z", "y", "x")},
 }
 
 

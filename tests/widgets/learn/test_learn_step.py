@@ -23,7 +23,7 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.jobs.menu import model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.files.sample_data import axons_labelled
+from napari_autosegnet.widgets.files.sample_data import axons_labeled
 from napari_autosegnet.widgets.jobs.worker_process import find
 from napari_autosegnet.widgets.learn.advanced import PRESET_WORDS
 from napari_autosegnet.widgets.learn.learn_step import LearnStep
@@ -43,7 +43,7 @@ def make_step(
     def make(with_layers: bool = True) -> LearnStep:
         session = make_session()
         if with_layers:
-            (image, about_image, _), (labels, about_labels, _) = axons_labelled()
+            (image, about_image, _), (labels, about_labels, _) = axons_labeled()
             session.viewer.add_image(image[:256, :256], **about_image)
             session.viewer.add_labels(labels[:256, :256], **about_labels)
         step = LearnStep(session)
@@ -177,7 +177,7 @@ def test_search_and_retrain_under_advanced(qtbot: Any, make_step: Callable[..., 
     from napari_autosegnet.data.images import open_labels
 
     assert (open_labels(content["data"]["labels"][0]).section(0)[0, :20, :20] == 3).all()
-    assert Model.load(run.model_folder).normalisation == first.normalisation
+    assert Model.load(run.model_folder).normalization == first.normalization
 
 
 def test_the_run_goes_on_when_the_step_is_closed_and_is_found_again(

@@ -18,7 +18,7 @@ from qtpy.QtCore import Qt
 
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
-from napari_autosegnet.widgets.files.sample_data import axons_labelled
+from napari_autosegnet.widgets.files.sample_data import axons_labeled
 from napari_autosegnet.widgets.learn.run_images import RunImages
 
 
@@ -26,7 +26,7 @@ from napari_autosegnet.widgets.learn.run_images import RunImages
 def run(make_session: Any, settled: Any, runs_folder: Path, tmp_path: Path) -> Run:
     """A run with annotation on a layer and on a file."""
     session = make_session()
-    (image, about_image, _), (labels, about_labels, _) = axons_labelled()
+    (image, about_image, _), (labels, about_labels, _) = axons_labeled()
     session.viewer.add_image(image[:128, :128], **about_image)
     session.viewer.add_labels(labels[:128, :128], **about_labels)
     other = zarr.create_array(tmp_path / "other.zarr", data=image[128:256, :200].copy())
@@ -53,7 +53,7 @@ def test_a_dock_that_is_attached_again_offers_the_images(
         qtbot.waitUntil(lambda: len(viewer.layers) == 4, timeout=20_000)
         settled(dock.session)
     assert [layer.name for layer in viewer.layers] == ["axons", "axons annotation", "other", "other annotation"]
-    (pixels, *_), (labels, *_) = axons_labelled()
+    (pixels, *_), (labels, *_) = axons_labeled()
     assert np.array_equal(viewer.layers["axons"].data, pixels[:128, :128])
     assert np.array_equal(viewer.layers["other annotation"].data, labels[128:256, :200])
     assert [pair.image.name for pair in dock.session.pairs()] == ["axons", "other"]
@@ -85,7 +85,7 @@ def test_what_is_gone_is_told_and_the_rest_is_loaded(
     settled(session)
     pairs = {pair.image.name: pair.labels for pair in session.pairs()}
     assert pairs.keys() == {"axons", "other"} and session.problem() is None
-    assert np.array_equal(pairs["other"].data, axons_labelled()[1][0][128:256, :200])
+    assert np.array_equal(pairs["other"].data, axons_labeled()[1][0][128:256, :200])
     assert tuple(pairs["other"].scale) == tuple(other.scale)
     # All images are closed: offered again; of a run without images nothing is.
     session.viewer.layers.clear()

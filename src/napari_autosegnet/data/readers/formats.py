@@ -37,7 +37,7 @@ class ReadRequest:
     axes : str or None
         What the user says that its axes are.
     labels : bool
-        It holds class numbers, which have no colours.
+        It holds class numbers, which have no colors.
     alone : bool
         It is a section of a folder: a file that holds but a part of an image is refused.
     files : sequence of Path or None

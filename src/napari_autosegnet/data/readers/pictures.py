@@ -35,7 +35,7 @@ def open_picture(request: ReadRequest) -> ImageStack:
 def _picture_mode(mode: str, *, labels: bool) -> tuple[str | None, int, npt.DTypeLike]:
     """What a Pillow mode is turned into (None: read as it is), its channels and pixel type."""
     if mode == "P":
-        # In a label picture the palette only colours the class numbers.
+        # In a label picture the palette only colors the class numbers.
         return (None, 1, np.uint8) if labels else ("RGB", 3, np.uint8)
     if mode == "1":
         return None, 1, np.uint8

@@ -54,5 +54,5 @@ class SectionFiles:
 
 
 def sections_at_once(nbytes: int) -> int:
-    """How many sections of at most so many bytes to read together; half of what is kept, neighbours come on top."""
+    """How many sections of at most so many bytes to read together; half of what is kept, neighbors come on top."""
     return max(1, KEPT_BYTES // 2 // max(1, nbytes))

@@ -45,7 +45,7 @@ TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 
 def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
-    """Names of the axes (t, c, z, y, x) of a shape, where the file itself states all of them; colours are left out.
+    """Names of the axes (t, c, z, y, x) of a shape, where the file itself states all of them; colors are left out.
 
     Of a file that cannot be read, that holds something else, or whose pages could be anything, None.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Kinds of series that tifffile makes of the pages alone.
 PLAIN_KINDS = ("generic", "uniform")
 #: Photometric interpretations (TIFF tag 262) whose numbers are not what they seem, and what to call them.
-_OTHER_COLOURS = {
+_OTHER_COLORS = {
     5: "CMYK",
     8: "CIE L*a*b*",
     9: "ICC L*a*b*",
@@ -51,7 +51,7 @@ def tiff_axes(
     wanted : str, optional
         What the user says that they are, such as ``zyx``.
     labels : bool
-        Labels have no colours.
+        Labels have no colors.
     alone : bool
         The file is one section.
 
@@ -103,7 +103,7 @@ def _states_axes(series: tifffile.TiffPageSeries) -> bool:
 
 
 def _may_be_sections(series: tifffile.TiffPageSeries) -> bool:
-    """Whether colours, a plane for each, may be sections: so tifffile writes both where it is told nothing more."""
+    """Whether colors, a plane for each, may be sections: so tifffile writes both where it is told nothing more."""
     keyframe = series.keyframe
     return (
         keyframe.axes == "SYX"
@@ -117,8 +117,8 @@ def _ask_for_axes(series: tifffile.TiffPageSeries, path: Path) -> str:
     count = series.shape[-3]
     rest = "t" if len(series.shape) == 4 else ""
     raise UserError(
-        f"{path} holds {count} planes that may be sections or colours, its writer did not say which; "
-        f"say it with --axes {rest}zyx for sections or --axes {'z' if rest else ''}cyx for colours"
+        f"{path} holds {count} planes that may be sections or colors, its writer did not say which; "
+        f"say it with --axes {rest}zyx for sections or --axes {'z' if rest else ''}cyx for colors"
     )
 
 
@@ -258,14 +258,14 @@ def pixel_values(file: tifffile.TiffFile, pages: Sequence[Any], path: Path) -> t
     Raises
     ------
     UserError
-        When the colours or the calibration are of a kind that cannot be read.
+        When the colors or the calibration are of a kind that cannot be read.
     """
     keyframes = {id(page.keyframe): page.keyframe for page in pages if page is not None}
     found = {_is_min_is_white(keyframe) for keyframe in keyframes.values()}
     if len(found) > 1:
         raise UserError(f"in {path} the smallest number is white in some planes and black in others; save it anew")
     keyframe = next(iter(keyframes.values()))
-    _check_colours(keyframe, path)
+    _check_colors(keyframe, path)
     notes = []
     if file.is_shaped and file.series[0].kind in PLAIN_KINDS:
         notes.append(f"{path} holds other planes than its writer describes; it is read plane by plane")
@@ -295,13 +295,13 @@ def _is_min_is_white(keyframe: tifffile.TiffPage) -> bool:
     return int(keyframe.photometric) == _MIN_IS_WHITE and (262 in keyframe.tags or keyframe.compression in _FAX)
 
 
-def _check_colours(keyframe: tifffile.TiffPage, path: Path) -> None:
+def _check_colors(keyframe: tifffile.TiffPage, path: Path) -> None:
     kind = int(keyframe.photometric)
-    name = _OTHER_COLOURS.get(kind)
+    name = _OTHER_COLORS.get(kind)
     if kind == _YCBCR and keyframe.compression not in _JPEG and keyframe.samplesperpixel == 3:
         name = "YCbCr"
     if name is not None:
-        raise UserError(f"the colours of {path} are {name}; save it as grey or RGB")
+        raise UserError(f"the colors of {path} are {name}; save it as gray or RGB")
 
 
 def _calibration(file: tifffile.TiffFile, dtype: np.dtype[Any], path: Path) -> PixelValues | None:
@@ -310,7 +310,7 @@ def _calibration(file: tifffile.TiffFile, dtype: np.dtype[Any], path: Path) -> P
     coefficients: list[float] = []
     while isinstance(value := about.get(f"c{len(coefficients)}"), int | float):
         coefficients.append(float(value))
-    # ImageJ calibrates grey images of 8 and 16 bits.
+    # ImageJ calibrates gray images of 8 and 16 bits.
     if dtype.kind not in "ui" or dtype.itemsize > 2 or function == _NO_CALIBRATION:
         return None
     if function in _POLYNOMIALS:

@@ -1,1 +1,1 @@
-"""From grey values to classes, block by block."""
+"""From gray values to classes, block by block."""

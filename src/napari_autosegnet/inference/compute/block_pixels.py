@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.normalisation import LIMIT, Constants, is_exact_in_float32, normalised
+from napari_autosegnet.data.normalization import LIMIT, Constants, is_exact_in_float32, normalized
 from napari_autosegnet.inference.blocks import round_up
 
 Array = npt.NDArray[Any]
@@ -32,9 +32,9 @@ class BlockInput:
     missing : (z, y, x) bool, optional
         Voxels of the block, inside the mask, for which the image has no number; None: no such voxel.
     blank : (z,) bool, optional
-        Sections of the block that show nothing: the whole section has one grey value. None: no such section.
+        Sections of the block that show nothing: the whole section has one gray value. None: no such section.
     constants : Constants, optional
-        What the sections of ``pixels`` are normalised by; the model's own mean and deviation by default.
+        What the sections of ``pixels`` are normalized by; the model's own mean and deviation by default.
     """
 
     pixels: Array
@@ -56,15 +56,15 @@ class BlockInput:
 
 
 class BlockPixels:
-    """A block's pixels on the device, and how its sections are normalised."""
+    """A block's pixels on the device, and how its sections are normalized."""
 
     def __init__(self, data: BlockInput, constants: Constants, device: torch.device) -> None:
         self._constants = constants
         self._is_float = data.pixels.dtype.kind == "f"
         columns = [values.T[:, :, np.newaxis, np.newaxis] for values in (constants.mean, constants.std)]
-        # What 32 bits cannot hold is normalised before it is sent.
+        # What 32 bits cannot hold is normalized before it is sent.
         self._is_done = not is_exact_in_float32(data.pixels.dtype)
-        pixels = _transferable(normalised(data.pixels, *columns) if self._is_done else data.pixels)
+        pixels = _transferable(normalized(data.pixels, *columns) if self._is_done else data.pixels)
         if device.type == "cuda":
             pixels = pixels.pin_memory()
         self._pixels = pixels.to(device, non_blocking=True).transpose(0, 1)  # (z, c, y, x)
@@ -74,7 +74,7 @@ class BlockPixels:
         )
 
     def window(self, sections: Sequence[int], place: tuple[slice, ...]) -> Tensor:
-        """Normalised pixels (c, y, x) of some sections, whose channels follow each other.
+        """Normalized pixels (c, y, x) of some sections, whose channels follow each other.
 
         Pixels that are NaN or infinite count as the mean, so that they say nothing about their surroundings.
         """
@@ -86,7 +86,7 @@ class BlockPixels:
         return here.flatten(0, 1)
 
     def key(self, sections: Sequence[int]) -> bytes:
-        """Equal where some sections are normalised alike."""
+        """Equal where some sections are normalized alike."""
         return self._constants.of(sections).key
 
 

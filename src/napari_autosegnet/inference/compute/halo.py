@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.normalisation import Constants
+from napari_autosegnet.data.normalization import Constants
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
@@ -32,7 +32,7 @@ from napari_autosegnet.model import HaloFigure
 TARGET = 0.9995
 #: Kept part of the tiles that are measured, in pixels.
 CORE = 128
-#: Sections, the side of the centre crop of each, and the tiles in all that are looked at per halo.
+#: Sections, the side of the center crop of each, and the tiles in all that are looked at per halo.
 SECTIONS = 4
 SIDE = 768
 TILES = 24
@@ -120,7 +120,7 @@ def measure_halo(
 
 @dataclass(frozen=True)
 class _Crop:
-    """The centre of a section and of those around it, (c, 2 * context + 1, y, x), and what they are normalised by."""
+    """The center of a section and of those around it, (c, 2 * context + 1, y, x), and what they are normalized by."""
 
     pixels: Array
     constants: Constants
@@ -131,9 +131,9 @@ class _Crop:
 
 
 def _crops(model: AppliedModel, images: Sequence[ImageStack], count: int, side: int) -> Iterator[_Crop]:
-    """Centres of sections spread evenly over all images."""
+    """Centers of sections spread evenly over all images."""
     context = model.context
-    surveys = [ImageSurvey(image, model.normalisation) for image in images]
+    surveys = [ImageSurvey(image, model.normalization) for image in images]
     places = [(survey, section) for survey in surveys for section in range(survey.image.sections)]
     chosen = sorted({round(place) for place in np.linspace(0, len(places) - 1, min(count, len(places)))})
     for survey, section in (places[index] for index in chosen):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.data.grey_values import section_grey
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.gray_values import section_gray
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
@@ -52,7 +52,7 @@ class AppliedModel(Protocol):
     @property
     def classes(self) -> tuple[ClassInfo, ...]: ...
     @property
-    def normalisation(self) -> Normalisation: ...
+    def normalization(self) -> Normalization: ...
     @property
     def image_channels(self) -> int: ...
     @property
@@ -205,9 +205,9 @@ class Predictor:
         """Probabilities (K, y, x) of one section (c, y, x) in one pass; ``c`` includes the context sections."""
         height, width = array.shape[1:]
         sections = array.reshape(-1, self.model.image_channels, height, width)
-        normalisation = self.model.normalisation
-        greys = [section_grey(section) if normalisation.kind == "section" else None for section in sections]
-        constants = normalisation.constants(greys)
+        normalization = self.model.normalization
+        grays = [section_gray(section) if normalization.kind == "section" else None for section in sections]
+        constants = normalization.constants(grays)
         data = BlockInput(pad_to_domain(sections.swapaxes(0, 1), self.stride), (0, 0, 0), constants=constants)
         pixels = BlockPixels(data, constants, self.device)
         window = pixels.window(range(len(sections)), (slice(None), slice(None)))
@@ -255,7 +255,7 @@ class Predictor:
         value gives the same result everywhere, so it is computed once per value. When memory does not suffice, the
         block starts again with smaller batches, then smaller windows: then tiles come twice.
         """
-        constants = data.constants or self.model.normalisation.constants([None] * data.pixels.shape[1])
+        constants = data.constants or self.model.normalization.constants([None] * data.pixels.shape[1])
         pixels = BlockPixels(data, constants, self.device)
         while True:
             plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
@@ -327,7 +327,7 @@ class Predictor:
         return self._constants[key], int(fresh)
 
     def _probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities (n, K, y, x) fp32 of normalised images (n, c, y, x)."""
+        """Probabilities (n, K, y, x) fp32 of normalized images (n, c, y, x)."""
         with torch.inference_mode(), self._arithmetic():
             if not self.flips:
                 return self._softmax(images)

@@ -30,7 +30,7 @@ def check_image(model: AppliedModel, image: ImageStack) -> None:
             "give an image like those it was trained on, or choose among its channels"
         )
     if model.context and not image.uniform:
-        raise UserError(f"the model reads neighbouring sections, those of {image.path or image.name} differ in size")
+        raise UserError(f"the model reads neighboring sections, those of {image.path or image.name} differ in size")
 
 
 def read_block(
@@ -52,7 +52,7 @@ def read_block(
         ``mask`` may be None.
     plan, block : BlockPlan, Block
     survey : ImageSurvey, optional
-        Of the image: then constant sections are noted, and what each section is normalised by.
+        Of the image: then constant sections are noted, and what each section is normalized by.
     pixels : (c, z, y, x), optional
         The whole of what would be read.
     """

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.inference.blocks import round_up, slices
-from napari_autosegnet.inference.compute.grey_check import check_grey_values
+from napari_autosegnet.inference.compute.gray_check import check_gray_values
 from napari_autosegnet.inference.compute.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.settings import GreyValuesChoice, PredictSettings
+from napari_autosegnet.settings import GrayValuesChoice, PredictSettings
 
 if TYPE_CHECKING:
     import torch
@@ -54,20 +54,20 @@ def make_predictor(
 def checked_survey(
     model: AppliedModel,
     image: ImageStack,
-    choice: GreyValuesChoice = "checked",
+    choice: GrayValuesChoice = "checked",
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> ImageSurvey:
-    """An image that a model can be applied to, and how its grey values are scaled; of no use once it was stopped.
+    """An image that a model can be applied to, and how its gray values are scaled; of no use once it was stopped.
 
     Raises
     ------
     UserError
-        When the image does not fit the model, or its grey values are unlike all that the model has seen.
+        When the image does not fit the model, or its gray values are unlike all that the model has seen.
     """
     check_image(model, image)
-    scale = check_grey_values(model.normalisation, image, choice, report, should_stop)
-    return ImageSurvey(image, model.normalisation, scale)
+    scale = check_gray_values(model.normalization, image, choice, report, should_stop)
+    return ImageSurvey(image, model.normalization, scale)
 
 
 class SectionTile(NamedTuple):
@@ -88,9 +88,9 @@ def section_tiles(
 ) -> Iterator[SectionTile]:
     """One section tile by tile, so that memory is needed for no more than what the caller keeps.
 
-    Where the image is NaN or infinite, and in a section of one grey value, the label is 0, and so are all
+    Where the image is NaN or infinite, and in a section of one gray value, the label is 0, and so are all
     probabilities; tiles of nothing else may be left out. A tile comes again where memory did not suffice. The
-    sections of the stack may differ in size, unless the model reads neighbouring sections.
+    sections of the stack may differ in size, unless the model reads neighboring sections.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def predict_sections(
     """
     settings = settings or PredictSettings()
     predictor = make_predictor(model, device, settings, report)
-    survey = checked_survey(model, image, settings.grey_values, report)
+    survey = checked_survey(model, image, settings.gray_values, report)
     chosen = range(image.sections) if sections is None else sections
     _, height, width = image.shape
     labels: list[npt.NDArray[np.uint8]] = []

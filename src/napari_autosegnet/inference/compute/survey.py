@@ -1,8 +1,8 @@
 """What has to be known of whole sections before any block of them is computed.
 
-A section's own mean and deviation, for models that normalise by them, and whether it is constant: one grey value
+A section's own mean and deviation, for models that normalize by them, and whether it is constant: one gray value
 throughout, as where a section is missing. Both depend on the image's pixels alone, so all blocks, tiles, processes and
-later runs find the same. Little is read (see `napari_autosegnet.data.grey_values`), when the first block of a section
+later runs find the same. Little is read (see `napari_autosegnet.data.gray_values`), when the first block of a section
 is read; only a section whose sample is constant is read whole.
 """
 
@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.grey_match import AS_IS, GreyScale
-from napari_autosegnet.data.grey_values import (
+from napari_autosegnet.data.gray_match import AS_IS, GrayScale
+from napari_autosegnet.data.gray_values import (
     MAX_PIXELS,
     OneValue,
-    SectionGrey,
+    SectionGray,
     Window,
-    grey_of_windows,
+    gray_of_windows,
     has_one_value,
     sample_windows,
-    section_grey,
+    section_gray,
 )
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.normalisation import Constants, Normalisation
+from napari_autosegnet.data.normalization import Constants, Normalization
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.compute.patience import read_patiently
 
@@ -43,39 +43,39 @@ _GLANCE, _GLANCE_SIDE = 2**14, 32
 
 
 class ImageSurvey:
-    """Grey values of an image's sections, looked at once each.
+    """Gray values of an image's sections, looked at once each.
 
     Parameters
     ----------
     image : ImageStack
-    normalisation : Normalisation, optional
-        Of the model that is applied; without one, there are only grey values.
-    scale : GreyScale
+    normalization : Normalization, optional
+        Of the model that is applied; without one, there are only gray values.
+    scale : GrayScale
         How the image's values follow from those that the model was trained on.
-    known : mapping of int to SectionGrey, optional
-        Grey values of sections that need not be looked at, where the image is a part of larger ones.
+    known : mapping of int to SectionGray, optional
+        Gray values of sections that need not be looked at, where the image is a part of larger ones.
     """
 
     def __init__(
         self,
         image: ImageStack,
-        normalisation: Normalisation | None = None,
-        scale: GreyScale = AS_IS,
-        known: Mapping[int, SectionGrey] | None = None,
+        normalization: Normalization | None = None,
+        scale: GrayScale = AS_IS,
+        known: Mapping[int, SectionGray] | None = None,
     ) -> None:
         self.image = image
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.scale = scale
-        self._known: dict[int, SectionGrey] = dict(known or {})
+        self._known: dict[int, SectionGray] = dict(known or {})
         self._lock = threading.Lock()
 
     def constants(self, sections: Sequence[int]) -> Constants:
-        """What some sections are normalised by."""
-        assert self.normalisation is not None, "a survey for grey values alone"
-        greys: Sequence[SectionGrey | None] = [None] * len(sections)
-        if self.normalisation.kind == "section":
-            greys = self.look(sections)
-        return self.normalisation.constants(greys, self.scale)
+        """What some sections are normalized by."""
+        assert self.normalization is not None, "a survey for gray values alone"
+        grays: Sequence[SectionGray | None] = [None] * len(sections)
+        if self.normalization.kind == "section":
+            grays = self.look(sections)
+        return self.normalization.constants(grays, self.scale)
 
     def constant(self, sections: Sequence[int], pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Which of some sections are constant, given a part of each: pixels ``(c, n, y, x)``."""
@@ -87,7 +87,7 @@ class ImageSurvey:
             if has_one_value([part[:, middle : middle + 1], part])
         ]
         found = np.zeros(len(sections), bool)
-        found[maybe] = [grey.constant for grey in self.look([sections[number] for number in maybe])]
+        found[maybe] = [gray.constant for gray in self.look([sections[number] for number in maybe])]
         return found
 
     def is_constant(self, section: int) -> bool:
@@ -95,8 +95,8 @@ class ImageSurvey:
         with self._lock:
             return section in self._known and self._known[section].constant
 
-    def look(self, sections: Sequence[int]) -> list[SectionGrey]:
-        """Grey values of some sections; where the model needs none of them, only ``constant`` is to be relied on.
+    def look(self, sections: Sequence[int]) -> list[SectionGray]:
+        """Gray values of some sections; where the model needs none of them, only ``constant`` is to be relied on.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class ImageSurvey:
             return [self._known[section] for section in sections]
 
     def _windows(self, height: int, width: int) -> list[Window]:
-        if self.normalisation is not None and self.normalisation.kind == "global":
+        if self.normalization is not None and self.normalization.kind == "global":
             return sample_windows(height, width, _GLANCE, _GLANCE_SIDE)
         return sample_windows(height, width)
 
@@ -120,20 +120,20 @@ class ImageSurvey:
         pixels = min(math.prod(self.image.section_shape(0)), MAX_PIXELS) * self.image.channels
         return max(1, _BYTES // (pixels * self.image.dtype.itemsize))
 
-    def _look(self, run: range) -> list[SectionGrey]:
+    def _look(self, run: range) -> list[SectionGray]:
         if not self.image.uniform:
-            return [section_grey(self.image.section(section)) for section in run]
+            return [section_gray(self.image.section(section)) for section in run]
         z = slice(run.start, run.stop)
         parts = [part for y, x in self._windows(*self.image.shape[1:]) if (part := self._read(z, y, x)) is not None]
         if not parts:
             raise UserError(
                 f"sections {run.start}-{run.stop - 1} of {self.image.path or self.image.name} cannot be read"
             )
-        found = [grey_of_windows([part[:, number] for part in parts]) for number in range(len(run))]
-        really = self._constant_throughout([run[number] for number, grey in enumerate(found) if grey.constant])
+        found = [gray_of_windows([part[:, number] for part in parts]) for number in range(len(run))]
+        really = self._constant_throughout([run[number] for number, gray in enumerate(found) if gray.constant])
         return [
-            grey if not grey.constant or section in really else replace(grey, constant=False)
-            for section, grey in zip(run, found, strict=True)
+            gray if not gray.constant or section in really else replace(gray, constant=False)
+            for section, gray in zip(run, found, strict=True)
         ]
 
     def _read(self, z: slice, y: slice, x: slice) -> npt.NDArray[Any] | None:

@@ -44,7 +44,7 @@ from napari_autosegnet.inference.output.output import disk_error, outer_places
 from napari_autosegnet.inference.output.picture_output import PngOutput, TiffOutput
 from napari_autosegnet.inference.output.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
-from napari_autosegnet.inference.volume import check_hope, summarise
+from napari_autosegnet.inference.volume import check_hope, summarize
 from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def predict_on_workers(
                     check_unchanged(job, ledger)
             except OSError as error:
                 raise disk_error(error, job.output.path) from error
-    return summarise(job, ledger, run.progress, started, stopped=stopped, instances=instances, report=report)
+    return summarize(job, ledger, run.progress, started, stopped=stopped, instances=instances, report=report)
 
 
 class _ClusterRun:
@@ -287,7 +287,7 @@ class Dispatcher:
             while waiting and len(self._under_way) < self._window():
                 self._submit(about, waiting.popleft())
             if failed and not self._under_way:
-                # Alone: a block that kills its worker would count against its neighbours.
+                # Alone: a block that kills its worker would count against its neighbors.
                 alone = failed.popleft()
                 self._submit(about, alone)
             ended = self._next()
@@ -299,7 +299,7 @@ class Dispatcher:
             elif result is None:
                 waiting.append(task)  # lost on its way: that is no attempt
             elif result == _WORKER_DIED and task != alone:
-                failed.append(task)  # it or a neighbour did it: that is no attempt either
+                failed.append(task)  # it or a neighbor did it: that is no attempt either
             else:
                 attempts[task] += 1
                 last = attempts[task] > retries

@@ -1,7 +1,7 @@
 """Objects with numbers of their own, from class probabilities: seeds, their numbers, and what grows from them.
 
 A seed is a connected part of what is at least some pixels away from every boundary. Whether a voxel belongs to one
-depends on its neighbourhood alone, so seeds are the same whatever the blocks, and parts of one that lie in several
+depends on its neighborhood alone, so seeds are the same whatever the blocks, and parts of one that lie in several
 blocks are joined over the blocks' faces. Then every block is flooded from the seeds in and around it (watershed of
 the boundary probability); only there, and only where a flood comes from farther away than the surroundings that
 are read, can the result depend on the blocks.

@@ -294,7 +294,7 @@ def sampling(scale: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _blocks_before(plan: BlockPlan, number: int) -> list[int | None]:
-    """The neighbours of a block that come before it along z, y and x."""
+    """The neighbors of a block that come before it along z, y and x."""
     place = plan.position(number)
     found: list[int | None] = []
     for axis in range(3):

@@ -42,7 +42,7 @@ _BATCH = 500
 class Entry:
     """A finished block: how, and which files it left (see `napari_autosegnet.inference.output.output.Output.written`).
 
-    ``blank`` are its sections that have one grey value throughout, which were left 0.
+    ``blank`` are its sections that have one gray value throughout, which were left 0.
     """
 
     status: Status
@@ -164,7 +164,7 @@ class Ledger:
 
     @property
     def blank_sections(self) -> list[int]:
-        """Sections that were left 0 because they have one grey value throughout, in this run and those before."""
+        """Sections that were left 0 because they have one gray value throughout, in this run and those before."""
         return sorted({section for entry in self._entries.get(0, {}).values() for section in entry.blank})
 
     def record(self, block: int, status: Status, *, level: int = 0, files: int = 0, blank: Sequence[int] = ()) -> None:

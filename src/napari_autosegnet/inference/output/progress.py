@@ -35,7 +35,7 @@ class FailedBlock(BaseModel):
 class PredictionSummary(BaseModel):
     """What a prediction did; ``done`` and ``skipped`` count the blocks of this and of earlier runs.
 
-    ``constant_sections`` have one grey value throughout, and the label 0.
+    ``constant_sections`` have one gray value throughout, and the label 0.
     """
 
     model_config = ConfigDict(frozen=True)

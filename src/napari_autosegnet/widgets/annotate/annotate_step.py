@@ -30,7 +30,7 @@ from napari_autosegnet.widgets.annotate.class_table import ClassTable
 from napari_autosegnet.widgets.annotate.live_labels import LiveLabels
 from napari_autosegnet.widgets.annotate.mask_conversion import MaskConversion
 from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, sentence, tool_tip
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, sentence, tool_tip
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class AnnotateStep(QWidget):
         self.remove_button.clicked.connect(self._on_remove)
         self.zero_box = QCheckBox("Unpainted pixels are a class, too")
         self.zero_box.setToolTip(
-            "Tick this when every pixel is labelled and the value 0 means something, such as background or membrane"
+            "Tick this when every pixel is labeled and the value 0 means something, such as background or membrane"
         )
         self.zero_box.clicked.connect(self._on_zero)
 
@@ -92,7 +92,7 @@ class AnnotateStep(QWidget):
         self.classes_button = QPushButton()
         self.classes_button.setToolTip("Each value is a class of its own")
         self.classes_button.clicked.connect(self._on_classes)
-        self.next_button = emphasised(QPushButton("Next: learn from it"))
+        self.next_button = emphasized(QPushButton("Next: learn from it"))
         self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
         self.save_button = QPushButton("Save ...")
         self.save_button.setToolTip("Keep the annotation in a run folder")

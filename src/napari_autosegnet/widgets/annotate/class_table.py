@@ -1,4 +1,4 @@
-"""Table of the classes: colour, name, painted pixels, sections; a click takes the class's brush."""
+"""Table of the classes: color, name, painted pixels, sections; a click takes the class's brush."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _COLOR, _NAME, _HERE, _PIXELS, _SECTIONS = range(5)
 _HEADINGS = {
-    _COLOR: ("", "Click for another colour"),
+    _COLOR: ("", "Click for another color"),
     _NAME: ("Name", "Double click to rename; a click takes the brush of this class"),
     _HERE: ("Here", "Painted pixels of the section in view"),
     _PIXELS: ("Pixels", "Painted pixels of all sections"),
@@ -162,7 +162,7 @@ class ClassTable(QTableWidget):
     def _on_clicked(self, row: int, column: int) -> None:
         chosen = self._session.label_classes[row]
         if column == _COLOR:
-            color = QColorDialog.getColor(QColor(chosen.color), self, f"Colour of {chosen.name}")
+            color = QColorDialog.getColor(QColor(chosen.color), self, f"Color of {chosen.name}")
             if color.isValid():
                 self._session.class_list.change(chosen.value, color=color.name())
             return

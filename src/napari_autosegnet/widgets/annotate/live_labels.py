@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels
 
-    from napari_autosegnet.pixel_classifier.live import LabelledView, LiveClassifier, View
+    from napari_autosegnet.pixel_classifier.live import LabeledView, LiveClassifier, View
 
 NAME = "Live labels"
-#: Pixels (of all channels) up to which a slice is labelled as a whole; of larger ones a square around the middle.
+#: Pixels (of all channels) up to which a slice is labeled as a whole; of larger ones a square around the middle.
 MOST_PIXELS = 2**22
 _OPACITY = 0.4
 #: Milliseconds after the last of several changes.
@@ -47,7 +47,7 @@ _WAIT = 30
 
 @dataclass(frozen=True)
 class _Place:
-    """The part of a section that is to be labelled: first and last row and column."""
+    """The part of a section that is to be labeled: first and last row and column."""
 
     image: Image
     section: int
@@ -91,7 +91,7 @@ class LiveLabels(QWidget):
         self.box = QCheckBox("Live labels")
         self.box.setChecked(True)
         self.box.setToolTip(
-            "Once two classes have a stroke, the slice in view is labelled, and again after every stroke; "
+            "Once two classes have a stroke, the slice in view is labeled, and again after every stroke; "
             "a preview, which is no annotation and is not saved"
         )
         self.box.toggled.connect(self._on_toggled)
@@ -134,7 +134,7 @@ class LiveLabels(QWidget):
         """Begin, or go on."""
         super().showEvent(event)
         if self._classifier is None:
-            # Importing scikit-learn takes longer than labelling: not only when the first stroke is there.
+            # Importing scikit-learn takes longer than labeling: not only when the first stroke is there.
             self._background.call(_import, self._begin, self._refuse)
         self._ask_soon()
 
@@ -207,7 +207,7 @@ class LiveLabels(QWidget):
         classifier, classes = self._classifier, self._session.classes
         self._is_busy = True
 
-        def work() -> LabelledView | None:
+        def work() -> LabeledView | None:
             try:
                 return classifier.label(view, annotated, should_stop=lambda: self._place is not place)
             except UserError:
@@ -218,7 +218,7 @@ class LiveLabels(QWidget):
 
         self._background.call(work, lambda found: self._take(found, place, classes), self._refuse)
 
-    def _take(self, found: LabelledView | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _take(self, found: LabeledView | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
         if self._place is place and found is not None and self._is_wanted:
             self._show(found, place, classes)
         self._finish(again=found is not None and not found.complete)
@@ -245,12 +245,12 @@ class LiveLabels(QWidget):
         if height * width <= pixels:
             return _Place(image, section, (0, height), (0, width))
         viewer = session.viewer
-        centre = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
+        center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
         # In steps, so that moving about does not begin anew with every pixel.
         side = int(pixels**0.5)
         step = side // 4
         found = []
-        for length, middle in zip((height, width), centre, strict=True):
+        for length, middle in zip((height, width), center, strict=True):
             start = int(np.clip(round((middle - side / 2) / step) * step, 0, max(0, length - side)))
             found.append((start, min(length, start + side)))
         return _Place(image, section, found[0], found[1])
@@ -261,7 +261,7 @@ class LiveLabels(QWidget):
         if not session.pairs() or session.numbered_objects() is not None:
             return ""
         if sum(session.pixels_of(each.value) > 0 for each in session.label_classes) < 2:
-            return "Paint a stroke of two classes, and the slice in view is labelled."
+            return "Paint a stroke of two classes, and the slice in view is labeled."
         if not shows_sections(session.viewer):
             return "Live labels need a view of y and x, in 2D; turn it back to see them."
         if any(channel_count(pair.image) != channel_count(place.image) for pair in session.pairs()):
@@ -270,7 +270,7 @@ class LiveLabels(QWidget):
 
     # ------------------------------------------------------------ what is shown
 
-    def _show(self, found: LabelledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _show(self, found: LabeledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
         viewer = self._session.viewer
         if place.image not in viewer.layers:
             return
@@ -292,7 +292,7 @@ class LiveLabels(QWidget):
         self.line.say(
             ""
             if place.is_whole
-            else f"The slice is large: labelled are rows {place.y[0]} to {place.y[1]} of {height} and columns "
+            else f"The slice is large: labeled are rows {place.y[0]} to {place.y[1]} of {height} and columns "
             f"{place.x[0]} to {place.x[1]} of {width}, around the middle of the view, at full resolution."
         )
 
@@ -309,7 +309,7 @@ class LiveLabels(QWidget):
 
 
 def _import() -> LiveClassifier:
-    """Load everything that labelling takes."""
+    """Load everything that labeling takes."""
     from sklearn.ensemble import RandomForestClassifier
 
     from napari_autosegnet.pixel_classifier.live import LiveClassifier

@@ -42,7 +42,7 @@ def find_values(layer: Image, closing: threading.Event) -> dict[int, int]:
     Raises
     ------
     UserError
-        When the layer is no mask: colours, fractions, or more values than there can be classes.
+        When the layer is no mask: colors, fractions, or more values than there can be classes.
     """
     found: dict[int, int] = {}
     for section in range(sections(layer)):
@@ -53,7 +53,7 @@ def find_values(layer: Image, closing: threading.Event) -> dict[int, int]:
             found[value] = found.get(value, 0) + number
         if len(found) > MOST_UNNAMED_CLASSES:
             raise UserError(
-                f"'{layer.name}' holds more than {MOST_UNNAMED_CLASSES} different values, which look like grey values "
+                f"'{layer.name}' holds more than {MOST_UNNAMED_CLASSES} different values, which look like gray values "
                 "or single objects; a mask has one value per class. If they are objects, right-click the layer and "
                 "choose Convert to Labels"
             )
@@ -145,7 +145,7 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
 
 
 def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event) -> npt.NDArray[np.uint8] | None:
-    """The mask, without colours, with other values, 0 for all that are not named; None when it was ended early.
+    """The mask, without colors, with other values, 0 for all that are not named; None when it was ended early.
 
     Reads all of it: call it in a thread.
     """
@@ -163,11 +163,11 @@ def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event)
 
 
 def _whole_numbers(layer: Image, section: int) -> npt.NDArray[Any]:
-    """Values (y, x) of a section; a grey picture saved with colours counts as grey."""
+    """Values (y, x) of a section; a gray picture saved with colors counts as gray."""
     pixels = read_section(layer, section)
     if pixels.ndim == 3:
         if not (pixels[..., :3] == pixels[..., :1]).all():
-            raise UserError(f"'{layer.name}' is a colour picture; save class numbers as a grey image")
+            raise UserError(f"'{layer.name}' is a color picture; save class numbers as a gray image")
         pixels = pixels[..., 0]
     if pixels.dtype.kind == "f":
         if not np.isfinite(pixels).all() or (pixels != np.round(pixels)).any():

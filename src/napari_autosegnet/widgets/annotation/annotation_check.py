@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES, LabelledStack
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES, LabeledStack
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
@@ -117,7 +117,7 @@ class AnnotationCheck(QObject):
             for time in self._annotated_times(pairs)
         ]
 
-    def stacks(self) -> list[tuple[ImageAnnotation, LabelledStack]]:
+    def stacks(self) -> list[tuple[ImageAnnotation, LabeledStack]]:
         """The annotation in use, with what was counted of it."""
         mapping, found = self._classes.mapping(), []
         for annotation in self.annotations():
@@ -129,7 +129,7 @@ class AnnotationCheck(QObject):
                 ],
                 axis=1,
             )
-            found.append((annotation, annotation_export.labelled_stack(annotation, mapping, pixels)))
+            found.append((annotation, annotation_export.labeled_stack(annotation, mapping, pixels)))
         return found
 
     def _annotated_times(self, pairs: list[LayerPair]) -> list[int]:
@@ -176,7 +176,7 @@ class AnnotationCheck(QObject):
         if not self._pairs:
             return "Make an annotation layer and paint some of every class in it." + self._mask_hint()
         if len({channel_count(pair.image) for pair in self._pairs}) > 1:
-            return "Some images are coloured and some grey, or they differ in channels; use images of one kind."
+            return "Some images are colored and some gray, or they differ in channels; use images of one kind."
         if self._classes.zero_is_class and len({id(pair.image) for pair in self._pairs}) < len(self._pairs):
             return "One image has several annotation layers, and unpainted counts as a class; use one layer per image."
         objects = self.numbered_objects()

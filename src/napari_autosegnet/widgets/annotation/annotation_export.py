@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabelledStack, LabelMapping
+from napari_autosegnet.data.annotations import LabeledStack, LabelMapping
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.quality import Checked
@@ -102,10 +102,10 @@ class _Overlaid:
         return found
 
 
-def labelled_stack(
+def labeled_stack(
     annotation: ImageAnnotation, mapping: LabelMapping, pixels: npt.NDArray[np.int64] | None = None
-) -> LabelledStack:
-    """The layers as a labelled stack; ``pixels`` (sections, K) are its counts, where they are known."""
+) -> LabeledStack:
+    """The layers as a labeled stack; ``pixels`` (sections, K) are its counts, where they are known."""
     from napari_autosegnet.data.stack import stack_of_array
 
     topmost = annotation.labels[-1]
@@ -116,10 +116,10 @@ def labelled_stack(
         name=topmost.name,
         time=annotation.time if "t" in axes else None,
     )
-    return LabelledStack(layer_stack(annotation.image, annotation.time), labels, mapping, pixels)
+    return LabeledStack(layer_stack(annotation.image, annotation.time), labels, mapping, pixels)
 
 
-def divide(stacks: Sequence[LabelledStack], split: SplitSettings) -> Checked:
+def divide(stacks: Sequence[LabeledStack], split: SplitSettings) -> Checked:
     """Divide the annotation into a part to learn from and a part to check with; what there is of the second.
 
     Raises
@@ -200,28 +200,28 @@ def _place(image: Image) -> dict[str, list[float]]:
 
 
 def _shape_in_space(image: Image) -> tuple[int, ...]:
-    """Shape of one time point, without colours and channels."""
+    """Shape of one time point, without colors and channels."""
     return spatial_shape(image)[1:] if "t" in axes_of(image) else spatial_shape(image)
 
 
 def write_image_layer(layer: Image, path: Path, time: int = 0) -> None:
     """Write an image layer's full resolution, at one time point, as OME-Zarr."""
     stack = layer_stack(layer, time)
-    colours = is_rgb(layer) or axes_of(layer).startswith("c")
+    colors = is_rgb(layer) or axes_of(layer).startswith("c")
     placed = layer_placement(layer.scale, layer.translate, layer.units)
     write_image(
         path,
         _shape_in_space(layer),
         stack.dtype,
-        lambda index: stack.section(index) if colours else stack.section(index)[0],
+        lambda index: stack.section(index) if colors else stack.section(index)[0],
         placement=placed,
-        channels=stack.channels if colours else None,
+        channels=stack.channels if colors else None,
     )
 
 
 def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path) -> None:
     """Write the Labels layers of an image as class numbers."""
-    stack = labelled_stack(annotation, mapping)
+    stack = labeled_stack(annotation, mapping)
     image = annotation.image
     placed = layer_placement(image.scale, image.translate, image.units)
     write_image(

@@ -1,4 +1,4 @@
-"""The classes of a session: values, names and colours, given by the user or taken from what is painted."""
+"""The classes of a session: values, names and colors, given by the user or taken from what is painted."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ClassList(QObject):
         self._take(new)
 
     def add(self, name: str | None = None, color: str | None = None) -> LabelClass:
-        """One more class, with the next free value and colour."""
+        """One more class, with the next free value and color."""
         value = 1 + max((each.value for each in self._classes if each.value < 255), default=0)
         added = LabelClass(value, name or self._free_name(value), color or self._free_color())
         self.put([*self._classes, added])

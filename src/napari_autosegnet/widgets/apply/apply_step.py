@@ -21,7 +21,7 @@ from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.corrections import Corrections
-from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarise
+from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarize
 from napari_autosegnet.widgets.apply.slice_panel import SlicePanel
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob
 from napari_autosegnet.widgets.forms.background import Background
@@ -144,7 +144,7 @@ class ApplyStep(QWidget):
                 self._refuse_model(text)
 
         self._is_reading = True
-        self._reading.call(lambda: summarise(path), take, refuse)
+        self._reading.call(lambda: summarize(path), take, refuse)
         self._show_state()
 
     def _wanted_model(self) -> Path | None:
@@ -153,13 +153,13 @@ class ApplyStep(QWidget):
 
     def set_model(self, path: Path) -> None:
         """Use the model of a run folder, or a model folder."""
-        self.slices.compare_grey_values_again()
+        self.slices.compare_gray_values_again()
         self._chosen = path / "model" if (path / "model" / "model.json").is_file() else path
         self.refresh()
 
     def _on_run(self, run: Run | None) -> None:
         self._chosen = None
-        self.slices.compare_grey_values_again()
+        self.slices.compare_gray_values_again()
         self.refresh()
 
     def _on_choose(self) -> None:

@@ -13,7 +13,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.quality import Quality
-from napari_autosegnet.settings import GreyValuesChoice, PredictSettings
+from napari_autosegnet.settings import GrayValuesChoice, PredictSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
@@ -54,7 +54,7 @@ class SectionModel:
         image: ImageStack,
         section: int,
         device: str,
-        grey_values: GreyValuesChoice = "checked",
+        gray_values: GrayValuesChoice = "checked",
         report: Report = silent,
         should_stop: ShouldStop = never_stop,
     ) -> SectionResult | None:
@@ -63,11 +63,11 @@ class SectionModel:
         Raises
         ------
         UserError
-            When the model cannot be read or does not fit the image, or the image's grey values are unlike all that
-            it has seen and ``grey_values`` does not insist.
+            When the model cannot be read or does not fit the image, or the image's gray values are unlike all that
+            it has seen and ``gray_values`` does not insist.
         """
         from napari_autosegnet.device import choose_device
-        from napari_autosegnet.figures import normalised_entropy
+        from napari_autosegnet.figures import normalized_entropy
         from napari_autosegnet.inference.compute.sections import checked_survey, make_predictor, section_tiles
         from napari_autosegnet.model import Model
 
@@ -78,7 +78,7 @@ class SectionModel:
         notes: list[str] = []
         if should_stop():
             return None
-        survey = checked_survey(self._predictor.model, image, grey_values, _collector(notes), should_stop)
+        survey = checked_survey(self._predictor.model, image, gray_values, _collector(notes), should_stop)
         if should_stop():
             return None
         shape = image.section_shape(section)
@@ -87,9 +87,9 @@ class SectionModel:
             if should_stop():
                 return None
             labels[tile.place] = tile.labels
-            uncertainty[tile.place] = normalised_entropy(tile.probabilities)
+            uncertainty[tile.place] = normalized_entropy(tile.probabilities)
         if survey.is_constant(section):
-            notes.append("this section has one grey value throughout, so nothing is segmented")
+            notes.append("this section has one gray value throughout, so nothing is segmented")
         model = self._predictor.model
         return SectionResult(labels, uncertainty, model.classes, model.fingerprint, tuple(notes))
 
@@ -102,7 +102,7 @@ def _collector(notes: list[str]) -> Report:
     return report
 
 
-def summarise(path: Path) -> ModelSummary:
+def summarize(path: Path) -> ModelSummary:
     """Classes and quality of a model, read without torch.
 
     Raises

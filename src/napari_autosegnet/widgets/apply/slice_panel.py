@@ -14,13 +14,13 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWi
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report
 from napari_autosegnet.interruption import ShouldStop
-from napari_autosegnet.settings import GreyValuesChoice
+from napari_autosegnet.settings import GrayValuesChoice
 from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.corrections import Corrections
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, SectionModel, SectionResult
 from napari_autosegnet.widgets.apply.slice_progress import SliceProgress
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilities, model_of, probabilities_of
-from napari_autosegnet.widgets.forms.message_line import emphasised
+from napari_autosegnet.widgets.forms.message_line import emphasized
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
@@ -71,12 +71,12 @@ class SlicePanel(QWidget):
         self.section_model = SectionModel()
         self.places: weakref.WeakKeyDictionary[Image, uncertainty.ShownPlaces] = weakref.WeakKeyDictionary()
 
-        self.slice_button = emphasised(QPushButton("Segment the slice in view"))
+        self.slice_button = emphasized(QPushButton("Segment the slice in view"))
         self.slice_button.clicked.connect(self.segment)
         self.unsure_box = QCheckBox("Show where the model is unsure")
         self.unsure_box.setChecked(True)
         self.unsure_box.setToolTip("Adds a layer: the brighter a place, the less sure the model is")
-        self.as_is_box = QCheckBox("Take its grey values as they are")
+        self.as_is_box = QCheckBox("Take its gray values as they are")
         self.as_is_box.setToolTip("Also where they are unlike those of the images that the model was trained on")
         self.as_is_box.setVisible(False)
         self.progress = SliceProgress()
@@ -116,7 +116,7 @@ class SlicePanel(QWidget):
         self.place_button.setText("Next uncertain place" if shown else "Go to the least certain place")
         self.back_button.setEnabled(ready and shown is not None and shown.has_previous)
 
-    def compare_grey_values_again(self) -> None:
+    def compare_gray_values_again(self) -> None:
         """What was insisted on for one model need not hold for another."""
         self.as_is_box.setChecked(False)
         self.as_is_box.setVisible(False)
@@ -157,16 +157,16 @@ class SlicePanel(QWidget):
         if self._model is None or self.progress.is_under_way:
             return
         path, device = self._model.path, self._session.device
-        grey_values: GreyValuesChoice = "as-is" if self.as_is_box.isChecked() else "checked"
+        gray_values: GrayValuesChoice = "as-is" if self.as_is_box.isChecked() else "checked"
         self._say("Segmenting the slice ...")
 
         def work(report: Report, should_stop: ShouldStop) -> SectionResult | UserError | None:
-            from napari_autosegnet.inference.compute.grey_check import GreyValuesError
+            from napari_autosegnet.inference.compute.gray_check import GrayValuesError
 
             try:
                 stack, number = stack_around(image, section)
-                return self.section_model.predict(path, stack, number, device, grey_values, report, should_stop)
-            except GreyValuesError as error:
+                return self.section_model.predict(path, stack, number, device, gray_values, report, should_stop)
+            except GrayValuesError as error:
                 return error
 
         def take(found: SectionResult | UserError | None) -> None:
@@ -305,13 +305,13 @@ class SlicePanel(QWidget):
 
 def _uncertainty_of(out: Path, model: Path) -> Any:
     """Reads the uncertainty of a section of a result; None when another model made it. Call it in a thread."""
-    from napari_autosegnet.figures import normalised_entropy
+    from napari_autosegnet.figures import normalized_entropy
     from napari_autosegnet.model import Model
 
     probabilities = probabilities_of(out)
     if probabilities is None or model_of(out) != Model.load(model).fingerprint:
         return None
-    return lambda section: normalised_entropy(probabilities(section))
+    return lambda section: normalized_entropy(probabilities(section))
 
 
 def _annotation_reader(session: Session, image: Image) -> Any:

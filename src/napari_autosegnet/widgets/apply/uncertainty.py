@@ -33,7 +33,7 @@ Visited = Sequence[tuple[int, int, int]]
 
 @dataclass(frozen=True)
 class Place:
-    """Centre of a place, and its mean uncertainty."""
+    """Center of a place, and its mean uncertainty."""
 
     section: int
     y: int
@@ -131,9 +131,9 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     """Move the viewer to a place of an image and draw a frame around it; what a model said becomes see-through."""
     leading = section_index(image, place.section)
     channels = (0,) * (image.ndim - len(leading) - 2)
-    centre = np.array([*channels, *leading, place.y, place.x], float)
-    world = view_of_data(viewer, image, centre)
-    beside = view_of_data(viewer, image, centre + np.eye(image.ndim)[-1])
+    center = np.array([*channels, *leading, place.y, place.x], float)
+    world = view_of_data(viewer, image, center)
+    beside = view_of_data(viewer, image, center + np.eye(image.ndim)[-1])
     for axis in range(-2 - len(leading), -2):
         viewer.dims.set_point(viewer.dims.ndim + axis, world[axis])
     camera = viewer.scene.camera
@@ -142,7 +142,7 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     width = max(1.0, float(min(viewer.canvas.size)))
     camera.zoom = width / (5 * PLACE * float(np.linalg.norm(beside - world)))
     # Bright within dark, so that it is seen on every image.
-    frames = [_frame(centre[len(channels) :], PLACE / 2 + beyond) for beyond in (_EDGE, 0)]
+    frames = [_frame(center[len(channels) :], PLACE / 2 + beyond) for beyond in (_EDGE, 0)]
     _show_frame(viewer, frames, place_on(image))
     for layer in _covering(viewer, image):
         layer.metadata[METADATA].setdefault("opacity", layer.opacity)
@@ -190,8 +190,8 @@ def _covering(viewer: ViewerModel, image: Image) -> list[Layer]:
     ]
 
 
-def _frame(centre: npt.NDArray[np.float64], half: float) -> npt.NDArray[np.float64]:
+def _frame(center: npt.NDArray[np.float64], half: float) -> npt.NDArray[np.float64]:
     """Corners of a square around a point, in its section."""
-    corners = np.repeat(centre[np.newaxis], 4, axis=0)
+    corners = np.repeat(center[np.newaxis], 4, axis=0)
     corners[:, -2:] += np.array([[-half, -half], [-half, half], [half, half], [half, -half]])
     return corners

@@ -330,7 +330,7 @@ def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
 
 
 def _objects(out: Path) -> tuple[Any, dict[str, Any]]:
-    """Layer of the numbered objects of a result, in napari's own colours: one per object."""
+    """Layer of the numbered objects of a result, in napari's own colors: one per object."""
     data, about, _ = labels_layer(out / INSTANCES)
     for name in ("colormap", "features"):
         about.pop(name, None)

@@ -1,4 +1,4 @@
-"""Layers of images, run folders and OME-Zarr stores, with colours and class names."""
+"""Layers of images, run folders and OME-Zarr stores, with colors and class names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
     )
     about |= {"name": annotated.name, **annotated.place}
     if about.get("rgb") and "channel_axis" in about:
-        data, about = _colours_last(data, about)
+        data, about = _colors_last(data, about)
     placed: dict[str, Any] = {key: about[key] for key in ("scale", "translate", "units") if key in about}
     if about.pop("channels", False) and about.get("channel_axis") == 0:
         data, about = _channels_first(data, about)
@@ -137,8 +137,8 @@ def _channels_first(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, An
     return data, kept
 
 
-def _colours_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """An image whose channels are colours, as napari shows it: one layer, the colours on the last axis."""
+def _colors_last(data: Any, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """An image whose channels are colors, as napari shows it: one layer, the colors on the last axis."""
     axis = about["channel_axis"]
     levels = []
     for level in data if isinstance(data, list) else [data]:
@@ -290,7 +290,7 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
     if make is result_layer and path.name == "instances":
         about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction
     if not classes:
-        # Numbered objects, or values that nobody named: napari's own colours tell them apart.
+        # Numbered objects, or values that nobody named: napari's own colors tell them apart.
         del about["colormap"], about["features"]
     # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted.
     too_wide = max(levels[0].shape[-2:]) > LARGEST_PAINTED and len(levels) > 1
@@ -298,7 +298,7 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
 
 
 def stored_classes(group: OmeGroup) -> tuple[LabelClass, ...]:
-    """Values, names and colours that a label image names; empty if it names none."""
+    """Values, names and colors that a label image names; empty if it names none."""
     names = {value: named for value, name in group.class_names.items() if (named := name_from_file(name))}
     colors = group.class_colors
     values = sorted(names) if names else sorted(colors.keys() - {0})

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 
 
-def axons_labelled() -> list[LayerData]:
-    """Electron micrograph of a nerve, fully labelled: background, myelin, axon."""
+def axons_labeled() -> list[LayerData]:
+    """Electron micrograph of a nerve, fully labeled: background, myelin, axon."""
     from napari_autosegnet.data.images import open_image, open_labels
 
     folder = sample_folder()
@@ -42,23 +42,23 @@ def axons() -> list[LayerData]:
 
 
 def own_stack() -> list[LayerData]:
-    """The first labelled stack of the folder that the preferences name.
+    """The first labeled stack of the folder that the preferences name.
 
     Raises
     ------
     UserError
-        When no folder is set, or it holds no labelled stack.
+        When no folder is set, or it holds no labeled stack.
     """
     folder = read_preferences().samples_folder
     if folder is None:
         raise UserError(
             "no folder is set; name one that holds NAME-volume.tif and NAME-labels.tif "
-            "under Preferences > AutoSegNet > Folder of a labelled stack"
+            "under Preferences > AutoSegNet > Folder of a labeled stack"
         )
-    return labelled_stack(folder)
+    return labeled_stack(folder)
 
 
-def labelled_stack(folder: Path) -> list[LayerData]:
+def labeled_stack(folder: Path) -> list[LayerData]:
     """Image and annotation of the first ``NAME-volume.tif`` with a ``NAME-labels.tif`` beside it."""
     from napari_autosegnet.data.images import open_image, open_labels
 

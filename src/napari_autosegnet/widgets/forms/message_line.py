@@ -17,7 +17,7 @@ _COLORS: dict[Kind, str] = {"info": "#56b4e9", "error": "#d55e00", "good": "#009
 
 
 class MessageLine(QLabel):
-    """A wrapped line with a coloured edge; hidden while it has nothing to say."""
+    """A wrapped line with a colored edge; hidden while it has nothing to say."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -39,7 +39,7 @@ class MessageLine(QLabel):
         self.say("")
 
 
-def emphasised(button: QPushButton) -> QPushButton:
+def emphasized(button: QPushButton) -> QPushButton:
     """The button in bold: the one that is next."""
     font = button.font()
     font.setBold(True)

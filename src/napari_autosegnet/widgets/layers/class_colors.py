@@ -1,4 +1,4 @@
-"""Classes of Labels layers: the value each is painted with, its name and its colour on the layer."""
+"""Classes of Labels layers: the value each is painted with, its name and its color on the layer."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def kept_classes(layer: Labels) -> tuple[LabelClass, ...]:
 
 
 def prepare_colors(dtype: npt.DTypeLike) -> None:
-    """Let napari compile what it colours labels of a type with, once per process. Call it in a thread.
+    """Let napari compile what it colors labels of a type with, once per process. Call it in a thread.
 
-    With numba this takes most of a second, which would otherwise pass when the first layer is coloured.
+    With numba this takes most of a second, which would otherwise pass when the first layer is colored.
     """
     class_colormap([]).map(np.zeros((2, 2), dtype))
 
 
 def show_classes(layer: Labels, classes: tuple[LabelClass, ...]) -> None:
-    """Give a Labels layer the colours and names of classes."""
+    """Give a Labels layer the colors and names of classes."""
     if kept_classes(layer) == classes and layer.colormap.__class__.__name__ == "DirectLabelColormap":
         return
     layer.colormap = class_colormap(classes)

@@ -61,7 +61,7 @@ def is_rgb(layer: Layer) -> bool:
 
 
 def axes_of(layer: Layer) -> str:
-    """Names of a layer's axes besides colours, out of ``ctzyx`` and in this order; empty when it has too many.
+    """Names of a layer's axes besides colors, out of ``ctzyx`` and in this order; empty when it has too many.
 
     As somebody said (`set_axes`), as napari's axis labels say, or sections, and time points before them.
     """
@@ -118,10 +118,8 @@ def set_axes(layer: Image, axes: str) -> None:
     order = sorted(range(len(axes)), key=lambda place: "ctzyx".index(axes[place]))
     if order != [*range(len(axes))]:
         scale, translate, units = (np.asarray(each, object)[order] for each in _placement(layer))
-        colours = [len(axes)] if is_rgb(layer) else []
-        levels = [
-            _transposed(level, [*order, *colours]) for level in (layer.data if layer.multiscale else [layer.data])
-        ]
+        colors = [len(axes)] if is_rgb(layer) else []
+        levels = [_transposed(level, [*order, *colors]) for level in (layer.data if layer.multiscale else [layer.data])]
         layer.data = levels if layer.multiscale else levels[0]
         layer.scale, layer.translate, layer.units = scale.astype(float), translate.astype(float), tuple(units)
     named = "".join(axes[place] for place in order)
@@ -142,13 +140,13 @@ def _transposed(array: Any, order: Sequence[int]) -> Any:
 
 
 def channel_count(layer: Image | Labels) -> int:
-    """Channels that are used: of colours only red, green and blue."""
+    """Channels that are used: of colors only red, green and blue."""
     shape = full_resolution(layer).shape
     return min(3, shape[-1]) if is_rgb(layer) else int(shape[0]) if axes_of(layer).startswith("c") else 1
 
 
 def spatial_shape(layer: Image | Labels) -> tuple[int, ...]:
-    """Shape without colours and channels: (y, x), (z, y, x), or (t, z, y, x)."""
+    """Shape without colors and channels: (y, x), (z, y, x), or (t, z, y, x)."""
     shape = tuple(int(size) for size in full_resolution(layer).shape)
     shape = shape[:-1] if is_rgb(layer) else shape
     return shape[1:] if axes_of(layer).startswith("c") else shape
@@ -185,7 +183,7 @@ def pixel_indices(layer: Labels, section: int, rows: npt.NDArray[Any], columns: 
 
 
 def read_section(layer: Image | Labels, section: int) -> npt.NDArray[Any]:
-    """Section of a layer: (y, x), or (y, x, c) for colours and channels. May read a file, so call it in a thread."""
+    """Section of a layer: (y, x), or (y, x, c) for colors and channels. May read a file, so call it in a thread."""
     array, index = full_resolution(layer), section_index(layer, section)
     if axes_of(layer).startswith("c"):
         return np.moveaxis(np.asarray(array[(slice(None), *index)]), 0, -1)

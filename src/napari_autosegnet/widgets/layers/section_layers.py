@@ -162,7 +162,7 @@ def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
 
 
 def _unsure() -> Any:
-    """A veil, from nothing to a colour that no class has by default: what lies below is to be looked at."""
+    """A veil, from nothing to a color that no class has by default: what lies below is to be looked at."""
     from napari.utils import Colormap
 
     return Colormap([[1.0, 0.1, 0.6, 0.0], [1.0, 0.1, 0.6, 0.4]], name="unsure")

@@ -1,4 +1,4 @@
-"""Writer of annotation: one Labels layer with class names and colours as OME-Zarr."""
+"""Writer of annotation: one Labels layer with class names and colors as OME-Zarr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_autosegnet.widgets.layers.layer_arrays import METADATA, layer_placem
 
 
 def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write a Labels layer; class names and colours are those the dock gave it.
+    """Write a Labels layer; class names and colors are those the dock gave it.
 
     Raises
     ------

@@ -19,9 +19,9 @@ from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.quality import LEAST_PIXELS, Quality
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import FitSettings
-from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarise
+from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarize
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasised, in_html, sentence
+from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, in_html, sentence
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
 from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
@@ -67,7 +67,7 @@ class LearnStep(QWidget):
         self.preset: FitPreset = next(each for each in FIT_PRESETS if each == likely_preset())
         hidden = [name for name in FitSettings.model_fields if name not in _ASKED]
         self.form = SettingsForm(FitSettings, {"": fit_settings(self.preset)}, hidden)
-        self.primary, self.secondary = emphasised(QPushButton()), QPushButton()
+        self.primary, self.secondary = emphasized(QPushButton()), QPushButton()
         self.primary.clicked.connect(lambda: self._press(0))
         self.secondary.clicked.connect(lambda: self._press(1))
         self.problem = MessageLine()
@@ -352,7 +352,7 @@ class LearnStep(QWidget):
         def refuse(text: str) -> None:
             self.problem.say(sentence(text), "error")
 
-        self.session.background.call(lambda: summarise(folder), take, refuse)
+        self.session.background.call(lambda: summarize(folder), take, refuse)
         self.preview.show_network(folder, refuse)
         self.session.step_finished.emit("learn")
 

@@ -31,7 +31,7 @@ from napari_autosegnet.widgets.session import Session
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
-    from napari_autosegnet.data.grey_values import SectionGrey
+    from napari_autosegnet.data.gray_values import SectionGray
 
 #: Largest side in pixels: of larger slices the part around the middle of the view is taken.
 LARGEST_SIDE = 1024
@@ -145,8 +145,8 @@ class LivePreview(QObject):
             from napari_autosegnet.model import Model
 
             model = Model.load(folder)
-            pixels, grey = _read_slice(place, window)
-            predicted = predicted_slice(model, pixels, grey, device, closing.is_set)
+            pixels, gray = _read_slice(place, window)
+            predicted = predicted_slice(model, pixels, gray, device, closing.is_set)
             return None if predicted is None else (*predicted, place, model.classes)
 
         def show(computed: tuple[Any, ...] | None) -> None:
@@ -186,9 +186,9 @@ class LivePreview(QObject):
         """Rows and columns around the middle of the view."""
         sides = spatial_shape(image)[-2:]
         viewer = self._session.viewer
-        centre = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
+        center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
         found = []
-        for side, middle in zip(sides, centre, strict=True):
+        for side, middle in zip(sides, center, strict=True):
             start = int(np.clip(round(middle) - LARGEST_SIDE // 2, 0, max(0, side - LARGEST_SIDE)))
             found.append(slice(start, min(side, start + LARGEST_SIDE)))
         return found[0], found[1]
@@ -245,13 +245,13 @@ def _classes_of(event: PreviewDrawn) -> tuple[ClassInfo, ...]:
         return ()
 
 
-def _read_slice(place: _Place, window: tuple[slice, slice]) -> tuple[npt.NDArray[Any], SectionGrey]:
+def _read_slice(place: _Place, window: tuple[slice, slice]) -> tuple[npt.NDArray[Any], SectionGray]:
     """Pixels (c, y, x) of a part of a slice, and the gray values of all of it."""
     from napari_autosegnet.inference.compute.survey import ImageSurvey
 
     stack, number = stack_around(place.image, place.section)
-    (grey,) = ImageSurvey(stack).look([number])
-    return stack.read(slice(number, number + 1), *window)[:, 0], grey
+    (gray,) = ImageSurvey(stack).look([number])
+    return stack.read(slice(number, number + 1), *window)[:, 0], gray
 
 
 def _read(source: Path) -> npt.NDArray[Any]:

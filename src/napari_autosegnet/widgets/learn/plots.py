@@ -25,7 +25,7 @@ from napari_autosegnet.run import RunHistory
 _HEIGHT = 120
 _REDRAW = 250  # milliseconds
 _MAX_POINTS = 2000
-_GREY = "#8a9099"
+_GRAY = "#8a9099"
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ PLOTS = (
     Plot(
         "Quality",
         "train",
-        (Curve("mean_iou", "mean", _GREY),),
+        (Curve("mean_iou", "mean", _GRAY),),
         each_class=True,
         tip="IoU of every class on the checked part of your annotation: overlap divided by union, 1 is perfect.",
     ),
     Plot(
         "Error",
         "train",
-        (Curve("loss", "training", PALETTE[6]), Curve("validation_loss", "checked part", _GREY)),
+        (Curve("loss", "training", PALETTE[6]), Curve("validation_loss", "checked part", _GRAY)),
         tip="Loss on what is trained on, and on the checked part of your annotation. Both should fall; when only the "
         "first goes on falling, the network learns by heart.",
     ),
@@ -131,7 +131,7 @@ class LivePlots(QWidget):
         return max((len(self._history.epochs(row.plot.step)) for row in self._plots), default=0)
 
     def set_colors(self, colors: Mapping[str, str]) -> None:
-        """Colours (``#rrggbb``) of classes by name."""
+        """Colors (``#rrggbb``) of classes by name."""
         for row in self._plots:
             row.set_colors(colors)
         self._redraw_soon()
@@ -302,7 +302,7 @@ def color_axes(widget: QWidget, axes: Sequence[Any]) -> None:
     color = widget.palette().color(QPalette.ColorRole.WindowText)
     for axis in axes:
         axis.setTextPen(color)
-        axis.setPen(_GREY)
+        axis.setPen(_GRAY)
 
 
 def _short(network: str) -> str:

@@ -1,4 +1,4 @@
-"""Grey values of sections: plain mean and deviation, unless there are hot pixels, padding or NaN."""
+"""Gray values of sections: plain mean and deviation, unless there are hot pixels, padding or NaN."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.grey_values import (
+from napari_autosegnet.data.gray_values import (
     MAX_PIXELS,
     OneValue,
-    SectionGrey,
-    grey_of_windows,
+    SectionGray,
+    gray_of_windows,
     has_one_value,
     sample_windows,
-    section_grey,
+    section_gray,
 )
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.sample import sample_folder
 
 
 def textured(*shape: int, seed: int = 0) -> np.ndarray:
-    """Smooth grey values with grain, as float64 of about 120 +- 40."""
+    """Smooth gray values with grain, as float64 of about 120 +- 40."""
     generator = np.random.default_rng(seed)
     coarse = generator.normal(size=(*shape[:-2], -(-shape[-2] // 16), -(-shape[-1] // 16)))
     smooth = coarse.repeat(16, -2).repeat(16, -1)[..., : shape[-2], : shape[-1]]
     return 120 + 30 * smooth + 25 * generator.normal(size=shape)
 
 
-def assert_plain(found: SectionGrey, pixels: np.ndarray) -> None:
+def assert_plain(found: SectionGray, pixels: np.ndarray) -> None:
     values = pixels.reshape(len(pixels), -1).astype(np.float64)
     np.testing.assert_allclose(found.mean, values.mean(1), rtol=1e-12)
     np.testing.assert_allclose(found.std, values.std(1), rtol=1e-9)
@@ -39,45 +39,45 @@ def assert_plain(found: SectionGrey, pixels: np.ndarray) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.uint32, np.float32, np.float64])
 def test_ordinary_images_have_their_plain_mean_and_deviation(dtype: Any) -> None:
     pixels = np.clip(textured(2, 200, 150), 0, 255).astype(dtype)
-    assert_plain(section_grey(pixels), pixels)
+    assert_plain(section_gray(pixels), pixels)
     for name in ("axon-sem-a.png", "axon-sem-b.png"):
         section = open_image(sample_folder() / name).section(0).astype(dtype)
-        assert_plain(section_grey(section), section)
+        assert_plain(section_gray(section), section)
 
 
 def test_blobs_on_black_are_no_hot_pixels() -> None:
     """A few bright objects decide the mean of a fluorescence image; they are 0.2 % of it."""
     pixels = np.random.default_rng(0).normal(10, 1, (1, 256, 256))
     pixels[0, 100:111, 50:62] = 250
-    assert_plain(section_grey(pixels), pixels)
+    assert_plain(section_gray(pixels), pixels)
 
 
 @pytest.mark.parametrize("value", [1e30, -1e30, 1e300, 1e6, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_hot_pixels_change_nothing(value: float, count: int) -> None:
     pixels = textured(1, 256, 256)
-    clean = section_grey(pixels)
+    clean = section_gray(pixels)
     pixels.reshape(-1)[np.random.default_rng(1).choice(pixels.size, count, replace=False)] = value
-    found = section_grey(pixels)
+    found = section_gray(pixels)
     np.testing.assert_allclose((found.mean, found.std), (clean.mean, clean.std), rtol=2e-3)
     assert found.pixels == pixels.size - (0 if np.isfinite(value) else count)
 
 
 def test_a_hot_pixel_of_16_bits_changes_nothing() -> None:
     pixels = textured(1, 256, 256).clip(0).astype(np.uint16)
-    clean = section_grey(pixels)
+    clean = section_gray(pixels)
     pixels[0, 3, 4] = 65535
-    np.testing.assert_allclose(section_grey(pixels).std, clean.std, rtol=1e-3)
+    np.testing.assert_allclose(section_gray(pixels).std, clean.std, rtol=1e-3)
 
 
 @pytest.mark.parametrize("padding", [0, 255])
 def test_padding_counts_little(padding: int) -> None:
     """Aligned sections lie turned in their frame; what is around them has one value."""
     pixels = textured(1, 512, 512).clip(1, 254).astype(np.uint8)
-    inside = section_grey(pixels)
+    inside = section_gray(pixels)
     y, x = np.mgrid[:512, :512]
     pixels[0, (y + x < 300) | (y - x > 250)] = padding
-    found = section_grey(pixels)
+    found = section_gray(pixels)
     plain = pixels.astype(float)
     assert abs(plain.mean() - inside.mean[0]) > 15
     assert abs(found.mean[0] - inside.mean[0]) < 3 and abs(found.std[0] - inside.std[0]) < 3
@@ -85,19 +85,19 @@ def test_padding_counts_little(padding: int) -> None:
 
 def test_a_channel_without_signal_is_no_padding() -> None:
     pixels = np.stack([textured(64, 64), np.zeros((64, 64))])
-    found = section_grey(pixels)
+    found = section_gray(pixels)
     assert found.pixels == 64 * 64 and found.mean[1] == found.std[1] == 0 and not found.constant
 
 
 def test_nothing_but_padding_is_all_there_is() -> None:
     pixels = np.zeros((1, 64, 64), np.uint8)
     pixels[:, :, 32:] = 100
-    found = section_grey(pixels)
+    found = section_gray(pixels)
     assert found.mean == (50.0,) and found.std == (50.0,) and not found.constant
 
 
 def test_no_number_at_all() -> None:
-    found = section_grey(np.full((2, 40, 40), np.nan, np.float32))
+    found = section_gray(np.full((2, 40, 40), np.nan, np.float32))
     assert (found.mean, found.std, found.pixels, found.constant) == ((0.0, 0.0), (0.0, 0.0), 0, False)
 
 
@@ -131,7 +131,7 @@ def test_only_sections_of_one_value_throughout_are_constant(
     pixels[1] = 9  # another value in the other channel
     if change is not None:
         change(pixels)
-    assert section_grey(pixels).constant == constant
+    assert section_gray(pixels).constant == constant
 
 
 def test_windows_lie_evenly_over_large_sections_and_cover_small_ones() -> None:
@@ -149,12 +149,12 @@ def test_windows_lie_evenly_over_large_sections_and_cover_small_ones() -> None:
 
 def test_a_sample_comes_near_the_whole() -> None:
     pixels = textured(1, 3000, 2500).astype(np.float32)
-    found = section_grey(pixels)
+    found = section_gray(pixels)
     assert found.pixels <= MAX_PIXELS
     assert abs(found.mean[0] - pixels.mean()) < 0.05 * pixels.std()
     assert abs(found.std[0] / pixels.std() - 1) < 0.05
     windows = [pixels[:, y, x] for y, x in sample_windows(3000, 2500)]
-    assert grey_of_windows(windows) == found
+    assert gray_of_windows(windows) == found
 
 
 def test_one_value_seen_part_by_part() -> None:

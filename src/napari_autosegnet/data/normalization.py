@@ -1,4 +1,4 @@
-"""Grey values to zero mean and unit deviation, with constants that do not depend on the tile.
+"""Gray values to zero mean and unit deviation, with constants that do not depend on the tile.
 
 The constants are those of the training part (``global``), or each section's own (``section``), where sections differ
 in exposure, or contrast drifts through a stack.
@@ -14,18 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_autosegnet.data.annotations import LabelledStack
-from napari_autosegnet.data.grey_match import AS_IS, GreyScale, GreyValues
-from napari_autosegnet.data.grey_values import SectionGrey, grey_of_windows
+from napari_autosegnet.data.annotations import LabeledStack
+from napari_autosegnet.data.gray_match import AS_IS, GrayScale, GrayValues
+from napari_autosegnet.data.gray_values import SectionGray, gray_of_windows
 from napari_autosegnet.data.images import check_finite
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 
-NormalisationKind = Literal["global", "section"]
+NormalizationKind = Literal["global", "section"]
 
-#: Normalised values are cut at this. No pixel of the sets that this was tried on is beyond 28; a hot one is.
+#: Normalized values are cut at this. No pixel of the sets that this was tried on is beyond 28; a hot one is.
 LIMIT = 50.0
-#: How much the sections must differ (see `spread`) for each to be normalised by its own constants.
+#: How much the sections must differ (see `spread`) for each to be normalized by its own constants.
 WIDE_SPREAD = 0.2
 #: Sections between these quantiles tell how much they differ, and how much weaker than usual a contrast counts as.
 _MIDDLE = (0.16, 0.84)
@@ -37,7 +37,7 @@ WEAKEST = 0.5
 
 @dataclass(frozen=True)
 class Constants:
-    """Mean and deviation of each section and channel, ``(n, c)``, in grey values as they are in the image."""
+    """Mean and deviation of each section and channel, ``(n, c)``, in gray values as they are in the image."""
 
     mean: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
@@ -53,8 +53,8 @@ class Constants:
         return self.mean.tobytes() + self.std.tobytes()
 
 
-class Normalisation(BaseModel):
-    """How images are normalised before a network sees them.
+class Normalization(BaseModel):
+    """How images are normalized before a network sees them.
 
     Attributes
     ----------
@@ -64,20 +64,20 @@ class Normalisation(BaseModel):
         Of the training part, per image channel.
     least_std : tuple of float, optional
         With ``section``: no section's deviation is taken to be less, per image channel.
-    seen : GreyValues, optional
+    seen : GrayValues, optional
         What the training sections looked like, for comparison with an image that the model is applied to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    kind: NormalisationKind = "global"
+    kind: NormalizationKind = "global"
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: tuple[Annotated[float, Field(gt=0)], ...]
     least_std: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    seen: GreyValues | None = None
+    seen: GrayValues | None = None
 
     @model_validator(mode="after")
-    def _as_many(self) -> Normalisation:
+    def _as_many(self) -> Normalization:
         per_channel: list[tuple[float, ...]] = [self.std]
         if self.least_std is not None:
             per_channel.append(self.least_std)
@@ -91,14 +91,14 @@ class Normalisation(BaseModel):
         """What a network is given: the image's channels of a section and of ``context`` sections on either side."""
         return len(self.mean) * (2 * context + 1)
 
-    def constants(self, sections: Sequence[SectionGrey | None], scale: GreyScale = AS_IS) -> Constants:
+    def constants(self, sections: Sequence[SectionGray | None], scale: GrayScale = AS_IS) -> Constants:
         """Constants of some sections.
 
         Parameters
         ----------
-        sections : sequence of SectionGrey or None
-            Their grey values; with ``global`` only their number counts.
-        scale : GreyScale
+        sections : sequence of SectionGray or None
+            Their gray values; with ``global`` only their number counts.
+        scale : GrayScale
             How the image's values follow from those of the training.
         """
         mean, std = scale.factor * np.array(self.mean) + scale.offset, scale.factor * np.array(self.std)
@@ -108,8 +108,8 @@ class Normalisation(BaseModel):
         own = [_own(section, mean, least) for section in sections]
         return Constants(np.array([mean for mean, _ in own]), np.array([std for _, std in own]))
 
-    def apply(self, array: npt.NDArray[Any], section: SectionGrey | None = None) -> npt.NDArray[np.float32]:
-        """Normalised copy of a section ``(c, ...)``, or of a part of it; ``c`` may be a multiple of the channels."""
+    def apply(self, array: npt.NDArray[Any], section: SectionGray | None = None) -> npt.NDArray[np.float32]:
+        """Normalized copy of a section ``(c, ...)``, or of a part of it; ``c`` may be a multiple of the channels."""
         repeats, rest = divmod(array.shape[0], len(self.mean))
         if rest or not repeats:
             raise UserError(
@@ -118,7 +118,7 @@ class Normalisation(BaseModel):
             )
         constants = self.constants([section])
         shape = (-1,) + (1,) * (array.ndim - 1)
-        return normalised(
+        return normalized(
             array,
             np.tile(constants.mean[0], repeats).reshape(shape),
             np.tile(constants.std[0], repeats).reshape(shape),
@@ -126,11 +126,11 @@ class Normalisation(BaseModel):
 
 
 def _own(
-    section: SectionGrey | None, mean: npt.NDArray[np.float64], least: npt.NDArray[np.float64]
+    section: SectionGray | None, mean: npt.NDArray[np.float64], least: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """A section's mean and deviation; a channel of one value becomes zero."""
     if section is None:
-        raise ValueError("this normalisation needs the grey values of every section")
+        raise ValueError("this normalization needs the gray values of every section")
     own, std = np.array(section.mean), np.maximum(np.array(section.std), least)
     return own, np.where(_is_flat(own, std), 1.0, std)
 
@@ -146,10 +146,10 @@ def is_exact_in_float32(dtype: np.dtype[Any]) -> bool:
     return dtype.itemsize < 4 or dtype == np.float32
 
 
-def normalised(
+def normalized(
     pixels: npt.NDArray[Any], mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
-    """Normalised copy of pixels, with constants that broadcast.
+    """Normalized copy of pixels, with constants that broadcast.
 
     What is no number counts as the mean. Large whole numbers lose nothing: the mean is taken away in 64 bits.
     """
@@ -167,12 +167,12 @@ def normalised(
 
 
 def measure(
-    stacks: Sequence[LabelledStack],
+    stacks: Sequence[LabeledStack],
     regions: Sequence[Region],
     *,
-    kind: NormalisationKind = "global",
-    sections: Sequence[SectionGrey] = (),
-) -> Normalisation:
+    kind: NormalizationKind = "global",
+    sections: Sequence[SectionGray] = (),
+) -> Normalization:
     """Mean and standard deviation of the images in the regions, per channel; hot pixels and padding do not count.
 
     Parameters
@@ -180,9 +180,9 @@ def measure(
     stacks, regions : sequence
         As from `split_stacks`; ``regions`` is its training part.
     kind : "global" or "section"
-        How images are normalised by what is measured.
-    sections : sequence of SectionGrey
-        Grey values of the whole sections that the regions lie in: what the model will have seen.
+        How images are normalized by what is measured.
+    sections : sequence of SectionGray
+        Gray values of the whole sections that the regions lie in: what the model will have seen.
 
     Raises
     ------
@@ -195,25 +195,25 @@ def measure(
         image = stacks[region.stack].image
         pixels = image.section(region.section)[:, slice(*region.y), slice(*region.x)]
         check_finite(pixels, image, region.section)
-        grey = grey_of_windows([pixels])
-        here, spread = np.array(grey.mean), np.array(grey.std) ** 2
+        gray = gray_of_windows([pixels])
+        here, spread = np.array(gray.mean), np.array(gray.std) ** 2
         # Chan et al. (1979): merge the moments of two parts.
-        share = grey.pixels / (count + grey.pixels)
+        share = gray.pixels / (count + gray.pixels)
         variance = variance * (1 - share) + spread * share + (here - mean) ** 2 * share * (1 - share)
         mean = mean + (here - mean) * share
-        count += grey.pixels
+        count += gray.pixels
     std = np.sqrt(variance)
     constant = _is_flat(mean, std)
     if constant.all():
         raise UserError("the images of the training part are constant; check the images")
     # A constant channel beside others carries nothing: it becomes zero.
     std = np.where(constant, 1.0, std)
-    seen = GreyValues.of(sections, stacks[regions[0].stack].image.dtype) if sections else None
+    seen = GrayValues.of(sections, stacks[regions[0].stack].image.dtype) if sections else None
     least = tuple(WEAKEST * lowest for lowest in seen.lowest_std) if seen is not None and kind == "section" else None
-    return Normalisation(kind=kind, mean=tuple(mean.tolist()), std=tuple(std.tolist()), least_std=least, seen=seen)
+    return Normalization(kind=kind, mean=tuple(mean.tolist()), std=tuple(std.tolist()), least_std=least, seen=seen)
 
 
-def spread(sections: Sequence[SectionGrey]) -> float:
+def spread(sections: Sequence[SectionGray]) -> float:
     """How much sections differ from each other: in their means, by the deviation within them, and in contrast.
 
     0 where all are alike; the larger of the channels'. Some odd sections change little.

@@ -1,4 +1,4 @@
-"""Whether an image has the grey values that a model was trained on, and how they are scaled where it has not.
+"""Whether an image has the gray values that a model was trained on, and how they are scaled where it has not.
 
 Programs and microscopes write the same picture in many ranges: 8 bits as 16 (times 257 or 256), 12 bits as they are or
 moved up to 16, floats from 0 to 1. Where mean and deviation say which of these it is, the values are adapted. Where
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from napari_autosegnet.data.grey_values import SectionGrey
+from napari_autosegnet.data.gray_values import SectionGray
 
 #: Deviations outside the range of the training sections' means at which an image is of another kind.
 FAR = 5.0
@@ -38,8 +38,8 @@ _ODD = 0.05
 Values = npt.NDArray[np.float64]
 
 
-class GreyValues(BaseModel):
-    """Grey values of the sections that a model was trained on.
+class GrayValues(BaseModel):
+    """Gray values of the sections that a model was trained on.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class GreyValues(BaseModel):
         return name
 
     @classmethod
-    def of(cls, sections: Sequence[SectionGrey], dtype: npt.DTypeLike) -> GreyValues:
+    def of(cls, sections: Sequence[SectionGray], dtype: npt.DTypeLike) -> GrayValues:
         """Of some sections, one at least."""
         means, stds, lows, highs = (
             np.array([getattr(section, part) for section in sections], np.float64)
@@ -95,7 +95,7 @@ class GreyValues(BaseModel):
         }
         return cls(dtype=np.dtype(dtype).name, **{name: tuple(values.tolist()) for name, values in figures.items()})
 
-    def with_more(self, other: GreyValues) -> GreyValues:
+    def with_more(self, other: GrayValues) -> GrayValues:
         """These, and the range of others beside them."""
         wider: dict[str, Any] = {}
         for name, widest in (("lowest", min), ("highest", max)):
@@ -107,7 +107,7 @@ class GreyValues(BaseModel):
 
 
 @dataclass(frozen=True)
-class GreyScale:
+class GrayScale:
     """How an image's values follow from those that a model expects: ``factor * value + offset``."""
 
     factor: float = 1.0
@@ -124,26 +124,26 @@ class GreyScale:
         return ", ".join(parts) or "as they are"
 
 
-AS_IS = GreyScale()
+AS_IS = GrayScale()
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Grey values that a model never saw, in words."""
+    """Gray values that a model never saw, in words."""
 
     text: str
 
 
 def match(
-    seen: GreyValues, sections: Sequence[SectionGrey], dtype: npt.DTypeLike, *, step: int = 1
-) -> GreyScale | Mismatch:
-    """How an image's grey values are scaled against those that a model saw.
+    seen: GrayValues, sections: Sequence[SectionGray], dtype: npt.DTypeLike, *, step: int = 1
+) -> GrayScale | Mismatch:
+    """How an image's gray values are scaled against those that a model saw.
 
     Parameters
     ----------
-    seen : GreyValues
+    seen : GrayValues
         What the model saw.
-    sections : sequence of SectionGrey
+    sections : sequence of SectionGray
         Some sections of the image; constant ones say nothing. Medians over them are compared, so that some odd
         sections change nothing.
     dtype : dtype
@@ -170,10 +170,10 @@ def match(
     return AS_IS
 
 
-def _scale(seen: GreyValues, image: SectionGrey, dtype: np.dtype[Any], step: int) -> GreyScale | None:
-    """The scaling that explains an image's grey values clearly better than none; None when there is no such one."""
+def _scale(seen: GrayValues, image: SectionGray, dtype: np.dtype[Any], step: int) -> GrayScale | None:
+    """The scaling that explains an image's gray values clearly better than none; None when there is no such one."""
     plain = _difference(seen, image)
-    stepped = GreyScale(float(step))
+    stepped = GrayScale(float(step))
     # All values are multiples: that is more than a guess.
     is_usual = step == 257 or (step > 1 and step & (step - 1) == 0)
     if is_usual and _holds(seen, image, stepped) and plain - _difference(seen, image, stepped) > LIKE / 3:
@@ -188,7 +188,7 @@ def _scale(seen: GreyValues, image: SectionGrey, dtype: np.dtype[Any], step: int
     return scale if difference <= LIKE and plain - difference >= CLEARLY else None
 
 
-def _holds(seen: GreyValues, image: SectionGrey, scale: GreyScale) -> bool:
+def _holds(seen: GrayValues, image: SectionGray, scale: GrayScale) -> bool:
     """Whether the type of what was seen could hold an image's values as well, scaled back."""
     dtype = np.dtype(seen.dtype)
     if dtype.kind == "f":
@@ -198,8 +198,8 @@ def _holds(seen: GreyValues, image: SectionGrey, scale: GreyScale) -> bool:
     return bool(extremes.min() > low - 1 and extremes.max() < high + 1)
 
 
-def unlike_in_words(seen: GreyValues, sections: Sequence[SectionGrey]) -> str | None:
-    """One line on grey values that are taken as they are but lie away from all that was seen; None if they do not."""
+def unlike_in_words(seen: GrayValues, sections: Sequence[SectionGray]) -> str | None:
+    """One line on gray values that are taken as they are but lie away from all that was seen; None if they do not."""
     told = [section for section in sections if not section.constant and any(section.std)]
     if not told:
         return None
@@ -208,38 +208,38 @@ def unlike_in_words(seen: GreyValues, sections: Sequence[SectionGrey]) -> str | 
     if away < UNLIKE:
         return None
     return (
-        f"the grey values ({_in_words(image.mean, image.std)}) are {away:.1f} deviations from those that the model has "
+        f"the gray values ({_in_words(image.mean, image.std)}) are {away:.1f} deviations from those that the model has "
         f"learned from ({_in_words(seen.mean, seen.std)}); if the labels are poor, train with some of these images"
     )
 
 
-def scale_in_words(scale: GreyScale, seen: GreyValues, dtype: npt.DTypeLike) -> str:
+def scale_in_words(scale: GrayScale, seen: GrayValues, dtype: npt.DTypeLike) -> str:
     """One line for the user about values that are adapted."""
     return (
-        f"the grey values ({np.dtype(dtype).name}) are those of the model's images ({seen.dtype}) {scale}; "
+        f"the gray values ({np.dtype(dtype).name}) are those of the model's images ({seen.dtype}) {scale}; "
         "they are scaled back"
     )
 
 
-def _scalings(ours: np.dtype[Any], theirs: np.dtype[Any]) -> Iterator[GreyScale]:
+def _scalings(ours: np.dtype[Any], theirs: np.dtype[Any]) -> Iterator[GrayScale]:
     """How an image of type ``theirs`` may hold the values of images of type ``ours``, the more usual ways first."""
     if ours.kind == theirs.kind == "f":
         for largest in (255.0, 65535.0):
-            yield GreyScale(largest)
-            yield GreyScale(1 / largest)
+            yield GrayScale(largest)
+            yield GrayScale(1 / largest)
     if ours == theirs:
         return
     (low, high), (their_low, their_high) = _full_range(ours), _full_range(theirs)
     factor = (their_high - their_low) / (high - low)
-    yield GreyScale(factor, their_low - factor * low)
+    yield GrayScale(factor, their_low - factor * low)
     if "f" in (ours.kind, theirs.kind):
         # Floats may hold the whole numbers of another type.
-        yield from (GreyScale(257.0), GreyScale(1 / 257))
+        yield from (GrayScale(257.0), GrayScale(1 / 257))
     elif ours.kind == "u" and theirs.kind == "i":
-        yield GreyScale(1.0, -(2.0 ** (8 * ours.itemsize - 1)))
+        yield GrayScale(1.0, -(2.0 ** (8 * ours.itemsize - 1)))
     for power in range(-24, 25):
         if power:
-            yield GreyScale(2.0**power)
+            yield GrayScale(2.0**power)
 
 
 def _full_range(dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -249,22 +249,22 @@ def _full_range(dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(about.min), float(about.max)
 
 
-def _median(sections: Sequence[SectionGrey]) -> SectionGrey:
-    """Grey values in the middle of those of some sections."""
+def _median(sections: Sequence[SectionGray]) -> SectionGray:
+    """Gray values in the middle of those of some sections."""
     mean, std, low, high = (
         tuple(np.median([getattr(section, part) for section in sections], axis=0).tolist())
         for part in ("mean", "std", "low", "high")
     )
-    return SectionGrey(mean, std, low, high, pixels=0, constant=False)
+    return SectionGray(mean, std, low, high, pixels=0, constant=False)
 
 
-def _outside(seen: GreyValues, image: SectionGrey, scale: GreyScale = AS_IS) -> Values:
+def _outside(seen: GrayValues, image: SectionGray, scale: GrayScale = AS_IS) -> Values:
     """Deviations by which the means lie outside the range of what was seen, per channel."""
     mean = (np.array(image.mean) - scale.offset) / scale.factor
     return _ratio(np.maximum(np.array(seen.lowest_mean) - mean, mean - np.array(seen.highest_mean)).clip(0), seen.std)
 
 
-def _difference(seen: GreyValues, image: SectionGrey, scale: GreyScale = AS_IS, *, from_middle: bool = False) -> float:
+def _difference(seen: GrayValues, image: SectionGray, scale: GrayScale = AS_IS, *, from_middle: bool = False) -> float:
     """How unlike means and contrasts are, for the channel where they are most so: 0 within the range of what was seen.
 
     ``from_middle`` measures from its middle instead.

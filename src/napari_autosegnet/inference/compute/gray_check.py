@@ -1,4 +1,4 @@
-"""Whether an image has the grey values that a model was trained on, told from a few sections before it is applied."""
+"""Whether an image has the gray values that a model was trained on, told from a few sections before it is applied."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.grey_match import AS_IS, GreyScale, Mismatch, match, scale_in_words, unlike_in_words
-from napari_autosegnet.data.grey_values import SectionGrey, grey_of_windows, sample_windows
+from napari_autosegnet.data.gray_match import AS_IS, GrayScale, Mismatch, match, scale_in_words, unlike_in_words
+from napari_autosegnet.data.gray_values import SectionGray, gray_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.compute.patience import read_patiently
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.settings import GreyValuesChoice
+from napari_autosegnet.settings import GrayValuesChoice
 
 #: Sections that are looked at, spread evenly over the image; up to five times as many where most are constant.
 SECTIONS = 5
@@ -27,25 +27,25 @@ _PIXELS = 2**18
 _EXACT = 2.0**53
 
 
-class GreyValuesError(UserError):
-    """An image's grey values are unlike all that a model has seen; whoever knows better may insist."""
+class GrayValuesError(UserError):
+    """An image's gray values are unlike all that a model has seen; whoever knows better may insist."""
 
 
-def check_grey_values(
-    normalisation: Normalisation,
+def check_gray_values(
+    normalization: Normalization,
     image: ImageStack,
-    choice: GreyValuesChoice = "checked",
+    choice: GrayValuesChoice = "checked",
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
-) -> GreyScale:
-    """How an image's grey values are scaled against those that a model was trained on; told where they are at all.
+) -> GrayScale:
+    """How an image's gray values are scaled against those that a model was trained on; told where they are at all.
 
-    The whole image is compared, whatever part of it is to be segmented. Models that normalise each section by its own
+    The whole image is compared, whatever part of it is to be segmented. Models that normalize each section by its own
     constants take any range.
 
     Parameters
     ----------
-    normalisation : Normalisation
+    normalization : Normalization
         Of the model.
     image : ImageStack
         That it is applied to.
@@ -56,36 +56,36 @@ def check_grey_values(
 
     Raises
     ------
-    GreyValuesError
+    GrayValuesError
         When they are far from all that the model has seen.
     """
-    if choice == "as-is" or normalisation.seen is None:
+    if choice == "as-is" or normalization.seen is None:
         return AS_IS
     sections, step = _sample(image, should_stop)
     if should_stop():
         return AS_IS
     name = str(image.path or image.name)
     if image.dtype.kind in "ui" and any(max(map(abs, (*each.low, *each.high))) > _EXACT for each in sections):
-        report(Note(text=f"{name} has grey values beyond 2^53, which lose their last digits"))
-    return scale_of(normalisation, sections, image.dtype, name, step=step, report=report)
+        report(Note(text=f"{name} has gray values beyond 2^53, which lose their last digits"))
+    return scale_of(normalization, sections, image.dtype, name, step=step, report=report)
 
 
 def scale_of(
-    normalisation: Normalisation,
-    sections: Sequence[SectionGrey],
+    normalization: Normalization,
+    sections: Sequence[SectionGray],
     dtype: npt.DTypeLike,
     name: str,
     *,
     step: int = 1,
     report: Report = silent,
-) -> GreyScale:
-    """As `check_grey_values`, for sections that were looked at already.
+) -> GrayScale:
+    """As `check_gray_values`, for sections that were looked at already.
 
     Parameters
     ----------
-    normalisation : Normalisation
+    normalization : Normalization
         Of the model.
-    sections : sequence of SectionGrey
+    sections : sequence of SectionGray
     dtype : dtype
         Of the image.
     name : str
@@ -95,33 +95,33 @@ def scale_of(
 
     Raises
     ------
-    GreyValuesError
+    GrayValuesError
         When they are far from all that the model has seen.
     """
-    if normalisation.seen is None:
+    if normalization.seen is None:
         return AS_IS
-    found = match(normalisation.seen, sections, dtype, step=step)
+    found = match(normalization.seen, sections, dtype, step=step)
     if isinstance(found, Mismatch):
-        if normalisation.kind == "section":
+        if normalization.kind == "section":
             return AS_IS
-        raise GreyValuesError(
-            f"the grey values of {name} are unlike those of the model's images ({found.text}); "
-            "give it in their range, or take its grey values as they are (--grey-values as-is)"
+        raise GrayValuesError(
+            f"the gray values of {name} are unlike those of the model's images ({found.text}); "
+            "give it in their range, or take its gray values as they are (--gray-values as-is)"
         )
-    if normalisation.kind == "global":
+    if normalization.kind == "global":
         note = (
-            unlike_in_words(normalisation.seen, sections)
+            unlike_in_words(normalization.seen, sections)
             if found == AS_IS
-            else scale_in_words(found, normalisation.seen, dtype)
+            else scale_in_words(found, normalization.seen, dtype)
         )
         if note is not None:
             report(Note(text=note))
     return found
 
 
-def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGrey], int]:
-    """Grey values of some sections that are not constant, and a number that all values are multiples of."""
-    found: list[SectionGrey] = []
+def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGray], int]:
+    """Gray values of some sections that are not constant, and a number that all values are multiples of."""
+    found: list[SectionGray] = []
     step = 0
     for section in _spread_over(image.sections):
         try:
@@ -130,10 +130,10 @@ def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGre
             continue  # for the block in question to say
         if should_stop():
             break
-        grey = grey_of_windows(windows)
-        if grey.constant or not grey.pixels:
+        gray = gray_of_windows(windows)
+        if gray.constant or not gray.pixels:
             continue
-        found.append(grey)
+        found.append(gray)
         if image.dtype.kind in "ui":
             step = math.gcd(step, *(int(np.gcd.reduce(np.unique(part))) for part in windows))
         if len(found) == SECTIONS:

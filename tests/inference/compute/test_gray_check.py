@@ -12,14 +12,14 @@ import tifffile
 import zarr
 
 from napari_autosegnet import api
-from napari_autosegnet.data.grey_match import AS_IS, GreyScale, GreyValues
-from napari_autosegnet.data.grey_values import section_grey
+from napari_autosegnet.data.gray_match import AS_IS, GrayScale, GrayValues
+from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
-from napari_autosegnet.data.normalisation import Normalisation
+from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.sample import sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note
-from napari_autosegnet.inference.compute.grey_check import check_grey_values
+from napari_autosegnet.inference.compute.gray_check import check_gray_values
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
@@ -35,7 +35,7 @@ class Notes:
         self.texts: list[str] = []
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Note) and "grey values" in event.text:
+        if isinstance(event, Note) and "gray values" in event.text:
             self.texts.append(event.text)
 
 
@@ -44,19 +44,19 @@ def sample(name: str = "b") -> np.ndarray:
 
 
 @pytest.fixture
-def seen() -> GreyValues:
-    return GreyValues.of([section_grey(sample("a")[np.newaxis])], np.uint8)
+def seen() -> GrayValues:
+    return GrayValues.of([section_gray(sample("a")[np.newaxis])], np.uint8)
 
 
 @pytest.fixture
-def trained(make_model: MakeModel, seen: GreyValues) -> Model:
+def trained(make_model: MakeModel, seen: GrayValues) -> Model:
     """A model that has seen the sample's image a."""
     model = make_model()
-    return with_normalisation(model, Normalisation(mean=seen.mean, std=seen.std, seen=seen))
+    return with_normalization(model, Normalization(mean=seen.mean, std=seen.std, seen=seen))
 
 
-def with_normalisation(model: Model, normalisation: Normalisation) -> Model:
-    return Model(model.description.model_copy(update={"normalisation": normalisation}), model.weights)
+def with_normalization(model: Model, normalization: Normalization) -> Model:
+    return Model(model.description.model_copy(update={"normalization": normalization}), model.weights)
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_other_ranges_give_the_same_labels_and_one_line(trained: Model, files: d
         told = Notes()
         _, found = predict_sections(trained, open_image(files[name]), None, SETTINGS, report=told)
         np.testing.assert_allclose(found, expected, atol=1e-3)
-        assert told.texts == [f"the grey values {words}"]
+        assert told.texts == [f"the gray values {words}"]
         _, as_it_is = predict_sections(
-            trained, open_image(files[name]), None, SETTINGS.model_copy(update={"grey_values": "as-is"})
+            trained, open_image(files[name]), None, SETTINGS.model_copy(update={"gray_values": "as-is"})
         )
         assert np.abs(as_it_is - expected).mean() > 5e-3
 
@@ -124,25 +124,25 @@ def test_what_is_unlike_all_is_refused_in_every_way_to_apply_a_model(
             way()
         line = str(error.value)
         assert "strange" in line and "unlike those of the model's images (float32, mean " in line
-        assert "trained on uint8, mean 144.3, deviation 53.87" in line and "(--grey-values as-is)" in line
+        assert "trained on uint8, mean 144.3, deviation 53.87" in line and "(--gray-values as-is)" in line
     assert not out.exists() and not list(tmp_path.glob("out.zarr*"))
-    insist = PredictSettings(grey_values="as-is")
+    insist = PredictSettings(gray_values="as-is")
     assert api.predict(tmp_path / "model", files["strange"], out, settings=insist, device="cpu").done == 1
-    assert evaluate(grey_values="as-is").mean_iou >= 0
+    assert evaluate(gray_values="as-is").mean_iou >= 0
 
 
 def test_it_is_part_of_what_a_result_was_made_by(trained: Model, files: dict[str, Path], tmp_path: Path) -> None:
     image = open_image(files["times 257"])
     predict_volume(trained, image, tmp_path / "out.zarr")
     predict_volume(trained, image, tmp_path / "out.zarr")  # the same again
-    with pytest.raises(UserError, match="grey_values was times 257, now as they are"):
-        predict_volume(trained, image, tmp_path / "out.zarr", PredictSettings(grey_values="as-is"))
+    with pytest.raises(UserError, match="gray_values was times 257, now as they are"):
+        predict_volume(trained, image, tmp_path / "out.zarr", PredictSettings(gray_values="as-is"))
 
 
-def test_a_model_that_normalises_each_section_takes_any_range(
-    trained: Model, files: dict[str, Path], seen: GreyValues
+def test_a_model_that_normalizes_each_section_takes_any_range(
+    trained: Model, files: dict[str, Path], seen: GrayValues
 ) -> None:
-    own = with_normalisation(trained, Normalisation(kind="section", mean=seen.mean, std=seen.std, seen=seen))
+    own = with_normalization(trained, Normalization(kind="section", mean=seen.mean, std=seen.std, seen=seen))
     _, expected = predict_sections(own, open_image(files["plain"]), None, SETTINGS)
     for name, path in files.items():
         told = Notes()
@@ -153,7 +153,7 @@ def test_a_model_that_normalises_each_section_takes_any_range(
 
 def test_models_that_know_nothing_compare_nothing(make_model: MakeModel, files: dict[str, Path]) -> None:
     told = Notes()
-    assert check_grey_values(make_model().normalisation, open_image(files["strange"]), report=told) == AS_IS
+    assert check_gray_values(make_model().normalization, open_image(files["strange"]), report=told) == AS_IS
     assert told.texts == []
 
 
@@ -170,11 +170,11 @@ def test_the_whole_image_is_compared_and_not_one_place(trained: Model, tmp_path:
     )
     array[:, 200:300, 100:250] = picture[:100, :150]
     array[[2, 6, 10, 14, 18]] = 0  # the very sections that are looked at first
-    for stack, scale in ((array, AS_IS), (array.astype(np.uint16) * 257, GreyScale(257))):
+    for stack, scale in ((array, AS_IS), (array.astype(np.uint16) * 257, GrayScale(257))):
         image = volume(stack, (4, 64, 64), tmp_path / f"{stack.dtype}.zarr")
-        assert check_grey_values(trained.normalisation, image) == scale
+        assert check_gray_values(trained.normalization, image) == scale
     dark = np.stack([picture // 5] * 3)
-    assert check_grey_values(trained.normalisation, image_from_array(dark)) == AS_IS
+    assert check_gray_values(trained.normalization, image_from_array(dark)) == AS_IS
 
 
 def test_little_is_read_of_a_large_image(trained: Model) -> None:
@@ -189,7 +189,7 @@ def test_little_is_read_of_a_large_image(trained: Model) -> None:
             read += int(np.prod(shape))
             return np.random.default_rng(0).integers(90, 200, shape, np.uint8)
 
-    assert check_grey_values(trained.normalisation, image_from_array(Huge())) == AS_IS
+    assert check_gray_values(trained.normalization, image_from_array(Huge())) == AS_IS
     assert read <= 5 * 2**18
 
 
@@ -198,12 +198,12 @@ def test_damaged_sections_are_for_their_block_to_tell(trained: Model, tmp_path: 
     image = volume(array, (1, 256, 256), tmp_path / "a.zarr")
     for section in (0, 3):
         next(file for file in (tmp_path / "a.zarr" / "c" / str(section)).rglob("*") if file.is_file()).write_bytes(b"x")
-    assert check_grey_values(trained.normalisation, image) == AS_IS
+    assert check_gray_values(trained.normalization, image) == AS_IS
 
 
 def test_numbers_that_64_bits_cannot_tell_apart_are_noted(trained: Model) -> None:
     told = Notes()
     large = sample().astype(np.int64) + 2**60
     with pytest.raises(UserError, match="unlike"):
-        check_grey_values(trained.normalisation, image_from_array(large, name="large"), report=told)
-    assert told.texts == ["large has grey values beyond 2^53, which lose their last digits"]
+        check_gray_values(trained.normalization, image_from_array(large, name="large"), report=told)
+    assert told.texts == ["large has gray values beyond 2^53, which lose their last digits"]

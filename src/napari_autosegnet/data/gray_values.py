@@ -1,4 +1,4 @@
-"""Grey values of whole sections, told by numbers that neither padding nor hot pixels change.
+"""Gray values of whole sections, told by numbers that neither padding nor hot pixels change.
 
 A section's mean and deviation are the same for every tile, block and process that asks, because they depend on its
 pixels alone: on all of them up to `MAX_PIXELS`, in larger sections on windows spread evenly over it. Left out are
@@ -38,8 +38,8 @@ _FEW = 1000
 
 
 @dataclass(frozen=True)
-class SectionGrey:
-    """Grey values of one section.
+class SectionGray:
+    """Gray values of one section.
 
     Attributes
     ----------
@@ -61,9 +61,9 @@ class SectionGrey:
     constant: bool
 
 
-def section_grey(pixels: Array) -> SectionGrey:
-    """Grey values of a whole section ``(c, y, x)``."""
-    found = grey_of_windows([pixels[:, y, x] for y, x in sample_windows(*pixels.shape[1:])])
+def section_gray(pixels: Array) -> SectionGray:
+    """Gray values of a whole section ``(c, y, x)``."""
+    found = gray_of_windows([pixels[:, y, x] for y, x in sample_windows(*pixels.shape[1:])])
     # What is sampled decides nearly always; only a constant sample needs the whole section.
     if found.constant and not has_one_value([pixels]):
         return replace(found, constant=False)
@@ -87,19 +87,19 @@ def _spread(length: int, side: int, count: int) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def grey_of_windows(windows: Sequence[Array]) -> SectionGrey:
-    """Grey values of windows ``(c, y, x)`` that stand for a section; ``constant`` speaks of them alone."""
+def gray_of_windows(windows: Sequence[Array]) -> SectionGray:
+    """Gray values of windows ``(c, y, x)`` that stand for a section; ``constant`` speaks of them alone."""
     values = _joined(windows, _counted)
     pixels = sum(window[0].size for window in windows)
     if values.shape[1] < min(_FEW, pixels / 100):  # hardly anything but padding
         values = _joined(windows, _finite)
     if not values.shape[1]:
         nothing = (0.0,) * len(values)
-        return SectionGrey(nothing, nothing, nothing, nothing, pixels=0, constant=False)
+        return SectionGray(nothing, nothing, nothing, nothing, pixels=0, constant=False)
     channels = [_robust(channel) for channel in values]
     mean, std, low, high = (tuple(channel[part] for channel in channels) for part in range(4))
     constant = low == high and has_one_value(windows)
-    return SectionGrey(mean, std, low, high, pixels=values.shape[1], constant=constant)
+    return SectionGray(mean, std, low, high, pixels=values.shape[1], constant=constant)
 
 
 def _joined(windows: Sequence[Array], chosen: Callable[[Array], npt.NDArray[np.bool_] | None]) -> Array:
