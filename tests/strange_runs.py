@@ -31,7 +31,7 @@ def write_strange_run(folder: Path) -> Run:
         {"event": "device", "name": NASTY},
         {"event": "data", "text": NASTY, "classes": [NASTY]},
         {"event": "note", "text": NASTY},
-        {"event": "alarm", "text": NASTY},
+        {"event": "warning", "text": NASTY},
         {"event": "epoch", "step": "train", "epoch": 1, "loss": 0.5, "mean_iou": 0.5, "iou": iou, "phase": NASTY},
         {"event": "epoch", "step": "train", "epoch": 2, "loss": 0.4, "mean_iou": 0.5, "iou": iou},
         {"event": "architecture", "architecture": {"x": NASTY}, "score": 0.5, "remark": NASTY},

@@ -156,7 +156,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_loses_nothing(files: tuple[Path, Path], small_disk: Path) -> None:
-    """The disk fills after the first epoch; once there is space the training goes on where it was."""
+    """The disk fills after the first epoch; once there is space the training continues where it was."""
     arguments = {"images": [files[0]], "labels": [files[1]], "network": "unet", "settings": TRAIN}
     run = small_disk / "run"
     filler = small_disk / "filler"

@@ -118,7 +118,7 @@ def test_an_evil_zip_writes_nothing_and_reads_no_more_than_it_may(
         archive.writestr("../../../escaped.txt", "boo")
     Model.load(inner / "evil.zip")
     assert not list(tmp_path.rglob("escaped.txt")) and [file.name for file in inner.iterdir()] == ["evil.zip"]
-    monkeypatch.setattr(model_module, "LARGEST_WEIGHTS", 100)
+    monkeypatch.setattr(model_module, "MAX_WEIGHTS", 100)
     with pytest.raises(UserError, match="larger than a model can be"):
         Model.load(inner / "evil.zip")
     with pytest.raises(UserError, match="larger than a model can be"):

@@ -51,7 +51,7 @@ def fit(
 ) -> Model:
     """From labeled images to a model in one go: find the network that they need, and train it.
 
-    Networks of several sizes compete; the better ones go on from what they have learned, and the one that the
+    Networks of several sizes compete; the better ones continue from what they have learned, and the one that the
     settings' ``goal`` asks for is trained to the end. ``RUN/model`` is there from the first epochs on and gets better.
 
     Parameters

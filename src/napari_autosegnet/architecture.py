@@ -116,7 +116,7 @@ class Architecture(_Frozen):
                 yield from cell.nodes
 
     @property
-    def identity_share(self) -> float:
+    def identity_fraction(self) -> float:
         operations = [node.operation for node in self.nodes]
         return operations.count("identity") / len(operations)
 
@@ -198,18 +198,18 @@ class SearchSpace(_Frozen):
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """Every choice in the paper's order: down, bridge, up, then the long skips."""
-        found: list[Decision] = []
+        decisions: list[Decision] = []
         for kind in LAYER_KINDS:
             for cell in range(self.cells):
                 inputs = LAYER_INPUTS + (cell if self.short_skips else 0)
                 for node in range(NODES_PER_CELL):
-                    found.append(Decision(kind="input", choices=inputs, layer=kind, cell=cell, node=node))
-                    found.append(
+                    decisions.append(Decision(kind="input", choices=inputs, layer=kind, cell=cell, node=node))
+                    decisions.append(
                         Decision(kind="operation", choices=len(self.operations), layer=kind, cell=cell, node=node)
                     )
         if self.long_skips:
-            found.extend(Decision(kind="skip", choices=2, level=level) for level in range(self.levels))
-        return tuple(found)
+            decisions.extend(Decision(kind="skip", choices=2, level=level) for level in range(self.levels))
+        return tuple(decisions)
 
     def decode(self, choices: Sequence[int]) -> Architecture:
         """Architecture written by one choice per decision."""

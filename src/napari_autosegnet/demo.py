@@ -58,10 +58,10 @@ def run_demo(
         report(Note(text=f"{out} holds a finished demo; delete it, or give another --out, to run it again"))
         summary = _read_summary(summary_file)
     else:
-        found = _run_steps(out, budget, device, report, should_stop)
-        if found is None:
+        finished = _run_steps(out, budget, device, report, should_stop)
+        if finished is None:
             return {"mean_iou": None, "iou": {}, "seconds": {}, "paths": {}}
-        summary = found
+        summary = finished
     if view:
         _show(summary)
     return summary
@@ -181,6 +181,6 @@ def _show(summary: dict[str, Any]) -> None:
     }
     colormap = DirectLabelColormap(color_dict=colors)
     viewer.add_labels(truth + 1, name="truth", visible=False, colormap=colormap)
-    found = open_labels(Path(summary["paths"]["labels"]) / "labels" / "segmentation").section(0)[0]
-    viewer.add_labels(found, name="segmentation", opacity=0.5, colormap=colormap)
+    labels = open_labels(Path(summary["paths"]["labels"]) / "labels" / "segmentation").section(0)[0]
+    viewer.add_labels(labels, name="segmentation", opacity=0.5, colormap=colormap)
     napari.run()

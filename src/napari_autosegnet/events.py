@@ -178,8 +178,8 @@ class Epoch(_Event):
     entropy: Number = None
     least_entropy: Number = None
     largest_entropy: Number = None
-    identity_share: Number = None
-    largest_identity_share: Number = None
+    identity_fraction: Number = None
+    largest_identity_fraction: Number = None
     seconds: Number = None
     seconds_left: Number = None
     memory: Count | None = None
@@ -326,7 +326,7 @@ class Note(_Event):
 class WarningRaised(_Event):
     """A line that the reader should not miss."""
 
-    event: Literal["alarm"] = "alarm"
+    event: Literal["warning"] = "warning"
     text: Text
 
 

@@ -43,8 +43,8 @@ SCHEMA_VERSION = 1
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 #: A file beyond these sizes is no model of this program (or a zip bomb) and is not read.
-LARGEST_DESCRIPTION = 16 * 2**20
-LARGEST_WEIGHTS = 4 * 2**30
+MAX_DESCRIPTION = 16 * 2**20
+MAX_WEIGHTS = 4 * 2**30
 
 #: What a model is made of, told apart by ``network``.
 Specification = Annotated[NetworkSpecification | ForestSpecification, Field(discriminator="network")]
@@ -57,7 +57,7 @@ class _Frozen(BaseModel):
 
 
 class HaloFigure(_Frozen):
-    """A halo and the share of pixels whose labels agree with whole-section inference at it."""
+    """A halo and the fraction of pixels whose labels agree with whole-section inference at it."""
 
     pixels: Annotated[int, Field(ge=0)]
     agreement: Annotated[float, Field(ge=0, le=1)]
@@ -113,7 +113,7 @@ class Model:
     """
 
     def __init__(self, description: ModelDescription, weights: Mapping[str, Tensor]) -> None:
-        # Cloned: training may go on, and safetensors refuses tensors that share memory.
+        # Cloned: training may continue, and safetensors refuses tensors that share memory.
         self._weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
         description = description.model_copy(update={"weights_sha256": _digest(self._weights)})
         self.description = description.model_copy(update={"description_sha256": description.digest})
@@ -290,11 +290,11 @@ def _parse(text: bytes, place: Path) -> ModelDescription:
     content = parse_json(text, f"{place}/{DESCRIPTION_FILE}", "copy the model again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{place} is no model of napari-autosegnet; {_GIVE}")
-    found = content.get("schema_version")
-    if found != SCHEMA_VERSION:
-        newer = isinstance(found, int) and found > SCHEMA_VERSION
+    schema = content.get("schema_version")
+    if schema != SCHEMA_VERSION:
+        newer = isinstance(schema, int) and schema > SCHEMA_VERSION
         advice = "update napari-autosegnet" if newer else "train it again, or use the version it was made with"
-        raise UserError(f"{place} has model version {found!r}, this program reads {SCHEMA_VERSION}; {advice}")
+        raise UserError(f"{place} has model version {schema!r}, this program reads {SCHEMA_VERSION}; {advice}")
     damaged = f"{place}/{DESCRIPTION_FILE} is damaged"
     try:
         description = ModelDescription.model_validate(content)
@@ -327,7 +327,7 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
                 raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
             description = None
             if description_file.is_file():
-                _check_size(description_file.stat().st_size, LARGEST_DESCRIPTION, description_file)
+                _check_size(description_file.stat().st_size, MAX_DESCRIPTION, description_file)
                 description = description_file.read_bytes()
             with open(file, "rb") as handle:
                 yield description, handle, file.stat().st_size
@@ -340,19 +340,19 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
 
 
 def _members(archive: zipfile.ZipFile, place: Path) -> dict[str, zipfile.ZipInfo]:
-    limits = {DESCRIPTION_FILE: LARGEST_DESCRIPTION, WEIGHTS_FILE: LARGEST_WEIGHTS}
-    found: dict[str, zipfile.ZipInfo] = {}
+    limits = {DESCRIPTION_FILE: MAX_DESCRIPTION, WEIGHTS_FILE: MAX_WEIGHTS}
+    members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = PurePosixPath(member.filename).name
         if name not in limits or member.is_dir():
             continue
-        if name in found:
+        if name in members:
             raise UserError(f"{place} holds more than one {name}; give a zip of one model folder")
         _check_size(member.file_size, limits[name], place)
-        found[name] = member
-    if WEIGHTS_FILE not in found:
+        members[name] = member
+    if WEIGHTS_FILE not in members:
         raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
-    return found
+    return members
 
 
 def _check_size(size: int, largest: int, place: Path) -> None:
@@ -362,11 +362,11 @@ def _check_size(size: int, largest: int, place: Path) -> None:
 
 def _read_head(handle: IO[bytes], size: int, place: Path) -> bytes:
     """The header of the weights, with the eight bytes before it that hold its length."""
-    _check_size(size, LARGEST_WEIGHTS, place)
+    _check_size(size, MAX_WEIGHTS, place)
     start = handle.read(8)
     length = int.from_bytes(start, "little")
     # The copy of the description in it is quoted once more.
-    if len(start) < 8 or length > min(size, 2 * LARGEST_DESCRIPTION):
+    if len(start) < 8 or length > min(size, 2 * MAX_DESCRIPTION):
         raise _damaged_weights(place)
     return start + handle.read(length)
 
@@ -425,10 +425,10 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def _package_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions

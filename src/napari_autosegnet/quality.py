@@ -42,11 +42,13 @@ class Checked(BaseModel):
         0 where there is nothing to tell apart, as only one class is there.
         """
         total = sum(self.pixels.values())
-        shares = [count / total for count in self.pixels.values() if count]
-        if len(shares) < 2:
+        fractions = [count / total for count in self.pixels.values() if count]
+        if len(fractions) < 2:
             return 0.0
-        # Of a class of share p, guessed in a share p of the pixels: p^2 right of p + p - p^2.
-        return max(max(shares) / len(shares), sum(share / (2 - share) for share in shares) / len(shares))
+        # Of a class of fraction p, guessed in a fraction p of the pixels: p^2 right of p + p - p^2.
+        return max(
+            max(fractions) / len(fractions), sum(fraction / (2 - fraction) for fraction in fractions) / len(fractions)
+        )
 
     def scarcity(self) -> str:
         """What that means, in words; empty when there is enough of all classes."""

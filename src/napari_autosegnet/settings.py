@@ -86,9 +86,9 @@ class AugmentationSettings(Settings):
 
     flips: bool = _advanced(True, "Mirror left-right and up-down")
     rotation: Literal["none", "quarter", "any"] = _advanced("any", "Rotate by quarter turns or by any angle")
-    scale: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.1, "Zoom by up to this share in or out")
+    scale: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.1, "Zoom by up to this fraction in or out")
     elastic: Annotated[float, Field(ge=0)] = _advanced(2.0, "Largest elastic displacement in pixels")
-    contrast: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.15, "Scale gray values by up to this share")
+    contrast: Annotated[float, Field(ge=0, lt=1)] = _advanced(0.15, "Scale gray values by up to this fraction")
     brightness: Annotated[float, Field(ge=0)] = _advanced(
         0.15, "Shift gray values by up to this many standard deviations"
     )

@@ -1,4 +1,4 @@
-"""The line that an interrupted prediction prints is one that goes on with it."""
+"""The line that an interrupted prediction prints is one that continues with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in another range than the model's: told, adapted or refused, and no false alarm."""
+"""Images in another range than the model's: told, adapted or refused, and no false warning."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ SEARCH = SearchSettings(
 
 
 def begin(run: Path, files: tuple[Path, Path], step: str) -> Callable[[], Any]:
-    """A search or training that ends after its first epoch; what is returned goes on with it."""
+    """A search or training that ends after its first epoch; what is returned continues with it."""
     ended: list[str] = []
 
     def report(event: Event) -> None:

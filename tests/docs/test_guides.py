@@ -173,7 +173,7 @@ def test_the_code_of_the_page_runs(page: str, workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_the_examples_run(workplace: Path) -> None:
-    # The second one goes on with the run of the first.
+    # The second one continues with the run of the first.
     for name in ("whole_way", "uncertainty", "watch_and_stop"):
         runpy.run_path(str(DOCS / "examples" / f"{name}.py"))
     assert {"overlay.png", "curves.svg", "architecture.svg", "uncertainty.png"} <= {p.name for p in workplace.iterdir()}

@@ -75,7 +75,7 @@ def test_the_least_entropy_is_that_of_the_surest_choices() -> None:
     assert controller.least_entropy < 0.8 * sum(math.log(d.choices) for d in SPACE.decisions)
     operations = torch.full((len(OPERATIONS),), -1.1 / 2.5)
     operations[0] = 1.1 / 2.5
-    assert controller.largest_identity_share == pytest.approx(float(operations.softmax(0)[0]))
+    assert controller.largest_identity_fraction == pytest.approx(float(operations.softmax(0)[0]))
 
 
 def test_it_starts_even_and_its_entropy_is_the_distributions() -> None:

@@ -210,7 +210,7 @@ def test_a_controller_that_loves_identities_raises_the_alarm() -> None:
     search = make(settings)
     for _ in range(30):
         proposed = search.strategy.propose(10)
-        search.strategy.learn(proposed, [architecture.identity_share for architecture in proposed])
+        search.strategy.learn(proposed, [architecture.identity_fraction for architecture in proposed])
     _, listener = run(search)
     assert ["as many identities as it can" in event.text for event in listener.of(WarningRaised)] == [True]
 

@@ -125,7 +125,7 @@ def test_a_step_has_the_size_of_the_learning_rate_whatever_the_gradient(memory_f
 
 
 def test_weights_without_a_gradient_stay_and_the_state_can_be_restored() -> None:
-    """In a search each step uses one architecture; a resumed training goes on with its momentum."""
+    """In a search each step uses one architecture; a resumed training continues with its momentum."""
     network = small_network()
     optimizer = make_optimizer(network, OptimizationSettings())
     images = torch.randn(2, 1, 8, 8)

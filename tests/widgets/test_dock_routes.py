@@ -158,7 +158,7 @@ def steps():
     )
 
 
-def go_on():
+def continue_run():
     try:
         next(way)
     except BaseException:

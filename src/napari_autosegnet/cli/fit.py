@@ -54,8 +54,8 @@ def fit(
 ) -> None:
     """From labeled images to a model in one go: find the network that they need, and train it.
 
-    Networks of several sizes compete on your data; the better ones go on, and the one that --goal asks for is trained
-    to the end. It is in RUN/model from the first epochs on; the others that are worth it are listed at the end.
+    Networks of several sizes compete on your data; the better ones continue, and the one that --goal asks for is
+    trained to the end. It is in RUN/model from the first epochs on; the others that are worth it are listed at the end.
 
     Example: [bold]napari-autosegnet fit --image train.tif --labels labels.tif --classes 0:membrane,255:cell
     --run runs/isbi --preset fast --budget 20m[/bold]

@@ -13,5 +13,5 @@ def print_line(line: object = "") -> None:
 
 
 def print_note(line: object) -> None:
-    """A line on what goes on, beside the result."""
+    """A line on what happens, beside the result."""
     print(printable(line), file=sys.stderr, flush=True)

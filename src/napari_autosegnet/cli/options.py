@@ -246,13 +246,13 @@ def changed(settings: SettingsModel, changes: Changes, renamed: Mapping[str, str
 def _limits(error: ValidationError, option: SettingOption) -> str:
     """The limits that a number in an option of several parts or kinds is beyond, in words."""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-    found = {
+    limits = {
         f"{words[limit]} {value:g}"
         for each in error.errors()
         if tuple(map(str, each["loc"]))[: len(option.path)] == option.path
         for limit, value in each.get("ctx", {}).items()
         if limit in words
     }
-    if not found:
+    if not limits:
         return ""
-    return f" with {'each number' if option.form == NUMBERS else 'N'} {' and '.join(sorted(found))}"
+    return f" with {'each number' if option.form == NUMBERS else 'N'} {' and '.join(sorted(limits))}"

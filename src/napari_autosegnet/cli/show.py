@@ -37,7 +37,7 @@ def show(
 
     run = Run.open(what) if (what / "config.json").is_file() else None
     if curves and run is None:
-        raise UserError(f"{what} is no run folder (it has no config.json); only runs have curves")
+        raise UserError(f"{what} is not a run folder (it has no config.json); only runs have curves")
 
     architecture: Architecture | None = None
     levels: int | None = None
@@ -90,13 +90,13 @@ def _model_values(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} does not exist; {_GIVE}")
     if path.is_dir() and not (model_folder(path) / "model.json").is_file():
-        raise UserError(f"{path} is no run (it has no config.json) and no model (it has no model.json); {_GIVE}")
+        raise UserError(f"{path} is not a run (it has no config.json) and not a model (it has no model.json); {_GIVE}")
     from napari_autosegnet.model import Model
 
     model = Model.load(model_folder(path))
     network = model.specification
-    found = network.architecture
-    is_plain = found is not None and found == SearchSpace(levels=len(found.skips)).plain
+    architecture = network.architecture
+    is_plain = architecture is not None and architecture == SearchSpace(levels=len(architecture.skips)).plain
     if network.network == "forest":
         size: dict[str, Any] = {"trees": network.trees, "nodes": network.nodes, "sigmas": list(network.sigmas)}
     else:

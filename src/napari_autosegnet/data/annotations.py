@@ -45,10 +45,10 @@ PALETTE: tuple[str, ...] = (
 #: A class whose name holds one of these separates objects.
 BOUNDARY_WORDS = ("boundary", "membrane", "border", "edge", "outline")
 #: More values than this without names are taken for instances, not classes.
-MOST_UNNAMED_CLASSES = 32
+MAX_UNNAMED_CLASSES = 32
 #: More values than this are instances, too, where no two of them touch.
 MAX_SEPARATE_CLASSES = 6
-_MOST_CLASSES = 255
+_MAX_CLASSES = 255
 _MAX_RANGE = 2**16
 _LONGEST_NAME = 100
 
@@ -102,7 +102,7 @@ class LabelMapping(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=_MOST_CLASSES)]
+    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=_MAX_CLASSES)]
     values: dict[int, int]
 
     @model_validator(mode="after")
@@ -118,13 +118,13 @@ class LabelMapping(BaseModel):
 
     def _ranges(self) -> list[tuple[str, int]]:
         """Values in a row that are read as one class, as a range, with the class's number."""
-        found: list[tuple[int, int, int]] = []
+        ranges: list[tuple[int, int, int]] = []
         for value, number in self.values.items():
-            if found and found[-1][1:] == (value - 1, number):
-                found[-1] = (found[-1][0], value, number)
+            if ranges and ranges[-1][1:] == (value - 1, number):
+                ranges[-1] = (ranges[-1][0], value, number)
             else:
-                found.append((value, value, number))
-        return [(f"{first}" if first == last else f"{first}-{last}", number) for first, last, number in found]
+                ranges.append((value, value, number))
+        return [(f"{first}" if first == last else f"{first}-{last}", number) for first, last, number in ranges]
 
     def target(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Class numbers (0 = not annotated, 1..K) of an array of label values, in its shape."""
@@ -137,8 +137,8 @@ class LabelMapping(BaseModel):
         known = np.array(sorted(self.values), np.int64)
         numbers = np.array([0, *(self.values[int(value)] for value in known)], np.uint8)
         place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        found: npt.NDArray[np.uint8] = numbers[np.where(known[place] == labels, place + 1, 0)]
-        return found
+        target: npt.NDArray[np.uint8] = numbers[np.where(known[place] == labels, place + 1, 0)]
+        return target
 
 
 def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
@@ -187,8 +187,8 @@ def parse_classes(text: str) -> LabelMapping:
         values.update(dict.fromkeys(numbers, names.index(name) + 1))
     if len(names) < 2:
         raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")
-    if len(names) > _MOST_CLASSES:
-        raise UserError(f"{len(names)} classes are named; at most {_MOST_CLASSES} are possible")
+    if len(names) > _MAX_CLASSES:
+        raise UserError(f"{len(names)} classes are named; at most {_MAX_CLASSES} are possible")
     classes = tuple(
         ClassInfo(name=info.name, color=colors.get(info.name, info.color)) for info in default_classes(names)
     )
@@ -225,7 +225,7 @@ def infer_mapping(value_counts: Mapping[int, int]) -> LabelMapping:
                 f"everything is annotated use --classes 0:background,{only}:object"
             )
         raise UserError(f"the labels have only one class (value {only}); annotate a second one")
-    if len(positive) > MOST_UNNAMED_CLASSES:
+    if len(positive) > MAX_UNNAMED_CLASSES:
         raise UserError(
             f"the labels have {len(positive)} different values, which look like instances; give class labels, "
             "or name the values that are classes with --classes"
@@ -298,15 +298,15 @@ def pair_stacks(
     else:
         mapping = parse_classes(classes) if isinstance(classes, str) else classes
         _check_named(mapping, total)
-    found = []
+    stacks = []
     for image, label, sections in zip(images, labels, counts, strict=True):
         pixels = np.zeros((label.sections, len(mapping.classes)), np.int64)
         for index, section in enumerate(sections):
             for value, count in section.items():
                 if value in mapping.values:
                     pixels[index, mapping.values[value] - 1] += count
-        found.append(LabeledStack(image, label, mapping, pixels))
-    return found
+        stacks.append(LabeledStack(image, label, mapping, pixels))
+    return stacks
 
 
 def open_labeled(
@@ -333,8 +333,8 @@ def open_labeled(
         or have several channels, nothing or only one class is annotated, or ``classes`` names values
         that do not occur.
     """
-    found = open_pairs([Path(path) for path in images], [Path(path) for path in labels], read)
-    return pair_stacks([image for image, _ in found], [marks for _, marks in found], classes)
+    pairs = open_pairs([Path(path) for path in images], [Path(path) for path in labels], read)
+    return pair_stacks([image for image, _ in pairs], [marks for _, marks in pairs], classes)
 
 
 def _check_pair(image: ImageStack, labels: ImageStack) -> None:
@@ -419,10 +419,10 @@ def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
 
 def _label_values(labels: ImageStack, section: int) -> npt.NDArray[Any]:
     """Values ``(y, x)`` of a label section; a gray picture saved as RGB counts as gray."""
-    found = labels.section(section)
-    if found.shape[0] > 1 and not (found == found[:1]).all():
+    pixels = labels.section(section)
+    if pixels.shape[0] > 1 and not (pixels == pixels[:1]).all():
         raise UserError(f"the labels {_where(labels)} are a color picture; save class numbers as a gray image")
-    first: npt.NDArray[Any] = found[0]
+    first: npt.NDArray[Any] = pixels[0]
     return first
 
 
@@ -431,8 +431,8 @@ def _value_counts(labels: ImageStack, section: int) -> dict[int, int]:
     if values.dtype in (np.uint8, np.uint16):
         counts = np.bincount(values.ravel())
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    found, numbers = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), numbers.tolist(), strict=True))
+    values_present, numbers = np.unique(values, return_counts=True)
+    return dict(zip(values_present.tolist(), numbers.tolist(), strict=True))
 
 
 def _where(stack: ImageStack) -> str:

@@ -184,7 +184,7 @@ def _scale(seen: GrayValues, image: SectionGray, dtype: np.dtype[Any], step: int
         for each in _scalings(np.dtype(seen.dtype), dtype)
         if _holds(seen, image, each)
     ]
-    difference, _, scale = min(tried, key=lambda found: found[:2], default=(math.inf, 0.0, AS_IS))
+    difference, _, scale = min(tried, key=lambda candidate: candidate[:2], default=(math.inf, 0.0, AS_IS))
     return scale if difference <= LIKE and plain - difference >= CLEARLY else None
 
 
@@ -282,14 +282,14 @@ def _difference(seen: GrayValues, image: SectionGray, scale: GrayScale = AS_IS, 
 def _ratio(one: npt.ArrayLike, other: npt.ArrayLike) -> Values:
     """One by the other, 0 where the other is 0: a channel that was constant in training says nothing."""
     upper, lower = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    found: Values = np.divide(upper, lower, out=np.zeros_like(upper), where=lower > 0)
-    return found
+    quotient: Values = np.divide(upper, lower, out=np.zeros_like(upper), where=lower > 0)
+    return quotient
 
 
 def _log_ratio(one: npt.ArrayLike, other: npt.ArrayLike) -> Values:
     ratio = _ratio(one, other)
-    found: Values = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
-    return found
+    logarithm: Values = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
+    return logarithm
 
 
 def _in_words(mean: Sequence[float], std: Sequence[float]) -> str:

@@ -63,11 +63,11 @@ class SectionGray:
 
 def section_gray(pixels: Array) -> SectionGray:
     """Gray values of a whole section ``(c, y, x)``."""
-    found = gray_of_windows([pixels[:, y, x] for y, x in sample_windows(*pixels.shape[1:])])
+    gray = gray_of_windows([pixels[:, y, x] for y, x in sample_windows(*pixels.shape[1:])])
     # What is sampled decides nearly always; only a constant sample needs the whole section.
-    if found.constant and not has_one_value([pixels]):
-        return replace(found, constant=False)
-    return found
+    if gray.constant and not has_one_value([pixels]):
+        return replace(gray, constant=False)
+    return gray
 
 
 def sample_windows(height: int, width: int, pixels: int = MAX_PIXELS, side: int = WINDOW_SIDE) -> list[Window]:
@@ -142,16 +142,16 @@ def _finite(pixels: Array) -> npt.NDArray[np.bool_] | None:
     """Where (y, x) all channels are numbers; None: everywhere."""
     if pixels.dtype.kind != "f":
         return None
-    found = np.asarray(np.isfinite(pixels).all(0))
-    return None if found.all() else found
+    finite = np.asarray(np.isfinite(pixels).all(0))
+    return None if finite.all() else finite
 
 
 def _counted(pixels: Array) -> npt.NDArray[np.bool_] | None:
     """Where (y, x) pixels are numbers and no padding; None: everywhere."""
-    found = _finite(pixels)
+    finite = _finite(pixels)
     rows, columns = (side // PADDING_SIDE for side in pixels.shape[1:])
     if not rows or not columns:
-        return found
+        return finite
     squares = pixels[:, : rows * PADDING_SIDE, : columns * PADDING_SIDE]
     squares = squares.reshape(len(pixels), rows, PADDING_SIDE, columns, PADDING_SIDE)
     # The first row of a square decides nearly always. NaN is equal to nothing, so what has some is no padding.
@@ -160,9 +160,9 @@ def _counted(pixels: Array) -> npt.NDArray[np.bool_] | None:
         square = squares[:, row, :, column]
         padding[row, column] = bool((square == square[:, :1, :1]).all())
     if not padding.any():
-        return found
+        return finite
     outside = _with_rim(pixels, squares, padding)
-    return ~outside if found is None else found & ~outside
+    return ~outside if finite is None else finite & ~outside
 
 
 def _with_rim(pixels: Array, squares: Array, padding: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

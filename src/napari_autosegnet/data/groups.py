@@ -37,7 +37,7 @@ def section_groups(stacks: Sequence[LabeledStack], path: Path, column: str) -> l
     if column not in columns:
         raise UserError(f"the table {path} has no column '{column}'; it has {', '.join(columns) or 'none'}")
     total = sum(stack.image.sections for stack in stacks)
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     done = 0
     for stack in stacks:
         count = stack.image.sections
@@ -55,9 +55,9 @@ def section_groups(stacks: Sequence[LabeledStack], path: Path, column: str) -> l
         empty = [index for index, value in enumerate(matched) if not (value or "").strip()]
         if empty:
             raise UserError(f"the column '{column}' of {path} is empty for section {empty[0]}; fill it in")
-        found.append([value.strip() for value in matched])
+        groups.append([value.strip() for value in matched])
         done += count
-    return found
+    return groups
 
 
 def _by_name(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str], column: str) -> list[str] | None:
@@ -65,16 +65,16 @@ def _by_name(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str]
     if not names or key is None:
         return None
     listed = [without_ending((row[key] or "").strip().replace("\\", "/").rsplit("/", 1)[-1]) for row in rows]
-    found = partners([without_ending(name) for name in names], listed)
-    if all(index is None for index in found):
+    rows_of_names = partners([without_ending(name) for name in names], listed)
+    if all(index is None for index in rows_of_names):
         return None
-    lonely = [name for name, index in zip(names, found, strict=True) if index is None]
+    lonely = [name for name, index in zip(names, rows_of_names, strict=True) if index is None]
     if lonely:
         raise UserError(
             f"the column '{key}' of the group table has no row, or several, for '{lonely[0]}' and "
             f"{len(lonely) - 1} other images; give each image one row"
         )
-    return [rows[index][column] for index in found if index is not None]
+    return [rows[index][column] for index in rows_of_names if index is not None]
 
 
 def _check_order_is_all(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str], path: Path) -> None:

@@ -50,12 +50,14 @@ class LoadedSections:
         self.device = _place(device, pixels * (1 if self._raw else 4))
         for index, section in sorted(shown):
             image = stacks[index].image
-            found = image.section(section)
-            check_finite(found, image, section)
-            gray = section_gray(found) if normalization.kind == "section" else None
+            section_pixels = image.section(section)
+            check_finite(section_pixels, image, section)
+            gray = section_gray(section_pixels) if normalization.kind == "section" else None
             self._constants[index, section] = normalization.constants([gray])
             # A copy where the file is mapped into memory: torch has no read-only tensors.
-            values = np.require(found, requirements="W") if self._raw else normalization.apply(found, gray)
+            values = (
+                np.require(section_pixels, requirements="W") if self._raw else normalization.apply(section_pixels, gray)
+            )
             self._sections[index, section] = torch.from_numpy(values).to(self.device)
 
     def around(self, stacks: Sequence[LabeledStack], region: Region) -> list[Tensor]:
@@ -85,8 +87,8 @@ class LoadedSections:
     def _nearest(self, stack: LabeledStack, section: int, offset: int) -> int:
         """The section at an offset; the stack's ends are repeated, and so is what differs in shape."""
         image = stack.image
-        found = min(max(section + offset, 0), image.sections - 1)
-        return found if image.section_shape(found) == image.section_shape(section) else section
+        nearest = min(max(section + offset, 0), image.sections - 1)
+        return nearest if image.section_shape(nearest) == image.section_shape(section) else section
 
 
 def _place(device: torch.device, size: int) -> torch.device:
@@ -164,12 +166,12 @@ class LoadedRegion:
         height, width = self.shape
         if 0 <= top <= height - side and 0 <= left <= width - side:
             return self.target[top : top + side, left : left + side]
-        found = torch.zeros((side, side), dtype=torch.uint8, device=self.target.device)
+        crop = torch.zeros((side, side), dtype=torch.uint8, device=self.target.device)
         y0, y1 = max(top, 0), min(top + side, height)
         x0, x1 = max(left, 0), min(left + side, width)
         if y0 < y1 and x0 < x1:
-            found[y0 - top : y1 - top, x0 - left : x1 - left] = self.target[y0:y1, x0:x1]
-        return found
+            crop[y0 - top : y1 - top, x0 - left : x1 - left] = self.target[y0:y1, x0:x1]
+        return crop
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -188,5 +190,5 @@ def reflected(index: Tensor, length: int) -> Tensor:
 def one_of_each(total: int, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """An index from each of equal stretches of ``0 .. total - 1``, at an offset in [0, 1) of each."""
     edges = np.arange(len(offsets) + 1) * total // len(offsets)
-    found: npt.NDArray[np.int64] = edges[:-1] + (offsets * np.diff(edges)).astype(np.int64)
-    return found
+    chosen: npt.NDArray[np.int64] = edges[:-1] + (offsets * np.diff(edges)).astype(np.int64)
+    return chosen

@@ -155,15 +155,15 @@ def normalized(
     """
     exact = np.float32 if is_exact_in_float32(pixels.dtype) else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
-        found: npt.NDArray[Any] = pixels.astype(exact)
+        values: npt.NDArray[Any] = pixels.astype(exact)
         # Beyond what networks compute with is no number either.
         missing = None if pixels.dtype.kind != "f" else ~np.isfinite(pixels.astype(np.float32, copy=False))
-        found -= mean.astype(exact)
-        found /= std.astype(exact)
+        values -= mean.astype(exact)
+        values /= std.astype(exact)
     if missing is not None:
-        found[missing] = 0
-    np.clip(found, -LIMIT, LIMIT, out=found)
-    return found.astype(np.float32, copy=False)
+        values[missing] = 0
+    np.clip(values, -LIMIT, LIMIT, out=values)
+    return values.astype(np.float32, copy=False)
 
 
 def measure(
@@ -198,9 +198,9 @@ def measure(
         gray = gray_of_windows([pixels])
         here, spread = np.array(gray.mean), np.array(gray.std) ** 2
         # Chan et al. (1979): merge the moments of two parts.
-        share = gray.pixels / (count + gray.pixels)
-        variance = variance * (1 - share) + spread * share + (here - mean) ** 2 * share * (1 - share)
-        mean = mean + (here - mean) * share
+        weight = gray.pixels / (count + gray.pixels)
+        variance = variance * (1 - weight) + spread * weight + (here - mean) ** 2 * weight * (1 - weight)
+        mean = mean + (here - mean) * weight
         count += gray.pixels
     std = np.sqrt(variance)
     constant = _is_flat(mean, std)
@@ -230,5 +230,5 @@ def spread(sections: Sequence[SectionGray]) -> float:
 def _half_width(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Standard deviation of each column, if its middle is normal; whatever lies in its tails."""
     low, high = np.quantile(values, _MIDDLE, axis=0)
-    found: npt.NDArray[np.float64] = (high - low) / 2
-    return found
+    half_width: npt.NDArray[np.float64] = (high - low) / 2
+    return half_width

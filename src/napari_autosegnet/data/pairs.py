@@ -147,11 +147,11 @@ def matched(images: Sequence[str], labels: Sequence[str], *, where: tuple[object
 def partners(names: Sequence[str], table: Sequence[str]) -> list[int | None]:
     """For each name its index in a longer list of names; None where none, or more than one, fits."""
     for key in (str, str.casefold, _plain):
-        found: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = {}
         for index, name in enumerate(table):
-            found.setdefault(key(name), []).append(index)
-        found.pop("", None)  # of "image" and "labels" nothing is left
-        known = [found.get(key(name), []) for name in names]
+            places.setdefault(key(name), []).append(index)
+        places.pop("", None)  # of "image" and "labels" nothing is left
+        known = [places.get(key(name), []) for name in names]
         if all(len(each) == 1 for each in known):
             return [each[0] for each in known]
     return [each[0] if len(each) == 1 else None for each in known]
@@ -186,10 +186,10 @@ def _expanded(path: Path) -> list[Path]:
     """The files that a pattern fits; the path itself if it is none."""
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
-    found = [Path(each) for each in glob.glob(str(path), recursive=True)]
-    if not found:
+    files = [Path(each) for each in glob.glob(str(path), recursive=True)]
+    if not files:
         raise UserError(f"no file fits '{path}'; check the pattern")
-    return sorted(found, key=lambda file: natural_key(str(file)))
+    return sorted(files, key=lambda file: natural_key(str(file)))
 
 
 def _shown(paths: Sequence[Path]) -> str:
@@ -223,10 +223,10 @@ def _apart(files: Sequence[Path], folder: Path) -> tuple[list[Path], list[Path]]
 
 def _keys(images: Sequence[str], labels: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     """What is compared of the names, from the whole names to their hearts."""
-    found = [(list(images), list(labels))]
+    keys = [(list(images), list(labels))]
     for simpler in (str.casefold, lambda name: _unpadded(name.casefold()), _plain):
         sides = [[simpler(name) for name in side] for side in (images, labels)]
-        found.append((sides[0], sides[1]))
+        keys.append((sides[0], sides[1]))
         affixes = [_affixes(side) for side in sides]
         # "scan1_" and "scan2_" are no two words for one thing.
         if not any(_contradict(_numbers(one), _numbers(other)) for one, other in zip(*affixes, strict=True)):
@@ -234,8 +234,8 @@ def _keys(images: Sequence[str], labels: Sequence[str]) -> list[tuple[list[str],
                 [name[len(before) : len(name) - len(after)].strip("_") for name in side]
                 for side, (before, after) in zip(sides, affixes, strict=True)
             )
-            found.append((ours, theirs))
-    return found
+            keys.append((ours, theirs))
+    return keys
 
 
 def _affixes(names: Sequence[str]) -> tuple[str, str]:

@@ -50,7 +50,7 @@ class PatchSource:
     Attributes
     ----------
     class_frequencies : Tensor
-        ``(K,)`` float32 on the CPU, share of each class in the annotated pixels of the regions.
+        ``(K,)`` float32 on the CPU, fraction of each class in the annotated pixels of the regions.
 
     Raises
     ------
@@ -83,9 +83,9 @@ class PatchSource:
         self.class_frequencies = torch.from_numpy((pixels.sum(0) / pixels.sum()).astype(np.float32))
         areas = np.array([region.area for region in self._regions], dtype=np.float64)
         occurring = pixels.sum(0) > 0
-        share = pixels.sum(0) / pixels.sum()
+        fraction = pixels.sum(0) / pixels.sum()
         self._seeks_classes = bool(
-            (share[occurring] < RARE_FRACTION).any() or pixels.sum() < DENSE_FRACTION * areas.sum()
+            (fraction[occurring] < RARE_FRACTION).any() or pixels.sum() < DENSE_FRACTION * areas.sum()
         )
         self._classes = np.flatnonzero(occurring)
         self._by_annotation = np.cumsum(pixels.sum(1) / pixels.sum())
@@ -103,7 +103,7 @@ class PatchSource:
         ----------
         count : int
         generator : torch.Generator
-            On the CPU. The only source of randomness: its state is all that must be kept to go on.
+            On the CPU. The only source of randomness: its state is all that must be kept to continue.
 
         Returns
         -------
@@ -172,6 +172,6 @@ class PatchSource:
 
 
 def _draw(cumulated: npt.NDArray[np.float64], number: float) -> int:
-    """Index drawn by cumulated shares (the last is 1, to rounding)."""
+    """Index drawn by cumulated fractions (the last is 1, to rounding)."""
     index = int(np.searchsorted(cumulated, number * cumulated[-1], side="right"))
     return min(index, len(cumulated) - 1)

@@ -70,25 +70,25 @@ class Plane:
     def profile(self, axis: int) -> npt.NDArray[np.int64]:
         """Annotated pixels by class and position on an axis, ``(K, length)``."""
         if axis not in self._profiles:
-            found = np.zeros((self.classes, self.shape[axis]), np.int64)
+            profile = np.zeros((self.classes, self.shape[axis]), np.int64)
             for target in self.targets.values():
                 for number in range(self.classes):
-                    found[number] += (target == number + 1).sum(1 - axis)
-            self._profiles[axis] = found
+                    profile[number] += (target == number + 1).sum(1 - axis)
+            self._profiles[axis] = profile
         return self._profiles[axis]
 
     def pixels(self) -> npt.NDArray[np.int64]:
         """Annotated pixels by class, ``(K,)``."""
-        found: npt.NDArray[np.int64] = self.profile(0).sum(1)
-        return found
+        per_class: npt.NDArray[np.int64] = self.profile(0).sum(1)
+        return per_class
 
     def places(self, number: int) -> tuple[Places, float]:
         """Rows and columns ``(2, n)`` of pixels of class index ``number``, and how many pixels each stands for."""
         if number not in self._places:
             total = int(self.pixels()[number])
             step = max(1, math.ceil(total / _MAX_PLACES))
-            found = [np.flatnonzero(target == number + 1)[::step] for target in self.targets.values()]
-            places = np.stack(np.divmod(np.concatenate(found), self.shape[1]))
+            by_section = [np.flatnonzero(target == number + 1)[::step] for target in self.targets.values()]
+            places = np.stack(np.divmod(np.concatenate(by_section), self.shape[1]))
             self._places[number] = places, total / max(1, places.shape[1])
         return self._places[number]
 
@@ -107,12 +107,12 @@ def _strokes(painted: npt.NDArray[np.bool_]) -> list[Places]:
     places = find_objects(components)
     order = np.argsort(-np.bincount(components.ravel(), minlength=count + 1)[1:], kind="stable")
     others = order[_MAX_CUT_STROKES :: max(1, math.ceil(count / _MAX_STROKES))]
-    found = []
+    strokes = []
     for index in [*order[:_MAX_CUT_STROKES].tolist(), *others.tolist()]:
         rows, columns = places[index]
         inside = np.stack(np.nonzero(components[rows, columns] == index + 1))
-        found.append(inside + np.array([[rows.start], [columns.start]]))
-    return found
+        strokes.append(inside + np.array([[rows.start], [columns.start]]))
+    return strokes
 
 
 def _by_size(stroke: Places) -> int:
@@ -208,9 +208,9 @@ def _straight_cut(plane: Plane, gap: tuple[int, int], fraction: float, generator
     ends = [bool(end) for end in generator.permutation(2)]
     best: tuple[float, Cut] | None = None
     for axis, high in itertools.product((longer, 1 - longer), ends):
-        found = _best_position(plane, axis, high, gap[axis], fraction)
-        if found is not None and (best is None or found[0] < best[0]):
-            best = found
+        cut = _best_position(plane, axis, high, gap[axis], fraction)
+        if cut is not None and (best is None or cut[0] < best[0]):
+            best = cut
         if best is not None and best[0] <= _GOOD_DEVIATION:
             break
     return best[1] if best is not None else Cut((), ())
@@ -298,9 +298,9 @@ class _BoxSearch:
             more = [*boxes, seed]
             training, validation = self._counts(more)
             if (training[0, self._occurring] > 0).all() and validation[missing[0]] > 0:
-                found = self._place([number for number in missing if validation[number] == 0], more)
-                if found is not None:
-                    return found
+                moved = self._place([number for number in missing if validation[number] == 0], more)
+                if moved is not None:
+                    return moved
         return None
 
     def _seeds(self, number: int) -> Iterator[_Placed]:
@@ -357,12 +357,12 @@ def _wider(boxes: Sequence[Box], side: int) -> tuple[Box, ...]:
 
 def _distance(places: Places, boxes: Sequence[Box], gap: tuple[int, int]) -> npt.NDArray[np.float64]:
     """How far places ``(2, n)`` lie beyond the gap around the nearest box; 0 or less: in it."""
-    found = np.full(places.shape[1], np.inf)
+    distance = np.full(places.shape[1], np.inf)
     for box in boxes:
         axes = zip(places, box, gap, strict=True)
         beyond = [np.maximum(start - place, place - stop + 1) - width for place, (start, stop), width in axes]
-        found = np.minimum(found, np.maximum(*beyond))
-    return found
+        distance = np.minimum(distance, np.maximum(*beyond))
+    return distance
 
 
 def _around(stroke: Places) -> Box:

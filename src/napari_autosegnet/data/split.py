@@ -96,7 +96,7 @@ def parse_sections(text: str) -> list[int]:
     UserError
         When the text cannot be read.
     """
-    found: set[int] = set()
+    sections: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part)
         if match is None:
@@ -106,24 +106,24 @@ def parse_sections(text: str) -> list[int]:
             raise UserError(f"the sections '{part}' run backwards; write {last}-{first}")
         if last >= 10**7:
             raise UserError(f"there is no section {last}; check the sections '{text}'")
-        found.update(range(first, last + 1))
-    if not found:
+        sections.update(range(first, last + 1))
+    if not sections:
         raise UserError("no section is named; write for example 0-15,18")
-    return sorted(found)
+    return sorted(sections)
 
 
 def region_pixels(stacks: Sequence[LabeledStack], regions: Sequence[Region]) -> npt.NDArray[np.int64]:
     """Annotated pixels per region and class, ``(regions, K)``."""
     classes = len(stacks[0].mapping.classes)
-    found = np.zeros((len(regions), classes), np.int64)
+    pixels = np.zeros((len(regions), classes), np.int64)
     for index, region in enumerate(regions):
         stack = stacks[region.stack]
         if (region.y, region.x) == _full(stack, region.section):
-            found[index] = annotated_pixels(stack)[region.section]
+            pixels[index] = annotated_pixels(stack)[region.section]
         else:
             target = stack.target(region.section)[slice(*region.y), slice(*region.x)]
-            found[index] = np.bincount(target.ravel(), minlength=classes + 1)[1:]
-    return found
+            pixels[index] = np.bincount(target.ravel(), minlength=classes + 1)[1:]
+    return pixels
 
 
 def _full(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -217,7 +217,7 @@ def _hold_out(
     pixels = np.array(
         [sum(annotated_pixels(stacks[stack])[section] for stack, section in unit) for unit in units], dtype=np.float64
     )
-    shares = (pixels / np.maximum(pixels.sum(0), 1))[:, pixels.sum(0) > 0]
+    fractions = (pixels / np.maximum(pixels.sum(0), 1))[:, pixels.sum(0) > 0]
     sizes = np.array([len(unit) for unit in units])
     wanted = fraction * sizes.sum()
     best: tuple[float, npt.NDArray[np.bool_]] | None = None
@@ -227,29 +227,31 @@ def _hold_out(
         reached = np.cumsum(sizes[order])[:-1]
         held = np.zeros(len(units), bool)
         held[order[: int(np.argmin(np.abs(reached - wanted))) + 1]] = True
-        score = float(_unevenness(shares[held].sum(0), fraction))
+        score = float(_unevenness(fractions[held].sum(0), fraction))
         if best is None or score < best[0] - 1e-12:
             best = (score, held)
     assert best is not None
-    held = _exchanged(shares, best[1], fraction)
+    held = _exchanged(fractions, best[1], fraction)
     training = [place for unit, is_held in zip(units, held, strict=True) if not is_held for place in unit]
     validation = [place for unit, is_held in zip(units, held, strict=True) if is_held for place in unit]
     return training, validation
 
 
 def _unevenness(validation: npt.NDArray[np.float64], fraction: float) -> npt.NDArray[np.float64]:
-    """How far classes, whose shares in validation are ``(..., K)``, are from the fraction; most if on one side."""
+    """How far classes, whose fractions in validation are ``(..., K)``, are from the fraction; most if on one side."""
     one_sided = ((validation < 1e-12) | (validation > 1 - 1e-12)).sum(-1)
-    found: npt.NDArray[np.float64] = one_sided + np.abs(validation - fraction).sum(-1) / (1 + validation.shape[-1])
-    return found
+    unevenness: npt.NDArray[np.float64] = one_sided + np.abs(validation - fraction).sum(-1) / (1 + validation.shape[-1])
+    return unevenness
 
 
-def _exchanged(shares: npt.NDArray[np.float64], held: npt.NDArray[np.bool_], fraction: float) -> npt.NDArray[np.bool_]:
+def _exchanged(
+    fractions: npt.NDArray[np.float64], held: npt.NDArray[np.bool_], fraction: float
+) -> npt.NDArray[np.bool_]:
     """What is held out, with units sent to the other side one by one as long as that brings a class to both."""
     held = held.copy()
     while True:
-        now = shares[held].sum(0)
-        after = _unevenness(now + np.where(held, -1, 1)[:, np.newaxis] * shares, fraction)
+        now = fractions[held].sum(0)
+        after = _unevenness(now + np.where(held, -1, 1)[:, np.newaxis] * fractions, fraction)
         after[held if held.sum() == 1 else ~held if (~held).sum() == 1 else np.zeros_like(held)] = np.inf
         best = int(after.argmin())
         if after[best] > _unevenness(now, fraction) - 0.5:
@@ -376,11 +378,11 @@ def _regions(index: int, plane: Plane, boxes: Sequence[Box]) -> tuple[Region, ..
 
 def _missing(stacks: Sequence[LabeledStack], split: Split) -> list[tuple[int, str]]:
     """Classes (by index) that have no pixel in a part, training first."""
-    found = []
+    missing = []
     for part, regions in (("training", split.training), ("validation", split.validation)):
         pixels = region_pixels(stacks, regions).sum(0)
-        found += [(int(index), part) for index in np.flatnonzero(pixels == 0)]
-    return found
+        missing += [(int(index), part) for index in np.flatnonzero(pixels == 0)]
+    return missing
 
 
 def _check_classes(stacks: Sequence[LabeledStack], split: Split, settings: SplitSettings) -> None:
@@ -414,9 +416,9 @@ def _extent(stacks: Sequence[LabeledStack], number: int) -> str:
         return "it lies too close to other classes to be divided"
     stack = stacks[painted.pop()]
     first, last = places[0][1], places[-1][1]
-    found = [np.nonzero(stack.target(section) == number + 1) for _, section in places]
-    if not any(len(rows) for rows, _ in found):  # erased since it was counted
+    pixels = [np.nonzero(stack.target(section) == number + 1) for _, section in places]
+    if not any(len(rows) for rows, _ in pixels):  # erased since it was counted
         return "it was erased meanwhile"
-    height, width = (int(np.ptp(np.concatenate(axis))) + 1 for axis in zip(*found, strict=True))
+    height, width = (int(np.ptp(np.concatenate(axis))) + 1 for axis in zip(*pixels, strict=True))
     which = f"section {first}" if first == last else f"sections {first} to {last}"
     return f"all of it lies within {height} x {width} pixels of {which} of {stack.image.path or stack.image.name}"

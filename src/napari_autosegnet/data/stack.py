@@ -132,10 +132,10 @@ class ImageStack:
     @property
     def files(self) -> Sequence[Path]:
         """The files that the pixels lie in; of a Zarr, those that there would be without background."""
-        found = self._source.files()
-        if not found and self.path is not None and self.path.is_file():
+        files = self._source.files()
+        if not files and self.path is not None and self.path.is_file():
             return [self.path]
-        return found
+        return files
 
     @property
     def uniform(self) -> bool:
@@ -212,13 +212,13 @@ class ImageStack:
 
     def _read(self, z: slice, y: slice, x: slice) -> Array:
         try:
-            found = self._source.read(z, y, x)
+            pixels = self._source.read(z, y, x)
         except UserError:
             raise
         except Exception as error:  # decoders raise whatever they like on damaged files
             where = self.path or self.name
             raise UserError(f"cannot read {where}, sections {z.start}-{z.stop - 1}: {one_line(error)}") from error
-        return np.ascontiguousarray(found, dtype=self.dtype)
+        return np.ascontiguousarray(pixels, dtype=self.dtype)
 
     def _need_uniform(self) -> None:
         if not self._uniform:
@@ -283,8 +283,8 @@ class _ChannelSource:
     channels: Sequence[int]
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
-        found: Array = self.source.read(z, y, x)[list(self.channels)]
-        return found
+        pixels: Array = self.source.read(z, y, x)[list(self.channels)]
+        return pixels
 
     def files(self) -> Sequence[Path]:
         return self.source.files()
@@ -301,12 +301,12 @@ class ArraySource:
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
         where: dict[str, Any] = {"t": self.time, "c": slice(0, self.channels), "z": z, "y": y, "x": x}
-        found = np.asarray(self.array[tuple(where[axis] for axis in self.axes)])
+        pixels = np.asarray(self.array[tuple(where[axis] for axis in self.axes)])
         left = [axis for axis in self.axes if axis != "t"]
-        found = found.transpose([left.index(axis) for axis in "czyx" if axis in left])
+        pixels = pixels.transpose([left.index(axis) for axis in "czyx" if axis in left])
         if "z" not in left:
-            found = found[..., np.newaxis, :, :]
-        return found if "c" in left else found[np.newaxis]
+            pixels = pixels[..., np.newaxis, :, :]
+        return pixels if "c" in left else pixels[np.newaxis]
 
     def files(self) -> Sequence[Path]:
         return files_of_array(self.array, {self.axes.index("t"): self.time} if "t" in self.axes else None)

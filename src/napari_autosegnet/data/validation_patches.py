@@ -31,7 +31,7 @@ def validation_patches(
 ) -> tuple[Tensor, Tensor, int]:
     """Fixed patches without augmentation that cover the regions evenly.
 
-    Regions of at most twice a patch's side are shown whole. Others are divided into equal shares, each in the middle
+    Regions of at most twice a patch's side are shown whole. Others are divided into equal fractions, each in the middle
     of a patch, so that an annotated pixel counts once and no patch counts as a narrow strip.
 
     Parameters
@@ -99,7 +99,7 @@ def _validation_side(regions: Sequence[Region], size: int, stride: int) -> int:
 
 
 def _tiles(length: int, side: int) -> list[tuple[int, slice]]:
-    """Starts of tiles that cover a length, and which of each one's pixels count there: equal shares, in its middle."""
+    """Starts of tiles that cover a length, and which of each one's pixels count there: equal fractions, in its middle."""
     if length <= side:
         return [((length - side) // 2, slice(0, side))]
     count = -(-length // side)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import (
-    MOST_UNNAMED_CLASSES,
+    MAX_UNNAMED_CLASSES,
     ClassInfo,
     LabelMapping,
     default_classes,
@@ -113,10 +113,10 @@ class _PredictionReader:
         values = self._prediction.section(index)
         if values.shape[0] > 1 and not (values == values[:1]).all():
             raise UserError(_no_prediction(self._prediction, f"has {self._prediction.channels} channels"))
-        found: npt.NDArray[np.int64] = values[0].astype(np.int64)
-        strange = (found < 0) | (found > self._classes)
-        others = np.unique(found[strange])
-        if len(others) > MOST_UNNAMED_CLASSES:
+        numbers: npt.NDArray[np.int64] = values[0].astype(np.int64)
+        strange = (numbers < 0) | (numbers > self._classes)
+        others = np.unique(numbers[strange])
+        if len(others) > MAX_UNNAMED_CLASSES:
             raise UserError(
                 _no_prediction(self._prediction, f"has {len(others)} other values, such as {int(others[0])}")
             )
@@ -129,8 +129,8 @@ class _PredictionReader:
                     "such pixels count as missed",
                 )
             )
-        found[strange] = 0
-        return found - 1
+        numbers[strange] = 0
+        return numbers - 1
 
 
 def _no_prediction(stack: ImageStack, what: str) -> str:

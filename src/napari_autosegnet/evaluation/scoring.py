@@ -44,8 +44,8 @@ class _Boundary:
 
 def boundary_class(names: Sequence[str]) -> int | None:
     """Index of the class that separates objects, by its name; None when there is not exactly one."""
-    found = [index for index, name in enumerate(names) if any(word in name.lower() for word in BOUNDARY_WORDS)]
-    return found[0] if len(found) == 1 else None
+    boundaries = [index for index, name in enumerate(names) if any(word in name.lower() for word in BOUNDARY_WORDS)]
+    return boundaries[0] if len(boundaries) == 1 else None
 
 
 def score(
@@ -90,19 +90,19 @@ def score(
         raise UserError("nothing to score: the sections are constant (missing); choose sections with an image")
     if missing:
         report(Note(text=f"{missing} of {total} sections are constant (missing) and left out"))
-    found = None
+    agreement = None
     if boundary is not None:
-        found = boundary_scores(
+        agreement = boundary_scores(
             [p.astype(np.float32) for p in boundary.probabilities],
             boundary.truth,
             boundary.index,
             report=report,
             should_stop=should_stop,
         )
-        if found is None and should_stop():
+        if agreement is None and should_stop():
             raise StoppedError("the evaluation was stopped before V_rand and V_info were known, so there is no score")
     error = calibration.error if calibrated else None
-    return matrix.scores(names, sections=done - missing, boundary=found, expected_calibration_error=error)
+    return matrix.scores(names, sections=done - missing, boundary=agreement, expected_calibration_error=error)
 
 
 def sections_to_score(stacks: Sequence[LabeledStack], sections: str | None, report: Report) -> list[tuple[int, int]]:

@@ -289,8 +289,8 @@ def _author(text: str) -> Any:
     from bioimageio.spec.model import v0_5
     from pydantic import ValidationError
 
-    found = re.fullmatch(r"\s*(.*?)\s*(?:\((.*)\))?\s*", text)
-    name, affiliation = ("", None) if found is None else found.groups()
+    match = re.fullmatch(r"\s*(.*?)\s*(?:\((.*)\))?\s*", text)
+    name, affiliation = ("", None) if match is None else match.groups()
     try:
         if name:
             return v0_5.Author(name=name, affiliation=affiliation)
@@ -303,12 +303,12 @@ def _author(text: str) -> Any:
 
 def identifiers(names: Sequence[str]) -> list[str]:
     """Class names as the zoo takes them: lower-case words that are unique and could name a variable in Python."""
-    found: list[str] = []
+    identifiers: list[str] = []
     for number, name in enumerate(names, 1):
         word = "_".join(in_plain_letters(name.lower(), "").split())
         word = word if word and not word[0].isdigit() else f"class_{word or number}"
-        found.append(word if word not in found else f"{word}_{number}")
-    return found
+        identifiers.append(word if word not in identifiers else f"{word}_{number}")
+    return identifiers
 
 
 def _input_channels(model: Model) -> list[str]:
@@ -345,8 +345,8 @@ def sample_of(model: Model, image: ImageStack | None, side: int, stride: int) ->
         section = image.section(min(max(here + offset, 0), last))[:, y : y + side, x : x + side]
         missing = [(0, 0), (0, side - section.shape[1]), (0, side - section.shape[2])]
         cut.append(np.pad(section, missing, mode="edge"))
-    found: npt.NDArray[np.float32] = np.concatenate(cut).astype(np.float32)
-    return found
+    sample: npt.NDArray[np.float32] = np.concatenate(cut).astype(np.float32)
+    return sample
 
 
 def _padded_result(predictor: Predictor, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

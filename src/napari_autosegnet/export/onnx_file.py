@@ -41,7 +41,7 @@ INPUT, OUTPUT = "image", "probabilities"
 #: A file that differs more from the model, in probability, is wrong; rounding alone makes about 1e-6.
 TOLERANCE = 1e-3
 #: protobuf, which ONNX files are written in, holds no more than 2 GiB.
-LARGEST_WEIGHTS = 2**31 - 2**24
+MAX_WEIGHTS = 2**31 - 2**24
 _EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -81,7 +81,7 @@ def write_onnx(model: Model, path: Path) -> float:
 
 
 def need_extra(*packages: str) -> None:
-    """Refuse to go on without the packages that an export needs.
+    """Refuse to continue without the packages that an export needs.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def onnx_model(model: Model, *, normalizes: bool = True) -> onnx.ModelProto:
     if model.specification.network == "forest":
         raise UserError("a forest cannot be written as ONNX; apply it with predict, or train a network to export")
     size = sum(weight.numel() * weight.element_size() for weight in model.weights.values())
-    if size > LARGEST_WEIGHTS:
+    if size > MAX_WEIGHTS:
         raise UserError(f"the network's {size / 2**30:.1f} GiB of weights do not fit into an ONNX file (2 GiB)")
     per_section = model.normalization.kind == "section"
     network = _Deployed(model, normalizes=normalizes and not per_section).eval()
@@ -179,8 +179,8 @@ def noise(model: Model, generator: np.random.Generator, height: int, width: int)
     coarse = generator.standard_normal((shape[0], shape[1] // 8, shape[2] // 8))
     values = 0.8 * coarse.repeat(8, 1).repeat(8, 2) + 0.4 * generator.standard_normal(shape)
     mean, std = (_tiled(model, each).numpy() for each in (model.normalization.mean, model.normalization.std))
-    found: npt.NDArray[np.float32] = (mean[0] + std[0] * values)[:, :height, :width].astype(np.float32)
-    return found
+    noise: npt.NDArray[np.float32] = (mean[0] + std[0] * values)[:, :height, :width].astype(np.float32)
+    return noise
 
 
 def onnx_runner(content: bytes) -> Any:
@@ -224,10 +224,10 @@ class _AdaptiveMean(nn.Module):
         self.bins = bins
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._shares(x.shape[-2]) @ x @ self._shares(x.shape[-1]).T
+        return self._fractions(x.shape[-2]) @ x @ self._fractions(x.shape[-1]).T
 
-    def _shares(self, cells: int) -> Tensor:
-        """(bins, cells): the share that each cell has in each bin's mean."""
+    def _fractions(self, cells: int) -> Tensor:
+        """(bins, cells): the fraction that each cell has in each bin's mean."""
         bins = torch.arange(self.bins)[:, None]
         first, end = bins * cells // self.bins, ((bins + 1) * cells + self.bins - 1) // self.bins
         place = torch.arange(cells)[None]

@@ -17,7 +17,7 @@ def draw_curves(events: Iterable[Event], path: Path) -> None:
     """Draw the course of a run from its events: whatever of fit, search and training there is.
 
     Of a fit the mean IoU and the loss of each network; of a search the reward, the loss of the shared weights, the
-    controller's entropy and the share of identity; of a training the loss and the IoU of each class. Warnings are
+    controller's entropy and the fraction of identities; of a training the loss and the IoU of each class. Warnings are
     drawn as dashed lines. Where an epoch was computed twice, because a run was resumed, the later one counts.
 
     Raises
@@ -31,7 +31,7 @@ def draw_curves(events: Iterable[Event], path: Path) -> None:
         ("search", "search: reward (mean IoU)", {"reward": "reward", "baseline": "baseline", "best_reward": "best"}),
         ("search", "search: loss of the shared weights", {"loss": "loss"}),
         ("search", "search: entropy of the controller", {"entropy": "entropy"}),
-        ("search", "search: share of identity", {"identity_share": "share of identity"}),
+        ("search", "search: fraction of identities", {"identity_fraction": "fraction of identities"}),
         ("train", "training: loss", {"loss": "training", "validation_loss": "validation"}),
         ("train", "training: IoU", {"mean_iou": "mean", **classes}),
     ]

@@ -70,9 +70,9 @@ def overlay(
     pictures = [("image", np.repeat(gray[..., None], 3, axis=2)), ("prediction", _colored(gray, labels, classes))]
     if truth is not None:
         wrong = (labels != truth) & (truth > 0)
-        share = wrong.sum() / max(1, int((truth > 0).sum()))
+        fraction = wrong.sum() / max(1, int((truth > 0).sum()))
         pictures.append(("truth", _colored(gray, truth, classes)))
-        pictures.append((f"differ: {share:.1%}", _marked(gray, wrong, truth > 0)))
+        pictures.append((f"differ: {fraction:.1%}", _marked(gray, wrong, truth > 0)))
     side = 4.0
     high = side * image.shape[0] / image.shape[1]
     width, height = len(pictures) * side + (len(pictures) - 1) * 0.15 + 0.3, high + 0.95
@@ -123,7 +123,7 @@ def draw_uncertainty(probabilities: npt.NDArray[Any], path: Path, *, image: npt.
     axes.set_axis_off()
     axes.set_title(f"uncertainty (mean {entropy.mean():.3f})", fontsize=11, color=INK)
     bar = figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.02)
-    bar.set_label("entropy, share of the largest", color=FAINT, fontsize=9)
+    bar.set_label("entropy, fraction of the largest", color=FAINT, fontsize=9)
     bar.outline.set_visible(False)
     save(figure, path, title="Uncertainty")
 
@@ -140,11 +140,11 @@ def normalized_entropy(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float6
         raise UserError(
             f"uncertainty needs probabilities (classes, y, x) of two or more classes, not {probabilities.shape}"
         )
-    shares = probabilities.astype(np.float64)
-    total = shares.sum(axis=0)
-    shares /= np.where(total > 0, total, 1)
-    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
-    entropy: npt.NDArray[np.float64] = -(shares * logs).sum(axis=0) / math.log(len(shares))
+    fractions = probabilities.astype(np.float64)
+    total = fractions.sum(axis=0)
+    fractions /= np.where(total > 0, total, 1)
+    logs = np.log(fractions, where=fractions > 0, out=np.zeros_like(fractions))
+    entropy: npt.NDArray[np.float64] = -(fractions * logs).sum(axis=0) / math.log(len(fractions))
     return entropy
 
 

@@ -25,7 +25,7 @@ Shape = tuple[int, int, int]
 #: Chunks of a new result: small enough to show one section quickly, large enough to keep files few.
 DEFAULT_CHUNKS: Shape = (16, 256, 256)
 #: Blocks are no larger than this unless the user says so; it bounds the memory.
-LARGEST_SIDE = 1024
+MAX_SIDE = 1024
 
 
 def round_up(value: int, step: int) -> int:
@@ -235,7 +235,7 @@ def _window_side(size: int, block: int, domain: int, halo: int, stride: int, til
 
 def _cover(core: Span, domain: int, window: int, halo: int, stride: int) -> list[tuple[Span, Span]]:
     """Windows along one axis and their kept parts, which divide ``core``."""
-    found: list[tuple[Span, Span]] = []
+    spans: list[tuple[Span, Span]] = []
     # No window reaches farther than the core needs: so less is read, and a smaller window reads no more.
     last = max(0, min(round_up(core[1] + halo, stride), domain) - window)
     position = core[0]
@@ -243,9 +243,9 @@ def _cover(core: Span, domain: int, window: int, halo: int, stride: int) -> list
         origin = max(0, min((position - halo) // stride * stride, last))
         end = origin + window
         stop = core[1] if end == domain else min(core[1], end - halo)
-        found.append(((origin, end), (position, stop)))
+        spans.append(((origin, end), (position, stop)))
         position = stop
-    return found
+    return spans
 
 
 def parse_region(text: str, shape: Shape) -> Box:
@@ -379,8 +379,8 @@ def choose_block(shape: Shape, chunks: Shape, block: Shape | None, *, whole_sect
         wished = block
     else:
         y, x = (
-            -(-size // -(-size // LARGEST_SIDE))
-            for size in shape[1:]  # equal parts of at most LARGEST_SIDE
+            -(-size // -(-size // MAX_SIDE))
+            for size in shape[1:]  # equal parts of at most MAX_SIDE
         )
         z = chunks[0]
         wished = (z, y, x)

@@ -67,7 +67,7 @@ def predict_volume(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> PredictionSummary:
-    """Apply a model to a volume, block by block; goes on where an earlier run of the same job ended.
+    """Apply a model to a volume, block by block; continues where an earlier run of the same job ended.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ def predict_volume(
     mask : ImageStack, optional
         Of the image's shape; where it is 0 the labels are 0, and blocks without any other voxel are skipped.
     report : Report
-        Is told ``plan``, ``block``, ``progress``, ``alarm`` and ``note``, always from this thread.
+        Is told ``plan``, ``block``, ``progress``, ``warning`` and ``note``, always from this thread.
     should_stop : ShouldStop
-        Asked after every tile; then the summary's ``stopped`` is true, and the same call goes on from there.
+        Asked after every tile; then the summary's ``stopped`` is true, and the same call continues from there.
 
     Raises
     ------

@@ -168,8 +168,8 @@ class _SectionPixels:
     def pixels(self, places: npt.NDArray[np.int64]) -> AnnotatedPixels:
         """Features and classes of some pixels."""
         width, targets = self.target.shape[1], self.target.ravel()[places].astype(np.int64) - 1
-        found = features_at(lambda y, x: self._images[:, y, x], places, width, threads=torch.get_num_threads())
-        return AnnotatedPixels(found, targets)
+        features = features_at(lambda y, x: self._images[:, y, x], places, width, threads=torch.get_num_threads())
+        return AnnotatedPixels(features, targets)
 
 
 def _drawn(places: npt.NDArray[np.int64], limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

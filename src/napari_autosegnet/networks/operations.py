@@ -56,10 +56,10 @@ class HybridDilatedConvolution(nn.Module):
     def __init__(self, width: int, *, track_statistics: bool = True) -> None:
         super().__init__()
         rates = HDC_RATES[: max(1, min(width, len(HDC_RATES)))]
-        shares = [width // len(rates) + (index < width % len(rates)) for index in range(len(rates))]
+        widths = [width // len(rates) + (index < width % len(rates)) for index in range(len(rates))]
         self.branches = nn.ModuleList(
-            nn.Conv2d(width, share, 3, padding=rate, dilation=rate, bias=False)
-            for rate, share in zip(rates, shares, strict=True)
+            nn.Conv2d(width, own_width, 3, padding=rate, dilation=rate, bias=False)
+            for rate, own_width in zip(rates, widths, strict=True)
         )
         self.norm = nn.BatchNorm2d(width, track_running_stats=track_statistics)
 

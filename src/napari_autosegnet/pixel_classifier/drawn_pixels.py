@@ -19,11 +19,11 @@ def drawn_by_class(target: npt.NDArray[np.uint8], most: int) -> Places:
     """
     annotated = np.flatnonzero(target)
     classes = target[annotated]
-    found = [annotated[:0]]
+    drawn = [annotated[:0]]
     for number in np.unique(classes):
         places = annotated[classes == number]
         if len(places) > most:
             scattered = (places.astype(np.uint64) * np.uint64(2654435761)) % np.uint64(2**32)
             places = places[np.argpartition(scattered, most)[:most]]
-        found.append(places)
-    return np.sort(np.concatenate(found))
+        drawn.append(places)
+    return np.sort(np.concatenate(drawn))

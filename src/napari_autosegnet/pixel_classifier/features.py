@@ -83,9 +83,9 @@ def features_at(
         window = read(slice(top, int(y[here].max()) + margin + 1), slice(left, int(x[here].max()) + margin + 1))
         features = pixel_features(window, threads=threads)
         parts.append(features[:, y[here] - top, x[here] - left].T)
-    found = np.empty((len(places), parts[0].shape[1]), np.float32)
-    found[order] = np.concatenate(parts)
-    return found
+    in_order = np.empty((len(places), parts[0].shape[1]), np.float32)
+    in_order[order] = np.concatenate(parts)
+    return in_order
 
 
 def reach(sigmas: Sequence[float] = SIGMAS) -> int:

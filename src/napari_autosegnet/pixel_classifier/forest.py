@@ -132,16 +132,16 @@ class PixelClassifier(nn.Module):
             depth=depth,
             nodes=sum(sizes),
         )
-        found = cls(specification)
-        found.roots = torch.from_numpy(roots.astype(np.int32))
+        module = cls(specification)
+        module.roots = torch.from_numpy(roots.astype(np.int32))
         lefts = [table.left + root for table, root in zip(tables, roots, strict=True)]
-        found.left = torch.from_numpy(np.concatenate(lefts).astype(np.int32))
-        found.feature = torch.from_numpy(np.concatenate([table.feature for table in tables]).astype(np.int32))
-        found.threshold = torch.from_numpy(np.concatenate([table.threshold for table in tables]))
+        module.left = torch.from_numpy(np.concatenate(lefts).astype(np.int32))
+        module.feature = torch.from_numpy(np.concatenate([table.feature for table in tables]).astype(np.int32))
+        module.threshold = torch.from_numpy(np.concatenate([table.threshold for table in tables]))
         fractions = np.zeros((specification.nodes, classes), np.float32)
         fractions[:, forest.classes_] = np.concatenate([table.fractions for table in tables])
-        found.fractions = torch.from_numpy(fractions)
-        return found.eval()
+        module.fractions = torch.from_numpy(fractions)
+        return module.eval()
 
     @property
     def radius(self) -> int:

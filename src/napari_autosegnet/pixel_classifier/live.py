@@ -126,7 +126,7 @@ class LiveClassifier:
         for kept in (self._views, self._pixels):
             for key in [key for key in kept if key[0] not in images]:
                 del kept[key]
-        self._constants = {key: found for key, found in self._constants.items() if key in images}
+        self._constants = {key: constants for key, constants in self._constants.items() if key in images}
 
     def _read(self, key: Hashable, section: int, y: slice, x: slice) -> npt.NDArray[np.float32]:
         """Part of a section (c, y, x), every one of an image normalized alike: by the first that was looked at."""
@@ -149,8 +149,8 @@ class LiveClassifier:
             pixels = self._read(
                 view.key, view.section, slice(top - above, bottom + margin), slice(left - before, right + margin)
             )
-            found = pixel_features(pixels, threads=self._threads)
-            self._views[place] = found[:, above : above + bottom - top, before : before + right - left]
+            features = pixel_features(pixels, threads=self._threads)
+            self._views[place] = features[:, above : above + bottom - top, before : before + right - left]
             while len(self._views) > 1 and sum(each.nbytes for each in self._views.values()) > _KEPT:
                 self._views.popitem(last=False)
         self._views.move_to_end(place)
@@ -187,9 +187,9 @@ class LiveClassifier:
                 places = places[known]
             if len(places):
                 parts.append(self._features_of(view, key, section, places, target.shape[1]))
-                found = target.ravel()[places].astype(np.int64)
-                classes.update(np.unique(found).tolist())
-                targets.append(found)
+                classes_drawn = target.ravel()[places].astype(np.int64)
+                classes.update(np.unique(classes_drawn).tolist())
+                targets.append(classes_drawn)
         if not parts:
             return np.empty((0, 1), np.float32), np.empty(0, np.int64), complete
         return np.concatenate(parts), np.concatenate(targets), complete
@@ -199,26 +199,26 @@ class LiveClassifier:
     ) -> npt.NDArray[np.float32]:
         """Features (n, f) of single pixels of a section, by their rising numbers in it; only new ones are computed."""
         channels = self._images[key].channels
-        found = np.empty((len(places), channels * PER_SCALE * len(SIGMAS)), np.float32)
-        before, kept = self._pixels.get((key, section), (places[:0], found[:0]))
+        features = np.empty((len(places), channels * PER_SCALE * len(SIGMAS)), np.float32)
+        before, kept = self._pixels.get((key, section), (places[:0], features[:0]))
         known = np.isin(places, before)
-        found[known] = kept[np.searchsorted(before, places[known])]
+        features[known] = kept[np.searchsorted(before, places[known])]
         missing = np.flatnonzero(~known)
         if (key, section) == (view.key, view.section):
             y, x = np.divmod(places[missing], width)
             inside = (y >= view.y[0]) & (y < view.y[1]) & (x >= view.x[0]) & (x < view.x[1])
             here = missing[inside]
-            found[here] = self._features(view)[:, y[inside] - view.y[0], x[inside] - view.x[0]].T
+            features[here] = self._features(view)[:, y[inside] - view.y[0], x[inside] - view.x[0]].T
             missing = missing[~inside]
         if len(missing):
-            found[missing] = features_at(
+            features[missing] = features_at(
                 lambda rows, columns: self._read(key, section, rows, columns),
                 places[missing],
                 width,
                 threads=self._threads,
             )
-        self._pixels[key, section] = places, found
-        return found
+        self._pixels[key, section] = places, features
+        return features
 
 
 def _applied(forest: RandomForestClassifier, features: Features, threads: int) -> npt.NDArray[np.uint8]:

@@ -89,7 +89,7 @@ class Controller(nn.Module):
         return sum(_least_entropy(each.choices, self._bound(each)) for each in self.space.decisions)
 
     @property
-    def largest_identity_share(self) -> float:
+    def largest_identity_fraction(self) -> float:
         """Most of the operations that can be identities, in the mean, as the bound holds all others possible."""
         others = len(self.space.operations) - 1
         if "identity" not in self.space.operations or not others:

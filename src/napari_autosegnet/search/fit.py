@@ -1,4 +1,4 @@
-"""The network that data needs: candidates of several sizes are trained, the better ones go on, one of them to the end.
+"""The network that data needs: candidates of several sizes are trained, the better ones longer, one to the end.
 
 Successive halving (Jamieson and Talwalkar 2016) in which no training is thrown away but that of those who leave: all
 learn at a steady rate with averaged weights, which are rated, so that a training can be compared, left or continued

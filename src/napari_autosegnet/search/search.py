@@ -68,7 +68,7 @@ class SearchResult:
 
 
 class Search:
-    """State of a search; `run` goes on from wherever it is.
+    """State of a search; `run` continues from wherever it is.
 
     Parameters
     ----------
@@ -171,8 +171,8 @@ class Search:
         score = winner.rating if winner.score is None else winner.score
         if score is None:
             return None
-        found = winner.architecture.model_dump(mode="json")
-        report(ArchitectureFound(architecture=found, score=score, final=True, remark=self.selection.remark))
+        content = winner.architecture.model_dump(mode="json")
+        report(ArchitectureFound(architecture=content, score=score, final=True, remark=self.selection.remark))
         quality = None
         if winner.score is not None:
             quality = self.data.checked.with_scores(winner.score, winner.iou)
@@ -303,11 +303,11 @@ class Search:
                 loss=epoch.loss,
                 reward=epoch.reward,
                 best_reward=max(self.best.values(), default=None),
-                identity_share=epoch.identity_share,
+                identity_fraction=epoch.identity_fraction,
                 entropy=statistics.get("entropy"),
                 least_entropy=statistics.get("least_entropy"),
                 largest_entropy=statistics.get("largest_entropy"),
-                largest_identity_share=statistics.get("largest_identity_share"),
+                largest_identity_fraction=statistics.get("largest_identity_fraction"),
                 baseline=statistics.get("baseline"),
                 population_mean=statistics.get("population_mean"),
                 seconds=self.budget.elapsed,
@@ -326,7 +326,7 @@ class Search:
         )
         even = 1 / len(self.space.operations)
         identities = (
-            _way(epoch.identity_share, even, statistics.get("largest_identity_share", 1.0)) > COLLAPSED_IDENTITY
+            _way(epoch.identity_fraction, even, statistics.get("largest_identity_fraction", 1.0)) > COLLAPSED_IDENTITY
         )
         if collapsed or identities:
             self._warned = True
@@ -408,14 +408,14 @@ class Search:
 
     def _propose(self, count: int) -> list[Architecture]:
         """Different architectures of the strategy that are small enough, ``count`` of them if it has so many."""
-        found: dict[Architecture, None] = {}
+        proposals: dict[Architecture, None] = {}
         for _ in range(MAX_DRAWS):
             proposed = self.strategy.propose(count)
-            found |= dict.fromkeys(a for a in proposed if self.limits.is_small_enough(a))
+            proposals |= dict.fromkeys(a for a in proposed if self.limits.is_small_enough(a))
             # Without a limit the first draw is all there is: a collapsed controller has no others.
-            if len(found) >= count or self.limits.max_parameters is None:
+            if len(proposals) >= count or self.limits.max_parameters is None:
                 break
-        return list(found)[:count]
+        return list(proposals)[:count]
 
     def _select(self, report: Report, should_stop: ShouldStop) -> None:
         assert self.selection is not None
@@ -466,8 +466,8 @@ class _EpochDone:
         return float(np.mean(self.rewards)) if self.rewards else None
 
     @property
-    def identity_share(self) -> float:
-        return sum(each.identity_share for each in self.architectures) / max(len(self.architectures), 1)
+    def identity_fraction(self) -> float:
+        return sum(each.identity_fraction for each in self.architectures) / max(len(self.architectures), 1)
 
 
 def _way(value: float, start: float, end: float) -> float:

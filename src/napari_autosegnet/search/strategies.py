@@ -104,15 +104,15 @@ class ReinforceStrategy:
         self.entropy = float(entropy.detach())
 
     def statistics(self) -> dict[str, float]:
-        found = {
+        statistics = {
             "entropy": self.entropy,
             "least_entropy": self.controller.least_entropy,
             "largest_entropy": self.largest_entropy,
-            "largest_identity_share": self.controller.largest_identity_share,
+            "largest_identity_fraction": self.controller.largest_identity_fraction,
         }
         if self.settings.baseline == "moving_average" and self.baseline is not None:
-            found["baseline"] = self.baseline
-        return found
+            statistics["baseline"] = self.baseline
+        return statistics
 
     def state(self) -> dict[str, Any]:
         return {
@@ -223,19 +223,19 @@ class FairSampler:
         self.generator = generator
         self.waiting: list[Architecture] = []
 
-    def next(self, share: float = 1.0) -> Architecture:
-        """The next one; only this ``share`` of its cells and skips is drawn, the others are the plain chain's."""
+    def next(self, fraction: float = 1.0) -> Architecture:
+        """The next one; only this ``fraction`` of its cells and skips is drawn, the others are the plain chain's."""
         if not self.waiting:
             self.waiting = self._block()
         drawn = self.waiting.pop()
-        return drawn if share >= 1 else self._mixed(drawn, share)
+        return drawn if fraction >= 1 else self._mixed(drawn, fraction)
 
-    def _mixed(self, drawn: Architecture, share: float) -> Architecture:
+    def _mixed(self, drawn: Architecture, fraction: float) -> Architecture:
         plain = self.space.plain
 
         def pick(ours: Iterable[T], theirs: Iterable[T]) -> tuple[T, ...]:
             pairs = zip(ours, theirs, strict=True)
-            return tuple(mine if self.generator.random() < share else other for mine, other in pairs)
+            return tuple(mine if self.generator.random() < fraction else other for mine, other in pairs)
 
         while True:
             layers = {kind: Layer(cells=pick(drawn.layer(kind).cells, plain.layer(kind).cells)) for kind in LAYER_KINDS}

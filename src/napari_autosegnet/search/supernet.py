@@ -115,8 +115,8 @@ class Supernet:
 
         batches = torch.split(self.images[:count], self.settings.batch_size)
         targets = torch.split(self.targets[:count], self.settings.batch_size)
-        for found, target in zip(self.threads.map(predict, batches), targets, strict=True):
-            matrix.add(found, target)
+        for predicted, target in zip(self.threads.map(predict, batches), targets, strict=True):
+            matrix.add(predicted, target)
         self._ratings[architecture, count] = matrix.mean_iou
         return self._ratings[architecture, count]
 

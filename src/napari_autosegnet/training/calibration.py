@@ -19,7 +19,7 @@ from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 #: The temperature is looked for between its inverse and this.
 HIGHEST_TEMPERATURE = 8.0
 #: Pixels that it is measured on, evenly chosen.
-MOST_PIXELS = 2**18
+MAX_PIXELS = 2**18
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
@@ -34,8 +34,8 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         return float(functional.cross_entropy(logits / math.exp(log_temperature), targets))
 
     bound = math.log(HIGHEST_TEMPERATURE)
-    found = minimize_scalar(cross_entropy, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-3})
-    return math.exp(float(found.x)) if found.fun < cross_entropy(0.0) else 1.0
+    minimum = minimize_scalar(cross_entropy, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-3})
+    return math.exp(float(minimum.x)) if minimum.fun < cross_entropy(0.0) else 1.0
 
 
 @single_threaded()
@@ -54,20 +54,20 @@ def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size
     """
     network.eval()
     annotated = int((targets >= 0).sum())
-    stride = max(1, -(-annotated // MOST_PIXELS))
+    stride = max(1, -(-annotated // MAX_PIXELS))
 
     @torch.no_grad()
     def predict(batch: Tensor) -> Tensor:
         with inference_precision(images.device):
-            found: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
-        return found
+            logits_of_batch: Tensor = network(batch.contiguous(memory_format=torch.channels_last))
+        return logits_of_batch
 
     logits, truths, offset = [], [], 0
     predicted = threads.map(predict, torch.split(images, batch_size))
-    for found, target in zip(predicted, torch.split(targets, batch_size), strict=True):
+    for logits_of_batch, target in zip(predicted, torch.split(targets, batch_size), strict=True):
         known = target >= 0
         chosen = slice(-offset % stride, None, stride)
-        logits.append(found.float().movedim(1, -1)[known][chosen].cpu())
+        logits.append(logits_of_batch.float().movedim(1, -1)[known][chosen].cpu())
         truths.append(target[known][chosen].cpu())
         offset += int(known.sum())
     temperature = fit_temperature(torch.cat(logits), torch.cat(truths)) if logits else 1.0

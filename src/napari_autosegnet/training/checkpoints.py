@@ -3,8 +3,8 @@
 A search and a training have thousands of small tensors, and `torch.save` takes longer for each than for its numbers.
 So they are written as one long tensor per type.
 
-torch does not notice a bit that flipped on the disk, and a training would go on from it to other weights. So the first
-line of a checkpoint holds the SHA-256 of the rest, and the checkpoint before is kept beside it.
+torch does not notice a bit that flipped on the disk, and a training would continue from it to other weights. So the
+first line of a checkpoint holds the SHA-256 of the rest, and the checkpoint before is kept beside it.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def make_loss(kind: LossName, frequencies: Tensor) -> Loss:
         ``cross_entropy`` (paper), ``weighted`` by inverse class frequency, or ``dice``: the sum of
         cross-entropy and Dice loss.
     frequencies : Tensor
-        (K,) share of each class among the annotated training pixels, on the device of the logits.
+        (K,) fraction of each class among the annotated training pixels, on the device of the logits.
     """
     if kind == "weighted":
         weight = 1 / frequencies.clamp_min(1e-3)

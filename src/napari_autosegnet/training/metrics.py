@@ -336,9 +336,9 @@ def compare_segments(
     )
     joint = table.tocoo()
     # Single pixels enter with 1 / pixels each, in the joint distribution as in the segments' own.
-    joint_shares = joint.data[joint.coords[1] > 0] / pixels
-    singles = np.full(pixels - round(float(joint_shares.sum()) * pixels), 1 / pixels)
-    p = np.concatenate([joint_shares, singles])
+    joint_fractions = joint.data[joint.coords[1] > 0] / pixels
+    singles = np.full(pixels - round(float(joint_fractions.sum()) * pixels), 1 / pixels)
+    p = np.concatenate([joint_fractions, singles])
     s = np.concatenate([np.asarray(joint.sum(axis=0)).ravel()[1:] / pixels, singles])
     t = np.asarray(joint.sum(axis=1)).ravel() / pixels
     v_rand = np.sum(p**2) / (alpha * np.sum(s**2) + (1 - alpha) * np.sum(t**2))
@@ -388,6 +388,6 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _entropy(shares: npt.NDArray[np.floating]) -> float:
-    positive = shares[shares > 0]
+def _entropy(fractions: npt.NDArray[np.floating]) -> float:
+    positive = fractions[fractions > 0]
     return float(-np.sum(positive * np.log(positive)))

@@ -180,12 +180,12 @@ def _orthogonal(steps: list[Tensor]) -> list[Tensor]:
     alike: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, step in enumerate(steps):
         alike[len(step), step[0].numel()].append(number)
-    found = list(steps)
+    orthogonal = list(steps)
     for numbers in alike.values():
         matrices = orthogonalised(torch.stack([steps[number].flatten(1) for number in numbers]))
         for number, matrix in zip(numbers, matrices, strict=True):
-            found[number] = torch.empty_like(steps[number]).copy_(matrix.view(steps[number].shape))
-    return found
+            orthogonal[number] = torch.empty_like(steps[number]).copy_(matrix.view(steps[number].shape))
+    return orthogonal
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

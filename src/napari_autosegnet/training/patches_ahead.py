@@ -39,7 +39,7 @@ class PatchesAhead:
     Attributes
     ----------
     state : Tensor
-        State of a random generator from which the next batch that is taken is drawn. Set it to go on from there.
+        State of a random generator from which the next batch that is taken is drawn. Set it to continue from there.
     """
 
     def __init__(self, patches: PatchStream, count: int, seed: int, threads: WorkerThreads) -> None:

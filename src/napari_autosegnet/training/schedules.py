@@ -66,8 +66,8 @@ def cosine_rate(position: float, period: float, *, floor: float = 0.0) -> float:
         return floor
     cycle = math.floor(math.log2(position / period + 1) + 1e-12)
     start = period * (2**cycle - 1)
-    share = min(1.0, max(0.0, (position - start) / (period * 2**cycle)))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+    fraction = min(1.0, max(0.0, (position - start) / (period * 2**cycle)))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
 def decayed_rate(epoch: int, *, decay: float, after: int) -> float:

@@ -302,7 +302,7 @@ class Trainer:
             write_checkpoint(self.checkpoint, self.state())
 
     def state(self) -> dict[str, Any]:
-        """All that `load_state` needs to continue exactly; its tensors are those that go on learning."""
+        """All that `load_state` needs to continue exactly; its tensors are those that keep learning."""
         return {
             **self.learner.state(),
             "rate_factor": self.learner.rate_factor,

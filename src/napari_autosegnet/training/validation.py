@@ -67,8 +67,8 @@ def _bootstrapped(scores: PatchScores) -> npt.NDArray[np.float64]:
     """Mean IoU on many draws of the patches; the same draws whoever asks, so that comparisons agree with each other."""
     count = len(scores.counts)
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP)
-    found: npt.NDArray[np.float64] = np.nanmean(class_iou(np.einsum("dn,nij->dij", drawn, scores.counts)), axis=-1)
-    return found
+    means: npt.NDArray[np.float64] = np.nanmean(class_iou(np.einsum("dn,nij->dij", drawn, scores.counts)), axis=-1)
+    return means
 
 
 def _central(values: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:

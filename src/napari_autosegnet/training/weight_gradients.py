@@ -94,7 +94,7 @@ class _Convolutions(TorchFunctionMode):
     def set_gradients(self) -> None:
         """Add the gradients that the backward pass has asked for."""
         parts, of_parts = [], []
-        gradients = [gradient for found in finished(self._tasks) for gradient in found]
+        gradients = [gradient for of_task in finished(self._tasks) for gradient in of_task]
         for value, gradient in zip(self._weights, gradients, strict=True):
             if value.is_leaf:
                 value.grad = gradient if value.grad is None else value.grad.add_(gradient)

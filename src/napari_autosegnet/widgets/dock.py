@@ -274,16 +274,16 @@ class AutoSegNetDock(QWidget):
         self.session.run = run
         self.show_step(step_of(run))
 
-    def _attach(self, found: list[RunEntry]) -> None:
+    def _attach(self, entries: list[RunEntry]) -> None:
         """Go on with what is under way, perhaps since before napari was closed."""
-        networks = [entry for entry in found if entry.active and entry.kind == "network"]
-        segmentations = [entry for entry in found if entry.active and entry.kind == "segmentation"]
+        networks = [entry for entry in entries if entry.active and entry.kind == "network"]
+        segmentations = [entry for entry in entries if entry.active and entry.kind == "segmentation"]
         if networks and self.session.run is None:
             self.open(networks[0].path)
         if segmentations and not self.apply_step.volume.client.active:
             with contextlib.suppress(UserError):
                 self.apply_step.volume.attach(Run(segmentations[0].path))
-        self.session.work.follow([entry.path for entry in found if entry.active])
+        self.session.work.follow([entry.path for entry in entries if entry.active])
 
     def _on_run_changed(self, run: Run | None) -> None:
         self.running.refresh()
@@ -292,7 +292,7 @@ class AutoSegNetDock(QWidget):
     # ------------------------------------------------------------ the end
 
     def release(self) -> None:
-        """Let go of the viewer, threads and timers; workers go on."""
+        """Let go of the viewer, threads and timers; workers continue."""
         if self._released:
             return
         self._released = True

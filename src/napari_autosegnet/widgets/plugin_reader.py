@@ -1,4 +1,4 @@
-"""What napari's *File > Open* gets from this program: layers, and a dock that goes on with a run or a model."""
+"""What napari's *File > Open* gets from this program: layers, and a dock that continues with a run or a model."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def read_run(path: Path) -> list[LayerData]:
-    """Images and annotation of a run; the dock goes on with it."""
+    """Images and annotation of a run; the dock continues with it."""
     _tell_dock(path)
-    found = run_layers(path)
-    return found or [(None,)]
+    layers = run_layers(path)
+    return layers or [(None,)]
 
 
 def read_model(path: Path) -> list[LayerData]:

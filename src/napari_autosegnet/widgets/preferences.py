@@ -25,12 +25,12 @@ def read_preferences() -> Preferences:
     from napari.settings import get_plugin_settings
 
     try:
-        found = get_plugin_settings(PLUGIN).autosegnet
+        settings = get_plugin_settings(PLUGIN).autosegnet
     except KeyError:  # the plugin is imported, but not installed in this napari
         return Preferences()
     return Preferences(
-        runs_folder=Path(found.runs_folder.strip() or RUNS_FOLDER).expanduser(),
-        device=found.device,
-        workers=found.workers,
-        samples_folder=Path(found.samples_folder.strip()).expanduser() if found.samples_folder.strip() else None,
+        runs_folder=Path(settings.runs_folder.strip() or RUNS_FOLDER).expanduser(),
+        device=settings.device,
+        workers=settings.workers,
+        samples_folder=Path(settings.samples_folder.strip()).expanduser() if settings.samples_folder.strip() else None,
     )

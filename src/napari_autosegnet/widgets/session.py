@@ -15,7 +15,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, ClassInfo, LabeledStack
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, ClassInfo, LabeledStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
@@ -266,9 +266,9 @@ class Session(QObject):
         self._named = list(self.viewer.layers)
         for layer in self._named:
             layer.events.name.connect(self._on_layers)
-        found = self.layers.follow()
-        self._matching.follow([pair.labels for pair in found], is_painted=not self.nothing_is_painted())
-        self._use_pairs([pair for pair in found if self._matching.is_matched(pair.labels)])
+        pairs = self.layers.follow()
+        self._matching.follow([pair.labels for pair in pairs], is_painted=not self.nothing_is_painted())
+        self._use_pairs([pair for pair in pairs if self._matching.is_matched(pair.labels)])
         self._counter.follow([pair.labels for pair in self._pairs])
         self._take_values()
         self._show_classes()
@@ -313,7 +313,7 @@ class Session(QObject):
 
     def _show_classes(self) -> None:
         for pair in self._pairs:
-            if len(self._counter.counts(pair.labels).values) <= MOST_UNNAMED_CLASSES:
+            if len(self._counter.counts(pair.labels).values) <= MAX_UNNAMED_CLASSES:
                 dtype = np.dtype(pair.labels.dtype)
                 if dtype not in self._colors_ready:
                     self._prepare_colors(dtype)
@@ -329,10 +329,10 @@ class Session(QObject):
         self.background.call(lambda: prepare_colors(dtype), ready)
 
     def _take_values(self) -> None:
-        found: set[int] = set()
+        values: set[int] = set()
         for pair in self._pairs:
-            found.update(self._counter.counts(pair.labels).values)
-        self.class_list.take_values(found, complete=not self.is_counting)
+            values.update(self._counter.counts(pair.labels).values)
+        self.class_list.take_values(values, complete=not self.is_counting)
 
     def _on_counted(self) -> None:
         self._take_values()

@@ -14,7 +14,7 @@ from napari_autosegnet.events import Event
 from napari_autosegnet.inference.blocks import BlockPlan
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
-from napari_autosegnet.inference.compute.predictor import Predictor, likeliest
+from napari_autosegnet.inference.compute.predictor import Predictor, most_likely_class
 from napari_autosegnet.model import HaloFigure, Model
 from small_models import small_forest
 
@@ -235,7 +235,7 @@ def test_pixel_types_give_one_result(model: Model, noise: Callable[..., np.ndarr
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_the_likeliest_class_is_the_first_of_the_largest(classes: int) -> None:
     shares = torch.randint(0, 4, (classes, 40, 50)) / 4
-    np.testing.assert_array_equal(likeliest(shares).numpy(), shares.numpy().argmax(0) + 1)
+    np.testing.assert_array_equal(most_likely_class(shares).numpy(), shares.numpy().argmax(0) + 1)
 
 
 def test_a_whole_section_is_what_the_network_gives(model: Model, noise: Callable[..., np.ndarray]) -> None:

@@ -208,7 +208,7 @@ def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
         assert (failed.origin, failed.shape) == ((2, 64, 96), (2, 4, 4))
         assert "2:4,64:68,96:100" in str(failed) and "cannot read" in failed.reason
         assert summary.done == BLOCKS - 1 and not summary.stopped
-    tries = [alarm.text for alarm in events.of(WarningRaised)]
+    tries = [warning.text for warning in events.of(WarningRaised)]
     assert len(tries) == 2 and "tried again" in tries[0] and "left out" in tries[1]
     # Put back as it was, its time included: otherwise it is another image.
     chunk.write_bytes(whole)

@@ -158,7 +158,7 @@ def test_images_of_all_kinds_are_labeled(kind: str, make_live: Callable[..., Liv
 def test_of_large_pyramids_the_part_in_view_is_labeled(
     make_live: Callable[..., LiveLabels], qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_labels, "MOST_PIXELS", 40 * 40)
+    monkeypatch.setattr(live_labels, "MAX_PIXELS", 40 * 40)
     live = make_live()
     viewer = live._session.viewer
     image = viewer.add_image([textures(), textures()[::2, ::2]], multiscale=True)

@@ -123,7 +123,7 @@ def test_large_sections_are_shown_as_a_pyramid(tmp_path: Path, monkeypatch: pyte
     from napari_autosegnet.inference.volume import predict_volume
     from napari_autosegnet.settings import PredictSettings
 
-    monkeypatch.setattr(readers, "LARGEST_PAINTED", 32)
+    monkeypatch.setattr(readers, "MAX_PAINTED", 32)
     image = image_from_array(np.zeros((64, 64), np.uint8), name="flat")
     predict_volume(small_model(), image, tmp_path / "out.zarr", PredictSettings(levels=2))
     data, _, _ = readers.read_ome_zarr(tmp_path / "out.zarr")[-1]

@@ -97,7 +97,7 @@ def test_pause_resume_close_attach_stop_and_go_on(
     second.until("stopped")
     assert second.client.can_resume and Model.load(run.model_folder)
     epochs = max(event.epoch for event in second.events if isinstance(event, Epoch))
-    second.client.go_on("cpu")
+    second.client.continue_run("cpu")
     second.until("working")
     second.until_epoch()
     assert max(event.epoch for event in second.events if isinstance(event, Epoch)) > epochs
@@ -121,7 +121,7 @@ def test_a_killed_worker_is_reported_and_a_cancelled_one_is_gone(
     for each in (follower, witness):
         assert "killed" in each.client.reason and "memory" in each.client.reason
         assert each.client.can_resume and not each.client.active
-    follower.client.go_on("cpu")
+    follower.client.continue_run("cpu")
     follower.until("working")
     witness.until("working")
     process = follower.client.process
@@ -284,7 +284,7 @@ def test_another_run_is_followed_while_a_job_is_starting(
     follower.client.start(job)
     follower.until("starting")
     follower.client.attach(run)
-    assert follower.client.state == "starting", "the same run goes on starting"
+    assert follower.client.state == "starting", "the same run continues starting"
     follower.client.attach(other)
     follower.until("finished")
     go.set()

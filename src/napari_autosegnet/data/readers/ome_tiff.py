@@ -114,12 +114,12 @@ def _choose(images: Sequence[Element], path: Path, identity: str | None) -> Elem
 
 def _files(image: Element, path: Path, identity: str | None) -> tuple[Path, ...]:
     """Files with planes of an image, in the order of the planes; ``path`` has the UUID ``identity``."""
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for planes in _planes(image):
         named = next(_children(planes, "UUID"), None)
         name = path.name if named is None or named.text == identity else named.get("FileName", "")
-        found[path if name.lower() == path.name.lower() else path.parent / name] = None
-    return tuple(found) or (path,)
+        files[path if name.lower() == path.name.lower() else path.parent / name] = None
+    return tuple(files) or (path,)
 
 
 def _placement(image: Element) -> Placement:

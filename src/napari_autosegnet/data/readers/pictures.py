@@ -69,8 +69,8 @@ def _decode(file: Path, *, labels: bool) -> Array:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(file) as picture:
             mode, channels, dtype = _picture_mode(picture.mode, labels=labels)
-            found = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
-    return np.moveaxis(found, -1, 0) if channels > 1 else found[np.newaxis]
+            pixels = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
+    return np.moveaxis(pixels, -1, 0) if channels > 1 else pixels[np.newaxis]
 
 
 FORMAT = Format(

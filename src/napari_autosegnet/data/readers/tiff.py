@@ -54,14 +54,14 @@ def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
     try:
         with tifffile_errors(), tifffile.TiffFile(path) as file:
             series = file.series[0]
-            found = [(axis, size) for axis, size in zip(series.axes, series.shape, strict=True) if axis != "S"]
+            stated = [(axis, size) for axis, size in zip(series.axes, series.shape, strict=True) if axis != "S"]
     except Exception:  # for whoever reads the pixels to say
         return None
-    if len(found) != len(shape):
-        found = [(axis, size) for axis, size in found if size > 1 or axis in "YX"]
-    axes = "".join(axis for axis, _ in found).lower()
+    if len(stated) != len(shape):
+        stated = [(axis, size) for axis, size in stated if size > 1 or axis in "YX"]
+    axes = "".join(axis for axis, _ in stated).lower()
     known = len(set(axes)) == len(axes) and not set(axes) - set("tczyx") and axes.endswith("yx")
-    return axes if known and tuple(size for _, size in found) == shape else None
+    return axes if known and tuple(size for _, size in stated) == shape else None
 
 
 def open_tiff(request: ReadRequest) -> ImageStack:

@@ -61,25 +61,25 @@ def tiff_axes(
         When they cannot be told, or ``wanted`` are others.
     """
     inner = series.keyframe.axes
-    found = series.axes
+    letters = series.axes
     if wanted is not None:
-        found = _wanted_axes(series, path, wanted)
+        letters = _wanted_axes(series, path, wanted)
     elif not _states_axes(series):
         if series.shape[-len(inner) :] == series.keyframe.shape:
             # Sides of one pixel confuse the guess of a series' axes; those of a page are sure.
-            found = "".join("Q" if axis in inner else axis for axis in found[: -len(inner)]) + inner
+            letters = "".join("Q" if axis in inner else axis for axis in letters[: -len(inner)]) + inner
         if _may_be_sections(series) and not alone:
-            found = "ZYX" if labels and len(found) == 3 else _ask_for_axes(series, path)
-    names = {"Y": "y", "X": "x", "Z": "z", "T": "t", "C": "c", "S": "s" if "C" in found else "c"}
-    unnamed = [axis for axis in found if axis not in names]
-    if len(unnamed) > 1 or (unnamed and "Z" in found):
+            letters = "ZYX" if labels and len(letters) == 3 else _ask_for_axes(series, path)
+    names = {"Y": "y", "X": "x", "Z": "z", "T": "t", "C": "c", "S": "s" if "C" in letters else "c"}
+    unnamed = [axis for axis in letters if axis not in names]
+    if len(unnamed) > 1 or (unnamed and "Z" in letters):
         raise UserError(
-            f"{path} has the axes {found}, of which {', '.join(unnamed)} could be anything; "
+            f"{path} has the axes {letters}, of which {', '.join(unnamed)} could be anything; "
             "name them with --axes, such as --axes tczyx, or save it with the axes (T)(C)(Z)YX, for example as OME-TIFF"
         )
     for axis in unnamed:  # plain multi-page TIFF: the pages are the sections
         names[axis] = "z"
-    axes = [names[axis] for axis in found]
+    axes = [names[axis] for axis in letters]
     samples_are_channels = "S" in inner and axes[len(axes) - len(inner) + inner.index("S")] == "c"
     alpha = samples_are_channels and series.keyframe.samplesperpixel in (2, 4) and bool(series.keyframe.extrasamples)
     return axes, alpha
@@ -261,8 +261,8 @@ def pixel_values(file: tifffile.TiffFile, pages: Sequence[Any], path: Path) -> t
         When the colors or the calibration are of a kind that cannot be read.
     """
     keyframes = {id(page.keyframe): page.keyframe for page in pages if page is not None}
-    found = {_is_min_is_white(keyframe) for keyframe in keyframes.values()}
-    if len(found) > 1:
+    conventions = {_is_min_is_white(keyframe) for keyframe in keyframes.values()}
+    if len(conventions) > 1:
         raise UserError(f"in {path} the smallest number is white in some planes and black in others; save it anew")
     keyframe = next(iter(keyframes.values()))
     _check_colors(keyframe, path)
@@ -277,12 +277,12 @@ def pixel_values(file: tifffile.TiffFile, pages: Sequence[Any], path: Path) -> t
         values = _calibration(file, dtype, path)
         if values is not None:
             notes.append(f"{path}: ImageJ's calibration function is applied to its numbers")
-        elif found == {True}:
+        elif conventions == {True}:
             notes.append(f"{path} has ImageJ's inverting lookup table; its numbers are read as ImageJ tells them")
         return values, notes
-    if found == {True} and dtype.kind == "b" and str(keyframe.software).startswith("tifffile"):
+    if conventions == {True} and dtype.kind == "b" and str(keyframe.software).startswith("tifffile"):
         notes.append(f"{path} has bits of tifffile, which calls them min-is-white unasked; they are read as they are")
-    elif found == {True}:
+    elif conventions == {True}:
         if dtype.kind in "bui":
             notes.append(f"{path} is min-is-white (its smallest number is white): its values are inverted")
             return inverted(dtype, int(keyframe.bitspersample)), notes

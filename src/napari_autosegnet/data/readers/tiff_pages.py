@@ -98,12 +98,12 @@ class TiffPages:
             data = handle.read(size)
             if len(data) < size:
                 raise ValueError(f"{handle.name} ends within a page; copy the file again")
-        found = _decoded(page, data, segment, self.dtype)
-        self._cache[key] = found
-        self._cached += found.nbytes
+        pixels = _decoded(page, data, segment, self.dtype)
+        self._cache[key] = pixels
+        self._cached += pixels.nbytes
         while self._cached > SEGMENT_CACHE_BYTES and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
-        return found
+        return pixels
 
 
 def prepare_decoders(pages: Sequence[Any]) -> None:
@@ -174,8 +174,8 @@ def _decoded(page: Any, data: bytes | None, segment: int, dtype: np.dtype[Any]) 
         raise ValueError(f"the {kind} in {file_of(page)} are damaged; copy the file again") from error
     if decoded is None:  # a segment that was never written
         return np.full((shape[-1], *shape[1:3]), keyframe.nodata, dtype)
-    found: Array = np.moveaxis(decoded[0], -1, 0)
-    return found
+    pixels: Array = np.moveaxis(decoded[0], -1, 0)
+    return pixels
 
 
 def _segments(keyframe: tifffile.TiffPage, wanted: dict[str, slice]) -> Iterator[tuple[int, dict[str, int]]]:

@@ -46,13 +46,13 @@ class BlockInput:
 
     def asked(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_] | None:
         """Voxels of the block of a shape (z, y, x) that get a label; None: all."""
-        found: npt.NDArray[np.bool_] | None = self.wanted
+        asked: npt.NDArray[np.bool_] | None = self.wanted
         if self.missing is not None:
-            found = ~self.missing if found is None else found & ~self.missing
+            asked = ~self.missing if asked is None else asked & ~self.missing
         if self.blank is not None:
             shown = np.broadcast_to(~self.blank[:, np.newaxis, np.newaxis], shape)
-            found = shown if found is None else found & shown
-        return found
+            asked = shown if asked is None else asked & shown
+        return asked
 
 
 class BlockPixels:

@@ -60,12 +60,12 @@ class OnnxEngine:
             self._sessions[shape] = self._session(shape)
         session = self._sessions[shape]
         try:
-            found = session.run(None, {"images": images.contiguous().numpy()})
+            outputs = session.run(None, {"images": images.contiguous().numpy()})
         except Exception as error:  # ONNX Runtime's errors have no ancestor of their own
             if "alloc" in str(error).lower():
                 raise torch.OutOfMemoryError(f"out of memory: {error}") from error
             raise
-        return torch.from_numpy(found[0])
+        return torch.from_numpy(outputs[0])
 
     def _session(self, shape: tuple[int, ...]) -> Any:
         import onnxruntime
@@ -115,11 +115,11 @@ def available_engines(device: torch.device) -> list[EngineName]:
     """What can compute a network on a device here."""
     if device.type == "mps":
         return ["contiguous"]
-    found: list[EngineName] = ["channels_last", "contiguous"]
+    engines: list[EngineName] = ["channels_last", "contiguous"]
     # PyTorch writes the graph with onnx, ONNX Runtime computes it.
     if device.type == "cpu" and all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
-        found.append("onnxruntime")
-    return found
+        engines.append("onnxruntime")
+    return engines
 
 
 def seconds_taken(engine: Engine, images: Tensor) -> float:

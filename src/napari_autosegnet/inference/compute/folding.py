@@ -32,7 +32,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
                 case HybridDilatedConvolution():
                     _fold(module, list(module.branches), side_by_side=True)
                 case InputFit():
-                    # The convolution commutes with resizing, and a sum of convolutions shares one bias. A skip that
+                    # The convolution commutes with resizing, and a sum of convolutions fractions one bias. A skip that
                     # was built is always added, so the bias may stand in the first one.
                     parts = [module.convolution, module.skip_convolution]
                     _fold(module, [part for part in parts if part is not None])

@@ -100,28 +100,28 @@ def scale_of(
     """
     if normalization.seen is None:
         return AS_IS
-    found = match(normalization.seen, sections, dtype, step=step)
-    if isinstance(found, Mismatch):
+    scale = match(normalization.seen, sections, dtype, step=step)
+    if isinstance(scale, Mismatch):
         if normalization.kind == "section":
             return AS_IS
         raise GrayValuesError(
-            f"the gray values of {name} are unlike those of the model's images ({found.text}); "
+            f"the gray values of {name} are unlike those of the model's images ({scale.text}); "
             "give it in their range, or take its gray values as they are (--gray-values as-is)"
         )
     if normalization.kind == "global":
         note = (
             unlike_in_words(normalization.seen, sections)
-            if found == AS_IS
-            else scale_in_words(found, normalization.seen, dtype)
+            if scale == AS_IS
+            else scale_in_words(scale, normalization.seen, dtype)
         )
         if note is not None:
             report(Note(text=note))
-    return found
+    return scale
 
 
 def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGray], int]:
     """Gray values of some sections that are not constant, and a number that all values are multiples of."""
-    found: list[SectionGray] = []
+    sampled: list[SectionGray] = []
     step = 0
     for section in _spread_over(image.sections):
         try:
@@ -133,12 +133,12 @@ def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGra
         gray = gray_of_windows(windows)
         if gray.constant or not gray.pixels:
             continue
-        found.append(gray)
+        sampled.append(gray)
         if image.dtype.kind in "ui":
             step = math.gcd(step, *(int(np.gcd.reduce(np.unique(part))) for part in windows))
-        if len(found) == SECTIONS:
+        if len(sampled) == SECTIONS:
             break
-    return found, max(1, step)
+    return sampled, max(1, step)
 
 
 def _spread_over(count: int) -> Iterator[int]:

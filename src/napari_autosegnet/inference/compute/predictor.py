@@ -226,20 +226,20 @@ class Predictor:
         self.tell_missing(block, data)
         # Gathered on the device and copied once: a copy per tile would make the device wait for the host.
         gathered = torch.zeros(block.shape, dtype=torch.uint8, device=self.device)
-        shares = None
+        fractions = None
         if probabilities:
-            shares = torch.zeros((self.classes, *block.shape), dtype=torch.uint8, device=self.device)
+            fractions = torch.zeros((self.classes, *block.shape), dtype=torch.uint8, device=self.device)
         computed = 0
-        for section, tile, found, fresh in self.tiles(plan, block, data):
+        for section, tile, predicted, fresh in self.tiles(plan, block, data):
             if should_stop():
                 return None
             computed += fresh
             place = _place(section, tile, block)
-            gathered[place] = likeliest(found)
-            if shares is not None:
-                shares[(slice(None), *place)] = found.mul(255).round_()
+            gathered[place] = most_likely_class(predicted)
+            if fractions is not None:
+                fractions[(slice(None), *place)] = predicted.mul(255).round_()
         labels = _on_host(gathered)
-        scores = None if shares is None else _on_host(shares)
+        scores = None if fractions is None else _on_host(fractions)
         asked = data.asked(block.shape)
         if asked is not None:
             labels[~asked] = 0
@@ -281,8 +281,8 @@ class Predictor:
                 value = _only_value(data.pixels[(slice(None), slice(None), *window)][:, sections])
                 here = pixels.window(sections, window)
                 if value is not None:
-                    found, fresh = self._constant(value + pixels.key(sections), here)
-                    yield section, tile, _kept(found, tile), fresh
+                    probabilities, fresh = self._constant(value + pixels.key(sections), here)
+                    yield section, tile, _kept(probabilities, tile), fresh
                     continue
                 waiting.append((section, tile, here))
                 if len(waiting) == self.batch_size:
@@ -310,17 +310,17 @@ class Predictor:
     def _batch(self, waiting: list[tuple[int, Tile, Tensor]]) -> Iterator[tuple[int, Tile, Tensor, int]]:
         windows = [window for _, _, window in waiting]
         windows += [windows[-1]] * (self.batch_size - len(windows))  # one fixed batch shape
-        found = self._probabilities(torch.stack(windows))
-        for (section, tile, _), one in zip(waiting, found, strict=False):
+        predicted = self._probabilities(torch.stack(windows))
+        for (section, tile, _), one in zip(waiting, predicted, strict=False):
             yield section, tile, _kept(one, tile), 1
 
     def _constant(self, value: bytes, window: Tensor) -> tuple[Tensor, int]:
         key = (value, tuple(window.shape))
         fresh = key not in self._constants
         if fresh:
-            found = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
-            self._constants[key] = found
-            kept = max(_CONSTANTS_KEPT, _CONSTANTS_BYTES // (found.numel() * found.element_size()))
+            probabilities = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
+            self._constants[key] = probabilities
+            kept = max(_CONSTANTS_KEPT, _CONSTANTS_BYTES // (probabilities.numel() * probabilities.element_size()))
             while len(self._constants) > kept:
                 self._constants.popitem(last=False)
         self._constants.move_to_end(key)
@@ -379,8 +379,8 @@ def own_precision(device: torch.device) -> Precision:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def likeliest(probabilities: Tensor) -> Tensor:
-    """Number 1..K (y, x) of the likeliest class of (K, y, x), the first of equals.
+def most_likely_class(probabilities: Tensor) -> Tensor:
+    """Number 1..K (y, x) of the most likely class of (K, y, x), the first of equals.
 
     PyTorch's argmax over a short axis takes 25 times as long on a CPU, a third of a small network's own time.
     """
@@ -402,9 +402,9 @@ def _place(section: int, tile: Tile, block: Block) -> tuple[int, slice, slice]:
     return section - block.origin[0], y, x
 
 
-def _kept(found: Tensor, tile: Tile) -> Tensor:
+def _kept(probabilities: Tensor, tile: Tile) -> Tensor:
     """The kept part (K, y, x) of a window's result."""
-    return found[(slice(None), *_within(tile.core, (tile.window[0][0], tile.window[1][0])))]
+    return probabilities[(slice(None), *_within(tile.core, (tile.window[0][0], tile.window[1][0])))]
 
 
 def _only_value(window: Array) -> bytes | None:
@@ -416,11 +416,11 @@ def _only_value(window: Array) -> bytes | None:
     return corner.tobytes()
 
 
-def _on_host(found: Tensor) -> npt.NDArray[np.uint8]:
+def _on_host(values: Tensor) -> npt.NDArray[np.uint8]:
     """A result as an array; from CUDA through pinned memory, waited for once."""
-    if found.device.type != "cuda":
-        return found.cpu().numpy()
-    pinned = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-    pinned.copy_(found, non_blocking=True)
-    torch.cuda.current_stream(found.device).synchronize()
+    if values.device.type != "cuda":
+        return values.cpu().numpy()
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    pinned.copy_(values, non_blocking=True)
+    torch.cuda.current_stream(values.device).synchronize()
     return pinned.numpy()

@@ -116,9 +116,9 @@ def section_tiles(
         data = read_block(image, plan, block, survey=survey, pixels=pixels)
         predictor.tell_missing(block, data)
         asked = data.asked(block.shape)
-        for number, (_, tile, found, _) in enumerate(predictor.tiles(plan, block, data), start=1):
+        for number, (_, tile, on_device, _) in enumerate(predictor.tiles(plan, block, data), start=1):
             place = slices(tile.core)
-            probabilities = found.cpu().numpy()
+            probabilities = on_device.cpu().numpy()
             labels = (probabilities.argmax(0) + 1).astype(np.uint8)
             if asked is not None:
                 here = asked[0][
@@ -183,11 +183,11 @@ def predict_sections(
     labels: list[npt.NDArray[np.uint8]] = []
     probabilities: list[npt.NDArray[np.float32]] = []
     for number, section in enumerate(chosen, start=1):
-        found = predict_section(predictor, image, section, survey=survey, should_stop=should_stop)
-        if found is None:
+        predicted = predict_section(predictor, image, section, survey=survey, should_stop=should_stop)
+        if predicted is None:
             break
-        labels.append(found[0])
-        probabilities.append(found[1])
+        labels.append(predicted[0])
+        probabilities.append(predicted[1])
         report(ProgressMade(done=number, total=len(chosen)))
     if not labels:
         return np.zeros((0, height, width), np.uint8), np.zeros((predictor.classes, 0, height, width), np.float32)

@@ -86,9 +86,9 @@ class ImageSurvey:
             # One row decides nearly always.
             if has_one_value([part[:, middle : middle + 1], part])
         ]
-        found = np.zeros(len(sections), bool)
-        found[maybe] = [gray.constant for gray in self.look([sections[number] for number in maybe])]
-        return found
+        is_constant = np.zeros(len(sections), bool)
+        is_constant[maybe] = [gray.constant for gray in self.look([sections[number] for number in maybe])]
+        return is_constant
 
     def is_constant(self, section: int) -> bool:
         """Whether a section was found to be constant."""
@@ -129,11 +129,11 @@ class ImageSurvey:
             raise UserError(
                 f"sections {run.start}-{run.stop - 1} of {self.image.path or self.image.name} cannot be read"
             )
-        found = [gray_of_windows([part[:, number] for part in parts]) for number in range(len(run))]
-        really = self._constant_throughout([run[number] for number, gray in enumerate(found) if gray.constant])
+        grays = [gray_of_windows([part[:, number] for part in parts]) for number in range(len(run))]
+        really = self._constant_throughout([run[number] for number, gray in enumerate(grays) if gray.constant])
         return [
             gray if not gray.constant or section in really else replace(gray, constant=False)
-            for section, gray in zip(run, found, strict=True)
+            for section, gray in zip(run, grays, strict=True)
         ]
 
     def _read(self, z: slice, y: slice, x: slice) -> npt.NDArray[Any] | None:

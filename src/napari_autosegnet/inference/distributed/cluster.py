@@ -3,7 +3,7 @@
 dask carries tasks to the workers and their outcome back, nothing else: a bounded window of tasks is under way, each
 one block; the worker has opened model, image and store by their paths, and writes the block itself. The ledger is
 written here, after a worker said that the block's data is on the disk. So workers may join, leave and die at any time
-(dask hands their tasks to others), and so may this process: the next one goes on from the ledger.
+(dask hands their tasks to others), and so may this process: the next one continues from the ledger.
 
 A block that fails is tried again when all others are done, alone, so that it takes no other block down with
 it; what still fails is reported by its place, and the rest is finished. Workers that die take blocks down that only
@@ -74,7 +74,7 @@ def predict_on_workers(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> PredictionSummary:
-    """Apply a model to a volume on several workers; goes on where an earlier run of the same job ended.
+    """Apply a model to a volume on several workers; continues where an earlier run of the same job ended.
 
     Same events and same result as `napari_autosegnet.inference.volume.predict_volume`; ``block`` says which worker
     did it, too.
@@ -90,8 +90,8 @@ def predict_on_workers(
     started = time.monotonic()
     request = _absolute(request)
     threads = cores_per_worker(source.workers) if source.is_local else None
-    with workers(source, (request.out or request.image).parent) as found:
-        dispatcher = Dispatcher(found, should_stop, report)
+    with workers(source, (request.out or request.image).parent) as crew:
+        dispatcher = Dispatcher(crew, should_stop, report)
         if not dispatcher.wait_for_workers():
             raise StoppedError("stopped before any worker came")
         kinds = dispatcher.describe(device)
@@ -210,13 +210,13 @@ class Dispatcher:
     should_stop : ShouldStop
         Asked many times a second.
     report : Report
-        Is told ``note`` and ``alarm``.
+        Is told ``note`` and ``warning``.
     """
 
-    def __init__(self, found: Workers, should_stop: ShouldStop, report: Report) -> None:
-        self._client = found.client
-        self._scheduler = found.scheduler
-        self._refill = found.refill
+    def __init__(self, workers: Workers, should_stop: ShouldStop, report: Report) -> None:
+        self._client = workers.client
+        self._scheduler = workers.scheduler
+        self._refill = workers.refill
         self._should_stop = should_stop
         self._report = report
         self._outcomes: queue.SimpleQueue[tuple[Task, Future[Any]]] = queue.SimpleQueue()
@@ -237,7 +237,7 @@ class Dispatcher:
     def _gone(self) -> UserError:
         return UserError(
             f"the dask scheduler at {self._scheduler} is gone; start it again and give the same command (with its "
-            "address, if that is another one): it goes on from here"
+            "address, if that is another one): it continues from here"
         )
 
     def wait_for_workers(self) -> bool:
@@ -425,7 +425,7 @@ def _ending(future: Future[Any]) -> Outcome | str | None:
 
 
 def _give_up(task: Task, reason: str, last: bool) -> None:
-    """A failure that leaves nothing to go on with."""
+    """A failure that leaves nothing to continue with."""
     if last:
         raise UserError(f"block {task.number} of {task.stage}, level {task.level}, keeps failing: {reason}")
 

@@ -239,8 +239,8 @@ def _plain_folder(shared: Path | None) -> Path:
 
 def _walltime_seconds(text: str) -> int | None:
     """Seconds of SLURM's ``[days-]hours:minutes:seconds``; None where it is written otherwise."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text.strip())
-    if found is None:
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text.strip())
+    if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

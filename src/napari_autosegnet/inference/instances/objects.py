@@ -57,8 +57,8 @@ def object_classes(classes: Sequence[ClassInfo], wanted: Sequence[str] | None) -
 def boundary_probability(scores: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """What the object classes (c, z, y, x) leave of 255."""
     inside = scores.astype(np.uint16).sum(axis=0)
-    found: npt.NDArray[np.uint8] = (255 - np.minimum(inside, 255)).astype(np.uint8)
-    return found
+    boundary: npt.NDArray[np.uint8] = (255 - np.minimum(inside, 255)).astype(np.uint8)
+    return boundary
 
 
 def seed_mask(boundary: npt.NDArray[np.uint8], distance: float, sampling: Sequence[float]) -> npt.NDArray[np.bool_]:
@@ -70,16 +70,16 @@ def seed_mask(boundary: npt.NDArray[np.uint8], distance: float, sampling: Sequen
         return inside  # no boundary in reach; scipy has no answer to that
     if not inside.any():
         return inside
-    found: npt.NDArray[np.bool_] = distance_transform_edt(inside, sampling=sampling) >= distance
-    return found
+    seeds: npt.NDArray[np.bool_] = distance_transform_edt(inside, sampling=sampling) >= distance
+    return seeds
 
 
 def label_seeds(mask: npt.NDArray[np.bool_]) -> Ids:
     """Number the connected parts (over faces) of a block's seeds from 1."""
     from scipy.ndimage import label
 
-    found: Ids = label(mask)[0].astype(np.uint32)
-    return found
+    numbered: Ids = label(mask)[0].astype(np.uint32)
+    return numbered
 
 
 def contacts(one: Ids, other: Ids) -> npt.NDArray[np.int64]:
@@ -98,12 +98,12 @@ def joined(count: int, pairs: npt.NDArray[np.int64]) -> Ids:
 
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count + 1, count + 1))
     # Numbered by their first part, so 0, which touches nothing, stays 0.
-    found: Ids = connected_components(graph, directed=False)[1].astype(np.uint32)
-    return found
+    component: Ids = connected_components(graph, directed=False)[1].astype(np.uint32)
+    return component
 
 
 def flood(boundary: npt.NDArray[np.uint8], seeds: Ids) -> Ids:
-    """Grow seeds (z, y, x) through all voxels inside, the likeliest boundaries last."""
+    """Grow seeds (z, y, x) through all voxels inside, the most likely boundaries last."""
     from skimage.segmentation import watershed
 
     numbers, compact = np.unique(seeds, return_inverse=True)
@@ -112,8 +112,8 @@ def flood(boundary: npt.NDArray[np.uint8], seeds: Ids) -> Ids:
     if len(numbers) == 1:
         return np.zeros(seeds.shape, np.uint32)
     markers = compact.reshape(seeds.shape).astype(np.int32)
-    found = watershed(boundary, markers, mask=boundary < INSIDE)  # type: ignore[no-untyped-call]
-    result: Ids = numbers.astype(np.uint32)[found]
+    basins = watershed(boundary, markers, mask=boundary < INSIDE)  # type: ignore[no-untyped-call]
+    result: Ids = numbers.astype(np.uint32)[basins]
     return result
 
 

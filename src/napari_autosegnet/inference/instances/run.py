@@ -1,7 +1,7 @@
 """`labels/instances` of a volume, block by block in bounded memory: seeds, joining, flooding, lower levels.
 
 Seeds are kept in a hidden folder beside the store until the objects are written; a ledger of its own says what is
-done, so that a run that was ended goes on.
+done, so that a run that was ended continues.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class InstanceWork:
         mask = np.zeros(self._plan[number].shape, bool)
         for tile in tiles_of(core):
             around = grown(tile, (z, y, x), self._plan.shape)
-            found = seed_mask(self._boundary(around), self._distance, self._sampling)
-            mask[within(tile, core)] = found[within(tile, around)]
+            seeds = seed_mask(self._boundary(around), self._distance, self._sampling)
+            mask[within(tile, core)] = seeds[within(tile, around)]
             if should_stop():
                 return False
         self.seeds.write(label_seeds(mask), *core)
@@ -119,15 +119,15 @@ class InstanceWork:
         z, y, x = (math.ceil(FLOOD / step) for step in self._sampling)
         # Surroundings larger than the block itself would cost more than they are worth.
         margin = (min(z, self._plan.block[0]), y, x)
-        found = np.zeros(self._plan[number].shape, np.uint32)
+        instances = np.zeros(self._plan[number].shape, np.uint32)
         for tile in tiles_of(core):
             around = grown(tile, margin, self._plan.shape)
             seeds = self._numbered_seeds(around)
             if seeds.any():
-                found[within(tile, core)] = flood(self._boundary(around), seeds)[within(tile, around)]
+                instances[within(tile, core)] = flood(self._boundary(around), seeds)[within(tile, around)]
             if should_stop():
                 return False
-        self._instances.write(core, found)
+        self._instances.write(core, instances)
         return True
 
     def _boundary(self, box: Box) -> npt.NDArray[np.uint8]:
@@ -296,11 +296,11 @@ def sampling(scale: Sequence[float]) -> tuple[float, float, float]:
 def _blocks_before(plan: BlockPlan, number: int) -> list[int | None]:
     """The neighbors of a block that come before it along z, y and x."""
     place = plan.position(number)
-    found: list[int | None] = []
+    before: list[int | None] = []
     for axis in range(3):
         if place[axis] == 0:
-            found.append(None)
+            before.append(None)
             continue
         z, y, x = (at - (each == axis) for each, at in enumerate(place))
-        found.append(plan.index((z, y, x)))
-    return found
+        before.append(plan.index((z, y, x)))
+    return before

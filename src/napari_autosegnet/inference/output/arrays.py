@@ -94,14 +94,14 @@ class BlockArray:
         if not is_node(self.folder):
             raise UserError(f"{self.folder} is missing; start again with --overwrite")
         array = open_array(self.folder, "r+", "start again with --overwrite")
-        for what, found, wanted in (
+        for what, present, wanted in (
             ("shape", array.shape, self.shape),
             ("chunks", array.chunks, self._chunks),
             ("shards", array.shards, self._shards),
             ("type", array.dtype, self._dtype),
         ):
-            if found != wanted:
-                raise UserError(f"{self.folder} has the {what} {found}, not {wanted}; start again with --overwrite")
+            if present != wanted:
+                raise UserError(f"{self.folder} has the {what} {present}, not {wanted}; start again with --overwrite")
         self._array = array
 
     def read(self, *spans: Span) -> npt.NDArray[Any]:

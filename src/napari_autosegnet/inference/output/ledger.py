@@ -51,7 +51,7 @@ class Entry:
 
 
 class Ledger:
-    """An open ledger; `Ledger.open` checks that it belongs to the run that is to go on.
+    """An open ledger; `Ledger.open` checks that it belongs to the run that is to continue.
 
     Parameters
     ----------
@@ -113,8 +113,8 @@ class Ledger:
     @classmethod
     def settings_of(cls, path: Path) -> dict[str, Any]:
         """Settings among them."""
-        found = cls.parts_of(path).get("settings")
-        return found if isinstance(found, dict) else {}
+        settings = cls.parts_of(path).get("settings")
+        return settings if isinstance(settings, dict) else {}
 
     def finished(self, level: int = 0) -> dict[int, Status]:
         """Finished blocks of a pyramid level by their number."""
@@ -205,20 +205,20 @@ class Ledger:
                 entry = json.loads(line)
                 if entry.pop("sum") != self._checksum(entry):
                     raise ValueError
-                found = Entry(entry["status"], int(entry["files"], 16), tuple(entry.get("blank", ())))
-                self._entries.setdefault(entry["level"], {})[entry["block"]] = found
+                known = Entry(entry["status"], int(entry["files"], 16), tuple(entry.get("blank", ())))
+                self._entries.setdefault(entry["level"], {})[entry["block"]] = known
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.damaged += 1
 
     def _check(self, header: bytes) -> None:
         again = "give another --out, or start again with --overwrite"
         try:
-            found = json.loads(header)
-            parts = dict(found["parts"])
-            intact = found.get("fingerprint") == _fingerprint(parts)
+            content = json.loads(header)
+            parts = dict(content["parts"])
+            intact = content.get("fingerprint") == _fingerprint(parts)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{self.path} is damaged; {again}") from error
-        if found.get("format") != FORMAT or found.get("version") != VERSION:
+        if content.get("format") != FORMAT or content.get("version") != VERSION:
             raise UserError(f"{self.path} was written by another version of napari-autosegnet; {again}")
         if not intact:
             raise UserError(f"{self.path} is damaged; {again}")
@@ -228,7 +228,7 @@ class Ledger:
             what = "; ".join(_difference(name, parts.get(name), self.parts.get(name)) for name in differing)
             raise UserError(f"the result beside {self.path} was made differently ({what}); {again}")
         # Samples that could not be read may differ, and the lines' checksums are those of the first run.
-        self.parts, self.fingerprint = parts, found["fingerprint"]
+        self.parts, self.fingerprint = parts, content["fingerprint"]
 
 
 def _fingerprint(parts: Mapping[str, Any]) -> str:

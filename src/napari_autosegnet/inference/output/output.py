@@ -202,8 +202,8 @@ def _check_apart(output: Output, read: Mapping[str, ImageStack | None]) -> None:
 def disk_error(error: OSError, path: Path) -> UserError:
     """The line for an output that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"no space left for {path}; free some and give the same command again: it goes on from here")
-    return UserError(f"cannot write {path}: {error.strerror or error}; give the same command again to go on")
+        return UserError(f"no space left for {path}; free some and give the same command again: it continues from here")
+    return UserError(f"cannot write {path}: {error.strerror or error}; give the same command again to continue")
 
 
 def _levels(image: ImageStack, wanted: int | None) -> tuple[Level, ...]:

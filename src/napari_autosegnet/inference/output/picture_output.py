@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class TiffOutput:
     """One uncompressed uint8 TIFF stack, written in place; probabilities in ``<name>-probabilities.tif`` (c, z, y, x).
 
-    It has its full size from the start, and every block its place in it, so a run goes on where it stopped.
+    It has its full size from the start, and every block its place in it, so a run continues where it stopped.
     """
 
     def __init__(self, path: Path, image: ImageStack, channels: int, block: Shape) -> None:

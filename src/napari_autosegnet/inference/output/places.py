@@ -57,6 +57,6 @@ def _stranger_in(folder: Path) -> Path | None:
         known = _OWN.fullmatch(entry.name) or is_partial(entry.name) or _OF_THE_SYSTEM.fullmatch(entry.name)
         if entry.is_symlink() or not known:
             return Path(entry.path)
-        if entry.is_dir() and (found := _stranger_in(Path(entry.path))) is not None:
-            return found
+        if entry.is_dir() and (inner := _stranger_in(Path(entry.path))) is not None:
+            return inner
     return None

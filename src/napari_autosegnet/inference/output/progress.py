@@ -65,7 +65,7 @@ class Progress:
     finished : Mapping[int, Status]
         Blocks of earlier runs, from the ledger.
     report : Report
-        Is told ``block`` and ``progress`` for every block, and ``alarm`` for those that failed.
+        Is told ``block`` and ``progress`` for every block, and ``warning`` for those that failed.
     step : str
         What the blocks are counted for.
     """

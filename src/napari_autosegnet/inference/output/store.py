@@ -94,8 +94,8 @@ class LabelPyramid:
 
     def read(self, box: Box, level: int = 0) -> npt.NDArray[Any]:
         """Labels (z, y, x) of a box."""
-        found = self.arrays[level].read(*_flat(box, self._is_2d))
-        return found[np.newaxis] if self._is_2d else found
+        pixels = self.arrays[level].read(*_flat(box, self._is_2d))
+        return pixels[np.newaxis] if self._is_2d else pixels
 
     def write(self, core: Box, labels: npt.NDArray[Any], level: int = 0) -> None:
         """Write labels (z, y, x) of a block."""
@@ -149,8 +149,8 @@ class ProbabilityArray:
 
     def read(self, channels: Sequence[int], box: Box) -> npt.NDArray[np.uint8]:
         """Probabilities (c, z, y, x) of some classes."""
-        found = [self._array.read((channel, channel + 1), *_flat(box, self._is_2d)) for channel in channels]
-        whole: npt.NDArray[np.uint8] = np.concatenate(found)
+        channels_read = [self._array.read((channel, channel + 1), *_flat(box, self._is_2d)) for channel in channels]
+        whole: npt.NDArray[np.uint8] = np.concatenate(channels_read)
         return whole[:, np.newaxis] if self._is_2d else whole
 
     def write(self, core: Box, scores: npt.NDArray[np.uint8]) -> None:
@@ -251,8 +251,8 @@ class ZarrOutput:
         return all(level.startswith(f"{LABELS}/") for level in OmeGroup.read(self.path).levels)
 
     def strange(self, ours: Collection[Part]) -> Path | None:
-        found = (stranger(place, self.path) for part, place in self.places.items() if part in ours)
-        return next((each for each in found if each is not None), None)
+        strangers = (stranger(place, self.path) for part, place in self.places.items() if part in ours)
+        return next((each for each in strangers if each is not None), None)
 
     def remove(self, ours: Collection[Part]) -> None:
         instance_ledger_path(self.path).unlink(missing_ok=True)
@@ -334,10 +334,10 @@ class ZarrOutput:
 
     def written(self, level: int, number: int) -> int:
         core = self.pyramid.core(level, self.pyramid.position(level, number))
-        found = self._labels.written(core, level)
+        written = self._labels.written(core, level)
         if self.probabilities is not None and not level:
-            found += self.probabilities.written(core)
-        return as_bits(found)
+            written += self.probabilities.written(core)
+        return as_bits(written)
 
     def subsample(self, level: int, position: Shape) -> int:
         self._labels.subsample(level, position)
@@ -387,8 +387,8 @@ class PlainZarrOutput:
 
     def strange(self, ours: Collection[Part]) -> Path | None:
         places = (place for part, place in self.places.items() if part in ours and self._may_be_ours(part))
-        found = (stranger(place, place.parent) for place in places)
-        return next((each for each in found if each is not None), None)
+        strangers = (stranger(place, place.parent) for place in places)
+        return next((each for each in strangers if each is not None), None)
 
     def remove(self, ours: Collection[Part]) -> None:
         for part, place in self.places.items():
@@ -419,10 +419,10 @@ class PlainZarrOutput:
 
     def written(self, level: int, number: int) -> int:
         core = self.pyramid.core(level, self.pyramid.position(level, number))
-        found = self._labels.written(*_flat(core, self._is_2d))
+        written = self._labels.written(*_flat(core, self._is_2d))
         if self._probabilities is not None:
-            found += self._probabilities.written(core)
-        return as_bits(found)
+            written += self._probabilities.written(core)
+        return as_bits(written)
 
     def subsample(self, level: int, position: Shape) -> int:
         raise ValueError("a plain array has no pyramid")

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.class_table import ClassTable
@@ -230,7 +230,7 @@ class AnnotateStep(QWidget):
             widget.setVisible(objects is None)
         self.objects_button.setVisible(objects is not None)
         self.objects_button.setEnabled(not self.masks.is_busy)
-        self.classes_button.setVisible(objects is not None and objects[1] <= MOST_UNNAMED_CLASSES)
+        self.classes_button.setVisible(objects is not None and objects[1] <= MAX_UNNAMED_CLASSES)
         if objects is not None:
             self.classes_button.setText(f"{objects[1]} classes")
         self.next_button.setEnabled(problem is None)
@@ -310,15 +310,15 @@ class AnnotateStep(QWidget):
             with _one_line(f"the annotation in {folder} cannot be loaded"):
                 return run_layers(folder)
 
-        def show(found: list[tuple[Any, ...]]) -> None:
+        def show(layers: list[tuple[Any, ...]]) -> None:
             try:
                 with _one_line(f"the annotation in {folder} cannot be shown"):
-                    add_layers(self._session.viewer, found)
+                    add_layers(self._session.viewer, layers)
             except UserError as error:
                 self.message.say(str(error), "error")
                 return
-            text = "Loaded." if found else f"{folder} holds no annotation; choose a run folder."
-            self.message.say(text, "good" if found else "error")
+            text = "Loaded." if layers else f"{folder} holds no annotation; choose a run folder."
+            self.message.say(text, "good" if layers else "error")
 
         self.message.say("Loading the annotation ...")
         self._session.background.call(read, show, lambda text: self.message.say(text, "error"))

@@ -39,7 +39,7 @@ _HEADINGS = {
 #: Keys that take the brush of the class in the chosen row.
 _TAKING = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
 #: Pixels, before the table scrolls.
-_MOST_HEIGHT = 240
+_MAX_HEIGHT = 240
 
 
 class ClassTable(QTableWidget):
@@ -75,7 +75,7 @@ class ClassTable(QTableWidget):
         self.setIconSize(QSize(16, 16))
         self.setSizeAdjustPolicy(QAbstractScrollArea.SizeAdjustPolicy.AdjustToContents)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setMaximumHeight(_MOST_HEIGHT)
+        self.setMaximumHeight(_MAX_HEIGHT)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.cellClicked.connect(self._on_clicked)
         self.itemChanged.connect(self._on_edited)

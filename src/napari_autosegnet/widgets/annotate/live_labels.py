@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 NAME = "Live labels"
 #: Pixels (of all channels) up to which a slice is labeled as a whole; of larger ones a square around the middle.
-MOST_PIXELS = 2**22
+MAX_PIXELS = 2**22
 _OPACITY = 0.4
 #: Milliseconds after the last of several changes.
 _WAIT = 30
@@ -131,7 +131,7 @@ class LiveLabels(QWidget):
     # ------------------------------------------------------------ when
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
-        """Begin, or go on."""
+        """Begin, or continue."""
         super().showEvent(event)
         if self._classifier is None:
             # Importing scikit-learn takes longer than labeling: not only when the first stroke is there.
@@ -216,12 +216,12 @@ class LiveLabels(QWidget):
                 # They come back with the next stroke; whoever paints is not to be stopped by a window.
                 raise UserError(in_words(error)) from error
 
-        self._background.call(work, lambda found: self._take(found, place, classes), self._refuse)
+        self._background.call(work, lambda labeled: self._take(labeled, place, classes), self._refuse)
 
-    def _take(self, found: LabeledView | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
-        if self._place is place and found is not None and self._is_wanted:
-            self._show(found, place, classes)
-        self._finish(again=found is not None and not found.complete)
+    def _take(self, view: LabeledView | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+        if self._place is place and view is not None and self._is_wanted:
+            self._show(view, place, classes)
+        self._finish(again=view is not None and not view.complete)
 
     def _refuse(self, text: str) -> None:
         self._hide_layer()
@@ -241,7 +241,7 @@ class LiveLabels(QWidget):
         if image is None or section is None:
             return None
         height, width = spatial_shape(image)[-2:]
-        pixels = MOST_PIXELS // channel_count(image)
+        pixels = MAX_PIXELS // channel_count(image)
         if height * width <= pixels:
             return _Place(image, section, (0, height), (0, width))
         viewer = session.viewer
@@ -249,11 +249,11 @@ class LiveLabels(QWidget):
         # In steps, so that moving about does not begin anew with every pixel.
         side = int(pixels**0.5)
         step = side // 4
-        found = []
+        spans = []
         for length, middle in zip((height, width), center, strict=True):
             start = int(np.clip(round((middle - side / 2) / step) * step, 0, max(0, length - side)))
-            found.append((start, min(length, start + side)))
-        return _Place(image, section, found[0], found[1])
+            spans.append((start, min(length, start + side)))
+        return _Place(image, section, spans[0], spans[1])
 
     def _missing(self, place: _Place) -> str | None:
         """What has to be done before there can be labels; empty where the step asks for it already."""
@@ -270,7 +270,7 @@ class LiveLabels(QWidget):
 
     # ------------------------------------------------------------ what is shown
 
-    def _show(self, found: LabeledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _show(self, view: LabeledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
         viewer = self._session.viewer
         if place.image not in viewer.layers:
             return
@@ -279,7 +279,7 @@ class LiveLabels(QWidget):
             self._place = place
         active = viewer.layers.selection.active
         origin = (place.y[0], place.x[0])
-        layer = section_layers.show_labels(viewer, place.image, place.section, found.labels, classes, NAME, origin)
+        layer = section_layers.show_labels(viewer, place.image, place.section, view.labels, classes, NAME, origin)
         if layer is not self.layer:
             self.layer = layer
             layer.opacity = _OPACITY

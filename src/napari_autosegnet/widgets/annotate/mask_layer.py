@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import MOST_UNNAMED_CLASSES, PALETTE, are_objects
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, PALETTE, are_objects
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
@@ -44,20 +44,20 @@ def find_values(layer: Image, closing: threading.Event) -> dict[int, int]:
     UserError
         When the layer is no mask: colors, fractions, or more values than there can be classes.
     """
-    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for section in range(sections(layer)):
         if closing.is_set():
             break
         values, numbers = np.unique(_whole_numbers(layer, section), return_counts=True)
         for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-            found[value] = found.get(value, 0) + number
-        if len(found) > MOST_UNNAMED_CLASSES:
+            counts[value] = counts.get(value, 0) + number
+        if len(counts) > MAX_UNNAMED_CLASSES:
             raise UserError(
-                f"'{layer.name}' holds more than {MOST_UNNAMED_CLASSES} different values, which look like gray values "
+                f"'{layer.name}' holds more than {MAX_UNNAMED_CLASSES} different values, which look like gray values "
                 "or single objects; a mask has one value per class. If they are objects, right-click the layer and "
                 "choose Convert to Labels"
             )
-    return dict(sorted(found.items()))
+    return dict(sorted(counts.items()))
 
 
 def suggested_meaning(values: Mapping[int, int], classes: ClassList) -> dict[int, str | None]:
@@ -79,13 +79,13 @@ def read_objects(layer: Image, closing: threading.Event) -> npt.NDArray[Any] | N
 
     Reads all of it: call it in a thread.
     """
-    found = []
+    planes = []
     for section in range(sections(layer)):
         pixels = _whole_numbers(layer, section)
         if closing.is_set() or not are_objects(pixels):
             return None
-        found.append(pixels)
-    return np.stack(found) if len(spatial_shape(layer)) == 3 else found[0]
+        planes.append(pixels)
+    return np.stack(planes) if len(spatial_shape(layer)) == 3 else planes[0]
 
 
 def use_as_objects(session: Session, layer: Image, objects: npt.NDArray[Any]) -> Labels:
@@ -150,7 +150,7 @@ def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event)
     Reads all of it: call it in a thread.
     """
     shape = spatial_shape(layer)
-    found = empty_labels(shape)
+    mask = empty_labels(shape)
     for section in range(sections(layer)):
         if closing.is_set():
             return None
@@ -158,8 +158,8 @@ def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event)
         target = np.zeros(pixels.shape, np.uint8)
         for old, new in values.items():
             target[pixels == old] = new
-        found[section_index(layer, section) or ...] = target
-    return found  # type: ignore[no-any-return]
+        mask[section_index(layer, section) or ...] = target
+    return mask  # type: ignore[no-any-return]
 
 
 def _whole_numbers(layer: Image, section: int) -> npt.NDArray[Any]:

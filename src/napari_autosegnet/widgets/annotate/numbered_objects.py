@@ -35,14 +35,14 @@ def read_objects(layer: Labels, values: dict[int, int], closing: threading.Event
     A section without an object is not annotated. Reads all of it: call it in a thread.
     """
     shape = spatial_shape(layer)
-    found = empty_labels(shape)
+    mask = empty_labels(shape)
     for section in range(sections(layer)):
         if closing.is_set():
             return None
         is_object = read_section(layer, section) > 0
         if is_object.any():
-            found[section if len(shape) == 3 else ...] = np.where(is_object, values[1], values[0])
-    return found  # type: ignore[no-any-return]
+            mask[section if len(shape) == 3 else ...] = np.where(is_object, values[1], values[0])
+    return mask  # type: ignore[no-any-return]
 
 
 def use_one_class(session: Session, layer: Labels, pixels: npt.NDArray[np.uint8]) -> Labels:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MOST_UNNAMED_CLASSES, LabeledStack
+from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MAX_UNNAMED_CLASSES, LabeledStack
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
@@ -119,7 +119,7 @@ class AnnotationCheck(QObject):
 
     def stacks(self) -> list[tuple[ImageAnnotation, LabeledStack]]:
         """The annotation in use, with what was counted of it."""
-        mapping, found = self._classes.mapping(), []
+        mapping, stacks = self._classes.mapping(), []
         for annotation in self.annotations():
             here = _sections_of(annotation.image, annotation.time)
             pixels = np.stack(
@@ -129,8 +129,8 @@ class AnnotationCheck(QObject):
                 ],
                 axis=1,
             )
-            found.append((annotation, annotation_export.labeled_stack(annotation, mapping, pixels)))
-        return found
+            stacks.append((annotation, annotation_export.labeled_stack(annotation, mapping, pixels)))
+        return stacks
 
     def _annotated_times(self, pairs: list[LayerPair]) -> list[int]:
         image = pairs[0].image
@@ -154,7 +154,7 @@ class AnnotationCheck(QObject):
         for labels in (pair.labels for pair in self._pairs):
             counts = self._counter.counts(labels)
             values = [value for value in counts.values if value > 0]
-            if len(counts.values) > MOST_UNNAMED_CLASSES:
+            if len(counts.values) > MAX_UNNAMED_CLASSES:
                 return labels, len(counts.values)
             if not counts.complete or counts.classlike or self._layers.holds_classes(labels):
                 continue
@@ -182,8 +182,8 @@ class AnnotationCheck(QObject):
         objects = self.numbered_objects()
         if objects is not None:
             labels, values = objects
-            if values > MOST_UNNAMED_CLASSES:
-                return f"'{labels.name}' has more than {MOST_UNNAMED_CLASSES} values: numbered objects, not classes."
+            if values > MAX_UNNAMED_CLASSES:
+                return f"'{labels.name}' has more than {MAX_UNNAMED_CLASSES} values: numbered objects, not classes."
             return (
                 f"'{labels.name}' has {values} values, each in one piece or apart. "
                 "Are they numbered objects, or classes?"

@@ -95,11 +95,11 @@ class _Overlaid:
         self.dtype = np.result_type(*(array.dtype for array in arrays))
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        found = np.asarray(self._arrays[0][key]).astype(self.dtype)
+        values = np.asarray(self._arrays[0][key]).astype(self.dtype)
         for array in self._arrays[1:]:
             above = np.asarray(array[key])
-            found = np.where(above != 0, above, found)
-        return found
+            values = np.where(above != 0, above, values)
+        return values
 
 
 def labeled_stack(
@@ -132,7 +132,7 @@ def divide(stacks: Sequence[LabeledStack], split: SplitSettings) -> Checked:
     regions = split_stacks(stacks, split).validation
     pixels = region_pixels(stacks, regions)
     names = [each.name for each in stacks[0].mapping.classes]
-    sections = {(region.stack, region.section) for region, found in zip(regions, pixels, strict=True) if found.any()}
+    sections = {(region.stack, region.section) for region, counts in zip(regions, pixels, strict=True) if counts.any()}
     return Checked(pixels=dict(zip(names, pixels.sum(0).tolist(), strict=True)), sections=len(sections))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_autosegnet.data.annotations import (
-    MOST_UNNAMED_CLASSES,
+    MAX_UNNAMED_CLASSES,
     PALETTE,
     ClassInfo,
     LabelMapping,
@@ -155,25 +155,25 @@ class ClassList(QObject):
         if classes:
             self.put([*self._classes, *classes])
 
-    def take_values(self, found: set[int], *, complete: bool) -> None:
+    def take_values(self, values: set[int], *, complete: bool) -> None:
         """Make classes of values that are painted; ``complete`` says that these are all values that occur."""
         classes = self._classes
-        gone = self._found - found - {0} if complete else set()
+        gone = self._found - values - {0} if complete else set()
         if 255 in gone and 0 in self._found:
             gone.add(0)  # it was a class for the sake of 255 only
         if gone:
             classes = tuple(each for each in classes if each.value not in gone)
             if self._are_defaults and not {1, 2} & {each.value for each in classes}:
                 classes = (*_default_classes(), *classes)
-        if self._are_defaults and complete and found == {0, 255}:
+        if self._are_defaults and complete and values == {0, 255}:
             infos = default_classes(["class 0", "class 255"])
             classes = tuple(
                 LabelClass(value, info.name, info.color) for value, info in zip((0, 255), infos, strict=True)
             )
             self._found = {0, 255}
         known = {each.value for each in classes} | self._ignored
-        new = sorted(value for value in found - known if value > 0)
-        if len(found) <= MOST_UNNAMED_CLASSES:
+        new = sorted(value for value in values - known if value > 0)
+        if len(values) <= MAX_UNNAMED_CLASSES:
             for value in new:
                 color = PALETTE[len(classes) % len(PALETTE)]
                 classes = (*classes, LabelClass(value, self._free_name(value), color))

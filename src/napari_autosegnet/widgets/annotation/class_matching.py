@@ -110,14 +110,14 @@ class ClassMatching(QObject):
             self._refuse(layer, f"The values of '{layer.name}' cannot be changed to those of the classes here: {text}.")
             self.changed.emit()
 
-        def show(found: npt.NDArray[Any] | None) -> None:
+        def show(labels: npt.NDArray[Any] | None) -> None:
             self._under_way.discard(id(layer))
             layer.editable = editable
             if layer.data is array and self._class_list.label_classes == classes:
-                if found is None:
+                if labels is None:
                     self._refuse(layer, _clash(layer, kept, classes))
                 elif self._settle(layer, missing):
-                    layer.data = found
+                    layer.data = labels
                     names = ", ".join(f"'{each.name}' {each.value} -> {values[each.value]}" for each in kept)
                     self.noticed.emit(f"'{layer.name}' has the values of the classes here now: {names}.")
             self.changed.emit()
@@ -138,13 +138,13 @@ def renumbered(
     if zero_is_class and strays:
         return None
     largest = max((0, *values.values()))
-    found = labels.astype(np.promote_types(labels.dtype, np.min_scalar_type(largest)))
+    result = labels.astype(np.promote_types(labels.dtype, np.min_scalar_type(largest)))
     for value in strays:
-        found[labels == value] = 0
+        result[labels == value] = 0
     for old, new in values.items():
         if old != new:
-            found[labels == old] = new
-    return found
+            result[labels == old] = new
+    return result
 
 
 def _clash(layer: Labels, kept: Sequence[LabelClass], classes: Sequence[LabelClass]) -> str:

@@ -9,7 +9,7 @@ bottom to the top:
 4. the layer for which the brush is taken: at that moment it comes to the top, whichever it is;
 5. the frame of the least certain place.
 
-The layer that was active stays active, so who paints goes on painting, and sees it.
+The layer that was active stays active, so who paints keeps painting, and sees it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
 
 _BRUSHES = ("paint", "fill", "erase", "polygon")
-#: Annotation that covers more than this share of a section would hide the result.
+#: Annotation that covers more than this fraction of a section would hide the result.
 _MOST = 0.5
 
 

@@ -130,15 +130,15 @@ class LayerPairs:
         self._chosen_image = {
             key: image for key, image in self._chosen_image.items() if key in alive and id(image) in alive
         }
-        found = []
+        pairs = []
         for labels in self.labels():
             image = self.image_of(labels)
             if image is not None:
                 # The order of the layers may change: what belongs together does not.
                 self._chosen_image.setdefault(id(labels), image)
                 if self.is_used(labels):
-                    found.append(LayerPair(image, labels))
-        return found
+                    pairs.append(LayerPair(image, labels))
+        return pairs
 
     def image_in_view(self) -> Image | None:
         """The image that "the slice in view" means: the selected one, or that under the selected Labels layer."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 #: Beyond this many values a layer holds single objects, and is not counted on.
-MOST_VALUES = 256
+MAX_VALUES = 256
 #: Pixels that are counted at once: numpy holds the interpreter for some milliseconds only.
 _STRIP = 2**19
 #: Milliseconds after the last stroke.
@@ -49,8 +49,8 @@ class Counts:
         return sorted(value for value, pixels in self.by_value.items() if pixels.any())
 
     def of(self, value: int) -> npt.NDArray[np.int64]:
-        found = self.by_value.get(value)
-        return np.zeros(self.sections, np.int64) if found is None else found
+        counts = self.by_value.get(value)
+        return np.zeros(self.sections, np.int64) if counts is None else counts
 
     def replace(self, section: int, pixels: dict[int, int], *, classlike: bool) -> None:
         self.classlike.discard(section)
@@ -180,8 +180,10 @@ class PixelCounter(QObject):
                 is_classlike = not classlike - {section} and _looks_like_classes(layer, section, pixels)
                 if is_classlike:
                     classlike.add(section)
-                self._background.tell(lambda found: self._take(layer, counts, *found), (section, pixels, is_classlike))
-                if len(known) > MOST_VALUES:
+                self._background.tell(
+                    lambda counted: self._take(layer, counts, *counted), (section, pixels, is_classlike)
+                )
+                if len(known) > MAX_VALUES:
                     return
 
         self._background.call(work, lambda _: self._finish(layer, counts))
@@ -237,7 +239,7 @@ def _looks_like_classes(layer: Labels, section: int, values: Iterable[int]) -> b
 def count_section(layer: Labels, section: int) -> dict[int, int]:
     """Pixels per value of one section."""
     pixels = read_section(layer, section)
-    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
     rows = max(1, _STRIP // max(1, pixels.shape[-1]))
     for start in range(0, pixels.shape[0], rows):
         strip = np.asarray(pixels[start : start + rows])
@@ -247,5 +249,5 @@ def count_section(layer: Labels, section: int) -> dict[int, int]:
         else:
             values, numbers = np.unique(strip, return_counts=True)
         for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-            found[int(value)] = found.get(int(value), 0) + int(number)
-    return found
+            counts[int(value)] = counts.get(int(value), 0) + int(number)
+    return counts

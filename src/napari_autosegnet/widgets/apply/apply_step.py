@@ -69,7 +69,7 @@ class ApplyStep(QWidget):
         self.panel = JobPanel(self.volume.client, keeps_best=False)
         self.continue_button = QPushButton("Continue this segmentation")
         self.continue_button.setToolTip("Blocks that are finished are not computed again")
-        self.continue_button.clicked.connect(self._ask_to_go_on)
+        self.continue_button.clicked.connect(self._ask_to_continue)
         self.message = MessageLine()
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)
@@ -118,7 +118,7 @@ class ApplyStep(QWidget):
         self.refresh()
 
     def release(self) -> None:
-        """Let go of the viewer and of threads; a worker goes on."""
+        """Let go of the viewer and of threads; a worker continues."""
         self.corrections.release()
         self.volume.release()
         self.slices.release()
@@ -240,7 +240,7 @@ class ApplyStep(QWidget):
         else:
             start()
 
-    def _ask_to_go_on(self) -> None:
+    def _ask_to_continue(self) -> None:
         """Go on with a job that broke off; asked first where its file says to write elsewhere."""
         try:
             elsewhere = self.volume.writes_elsewhere()
@@ -248,20 +248,20 @@ class ApplyStep(QWidget):
             self._say(str(error), "error")
             return
         if elsewhere is None:
-            self._go_on()
+            self._continue()
             return
         text = f"This segmentation was not started here. If you continue it, it writes into {elsewhere}. Continue?"
         buttons = QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel
         question = QMessageBox(QMessageBox.Icon.Question, "Continue?", printable(text), buttons, self)
         question.setTextFormat(Qt.TextFormat.PlainText)
         question.setDefaultButton(QMessageBox.StandardButton.Cancel)
-        question.accepted.connect(self._go_on)
+        question.accepted.connect(self._continue)
         question.finished.connect(question.deleteLater)
         question.open()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         client = self.volume.client
-        self._unless_it_competes(client.run, lambda: client.go_on(self._session.device))
+        self._unless_it_competes(client.run, lambda: client.continue_run(self._session.device))
 
     # ------------------------------------------------------------ corrections
 

@@ -88,7 +88,7 @@ class Corrections(QObject):
         UserError
             When there are none, when some cannot be taken over, or the image of a result is gone.
         """
-        found = [
+        pending = [
             *(
                 (image, f"closed result of '{image.name}'", section, patch)
                 for image in self._session.layers.images()
@@ -101,12 +101,12 @@ class Corrections(QObject):
                 for section, patch in _patches(layer)
             ),
         ]
-        if not found:
+        if not pending:
             raise UserError("nothing was corrected yet; select a result layer and paint over its mistakes")
         # All or nothing: what cannot be taken over is not to be forgotten.
-        for image, name, _, patch in found:
+        for image, name, _, patch in pending:
             self._check(image, name, patch)
-        for image, _, section, patch in found:
+        for image, _, section, patch in pending:
             assert image is not None
             self._paint(image, section, patch)
         for image in self._session.layers.images():
@@ -114,7 +114,7 @@ class Corrections(QObject):
         for layer in list(self._layers):
             self._settle(layer)
         self.changed.emit(0)
-        return sum(len(patch.values) for *_, patch in found)
+        return sum(len(patch.values) for *_, patch in pending)
 
     # ------------------------------------------------------------ results that come and go
 
@@ -223,15 +223,15 @@ class Corrections(QObject):
             return
 
         def work() -> list[int]:
-            found = []
+            counts = []
             for layer, section, said in wanted:
                 if self._background.closing.is_set():
                     break
-                found.append(int(np.count_nonzero(_corrected(layer, section, said))))
-            return found
+                counts.append(int(np.count_nonzero(_corrected(layer, section, said))))
+            return counts
 
-        def take(found: list[int]) -> None:
-            for (layer, section, said), number in zip(wanted, found, strict=False):
+        def take(counts: list[int]) -> None:
+            for (layer, section, said), number in zip(wanted, counts, strict=False):
                 # Meanwhile the corrections may have been taken over, or another prediction came.
                 if what_was_said(layer).get(section) is said:
                     self._counted.setdefault(id(layer), {})[section] = number

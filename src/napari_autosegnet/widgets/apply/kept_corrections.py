@@ -34,11 +34,11 @@ class Patch:
     def with_values_of(self, classes: tuple[LabelClass, ...]) -> npt.NDArray[np.int64]:
         """Values that the pixels have where the classes of these names are numbered otherwise; all must be there."""
         there = {each.name: each.value for each in classes}
-        found = np.zeros(len(self.values), np.int64)
+        values = np.zeros(len(self.values), np.int64)
         for each in self.classes:
             if each.name in there:
-                found[self.values == each.value] = there[each.name]
-        return found
+                values[self.values == each.value] = there[each.name]
+        return values
 
     def _part(self, chosen: npt.NDArray[np.bool_]) -> Patch:
         return Patch(self.rows[chosen], self.columns[chosen], self.values[chosen], self.classes)
@@ -47,8 +47,8 @@ class Patch:
 def kept(image: Image) -> dict[int, list[Patch]]:
     """Patches by section, the older first; they lie in the layer, and last as long as it does."""
     about = image.metadata.get(METADATA)
-    found: dict[int, list[Patch]] = about.get(_KEY, {}) if isinstance(about, dict) else {}
-    return found
+    patches: dict[int, list[Patch]] = about.get(_KEY, {}) if isinstance(about, dict) else {}
+    return patches
 
 
 def keep(image: Image, section: int, patch: Patch) -> None:

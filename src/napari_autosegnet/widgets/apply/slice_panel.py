@@ -133,9 +133,9 @@ class SlicePanel(QWidget):
             return
         image, section = wanted
 
-        def show(found: SectionResult) -> None:
+        def show(result: SectionResult) -> None:
             uncertainty.stop_looking(self._session.viewer, image)
-            self._show_slice(image, section, found)
+            self._show_slice(image, section, result)
 
         self._compute(image, section, show)
 
@@ -169,15 +169,15 @@ class SlicePanel(QWidget):
             except GrayValuesError as error:
                 return error
 
-        def take(found: SectionResult | UserError | None) -> None:
+        def take(result: SectionResult | UserError | None) -> None:
             self._say("")
-            if isinstance(found, UserError):
+            if isinstance(result, UserError):
                 self.as_is_box.setVisible(True)
-                self._say(str(found), "error")
-            elif found is not None and image in self._session.viewer.layers:
-                if found.notes:
-                    self._say("; ".join(found.notes))
-                then(found)
+                self._say(str(result), "error")
+            elif result is not None and image in self._session.viewer.layers:
+                if result.notes:
+                    self._say("; ".join(result.notes))
+                then(result)
             self.changed.emit()
 
         self.progress.call(work, take, self._refuse)
@@ -191,12 +191,14 @@ class SlicePanel(QWidget):
         self._say("Cancelled; the layers are as they were.")
         self.changed.emit()
 
-    def _show_slice(self, image: Image, section: int, found: SectionResult) -> None:
+    def _show_slice(self, image: Image, section: int, result: SectionResult) -> None:
         viewer = self._session.viewer
         active = viewer.layers.selection.active
-        shown: list[Any] = [section_layers.show_slice(viewer, image, section, found.labels, found.classes, found.model)]
+        shown: list[Any] = [
+            section_layers.show_slice(viewer, image, section, result.labels, result.classes, result.model)
+        ]
         if self.unsure_box.isChecked():
-            shown.append(section_layers.show_uncertainty(viewer, image, section, found.uncertainty))
+            shown.append(section_layers.show_uncertainty(viewer, image, section, result.uncertainty))
         if active is not None:
             viewer.layers.selection.active = active
         self._corrections.put_back(shown[0], section)
@@ -222,10 +224,10 @@ class SlicePanel(QWidget):
             return
         annotated = _annotation_reader(self._session, image)
 
-        def look(found: SectionResult) -> None:
-            self._show_slice(image, section, found)
+        def look(answer: SectionResult) -> None:
+            self._show_slice(image, section, answer)
             self._session.background.call(
-                lambda: uncertainty.least_certain(found.uncertainty, section, annotated(section), shown.visited),
+                lambda: uncertainty.least_certain(answer.uncertainty, section, annotated(section), shown.visited),
                 lambda place: self._go_to_new(image, place),
                 self._refuse,
             )
@@ -251,9 +253,9 @@ class SlicePanel(QWidget):
             )
             return True, None if place is None else replace(place, section=first + place.section)
 
-        def go(found: tuple[bool, uncertainty.Place | None]) -> None:
-            if found[0]:
-                self._go_to_new(image, found[1])
+        def go(answer: tuple[bool, uncertainty.Place | None]) -> None:
+            if answer[0]:
+                self._go_to_new(image, answer[1])
             else:  # the model was trained on since
                 self._compute(image, section, look)
 
@@ -322,9 +324,9 @@ def _annotation_reader(session: Session, image: Image) -> Any:
     def read(section: int) -> Any:
         if not layers:
             return None
-        found = np.zeros(spatial_shape(image)[-2:], bool)
+        annotated = np.zeros(spatial_shape(image)[-2:], bool)
         for layer in layers:
-            found |= np.isin(read_section(layer, section), values)
-        return found
+            annotated |= np.isin(read_section(layer, section), values)
+        return annotated
 
     return read

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Side of a place, in pixels.
 PLACE = 48
 #: Sections that are looked at, at most; spread evenly over the stack.
-MOST_SECTIONS = 48
+MAX_SECTIONS = 48
 #: Width of each of the two lines of the frame, in pixels of the image.
 _EDGE = 1.5
 #: Opacity of results where the image is to be looked at.
@@ -114,16 +114,16 @@ def least_certain_of_volume(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Place | None:
-    """The least certain place of up to `MOST_SECTIONS` sections of a stack; None when stopped, too."""
+    """The least certain place of up to `MAX_SECTIONS` sections of a stack; None when stopped, too."""
     best: Place | None = None
-    looked_at = np.unique(np.linspace(0, sections - 1, min(sections, MOST_SECTIONS)).round().astype(int)).tolist()
+    looked_at = np.unique(np.linspace(0, sections - 1, min(sections, MAX_SECTIONS)).round().astype(int)).tolist()
     for number, section in enumerate(looked_at):
         if should_stop():
             return None
         report(ProgressMade(done=number, total=len(looked_at)))
-        found = least_certain(read_uncertainty(section), section, read_annotated(section), visited)
-        if found is not None and (best is None or found.uncertainty > best.uncertainty):
-            best = found
+        place = least_certain(read_uncertainty(section), section, read_annotated(section), visited)
+        if place is not None and (best is None or place.uncertainty > best.uncertainty):
+            best = place
     return best
 
 

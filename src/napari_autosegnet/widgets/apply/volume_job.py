@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.widgets.apply.apply_dialog import Chosen
 
 _REFRESH = 300  # milliseconds between two looks at the store
-#: Drawing the layer anew takes at most this share of the time.
+#: Drawing the layer anew takes at most this fraction of the time.
 _SHARE = 0.1
 
 
@@ -85,7 +85,7 @@ class VolumeJob(QObject):
         self._refresh_soon = qthrottled(self._refresh, timeout=_REFRESH, leading=False)
 
     def release(self) -> None:
-        """Stop following; the worker goes on."""
+        """Stop following; the worker continues."""
         self._refresh_soon.cancel()
         self.client.close()
 
@@ -220,8 +220,8 @@ class VolumeJob(QObject):
         if not self.client.active:
             self.failed.emit(text)
 
-    def _show(self, found: tuple[Any, dict[str, Any], str]) -> None:
-        data, about, _ = found
+    def _show(self, opened: tuple[Any, dict[str, Any], str]) -> None:
+        data, about, _ = opened
         data, image = self._lie_on_image(data, about, "segmentation")
         if image is None:
             self._add_source()
@@ -239,8 +239,8 @@ class VolumeJob(QObject):
         if out is not None and (out / INSTANCES).is_dir():
             self._session.background.call(lambda: _objects(out), self._show_objects, self.failed.emit)
 
-    def _show_objects(self, found: tuple[Any, dict[str, Any]]) -> None:
-        data, about = found
+    def _show_objects(self, opened: tuple[Any, dict[str, Any]]) -> None:
+        data, about = opened
         data, _ = self._lie_on_image(data, about, "objects")
         self._add(data, about).editable = False  # objects are numbers, not classes: nothing here is a correction
 
@@ -284,8 +284,8 @@ class VolumeJob(QObject):
         if file is None:
             return
 
-        def add(found: tuple[Any, dict[str, Any]]) -> None:
-            data, about = found
+        def add(opened: tuple[Any, dict[str, Any]]) -> None:
+            data, about = opened
             layers = self._session.viewer.add_image(data, **about)
             for layer in layers if isinstance(layers, list) else [layers]:
                 self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
@@ -342,8 +342,8 @@ def model_of(out: Path) -> str | None:
     """Fingerprint of the model that made a result; None when it is not known."""
     from napari_autosegnet.inference.output.ledger import Ledger, ledger_path
 
-    found = Ledger.parts_of(ledger_path(out)).get("model")
-    return found if isinstance(found, str) else None
+    model = Ledger.parts_of(ledger_path(out)).get("model")
+    return model if isinstance(model, str) else None
 
 
 def has_probabilities(out: Path) -> bool:

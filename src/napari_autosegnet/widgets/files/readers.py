@@ -32,7 +32,7 @@ LayerData = tuple[Any, ...]
 #: Stacks up to this size (bytes) are read whole; larger ones section by section as they are looked at.
 IN_MEMORY = 2**30
 #: Longest side (pixels) of a section that is shown at full resolution, so that it can be painted.
-LARGEST_PAINTED = 8192
+MAX_PAINTED = 8192
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
         # Numbered objects, or values that nobody named: napari's own colors tell them apart.
         del about["colormap"], about["features"]
     # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted.
-    too_wide = max(levels[0].shape[-2:]) > LARGEST_PAINTED and len(levels) > 1
+    too_wide = max(levels[0].shape[-2:]) > MAX_PAINTED and len(levels) > 1
     return (levels if too_wide else levels[0]), about, "labels"
 
 

@@ -68,8 +68,8 @@ def labeled_stack(folder: Path) -> list[LayerData]:
             continue
         image, painted = open_image(volume), open_labels(labels)
         values = _whole(painted)
-        found, numbers = np.unique(values, return_counts=True)
-        mapping = infer_mapping(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+        values_present, numbers = np.unique(values, return_counts=True)
+        mapping = infer_mapping(dict(zip(values_present.tolist(), numbers.tolist(), strict=True)))
         place: dict[str, Any] = {"scale": image.scale, "translate": image.translation}
         about = annotation_layer(named(mapping), name=f"{image.name} annotation", **place)
         return [

@@ -56,9 +56,9 @@ def _laid_out(item: QWidget | QLayout) -> Iterator[QWidget]:
         yield item
     layout = item.layout()
     for inner in () if layout is None else map(layout.itemAt, range(layout.count())):
-        found = None if inner is None else inner.widget() or inner.layout()
-        if found is not None:
-            yield from _laid_out(found)
+        content = None if inner is None else inner.widget() or inner.layout()
+        if content is not None:
+            yield from _laid_out(content)
 
 
 def _is_stop(widget: QWidget) -> bool:

@@ -129,7 +129,7 @@ class RunClient(QObject):
 
     @property
     def can_resume(self) -> bool:
-        """Whether `go_on` has something to continue."""
+        """Whether `continue_run` has something to continue."""
         return self._resumable and not self.active
 
     @property
@@ -219,7 +219,7 @@ class RunClient(QObject):
         self._set_state("starting")
         self._timer.start()
 
-    def go_on(self, device: str = "auto") -> None:
+    def continue_run(self, device: str = "auto") -> None:
         """Start a worker that continues where the last job of this step ended."""
         match self.job_step or read_job(self.run).step:
             case "fit":

@@ -47,7 +47,7 @@ class WorkList(QObject):
         self._timer.start()
 
     def close(self) -> None:
-        """Follow nothing any more; workers go on."""
+        """Follow nothing any more; workers continue."""
         self._timer.stop()
         for client in self._clients:
             client.close()

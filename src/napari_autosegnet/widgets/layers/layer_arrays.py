@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 METADATA = "napari-autosegnet"
 
 #: Bytes of an empty layer up to which it is a plain array; beyond, memory is taken only where it is painted.
-_MOST_PLAIN = 2**31
+_MAX_PLAIN = 2**31
 #: Longest side of a chunk of such a layer.
 _CHUNK = 512
 
 #: Of this many planes at most one asks whether they are channels.
-MOST_CHANNELS = 4
+MAX_CHANNELS = 4
 PLUGIN = "napari-autosegnet"
 #: What a layer's axes may be.
 AXES = ("yx", "zyx", "tyx", "tzyx", "cyx", "czyx", "ctyx", "ctzyx")
@@ -78,7 +78,7 @@ def is_ambiguous(layer: Image) -> bool:
     Only of layers that were read from a file by somebody else: who makes a layer of an array knows what it is.
     """
     shape = full_resolution(layer).shape[: layer.ndim - 2]
-    return layer.ndim <= 5 and has_unnamed_planes(layer) and any(1 < size <= MOST_CHANNELS for size in shape)
+    return layer.ndim <= 5 and has_unnamed_planes(layer) and any(1 < size <= MAX_CHANNELS for size in shape)
 
 
 def has_unnamed_planes(layer: Image) -> bool:
@@ -89,10 +89,10 @@ def has_unnamed_planes(layer: Image) -> bool:
 
 
 def possible_axes(layer: Image) -> list[str]:
-    """What the axes of an ambiguous layer may be, the likeliest first."""
+    """What the axes of an ambiguous layer may be, the most likely first."""
     shape = full_resolution(layer).shape
     leading = {3: ("c", "z"), 4: ("cz", "zc", "tz", "tc", "ct"), 5: ("tcz", "tzc", "ctz")}[layer.ndim]
-    return [f"{axes}yx" for axes in leading if "c" not in axes or shape[axes.index("c")] <= MOST_CHANNELS]
+    return [f"{axes}yx" for axes in leading if "c" not in axes or shape[axes.index("c")] <= MAX_CHANNELS]
 
 
 def stated_by_file(layer: Image) -> str | None:
@@ -192,7 +192,7 @@ def read_section(layer: Image | Labels, section: int) -> npt.NDArray[Any]:
 
 def empty_labels(shape: tuple[int, ...]) -> Any:
     """Nothing but 0; of whatever size, memory is taken only where something is painted."""
-    if int(np.prod(shape, dtype=np.int64)) <= _MOST_PLAIN:
+    if int(np.prod(shape, dtype=np.int64)) <= _MAX_PLAIN:
         return np.zeros(shape, np.uint8)
     import zarr
 
@@ -339,12 +339,12 @@ def file_of(layer: Image | Labels, time: int = 0) -> Path | None:
     if not isinstance(path, str | Path) or not Path(path).exists() or not is_stack(layer):
         return None
     try:
-        found = open_image(path, time=time if "t" in axes_of(layer) else None)
+        opened = open_image(path, time=time if "t" in axes_of(layer) else None)
         stack = layer_stack(layer, time)
-        if not found.uniform or (found.shape, found.channels) != (stack.shape, stack.channels):
+        if not opened.uniform or (opened.shape, opened.channels) != (stack.shape, stack.channels):
             return None
         last = stack.sections - 1
-        same = all(np.array_equal(found.section(section), stack.section(section)) for section in {0, last // 2, last})
+        same = all(np.array_equal(opened.section(section), stack.section(section)) for section in {0, last // 2, last})
     except UserError:
         return None
     return Path(path) if same else None

@@ -103,8 +103,8 @@ def _undo(state: npt.NDArray[Any], part: _Part, item: list[Any]) -> None:
         if not hasattr(atom, "slice_key"):
             where, chosen = part.pixels(atom)
             state[where] = np.asarray(atom[1])[chosen]
-        elif (found := part.box(atom)) is not None:
-            key, mask, chosen = found
+        elif (box := part.box(atom)) is not None:
+            key, mask, chosen = box
             region, old = state[key], atom.old_values[chosen]
             region[... if mask is None else mask] = old.reshape(region.shape) if mask is None else old
 
@@ -118,10 +118,10 @@ def _rebased(state: npt.NDArray[Any], part: _Part, atom: Any) -> Any:
         value = np.asarray(atom[2])
         state[where] = value[chosen] if value.ndim else value
         return (atom[0], old, atom[2])
-    found = part.box(atom)
-    if found is None:
+    box = part.box(atom)
+    if box is None:
         return atom
-    key, mask, chosen = found
+    key, mask, chosen = box
     region = state[key]
     old = np.array(atom.old_values)
     old[chosen] = (region if mask is None else region[mask]).reshape(old[chosen].shape)

@@ -153,9 +153,9 @@ def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
 
     images = [other for other in viewer.layers if type(other) is Image and not role(other)]
     about = layer.metadata.get(METADATA, {})
-    found = next((image for image in images if id(image) == about.get("image")), None)
-    if found is not None or about.get("passing") or role(layer) not in ("result", "preview"):
-        return found
+    source = next((image for image in images if id(image) == about.get("image")), None)
+    if source is not None or about.get("passing") or role(layer) not in ("result", "preview"):
+        return source
     alike = [image for image in images if spatial_shape(image) == spatial_shape(layer)]
     named = about.get("image_name")
     return next((image for image in alike if named is None or image.name == named), None)

@@ -33,10 +33,10 @@ class AtTimePoint:
             numbers = range(*time.indices(self.shape[0]))
             return np.stack([self[(number, *rest)] for number in numbers])
         here = time == self._time
-        found = np.asarray(self._others[(time, *rest)]).astype(self.dtype)
+        values = np.asarray(self._others[(time, *rest)]).astype(self.dtype)
         if here.any():
-            found[here] = self._array[tuple(axis[here] for axis in rest)]
-        return found
+            values[here] = self._array[tuple(axis[here] for axis in rest)]
+        return values
 
     def __setitem__(self, key: Any, value: Any) -> None:
         time, rest = self._split(key)

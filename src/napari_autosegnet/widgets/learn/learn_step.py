@@ -112,7 +112,7 @@ class LearnStep(QWidget):
         self.refresh()
 
     def shutdown(self) -> None:
-        """Let go of the run and the viewer; a worker goes on by itself."""
+        """Let go of the run and the viewer; a worker continues by itself."""
         if self._is_open:
             self._is_open = False
             self._refresh_later.cancel()
@@ -160,7 +160,7 @@ class LearnStep(QWidget):
             words = f"The {name} ended early; it can continue from its last finished epoch."
             if self.has_model:
                 words += " The best network so far was kept: it can be applied, too."
-            self._offer(words, (f"Continue the {name}", self.go_on), again)
+            self._offer(words, (f"Continue the {name}", self.continue_run), again)
         elif self.has_model:
             words = "<b>The network has learned.</b>"
             if missing is None:
@@ -170,8 +170,8 @@ class LearnStep(QWidget):
             else:
                 self._offer(f"{words} Apply it. To continue with more labels, first: {escaped(missing)}", None)
         else:
-            found = escaped(sentence(self._remark or "a network was found"))
-            self._offer(f"{found} It is still to be trained.", ("Train it", self.advanced.start_training), again)
+            remark = escaped(sentence(self._remark or "a network was found"))
+            self._offer(f"{remark} It is still to be trained.", ("Train it", self.advanced.start_training), again)
         self.advanced.refresh()
         self._show_quality()
 
@@ -250,11 +250,11 @@ class LearnStep(QWidget):
 
         self._unless_it_competes(run, begin)
 
-    def go_on(self) -> None:
+    def continue_run(self) -> None:
         """Go on with the job that ended before it was done."""
 
         def begin() -> None:
-            self.client.go_on(self.session.device)
+            self.client.continue_run(self.session.device)
             self.session.work.follow_start(self.client)
 
         self._unless_it_competes(self.client.run, begin)

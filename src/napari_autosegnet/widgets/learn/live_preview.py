@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.gray_values import SectionGray
 
 #: Largest side in pixels: of larger slices the part around the middle of the view is taken.
-LARGEST_SIDE = 1024
+MAX_SIDE = 1024
 _NAME, _UNSURE_NAME = "training preview", "training uncertainty"
 _WAIT = 400  # milliseconds after the view has come to rest
 _KEPT_PLACES = 16
@@ -136,10 +136,10 @@ class LivePreview(QObject):
 
     def show_network(self, folder: Path, refuse: Callable[[str], None]) -> None:
         """Show what the model in a folder makes of the slice in view; it is computed here, in a thread."""
-        found = self._in_view()
-        if found is None:
+        in_view = self._in_view()
+        if in_view is None:
             return
-        (place, window), device, closing = found, self._session.device, self._session.background.closing
+        (place, window), device, closing = in_view, self._session.device, self._session.background.closing
 
         def compute() -> tuple[Any, ...] | None:
             from napari_autosegnet.model import Model
@@ -165,10 +165,10 @@ class LivePreview(QObject):
         return _Place(image, section, (window[0].start, window[1].start)), window
 
     def _offer_slice(self) -> None:
-        found = self._in_view()
-        if found is None or not self._is_learning or not self._enabled:
+        in_view = self._in_view()
+        if in_view is None or not self._is_learning or not self._enabled:
             return
-        place, window = found
+        place, window = in_view
         if next(reversed(self._places.values()), None) == place:
             return
         run, turn = self._client.run, self._round
@@ -187,11 +187,11 @@ class LivePreview(QObject):
         sides = spatial_shape(image)[-2:]
         viewer = self._session.viewer
         center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
-        found = []
+        spans = []
         for side, middle in zip(sides, center, strict=True):
-            start = int(np.clip(round(middle) - LARGEST_SIDE // 2, 0, max(0, side - LARGEST_SIDE)))
-            found.append(slice(start, min(side, start + LARGEST_SIDE)))
-        return found[0], found[1]
+            start = int(np.clip(round(middle) - MAX_SIDE // 2, 0, max(0, side - MAX_SIDE)))
+            spans.append(slice(start, min(side, start + MAX_SIDE)))
+        return spans[0], spans[1]
 
     def _remember(self, modified: int, place: _Place) -> None:
         self._places[modified] = place
@@ -210,7 +210,7 @@ class LivePreview(QObject):
         def read() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             return _read(preview_file(run, "labels")), _read(preview_file(run, "uncertainty"))
 
-        self._session.background.call(read, lambda found: self._show(found[0], found[1], place, classes), _nothing)
+        self._session.background.call(read, lambda loaded: self._show(loaded[0], loaded[1], place, classes), _nothing)
 
     def _show(
         self,
@@ -231,7 +231,7 @@ class LivePreview(QObject):
         self._layer = section_layers.show_labels(
             viewer, image, place.section, labels, classes or self._session.classes, _NAME, place.origin
         )
-        # Whoever is painting goes on painting.
+        # Whoever is painting keeps painting.
         if active is not None:
             viewer.layers.selection.active = active
         self._session.order.put(self._layer, self._unsure)
@@ -256,10 +256,10 @@ def _read_slice(place: _Place, window: tuple[slice, slice]) -> tuple[npt.NDArray
 
 def _read(source: Path) -> npt.NDArray[Any]:
     try:
-        found: npt.NDArray[Any] = np.load(source, allow_pickle=False)
+        labels: npt.NDArray[Any] = np.load(source, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read {source}: {error}") from error
-    return found
+    return labels
 
 
 def _nothing(result: Any) -> None:

@@ -88,7 +88,7 @@ PLOTS = (
         "train",
         (Curve("loss", "training", PALETTE[6]), Curve("validation_loss", "checked part", _GRAY)),
         tip="Loss on what is trained on, and on the checked part of your annotation. Both should fall; when only the "
-        "first goes on falling, the network learns by heart.",
+        "first keeps falling, the network learns by heart.",
     ),
 )
 

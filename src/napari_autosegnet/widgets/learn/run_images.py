@@ -54,9 +54,9 @@ class RunImages(QWidget):
         self._show()
         self.message.say("Loading the images ...")
 
-        def show(found: tuple[list[LayerData], list[str]]) -> None:
+        def show(loaded: tuple[list[LayerData], list[str]]) -> None:
             self._is_loading = False
-            layers, problems = found
+            layers, problems = loaded
             self.message.say(" ".join(sentence(each) for each in problems), "error")
             if self._is_chosen(run):
                 add_layers(self._session.viewer, layers)
@@ -79,9 +79,9 @@ class RunImages(QWidget):
         """Ask the run for its images."""
         run = self._session.run
 
-        def take(found: list[AnnotatedImage]) -> None:
+        def take(images: list[AnnotatedImage]) -> None:
             if self._is_chosen(run):
-                self._images = found
+                self._images = images
                 self._show()
 
         self._show()
