@@ -99,7 +99,7 @@ def _validation_side(regions: Sequence[Region], size: int, stride: int) -> int:
 
 
 def _tiles(length: int, side: int) -> list[tuple[int, slice]]:
-    """Starts of tiles that cover a length, and which of each one's pixels count there: equal fractions, in its middle."""
+    """Starts of tiles that cover a length, and which of each one's pixels count there: an equal part, in its middle."""
     if length <= side:
         return [((length - side) // 2, slice(0, side))]
     count = -(-length // side)
