@@ -1,4 +1,4 @@
-"""Which of several networks is chosen, and who goes on."""
+"""Which of several networks is chosen, and who continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.search.candidates import SIZES, Candidate, choose, fitting_sizes, pareto_front, survivors
+from napari_autosegnet.search.candidates import SIZES, Candidate, Size, choose, fitting_sizes, pareto_front, survivors
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Validation
 from napari_autosegnet.training.validation import PatchScores
@@ -24,24 +24,51 @@ class Trained:
     best: Validation
 
 
-def candidate(mean_iou: float, latency: float) -> Candidate:
-    """With this mean IoU: of 1000 pixels of each of two classes so many are right."""
-    right = round(1000 * 2 * mean_iou / (1 + mean_iou))
-    counts = np.array([[[right, 1000 - right], [1000 - right, right]]])
-    size = SIZES[0]
+def candidate(latency: float, *mean_iou: float, size: Size = SIZES[1]) -> Candidate:
+    """With a patch for each mean IoU: of 1000 pixels of each of two classes so many are right."""
+    right = [round(1000 * 2 * value / (1 + value)) for value in mean_iou]
+    counts = np.array([[[number, 1000 - number], [1000 - number, number]] for number in right])
     specification = size.specification(128, NetworkSettings(), in_channels=1, classes=2)
     return Candidate(size, specification, latency, cast("Any", Trained(Validation(scores=PatchScores(counts, 0.0)))))
 
 
 @pytest.mark.parametrize(("goal", "latency"), [("accurate", 80.0), ("balanced", 40.0), ("fast", 10.0)])
 def test_the_goal_decides(goal: Goal, latency: float) -> None:
-    candidates = [candidate(0.8, 80), candidate(0.797, 40), candidate(0.785, 10), candidate(0.7, 5)]
+    candidates = [candidate(80, 0.8), candidate(40, 0.797), candidate(10, 0.785), candidate(5, 0.7)]
     assert choose(candidates, goal, 0.005).latency == latency
 
 
 def test_hardly_faster_is_not_worth_anything() -> None:
-    candidates = [candidate(0.8, 80), candidate(0.797, 75)]
+    candidates = [candidate(80, 0.8), candidate(75, 0.797)]
     assert choose(candidates, "balanced", 0.005).latency == 80
+
+
+def test_the_usual_size_is_left_on_evidence_only() -> None:
+    usual = candidate(80, 0.7, 0.8, 0.75, 0.72, size=SIZES[0])
+    lucky = candidate(160, 0.9, 0.72, 0.76, 0.7)
+    better = candidate(160, 0.75, 0.85, 0.8, 0.77)
+    assert lucky.scores.mean_iou > usual.scores.mean_iou + 0.02
+    assert choose([usual, lucky], "balanced", 0.005) is usual and choose([usual, lucky], "accurate", 0.005) is lucky
+    assert choose([usual, better], "balanced", 0.005) is better
+
+
+def test_a_faster_network_has_to_be_as_good_for_sure() -> None:
+    usual = candidate(80, 0.7, 0.8, 0.75, 0.72, size=SIZES[0])
+    alike = candidate(20, 0.701, 0.797, 0.748, 0.718)
+    doubtful = candidate(20, 0.62, 0.85, 0.8, 0.7)
+    assert abs(doubtful.scores.mean_iou - usual.scores.mean_iou) < 0.005
+    assert choose([usual, alike], "balanced", 0.005) is alike
+    assert (
+        choose([usual, doubtful], "balanced", 0.005) is usual and choose([usual, doubtful], "fast", 0.005) is doubtful
+    )
+
+
+def test_the_usual_size_survives_unless_another_is_surely_better() -> None:
+    usual = candidate(80, 0.7, 0.8, 0.75, 0.72, size=SIZES[0])
+    lucky = [candidate(70, 0.9, 0.7, 0.76, 0.72), candidate(60, 0.72, 0.9, 0.7, 0.75)]
+    assert usual in survivors([*lucky, usual], 2, "accurate", 0.005)
+    better = [candidate(70, 0.8, 0.9, 0.85, 0.82), candidate(60, 0.81, 0.9, 0.85, 0.8)]
+    assert usual not in survivors([*better, usual], 2, "balanced", 0.005)
 
 
 FIELD = st.lists(st.tuples(st.floats(0.1, 0.95), st.floats(1, 1000)), min_size=1, max_size=8)
@@ -49,7 +76,7 @@ FIELD = st.lists(st.tuples(st.floats(0.1, 0.95), st.floats(1, 1000)), min_size=1
 
 @given(field=FIELD, count=st.integers(1, 8), goal=st.sampled_from(["accurate", "balanced", "fast"]))
 def test_the_chosen_one_always_survives(field: list[tuple[float, float]], count: int, goal: Goal) -> None:
-    candidates = [candidate(*each) for each in field]
+    candidates = [candidate(latency, mean_iou) for mean_iou, latency in field]
     kept = survivors(candidates, count, goal, 0.005)
     assert choose(candidates, goal, 0.005) in kept
     assert len(kept) == min(count, len(candidates)) == len({id(each) for each in kept})
@@ -60,7 +87,7 @@ def test_the_chosen_one_always_survives(field: list[tuple[float, float]], count:
 
 @given(field=FIELD)
 def test_nothing_beats_what_is_on_the_front(field: list[tuple[float, float]]) -> None:
-    candidates = [candidate(*each) for each in field]
+    candidates = [candidate(latency, mean_iou) for mean_iou, latency in field]
     front = pareto_front(candidates)
     assert front == sorted(front, key=lambda each: each.latency)
     for each in candidates:

@@ -13,13 +13,15 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Trainer, TrainingResult
-from napari_autosegnet.training.validation import PatchScores
+from napari_autosegnet.training.validation import PatchScores, paired_interval
 
 #: A network is faster than another one if it takes less than this fraction of its time.
 CLEARLY_FASTER = 0.85
 GOALS: tuple[Goal, ...] = get_args(Goal)
 #: With goal ``fast``, so much worse may a network be than the best.
 NEARLY_AS_GOOD = 0.02
+#: With goal ``balanced``, a faster network has to lose surely less than this.
+MARGIN = 0.01
 
 
 class Size(BaseModel):
@@ -62,7 +64,7 @@ class Size(BaseModel):
         return f"{self.base_width} channels at {resolution}, {self.cells} {'cell' if self.cells == 1 else 'cells'}"
 
 
-#: In the order in which they are tried: the first is best on most data sets, the others where it is not
+#: In the order in which they are tried: the first is the usual one, best on most data sets, the others where it is not
 #: (docs/benchmarks/sizes.md).
 SIZES: tuple[Size, ...] = (
     Size(stem_stride=4, base_width=32),
@@ -142,18 +144,28 @@ class Candidate:
         unchecked = None if trainer.checks else trainer.learner.current.state_dict()
         return TrainingResult(trainer.best, trainer.budget.epoch, trainer.budget.elapsed, unchecked)
 
+    def is_surely_better_than(self, other: Candidate) -> bool:
+        return paired_interval(self.scores, other.scores)[0] > 0
+
     def is_faster_than(self, other: Candidate) -> bool:
         return self.latency < CLEARLY_FASTER * other.latency
 
 
 def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance: float) -> list[Candidate]:
-    """The ``count`` candidates to continue with, the one that `choose` takes among them.
+    """The ``count`` candidates to continue with: the one that `choose` takes, the usual size, then the best.
 
-    Whoever is both slower and worse than another one is left out before the best of the others are taken.
+    Whoever is both slower and worse than another one is left out before. The usual size leaves only to whoever is
+    surely better.
     """
     chosen = choose(candidates, goal, tolerance)
+    usual = _usual(candidates)
+    if usual is not None and chosen.is_surely_better_than(usual):
+        usual = None
     front = list(candidates) if goal == "accurate" else pareto_front(candidates)
-    ranked = sorted(candidates, key=lambda each: (each is not chosen, each not in front, -each.scores.mean_iou))
+    ranked = sorted(
+        candidates,
+        key=lambda each: (each is not chosen, each is not usual, each not in front, -each.scores.mean_iou),
+    )
     return ranked[:count]
 
 
@@ -170,11 +182,30 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Candidate:
-    """The candidate that a goal asks for: the best, or the fastest that is (nearly) as good."""
+    """The candidate that a goal asks for.
+
+    ``accurate`` is the best. ``balanced`` is the usual size, or the best if that is surely better; a faster one
+    replaces it that is within the tolerance, and surely within `MARGIN`. ``fast`` is the fastest that is within
+    `NEARLY_AS_GOOD`.
+
+    A few validation patches hardly tell networks apart, and the best of several is partly the luckiest. So the usual
+    size, which is right for most data, is left on evidence only (docs/benchmarks/sizes.md).
+    """
     best = max(candidates, key=lambda each: each.scores.mean_iou)
     if goal == "accurate":
         return best
-    allowed = {"balanced": tolerance, "fast": max(NEARLY_AS_GOOD, tolerance)}[goal]
-    good = [each for each in candidates if each.scores.mean_iou >= best.scores.mean_iou - allowed]
-    fastest = min(good, key=lambda each: each.latency)
-    return fastest if fastest.is_faster_than(best) else best
+    usual = _usual(candidates)
+    reference = best if usual is None or best.is_surely_better_than(usual) else usual
+
+    def is_good(each: Candidate) -> bool:
+        loss = reference.scores.mean_iou - each.scores.mean_iou
+        if goal == "fast":
+            return loss <= max(NEARLY_AS_GOOD, tolerance)
+        return loss <= tolerance and paired_interval(each.scores, reference.scores)[0] >= -max(MARGIN, tolerance)
+
+    faster = [each for each in candidates if each.is_faster_than(reference) and is_good(each)]
+    return min(faster, key=lambda each: each.latency, default=reference)
+
+
+def _usual(candidates: Sequence[Candidate]) -> Candidate | None:
+    return next((each for each in candidates if each.size == SIZES[0]), None)

@@ -42,7 +42,7 @@ FIELDS = (8, 4, 2)
 
 @dataclass(frozen=True)
 class Round:
-    """So many candidates train for this fraction of the whole budget each: of time, in the mean."""
+    """So many candidates train for this fraction of the whole budget each."""
 
     candidates: int
     fraction: float
@@ -172,16 +172,13 @@ class Fit:
         A size that would leave less than `MIN_EPOCHS` to each in the first round does not compete.
         """
         settings, count = self.settings, number_of_candidates(self.settings)
-        first = plan_rounds(count, settings.choosing)[0]
-        left = math.inf
+        seconds_of_epoch = math.inf
         if settings.budget is not None and settings.candidates is None:
-            left = first.candidates * first.fraction * settings.budget / MIN_EPOCHS
+            seconds_of_epoch = plan_rounds(count, settings.choosing)[0].fraction * settings.budget / MIN_EPOCHS
         for size in fitting_sizes(settings.patch_size, settings.network):
             candidate = self._make(size)
-            seconds = self._seconds_of_epoch(candidate)
-            if not self.candidates or seconds <= left:
+            if not self.candidates or self._seconds_of_epoch(candidate) <= seconds_of_epoch:
                 self.candidates.append(candidate)
-                left -= seconds
             if len(self.candidates) == count:
                 break
         self.competing = list(self.candidates)
@@ -190,10 +187,8 @@ class Fit:
             report(Note(text="there is too little time to compare networks; a plain one of the usual size is trained"))
 
     def _seconds_of_epoch(self, candidate: Candidate) -> float:
-        """What an epoch of a candidate takes; before its first one, by its latency."""
-        settings, budget = self.settings, candidate.trainer.budget
-        if budget.epoch:
-            return budget.elapsed / budget.epoch
+        """What an epoch of a candidate will take, by its latency."""
+        settings = self.settings
         pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
         return TRAINING_COST * pixels / LATENCY_SIDE**2 * candidate.latency / 1000
 
@@ -271,7 +266,7 @@ class Fit:
                 epochs = budget.epoch + (left if is_last else min(own, left))
             if settings.budget is not None:
                 time_left = settings.budget - sum(each.trainer.budget.elapsed for each in self.candidates)
-                own_time = time_left if is_last else self._fair_fraction(candidate, current) * settings.budget
+                own_time = time_left if is_last else current.fraction * settings.budget
                 seconds = budget.elapsed + max(0.0, own_time)
             start = Budget(epochs, seconds).fraction_used(budget.epoch) if is_last else None
             candidate.limits = Limits(self.round, epochs, seconds, start)
@@ -280,14 +275,6 @@ class Fit:
         if limits.fall_from is not None:
             candidate.trainer.schedule = Falling(limits.fall_from)
             self._let_learn_from_everything(candidate)
-
-    def _fair_fraction(self, candidate: Candidate, current: Round) -> float:
-        """Fraction of the time in which a candidate does as many epochs of a round as the others.
-
-        After equal times, small networks would be ahead that are behind at the end, as they learn quickly.
-        """
-        seconds = self._seconds_of_epoch(candidate)
-        return current.candidates * current.fraction * seconds / sum(map(self._seconds_of_epoch, self.competing))
 
     def _let_learn_from_everything(self, candidate: Candidate) -> None:
         make = self.data.everything if self.settings.learn_from_everything else None
