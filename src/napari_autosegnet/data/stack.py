@@ -10,7 +10,7 @@ import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +70,8 @@ class ImageStack:
         Names of the channels, where the source gives some.
     level_shapes : tuple of (z, y, x)
         Of the source's resolution levels, as far as they are known.
+    time_points : int
+        How many stacks the source has, one after the other in time; another one is `at_time`.
     selection : dict
         What of the source is read, where somebody chose: its time point, channels, names of axes.
     notes : tuple of str
@@ -95,6 +97,7 @@ class ImageStack:
         section_names: tuple[str, ...] | None = None,
         channel_names: tuple[str, ...] | None = None,
         level_shapes: Sequence[tuple[int, int, int]] = (),
+        time_points: int = 1,
         selection: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
@@ -114,6 +117,7 @@ class ImageStack:
         self.section_names = section_names
         self.channel_names = channel_names
         self.level_shapes = tuple(level_shapes)
+        self.time_points = time_points
         self.selection = dict(selection or {})
         self.notes = tuple(notes)
         if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):
@@ -209,6 +213,14 @@ class ImageStack:
             raise IndexError(f"section {section} of {self.sections}")
         height, width = self._shapes[section]
         return self._read(slice(section, section + 1), slice(0, height), slice(0, width))[:, 0]
+
+    def at_time(self, time: int) -> ImageStack:
+        """The same source at another of its `time_points`."""
+        assert isinstance(self._source, ArraySource)
+        stack = copy.copy(self)
+        stack._source = replace(self._source, time=time)
+        stack.selection = {**self.selection, "time point": time}
+        return stack
 
     def _read(self, z: slice, y: slice, x: slice) -> Array:
         try:
@@ -338,6 +350,7 @@ def stack_of_array(
         dtype=array.dtype,
         is_2d="z" not in axes,
         chunks=(by_axis.get("z", 1), by_axis["y"], by_axis["x"]) if by_axis else None,
+        time_points=sizes.get("t", 1),
         selection={"time point": point} if point else {},
         **about,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.ome_zarr.metadata import image_group
 from napari_autosegnet.run import is_run
+from napari_autosegnet.widgets.files.image_files import image_file_layers, is_image_file
 from napari_autosegnet.widgets.files.readers import LayerData, notes_of, read_ome_zarr, run_layers
 from napari_autosegnet.widgets.preferences import PLUGIN
 
@@ -29,17 +30,30 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         return lambda _: read_model(place)
     if image_group(place) is not None:
         return lambda _: read_store(place)
+    if is_image_file(place):
+        return lambda _: read_image_file(place)
     return None
 
 
 def read_store(path: Path) -> list[LayerData]:
     """Layers of an OME-Zarr; what is doubtful about it is shown as warnings."""
+    layers = read_ome_zarr(path)
+    _warn(notes_of(path))
+    return layers
+
+
+def read_image_file(path: Path) -> list[LayerData]:
+    """Layers of the images in a file, read where they are looked at."""
+    layers, notes = image_file_layers(path)
+    _warn(notes)
+    return layers
+
+
+def _warn(notes: Iterable[str]) -> None:
     from napari.utils.notifications import show_warning
 
-    layers = read_ome_zarr(path)
-    for note in notes_of(path):
+    for note in notes:
         show_warning(f"{note[:1].upper()}{note[1:]}.")
-    return layers
 
 
 def is_model(path: Path) -> bool:

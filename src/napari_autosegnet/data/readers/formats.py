@@ -73,8 +73,8 @@ class Format:
         Whether a folder is one of this format, of which a file is none.
     is_section : bool
         A file may be a section of a folder.
-    holds_several : bool
-        ``file:/name`` means one of the images in a file.
+    images_in : callable or None
+        The images in a file, where it may hold several: ``file:/name`` means one of them.
     module, extra : str or None
         The library that reads it, where that is an extra of this package, and the extra's name.
     """
@@ -85,7 +85,7 @@ class Format:
     magic: tuple[tuple[int, bytes], ...] = ()
     takes_folder: Callable[[Path], bool] | None = None
     is_section: bool = False
-    holds_several: bool = False
+    images_in: Callable[[Path], list[Path]] | None = None
     module: str | None = None
     extra: str | None = None
 
@@ -136,7 +136,7 @@ def format_of(path: Path) -> Format:
     if path.is_dir():
         return next(each for each in formats() if each.takes_folder is not None and each.takes_folder(path))
     of_files = [each for each in formats() if each.takes_folder is None]
-    kind = next((each for each in of_files if path.suffix.lower() in each.suffixes), None)
+    kind = next((each for each in of_files if path.name.lower().endswith(each.suffixes)), None)
     if kind is None and path.is_file():
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -145,6 +145,18 @@ def format_of(path: Path) -> Format:
         names = ", ".join(each.name for each in formats())
         raise UserError(f"{path} is of no kind that can be read; give {names}")
     return kind
+
+
+def images_in(path: Path) -> list[Path]:
+    """What `open_path` opens of a file: itself, or each of the images that it holds.
+
+    Raises
+    ------
+    UserError
+        When it is of no known format, or cannot be read.
+    """
+    kind = format_of(path)
+    return [path] if kind.images_in is None else kind.images_in(path)
 
 
 def is_section(path: Path) -> bool:
@@ -170,6 +182,6 @@ def _begins_like(head: bytes, kind: Format) -> bool:
 
 def parts_of(path: Path) -> tuple[Path, str | None]:
     """A path as the file that it leads to, and what in it is meant."""
-    suffixes = "|".join(re.escape(suffix) for each in formats() if each.holds_several for suffix in each.suffixes)
+    suffixes = "|".join(re.escape(suffix) for each in formats() if each.images_in for suffix in each.suffixes)
     inner = re.fullmatch(rf"(.*(?:{suffixes})):/*(.*)", path.as_posix(), re.IGNORECASE)
     return (path, None) if inner is None or path.exists() else (Path(inner[1]), inner[2])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,20 +47,14 @@ class _Pixels:
 
 
 def open_hdf5(request: ReadRequest) -> ImageStack:
-    import h5py
-
     if find_spec("hdf5plugin") is not None:
         import_module("hdf5plugin")  # more ways of compression
     path = request.path
-    try:
-        file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+    with _in_one_line(path):
+        file = _open(path)
         dataset = _dataset(file, path, request.within)
         _check_filters(dataset, path)
         placed, axes = _placement(dataset), _axes(dataset)
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # HDF5 has errors of many kinds
-        raise UserError(f"{path} is not HDF5, or damaged ({one_line(error)}); copy the file again") from error
     place = Path(f"{path}:{dataset.name}")
     pixels = _Pixels(dataset, [path, *_other_files(dataset, path)])
     about: dict[str, Any] = {
@@ -74,8 +69,31 @@ def open_hdf5(request: ReadRequest) -> ImageStack:
     return stack_of_array(pixels, axes, name=path.name, path=place, time=request.time, **about)
 
 
-def _dataset(file: h5py.File, path: Path, within: str | None) -> h5py.Dataset:
-    """The dataset that is meant: the one named, or the only one."""
+def images_in_hdf5(path: Path) -> list[Path]:
+    """The datasets in a file that may be images; the file itself where there is none or one."""
+    with _in_one_line(path), _open(path) as file:
+        names = _image_names(file)
+    return [Path(f"{path}:/{name}") for name in names] if len(names) > 1 else [path]
+
+
+def _open(path: Path) -> h5py.File:
+    import h5py
+
+    return h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES)
+
+
+@contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 has errors of many kinds
+        raise UserError(f"{path} is not HDF5, or damaged ({one_line(error)}); copy the file again") from error
+
+
+def _image_names(group: h5py.Group) -> list[str]:
+    """Names of the datasets in a group that may be images."""
     import h5py
 
     names: list[str] = []
@@ -84,14 +102,22 @@ def _dataset(file: h5py.File, path: Path, within: str | None) -> h5py.Dataset:
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "buif" and len(node.shape or ()) >= 2:
             names.append(name)
 
+    group.visititems(collect)
+    return sorted(names, key=natural_key)
+
+
+def _dataset(file: h5py.File, path: Path, within: str | None) -> h5py.Dataset:
+    """The dataset that is meant: the one named, or the only one."""
+    import h5py
+
     if within:
         node = file.get(within)
         if isinstance(node, h5py.Dataset):
             return node
         file = node if isinstance(node, h5py.Group) else file
-    file.visititems(collect)
+    names = _image_names(file)
     prefix = "" if file.name == "/" else file.name
-    listed = [f"{path}:{prefix}/{name}" for name in sorted(names, key=natural_key)]
+    listed = [f"{path}:{prefix}/{name}" for name in names]
     such_as = ", ".join(listed[:_MAX_SHOWN]) + (f" and {len(listed) - _MAX_SHOWN} more" if listed[_MAX_SHOWN:] else "")
     if within and not isinstance(node, h5py.Group):
         raise UserError(f"{path} has no dataset {within}; give one of {such_as}")
@@ -177,5 +203,5 @@ FORMAT = Format(
     open_hdf5,
     suffixes=(".h5", ".hdf5"),
     magic=((0, b"\x89HDF\r\n\x1a\n"),),
-    holds_several=True,
+    images_in=images_in_hdf5,
 )

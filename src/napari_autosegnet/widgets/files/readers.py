@@ -19,6 +19,7 @@ from napari_autosegnet.ome_zarr.nodes import open_array
 from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
+from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, result_layer
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA
 
@@ -95,7 +96,7 @@ def annotation_alone(annotated: AnnotatedImage) -> LayerData:
     from napari_autosegnet.data.images import open_labels
 
     stack = open_labels(annotated.labels)
-    return _annotation(annotated, stack, _placed(stack))
+    return _annotation(annotated, stack, placement_of(stack))
 
 
 def _annotation(annotated: AnnotatedImage, stack: ImageStack, placed: dict[str, Any]) -> LayerData:
@@ -106,7 +107,7 @@ def _annotation(annotated: AnnotatedImage, stack: ImageStack, placed: dict[str, 
     return (target[0] if len(placed["scale"]) == 2 else target), about, "labels"
 
 
-def _placed(stack: ImageStack) -> dict[str, Any]:
+def placement_of(stack: ImageStack) -> dict[str, Any]:
     """Scale, translation and unit of a stack, for napari: of y and x alone where it is one section."""
     flat = 1 if stack.is_2d else 0
     about: dict[str, Any] = {"scale": stack.scale[flat:], "translate": stack.translation[flat:]}
@@ -216,7 +217,7 @@ def image_layer(
     if group is not None:
         return _ome_image(group, time=time or 0)
     stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
-    about: dict[str, Any] = {"name": stack.name, **_placed(stack)}
+    about: dict[str, Any] = {"name": stack.name, **placement_of(stack)}
     if stack.channels in (3, 4) and stack.dtype == np.uint8:
         about["rgb"] = True
 
@@ -230,11 +231,7 @@ def image_layer(
     size = stack.sections * int(np.prod(shape)) * stack.dtype.itemsize
     if size <= IN_MEMORY:
         return np.stack([section(index) for index in range(stack.sections)]), about
-    import dask.array
-    from dask.delayed import delayed
-
-    lazy = [dask.array.from_delayed(delayed(section)(index), shape, stack.dtype) for index in range(stack.sections)]
-    return dask.array.stack(lazy), about
+    return StackArray(stack, "zyxc" if "rgb" in about else "zyx"), about
 
 
 # ---------------------------------------------------------------- OME-Zarr

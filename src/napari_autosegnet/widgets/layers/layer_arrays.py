@@ -335,8 +335,10 @@ def file_of(layer: Image | Labels, time: int = 0) -> Path | None:
     """
     from napari_autosegnet.data.images import open_image
 
-    path = _store_of(full_resolution(layer)) or getattr(layer.source, "path", None)
-    if not isinstance(path, str | Path) or not Path(path).exists() or not is_stack(layer):
+    said = layer.metadata.get(METADATA)
+    image = said.get("file") if isinstance(said, dict) else None  # of a file that holds several
+    path = _store_of(full_resolution(layer)) or image or layer.source.path
+    if not isinstance(path, str | Path) or not is_stack(layer):
         return None
     try:
         opened = open_image(path, time=time if "t" in axes_of(layer) else None)
