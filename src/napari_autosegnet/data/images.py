@@ -48,8 +48,8 @@ def open_image(
     channels : sequence of str, optional
         Channels to read, by name or by number (from 0); all by default.
     axes : str, optional
-        Names of the axes, such as ``tczyx``, of a TIFF, MRC, or plain array (Zarr, HDF5, .npy). An OME-Zarr has
-        its own.
+        Names of the axes, such as ``tczyx``, of a TIFF, MRC, NIfTI, DM3, DM4, or plain array (Zarr, HDF5, .npy).
+        An OME-Zarr has its own.
     files : sequence of Path, optional
         Of a folder only these, in this order.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
 
 #: Formats that napari offers through this program; the manifest lists their endings.
-OFFERED = ("MRC", "HDF5")
+OFFERED = ("MRC", "HDF5", "NIfTI", "DigitalMicrograph")
 #: A file with more images than this is a data set, which nobody wants to see as layers.
 _MOST_LAYERS = 8
 #: Of channels, as napari itself chooses them.
