@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -65,6 +66,7 @@ BLOCKED = ("napari", "qtpy", "magicgui", "superqt", "pyqtgraph", "PyQt5", "PyQt6
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 
 
+@cache
 def modules() -> list[tuple[str, Path]]:
     """Dotted name and file of every module of the package."""
     found = []
@@ -85,8 +87,13 @@ def inner_room(module: str) -> str:
     return ".".join(module.split(".")[1:3])
 
 
-def imports(name: str, path: Path) -> Iterator[str]:
+@cache
+def imports(name: str, path: Path) -> tuple[str, ...]:
     """The package's own modules that a module imports, at its top or inside functions, but for type checkers."""
+    return tuple(_imports(name, path))
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
     names = {module for module, _ in modules()}
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in _run_time_nodes(tree):

@@ -18,7 +18,7 @@ from napari_autosegnet.cli.app import run
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.export.bioimageio_package import About, identifiers, sample_of, write_bioimageio
+from napari_autosegnet.export.bioimageio_package import About, identifiers, sample_of, write_bioimageio, zoo_name
 from napari_autosegnet.export.onnx_file import onnx_runner
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
@@ -95,6 +95,10 @@ def test_all_that_the_zoo_asks_for_is_in_it(package: Path, model: Model) -> None
     listed = [description["weights"]["onnx"], description["documentation"], *description["attachments"]]
     assert all(len(each["sha256"]) == 64 and each["source"] in names for each in listed)
     assert cover.size == (800, 400)
+    # Names that people read stay as they are.
+    assert readme.startswith("# Nerve fibers: myelin/axon\n")
+    classes = description["config"]["napari_autosegnet"]["classes"]
+    assert [each["name"] for each in classes] == [each.name for each in model.classes]
     assert "## Validation" in readme and "99.96%" in readme
     assert "not trained on: 0.81, checked on 1,240 pixels of 3 sections." in readme
     assert image.shape == (1, 3, 128, 128) and probabilities.shape == (1, 3, 128, 128)
@@ -167,36 +171,38 @@ def test_names_become_words_that_are_unique() -> None:
     ]
 
 
-def _package_of(names: list[str], path: Path, **about: Any) -> dict[str, Any]:
-    """The zoo's description of a package of a model with such classes."""
+OTHER_LETTERS = [
+    (["Zellkörper", "Größe", "rest"], "", "AutoSegNet Zellkorper Grosse rest"),
+    # Nothing is left of them in the zoo's letters, so the file tells.
+    (["клетка", "ядро", "фон"], "", "AutoSegNet my model"),
+    (["a", "b", "c"], "Zellkörper: v1+2", "Zellkorper  v1+2"),
+]
+
+
+def _with_classes(names: list[str]) -> Model:
+    model = small_model()
+    return Model(model.description.model_copy(update={"classes": default_classes(names)}), model.weights)
+
+
+@pytest.mark.parametrize(("classes", "name", "found"), OTHER_LETTERS)
+def test_names_in_other_letters(classes: list[str], name: str, found: str) -> None:
+    assert zoo_name(_with_classes(classes), About(name=name), Path("my.model.zip")) == found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("classes", "name", "found"), OTHER_LETTERS)
+def test_a_package_with_names_in_other_letters(classes: list[str], name: str, found: str, tmp_path: Path) -> None:
     import yaml
 
-    model = small_model()
-    classes = default_classes(names)
-    changed = Model(model.description.model_copy(update={"classes": classes}), model.weights)
-    write_bioimageio(changed, path, about=About(**about))
-    with zipfile.ZipFile(path) as archive:
+    write_bioimageio(_with_classes(classes), tmp_path / "my.model.zip", about=About(name=name))
+    with zipfile.ZipFile(tmp_path / "my.model.zip") as archive:
         description: dict[str, Any] = yaml.safe_load(archive.read("rdf.yaml"))
-        description["readme"] = archive.read("README.md").decode()
-    return description
-
-
-@pytest.mark.usefixtures("model")
-@pytest.mark.parametrize(
-    ("classes", "name", "found"),
-    [
-        (["Zellkörper", "Größe", "rest"], "", "AutoSegNet Zellkorper Grosse rest"),
-        # Nothing is left of them in the zoo's letters, so the file tells.
-        pytest.param(["клетка", "ядро", "фон"], "", "AutoSegNet my model", marks=pytest.mark.slow),
-        pytest.param(["a", "b", "c"], "Zellkörper: v1+2", "Zellkorper  v1+2", marks=pytest.mark.slow),
-    ],
-)
-def test_names_in_other_letters(classes: list[str], name: str, found: str, tmp_path: Path) -> None:
-    description = _package_of(classes, tmp_path / "my.model.zip", name=name)
+        readme = archive.read("README.md").decode()
     assert description["name"] == found
     assert [each["name"] for each in description["config"]["napari_autosegnet"]["classes"]] == classes
     # Who reads it sees the name as it is.
-    assert description["readme"].startswith(f"# {name or 'AutoSegNet ' + ' '.join(classes)}\n")
+    assert readme.startswith(f"# {name or 'AutoSegNet ' + ' '.join(classes)}\n")
 
 
 @pytest.mark.usefixtures("model")

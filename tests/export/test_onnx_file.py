@@ -63,7 +63,7 @@ def test_the_check_sees_a_file_of_other_weights(model: Model) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_a_model_of_each_section_s_own_constants_takes_those_of_what_it_is_given(tmp_path: Path) -> None:
-    own = small_model(context=1, kind="section")
+    own = small_model("unet", context=1, kind="section")
     write_onnx(own, tmp_path / "own.onnx")
     content = (tmp_path / "own.onnx").read_bytes()
     check(own, content)

@@ -193,10 +193,10 @@ def test_of_processes_that_start_together_one_trains(images: tuple[Path, Path], 
 def test_of_processes_that_write_one_store_none_spoils_it(images: tuple[Path, Path], tmp_path: Path) -> None:
     small_model().save(tmp_path / "model")
     words = ["predict", "--model", str(tmp_path / "model"), "--image", str(images[0]), "--device", "cpu", "--out"]
-    # Whatever links lead there.
+    # Whatever links lead there, of the folder or of the store.
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "link.zarr").symlink_to(tmp_path / "store.zarr")
-    processes = [start([*words, str(tmp_path / name)]) for name in ("store.zarr", "link/store.zarr", "link.zarr")]
+    processes = [start([*words, str(tmp_path / name)]) for name in ("link/store.zarr", "link.zarr")]
     ends = [(process.communicate(timeout=180)[1], process.returncode) for process in processes]
     assert 0 in {status for _, status in ends}
     for error, status in ends:

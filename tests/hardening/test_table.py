@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
+@cache
+def names_in(file: str) -> set[str]:
+    """The names of the tests in a file; none if there is no such file."""
+    path = ROOT / file
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
 def missing(text: str) -> list[str]:
     """What ``text`` names as ``tests/FILE.py::test`` and is not there."""
-    found = []
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
-        path = ROOT / file
-        tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
-        if name not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
-            found.append(f"{file}::{name}")
-    return found
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    return [f"{file}::{name}" for file, name in named if name not in names_in(file)]
 
 
 def test_every_test_that_is_named_exists() -> None:

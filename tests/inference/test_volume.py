@@ -213,8 +213,8 @@ def test_a_failure_at_any_write_loses_nothing(
 
 def killed_runs(
     tmp_path: Path, model: Model, array: np.ndarray, kills: int, generator: random.Random, settings: PredictSettings
-) -> list[dict[str, Any]]:
-    """Run in processes that are killed (-9) at random moments, then undisturbed; gives all events."""
+) -> list[Event]:
+    """Run in processes that are killed (-9) at random moments, then here to the end; gives all events."""
     model.save(tmp_path / "model")
     np.save(tmp_path / "image.npy", array)
     events = tmp_path / "events.jsonl"
@@ -234,8 +234,9 @@ def killed_runs(
         time.sleep(generator.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(command, check=True, timeout=120)
-    return list(filter(None, map(parse_event, events.read_text().splitlines())))
+    report = Events()
+    predict_volume(model, open_image(tmp_path / "image.npy"), tmp_path / "out.zarr", settings, report=report)
+    return [*filter(None, map(parse_event, events.read_text().splitlines())), *report.all]
 
 
 def check_killed_runs(

@@ -98,7 +98,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     _check_license(about.license)
     for author in about.authors:
         _author(author)
-    name = _zoo_name(model, about, path)
+    name = zoo_name(model, about, path)
     # Programs cut images into tiles after they have prepared them, so what needs the whole image is done before.
     inside = model.normalization.kind == "global"
     proto = onnx_model(model, normalizes=inside)
@@ -233,7 +233,7 @@ def _preprocessing(model: Model) -> list[Any]:
     return [v0_5.ZeroMeanUnitVarianceDescr(kwargs=v0_5.ZeroMeanUnitVarianceKwargs(axes=axes))]
 
 
-def _zoo_name(model: Model, about: About, path: Path) -> str:
+def zoo_name(model: Model, about: About, path: Path) -> str:
     """Name of the model in the letters that the zoo takes."""
     if about.name:
         name = in_plain_letters(about.name, "_+-() ")[:LONGEST_NAME].strip()

@@ -302,8 +302,8 @@ def _normalize_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
 
     nodes = [
         node("ReduceMean", INPUT, "axes", output="mean"),
-        node("Sub", INPUT, "mean", output="centerd"),
-        node("Mul", "centerd", "centerd", output="squares"),
+        node("Sub", INPUT, "mean", output="centered"),
+        node("Mul", "centered", "centered", output="squares"),
         node("ReduceMean", "squares", "axes", output="variance"),
         node("Sqrt", "variance", output="plain_std"),
         node("Max", "plain_std", "least", output="std"),
@@ -312,7 +312,7 @@ def _normalize_by_own_constants(proto: onnx.ModelProto, least: Tensor) -> None:
         node("Mul", "size", "rounding", output="smallest"),
         node("LessOrEqual", "std", "smallest", output="is_flat"),
         node("Where", "is_flat", "one", "std", output="divisor"),
-        node("Div", "centerd", "divisor", output="normalized"),
+        node("Div", "centered", "divisor", output="normalized"),
     ]
     for each in graph.node:
         # Its shape is the image's either way; its pixels are the normalized ones.

@@ -173,20 +173,26 @@ def test_workers_write_what_one_process_writes(
     assert not again.of(BlockWritten)
 
 
+@pytest.mark.parametrize("moments", [(5,), pytest.param((3, 9), marks=pytest.mark.slow)])
 def test_killed_workers_lose_no_block(
-    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, one: dict[str, bytes], tmp_path: Path
+    cluster: Any,
+    request_for: Callable[..., VolumeRequest],
+    tree: Tree,
+    one: dict[str, bytes],
+    tmp_path: Path,
+    moments: tuple[int, ...],
 ) -> None:
     events = Events()
     killed = []
 
     def report(event: Event) -> None:
         events(event)
-        if isinstance(event, BlockWritten) and len(events.of(BlockWritten)) in (3, 9):
+        if isinstance(event, BlockWritten) and len(events.of(BlockWritten)) in moments:
             killed.append(random.Random(len(killed)).choice(pids(cluster)))
             os.kill(killed[-1], signal.SIGKILL)
 
     summary = on(cluster, request_for("many.zarr"), report=report)
-    assert len(killed) == 2 and summary.done == BLOCKS and not summary.failed
+    assert len(killed) == len(moments) and summary.done == BLOCKS and not summary.failed
     assert max(Counter(block.index for block in events.of(BlockWritten)).values()) == 1
     assert tree(tmp_path / "many.zarr") == one
 
