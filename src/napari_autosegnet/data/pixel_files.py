@@ -1,8 +1,9 @@
-"""The files that the pixels of an array lie in."""
+"""The files that the pixels of an array lie in, and those of them that are mapped into memory."""
 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -31,6 +32,22 @@ def files_of_array(array: Any, fixed: Mapping[int, int] | None = None) -> Sequen
     # A zip is one file; what lies on a network has none here.
     path = getattr(store, "path", None)
     return [path] if isinstance(path, Path) else []
+
+
+def release_pages(array: Any) -> None:
+    """Let go of what earlier reads touched of a file that is mapped into memory; the system still has it at hand.
+
+    Otherwise a file that was read once would count as memory of this process, which dask and clusters limit.
+    """
+    array = getattr(array, "stored", array)
+    # With another mode, values that nobody has written yet would be lost.
+    if not isinstance(array, np.memmap) or array.mode != "r" or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None:
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 class ChunkFiles(Sequence[Path]):

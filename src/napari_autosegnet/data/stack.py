@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.pixel_files import files_of_array
+from napari_autosegnet.data.pixel_files import files_of_array, release_pages
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import Triple
 
@@ -312,6 +312,7 @@ class ArraySource:
     channels: int
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
+        release_pages(self.array)
         where: dict[str, Any] = {"t": self.time, "c": slice(0, self.channels), "z": z, "y": y, "x": x}
         pixels = np.asarray(self.array[tuple(where[axis] for axis in self.axes)])
         left = [axis for axis in self.axes if axis != "t"]

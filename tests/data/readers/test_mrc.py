@@ -72,6 +72,25 @@ def test_the_header_says_which_axis_is_which_and_whether_bytes_are_signed(tmp_pa
     assert open_image(path).dtype == np.int8
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells no memory of mapped files")
+def test_what_was_read_of_a_large_file_is_no_memory_of_the_process(tmp_path: Path) -> None:
+    def mapped() -> int:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+        return int(line.split()[1]) // 1024
+
+    path = write(tmp_path / "a.mrc", np.zeros((64, 1, 1), np.int8))
+    header = bytearray(path.read_bytes()[:1024])
+    header[:12] = header[28:40] = struct.pack("<3i", 1024, 1024, 64)
+    path.write_bytes(header)
+    with open(path, "r+b") as file:
+        file.truncate(1024 + 64 * 2**20)
+    stack = open_image(path)
+    before = mapped()
+    for index in range(stack.sections):
+        assert not stack.section(index).any()
+    assert mapped() - before < 16
+
+
 def test_what_is_damaged_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mrc", np.ones((4, 20, 30), np.float32))
     whole = path.read_bytes()
