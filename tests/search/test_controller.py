@@ -36,7 +36,9 @@ def test_log_probability_is_the_sum_over_the_choices_made(space: SearchSpace) ->
         again = controller.evaluate(sample.choices)
     torch.testing.assert_close(sample.log_probabilities, again.log_probabilities)
     torch.testing.assert_close(sample.entropies, again.entropies)
-    # In a space of few decisions the probabilities of all architectures add up to one.
+
+
+def test_probabilities_of_all_architectures_add_up_to_one() -> None:
     tiny = SearchSpace(operations=("sep_conv_3x3", "identity"), cells=1, levels=1)
     every = np.array(np.meshgrid(*[range(d.choices) for d in tiny.decisions])).T.reshape(-1, len(tiny.decisions))
     allowed = [row.tolist() for row in every if tiny.allows(tiny.decode(row))]

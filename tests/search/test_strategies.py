@@ -107,9 +107,11 @@ def samples_until_found(name: str, seed: int, most: int = 3000) -> int:
 
 def test_reinforce_finds_the_known_best_and_random_needs_longer() -> None:
     reinforce = [samples_until_found("reinforce", seed) for seed in range(3)]
-    random = [samples_until_found("random", seed) for seed in range(3)]
     assert max(reinforce) < 3000
-    assert np.median(random) > 1.5 * np.median(reinforce)
+    # No further than decides it.
+    longer = int(1.5 * np.median(reinforce)) + 1
+    random = [samples_until_found("random", seed, longer) for seed in range(3)]
+    assert np.median(random) >= longer
 
 
 @pytest.mark.parametrize("name", ["reinforce", "random", "evolution"])
