@@ -198,8 +198,7 @@ def test_collapse_raises_one_alarm(monkeypatch: pytest.MonkeyPatch, undisturbed:
     found = search.strategy.statistics()
     found["entropy"] = 0.9 * found["least_entropy"] + 0.1 * found["largest_entropy"]
     monkeypatch.setattr(search.strategy, "statistics", lambda: found)
-    _, listener = run(search, stop_after=20)
-    assert [event.phase for event in listener.of(Epoch)] == ["warm-up", "search", "search"]
+    _, listener = run(search)
     assert len(listener.of(WarningRaised)) == 1
     assert "almost always the same" in listener.of(WarningRaised)[0].text
     assert undisturbed[1].of(WarningRaised) == []
