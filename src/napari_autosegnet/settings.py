@@ -22,6 +22,7 @@ NormalizationChoice = Literal["auto", "global", "section"]
 GrayValuesChoice = Literal["checked", "as-is"]
 OptimizerName = Literal["muon", "sgd"]
 Goal = Literal["accurate", "balanced", "fast"]
+Teacher = Literal["forest", "none"]
 
 
 def _field(default: Any, description: str, *, title: str | None = None, **extra: Any) -> Any:
@@ -276,6 +277,11 @@ class TrainSettings(_LearningSettings):
     patch_size: Annotated[int, Field(ge=16)] = _field(256, "Side of the square training patches in pixels")
     batch_size: Positive = _advanced(8, "Patches per step")
     steps_per_epoch: Positive = _advanced(50, "Steps per epoch")
+    teacher: Teacher = _advanced(
+        "forest",
+        "What a network learns from beside few strokes: the labels of a forest on pixel features where these are sure "
+        "(forest), or nothing (none)",
+    )
     optimization: OptimizationSettings = Field(default_factory=OptimizationSettings, description="Learning")
 
 

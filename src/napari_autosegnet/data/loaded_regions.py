@@ -106,21 +106,33 @@ class LoadedRegion:
 
     images: list[Tensor]  # (c, y, x) of each section shown, together the channels
     constants: Tensor  # (2, c, 1, 1): mean and deviation of these channels
-    target: Tensor  # (y, x) uint8: 0 = not annotated, 1..K
+    target: Tensor  # (y, x) uint8: 0 = not annotated, 1..K; K+1..2K: what a teacher says
     pixels: npt.NDArray[np.int64]  # (K,)
+    taught: npt.NDArray[np.int64] | None = None  # (K,) pixels that nobody painted, of class index K + k
     _places: dict[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, stacks: Sequence[LabeledStack], region: Region, sections: LoadedSections) -> LoadedRegion:
+    def load(
+        cls,
+        stacks: Sequence[LabeledStack],
+        region: Region,
+        sections: LoadedSections,
+        taught: npt.NDArray[np.uint8] | None = None,
+    ) -> LoadedRegion:
         stack = stacks[region.stack]
         target = np.ascontiguousarray(stack.target(region.section)[slice(*region.y), slice(*region.x)])
         classes = len(stack.mapping.classes)
         pixels = np.bincount(target.ravel(), minlength=classes + 1)[1:]
+        counts = None
+        if taught is not None:
+            target = np.where((target == 0) & (taught > 0), taught + np.uint8(classes), target)
+            counts = np.bincount(target.ravel(), minlength=2 * classes + 1)[classes + 1 :]
         return cls(
             sections.around(stacks, region),
             sections.constants(stacks, region),
             torch.from_numpy(target).to(sections.device),
             pixels,
+            counts,
         )
 
     @property
@@ -172,6 +184,19 @@ class LoadedRegion:
         if y0 < y1 and x0 < x1:
             crop[y0 - top : y1 - top, x0 - left : x1 - left] = self.target[y0:y1, x0:x1]
         return crop
+
+
+def normalized_section(
+    stacks: Sequence[LabeledStack], place: tuple[int, int], normalization: Normalization, context: int
+) -> npt.NDArray[np.float32]:
+    """A whole section, by its stack's and its own number, with those around it as channels: ``(c, y, x)``."""
+    stack, section = place
+    height, width = stacks[stack].image.section_shape(section)
+    whole = Region(stack, section, (0, height), (0, width))
+    loaded = LoadedSections(stacks, [whole], normalization, context, torch.device("cpu"))
+    region = LoadedRegion.load(stacks, whole, loaded)
+    found: npt.NDArray[np.float32] = loaded.finish(torch.cat(region.images)[None], [region])[0].numpy()
+    return found
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -46,6 +46,9 @@ class PatchSource:
     augmentation : AugmentationSettings or None
         None: plain crops.
     device : torch.device or str
+    taught : sequence of ndarray, optional
+        What a teacher says of each region, ``(y, x)``: 0 or a class number. Where nobody painted it becomes a target
+        of K + the class index, and half of the patches are centered there.
 
     Attributes
     ----------
@@ -68,6 +71,7 @@ class PatchSource:
         context: int = 0,
         augmentation: AugmentationSettings | None,
         device: torch.device | str,
+        taught: Sequence[npt.NDArray[np.uint8]] | None = None,
     ) -> None:
         self.size = size
         self.context = context
@@ -75,7 +79,10 @@ class PatchSource:
         self.device = torch.device(device)
         self._canvas = size if augmentation is None else canvas_size(size, augmentation)
         self._images = LoadedSections(stacks, regions, normalization, context, self.device)
-        self._regions = [LoadedRegion.load(stacks, region, self._images) for region in regions]
+        labels = [None] * len(regions) if taught is None else taught
+        self._regions = [
+            LoadedRegion.load(stacks, region, self._images, own) for region, own in zip(regions, labels, strict=True)
+        ]
         self._regions = [region for region in self._regions if region.pixels.any()]
         if not self._regions:
             raise UserError("nothing is annotated in the training part; annotate at least two classes there")
@@ -90,6 +97,7 @@ class PatchSource:
         self._classes = np.flatnonzero(occurring)
         self._by_annotation = np.cumsum(pixels.sum(1) / pixels.sum())
         self._by_class = np.cumsum(pixels / np.maximum(pixels.sum(0), 1), axis=0)
+        self._by_taught = np.cumsum([0 if region.taught is None else region.taught.sum() for region in self._regions])
 
     @property
     def channels(self) -> int:
@@ -110,7 +118,7 @@ class PatchSource:
         images : Tensor
             ``(n, c, size, size)`` float32, normalized and augmented, on the device.
         targets : Tensor
-            ``(n, size, size)`` int64, class index 0..K-1 or `IGNORE`.
+            ``(n, size, size)`` int64, class index 0..K-1, K..2K-1 where a teacher says so, or `IGNORE`.
         """
         settings = self.augmentation
         draws = torch.rand(count, 6, generator=generator, dtype=torch.float64).tolist()
@@ -149,6 +157,11 @@ class PatchSource:
             number = int(self._classes[int(class_number * len(self._classes))])
             region = self._regions[_draw(self._by_class[:, number], which)]
             center = region.place(number, where)
+        elif self._by_taught[-1]:
+            region = self._regions[_draw(self._by_taught, which)]
+            assert region.taught is not None
+            number = _draw(np.cumsum(region.taught), class_number)
+            center = region.place(len(region.taught) + number, where)
         else:
             region = self._regions[_draw(self._by_annotation, which)]
             center = None

@@ -12,8 +12,7 @@ import torch
 
 from napari_autosegnet.data.annotations import annotated_pixels
 from napari_autosegnet.data.learned_from import LearnedFrom
-from napari_autosegnet.data.loaded_regions import LoadedRegion, LoadedSections
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.loaded_regions import normalized_section
 from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.events import ProgressMade, QualityMeasured, Report
 from napari_autosegnet.interruption import ShouldStop
@@ -149,12 +148,8 @@ class _SectionPixels:
 
     def __init__(self, prepared: PreparedData, place: tuple[int, int], context: int) -> None:
         stack, section = place
-        height, width = prepared.stacks[stack].image.section_shape(section)
-        whole = Region(stack, section, (0, height), (0, width))
-        loaded = LoadedSections(prepared.stacks, [whole], prepared.normalization, context, torch.device("cpu"))
-        region = LoadedRegion.load(prepared.stacks, whole, loaded)
-        self._images = loaded.finish(torch.cat(region.images)[None], [region])[0].numpy()
-        self.target = region.target.numpy()
+        self._images = normalized_section(prepared.stacks, place, prepared.normalization, context)
+        self.target = prepared.stacks[stack].target(section)
         self.part = np.zeros(self.target.shape, np.uint8)
         for number, regions in ((_TRAINING, prepared.split.training), (_VALIDATION, prepared.split.validation)):
             for each in regions:

@@ -167,9 +167,22 @@ def training_data(
 
     from napari_autosegnet.data import validation_patches as validation
     from napari_autosegnet.data.patches import PatchSource
+    from napari_autosegnet.pixel_classifier.teacher import taught_labels, teacher_weight
     from napari_autosegnet.training.trainer import TrainingData
 
+    weight = teacher_weight(_annotated_fraction(data)) if isinstance(settings, TrainSettings) and settings.teacher == "forest" else 0.0
+
     def patches(regions: Sequence[Region]) -> PatchSource:
+        taught = None
+        if weight:
+            taught = taught_labels(
+                data.stacks,
+                regions,
+                data.normalization,
+                context=settings.context,
+                seed=settings.seed,
+                threads=torch.get_num_threads(),
+            )
         return PatchSource(
             data.stacks,
             regions,
@@ -178,6 +191,7 @@ def training_data(
             context=settings.context,
             augmentation=settings.augmentation,
             device=data.device,
+            taught=taught,
         )
 
     images, targets, sections = validation.validation_patches(
@@ -198,7 +212,17 @@ def training_data(
         data.classes,
         sections,
         everything=lambda: patches([*data.split.training, *data.split.validation]),
+        teacher_weight=weight,
     )
     if prepared.checked.scarce:
         report(Note(text=prepared.checked.scarcity()))
     return prepared
+
+
+def _annotated_fraction(data: PreparedData) -> float:
+    """Of the pixels of the training part."""
+    from napari_autosegnet.data.split import region_pixels
+
+    training = data.split.training
+    area = sum((each.y[1] - each.y[0]) * (each.x[1] - each.x[0]) for each in training)
+    return float(region_pixels(data.stacks, training).sum() / area)

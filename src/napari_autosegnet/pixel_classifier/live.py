@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +21,12 @@ from napari_autosegnet.data.normalization import normalized
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, Places, drawn_by_class
 from napari_autosegnet.pixel_classifier.features import PER_SCALE, SIGMAS, Features, features_at, pixel_features, reach
-from napari_autosegnet.pixel_classifier.trees import fit_trees
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
+from napari_autosegnet.pixel_classifier.trees import fit_trees, probabilities
 
 #: Most annotated pixels that a forest is fitted on; with more the fit alone takes a second.
 MAX_PIXELS = 8_000
 #: Features of whole sections that are kept, in bytes; those of the section in view always are.
 _KEPT = 600 * 2**20
-#: Pixels that go through the trees together.
-_TOGETHER = 2**15
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,8 @@ class LiveClassifier:
         forest = fit_trees(learned, targets, threads=self._threads)
         if should_stop():
             return None
-        return LabeledView(_applied(forest, features, self._threads), complete)
+        found = probabilities(forest, features, threads=self._threads).argmax(0)
+        return LabeledView(forest.classes_.astype(np.uint8)[found], complete)
 
     # ------------------------------------------------------------ what is kept
 
@@ -219,22 +214,3 @@ class LiveClassifier:
             )
         self._pixels[key, section] = places, features
         return features
-
-
-def _applied(forest: RandomForestClassifier, features: Features, threads: int) -> npt.NDArray[np.uint8]:
-    """Class numbers (y, x) of pixels by their features (f, y, x)."""
-    height, width = features.shape[1:]
-    labels = np.empty((height, width), np.uint8)
-    numbers, trees = forest.classes_.astype(np.uint8), forest.estimators_
-    rows = max(1, _TOGETHER // width)
-
-    def compute(start: int) -> None:
-        part = slice(start, start + rows)
-        pixels = np.ascontiguousarray(features[:, part].reshape(len(features), -1).T)
-        # What scikit-learn does itself, without its looking for NaN first and its lock per tree.
-        total = sum(tree.predict_proba(pixels, check_input=False) for tree in trees)
-        labels[part] = numbers[total.argmax(1)].reshape(-1, width)
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(compute, range(0, height, rows)))
-    return labels

@@ -51,3 +51,14 @@ def make_loss(kind: LossName, frequencies: Tensor) -> Loss:
     if kind == "dice":
         return lambda logits, target: cross_entropy(logits, target) + dice_loss(logits, target)
     return cross_entropy
+
+
+def with_teacher(loss: Loss, classes: int, weight: float) -> Loss:
+    """Beside the loss on what was painted that on what a teacher says, whose targets are ``classes`` higher."""
+
+    def both(logits: Tensor, target: Tensor) -> Tensor:
+        painted = target.masked_fill(target >= classes, IGNORE)
+        taught = (target - classes).clamp_min(IGNORE)
+        return loss(logits, painted) + weight * loss(logits, taught)
+
+    return both

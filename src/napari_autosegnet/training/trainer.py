@@ -26,7 +26,7 @@ from napari_autosegnet.settings import TrainSettings
 from napari_autosegnet.training.budget import Budget
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from napari_autosegnet.training.learner import Learner
-from napari_autosegnet.training.losses import Loss, make_loss
+from napari_autosegnet.training.losses import Loss, make_loss, with_teacher
 from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import Cosine, Schedule
@@ -48,6 +48,8 @@ class TrainingData:
     #: Sections that the validation patches are of.
     validation_sections: int = 1
     everything: Callable[[], PatchStream] | None = None
+    #: How much what a teacher says counts beside what was painted.
+    teacher_weight: float = 0.0
 
     @cached_property
     def checked(self) -> Checked:
@@ -128,6 +130,8 @@ class Trainer:
         self.settings = settings
         self.checkpoint = checkpoint
         self.loss: Loss = make_loss(settings.loss, data.patches.class_frequencies.to(self.device))
+        if data.teacher_weight:
+            self.loss = with_teacher(self.loss, len(data.class_names), data.teacher_weight)
         self.threads = threads or WorkerThreads(self.device)
         self.learner = Learner(network, settings.optimization, self.threads)
         self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.threads)
