@@ -57,6 +57,7 @@ _TRAIN: dict[Preset, Changes] = {
     },
     "standard": {"epochs": None, "budget": 3 * 3600.0, "network": {"base_width": 32, "max_width": 256}},
     "paper": {
+        "teacher": "none",
         "patch_size": 512,
         "batch_size": 4,
         "loss": "cross_entropy",

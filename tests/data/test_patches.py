@@ -439,6 +439,24 @@ def test_context_takes_the_memory_of_its_sections_once() -> None:
     assert images.shape == (3, 5, 32, 32)
 
 
+def test_patches_show_what_a_teacher_says_where_nobody_painted() -> None:
+    labels = np.zeros((1, 64, 64), np.uint8)
+    labels[0, :4, :4], labels[0, :4, 8:12] = 1, 2
+    taught = np.zeros((64, 64), np.uint8)
+    taught[:, :40] = 2
+    image = np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64)
+    source = PatchSource(
+        [stack_of(image, labels)], [full(0, 64, 64)], AS_IT_IS, size=8, augmentation=FLIPS, device="cpu",
+        taught=[taught],
+    )  # fmt: skip
+    images, targets = source.sample(400, seeded())
+    expected = np.where(labels[0] > 0, labels[0].astype(int) - 1, np.where(taught > 0, 3, IGNORE))
+    places = images[:, 0].long()
+    np.testing.assert_array_equal(expected.ravel()[places], targets.numpy())
+    assert (places // 64 > 50).any(dim=(1, 2)).sum() > 20, "also where nothing is painted"
+    assert ((targets == 0) | (targets == 1)).any(dim=1).any(dim=1).sum() > 150
+
+
 class Waits(TorchDispatchMode):
     """Counts what makes the host wait for a device: copies to it or from it that are not asynchronous."""
 

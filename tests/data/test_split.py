@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -255,6 +256,21 @@ def test_two_strokes_in_the_middle_of_a_large_stack() -> None:
         assert (region_pixels(stacks, part).sum(0) > 0).all()
     assert_no_leak(split, 2)
     assert split_stacks(stacks, SplitSettings()) == split
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_few_strokes_on_two_sections_far_apart_are_divided_not_the_sections(count: int) -> None:
+    labels = np.zeros((30, 256, 256), np.uint8)
+    generator = np.random.default_rng(count)
+    for section, stroke in itertools.product((2, 18), range(2 * count)):
+        y, x = generator.integers(0, 236, 2)
+        labels[section, y : y + 3, x : x + 20] = 1 + stroke % 2
+    stacks = stacks_of(labels)
+    split = split_stacks(stacks, SplitSettings())
+    assert set(sections(split.training)) == {2, 18}
+    training, validation = (region_pixels(stacks, part).sum(0) for part in (split.training, split.validation))
+    assert (validation >= 20).all() and training.sum() > validation.sum()
+    assert_no_leak(split, 2)
 
 
 def test_each_class_in_a_section_of_its_own() -> None:

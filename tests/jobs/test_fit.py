@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import small_jobs
 from napari_autosegnet import api, figures
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.events import CandidateBegun, CandidateRated, QualityMeasured
+from napari_autosegnet.events import CandidateBegun, CandidateRated, Epoch, Event, Note, QualityMeasured
 from napari_autosegnet.jobs.menu import checked_model, model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run, RunHistory
@@ -137,6 +139,27 @@ def test_stopped_before_anything_was_learned(tmp_path: Path, data: dict[str, Any
     with pytest.raises(StoppedError, match="--resume"):
         fit(tmp_path / "run", data, should_stop=lambda: True)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_fit_that_a_forest_teaches_is_resumed_exactly(tmp_path: Path, data: dict[str, Any]) -> None:
+    with Image.open(data["labels"][0]) as picture:
+        strokes = np.asarray(picture).copy()
+    strokes[np.arange(256) % 64 > 3] = 9  # of no class
+    Image.fromarray(strokes).save(tmp_path / "strokes.png")
+    given = data | {"labels": [tmp_path / "strokes.png"], "device": "cpu"}
+    settings = SETTINGS.changed(candidates=1, epochs=3)
+    undisturbed = api.fit(tmp_path / "whole", **given, settings=settings)
+    told: list[Event] = []
+
+    def after_an_epoch() -> bool:
+        return any(isinstance(event, Epoch) for event in told)
+
+    api.fit(tmp_path / "run", **given, settings=settings, report=told.append, should_stop=after_an_epoch)
+    resumed = api.fit(tmp_path / "run", resume=True, device="cpu")
+    assert resumed.description.weights_sha256 == undisturbed.description.weights_sha256
+    assert any("a forest" in event.text for event in told if isinstance(event, Note))
+    untaught = api.fit(tmp_path / "untaught", **given, settings=settings.changed(teacher="none"))
+    assert untaught.description.weights_sha256 != undisturbed.description.weights_sha256
 
 
 @pytest.mark.slow

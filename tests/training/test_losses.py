@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from napari_autosegnet.training.losses import cross_entropy, dice_loss, make_loss
+from napari_autosegnet.training.losses import cross_entropy, dice_loss, make_loss, with_teacher
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,3 +56,14 @@ def test_rare_classes_weigh_more() -> None:
     target = torch.tensor([[[0, 1]]])
     make_loss("weighted", torch.tensor([0.9, 0.1]))(logits, target).backward()
     assert logits.grad[0, 1, 0, 1].abs() > 5 * logits.grad[0, 0, 0, 0].abs()
+
+
+def test_what_a_teacher_says_weighs_less_than_what_is_painted() -> None:
+    logits, target = batch()
+    painted, taught = target.clone(), target.clone()
+    painted[:, 2:] = -1
+    taught[:, :4] = -1
+    both = torch.where(taught >= 0, taught + 3, painted)
+    loss = make_loss("dice", torch.tensor([0.5, 0.3, 0.2]))
+    expected = loss(logits, painted) + 0.25 * loss(logits, taught)
+    torch.testing.assert_close(with_teacher(loss, 3, 0.25)(logits, both), expected)

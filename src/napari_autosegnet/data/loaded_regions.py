@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,11 +70,11 @@ class LoadedSections:
         values = [np.concatenate([part.mean[0] for part in here]), np.concatenate([part.std[0] for part in here])]
         return torch.from_numpy(np.array(values, np.float32))[:, :, None, None]
 
-    def finish(self, patches: Tensor, regions: Sequence[LoadedRegion]) -> Tensor:
-        """Normalized float32 of patches ``(n, c, y, x)`` as they were stored, each from one of ``regions``."""
+    def finish(self, patches: Tensor, constants: Sequence[Tensor]) -> Tensor:
+        """Normalized float32 of patches ``(n, c, y, x)`` as they were stored, by the `constants` of each."""
         if not self._raw:
             return patches
-        mean, std = sent(torch.stack([region.constants for region in regions], dim=1), patches.device)
+        mean, std = sent(torch.stack(list(constants), dim=1), patches.device)
         return patches.float().sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
 
     def _places(self, stacks: Sequence[LabeledStack], region: Region) -> list[tuple[int, int]]:
@@ -186,17 +186,28 @@ class LoadedRegion:
         return crop
 
 
-def normalized_section(
+def section_reader(
     stacks: Sequence[LabeledStack], place: tuple[int, int], normalization: Normalization, context: int
-) -> npt.NDArray[np.float32]:
-    """A whole section, by its stack's and its own number, with those around it as channels: ``(c, y, x)``."""
+) -> Callable[[slice, slice], npt.NDArray[np.float32]]:
+    """What gives normalized rows and columns ``(c, y, x)`` of a section, those around it as channels.
+
+    ``place`` holds the stack's and the section's number. What is asked for is cut at the section's borders.
+    """
     stack, section = place
-    height, width = stacks[stack].image.section_shape(section)
-    whole = Region(stack, section, (0, height), (0, width))
-    loaded = LoadedSections(stacks, [whole], normalization, context, torch.device("cpu"))
-    region = LoadedRegion.load(stacks, whole, loaded)
-    found: npt.NDArray[np.float32] = loaded.finish(torch.cat(region.images)[None], [region])[0].numpy()
-    return found
+
+    def region(rows: slice, columns: slice) -> Region:
+        return Region(stack, section, (rows.start, rows.stop), (columns.start, columns.stop))
+
+    whole = region(*(slice(0, length) for length in stacks[stack].image.section_shape(section)))
+    sections = LoadedSections(stacks, [whole], normalization, context, torch.device("cpu"))
+
+    def read(rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+        window = region(rows, columns)
+        pixels = _joined(sections.around(stacks, window))[None]
+        finished: npt.NDArray[np.float32] = sections.finish(pixels, [sections.constants(stacks, window)])[0].numpy()
+        return finished
+
+    return read
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -123,7 +123,7 @@ class PatchSource:
         settings = self.augmentation
         draws = torch.rand(count, 6, generator=generator, dtype=torch.float64).tolist()
         turns = torch.randint(16, (count,), generator=generator).tolist() if self._turns else [0] * count
-        images, targets, regions = [], [], []
+        images, targets, constants = [], [], []
         for numbers, bits in zip(draws, turns, strict=True):
             region, top, left = self._place(numbers)
             image, target = region.crop(top, left, self._canvas)
@@ -135,8 +135,8 @@ class PatchSource:
                 )
             images.append(image)
             targets.append(target)
-            regions.append(region)
-        batch = self._images.finish(sent(torch.stack(images), self.device), regions)
+            constants.append(region.constants)
+        batch = self._images.finish(sent(torch.stack(images), self.device), constants)
         labels = sent(torch.stack(targets), self.device)
         if settings is not None:
             if not is_exact(settings):

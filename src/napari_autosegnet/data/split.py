@@ -2,8 +2,8 @@
 
 Neighboring sections are near copies, so a stack is cut in contiguous blocks of sections with a gap
 between them; a stack with few annotated sections is cut within the sections instead, at the same place in all
-neighbors (`section_cuts`). Images that belong together (one specimen, one surface under several exposures) are kept
-on one side by a group column.
+neighbors (`section_cuts`), so that not sections but their strokes are divided. Images that belong together (one
+specimen, one surface under several exposures) are kept on one side by a group column.
 """
 
 from __future__ import annotations
@@ -297,12 +297,15 @@ def _place(region: Region) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
 def _cut_between_sections(
     stack: LabeledStack, index: int, sections: list[int], fraction: float, gap: int, generator: np.random.Generator
 ) -> Split | None:
-    """One block of sections for validation, ``gap`` sections from the rest; None when too few are left.
+    """One block of sections for validation, ``gap`` sections from the rest; None when there are too few.
 
+    A whole section must not be more than the wanted fraction: of two with a few strokes each half would be lost.
     Of the blocks that leave every class on both sides, one is taken that costs the fewest training
     sections; at random where several do.
     """
-    size = max(1, round(fraction * len(sections)))
+    if fraction * len(sections) < 1:
+        return None
+    size = round(fraction * len(sections))
     pixels = annotated_pixels(stack)
     occurring = pixels.sum(0) > 0
     candidates: list[tuple[int, list[int], list[int]]] = []

@@ -88,7 +88,7 @@ def validation_patches(
         chosen = choose_patches(np.stack(pixels), max(1, limit * size**2 // side**2), generator)
     images = torch.stack([places[i][0].crop_image(places[i][1], places[i][2], side) for i in chosen])
     labels = torch.stack([targets[i] for i in chosen]).to(torch.int64).sub_(1)
-    finished = sections.finish(images.to(device), [places[i][0] for i in chosen])
+    finished = sections.finish(images.to(device), [places[i][0].constants for i in chosen])
     return finished, labels.to(device), len({origins[i] for i in chosen})
 
 

@@ -12,7 +12,7 @@ import torch
 
 from napari_autosegnet.data.annotations import annotated_pixels
 from napari_autosegnet.data.learned_from import LearnedFrom
-from napari_autosegnet.data.loaded_regions import normalized_section
+from napari_autosegnet.data.loaded_regions import section_reader
 from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.events import ProgressMade, QualityMeasured, Report
 from napari_autosegnet.interruption import ShouldStop
@@ -148,7 +148,7 @@ class _SectionPixels:
 
     def __init__(self, prepared: PreparedData, place: tuple[int, int], context: int) -> None:
         stack, section = place
-        self._images = normalized_section(prepared.stacks, place, prepared.normalization, context)
+        self._read = section_reader(prepared.stacks, place, prepared.normalization, context)
         self.target = prepared.stacks[stack].target(section)
         self.part = np.zeros(self.target.shape, np.uint8)
         for number, regions in ((_TRAINING, prepared.split.training), (_VALIDATION, prepared.split.validation)):
@@ -163,7 +163,7 @@ class _SectionPixels:
     def pixels(self, places: npt.NDArray[np.int64]) -> AnnotatedPixels:
         """Features and classes of some pixels."""
         width, targets = self.target.shape[1], self.target.ravel()[places].astype(np.int64) - 1
-        features = features_at(lambda y, x: self._images[:, y, x], places, width, threads=torch.get_num_threads())
+        features = features_at(self._read, places, width, threads=torch.get_num_threads())
         return AnnotatedPixels(features, targets)
 
 

@@ -170,7 +170,8 @@ def training_data(
     from napari_autosegnet.pixel_classifier.teacher import taught_labels, teacher_weight
     from napari_autosegnet.training.trainer import TrainingData
 
-    weight = teacher_weight(_annotated_fraction(data)) if isinstance(settings, TrainSettings) and settings.teacher == "forest" else 0.0
+    is_taught = isinstance(settings, TrainSettings) and settings.teacher == "forest"
+    weight = teacher_weight(data.stacks, data.split.training) if is_taught else 0.0
 
     def patches(regions: Sequence[Region]) -> PatchSource:
         taught = None
@@ -214,15 +215,8 @@ def training_data(
         everything=lambda: patches([*data.split.training, *data.split.validation]),
         teacher_weight=weight,
     )
+    if weight:
+        report(Note(text="a forest on pixel features teaches the network beside the strokes, as these are few"))
     if prepared.checked.scarce:
         report(Note(text=prepared.checked.scarcity()))
     return prepared
-
-
-def _annotated_fraction(data: PreparedData) -> float:
-    """Of the pixels of the training part."""
-    from napari_autosegnet.data.split import region_pixels
-
-    training = data.split.training
-    area = sum((each.y[1] - each.y[0]) * (each.x[1] - each.x[0]) for each in training)
-    return float(region_pixels(data.stacks, training).sum() / area)

@@ -65,8 +65,10 @@ class TrainingStart:
         if model.description.training.get("learned_from_everything"):
             model = Model.load(checked_model(run))
         kind = model.specification
-        # What it sees of neighboring sections is the model's, whatever the settings say.
-        settings = (settings or train_settings(configuration.preset)).model_copy(update={"context": model.context})
+        # What it sees of neighboring sections is the model's, whatever the settings say; and it has long surpassed
+        # what a forest makes of corrections.
+        own = {"context": model.context, "teacher": "none"}
+        settings = (settings or train_settings(configuration.preset)).model_copy(update=own)
         return cls(kind.network, kind.architecture, settings, model)
 
     @classmethod

@@ -278,7 +278,8 @@ class Trainer:
             return False
         self.last = scores
         reached = Validation(scores.mean_iou, scores.loss, dict(zip(names, scores.iou, strict=True)))
-        if reached.is_better_than(self.best):
+        # A maximum over what says next to nothing would be one over noise: then the latest, an average, is the best.
+        if self.data.checked.scarce or reached.is_better_than(self.best):
             weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
             self.best = replace(reached, weights=weights, scores=scores)
         return True
