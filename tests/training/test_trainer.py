@@ -67,6 +67,16 @@ def test_it_learns() -> None:
     assert result.epochs == 12
 
 
+def test_where_too_little_is_checked_the_last_weights_are_kept() -> None:
+    data = blobs()
+    # Checked with wrong labels, a network gets worse while it learns.
+    few = torch.where(torch.arange(32) < 1, 1 - data.validation_targets, -1)
+    trainer = Trainer(network(), replace(data, validation_targets=few), SETTINGS.changed(epochs=4, steps_per_epoch=10))
+    best = trainer.run().best
+    assert trainer.data.checked.scarce and best.mean_iou < 0.2
+    assert all((best.weights[name] == value).all() for name, value in trainer.learner.current.state_dict().items())
+
+
 def pspnet() -> nn.Module:
     torch.manual_seed(0)
     return PSPNet(1, 2, base_width=4, depth=14)
