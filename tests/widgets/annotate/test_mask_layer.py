@@ -63,7 +63,7 @@ def asked(step: AnnotateStep, qtbot: Any) -> MaskDialog:
 
 def test_a_dropped_mask_becomes_annotation(dropped: Any, qtbot: Any, settled: Any) -> None:
     step, viewer, pixels = dropped
-    session = step._session
+    session = step.session
     viewer.layers["cells"].scale = viewer.layers["cells_mask"].scale = (30, 4, 4)
     viewer.layers["cells"].units = viewer.layers["cells_mask"].units = ("nm", "nm", "nm")
     viewer.layers["cells_mask"].translate = (60, 8, 8)
@@ -92,7 +92,7 @@ def test_a_dropped_mask_becomes_annotation(dropped: Any, qtbot: Any, settled: An
 
 def test_its_classes_are_matched_with_those_that_are_painted(dropped: Any, qtbot: Any, settled: Any) -> None:
     step, viewer, pixels = dropped
-    session = step._session
+    session = step.session
     image = viewer.layers["cells"]
     own = viewer.add_labels(np.ones((4, 48, 40), np.uint8), name="own")
     session.choose_image(own, image)
@@ -115,7 +115,7 @@ def test_a_mask_without_a_place_of_its_own_lies_on_its_image(dropped: Any, qtbot
     step, viewer, _ = dropped
     viewer.layers["cells"].scale, viewer.layers["cells"].translate = (30, 4, 4), (60, 8, 8)
     viewer.layers.selection.active = viewer.layers["cells_mask"]
-    settled(step._session)
+    settled(step.session)
     asked(step, qtbot).accept()
     qtbot.waitUntil(lambda: "is annotation now" in step.message.text(), timeout=20_000)
     labels = viewer.layers["cells_mask"]
@@ -125,7 +125,7 @@ def test_a_mask_without_a_place_of_its_own_lies_on_its_image(dropped: Any, qtbot
 def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, settled: Any) -> None:
     step, viewer, _ = dropped
     viewer.layers.selection.active = viewer.layers["cells"]
-    settled(step._session)
+    settled(step.session)
     qtbot.mouseClick(step.mask_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: "look like gray values" in step.message.text(), timeout=20_000)
     assert step.message.kind == "error" and "\n" not in step.message.text() and step.mask_button.isEnabled()
@@ -139,9 +139,9 @@ def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, 
         box.setCurrentText("not annotated")
     dialog.accept()
     assert "No value is a class" in step.message.text()
-    before = step._session.label_classes
+    before = step.session.label_classes
     step.masks.use_mask(viewer.layers["cells_mask"], {0: None, 255: "a:b"})
-    assert "holds a comma or colon" in step.message.text() and step._session.label_classes == before
+    assert "holds a comma or colon" in step.message.text() and step.session.label_classes == before
     assert all(type(layer) is Image for layer in viewer.layers)
 
 

@@ -41,7 +41,7 @@ def objects(number: int, apart: int = 4) -> npt.NDArray[np.uint16]:
     [(12, 4, False), (12, 4, True), (12, 0, False), (12, 0, True), (40, 4, False), (300, 0, False)],
 )
 def test_objects_become_one_class(number: int, apart: int, as_image: bool, step: Any, settled: Any, qtbot: Any) -> None:
-    session = step._session
+    session = step.session
     pixels = (
         objects(number, apart) if number < 100 else np.arange(3 * 96 * 96).reshape(3, 96, 96).astype(np.int32) % number
     )
@@ -76,7 +76,7 @@ def test_objects_become_one_class(number: int, apart: int, as_image: bool, step:
 
 
 def test_classes_stay_classes(step: Any, settled: Any) -> None:
-    session = step._session
+    session = step.session
     # Said to be classes.
     masks = session.viewer.add_labels(objects(12), name="masks")
     settled(session)
@@ -108,7 +108,7 @@ def test_what_touches_across_the_strips_that_are_counted(
     step: Any, settled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_autosegnet.widgets.annotation.pixel_counter._STRIP", 8 * 96)
-    session = step._session
+    session = step.session
     pixels = np.zeros((3, 96, 96), np.uint8)
     for index in range(12):
         pixels[0, 8 * index : 8 * index + 8, :40] = pixels[0, 8 * index : 8 * index + 8, 56:] = index + 1

@@ -64,7 +64,7 @@ def step(session: Any, run: Run, qtbot: Any) -> Iterator[ApplyStep]:
 
 
 def use_run(step: ApplyStep, run: Run, qtbot: Any) -> None:
-    step._session.run = run
+    step.session.run = run
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
 
 
@@ -73,7 +73,7 @@ def small_classes() -> tuple[LabelClass, ...]:
 
 
 def idle(step: ApplyStep, qtbot: Any) -> None:
-    session = step._session
+    session = step.session
     qtbot.waitUntil(lambda: not step.slices.progress.is_under_way and not session.background.is_busy, timeout=60_000)
 
 
@@ -91,14 +91,14 @@ def test_gray_values_unlike_the_model_s_are_refused_until_somebody_insists(
     seen = GrayValues.of([section_gray(section[np.newaxis]) for section in stack], np.uint8)
     normalization = model.normalization.model_copy(update={"seen": seen})
     Model(model.description.model_copy(update={"normalization": normalization}), model.weights).save(run.model_folder)
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     use_run(step, run, qtbot)
 
     def segmented(name: str, data: np.ndarray) -> str:
         viewer.layers.clear()
         layer = viewer.add_image(data, name=name)
         viewer.dims.set_point(0, 1)
-        step._session.follow_layers()
+        step.session.follow_layers()
         viewer.layers.selection.active = layer
         step.slices.segment()
         idle(step, qtbot)
@@ -138,7 +138,7 @@ def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any)
     assert "Quality 0.81, checked on 1,240 pixels of 3 sections." in step.model_label.text()
     for button in (step.slices.slice_button, step.slices.place_button, step.stack_button, step.next_button):
         assert button.isEnabled()
-    step._session.run = None
+    step.session.run = None
     assert "no trained network" in step.model_label.text()
 
 
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_read_is_one_line(step: ApplyStep, run: Run, qtbo
 
 
 def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray) -> None:
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     use_run(step, run, qtbot)
     viewer.dims.set_point(0, 150)
     step.slices.segment()
@@ -190,7 +190,7 @@ def test_the_slice_in_view_is_segmented(step: ApplyStep, run: Run, qtbot: Any, s
 
 
 def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run, qtbot: Any) -> None:
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     use_run(step, run, qtbot)
 
     def press(section: int) -> None:
@@ -226,12 +226,12 @@ def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run
     wanted = painted & (what_was_said(layer)[1] != wrong)  # the rest it says itself now
     qtbot.waitUntil(step.take_button.isEnabled, timeout=5000)
     qtbot.mouseClick(step.take_button, Qt.MouseButton.LeftButton)
-    annotation = step._session.pairs()[0].labels
+    annotation = step.session.pairs()[0].labels
     assert wanted.any() and np.array_equal(annotation.data[1] != 0, wanted) and step.corrections.pixels == 0
 
 
 def test_corrections_outlive_a_worker_that_goes_on(step: ApplyStep, qtbot: Any) -> None:
-    volume, viewer = step.volume, step._session.viewer
+    volume, viewer = step.volume, step.session.viewer
     layer = viewer.add_labels(np.ones((3, 96, 96), np.uint8), **result_layer(small_classes(), name="result"))
     qtbot.wait(20)
     volume._layer = layer
@@ -251,7 +251,7 @@ def test_corrections_outlive_a_worker_that_goes_on(step: ApplyStep, qtbot: Any) 
 
 @pytest.mark.parametrize("way", ["rolled", "3D"])
 def test_a_view_from_the_side_is_not_segmented(way: str, step: ApplyStep, run: Run, qtbot: Any) -> None:
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     use_run(step, run, qtbot)
     if way == "rolled":
         viewer.dims.order = (1, 0, 2)
@@ -269,11 +269,11 @@ def test_the_model_of_another_run_is_not_used(step: ApplyStep, run: Run, qtbot: 
     second = Run.create(runs_folder / "second")
     small_model().save(second.model_folder)
     busy = threading.Event()
-    step._session.background.call(lambda: busy.wait(20), lambda _: None)
-    step._session.run = second
+    step.session.background.call(lambda: busy.wait(20), lambda _: None)
+    step.session.run = second
     assert step.model is None and not step.slices.slice_button.isEnabled() and "Reading" in step.model_label.text()
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
-    assert step._session.background.is_busy and step.model.path == second.model_folder
+    assert step.session.background.is_busy and step.model.path == second.model_folder
     busy.set()
 
 
@@ -295,7 +295,7 @@ def test_an_unforeseen_error_leaves_the_buttons_alive(
 
 def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None:
     volume = step.volume
-    layer = step._session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), name="result")
+    layer = step.session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), name="result")
     volume._layer = layer
     for state, editable in (("working", False), ("stopped", True), ("starting", False), ("finished", True)):
         volume.client._state = state
@@ -303,8 +303,8 @@ def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None
         assert layer.editable is editable, state
     volume.client._state = "working"
     volume._on_state("working")
-    step._session.viewer.dims.ndisplay = 3
-    step._session.viewer.dims.ndisplay = 2  # napari allows painting again
+    step.session.viewer.dims.ndisplay = 3
+    step.session.viewer.dims.ndisplay = 2  # napari allows painting again
     volume._refresh()
     assert not layer.editable
     volume.client._state = "idle"
@@ -327,10 +327,10 @@ def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbo
 
 
 def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot: Any, stack: np.ndarray) -> None:
-    volume, out = step.volume, step._session.runs_folder / "objects.ome.zarr"
+    volume, out = step.volume, step.session.runs_folder / "objects.ome.zarr"
     settings = PredictSettings(instances=True, instance_classes=("2nd myelin",))
     predict_volume(small_model(), image_from_array(stack, name="stack"), out, settings)
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     image = viewer.layers["stack"]
     image.rotate, image.units = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], ("nm", "nm", "nm")
     volume._begin(image, None, out)
@@ -345,14 +345,14 @@ def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot:
     assert tuple(objects.scale) == (50, 4, 4) and tuple(objects.translate) == (100, 8, 8)
     colors = {tuple(objects.get_color(number)) for number in range(1, 20)}
     assert len(colors) > 1, "single objects cannot be told apart"
-    assert step._session.layers.labels() == []
+    assert step.session.layers.labels() == []
 
 
 def test_probabilities_of_an_older_model_name_no_place(
     step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_run(step, run, qtbot)
-    image, out = step._session.viewer.layers["stack"], step._session.runs_folder / "all.ome.zarr"
+    image, out = step.session.viewer.layers["stack"], step.session.runs_folder / "all.ome.zarr"
     predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings(probabilities=True))
     step.volume._begin(image, None, out)
     step.volume._open()
@@ -363,26 +363,26 @@ def test_probabilities_of_an_older_model_name_no_place(
     step.slices.go_to_least_certain()
     idle(step, qtbot)
     assert looked == [1] and len(step.slices.places[image]) == 1
-    assert "segmentation of the slice" not in step._session.viewer.layers
+    assert "segmentation of the slice" not in step.session.viewer.layers
     small_model("unet").save(run.model_folder)  # trained again
     step.slices.go_to_least_certain()
     idle(step, qtbot)
     qtbot.waitUntil(lambda: len(step.slices.places[image]) == 2, timeout=60_000)
-    assert looked == [1] and "segmentation of the slice" in step._session.viewer.layers
+    assert looked == [1] and "segmentation of the slice" in step.session.viewer.layers
 
 
 def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: Run, qtbot: Any) -> None:
     use_run(step, run, qtbot)
-    step._session.viewer.layers.clear()
-    step._session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
-    step._session.follow_layers()
+    step.session.viewer.layers.clear()
+    step.session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
+    step.session.follow_layers()
     step.slices.segment()
     idle(step, qtbot)
     assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
 
 
 def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run, qtbot: Any) -> None:
-    viewer, camera = step._session.viewer, step._session.viewer.scene.camera
+    viewer, camera = step.session.viewer, step.session.viewer.scene.camera
     use_run(step, run, qtbot)
     viewer.dims.set_point(0, 150)
     step.activateWindow()
@@ -456,7 +456,7 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
     settings = PredictSettings(engine="channels_last", tile=64, halo=16, batch_size=1)
     monkeypatch.setattr(section_model, "_SETTINGS", settings)
     use_run(step, run, qtbot)
-    viewer, progress = step._session.viewer, step.slices.progress
+    viewer, progress = step.session.viewer, step.slices.progress
     viewer.dims.set_point(0, 150)
     step.slices.segment()
     idle(step, qtbot)
@@ -508,7 +508,7 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
 def test_a_whole_layer_is_segmented_by_a_worker(
     step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, runs_folder: Path
 ) -> None:
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     use_run(step, run, qtbot)
     image = viewer.layers["stack"]
     with qtbot.waitSignal(step.volume.done, timeout=120_000):
@@ -537,7 +537,7 @@ def test_a_worker_that_fails_says_why(step: ApplyStep, run: Run, qtbot: Any, tmp
     use_run(step, run, qtbot)
     (tmp_path / "taken.zarr").mkdir()
     (tmp_path / "taken.zarr" / "other").write_text("something else")
-    image = step._session.viewer.layers["stack"]
+    image = step.session.viewer.layers["stack"]
     step.volume.start(run.model_folder, Chosen(image, tmp_path / "taken.zarr", PredictSettings()))
     qtbot.waitUntil(lambda: not step.volume.client.active, timeout=90_000)
     assert step.volume.client.state == "failed"
@@ -552,10 +552,10 @@ def test_one_time_point_and_channel_of_a_file_is_segmented(
     series = np.zeros((2, 2, *stack.shape), np.uint8)
     series[1, 0] = stack
     zarr.create_array(tmp_path / "series.zarr", data=series)
-    viewer = step._session.viewer
+    viewer = step.session.viewer
     viewer.layers.clear()
     use_run(step, run, qtbot)
-    dialog = ApplyDialog(step._session)
+    dialog = ApplyDialog(step.session)
     qtbot.addWidget(dialog)
     dialog.file_line.setText(str(tmp_path / "series.zarr"))
     dialog.time_line.setText("1")

@@ -54,9 +54,9 @@ def step(session: Any, qtbot: Any) -> Iterator[ApplyStep]:
 
 
 def segmented(step: ApplyStep, model: Any, qtbot: Any) -> None:
-    run = Run.create(step._session.runs_folder / "model")
+    run = Run.create(step.session.runs_folder / "model")
     model.save(run.model_folder)
-    step._session.run = run
+    step.session.run = run
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
     step.slices.segment()
     qtbot.waitUntil(lambda: not step.slices.progress.is_under_way, timeout=60_000)

@@ -49,7 +49,7 @@ class AnnotateStep(QWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._session = session
+        self.session = session
 
         self.message = MessageLine()
         self.masks = MaskConversion(session, self)
@@ -137,9 +137,9 @@ class AnnotateStep(QWidget):
         self.live.release()
         self.table.release()
         self._show_section_soon.cancel()
-        self._session.viewer.dims.events.point.disconnect(self._on_moved)
-        self._session.viewer.layers.selection.events.active.disconnect(self._on_moved)
-        self._session.viewer.layers.selection.events.active.disconnect(self._show_mask_button)
+        self.session.viewer.dims.events.point.disconnect(self._on_moved)
+        self.session.viewer.layers.selection.events.active.disconnect(self._on_moved)
+        self.session.viewer.layers.selection.events.active.disconnect(self._show_mask_button)
 
     # ------------------------------------------------------------ what is shown
 
@@ -149,7 +149,7 @@ class AnnotateStep(QWidget):
             if widget is not None:
                 widget.deleteLater()
         self._count_labels = {}
-        session = self._session
+        session = self.session
         for row, labels in enumerate(reversed(session.layers.labels())):
             box = QCheckBox(_short(labels.name))
             box.setToolTip(tool_tip(f"Use '{labels.name}' as annotation"))
@@ -178,16 +178,16 @@ class AnnotateStep(QWidget):
         box = QComboBox()
         named(box, f"Image of {labels.name}", "The image that this layer is painted on")
         box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        choices = self._session.layers.image_choices(labels)
+        choices = self.session.layers.image_choices(labels)
         for image in choices:
             box.addItem(f"on {image.name}")
-        chosen = self._session.layers.image_of(labels)
+        chosen = self.session.layers.image_of(labels)
         box.setCurrentIndex(next((index for index, image in enumerate(choices) if image is chosen), 0))
-        box.activated.connect(lambda index: self._session.choose_image(labels, choices[index]))
+        box.activated.connect(lambda index: self.session.choose_image(labels, choices[index]))
         return box
 
     def _show_layer_counts(self) -> None:
-        session = self._session
+        session = self.session
         values = {each.value for each in session.label_classes}
         for labels in session.layers.labels():
             shown = self._count_labels.get(id(labels))
@@ -209,12 +209,12 @@ class AnnotateStep(QWidget):
         self._show_section_soon()
 
     def _show_mask_button(self, event: object = None) -> None:
-        layer = self._session.viewer.layers.selection.active
-        is_image = any(layer is image for image in self._session.layers.images())
+        layer = self.session.viewer.layers.selection.active
+        is_image = any(layer is image for image in self.session.layers.images())
         self.mask_button.setEnabled(is_image and not self.masks.is_busy)
 
     def _show_state(self) -> None:
-        session = self._session
+        session = self.session
         self.zero_box.setChecked(session.class_list.zero_is_class)
         self.remove_button.setEnabled(len(session.label_classes) > 2)
         problem = session.problem()
@@ -246,23 +246,23 @@ class AnnotateStep(QWidget):
         self._show_state()
 
     def _on_new(self) -> None:
-        image = self._session.layers.image_in_view()
+        image = self.session.layers.image_in_view()
         if image is not None:
-            self._session.new_labels(image)
+            self.session.new_labels(image)
 
     def _on_objects(self) -> None:
-        objects = self._session.numbered_objects()
+        objects = self.session.numbered_objects()
         if objects is not None:
             self.masks.use_as_one_class(objects[0])
 
     def _on_classes(self) -> None:
-        objects = self._session.numbered_objects()
+        objects = self.session.numbered_objects()
         if objects is not None:
-            self._session.take_for_classes(objects[0])
+            self.session.take_for_classes(objects[0])
         self._show_state()
 
     def _on_add(self) -> None:
-        self._tried(self._session.class_list.add)
+        self._tried(self.session.class_list.add)
         self.table.choose_last()
 
     def _on_remove(self) -> None:
@@ -270,13 +270,13 @@ class AnnotateStep(QWidget):
         if value is None:
             self.message.say("Choose the class to remove in the table first.", "error")
         else:
-            self._tried(lambda: self._session.class_list.remove(value))
+            self._tried(lambda: self.session.class_list.remove(value))
 
     def _on_zero(self, checked: bool) -> None:
-        self._tried(lambda: self._session.class_list.set_zero_is_class(checked))
+        self._tried(lambda: self.session.class_list.set_zero_is_class(checked))
 
     def _on_save(self) -> None:
-        start = self._session.run.path if self._session.run else self._session.runs_folder
+        start = self.session.run.path if self.session.run else self.session.runs_folder
         folder = QFileDialog.getExistingDirectory(self, "Save the annotation in this run folder", str(start))
         if folder:
             self.save(Path(folder))
@@ -286,10 +286,10 @@ class AnnotateStep(QWidget):
 
         def write() -> None:
             with _one_line(f"the annotation cannot be saved in {folder}"):
-                self._session.export_annotation(Run.create(folder))
+                self.session.export_annotation(Run.create(folder))
 
         self.message.say("Saving the annotation ...")
-        self._session.background.call(
+        self.session.background.call(
             write,
             lambda _: self.message.say(f"Saved in {folder}.", "good"),
             lambda text: self.message.say(text, "error"),
@@ -297,7 +297,7 @@ class AnnotateStep(QWidget):
 
     def _on_load(self) -> None:
         folder = QFileDialog.getExistingDirectory(
-            self, "Load the annotation of this run folder", str(self._session.runs_folder)
+            self, "Load the annotation of this run folder", str(self.session.runs_folder)
         )
         if folder:
             self.load(Path(folder))
@@ -313,7 +313,7 @@ class AnnotateStep(QWidget):
         def show(layers: list[tuple[Any, ...]]) -> None:
             try:
                 with _one_line(f"the annotation in {folder} cannot be shown"):
-                    add_layers(self._session.viewer, layers)
+                    add_layers(self.session.viewer, layers)
             except UserError as error:
                 self.message.say(str(error), "error")
                 return
@@ -321,7 +321,7 @@ class AnnotateStep(QWidget):
             self.message.say(text, "good" if layers else "error")
 
         self.message.say("Loading the annotation ...")
-        self._session.background.call(read, show, lambda text: self.message.say(text, "error"))
+        self.session.background.call(read, show, lambda text: self.message.say(text, "error"))
 
 
 @contextmanager

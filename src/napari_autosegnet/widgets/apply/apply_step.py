@@ -46,7 +46,7 @@ class ApplyStep(QWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._session = session
+        self.session = session
         self._chosen: Path | None = None
         self.model: ModelSummary | None = None
         # Of its own: the session's may be counting pixels for a while, and a model of another run must not be used.
@@ -148,7 +148,7 @@ class ApplyStep(QWidget):
         self._show_state()
 
     def _wanted_model(self) -> Path | None:
-        run = self._session.run
+        run = self.session.run
         return self._chosen or (None if run is None else run.model_folder)
 
     def set_model(self, path: Path) -> None:
@@ -163,7 +163,7 @@ class ApplyStep(QWidget):
         self.refresh()
 
     def _on_choose(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Run folder or model folder", str(self._session.runs_folder))
+        folder = QFileDialog.getExistingDirectory(self, "Run folder or model folder", str(self.session.runs_folder))
         if folder:
             self.set_model(Path(folder))
 
@@ -194,7 +194,7 @@ class ApplyStep(QWidget):
             self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.<br>{quality}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         self.slices.show_state(model)
-        self.paint_button.setEnabled(self._session.layers.image_in_view() is not None)
+        self.paint_button.setEnabled(self.session.layers.image_in_view() is not None)
         client = self.volume.client
         self.stack_button.setEnabled(model is not None and not client.active)
         self.continue_button.setVisible(client.can_resume)
@@ -205,13 +205,13 @@ class ApplyStep(QWidget):
         self.corrected_label.setText(words)
         self.corrected_label.setVisible(bool(words))
         self.take_button.setEnabled(pixels > 0)
-        run = self._session.run
+        run = self.session.run
         self.next_button.setEnabled(run is not None and model is not None and model.path == run.model_folder)
 
     # ------------------------------------------------------------ everything
 
     def _on_stack(self) -> None:
-        dialog = ApplyDialog(self._session, self)
+        dialog = ApplyDialog(self.session, self)
         dialog.finished.connect(dialog.deleteLater)
         dialog.accepted.connect(lambda: self._start(dialog))
         dialog.open()
@@ -229,12 +229,12 @@ class ApplyStep(QWidget):
         def start() -> None:
             try:
                 begin()
-                self._session.work.follow_start(self.volume.client)
+                self.session.work.follow_start(self.volume.client)
             except UserError as error:
                 self._say(str(error), "error")
             self._show_state()
 
-        others = self._session.work.others(run)
+        others = self.session.work.others(run)
         if others:
             ask_to_compete(others, self, start)
         else:
@@ -261,13 +261,13 @@ class ApplyStep(QWidget):
 
     def _continue(self) -> None:
         client = self.volume.client
-        self._unless_it_competes(client.run, lambda: client.continue_run(self._session.device))
+        self._unless_it_competes(client.run, lambda: client.continue_run(self.session.device))
 
     # ------------------------------------------------------------ corrections
 
     def paint(self) -> None:
         """Take the brush for the annotation of the image in view."""
-        image = self._session.layers.image_in_view()
+        image = self.session.layers.image_in_view()
         if image is not None and self.slices.take_brush(image):
             self._say("Paint the right classes over mistakes, then train on with them: it is annotation.")
 
