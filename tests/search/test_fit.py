@@ -111,6 +111,17 @@ def test_all_networks_of_a_round_get_the_same_time() -> None:
     assert fit.candidates[0].limits.seconds == pytest.approx(1000 * 0.7 / 2 / 3)
 
 
+def test_too_few_checked_pixels_compare_nothing() -> None:
+    data = blobs()
+    few = data.validation_targets.clone()
+    few.view(-1)[400:] = -1
+    heard: list[Event] = []
+    fit = Fit(replace(data, validation_targets=few), SETTINGS.changed(candidates=None), in_channels=1)
+    fit.run(report=heard.append, should_stop=lambda: True)
+    assert [each.size for each in fit.candidates] == [SIZES[0]]
+    assert any(isinstance(event, Note) and "too little annotation" in event.text for event in heard)
+
+
 def test_without_learning_from_everything_the_last_round_is_validated() -> None:
     data = blobs()
     settings = SETTINGS.changed(learn_from_everything=False, candidates=1, epochs=3)

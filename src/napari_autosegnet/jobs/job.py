@@ -24,8 +24,8 @@ class LearningJob(JobModel):
 
     images: tuple[Path, ...] = Field(
         (),
-        description="Image or stack: TIFF, MRC, HDF5, PNG, a folder of pictures, Zarr, OME-Zarr; repeat for several, "
-        "or give a pattern in quotes, 'images/*.tif'",
+        description="Image or stack: TIFF, MRC, HDF5, NIfTI, DM4, PNG, a folder of pictures, Zarr, OME-Zarr; "
+        "repeat for several, or give a pattern in quotes, 'images/*.tif'",
     )
     labels: tuple[Path, ...] = Field(
         (),

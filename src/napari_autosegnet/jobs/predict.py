@@ -24,7 +24,9 @@ class PredictJob(JobModel):
 
     step: Literal["predict"] = "predict"
     model: Path = Field(description="Model folder, or a run folder with a trained model")
-    image: Path = Field(description="Image or stack: TIFF, MRC, HDF5, PNG, a folder of pictures, Zarr, OME-Zarr")
+    image: Path = Field(
+        description="Image or stack: TIFF, MRC, HDF5, NIfTI, DM4, PNG, a folder of pictures, Zarr, OME-Zarr"
+    )
     out: Path | None = Field(
         None,
         description="Where the labels go: NAME.tif, or a store NAME.zarr; without it under labels/ of an OME-Zarr "

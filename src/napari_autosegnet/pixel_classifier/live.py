@@ -110,8 +110,8 @@ class LiveClassifier:
         forest = fit_trees(learned, targets, threads=self._threads)
         if should_stop():
             return None
-        found = probabilities(forest, features, threads=self._threads).argmax(0)
-        return LabeledView(forest.classes_.astype(np.uint8)[found], complete)
+        likely = probabilities(forest, features, threads=self._threads).argmax(0)
+        return LabeledView(forest.classes_.astype(np.uint8)[likely], complete)
 
     # ------------------------------------------------------------ what is kept
 

@@ -38,7 +38,7 @@ def probabilities(
 ) -> npt.NDArray[np.float32]:
     """Probabilities (K, y, x) of the forest's classes by features (f, y, x)."""
     height, width = features.shape[1:]
-    found = np.empty((len(forest.classes_), height, width), np.float32)
+    fractions = np.empty((len(forest.classes_), height, width), np.float32)
     rows = max(1, _TOGETHER // width)
 
     def compute(start: int) -> None:
@@ -46,8 +46,8 @@ def probabilities(
         pixels = np.ascontiguousarray(features[:, part].reshape(len(features), -1).T)
         # What scikit-learn does itself, without its looking for NaN first and its lock per tree.
         total = sum(tree.predict_proba(pixels, check_input=False) for tree in forest.estimators_)
-        found[:, part] = (total / len(forest.estimators_)).T.reshape(len(found), -1, width)
+        fractions[:, part] = (total / len(forest.estimators_)).T.reshape(len(fractions), -1, width)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(compute, range(0, height, rows)))
-    return found
+    return fractions

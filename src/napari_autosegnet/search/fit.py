@@ -169,9 +169,13 @@ class Fit:
     def _enter(self, report: Report) -> None:
         """Build the candidates and measure how fast they are.
 
-        A size that would leave less than `MIN_EPOCHS` to each in the first round does not compete.
+        A size that would do less than `MIN_EPOCHS` in the first round does not compete. Where too few pixels are
+        checked to compare networks, the usual size is alone.
         """
         settings, count = self.settings, number_of_candidates(self.settings)
+        too_few_pixels = settings.candidates is None and bool(self.data.checked.scarce)
+        if too_few_pixels:
+            count = 1
         seconds_of_epoch = math.inf
         if settings.budget is not None and settings.candidates is None:
             seconds_of_epoch = plan_rounds(count, settings.choosing)[0].fraction * settings.budget / MIN_EPOCHS
@@ -184,7 +188,8 @@ class Fit:
         self.competing = list(self.candidates)
         self.rounds = plan_rounds(len(self.candidates), settings.choosing)
         if len(self.candidates) == 1 and settings.candidates is None:
-            report(Note(text="there is too little time to compare networks; a plain one of the usual size is trained"))
+            little = "annotation" if too_few_pixels else "time"
+            report(Note(text=f"there is too little {little} to compare networks; one of the usual size is trained"))
 
     def _seconds_of_epoch(self, candidate: Candidate) -> float:
         """What an epoch of a candidate will take, by its latency."""

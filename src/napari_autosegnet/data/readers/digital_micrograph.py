@@ -30,7 +30,7 @@ def open_digital_micrograph(request: ReadRequest) -> ImageStack:
     path = request.path
     try:
         tags = _read_tags(path)
-        found = [_Image(tags, number) for number in _image_numbers(tags)]
+        present = [_Image(tags, number) for number in _image_numbers(tags)]
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file leads to
@@ -39,7 +39,7 @@ def open_digital_micrograph(request: ReadRequest) -> ImageStack:
         raise UserError(
             f"{path} is not DigitalMicrograph, or damaged ({one_line(error)}); copy the file again"
         ) from error
-    images = [image for image in found if len(image.shape) >= 2 and image.kind != _COLORS]
+    images = [image for image in present if len(image.shape) >= 2 and image.kind != _COLORS]
     if not images:
         raise UserError(
             f"{path} holds no gray image, only colors or a spectrum; save it as TIFF with DigitalMicrograph"
@@ -77,8 +77,8 @@ class _Image:
 
 
 def _image_numbers(tags: dict[str, Any]) -> list[int]:
-    found = (re.fullmatch(r"\.ImageList\.(\d+)\.ImageData\.DataType", name) for name in tags)
-    return sorted(int(each[1]) for each in found if each)
+    matches = (re.fullmatch(r"\.ImageList\.(\d+)\.ImageData\.DataType", name) for name in tags)
+    return sorted(int(each[1]) for each in matches if each)
 
 
 def _read_tags(path: Path) -> dict[str, Any]:

@@ -205,7 +205,7 @@ class Dispatcher:
 
     Parameters
     ----------
-    found : Workers
+    workers : Workers
         A connected client.
     should_stop : ShouldStop
         Asked many times a second.

@@ -126,7 +126,7 @@ class ApplyDialog(QDialog):
     def _menu_of_sources(self) -> QPushButton:
         button = named(QPushButton("..."), "Choose the file or folder", "Choose the image to segment")
         menu = QMenu(button)
-        file_action = menu.addAction("File (TIFF, MRC, HDF5, PNG) ...")
+        file_action = menu.addAction("File (TIFF, MRC, HDF5, NIfTI, DM4, PNG) ...")
         folder_action = menu.addAction("Folder (Zarr, OME-Zarr, images) ...")
         assert file_action is not None and folder_action is not None
         file_action.triggered.connect(self._choose_file)

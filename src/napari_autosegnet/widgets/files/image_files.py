@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Formats that napari offers through this program; the manifest lists their endings.
 OFFERED = ("MRC", "HDF5", "NIfTI", "DigitalMicrograph")
 #: A file with more images than this is a data set, which nobody wants to see as layers.
-_MOST_LAYERS = 8
+_MAX_LAYERS = 8
 #: Of channels, as napari itself chooses them.
 _FEW_COLORS = ("magenta", "green")
 _COLORS = ("cyan", "yellow", "magenta", "red", "green", "blue")
@@ -46,21 +46,21 @@ def image_file_layers(path: Path) -> tuple[list[LayerData], list[str]]:
     """
     from napari_autosegnet.data.images import open_image
 
-    found = images_in(path) if path.is_file() else [path]
-    if len(found) > _MOST_LAYERS:
+    paths = images_in(path) if path.is_file() else [path]
+    if len(paths) > _MAX_LAYERS:
         open_image(path)  # says which there are
     layers: list[LayerData] = []
     notes: list[str] = []
-    for image in found:
+    for image in paths:
         try:
             stack = open_image(image, time=0)
         except UserError as error:
-            if len(found) == 1:
+            if len(paths) == 1:
                 raise
             notes.append(str(error))  # the others are shown
             continue
         notes.extend(stack.notes)
-        name = stack.name if len(found) == 1 else f"{stack.name} {image.as_posix().rpartition(':/')[2]}"
+        name = stack.name if len(paths) == 1 else f"{stack.name} {image.as_posix().rpartition(':/')[2]}"
         layers.extend(_layers(stack, name))
     if not layers:
         raise UserError(notes[0])
