@@ -20,8 +20,6 @@ CLEARLY_FASTER = 0.85
 GOALS: tuple[Goal, ...] = get_args(Goal)
 #: With goal ``fast``, so much worse may a network be than the best.
 NEARLY_AS_GOOD = 0.02
-#: With goal ``balanced``, a faster network has to lose surely less than this.
-MARGIN = 0.01
 
 
 class Size(BaseModel):
@@ -185,8 +183,7 @@ def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Can
     """The candidate that a goal asks for.
 
     ``accurate`` is the best. ``balanced`` is the usual size, or the best if that is surely better; a faster one
-    replaces it that is within the tolerance, and surely within `MARGIN`. ``fast`` is the fastest that is within
-    `NEARLY_AS_GOOD`.
+    replaces it that surely loses no more than the tolerance. ``fast`` is the fastest that is within `NEARLY_AS_GOOD`.
 
     A few validation patches hardly tell networks apart, and the best of several is partly the luckiest. So the usual
     size, which is right for most data, is left on evidence only (docs/benchmarks/sizes.md).
@@ -198,10 +195,9 @@ def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Can
     reference = best if usual is None or best.is_surely_better_than(usual) else usual
 
     def is_good(each: Candidate) -> bool:
-        loss = reference.scores.mean_iou - each.scores.mean_iou
         if goal == "fast":
-            return loss <= max(NEARLY_AS_GOOD, tolerance)
-        return loss <= tolerance and paired_interval(each.scores, reference.scores)[0] >= -max(MARGIN, tolerance)
+            return each.scores.mean_iou >= reference.scores.mean_iou - max(NEARLY_AS_GOOD, tolerance)
+        return paired_interval(each.scores, reference.scores)[0] >= -tolerance
 
     faster = [each for each in candidates if each.is_faster_than(reference) and is_good(each)]
     return min(faster, key=lambda each: each.latency, default=reference)
