@@ -1,4 +1,4 @@
-"""How long napari's event loop is blocked while a search runs and somebody paints, scrolls and switches steps.
+"""How long napari's event loop is blocked while a network learns and somebody paints, scrolls and switches steps.
 
 ::
 
@@ -7,7 +7,8 @@
 A timer of 5 ms notes how late it comes; what it is late is the time in which nothing else could happen either.
 Beside it stands the time that the GUI's own thread used of the processor between two ticks: what napari and the
 dock did themselves, whatever else the machine was busy with (without a graphics card napari draws there, too).
-The same is done three times: napari alone, with the dock, and with the dock and a search in the worker.
+The same is done four times: napari alone, with the dock, with live labels, too, and with a network that learns in
+the worker. Live labels of a slice are also timed alone: from a stroke to the labels, the first time and later.
 
 With ``--model RUN/model`` the time from a click on "Segment the slice in view" to the layer is measured, too: of the
 first slice, for which torch and the model are loaded, and of ten more.
@@ -119,7 +120,8 @@ def measure(clock: Clock, viewer: Any, dock: Any, seconds: float) -> dict[str, d
 
     def switch(number: int) -> None:
         if number % 10 == 0:
-            button = list(dock.step_buttons.values())[int(generator.integers(4))]
+            buttons = list(dock.step_buttons.values())
+            button = buttons[int(generator.integers(len(buttons)))]
             QTest.mouseClick(button, Qt.MouseButton.LeftButton)
 
     actions: dict[str, Callable[[int], None]] = {
@@ -130,7 +132,46 @@ def measure(clock: Clock, viewer: Any, dock: Any, seconds: float) -> dict[str, d
     }
     if dock is not None:
         actions["switching steps"] = switch
-    return {name: clock.run(seconds, action) for name, action in actions.items()}
+    results = {name: clock.run(seconds, action) for name, action in actions.items()}
+    if dock is not None:
+        dock.show_step("annotate")
+    return results
+
+
+def live_labels(viewer: Any, dock: Any, side: int) -> list[float]:
+    """Seconds from a stroke to the labels of a slice of blobs: the first one, and those after it."""
+    from qtpy.QtTest import QTest
+    from skimage.data import binary_blobs
+
+    blobs = binary_blobs(side, rng=0)
+    noise = np.random.default_rng(0).normal(0, 25, blobs.shape)
+    image = viewer.add_image(np.clip(90 + 80 * blobs + noise, 0, 255).astype(np.uint8), name="blobs")
+    labels = viewer.add_labels(np.zeros(blobs.shape, np.uint8), name="strokes")
+    live = dock.annotate_step.live
+    live.box.setChecked(True)
+    QTest.qWait(1500)
+    labels.brush_size = 5
+    taken: list[float] = []
+    rows, columns = np.nonzero(blobs)
+    inside = (int(rows[len(rows) // 2]), int(columns[len(rows) // 2]))
+    rows, columns = np.nonzero(~blobs)
+    outside = (int(rows[len(rows) // 2]), int(columns[len(rows) // 2]))
+    labels.paint(outside, 1)
+    QTest.qWait(500)
+    for number in range(8):
+        before = None if live.layer is None else live.layer.data
+        began = time.perf_counter()
+        labels.paint((inside[0] + number, inside[1]), 2)
+        while live.layer is None or live.layer.data is before:
+            QTest.qWait(2)
+        taken.append(time.perf_counter() - began)
+        while live.is_busy:
+            QTest.qWait(20)
+        QTest.qWait(300)
+    live.box.setChecked(False)
+    viewer.layers.remove(labels)
+    viewer.layers.remove(image)
+    return taken
 
 
 def slices(viewer: Any, dock: Any, model: Path) -> list[float]:
@@ -164,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=20, help="per thing that is done")
     parser.add_argument("--window", default="1400x900", help="pixels; software that draws takes longer for larger ones")
+    parser.add_argument("--live-side", type=int, default=1024, help="pixels of the slice that gets live labels")
     parser.add_argument("--model", type=Path, help="measures the slice in view with it, too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -200,24 +242,33 @@ def main() -> None:
         from napari_autosegnet.widgets.preferences import Preferences
 
         dock.session.preferences = Preferences(runs_folder=Path(runs), device="cpu")
+        dock.annotate_step.live.box.setChecked(False)
         QTest.qWait(2000)
         results["with the dock"] = measure(clock, viewer, dock, arguments.seconds)
 
         if arguments.model is not None:
             results["slice in view (s)"] = slices(viewer, dock, arguments.model)
 
-        dock.show_step("search")
+        results["live labels (s)"] = live_labels(viewer, dock, arguments.live_side)
+
+        dock.annotate_step.live.box.setChecked(True)
+        QTest.qWait(3000)
+        results["live labels"] = measure(clock, viewer, dock, arguments.seconds)
+
+        learn = dock.learn_step
+        dock.show_step("learn")
         QTest.qWait(500)
-        dock.search_step.start_search()
-        client = dock.search_step.client
+        learn.primary.click()
+        client = learn.client
         events: list[str] = []
         client.reported.connect(lambda event: events.append(event.event))
         end = time.monotonic() + 300
         while "epoch" not in events and client.state not in ("failed", "died") and time.monotonic() < end:
             QTest.qWait(100)
-        results["search"] = client.state
-        results["with the dock and a search"] = measure(clock, viewer, dock, arguments.seconds)
-        results["search epochs meanwhile"] = events.count("epoch")
+        results["learning"] = client.state
+        dock.show_step("annotate")
+        results["live labels, learning"] = measure(clock, viewer, dock, arguments.seconds)
+        results["epochs meanwhile"] = events.count("epoch")
         client.cancel()
         while client.active:
             QTest.qWait(50)
@@ -233,10 +284,12 @@ def main() -> None:
     if arguments.model is not None:
         first, *others = results["slice in view (s)"]
         print(f"slice in view: first {first:.2f} s, then {np.median(others):.2f} s (at most {max(others):.2f} s)")
-    print(f"search: {results['search']}, {results['search epochs meanwhile']} epochs meanwhile")
+    first, *others = results["live labels (s)"]
+    print(f"live labels of {arguments.live_side}^2: first {first:.2f} s, then {np.median(others):.2f} s")
+    print(f"learning: {results['learning']}, {results['epochs meanwhile']} epochs meanwhile")
     print(f"load {results['machine']['load']:.1f} on {results['machine']['cores']} cores; milliseconds")
     print(f"{'':28}{'doing':18}{'late p50':>10}{'p99':>8}{'max':>8}{'used p99':>12}{'max':>8}{'share':>8}")
-    for state in ("napari alone", "with the dock", "with the dock and a search"):
+    for state in ("napari alone", "with the dock", "live labels", "live labels, learning"):
         for name, row in results[state].items():
             mark = "" if row["p99"] < TARGET else "  above the target"
             late = f"{row['p50']:10.1f}{row['p99']:8.1f}{row['max']:8.1f}"

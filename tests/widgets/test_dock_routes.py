@@ -158,7 +158,7 @@ def steps():
     )
 
 
-def continue_run():
+def advance():
     try:
         next(way)
     except BaseException:
@@ -167,7 +167,7 @@ def continue_run():
 
 
 way, timer = steps(), QTimer()
-timer.timeout.connect(go_on)
+timer.timeout.connect(advance)
 timer.start(20)
 QApplication.instance().way_of_the_test = timer
 """

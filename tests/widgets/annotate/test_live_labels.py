@@ -17,6 +17,7 @@ from napari_autosegnet.widgets.annotate import live_labels
 from napari_autosegnet.widgets.annotate.live_labels import LiveLabels
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.layers.layer_arrays import role
+from windows import activate
 
 HEIGHT, WIDTH = 48, 80
 #: Class numbers: the left half is smooth, the right half rough.
@@ -116,8 +117,7 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     live.box.click()
     layer = wait_for(1)
     canvas = viewer.window._qt_viewer.canvas.native
-    canvas.window().activateWindow()
-    qtbot.waitUntil(canvas.window().isActiveWindow, timeout=30_000)
+    activate(canvas.window(), qtbot)
     for key, value in ((Qt.Key.Key_1, 1), (Qt.Key.Key_2, 2), (Qt.Key.Key_9, 2)):
         qtbot.keyClick(canvas, key)
         assert painted.selected_label == value and painted.mode == "paint", "the brush of a class"

@@ -31,6 +31,7 @@ from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_lay
 from napari_autosegnet.widgets.layers.layer_arrays import role
 from napari_autosegnet.widgets.layers.section_layers import what_was_said
 from small_models import small_model
+from windows import activate
 
 
 @pytest.fixture
@@ -385,8 +386,7 @@ def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run,
     viewer, camera = step.session.viewer, step.session.viewer.scene.camera
     use_run(step, run, qtbot)
     viewer.dims.set_point(0, 150)
-    step.activateWindow()
-    qtbot.waitUntil(step.isActiveWindow, timeout=5000)
+    activate(step, qtbot)
 
     def press(key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> tuple[float, ...]:
         qtbot.keyClick(step, key, modifier)
@@ -438,8 +438,7 @@ def test_the_keys_work_while_the_dock_floats(session: Any, run: Run, qtbot: Any)
     for floating in (False, True):
         frame.setFloating(floating)
         for focused in (canvas, step.slices.slice_button):
-            focused.window().activateWindow()
-            qtbot.waitUntil(focused.window().isActiveWindow, timeout=5000)
+            activate(focused.window(), qtbot)
             focused.setFocus()
             qtbot.keyClick(focused, Qt.Key.Key_F3)
             idle(step, qtbot)

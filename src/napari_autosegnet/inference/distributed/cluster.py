@@ -231,8 +231,15 @@ class Dispatcher:
         """The client, for a question to the scheduler; whatever comes of it but an answer means that it is gone."""
         try:
             yield self._client
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise self._gone() from error
+        except Exception as error:
+            # A client that gave up says so by an error of its own.
+            if isinstance(error, (OSError, RuntimeError, TimeoutError)) or not self._is_connected:
+                raise self._gone() from error
+            raise
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._client.status in ("running", "connecting")
 
     def _gone(self) -> UserError:
         return UserError(
@@ -340,7 +347,7 @@ class Dispatcher:
         try:
             task, future = self._outcomes.get(timeout=_POLL)
         except queue.Empty:
-            if self._client.status not in ("running", "connecting"):
+            if not self._is_connected:
                 raise self._gone() from None
             return None
         if self._under_way.get(task) is not future:
