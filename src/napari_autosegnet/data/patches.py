@@ -32,7 +32,7 @@ class PatchSource:
     """Random training patches, the images resident on the device.
 
     Regions are drawn by their annotated area. Where annotation is sparse or a class is rare, half of
-    the patches are centerd near a random pixel of an evenly drawn class.
+    the patches are centered near a random pixel of an evenly drawn class.
 
     Parameters
     ----------

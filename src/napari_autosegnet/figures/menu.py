@@ -37,6 +37,8 @@ def draw_menu(choices: Sequence[Choice], path: Path) -> None:
     UserError
         When the file cannot be written.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = figure_of(7.2, 4.2)
     axes = figure.add_subplot()
     best = max(each.mean_iou for each in choices)
@@ -56,11 +58,14 @@ def draw_menu(choices: Sequence[Choice], path: Path) -> None:
             color=INK,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     speeds = [each.megapixels_per_second for each in choices]
     axes.set_xlim(min(speeds) / 2.5, max(speeds) * 2.5)
     axes.margins(y=0.18)
     plain_axes(axes, "Networks to choose from")
     axes.set_xlabel("million pixels per second", color=FAINT)
-    axes.set_ylabel("mean IoU on the validation part", color=FAINT)
+    axes.set_ylabel("mean IoU on the validation part\n(lines: difference from the best, 90 %)", color=FAINT)
     figure.set_layout_engine("constrained")
     save(figure, path, title="Networks to choose from")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("ncempy", reason="the extra formats is not installed")
 
+from damaged_files import damaged
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import UserError
 
@@ -80,12 +80,8 @@ def test_sections_scale_and_unit(tmp_path: Path, version: int) -> None:
 def test_what_is_damaged_or_no_image_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dm4", 4, image(PIXELS, 4, 10, 4))
     whole = path.read_bytes()
-    generator = np.random.default_rng(0)
-    damaged: list[Any] = [whole[:size] for size in (0, 3, 30, 300, len(whole) // 2)]
-    for place in generator.integers(0, 1200, 40):
-        damaged.append(whole[:place] + generator.bytes(4) + whole[place + 4 :])
     refused = 0
-    for content in damaged:
+    for content in damaged(whole, cut_at=(0, 3, 30, 300, len(whole) // 2), header=1200):
         path.write_bytes(content)
         try:
             open_image(path).section(0)

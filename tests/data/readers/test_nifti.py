@@ -11,6 +11,7 @@ import pytest
 
 nibabel = pytest.importorskip("nibabel", reason="the extra formats is not installed")
 
+from damaged_files import damaged  # noqa: E402
 from napari_autosegnet.data.images import open_image, open_labels  # noqa: E402
 from napari_autosegnet.data.readers import nifti  # noqa: E402
 from napari_autosegnet.errors import UserError  # noqa: E402
@@ -74,15 +75,11 @@ def test_planes_series_and_channels(tmp_path: Path) -> None:
 
 
 def test_what_is_damaged_or_too_large_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(0)
     for suffix in ("nii", "nii.gz"):
         path = write(tmp_path / f"a.{suffix}")
         whole = path.read_bytes()
-        damaged = [whole[:size] for size in (0, 1, 100, 340, len(whole) // 2, len(whole) - 1)]
-        for place in generator.integers(0, 352, 40):
-            damaged.append(whole[:place] + generator.bytes(4) + whole[place + 4 :])
         refused = 0
-        for content in damaged:
+        for content in damaged(whole, cut_at=(0, 1, 100, 340, len(whole) // 2, len(whole) - 1), header=352):
             path.write_bytes(content)
             try:
                 open_image(path, time=0).section(0)

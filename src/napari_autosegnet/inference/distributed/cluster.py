@@ -90,8 +90,8 @@ def predict_on_workers(
     started = time.monotonic()
     request = _absolute(request)
     threads = cores_per_worker(source.workers) if source.is_local else None
-    with workers(source, (request.out or request.image).parent) as crew:
-        dispatcher = Dispatcher(crew, should_stop, report)
+    with workers(source, (request.out or request.image).parent) as cluster:
+        dispatcher = Dispatcher(cluster, should_stop, report)
         if not dispatcher.wait_for_workers():
             raise StoppedError("stopped before any worker came")
         kinds = dispatcher.describe(device)
