@@ -111,6 +111,13 @@ def test_all_networks_of_a_round_get_the_same_time() -> None:
     assert fit.candidates[0].limits.seconds == pytest.approx(1000 * 0.7 / 2 / 3)
 
 
+def test_the_rate_falls_from_where_the_last_round_begins() -> None:
+    fit = make(SETTINGS.changed(epochs=None, budget=1.0, candidates=1, choosing=0.7))
+    chosen = fit.run()
+    assert chosen is not None and chosen.limits.fall_from is not None
+    assert 0.7 <= chosen.limits.fall_from < 1
+
+
 def test_too_few_checked_pixels_compare_nothing() -> None:
     data = blobs()
     few = data.validation_targets.clone()

@@ -273,8 +273,8 @@ class Fit:
                 time_left = settings.budget - sum(each.trainer.budget.elapsed for each in self.candidates)
                 own_time = time_left if is_last else current.fraction * settings.budget
                 seconds = budget.elapsed + max(0.0, own_time)
-            start = Budget(epochs, seconds).fraction_used(budget.epoch) if is_last else None
-            candidate.limits = Limits(self.round, epochs, seconds, start)
+            budget.epochs, budget.seconds = epochs, seconds
+            candidate.limits = Limits(self.round, epochs, seconds, budget.fraction_used() if is_last else None)
         limits = candidate.limits
         budget.epochs, budget.seconds = limits.epochs, limits.seconds
         if limits.fall_from is not None:
