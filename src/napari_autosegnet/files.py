@@ -67,6 +67,18 @@ def append_line(path: Path, line: str) -> None:
         handle.write((b"\n" if is_torn else b"") + line.encode() + b"\n")
 
 
+def refuse_pipe(path: Path, advice: str) -> None:
+    """Refuse a pipe or a device, whose end may never come.
+
+    Raises
+    ------
+    UserError
+        When it is one; it ends in the advice.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is no file but a pipe or a device; {advice}")
+
+
 def refuse_address(path: Path, advice: str) -> None:
     """Refuse what begins like ``https://`` or ``s3://``; as a path it has lost one of the slashes.
 

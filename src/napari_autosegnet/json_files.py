@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import refuse_pipe
 
 #: A larger file is none that this program writes.
 _MAX_BYTES = 64 * 2**20
@@ -47,6 +48,7 @@ def read_json(path: Path, advice: str) -> Any:
     UserError
         When the file cannot be read, is too large, or is not JSON.
     """
+    refuse_pipe(path, advice)
     try:
         with open(path, "rb") as handle:
             content = handle.read(_MAX_BYTES + 1)

@@ -139,8 +139,8 @@ def test_values_that_are_no_real_numbers_are_refused(dtype: Any) -> None:
         ("absent.tif", None, "there is no file"),
         ("text.txt", b"x", "of no kind that can be read"),
         ("broken.tif", b"not a tiff", "cannot open"),
-        ("broken.png", b"not a png", "cannot open"),
-        ("empty.npy", b"", "cannot open"),
+        ("broken.png", b"not a png", "no PNG, JPEG or BMP, or damaged"),
+        ("empty.npy", b"", "holds no numbers, or is damaged"),
     ],
 )
 def test_what_cannot_be_opened_is_named_in_one_line(

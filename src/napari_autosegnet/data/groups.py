@@ -10,6 +10,7 @@ from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.pairs import partners
 from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import refuse_pipe
 
 _NAME_COLUMNS = ("file", "name", "filename", "image")
 _PAGE_COLUMNS = ("crop_index", "page", "section", "index")
@@ -27,13 +28,16 @@ def section_groups(stacks: Sequence[LabeledStack], path: Path, column: str) -> l
     UserError
         When the table cannot be read, lacks the column, or fits the stacks in none of these ways.
     """
+    refuse_pipe(path, "give a CSV table")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
             columns = list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the group table {path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read the group table {path}: {error.strerror or error}; check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"the group table {path} is no CSV table in UTF-8; save it as one") from error
     if column not in columns:
         raise UserError(f"the table {path} has no column '{column}'; it has {', '.join(columns) or 'none'}")
     total = sum(stack.image.sections for stack in stacks)

@@ -119,4 +119,6 @@ def _open(request: ReadRequest) -> ImageStack:
     except UserError:
         raise
     except Exception as error:  # each library has errors of its own for damaged files
-        raise UserError(f"cannot open {request.path}: {one_line(error)}") from error
+        raise UserError(
+            f"cannot open {request.path}, it may be damaged ({one_line(error)}); copy it again, or save it anew"
+        ) from error

@@ -277,6 +277,8 @@ def stack_of_unnamed(
         return stack
     color = len(shape) in (3, 4) and shape[-1] in (3, 4)
     spatial = len(shape) - color
+    if len(shape) < 2:
+        raise UserError(f"{path} has {len(shape)} axes, and an image at least y and x; give an image")
     if spatial not in (2, 3):
         raise UserError(
             f"{path} has {len(shape)} axes without names; say which is which with --axes, for example "

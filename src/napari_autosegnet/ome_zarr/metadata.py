@@ -187,7 +187,7 @@ class OmeGroup:
         """
         self.check_version()
         entries = self.attributes.get("multiscales")
-        if not isinstance(entries, list) or not isinstance(entries[number], dict):
+        if not isinstance(entries, list) or number >= len(entries) or not isinstance(entries[number], dict):
             raise UserError(
                 f"the OME-Zarr metadata of {self.folder} are damaged: 'multiscales' is not a list of images"
             )

@@ -31,6 +31,7 @@ from napari_autosegnet.files import append_line, refuse_address, write_atomicall
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.json_files import read_json
 from napari_autosegnet.locks import InUseError, held, is_held
+from napari_autosegnet.ome_zarr.paths import looks_like_zarr
 
 Request = Literal["pause", "stop", "cancel"]
 
@@ -131,10 +132,22 @@ class Run:
 
     @classmethod
     def create(cls, path: Path) -> Run:
+        """Make the folder if it is missing.
+
+        Raises
+        ------
+        UserError
+            When it cannot be made, or holds an image or a model: then something else was meant.
+        """
         refuse_address(path, "runs are kept on a disk; give --run a path")
         run = cls(path)
+        if looks_like_zarr(path) or (path / "model.json").exists():
+            kind = "a Zarr store" if looks_like_zarr(path) else "a model"
+            raise UserError(f"{path} is {kind} and no place for a run; choose another --run")
         try:
             path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise UserError(f"{path} is no folder, as a run has to be; choose another --run") from error
         except OSError as error:
             raise UserError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         return run

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.files import refuse_address
+from napari_autosegnet.files import refuse_address, refuse_pipe
 from napari_autosegnet.plain_text import printable
 
 #: So many bytes of a file without a known ending are looked at.
@@ -113,6 +113,7 @@ def open_path(request: ReadRequest) -> ImageStack:
     if not file.exists():
         refuse_address(file, "only files on a disk are read; download it, or mount it")
         raise UserError(f"there is no file or folder {file}; check the path")
+    refuse_pipe(file, "save what comes through it as a file")
     kind = format_of(file)
     if kind.module is not None and find_spec(kind.module) is None:
         raise UserError(
@@ -145,6 +146,14 @@ def format_of(path: Path) -> Format:
         names = ", ".join(each.name for each in formats())
         raise UserError(f"{path} is of no kind that can be read; give {names}")
     return kind
+
+
+def lossy_labels(path: Path) -> UserError:
+    """What is said of labels that are compressed with JPEG: values beside the borders are others by now."""
+    return UserError(
+        f"the labels {path} are compressed with JPEG, which changes values; "
+        "save them as PNG or TIFF with the program that made them, or threshold them first"
+    )
 
 
 def images_in(path: Path) -> list[Path]:

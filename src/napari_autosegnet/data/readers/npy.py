@@ -6,10 +6,16 @@ import numpy as np
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.stack import ImageStack, stack_of_unnamed
+from napari_autosegnet.errors import UserError
 
 
 def open_npy(request: ReadRequest) -> ImageStack:
-    array = np.load(request.path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(request.path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(
+            f"{request.path} holds no numbers, or is damaged; save an array of numbers with numpy.save"
+        ) from error
     return stack_of_unnamed(array, request.path, request.time, request.axes)
 
 

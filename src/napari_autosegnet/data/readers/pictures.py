@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.readers.formats import Format, ReadRequest
+from napari_autosegnet.data.readers.formats import Format, ReadRequest, lossy_labels
 from napari_autosegnet.data.readers.section_files import SectionFiles, sections_at_once
 from napari_autosegnet.data.stack import Array, ImageStack, time_point
 from napari_autosegnet.errors import UserError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+#: Modes of Pillow whose numbers are neither gray nor red, green and blue.
+_OTHER_COLORS = ("CMYK", "YCbCr", "LAB", "HSV")
 
 
 def open_picture(request: ReadRequest) -> ImageStack:
@@ -48,7 +56,8 @@ def _picture_mode(mode: str, *, labels: bool) -> tuple[str | None, int, npt.DTyp
     return (None if mode == "RGB" else "RGB"), 3, np.uint8
 
 
-def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dtype[Any]]:
+@contextmanager
+def _opened(file: Path) -> Iterator[PIL.Image.Image]:
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -56,20 +65,29 @@ def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dty
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(file) as picture:
-                _, channels, dtype = _picture_mode(picture.mode, labels=labels)
-                return (picture.height, picture.width), channels, np.dtype(dtype)
+                yield picture
         except Image.DecompressionBombError as error:
             raise UserError(f"{file} is too large for a picture file; save it as TIFF or Zarr") from error
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for files that are damaged
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise UserError(f"{file} is no PNG, JPEG or BMP, or damaged; copy it again") from error
+
+
+def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dtype[Any]]:
+    with _opened(file) as picture:
+        if labels and picture.format == "JPEG":
+            raise lossy_labels(file)
+        if picture.mode in _OTHER_COLORS:
+            raise UserError(f"the colors of {file} are {picture.mode}; save it as gray or RGB")
+        _, channels, dtype = _picture_mode(picture.mode, labels=labels)
+        return (picture.height, picture.width), channels, np.dtype(dtype)
 
 
 def _decode(file: Path, *, labels: bool) -> Array:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(file) as picture:
-            mode, channels, dtype = _picture_mode(picture.mode, labels=labels)
-            pixels = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
+    with _opened(file) as picture:
+        mode, channels, dtype = _picture_mode(picture.mode, labels=labels)
+        pixels = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
     return np.moveaxis(pixels, -1, 0) if channels > 1 else pixels[np.newaxis]
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.readers.formats import Format, ReadRequest
+from napari_autosegnet.data.readers.formats import Format, ReadRequest, lossy_labels
 from napari_autosegnet.data.readers.ome_tiff import OmeTiffImage, ome_tiff_image
 from napari_autosegnet.data.readers.pixel_values import PixelValues, ValuesOf
 from napari_autosegnet.data.readers.tiff_facts import (
+    JPEG,
     PLAIN_KINDS,
     check_extents,
     check_planes,
@@ -155,6 +156,8 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
     check_planes(file, series, path, axes=axes, time=time, of_several=of_several)
     values, notes = pixel_values(file, list(series), path)
     keyframe = series.keyframe
+    if request.labels and keyframe.compression in JPEG:
+        raise lossy_labels(path)
     about: dict[str, Any] = {
         "name": path.name,
         "path": path,

@@ -34,7 +34,7 @@ _OTHER_COLORS = {
 }
 _MIN_IS_WHITE, _RGB, _YCBCR = 0, 2, 6
 #: Of which tifffile makes RGB while it decodes.
-_JPEG = (6, 7, 33007, 34892)
+JPEG = (6, 7, 33007, 34892)
 _FAX = (2, 3, 4)
 #: ImageJ's numbers for calibration functions: those that are polynomials, for none, and the names of others.
 _POLYNOMIALS, _NO_CALIBRATION = range(4), 20
@@ -298,7 +298,7 @@ def _is_min_is_white(keyframe: tifffile.TiffPage) -> bool:
 def _check_colors(keyframe: tifffile.TiffPage, path: Path) -> None:
     kind = int(keyframe.photometric)
     name = _OTHER_COLORS.get(kind)
-    if kind == _YCBCR and keyframe.compression not in _JPEG and keyframe.samplesperpixel == 3:
+    if kind == _YCBCR and keyframe.compression not in JPEG and keyframe.samplesperpixel == 3:
         name = "YCbCr"
     if name is not None:
         raise UserError(f"the colors of {path} are {name}; save it as gray or RGB")

@@ -15,7 +15,7 @@ from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation_export import ImageAnnotation
 from napari_autosegnet.widgets.annotation.class_list import ClassList
 from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
-from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPairs
+from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPairs, is_annotation
 from napari_autosegnet.widgets.annotation.pixel_counter import PixelCounter
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import sentence
@@ -174,7 +174,8 @@ class AnnotationCheck(QObject):
         if self._matching.is_busy:
             return "Matching the classes ..."
         if not self._pairs:
-            return "Make an annotation layer and paint some of every class in it." + self._mask_hint()
+            nothing = "Make an annotation layer and paint some of every class in it." + self._mask_hint()
+            return self._unlike_all_images() or nothing
         if len({channel_count(pair.image) for pair in self._pairs}) > 1:
             return "Some images are colored and some gray, or they differ in channels; use images of one kind."
         if self._classes.zero_is_class and len({id(pair.image) for pair in self._pairs}) < len(self._pairs):
@@ -198,6 +199,18 @@ class AnnotationCheck(QObject):
         shapes = [spatial_shape(image) for image in images]
         alike = [image for image, shape in zip(images, shapes, strict=True) if shapes.count(shape) > 1]
         return f" Is '{alike[-1].name}' a mask? Select it and press Use as annotation." if alike else ""
+
+    def _unlike_all_images(self) -> str | None:
+        """What to do with a Labels layer that lies on no image."""
+        image = self._layers.images()[-1]
+        for layer in reversed(self._layers.viewer.layers):
+            if is_annotation(layer) and not self._layers.image_choices(layer):
+                theirs, ours = (" x ".join(map(str, spatial_shape(each))) for each in (layer, image))
+                return (
+                    f"'{layer.name}' has {theirs} pixels and '{image.name}' {ours}, so it is not its annotation; "
+                    "open the image that it belongs to, or make an annotation layer."
+                )
+        return None
 
     def _deep_image(self) -> str | None:
         """What to do with an image whose axes are not known, when there is no other."""
