@@ -118,7 +118,7 @@ def in_one_unit(
     if leading is None:
         return Placement(notes=tuple(notes))
     unit = names[leading]
-    factors = [_factor(name, unit) for name in names]
+    factors = [length_factor(name, unit) for name in names]
     usual = abs(known[leading] or 1.0)
     z, y, x = (
         usual if size is None or factor is None else size * factor for size, factor in zip(known, factors, strict=True)
@@ -130,7 +130,7 @@ def in_one_unit(
     return Placement((z, y, x), (places[0], places[1], places[2]), unit, tuple(notes))
 
 
-def _factor(unit: str | None, wanted: str | None) -> float | None:
+def length_factor(unit: str | None, wanted: str | None) -> float | None:
     """What turns lengths in a unit into another one; None where one of them is not known."""
     if unit == wanted:
         return 1.0

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "Apply a model to an image or stack of any size.",
     "evaluate": "Score a prediction, or a model on labeled images: IoU, Dice, accuracy, V_rand, V_info.",
     "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
+    "convert": "Write labels as MRC, HDF5, NIfTI or TIFF, for other programs.",
     "show": "Show an architecture, a model or a run as text, and as a picture.",
     "runs": "List, follow, pause, resume and stop runs.",
 }

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -54,9 +55,16 @@ def test_annotation_is_written_and_read_back_with_its_names(shape: tuple[int, ..
     assert found.get_color(4) == pytest.approx([0xAA / 255, 0xBB / 255, 0xCC / 255, 1])
 
 
-def test_the_writer_takes_layers_without_names(tmp_path: Path) -> None:
+def test_the_writer_takes_layers_without_names_and_writes_files_for_others(tmp_path: Path) -> None:
     data = np.arange(48).reshape(6, 8)
     write_annotation(str(tmp_path / "a.zarr"), data, {})
+    about = {"scale": (40.0, 4.0, 4.0)[-data.ndim :], "units": ("nanometer",) * data.ndim}
+    write_annotation(str(tmp_path / "a.mrc"), data, about)
+    with mrcfile.open(tmp_path / "a.mrc") as file:
+        np.testing.assert_array_equal(file.data, data)
+        assert file.voxel_size.x == pytest.approx(40)
+    with pytest.raises(UserError, match=r"a\.mrc exists; choose another name"):
+        write_annotation(str(tmp_path / "a.mrc"), data, about)
     (found,) = readers.read_ome_zarr(tmp_path / "a.zarr")
     assert np.array_equal(np.asarray(found[0]), data)
 

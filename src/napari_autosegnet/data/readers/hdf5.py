@@ -172,15 +172,14 @@ def _axes(dataset: h5py.Dataset) -> str | None:
 
 
 def _placement(dataset: h5py.Dataset) -> Placement:
-    """Size and place of a voxel, (z, y, x): as Fiji (`element_size_um`) or CREMI (`resolution`) say."""
+    """Size and place of a voxel, (z, y, x): as CREMI (`resolution`, with a unit) or Fiji (`element_size_um`) say."""
     attributes = dataset.attrs
-    sizes = _numbers(attributes.get("element_size_um"))
-    if sizes:
-        return in_one_unit(sizes, ["micrometer"] * 3)
-    sizes = _numbers(attributes.get("resolution"))
+    sizes, micrometers = _numbers(attributes.get("resolution")), _numbers(attributes.get("element_size_um"))
+    given = attributes.get("units", attributes.get("unit"))
+    if micrometers and (not sizes or given is None):
+        return in_one_unit(micrometers, ["micrometer"] * 3)
     if not sizes:
         return Placement()
-    given = attributes.get("units", attributes.get("unit"))
     units = [_text(unit) for unit in np.atleast_1d(given)][-3:] if given is not None else [""]
     offset = [value or 0.0 for value in _numbers(attributes.get("offset")) or [0.0] * 3]
     return in_one_unit(sizes, [units[0]] * (3 - len(units)) + units, offset)

@@ -66,6 +66,11 @@ def _read_header(path: Path) -> tuple[Any, np.dtype[Any], tuple[int, ...], list[
     return header, dtype, shape, [None if size is None else float(f"{size:.6g}") for size in sizes]
 
 
+def header_of(path: Path) -> Any:
+    """The header of a file, as mrcfile reads it."""
+    return _read_header(path)[0]
+
+
 def _axes(header: Any) -> str:
     """Names of the axes of the pixels: columns, which come last, are x unless the header says otherwise."""
     order = [int(header[name]) for name in ("maps", "mapr", "mapc")]

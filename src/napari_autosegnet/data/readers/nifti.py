@@ -29,7 +29,7 @@ def open_nifti(request: ReadRequest) -> ImageStack:
     with path.open("rb") as file:
         is_gzip = file.read(2) == _GZIP
     try:
-        about = _read_header(path, is_gzip)
+        about = _read_header(path)
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file leads to
@@ -115,23 +115,31 @@ class _Gzipped:
         return np.frombuffer(content, self.dtype, count, self.about.begin).reshape(self.shape)
 
 
-def _read_header(path: Path, is_gzip: bool) -> _Header:
-    from nibabel.affines import voxel_sizes
+def header_of(path: Path) -> Any:
+    """The header of a file, as nibabel reads it."""
     from nibabel.imageglobals import LoggingOutputSuppressor
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
     with gzip.open(path) if is_gzip else path.open("rb") as file, LoggingOutputSuppressor():
         first = file.read(4)
         file.seek(0)
         is_second = _SIZE_OF_HEADER_2 in (int.from_bytes(first, "little"), int.from_bytes(first, "big"))
-        header = (Nifti2Header if is_second else Nifti1Header).from_fileobj(file)
-        slope, intercept = header.get_slope_inter()
-        # Sizes of the affine that the file has; without one, nibabel makes it of the sizes that stand in the header.
-        sizes = [float(f"{size:.6g}") for size in voxel_sizes(header.get_best_affine())]
-        axes = int(header["dim"][0])
-        known: npt.NDArray[Any] = np.asarray(header["pixdim"][1:4])
-        unit, _ = header.get_xyzt_units()
+        return (Nifti2Header if is_second else Nifti1Header).from_fileobj(file)
+
+
+def _read_header(path: Path) -> _Header:
+    from nibabel.affines import voxel_sizes
+
+    header = header_of(path)
+    slope, intercept = header.get_slope_inter()
+    # Sizes of the affine that the file has; without one, nibabel makes it of the sizes that stand in the header.
+    sizes = [float(f"{size:.6g}") for size in voxel_sizes(header.get_best_affine())]
+    axes = int(header["dim"][0])
+    known: npt.NDArray[Any] = np.asarray(header["pixdim"][1:4])
+    unit, _ = header.get_xyzt_units()
     has_affine = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     return _Header(
         begin=int(header.get_data_offset()),

@@ -41,7 +41,7 @@ from napari_autosegnet.inference.distributed.workers import Workers, WorkerSourc
 from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, check_unchanged, open_ledger
 from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output.output import disk_error, outer_places
-from napari_autosegnet.inference.output.picture_output import PngOutput, TiffOutput
+from napari_autosegnet.inference.output.picture_output import FileOutput, PngOutput
 from napari_autosegnet.inference.output.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.inference.volume import check_hope, summarize
@@ -100,7 +100,7 @@ def predict_on_workers(
         model, job = request.open("cpu", report)
         if not job.predictor.exact and all(kind["precision"] == "bf16" for kind in kinds):
             job.predictor.precision = "bf16"
-        if not source.is_local and isinstance(job.output, TiffOutput | PngOutput):
+        if not source.is_local and isinstance(job.output, FileOutput | PngOutput):
             raise UserError("several machines cannot write into one file; give --out with .zarr")
         if not (source.is_local and all(kind["device"] == "cpu" for kind in kinds)):
             # What is fastest here need not be there.

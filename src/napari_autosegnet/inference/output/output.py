@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_address
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
-from napari_autosegnet.inference.output.picture_output import PngOutput, TiffOutput
+from napari_autosegnet.inference.output.file_kinds import WRITTEN, file_kind
+from napari_autosegnet.inference.output.picture_output import FileOutput, PngOutput
 from napari_autosegnet.inference.output.places import Part, is_same, lies_in
 from napari_autosegnet.inference.output.store import PlainZarrOutput, ZarrOutput
 from napari_autosegnet.ome_zarr.metadata import OmeVersion, ome_version, pixel_folders
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
     from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
+#: Endings of files that are read, or that other programs write, but not written here.
+_NOT_WRITTEN = (".jpg", ".jpeg", ".bmp", ".npy", ".n5", ".gz", ".zip", ".ozx", ".dm3", ".dm4")
 #: Errors that no other attempt at a block mends: disk full, quota, read-only.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -85,7 +88,7 @@ def open_output(
     block: Shape,
     mask: ImageStack | None = None,
 ) -> Output:
-    """Output for a path: ``.tif`` and ``.png`` are files, anything else is a Zarr store.
+    """Output for a path: TIFF, MRC, HDF5, NIfTI or PNG by its ending, else a Zarr store.
 
     Without a path the result goes under the image's own ``labels/``, in the image's version of OME-Zarr.
 
@@ -123,14 +126,15 @@ def _output_at(
         raise UserError("the image is no OME-Zarr that could hold the result; give --out, such as --out result.zarr")
     else:
         within, place = False, _named(out)
-        kind = place.suffix.lower()
-        if kind in (".jpg", ".jpeg", ".bmp", ".npy", ".h5", ".hdf5", ".n5"):
-            raise UserError(f"labels cannot be written as {place.suffix}; give --out with .zarr, .tif or .png")
-        if settings.instances and (kind in (".tif", ".tiff", ".png") or settings.format == "zarr"):
+        kind = file_kind(place)
+        is_png = place.suffix.lower() == ".png"
+        if kind is None and not is_png and place.name.lower().endswith(_NOT_WRITTEN):
+            raise UserError(f"labels cannot be written as {place.suffix}; give --out with {WRITTEN}")
+        if settings.instances and (kind is not None or is_png or settings.format == "zarr"):
             raise UserError("numbered objects need an OME-Zarr store; give --out with .zarr, and no --format zarr")
-        if kind in (".tif", ".tiff"):
-            return TiffOutput(place, image, len(classes) if settings.probabilities else 0, block)
-        if kind == ".png":
+        if kind is not None:
+            return FileOutput(place, kind, image, len(classes), block, probabilities=settings.probabilities)
+        if is_png:
             return PngOutput(place, image, settings.probabilities, block)
         if settings.format == "zarr":
             return PlainZarrOutput(

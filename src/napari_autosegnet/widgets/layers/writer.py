@@ -1,4 +1,4 @@
-"""Writer of annotation: one Labels layer with class names and colors as OME-Zarr."""
+"""Writer of one Labels layer: an OME-Zarr with class names and colors, or a file for other programs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.inference.output.file_kinds import file_kind
+from napari_autosegnet.inference.output.label_file import write_labels
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, layer_placement
 
 
 def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Write a Labels layer; class names and colors are those the dock gave it.
+    """Write a Labels layer as OME-Zarr, MRC, HDF5 or NIfTI.
+
+    An OME-Zarr keeps the class names and colors that the dock gave it.
 
     Raises
     ------
@@ -28,6 +33,11 @@ def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[s
     placed = layer_placement(
         attributes.get("scale", [1.0] * depth), attributes.get("translate", [0.0] * depth), attributes.get("units", ())
     )
+    if file_kind(Path(path)) is not None:
+        labels = image_from_array(array, scale=placed.scale[-depth:], translation=placed.translation[-depth:])
+        labels.unit = placed.unit
+        write_labels(labels, Path(path))
+        return [path]
     write_image(
         Path(path),
         shape,

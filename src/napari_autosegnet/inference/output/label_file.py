@@ -1,0 +1,58 @@
+"""Labels of any format written as one file that other programs open, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_autosegnet.data.stack import Array
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import replacing
+from napari_autosegnet.inference.output.file_kinds import Pixels, file_kind, write_box
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.images import ImageStack
+
+#: Sections that are read together, where their chunks hold several, take no more memory than this.
+_SLAB_BYTES = 2**28
+
+
+def write_labels(labels: ImageStack, out: Path) -> None:
+    """Write labels, classes or numbered objects, as TIFF, MRC, HDF5 or NIfTI, by the ending of the file's name.
+
+    Memory is set by a section, not by the volume. A file that exists is never overwritten.
+
+    Raises
+    ------
+    UserError
+        When the format cannot hold them, there is such a file, or the disk is full.
+    """
+    what = labels.path or labels.name
+    kind = file_kind(out)
+    if kind is None:
+        raise UserError(f"labels are converted to .tif, .mrc, .h5 or .nii, not to {out.suffix or out.name}")
+    if out.exists() or out.is_symlink():
+        raise UserError(f"{out} exists; choose another name")
+    if labels.channels > 1 or labels.dtype.kind not in "ui":
+        raise UserError(f"{what} holds {labels.channels} x {labels.dtype} per pixel, no labels; give one whole number")
+    shape, axes = (labels.shape[1:], "yx") if labels.is_2d else (labels.shape, "zyx")
+    extremes = [(int(slab.min()), int(slab.max())) for _, slab in _slabs(labels)]
+    lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
+    if lowest < 0:
+        raise UserError(f"{what} holds {lowest}; labels are 0 or more")
+    pixels = Pixels(shape, axes, kind.dtype(highest, what))
+    with replacing(out) as partial:
+        begin = kind.create(partial, pixels, labels)
+        for start, slab in _slabs(labels):
+            box = [(start, start + len(slab)), *((0, size) for size in slab.shape[1:])]
+            write_box(partial, begin, pixels, box[-len(shape) :], slab[0] if labels.is_2d else slab)
+
+
+def _slabs(labels: ImageStack) -> Iterator[tuple[int, Array]]:
+    """Sections (z, y, x) with the number of the first."""
+    depth, height, width = labels.shape
+    fitting = _SLAB_BYTES // (height * width * labels.dtype.itemsize)
+    step = max(1, min(fitting, labels.chunks[0] if labels.chunks else 1))
+    for start in range(0, depth, step):
+        yield start, labels.read(slice(start, start + step), slice(None), slice(None))[0]
