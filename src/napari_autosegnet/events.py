@@ -194,20 +194,20 @@ class CandidatesRated(_Event):
     worst: Number = None
 
 
-class CandidateBegun(_Event):
-    """A network of a fit begins a round in which so many ``candidates`` compete."""
+class RoundBegun(_Event):
+    """A round of a fit, in which these networks compete."""
 
-    event: Literal["candidate-begun"] = "candidate-begun"
-    network: Text
+    event: Literal["round"] = "round"
     round: Count
     rounds: Count
-    candidates: Count
+    networks: tuple[Text, ...]
 
     def describe(self) -> str:
-        """``comparing 4 networks, round 1 of 3: 32 channels at 1/4 of the resolution``."""
-        if self.candidates > 1:
-            return f"comparing {self.candidates} networks, round {self.round} of {self.rounds}: {self.network}"
-        return f"training {'the chosen one to the end' if self.round == self.rounds else 'a network'}: {self.network}"
+        """``comparing 4 networks, round 1 of 3``."""
+        if len(self.networks) > 1:
+            return f"comparing {len(self.networks)} networks, round {self.round} of {self.rounds}"
+        which = "the chosen one to the end" if self.round == self.rounds else "a network"
+        return ": ".join([f"training {which}", *self.networks])
 
 
 class CandidateRated(_Event):
@@ -342,7 +342,7 @@ Event: TypeAlias = Annotated[
     | PairMatched
     | Epoch
     | CandidatesRated
-    | CandidateBegun
+    | RoundBegun
     | CandidateRated
     | FinalistTrained
     | ArchitectureFound

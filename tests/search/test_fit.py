@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -108,7 +109,9 @@ def test_all_networks_of_a_round_get_the_same_time() -> None:
     fit = make(SETTINGS.changed(epochs=None, budget=1000.0))
     assert fit.run(should_stop=lambda: True) is None
     # 0.7 of the budget are two rounds before the last, however long an epoch of each of the three takes.
-    assert fit.candidates[0].limits.seconds == pytest.approx(1000 * 0.7 / 2 / 3)
+    side_by_side = min(3, torch.get_num_threads())
+    for each in fit.candidates:
+        assert each.limits.seconds == pytest.approx(1000 * 0.7 / 2 / 3 * side_by_side)
 
 
 def test_the_rate_falls_from_where_the_last_round_begins() -> None:
@@ -139,10 +142,14 @@ def test_without_learning_from_everything_the_last_round_is_validated() -> None:
     assert len({event.validation_loss for event in heard if isinstance(event, Epoch)}) == 3
 
 
-@pytest.mark.parametrize("stop_at", [3, 11, 21])
-def test_a_stopped_fit_continues_to_the_same_networks(stop_at: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop_at", "threads"), [(11, 2), (21, 3)])
+def test_a_stopped_fit_continues_to_the_same_networks_side_by_side(
+    stop_at: int, threads: int, tmp_path: Path, use_threads: Callable[[int], None]
+) -> None:
+    use_threads(1)
     undisturbed = make()
     undisturbed.run()
+    use_threads(threads)
     first = make(checkpoint=tmp_path / "fit.pt")
     asked = 0
 
@@ -153,7 +160,7 @@ def test_a_stopped_fit_continues_to_the_same_networks(stop_at: int, tmp_path: Pa
 
     first.run(should_stop=stop)
     second = make(checkpoint=tmp_path / "fit.pt")
-    if stop_at > SETTINGS.steps_per_epoch:
+    if (tmp_path / "fit.pt").exists():
         second.resume()
     second.run()
     assert figures(second) == figures(undisturbed)

@@ -215,6 +215,7 @@ def test_a_loss_that_is_never_finite_ends_in_a_line() -> None:
     trainer = Trainer(network(), data, SETTINGS)
     with torch.no_grad():
         next(trainer.learner.network.parameters()).fill_(torch.nan)
+    trainer.learner.keep()
     with pytest.raises(UserError, match="not finite even at a low learning rate"):
         trainer.run()
 

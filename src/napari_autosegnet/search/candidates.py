@@ -118,15 +118,12 @@ class Candidate:
     latency : float
         Milliseconds for 512 x 512 pixels on the device that it is trained on.
     trainer : Trainer
-    rounds : int
-        Rounds in which it competed.
     """
 
     size: Size
     specification: NetworkSpecification
     latency: float
     trainer: Trainer
-    rounds: int = 0
     limits: Limits = Limits()
 
     @property

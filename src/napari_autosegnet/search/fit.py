@@ -2,30 +2,34 @@
 
 Successive halving (Jamieson and Talwalkar 2016) in which no training is thrown away but that of those who leave: all
 learn at a steady rate with averaged weights, which are rated, so that a training can be compared, left or continued
-at any time. In the last round the rate of the chosen one falls, and it learns from the validation part as well, which
-has done its service. There is a usable model from the first epoch on.
+at any time. On a CPU as many train side by side as there are threads, each by itself. In the last round the rate of the
+chosen one falls, and it learns from the validation part as well, which has done its service. There is a usable model
+from the first epoch on.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import CandidateBegun, CandidateRated, Epoch, Event, Note, Report, Stopped, silent
+from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, RoundBegun, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.specification import parameter_count
 from napari_autosegnet.search.candidates import Candidate, Limits, Size, choose, fitting_sizes, survivors
 from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latency
+from napari_autosegnet.search.turns import take_turns
 from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.training.budget import Budget
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from napari_autosegnet.training.schedules import Falling, Steady
-from napari_autosegnet.training.threads import WorkerThreads
+from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 #: Less than this is too short to compare networks: seconds that each trains in the first round.
@@ -42,7 +46,7 @@ FIELDS = (8, 4, 2)
 
 @dataclass(frozen=True)
 class Round:
-    """So many candidates train for this fraction of the whole budget each."""
+    """So many candidates train for this fraction of the whole budget each, and for longer if side by side."""
 
     candidates: int
     fraction: float
@@ -57,8 +61,8 @@ def plan_rounds(candidates: int, choosing: float) -> list[Round]:
     return [*rounds, Round(1, 1 - choosing)]
 
 
-def number_of_candidates(settings: FitSettings) -> int:
-    """As many as there is time for, or as the settings say."""
+def number_of_candidates(settings: FitSettings, threads: int = 1) -> int:
+    """As many as there is time for, or as the settings say; as many train side by side as there are threads."""
     if settings.candidates is not None:
         # Each trains for an epoch at least.
         return min(settings.candidates, settings.epochs or settings.candidates)
@@ -66,7 +70,7 @@ def number_of_candidates(settings: FitSettings) -> int:
         rounds = plan_rounds(count, settings.choosing)
         first, last = rounds[0].fraction, rounds[-1].fraction
         enough_time = settings.budget is None or (
-            first * settings.budget >= MIN_SECONDS and last * settings.budget >= MIN_LAST_SECONDS
+            first * settings.budget * min(threads, count) >= MIN_SECONDS and last * settings.budget >= MIN_LAST_SECONDS
         )
         enough_epochs = settings.epochs is None or first * settings.epochs >= 1
         if enough_time and enough_epochs:
@@ -117,21 +121,18 @@ class Fit:
         """
         if not self.candidates:
             self._enter(report)
-        while self.round < len(self.rounds):
-            for candidate in list(self.competing):
-                if candidate.rounds > self.round:
-                    continue
-                if not self._train(candidate, report, should_stop, on_epoch):
+        with self.budget.counting():
+            while self.round < len(self.rounds):
+                if not self._train_round(report, should_stop, on_epoch):
                     report(Stopped(step="fit", reason="a stop was asked for"))
                     return self.chosen
-                candidate.rounds = self.round + 1
-                self._report_candidate(candidate, report)
-            self.round += 1
-            if self.round < len(self.rounds):
-                self.competing = survivors(
-                    self.competing, self.rounds[self.round].candidates, self.settings.goal, self.settings.tolerance
-                )
-            self._write_checkpoint()
+                for candidate in self.competing:
+                    self._report_candidate(candidate, report)
+                self.round += 1
+                if self.round < len(self.rounds):
+                    count, settings = self.rounds[self.round].candidates, self.settings
+                    self.competing = survivors(self.competing, count, settings.goal, settings.tolerance)
+                self.write_checkpoint()
         return self.chosen
 
     @property
@@ -150,12 +151,11 @@ class Fit:
             return
         state = read_checkpoint(self.checkpoint, self.device, report)
         try:
-            self.round = state["round"]
+            self.round, self.budget.elapsed = state["round"], state["elapsed"]
             for entry in state["candidates"]:
                 candidate = self._make(Size.model_validate(entry["size"]), entry["latency"])
-                candidate.rounds, candidate.limits = entry["rounds"], Limits(**entry["limits"])
-                if candidate.limits.fall_from is not None:
-                    self._let_learn_from_everything(candidate)
+                candidate.limits = Limits(**entry["limits"])
+                self._keep_to_limits(candidate)
                 candidate.trainer.load_state(entry["trainer"])
                 self.candidates.append(candidate)
             self.competing = [self.candidates[index] for index in state["competing"]]
@@ -172,16 +172,21 @@ class Fit:
         A size that would do less than `MIN_EPOCHS` in the first round does not compete. Where too few pixels are
         checked to compare networks, the usual size is alone.
         """
-        settings, count = self.settings, number_of_candidates(self.settings)
+        settings, count = self.settings, number_of_candidates(self.settings, self.threads.count)
         too_few_pixels = settings.candidates is None and bool(self.data.checked.scarce)
         if too_few_pixels:
             count = 1
-        seconds_of_epoch = math.inf
+        side_by_side = min(self.threads.count, count)
+        most_seconds, slower = math.inf, 1.0
         if settings.budget is not None and settings.candidates is None:
-            seconds_of_epoch = plan_rounds(count, settings.choosing)[0].fraction * settings.budget / MIN_EPOCHS
+            first = plan_rounds(count, settings.choosing)[0].fraction
+            most_seconds = first * settings.budget * side_by_side / MIN_EPOCHS
         for size in fitting_sizes(settings.patch_size, settings.network):
             candidate = self._make(size)
-            if not self.candidates or self._seconds_of_epoch(candidate) <= seconds_of_epoch:
+            if not self.candidates and side_by_side > 1:
+                with single_threaded():
+                    slower = measured_latency(candidate.specification, self.device) / candidate.latency
+            if not self.candidates or slower * self._seconds_of_epoch(candidate) <= most_seconds:
                 self.candidates.append(candidate)
             if len(self.candidates) == count:
                 break
@@ -192,7 +197,7 @@ class Fit:
             report(Note(text=f"there is too little {little} to compare networks; one of the usual size is trained"))
 
     def _seconds_of_epoch(self, candidate: Candidate) -> float:
-        """What an epoch of a candidate will take, by its latency."""
+        """What an epoch of a candidate takes with all threads, by its latency."""
         settings = self.settings
         pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
         return TRAINING_COST * pixels / LATENCY_SIDE**2 * candidate.latency / 1000
@@ -208,77 +213,53 @@ class Fit:
         trainer = Trainer(specification.build(), self.data, settings, threads=self.threads, schedule=Steady())
         return Candidate(size, specification, latency, trainer)
 
-    def _train(
-        self,
-        candidate: Candidate,
-        report: Report,
-        should_stop: ShouldStop,
-        on_epoch: Callable[[Candidate], None] | None,
+    def _train_round(
+        self, report: Report, should_stop: ShouldStop, on_epoch: Callable[[Candidate], None] | None
     ) -> bool:
-        """Train a candidate for a round; False after a stop, and then it is as it was after its last epoch."""
-        trainer, current = candidate.trainer, self.rounds[self.round]
-        self._give_time(candidate, current)
-        report(
-            CandidateBegun(
-                network=str(candidate.size),
-                round=self.round + 1,
-                rounds=len(self.rounds),
-                candidates=current.candidates,
+        """Train all who compete for a round; False after a stop."""
+        self._give_time()
+        names = tuple(str(each.size) for each in self.competing)
+        report(RoundBegun(round=self.round + 1, rounds=len(self.rounds), networks=names))
+        turns = _Turns(self, report, should_stop, on_epoch)
+        with self.threads.shared_by(self._side_by_side):
+            take_turns(
+                [each for each in self.competing if each.trainer.budget.left],
+                turns.train,
+                had=lambda each: each.trainer.budget.fraction_used(),
+                side_by_side=self._side_by_side,
             )
-        )
-        stopped = False
+        return not turns.stopped
 
-        def stop() -> bool:
-            nonlocal stopped
-            stopped = stopped or should_stop()
-            return stopped
+    @property
+    def _side_by_side(self) -> int:
+        """Candidates that train at a time."""
+        return min(self.threads.count, len(self.competing))
 
-        def listen(event: Event) -> None:
-            if isinstance(event, Epoch):
-                self.budget.epoch = sum(each.trainer.budget.epoch for each in self.candidates)
-                self.budget.elapsed = sum(each.trainer.budget.elapsed for each in self.candidates)
-                event = event.model_copy(
-                    update={
-                        "step": "fit",
-                        "network": str(candidate.size),
-                        "epochs": self.settings.epochs,
-                        "epoch": self.budget.epoch,
-                        "seconds": self.budget.elapsed,
-                        "seconds_left": self.budget.seconds_left,
-                    }
-                )
-                self._write_checkpoint()
-            elif isinstance(event, Stopped):
-                return
-            report(event)
+    def _give_time(self) -> None:
+        """Let all who compete train for this round's part; in the last one the rate falls, on all that there is."""
+        settings, current = self.settings, self.rounds[self.round]
+        is_last = self.round == len(self.rounds) - 1
+        epochs_left = (settings.epochs or 0) - sum(each.trainer.budget.epoch for each in self.candidates)
+        for candidate in self.competing:
+            budget = candidate.trainer.budget
+            if candidate.limits.round != self.round:
+                epochs = seconds = None
+                if settings.epochs is not None:
+                    own = epochs_left if is_last else min(epochs_left, max(1, int(current.fraction * settings.epochs)))
+                    epochs, epochs_left = budget.epoch + own, epochs_left - own
+                if settings.budget is not None:
+                    own_time = current.fraction * settings.budget * self._side_by_side
+                    left = max(0.0, settings.budget - self.budget.elapsed)
+                    seconds = budget.elapsed + (left if is_last else own_time)
+                budget.epochs, budget.seconds = epochs, seconds
+                candidate.limits = Limits(self.round, epochs, seconds, budget.fraction_used() if is_last else None)
+            self._keep_to_limits(candidate)
 
-        def after_epoch() -> None:
-            if on_epoch is not None and (chosen := self.chosen) is not None:
-                on_epoch(chosen)
-
-        trainer.run(report=listen, should_stop=stop, on_epoch=after_epoch)
-        return not stopped
-
-    def _give_time(self, candidate: Candidate, current: Round) -> None:
-        """Let the trainer end after this round's part; in the last one its rate falls, and it learns from all."""
-        settings, budget = self.settings, candidate.trainer.budget
-        if candidate.limits.round != self.round:
-            is_last = self.round == len(self.rounds) - 1
-            epochs = seconds = None
-            if settings.epochs is not None:
-                left = settings.epochs - sum(each.trainer.budget.epoch for each in self.candidates)
-                own = max(1, math.floor(current.fraction * settings.epochs))
-                epochs = budget.epoch + (left if is_last else min(own, left))
-            if settings.budget is not None:
-                time_left = settings.budget - sum(each.trainer.budget.elapsed for each in self.candidates)
-                own_time = time_left if is_last else current.fraction * settings.budget
-                seconds = budget.elapsed + max(0.0, own_time)
-            budget.epochs, budget.seconds = epochs, seconds
-            candidate.limits = Limits(self.round, epochs, seconds, budget.fraction_used() if is_last else None)
-        limits = candidate.limits
-        budget.epochs, budget.seconds = limits.epochs, limits.seconds
+    def _keep_to_limits(self, candidate: Candidate) -> None:
+        limits, trainer = candidate.limits, candidate.trainer
+        trainer.budget.epochs, trainer.budget.seconds = limits.epochs, limits.seconds
         if limits.fall_from is not None:
-            candidate.trainer.schedule = Falling(limits.fall_from)
+            trainer.schedule = Falling(limits.fall_from)
             self._let_learn_from_everything(candidate)
 
     def _let_learn_from_everything(self, candidate: Candidate) -> None:
@@ -299,18 +280,19 @@ class Fit:
             )
         )
 
-    def _write_checkpoint(self) -> None:
+    def write_checkpoint(self) -> None:
+        """Write all as it was at the end of each candidate's last epoch."""
         if self.checkpoint is None:
             return
         write_checkpoint(
             self.checkpoint,
             {
                 "round": self.round,
+                "elapsed": self.budget.elapsed,
                 "candidates": [
                     {
                         "size": each.size.model_dump(),
                         "latency": each.latency,
-                        "rounds": each.rounds,
                         "limits": vars(each.limits),
                         "trainer": each.trainer.state(),
                     }
@@ -319,3 +301,75 @@ class Fit:
                 "competing": [self.candidates.index(each) for each in self.competing],
             },
         )
+
+
+class _Turns:
+    """Epochs of several candidates at a time: one reports at a time, and a pause or a stop is for all.
+
+    Parameters
+    ----------
+    fit : Fit
+    report, should_stop, on_epoch
+        As of `Fit.run`.
+    """
+
+    def __init__(
+        self, fit: Fit, report: Report, should_stop: ShouldStop, on_epoch: Callable[[Candidate], None] | None
+    ) -> None:
+        self.stopped = False
+        self._fit = fit
+        self._report = report
+        self._should_stop = should_stop
+        self._on_epoch = on_epoch
+        self._reporting = threading.Lock()
+        self._asking = threading.Lock()
+
+    def train(self, candidate: Candidate) -> bool:
+        """Train for an epoch; whether there is another one to come in this round."""
+        try:
+            candidate.trainer.run(
+                epochs=1,
+                report=partial(self._listen, candidate),
+                should_stop=self._stop,
+                on_epoch=partial(self._after_epoch, candidate),
+            )
+        except BaseException:
+            self.stopped = True
+            raise
+        return candidate.trainer.budget.left and not self.stopped
+
+    def _stop(self) -> bool:
+        with self._asking:
+            self.stopped = self.stopped or self._fit.budget.without(self._should_stop)
+            return self.stopped
+
+    def _listen(self, candidate: Candidate, event: Event) -> None:
+        if isinstance(event, Stopped):
+            return
+        with self._reporting:
+            if isinstance(event, Epoch):
+                with self._asking:  # who asks, may wait out a pause, which does not count
+                    event = self._of_all(event, candidate)
+                    self._fit.write_checkpoint()
+            self._report(event)
+
+    def _of_all(self, epoch: Epoch, candidate: Candidate) -> Epoch:
+        """An epoch of one candidate as one of the whole fit."""
+        budget = self._fit.budget
+        budget.epoch = sum(each.trainer.budget.epoch for each in self._fit.candidates)
+        return epoch.model_copy(
+            update={
+                "step": "fit",
+                "network": str(candidate.size),
+                "epochs": self._fit.settings.epochs,
+                "epoch": budget.epoch,
+                "seconds": budget.elapsed,
+                "seconds_left": budget.seconds_left,
+            }
+        )
+
+    def _after_epoch(self, candidate: Candidate) -> None:
+        # The weights of any other may be changing at this moment.
+        if self._on_epoch is not None and self._fit.chosen is candidate:
+            with self._reporting:
+                self._on_epoch(candidate)

@@ -24,7 +24,6 @@ from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.settings import OptimizationSettings, SearchSettings, TrainSettings
-from napari_autosegnet.training.checkpoints import copied
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
@@ -192,7 +191,7 @@ class Selection:
             trainer.budget.epochs = 2 ** (self.round + 1) - 1
         else:
             trainer.budget.seconds = trainer.budget.elapsed + self.seconds / self.rounds / competitors
-        before, stopped = copied(trainer.state()), False
+        before, stopped = trainer.state(), False
 
         def stop() -> bool:
             nonlocal stopped

@@ -35,6 +35,8 @@ class Learner:
     ----------
     rate_factor : float
         Every learning rate is multiplied by it; halved by `roll_back`.
+    kept : dict
+        What `keep` was last called for.
     """
 
     def __init__(self, network: nn.Module, settings: OptimizationSettings, threads: WorkerThreads) -> None:
@@ -45,7 +47,7 @@ class Learner:
         self.rate_factor = 1.0
         self._clip_norm = settings.clip_norm
         self._parameters = list(self.network.parameters())
-        self._good: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}
         self._rollbacks = 0
 
     @property
@@ -76,7 +78,7 @@ class Learner:
 
     def keep(self) -> None:
         """Remember the weights as they are, for `roll_back`."""
-        self._good = copied(self.state())
+        self.kept = copied(self.state())
         self._rollbacks = 0
 
     def roll_back(self) -> None:
@@ -93,7 +95,7 @@ class Learner:
                 "the training loss is not finite even at a low learning rate; "
                 "check the image for extreme values, or lower --learning-rate"
             )
-        self.load_state(copied(self._good))
+        self.load_state(copied(self.kept))
         self.rate_factor *= 0.5
 
     def state(self) -> dict[str, Any]:

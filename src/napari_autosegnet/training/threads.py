@@ -53,6 +53,8 @@ class Task(Generic[Result]):
 class WorkerThreads:
     """As many threads as torch may use, the calling one counted; each does its operations alone.
 
+    Several threads may call at a time, see `shared_by`.
+
     Parameters
     ----------
     device : torch.device
@@ -63,14 +65,23 @@ class WorkerThreads:
         self.device = device
         self.on_cpu = device.type == "cpu"
         self.count = torch.get_num_threads() if self.on_cpu else 1
-        self._pool: ThreadPoolExecutor | None = None
-        others = self.count - 1
-        if others:
-            self._pool = ThreadPoolExecutor(others, "training", _stay_single_threaded)
-            started = threading.Barrier(others)
-            list(self._pool.map(lambda _: started.wait(), range(others)))
-            # The number is each thread's own, but the last one set is that of threads yet to come.
-            torch.set_num_threads(self.count)
+        self._pool = _single_threads(self.count - 1)
+
+    @contextmanager
+    def shared_by(self, callers: int) -> Iterator[None]:
+        """Within this so many threads call, and fewer are left to help them: none on as many cores."""
+        if callers == 1:
+            yield
+            return
+        before = self.count, self._pool
+        self.count = max(1, self.count - callers + 1)
+        self._pool = _single_threads(self.count - 1)
+        try:
+            yield
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown()
+            self.count, self._pool = before
 
     def submit(self, work: Callable[[], Result]) -> Task[Result]:
         """Have a piece of work done, the first in line first; without other threads it is done here and now."""
@@ -97,6 +108,28 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_own_thread(work: Callable[[], Result]) -> Future[Result]:
+    """Begin a piece of work in a thread of its own, which does torch's operations alone."""
+    pool = _single_threads(1)
+    assert pool is not None
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future
+
+
+def _single_threads(count: int) -> ThreadPoolExecutor | None:
+    """So many threads that run already; None for none."""
+    if count < 1:
+        return None
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "training", _stay_single_threaded)
+    started = threading.Barrier(count)
+    list(pool.map(lambda _: started.wait(), range(count)))
+    # The number is each thread's own, but the last one set is that of threads yet to come.
+    torch.set_num_threads(before)
+    return pool
 
 
 def _stay_single_threaded() -> None:

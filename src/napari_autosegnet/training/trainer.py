@@ -145,25 +145,27 @@ class Trainer:
         #: Scores at the end of the last epoch, and what the best one reached.
         self.last: PatchScores | None = None
         self.best = Validation()
+        self._keep()
 
     def run(
         self,
         *,
+        epochs: int | None = None,
         report: Report = silent,
         should_stop: ShouldStop = never_stop,
         on_epoch: Callable[[], None] | None = None,
     ) -> TrainingResult:
-        """Train until the epochs or the budget are used up or a stop is asked for; the best epoch is kept.
+        """Train until the budget is used up or a stop is asked for; the best epoch is kept.
 
-        ``on_epoch`` is called after each epoch; its time is not counted.
+        No more than so many ``epochs`` at this call. ``on_epoch`` is called after each one; its time is not counted.
 
         Raises
         ------
         UserError
             When the loss is not finite again and again, or one patch does not fit in memory.
         """
-        self.learner.keep()
-        while self.budget.left:
+        last = math.inf if epochs is None else self.budget.epoch + epochs
+        while self.budget.left and self.budget.epoch < last:
             with self.budget.counting():
                 epoch = self._train_epoch(report, should_stop)
                 # The last step's gradient may break the weights without showing in the loss.
@@ -180,9 +182,9 @@ class Trainer:
                 break
             self.budget.epoch += 1
             self.steps += epoch.steps
-            report(self._progress(epoch.loss))
-            self.learner.keep()
+            self._keep()
             self._write_checkpoint()
+            report(self._progress(epoch.loss))
             if on_epoch is not None:
                 on_epoch()
         if not self.best.weights:
@@ -307,9 +309,14 @@ class Trainer:
             write_checkpoint(self.checkpoint, self.state())
 
     def state(self) -> dict[str, Any]:
-        """All that `load_state` needs to continue exactly; its tensors are those that keep learning."""
-        return {
-            **self.learner.state(),
+        """All that `load_state` needs to continue exactly from the end of the last epoch."""
+        return self._kept
+
+    def _keep(self) -> None:
+        """Remember all as it is."""
+        self.learner.keep()
+        self._kept: dict[str, Any] = {
+            **self.learner.kept,
             "rate_factor": self.learner.rate_factor,
             "epoch": self.budget.epoch,
             "elapsed": self.budget.elapsed,
@@ -333,6 +340,7 @@ class Trainer:
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
                 "resume with the run's own settings, or start a new run"
             ) from error
+        self._keep()
 
 
 def _state(scores: PatchScores | None) -> dict[str, Any] | None:

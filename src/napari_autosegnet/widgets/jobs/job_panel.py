@@ -10,7 +10,6 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPush
 
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.events import (
-    CandidateBegun,
     CandidateRated,
     CandidatesRated,
     DeviceChosen,
@@ -19,6 +18,7 @@ from napari_autosegnet.events import (
     FinalistTrained,
     Note,
     ProgressMade,
+    RoundBegun,
     Started,
     Stopped,
     WarningRaised,
@@ -139,7 +139,7 @@ class JobPanel(QWidget):
                 self.note.say(sentence(text))
             case WarningRaised(text=text):
                 self.note.say("Warning: " + sentence(text), "error")
-            case CandidateBegun():
+            case RoundBegun():
                 self._where = self._phase = event.describe()
             case Epoch():
                 warming_up = ", warming up" if event.phase == "warm-up" else ""
