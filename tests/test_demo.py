@@ -13,6 +13,8 @@ from skimage import io
 
 from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.data.sample import sample_folder
+from napari_autosegnet.demo import run_demo
+from napari_autosegnet.errors import UserError
 
 
 def demo(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -67,3 +69,12 @@ def test_a_finished_demo_is_not_done_again(finished: Path) -> None:
     assert json.loads(again.stdout)["mean_iou"] == json.loads((finished / "summary.json").read_text())["mean_iou"]
     assert (finished / "summary.json").stat().st_mtime_ns == before
     assert "holds a finished demo" in again.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is a screen")
+def test_without_a_screen_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="no screen here|napari is not installed"):
+        run_demo(tmp_path / "demo", view=True)
+    assert not (tmp_path / "demo").exists()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,8 @@ def run_demo(
     UserError
         When the folder holds something else, or a step fails.
     """
+    if view:
+        _check_window()
     summary_file = out / "summary.json"
     if summary_file.is_file():
         report(Note(text=f"{out} holds a finished demo; delete it, or give another --out, to run it again"))
@@ -158,12 +163,17 @@ def _read_summary(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is no summary of a demo ({error}); give another --out") from error
 
 
+def _check_window() -> None:
+    """Refuse, before minutes of work, what cannot open a window in the end: there Qt would abort the program."""
+    if find_spec("napari") is None:
+        raise UserError("napari is not installed here; install 'napari-autosegnet[all]' to look at results")
+    if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
+        raise UserError("there is no screen here to open napari on; leave --view out, or log in with one (ssh -X)")
+
+
 def _show(summary: dict[str, Any]) -> None:
     """Open image and result in napari; returns when the window is closed."""
-    try:
-        import napari
-    except ImportError as error:
-        raise UserError("napari is not installed here; install 'napari-autosegnet[all]' to look at results") from error
+    import napari
     from napari.utils import DirectLabelColormap
 
     from napari_autosegnet.data.images import open_image, open_labels

@@ -105,13 +105,15 @@ def test_scores(folder: Path, run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
 def test_a_terminal_takes_what_is_printed(folder: Path, run: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    out = f"out-{NAME}-\N{MICRO SIGN}\N{GREEK SMALL LETTER BETA}.tif"
     commands: list[list[object]] = [
-        ["predict", "--model", run, "--image", folder / f"{NAME}.tif", "--out", folder / f"out-{NAME}.tif"],
+        ["predict", "--model", run, "--image", folder / f"{NAME}.tif", "--out", folder / out],
         ["predict", "--model", run, "--image", folder / f"{NAME}.png", "--out", folder / f"{NAME}-o.png", "--json"],
         ["show", run, "--out", folder / f"{NAME}.svg"],
+        ["train", "--help"],
         ["runs", "list", folder],
         ["predict", "--model", run, "--image", folder / f"no-{NAME}.tif", "--out", folder / "x.tif"],
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -12,6 +13,9 @@ def main() -> None:
     # two cores with one other process a training step took up to 28 times as long. OpenMP reads this when torch is
     # imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names may hold what a terminal's encoding lacks, as Windows' cp1252; stderr writes it out by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     from napari_autosegnet.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -233,6 +233,7 @@ def _check(image: Mapping[str, Any], folder: Path) -> None:
     from pydantic import ValidationError
     from yaozarrs import v04, v05
 
+    _check_transformations(image, folder)
     version: Any = v04 if image.get("version", "0.5") == "0.4" else v05
     content = {key: value for key, value in image.items() if key != "version"} if version is v05 else dict(image)
     with warnings.catch_warnings():
@@ -243,6 +244,22 @@ def _check(image: Mapping[str, Any], folder: Path) -> None:
             raise UserError(
                 f"the OME-Zarr metadata of {folder} cannot be read {first_problem(error)}; write the image anew"
             ) from error
+
+
+def _check_transformations(image: Mapping[str, Any], folder: Path) -> None:
+    """Refuse scales and translations that are not a number for each axis, which yaozarrs tells in words of its own."""
+    axes, levels = image.get("axes"), image.get("datasets")
+    for level in levels if isinstance(levels, list) and isinstance(axes, list) else ():
+        steps = _entry(level, "coordinateTransformations")
+        for step in steps if isinstance(steps, list) else ():
+            kind = _entry(step, "type")
+            given = _entry(step, kind) if kind in ("scale", "translation") else None
+            numbers = given if isinstance(given, list) else []
+            if given is not None and [isinstance(each, int | float) for each in numbers] != [True] * len(axes):
+                raise UserError(
+                    f"the {kind} of '{_entry(level, 'path')}' in {folder} is {given}; it has to be {len(axes)} "
+                    "numbers, one for each axis; write the image anew"
+                )
 
 
 def _entry(content: object, name: str) -> Any:

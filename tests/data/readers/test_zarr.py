@@ -251,6 +251,22 @@ def test_a_scale_that_is_none_is_told(tmp_path: Path, step: float, scale: tuple[
     assert len(stack.notes) == 1 and f"{path}: the size of a voxel in z is" in stack.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "numbers"), [("scale", [1, 1]), ("scale", ["a", 1, 1]), ("translation", [3]), ("translation", 3)]
+)
+def test_a_scale_needs_a_number_for_each_axis(tmp_path: Path, kind: str, numbers: Any) -> None:
+    def change(ome: dict[str, Any]) -> None:
+        steps = ome["multiscales"][0]["datasets"][1]["coordinateTransformations"]
+        steps[["scale", "translation"].index(kind)][kind] = numbers
+
+    path = changed(ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx"), "0.5", change)
+    with pytest.raises(UserError) as error:
+        open_image(path)
+    assert str(error.value) == (
+        f"the {kind} of '1' in {path} is {numbers}; it has to be 3 numbers, one for each axis; write the image anew"
+    )
+
+
 def test_of_several_images_the_first_is_read_and_that_is_told(tmp_path: Path) -> None:
     path = ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx", levels=1)
     other = zarr.open_group(path).create_group("other").create_array("0", shape=(3, 8, 8), dtype="u1", chunks=(1, 8, 8))
