@@ -115,7 +115,12 @@ def test_the_dock_goes_on_with_what_is_under_way(make_dock: Any, qtbot: Any, run
         dock = make_dock()
         qtbot.waitUntil(lambda: dock.session.run is not None, timeout=10_000)
         assert dock.session.run.path == run.path and dock.step == "learn"
-        assert "busy (working)" in [dock.run_box.itemText(index) for index in range(dock.run_box.count())]
+
+        def listed() -> list[str]:
+            return [dock.run_box.itemText(index) for index in range(dock.run_box.count())]
+
+        assert "busy (working)" in listed()
+    qtbot.waitUntil(lambda: "busy" in listed(), timeout=30_000)
 
 
 @pytest.mark.parametrize("way", ["viewer", "dock button", "widget"])

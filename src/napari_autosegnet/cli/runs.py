@@ -124,7 +124,7 @@ def stop(run: RunFolder) -> None:
 def _active(path: Path) -> Run:
     run = Run.open(path)
     if not run.is_active:
-        raise UserError(f"{path} is not active; start it with 'napari-autosegnet search' or 'train'")
+        raise UserError(f"{path} is not active; continue it with --resume")
     return run
 
 

@@ -156,7 +156,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         run = cls(path)
         if not (run.config_file.is_file() or is_run(path)):
-            raise UserError(f"{path} is not a run folder; start a run with 'napari-autosegnet search'")
+            raise UserError(f"{path} is not a run folder; start a run with 'napari-autosegnet fit'")
         return run
 
     def file(self, *names: str) -> Path:
@@ -216,7 +216,9 @@ class Run:
     def read_config(self) -> dict[str, Any]:
         content = read_json(self.config_file, "start a new run")
         if not isinstance(content, dict) or content.get("version") != CONFIG_VERSION:
-            raise UserError(f"{self.config_file} is not of version {CONFIG_VERSION} that this program reads")
+            raise UserError(
+                f"{self.config_file} is not of version {CONFIG_VERSION} that this program reads; start a new run"
+            )
         return content
 
     def update_config(self, **sections: Any) -> None:
@@ -263,7 +265,8 @@ class Run:
         try:
             append_line(self.events_file, format_event(event, datetime.now(UTC)))
         except OSError as error:
-            raise UserError(f"cannot write {self.events_file}: {error.strerror or error}; free some space") from error
+            reason = error.strerror or error
+            raise UserError(f"cannot write {self.events_file}: {reason}; free some space or start a new run") from error
 
     def events(self) -> list[Event]:
         """All events so far; damaged lines, such as one cut short by a crash, are left out."""

@@ -39,6 +39,7 @@ class RunBox(QComboBox):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.activated.connect(self._on_activated)
         session.run_changed.connect(self._on_run_changed)
+        session.work.changed.connect(self.look)
         self._show([])
 
     def look(self, then: Callable[[list[RunEntry]], None] | None = None) -> None:
