@@ -249,7 +249,9 @@ def _check(image: Mapping[str, Any], folder: Path) -> None:
 def _check_transformations(image: Mapping[str, Any], folder: Path) -> None:
     """Refuse scales and translations that are not a number for each axis, which yaozarrs tells in words of its own."""
     axes, levels = image.get("axes"), image.get("datasets")
-    for level in levels if isinstance(levels, list) and isinstance(axes, list) else ():
+    if not isinstance(axes, list) or not isinstance(levels, list):
+        return
+    for level in levels:
         steps = _entry(level, "coordinateTransformations")
         for step in steps if isinstance(steps, list) else ():
             kind = _entry(step, "type")
