@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -267,6 +268,17 @@ def test_errors_are_one_line(
     assert len(captured.err.splitlines()) <= 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder in use is not deleted")
+def test_in_a_folder_that_is_gone_nothing_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run(["runs", "list"]) == 1
+    assert _error(capsys) == "error: the folder that you are in is gone; change to another one with cd"
+
+
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     _raising(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
@@ -285,6 +297,14 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait(30)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+def test_what_whoever_starts_it_has_closed_is_no_error() -> None:
+    command = shlex.join([sys.executable, "-m", "napari_autosegnet", "--version"])
+    done = subprocess.run(f"{command} >&- 2>{os.devnull}; {command} 2>&-", shell=True, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout.count(b"napari-autosegnet")) == (0, 1)
+    assert subprocess.run(f"{command} >&-", shell=True, capture_output=True, timeout=60).stderr == b""
 
 
 def test_a_demo_that_was_stopped_goes_on_as_it_was_called(

@@ -122,6 +122,10 @@ def run(arguments: Sequence[str]) -> int:
         129 after Ctrl-C, SIGTERM and the end of a terminal.
     """
     try:
+        os.getcwd()  # without it torch ends the program in words of its own
+    except OSError:
+        return _fail("the folder that you are in is gone; change to another one with cd", 1)
+    try:
         status = typer.main.get_command(app)(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:

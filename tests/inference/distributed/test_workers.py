@@ -7,6 +7,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -277,3 +278,9 @@ def test_slurm_jobs_work_and_lost_ones_are_asked_for_again(
                 found.refill()
             assert found.client.submit(sum, [3, 4]).result(timeout=120) == 7
         assert len(jobs()) == 2
+
+
+def test_what_keeps_workers_from_starting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))  # where the keys are written for a moment
+    with pytest.raises(UserError, match="the workers cannot start .* or leave --workers out"), workers(WorkerSource(1)):
+        pass

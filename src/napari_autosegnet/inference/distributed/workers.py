@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.inference.distributed.local_workers import LocalWorkers
 from napari_autosegnet.processes import available_cores
 
@@ -124,7 +124,12 @@ def workers(source: WorkerSource, shared: Path | None = None) -> Iterator[Worker
         keys = Security.temporary()
         options = {"host": "127.0.0.1", "protocol": "tls://", "security": keys, "dashboard": False}
         scheduler = {"cls": QuietScheduler, "options": options}
-        with SpecCluster(scheduler=scheduler, security=keys, silence_logs=logging.CRITICAL) as cluster:
+        try:
+            cluster = SpecCluster(scheduler=scheduler, security=keys, silence_logs=logging.CRITICAL)
+        except RuntimeError as error:  # no port, no space for the keys
+            reason = one_line(error.__cause__ or error)
+            raise UserError(f"the workers cannot start ({reason}); mend that, or leave --workers out") from error
+        with cluster:
             local = LocalWorkers(source.workers, cluster.scheduler_address, keys, cores_per_worker(source.workers))
             try:
                 with Client(cluster, set_as_default=False) as client:
