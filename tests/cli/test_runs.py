@@ -186,3 +186,18 @@ def test_a_run_that_leads_elsewhere_is_named_and_hides_no_other(
         assert run_command([*words, str(other.path)]) == 1
         assert "is a link" in capsys.readouterr().err
     assert mine.read_text() == "my own words"
+
+
+def test_what_may_not_be_read_hides_no_other_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secret, other = tmp_path / "runs" / "a secret", Run.create(tmp_path / "runs" / "b other")
+    secret.mkdir()
+    other.update_config(search={})
+    other.events_file.mkdir()  # to root all files are open
+    secret.chmod(0)
+    try:
+        assert run_command(["runs", "list", str(tmp_path)]) == 0
+    finally:
+        secret.chmod(0o700)
+    printed = capsys.readouterr()
+    assert "first" in printed.out and "unreadable" in printed.out
+    assert f"cannot read {other.events_file}: Is a directory; start a new run" in printed.err

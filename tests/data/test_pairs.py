@@ -33,6 +33,7 @@ def pictures(folder: Path, names: Sequence[str], kind: str = "png") -> Path:
         (["c1", "c1_2"], ["c1_masks", "c1_2_masks"]),
         (["a", "b"], ["a", "b"]),
         (["A1", "B2"], ["a1", "b2"]),
+        (["r\u00f6hre", "tube"], ["ro\u0308hre", "tube"]),
         (["img_1", "img_2", "img_10"], ["mask_01", "mask_02", "mask_10"]),
         (["BRATS_001_0000", "BRATS_002_0000"], ["BRATS_001", "BRATS_002"]),
         (["t1_img", "t11_img", "x1_img"], ["t1_label", "t11_label", "x1_label"]),

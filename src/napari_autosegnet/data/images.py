@@ -118,6 +118,9 @@ def _open(request: ReadRequest) -> ImageStack:
         return open_path(request)
     except UserError:
         raise
+    except PermissionError as error:
+        place = error.filename or request.path
+        raise UserError(f"cannot read {place}: {error.strerror}; ask its owner to let you, or copy it") from error
     except Exception as error:  # each library has errors of its own for damaged files
         raise UserError(
             f"cannot open {request.path}, it may be damaged ({one_line(error)}); copy it again, or save it anew"

@@ -10,6 +10,7 @@ import glob
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ def matched(images: Sequence[str], labels: Sequence[str], *, where: tuple[object
 
 def partners(names: Sequence[str], table: Sequence[str]) -> list[int | None]:
     """For each name its index in a longer list of names; None where none, or more than one, fits."""
-    for key in (str, str.casefold, _plain):
+    for key in (str, _folded, _plain):
         places: dict[str, list[int]] = {}
         for index, name in enumerate(table):
             places.setdefault(key(name), []).append(index)
@@ -224,7 +225,7 @@ def _apart(files: Sequence[Path], folder: Path) -> tuple[list[Path], list[Path]]
 def _keys(images: Sequence[str], labels: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     """What is compared of the names, from the whole names to their hearts."""
     keys = [(list(images), list(labels))]
-    for simpler in (str.casefold, lambda name: _unpadded(name.casefold()), _plain):
+    for simpler in (_folded, lambda name: _unpadded(_folded(name)), _plain):
         sides = [[simpler(name) for name in side] for side in (images, labels)]
         keys.append((sides[0], sides[1]))
         affixes = [_affixes(side) for side in sides]
@@ -236,6 +237,11 @@ def _keys(images: Sequence[str], labels: Sequence[str]) -> list[tuple[list[str],
             )
             keys.append((ours, theirs))
     return keys
+
+
+def _folded(name: str) -> str:
+    """Without capitals; macOS writes the two dots of "\u00fc" as a letter of their own, other systems do not."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _affixes(names: Sequence[str]) -> tuple[str, str]:
@@ -276,7 +282,7 @@ def _without_words(text: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return _unpadded(_without_words(name.casefold()))
+    return _unpadded(_without_words(_folded(name)))
 
 
 def _lonely(images: Sequence[str], labels: Sequence[str], keys: tuple[list[str], list[str]] | None) -> str:

@@ -115,10 +115,10 @@ def find_runs(folder: Path, depth: int = 2) -> Iterator[Run]:
     depth : int
         How many folders further down is looked.
     """
-    if is_run(folder):
-        yield Run(folder)
-    elif depth > 0:
-        with suppress(OSError):
+    with suppress(OSError):  # a folder that may not be looked into, which hides no other
+        if is_run(folder):
+            yield Run(folder)
+        elif depth > 0:
             for inner in sorted(folder.iterdir()):
                 if inner.is_dir() and not inner.name.startswith("."):
                     yield from find_runs(inner, depth - 1)
@@ -149,7 +149,9 @@ class Run:
         except FileExistsError as error:
             raise UserError(f"{path} is no folder, as a run has to be; choose another --run") from error
         except OSError as error:
-            raise UserError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+            raise UserError(
+                f"cannot make the run folder {path}: {error.strerror or error}; choose another --run"
+            ) from error
         return run
 
     @classmethod
@@ -247,7 +249,9 @@ class Run:
                     f"'napari-autosegnet runs stop {self.path}', or choose another --run"
                 ) from None
             except OSError as error:
-                raise UserError(f"cannot write in the run folder {self.path}: {error.strerror or error}") from error
+                raise UserError(
+                    f"cannot write in the run folder {self.path}: {error.strerror or error}; choose another --run"
+                ) from error
             yield
 
     @property
@@ -270,11 +274,14 @@ class Run:
 
     def events(self) -> list[Event]:
         """All events so far; damaged lines, such as one cut short by a crash, are left out."""
-        if not self.events_file.exists():
+        try:
+            with open(self.events_file, "rb") as handle:
+                lines = iter(lambda: handle.readline(_MAX_LINE), b"")
+                return [event for line in lines if (event := parse_event(line)) is not None]
+        except FileNotFoundError:
             return []
-        with open(self.events_file, "rb") as handle:
-            lines = iter(lambda: handle.readline(_MAX_LINE), b"")
-            return [event for line in lines if (event := parse_event(line)) is not None]
+        except OSError as error:
+            raise UserError(f"cannot read {self.events_file}: {error.strerror or error}; start a new run") from error
 
     def request(self, what: Request) -> None:
         """Ask the process that works in this run to pause, to stop and keep the best, or to cancel."""

@@ -207,7 +207,9 @@ def disk_error(error: OSError, path: Path) -> UserError:
     """The line for an output that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"no space left for {path}; free some and give the same command again: it continues from here")
-    return UserError(f"cannot write {path}: {error.strerror or error}; give the same command again to continue")
+    lasts = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.EFBIG)
+    advice = "give another --out" if lasts else "give the same command again to continue"
+    return UserError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 
 def _levels(image: ImageStack, wanted: int | None) -> tuple[Level, ...]:
