@@ -26,6 +26,7 @@ FLOORS = {
     "plain_text": 0,
     "units": 0,
     "ome_zarr": 0,
+    "addresses": 0,
     "errors": 0,
     "files": 0,
     "device": 0,

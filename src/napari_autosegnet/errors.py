@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.plain_text import printable
@@ -19,7 +20,14 @@ class UserError(Exception):
 
     def __init__(self, text: str = "") -> None:
         # What was typed, or stands in a file, may hold line breaks and worse and is quoted in the text.
-        super().__init__(printable(" ".join(text.splitlines())))
+        super().__init__(printable(_without_secrets(" ".join(text.splitlines()))))
+
+
+def _without_secrets(text: str) -> str:
+    """A line whose addresses have both slashes (as paths they lose one), and neither passwords nor tokens."""
+    text = re.sub(r"(?<![\w.])([a-zA-Z][a-zA-Z0-9+-]+):/+[^/\s@]*@", r"\1://", text)
+    text = re.sub(r"\b(https?|s3|gcs|gs|ftp):/+", r"\1://", text)
+    return re.sub(r"\b(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
 
 
 class StoppedError(UserError):

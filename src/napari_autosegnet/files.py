@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from napari_autosegnet.addresses import address_of
 from napari_autosegnet.errors import UserError
 
 
@@ -80,14 +80,13 @@ def refuse_pipe(path: Path, advice: str) -> None:
 
 
 def refuse_address(path: Path, advice: str) -> None:
-    """Refuse what begins like ``https://`` or ``s3://``; as a path it has lost one of the slashes.
+    """Refuse what is to be written to an address such as ``s3://``.
 
     Raises
     ------
     UserError
-        When it does; it ends in the advice.
+        When it is one; it ends in the advice.
     """
-    address = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", path.as_posix())
+    address = address_of(path)
     if address is not None:
-        where = f"{address[0]}/{path.as_posix()[address.end() :].lstrip('/')}"
-        raise UserError(f"{where} is an address, and {advice}")
+        raise UserError(f"{address} is an address, and {advice}")

@@ -232,11 +232,3 @@ def test_real_photographs_of_many_sizes(shared_data: Path) -> None:
     stack = open_image(shared_data / "industrial" / "full" / "images")
     assert stack.sections == 319 and not stack.uniform and stack.dtype == np.uint8
     assert stack.section(7).shape == (1, *stack.section_shape(7))
-
-
-@pytest.mark.parametrize("address", ["https://example.org/a.zarr", "s3://bucket/a.ome.zarr", "file:///data/a.tif"])
-def test_addresses_are_no_files(address: str) -> None:
-    shown = address.replace(":///", "://")
-    with pytest.raises(UserError) as error:
-        open_image(Path(address))
-    assert str(error.value) == f"{shown} is an address, and only files on a disk are read; download it, or mount it"

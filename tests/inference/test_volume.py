@@ -19,6 +19,7 @@ import pytest
 import torch
 import zarr
 
+from loopback import serving
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event, ProgressMade, parse_event
@@ -119,6 +120,37 @@ def test_the_result_is_the_same_whatever_the_image_lies_in(
         predict_volume(model, open_image(tmp_path / name), out, SETTINGS, report=events)
         assert sorted(block.index for block in events.of(BlockWritten)) == [*range(18)]
         assert tree(out) == tree(tmp_path / "whole.zarr")
+
+
+def test_a_prediction_goes_on_when_the_network_is_back(
+    tmp_path: Path, model: Model, noise: Noise, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp", reason="the extra remote is not installed")
+    monkeypatch.setattr("napari_autosegnet.ome_zarr.elsewhere._WAITS", (0.0, 0.0))
+    monkeypatch.setattr("napari_autosegnet.ome_zarr.elsewhere._KEPT_BYTES", 0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    pixels = noise(6, 70, 101)
+    place = tmp_path / "served" / "image.ome.zarr"
+    write_image(place, pixels.shape, pixels.dtype, pixels.__getitem__, placement=Placement())
+    settings = SETTINGS.model_copy(update={"retries": 0})
+    predict_volume(model, open_image(place), tmp_path / "whole.zarr", settings)
+    out, events = tmp_path / "out" / "out.zarr", Events()
+    with serving(tmp_path / "served") as server:
+        image = Path(f"{server.address}/image.ome.zarr")
+
+        def go_away(event: Event) -> None:
+            events(event)
+            if len(events.of(BlockWritten)) == 4:
+                server.failing = 10**6
+
+        broken = predict_volume(model, open_image(image), out, settings, report=go_away)
+        assert broken.failed and 4 <= broken.done < broken.blocks
+        assert "503" in str(broken.failed[0]) and "\n" not in str(broken.failed[0])
+        server.failing = 0
+        summary = predict_volume(model, open_image(image), out, settings, report=events)
+    assert not summary.failed and tree(out) == tree(tmp_path / "whole.zarr")
+    done = [block.index for block in events.of(BlockWritten) if block.status == "done"]
+    assert len(done) == len(set(done)) == summary.blocks, "no block is computed twice"
 
 
 def test_the_real_sections_in_tiles(shared_data: Path, make_model: MakeModel) -> None:

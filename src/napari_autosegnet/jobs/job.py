@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from napari_autosegnet.addresses import address_of
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
@@ -17,6 +19,15 @@ class JobModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+
+    @model_validator(mode="after")
+    def _refuse_secrets(self) -> Self:
+        """Before anything of the job is kept in a folder."""
+        for value in vars(self).values():
+            for path in value if isinstance(value, tuple) else (value,):
+                if isinstance(path, Path):
+                    address_of(path)
+        return self
 
 
 class LearningJob(JobModel):

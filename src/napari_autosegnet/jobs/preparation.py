@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_autosegnet.addresses import absolute
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import DataRead, DeviceChosen, Note, Report
@@ -76,8 +77,8 @@ class LabeledData:
         """What a run keeps of it, with paths that can be found from any folder."""
         return RunData(
             **self.selection.model_dump(),
-            images=tuple(path.absolute() for path in self.images),
-            labels=tuple(path.absolute() for path in self.labels),
+            images=tuple(map(absolute, self.images)),
+            labels=tuple(map(absolute, self.labels)),
             mapping=self.stacks[0].mapping,
             split=self.split,
         )

@@ -96,11 +96,16 @@ class OmeGroup:
             if name == "zarr.json" and isinstance(content, dict):
                 content = content.get("attributes")
             if isinstance(content, dict) and content:
-                inner = content.get("ome")
-                if isinstance(inner, dict):
-                    return cls(folder, inner, "0.5" if name == "zarr.json" else None)
-                return cls(folder, content, "0.4" if name == ".zattrs" else None)
+                return cls.of(folder, content, 3 if name == "zarr.json" else 2)
         return cls(folder, {}, None)
+
+    @classmethod
+    def of(cls, folder: Path, attributes: Mapping[str, Any], zarr_format: int) -> OmeGroup:
+        """The OME metadata among the attributes of a group."""
+        inner = attributes.get("ome")
+        if isinstance(inner, dict):
+            return cls(folder, inner, "0.5" if zarr_format == 3 else None)
+        return cls(folder, attributes, "0.4" if zarr_format == 2 else None)
 
     @property
     def images(self) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
-"""Zarr arrays and groups on a disk, opened so that a damaged one is reported in one line."""
+"""Zarr arrays and groups, opened so that a damaged one is reported in one line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_autosegnet.addresses import address_of
 from napari_autosegnet.errors import UserError, one_line
-from napari_autosegnet.ome_zarr.paths import damaged_file
+from napari_autosegnet.ome_zarr.paths import damaged_file, is_elsewhere
 
 if TYPE_CHECKING:
     import zarr
@@ -29,11 +30,22 @@ def open_node(folder: Path, mode: Mode = "r", advice: str = "copy the store agai
     """
     import zarr
 
+    from napari_autosegnet.ome_zarr.elsewhere import store_of
+
     try:
-        return zarr.open(folder, mode=mode)
-    except OSError:
-        raise  # of the disk, which has words of its own
+        if not is_elsewhere(folder):
+            return zarr.open(folder, mode=mode)
+        store, path = store_of(folder)
+        return zarr.open(store, path=path, mode="r")
+    except (FileNotFoundError, UserError):
+        raise
     except Exception as error:  # zarr and its codecs raise whatever they like
+        if address_of(folder) is not None:
+            raise UserError(
+                f"{folder} cannot be read ({one_line(error)}); check the address, the network, and the credentials"
+            ) from error
+        if isinstance(error, OSError):
+            raise  # of the disk, which has words of its own
         raise UserError(f"{_problem(folder, error)}; {advice}") from error
 
 

@@ -7,11 +7,15 @@ import os
 import re
 from pathlib import Path
 
+from napari_autosegnet.addresses import address_of
+
 #: Parts of a result, within its store.
 LABELS = "labels/segmentation"
 INSTANCES = "labels/instances"
 PROBABILITIES = "probabilities"
 
+#: Endings of stores in one zip.
+ZIPS = (".zarr.zip", ".ozx")
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 #: Files in the making: zarr's of chunks and metadata, and those of `napari_autosegnet.files.replacing`.
 _PARTIAL = re.compile(
@@ -32,6 +36,16 @@ def is_array(folder: Path) -> bool:
 def looks_like_zarr(folder: Path) -> bool:
     """Whether a folder is to be read as Zarr: also one that lost a file, so that this is what is said about it."""
     return any((folder / name).exists() for name in METADATA_FILES)
+
+
+def zip_around(path: Path) -> Path | None:
+    """The zip that a path leads to or into; None where there is none."""
+    return next((each for each in (path, *path.parents) if each.name.lower().endswith(ZIPS) and each.is_file()), None)
+
+
+def is_elsewhere(path: Path) -> bool:
+    """Whether a path leads to a store that is no folder."""
+    return address_of(path) is not None or zip_around(path) is not None
 
 
 def read_metadata(file: Path) -> dict[str, object]:

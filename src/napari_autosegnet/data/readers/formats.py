@@ -15,9 +15,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from napari_autosegnet.addresses import address_of, on_disk
 from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.files import refuse_address, refuse_pipe
+from napari_autosegnet.files import refuse_pipe
+from napari_autosegnet.ome_zarr.paths import is_elsewhere, zip_around
 from napari_autosegnet.plain_text import printable
 
 #: So many bytes of a file without a known ending are looked at.
@@ -109,9 +111,8 @@ def open_path(request: ReadRequest) -> ImageStack:
     UserError
         When there is none, or it cannot be read.
     """
-    file, within = parts_of(request.path)
-    if not file.exists():
-        refuse_address(file, "only files on a disk are read; download it, or mount it")
+    file, within = parts_of(on_disk(request.path))
+    if not is_elsewhere(file) and not file.exists():
         raise UserError(f"there is no file or folder {file}; check the path")
     refuse_pipe(file, "save what comes through it as a file")
     kind = format_of(file)
@@ -122,7 +123,7 @@ def open_path(request: ReadRequest) -> ImageStack:
     stack = kind.open(replace(request, path=file, within=within))
     # Of an image in a store that holds one, the reader says where it lies; a dataset in a file is called as the file.
     place = stack.path if stack.path is not None and stack.path.exists() else file
-    stack.name = without_ending(printable(place.resolve().name))
+    stack.name = without_ending(printable((place if is_elsewhere(place) else place.resolve()).name))
     return stack
 
 
@@ -134,6 +135,9 @@ def format_of(path: Path) -> Format:
     UserError
         When it is of none.
     """
+    if address_of(path) is not None:
+        return next(each for each in formats() if ".zarr" in each.suffixes)
+    path = zip_around(path) or path
     if path.is_dir():
         return next(each for each in formats() if each.takes_folder is not None and each.takes_folder(path))
     of_files = [each for each in formats() if each.takes_folder is None]

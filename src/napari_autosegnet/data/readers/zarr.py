@@ -12,7 +12,7 @@ from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, images_of_plate
 from napari_autosegnet.ome_zarr.nodes import open_node
-from napari_autosegnet.ome_zarr.paths import is_node, looks_like_zarr
+from napari_autosegnet.ome_zarr.paths import is_elsewhere, looks_like_zarr
 
 if TYPE_CHECKING:
     import zarr
@@ -22,11 +22,16 @@ def open_zarr(request: ReadRequest) -> ImageStack:
     import zarr
 
     path, time = request.path, request.time
-    node = open_node(path)
+    try:
+        node = open_node(path)
+    except FileNotFoundError:
+        if not is_elsewhere(path):
+            raise
+        raise UserError(f"there is no Zarr store {path}; check the address, or the path within it") from None
     if isinstance(node, zarr.Array):
         around = _image_around(path)
         return _open_plain(node, path, time, request.axes) if around is None else _open_level(node, *around, path, time)
-    group = OmeGroup.read(path)
+    group = _group(path)
     if "multiscales" in group.attributes:
         return _open_image(node, group, time)
     if "plate" in group.attributes or "well" in group.attributes:
@@ -50,9 +55,10 @@ def _open_image(node: zarr.Group, group: OmeGroup, time: int | None) -> ImageSta
     path = group.folder
     image = group.image()
     first = image.levels[0]
-    if not is_node(path / first):
-        raise UserError(f"{path} lacks its full-resolution array '{first}'; the store is incomplete")
-    array = open_node(path / first)
+    try:
+        array = open_node(path / first)
+    except FileNotFoundError:
+        raise UserError(f"{path} lacks its full-resolution array '{first}'; the store is incomplete") from None
     if not isinstance(array, zarr.Array):
         raise UserError(f"'{first}' in {path} is not an array; the store is damaged")
     stack = _open_level(array, image, first, path, time, group=node)
@@ -69,11 +75,22 @@ def _open_image(node: zarr.Group, group: OmeGroup, time: int | None) -> ImageSta
     return stack
 
 
+def _group(folder: Path) -> OmeGroup:
+    """The OME metadata of a folder; empty where there are none."""
+    if not is_elsewhere(folder):
+        return OmeGroup.read(folder)
+    try:
+        node = open_node(folder)
+    except (FileNotFoundError, UserError):
+        return OmeGroup(folder, {}, None)
+    return OmeGroup.of(folder, node.attrs.asdict(), node.metadata.zarr_format)
+
+
 def _image_around(path: Path) -> tuple[OmeImage, str] | None:
     """The image that an array is a level of, and its path in there, if a folder above says so."""
-    place = path.resolve()
+    place = path if is_elsewhere(path) else path.resolve()
     for folder in list(place.parents)[:3]:
-        group, level = OmeGroup.read(folder), place.relative_to(folder).as_posix()
+        group, level = _group(folder), place.relative_to(folder).as_posix()
         if not group.is_known_version:
             return None
         for number, entry in enumerate(group.images):

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_autosegnet.addresses import absolute
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import DeviceChosen, Note, Report, silent
 from napari_autosegnet.inference.compute.predictor import AppliedModel
@@ -455,7 +456,7 @@ def _absolute(request: VolumeRequest) -> VolumeRequest:
     return dataclasses.replace(
         request,
         model=request.model.absolute(),
-        image=request.image.absolute(),
+        image=absolute(request.image),
         out=None if request.out is None else request.out.absolute(),
-        mask=None if request.mask is None else request.mask.absolute(),
+        mask=None if request.mask is None else absolute(request.mask),
     )

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.readers.formats import parts_of
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import PredictSettings
@@ -73,7 +74,7 @@ class ApplyDialog(QDialog):
         )
         self.image_box.currentTextChanged.connect(self._on_image)
         self.file_line, file_row = _path_row(self._menu_of_sources())
-        named(self.file_line, "File or folder", "Path of the image to segment")
+        named(self.file_line, "File or folder", "Path or address of the image to segment")
         self._file_rows = (file_row, self._reading_rows())
         out_button = named(QPushButton("..."), "Choose the result's folder", "Choose where the result is written")
         out_button.clicked.connect(self._choose_out)
@@ -186,8 +187,8 @@ class ApplyDialog(QDialog):
             text = self.file_line.text().strip()
             if not text:
                 raise UserError("choose the file to segment")
-            source = Path(text).expanduser().absolute()
-            if not parts_of(source)[0].exists():
+            source = absolute(Path(text).expanduser())
+            if address_of(source) is None and not parts_of(source)[0].exists():
                 raise UserError(f"there is no file {source}; check the path")
         else:
             source = self._images[self.image_box.currentIndex()]
