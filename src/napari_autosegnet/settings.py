@@ -327,6 +327,13 @@ class PredictSettings(Settings):
         "Largest side of the tiles on the device, halo included; auto measures at the start of long runs",
         title="Tile size",
     )
+    planes: Literal["xy", "all"] = _field(
+        "xy",
+        "Planes that the network sees: xy, or all three of a volume with cubic voxels, their probabilities averaged "
+        "(takes 3 times as long)",
+        title="Planes",
+        words={"xy": "xy", "all": "xy, xz and yz"},
+    )
     batch_size: Positive = _advanced(1, "Tiles per pass")
     halo: Literal["auto", "exact"] | Annotated[int, Field(ge=0)] = _field(
         "auto",

@@ -7,20 +7,27 @@ from hypothesis import strategies as st
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import (
+    ALL_PLANES,
+    CUBE_SIDE,
+    XY,
     BlockPlan,
     PyramidPlan,
     choose_block,
     choose_chunks,
+    largest_cube,
     pyramid_levels,
     round_up,
     slices,
+    turned,
+    turned_back,
 )
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> BlockPlan:
+def plans(draw: st.DrawFn, planes: tuple[tuple[int, int, int], ...] = XY) -> BlockPlan:
     stride = draw(st.sampled_from([1, 2, 4, 8, 16]))
-    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 90), st.integers(1, 90)))
+    deepest = 4 if planes == XY else 60
+    shape = draw(st.tuples(st.integers(1, deepest), st.integers(1, 90), st.integers(1, 90)))
     region = None
     if draw(st.booleans()):
         spans = []
@@ -30,12 +37,13 @@ def plans(draw: st.DrawFn) -> BlockPlan:
         region = (spans[0], spans[1], spans[2])
     return BlockPlan(
         shape=shape,
-        block=draw(st.tuples(st.integers(1, 4), st.integers(1, 64), st.integers(1, 64))),
+        block=draw(st.tuples(st.integers(1, deepest), st.integers(1, 64), st.integers(1, 64))),
         stride=stride,
         halo=stride * draw(st.integers(0, 4)),
         tile=draw(st.integers(1, 96)),
         context=draw(st.integers(0, 2)),
         region=region,
+        planes=planes,
     )
 
 
@@ -62,6 +70,38 @@ def test_kept_parts_divide_the_volume_and_keep_their_distance(plan: BlockPlan) -
     expected = np.zeros(plan.shape, int)
     expected[slices(plan.region) if plan.region else ...] = 1
     np.testing.assert_array_equal(counted, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(plan=plans(ALL_PLANES))
+def test_in_three_planes_each_voxel_is_kept_once_in_each_and_all_windows_are_read(plan: BlockPlan) -> None:
+    assert [*plan.seen] == [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
+    assert plan.computed == sum(view.computed for view in plan.seen.values())
+    kept = dict.fromkeys(plan.seen, 0)
+    for block in plan:
+        read = plan.surroundings(block)
+        for axes, view in plan.seen.items():
+            seen = block.turned(axes)
+            assert turned_back(seen.core, axes) == block.core
+            here = turned(read, axes)
+            assert here[0][0] <= max(0, seen.core[0][0] - plan.context)
+            assert here[0][1] >= min(view.shape[0], seen.core[0][1] + plan.context)
+            for tile in view.tiles(seen):
+                kept[axes] += seen.shape[0] * (tile.core[0][1] - tile.core[0][0]) * (tile.core[1][1] - tile.core[1][0])
+                for window, core, domain, have in zip(tile.window, tile.core, view.domain, here[1:], strict=True):
+                    assert window[0] == 0 or core[0] - window[0] >= plan.halo
+                    assert window[1] == domain or window[1] - core[1] >= plan.halo
+                    assert have[0] <= window[0] and window[1] <= have[1]
+    assert set(kept.values()) == {sum(block.voxels for block in plan)}
+
+
+@pytest.mark.parametrize(("halo", "classes"), [(16, 2), (32, 2), (64, 2), (96, 2), (32, 4)])
+def test_three_planes_compute_no_more_than_three_times_and_a_bit(halo: int, classes: int) -> None:
+    shape, stride = (3072, 3072, 3072), 16
+    cube = choose_block(shape, choose_chunks(shape, None, None, None, ALL_PLANES), None, largest=largest_cube(classes))
+    one = BlockPlan(shape, choose_block(shape, choose_chunks(shape, None, None), None), stride, halo, 512)
+    three = BlockPlan(shape, cube, stride, halo, max(512, CUBE_SIDE + 2 * halo), planes=ALL_PLANES)
+    assert three.computed <= 3.2 * one.computed
 
 
 @settings(max_examples=100, deadline=None)

@@ -24,6 +24,7 @@ from napari_autosegnet.data.images import ImageStack, image_from_array, open_ima
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event, ProgressMade, parse_event
 from napari_autosegnet.inference.compute.predictor import Predictor
+from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.inference.output.arrays import BlockArray
 from napari_autosegnet.inference.output.ledger import Ledger
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
@@ -91,6 +92,68 @@ def test_a_volume_equals_its_whole_sections(
     labels, probabilities = predict_sections(model, image, [1, 3], PredictSettings(halo="exact", tile=96))
     np.testing.assert_allclose(probabilities, expected[:, [1, 3]], atol=1e-5)
     assert labels_agree(labels, expected[:, [1, 3]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "block"), [("global", (40, 10, 9), (14, 5, 9)), ("section", (9, 10, 40), (9, 5, 14))]
+)
+def test_a_consensus_equals_that_of_the_whole_volume(
+    tmp_path: Path,
+    make_model: MakeModel,
+    noise: Noise,
+    labels_agree: Callable[[np.ndarray, np.ndarray], bool],
+    kind: str,
+    shape: tuple[int, int, int],
+    block: tuple[int, int, int],
+) -> None:
+    model = make_model(network="unet", classes=3, width=2, kind=kind)
+    array = noise(*shape)
+    image = image_from_array(array)
+    settings = PredictSettings(block=block, tile=32, halo="exact", probabilities=True, planes="all")
+    summary = predict_volume(model, image, tmp_path / "out.zarr", settings)
+    assert (summary.blocks, summary.done, summary.halo) == (6, 6, 10)
+    # Sections of other planes are normalized by what each of their rows is in xy.
+    constants = ImageSurvey(image, model.normalization).constants(range(len(array)))
+    predictor = Predictor(make_model(network="unet", classes=3, width=2), halo="exact")
+    alike = (array - constants.mean[:, :, None]) / constants.std[:, :, None] * 50 + 120
+    expected = np.zeros((3, *array.shape))
+    for axis in range(3):
+        planes = [predictor.whole_section(plane[None]) for plane in np.moveaxis(alike, axis, 0)]
+        expected += np.moveaxis(np.stack(planes, axis=1), 1, axis + 1) / 3
+    assert labels_agree(found_labels(tmp_path / "out.zarr"), expected)
+    scores = np.asarray(zarr.open_group(tmp_path / "out.zarr")["probabilities/0"])
+    assert np.abs(scores / 255 - expected).max() <= 0.5 / 255 + 2e-5
+
+
+def test_three_planes_are_for_volumes_of_cubes(tmp_path: Path, model: Model, noise: Noise) -> None:
+    settings, pixels = PredictSettings(planes="all"), noise(9, 20, 20)
+    flat = image_from_array(pixels, scale=(40.0, 8.0, 8.0), name="sections")
+    with pytest.raises(UserError, match=r"sections are 40 x 8 x 8 \(z, y, x\).*factor of 1.25.*--planes all"):
+        predict_volume(model, flat, tmp_path / "a.zarr", settings)
+    with pytest.raises(UserError, match="one section"):
+        predict_volume(model, image_from_array(pixels[0]), tmp_path / "a.zarr", settings)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_too_little_memory_in_the_middle_adds_no_plane_twice(
+    tmp_path: Path, model: Model, noise: Noise, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = image_from_array(noise(20, 24, 20))
+    settings = PredictSettings(batch_size=2, halo=8, planes="all", probabilities=True)
+    predict_volume(model, image, tmp_path / "whole.zarr", settings)
+    real, passes = Predictor._probabilities, 0
+
+    def failing(self: Predictor, pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes == 15:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, pixels)
+
+    monkeypatch.setattr(Predictor, "_probabilities", failing)
+    predict_volume(model, image, tmp_path / "twice.zarr", settings)
+    assert passes > 64
+    np.testing.assert_array_equal(found_labels(tmp_path / "twice.zarr"), found_labels(tmp_path / "whole.zarr"))
 
 
 def test_the_result_is_the_same_whatever_the_image_lies_in(
@@ -283,16 +346,23 @@ def check_killed_runs(
     assert len(started) > kills // 2
 
 
+@pytest.mark.parametrize("planes", ["xy", "all"])
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, model: Model, noise: Noise, tree: Tree
+    tmp_path: Path, model: Model, noise: Noise, tree: Tree, planes: str
 ) -> None:
-    check_killed_runs(tmp_path, model, noise(4, 130, 180), 1, tree, SETTINGS)
+    shape = (4, 130, 180) if planes == "xy" else (24, 60, 90)
+    block = (2, 32, 48) if planes == "xy" else (12, 20, 30)
+    check_killed_runs(tmp_path, model, noise(*shape), 1, tree, SETTINGS.changed(planes=planes, block=block))
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_in_a_row(tmp_path: Path, model: Model, noise: Noise, tree: Tree) -> None:
+@pytest.mark.parametrize("planes", ["xy", "all"])
+def test_killed_twenty_times_in_a_row(tmp_path: Path, model: Model, noise: Noise, tree: Tree, planes: str) -> None:
     settings = PredictSettings(block=(1, 32, 32), tile=64, halo=8, probabilities=True, levels=3)
-    check_killed_runs(tmp_path, model, noise(5, 200, 300), 20, tree, settings)
+    shape: tuple[int, ...] = (5, 200, 300)
+    if planes == "all":
+        settings, shape = settings.changed(planes="all", block=(16, 16, 16)), (64, 96, 96)
+    check_killed_runs(tmp_path, model, noise(*shape), 20, tree, settings)
 
 
 def test_another_model_is_refused(tmp_path: Path, make_model: MakeModel, noise: Noise) -> None:

@@ -7,25 +7,37 @@ receptive field the tiles give what the whole section gives:
 
 - every tile is one fixed window, its origin a multiple of the stride, inside the domain;
 - its kept part is at least ``halo`` away from those window edges that are no edges of the domain.
+
+A volume may be seen in three planes. Then a block has tiles in each: those of the same volume with its axes in
+another order (`BlockPlan.seen`), which are sections of that plane.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from napari_autosegnet.errors import UserError
 
 Span = tuple[int, int]
 Box = tuple[Span, Span, Span]
 Shape = tuple[int, int, int]
+T = TypeVar("T")
 
+#: For each plane the axes of the volume: the one across its sections, their rows and their columns.
+XY: tuple[Shape, ...] = ((0, 1, 2),)
+ALL_PLANES: tuple[Shape, ...] = (*XY, (1, 0, 2), (2, 0, 1))
 #: Chunks of a new result: small enough to show one section quickly, large enough to keep files few.
 DEFAULT_CHUNKS: Shape = (16, 256, 256)
 #: Blocks are no larger than this unless the user says so; it bounds the memory.
 MAX_SIDE = 1024
+#: Chunks and the largest side of blocks that are seen in three planes. With the usual halos such blocks keep as large a
+#: part of what is computed as those of one plane do.
+CUBE_CHUNKS: Shape = (32, 128, 128)
+CUBE_SIDE = 384
 
 
 def round_up(value: int, step: int) -> int:
@@ -39,6 +51,16 @@ def length(span: Span) -> int:
 
 def slices(box: tuple[Span, ...]) -> tuple[slice, ...]:
     return tuple(slice(*span) for span in box)
+
+
+def turned(values: tuple[T, T, T], axes: Shape) -> tuple[T, T, T]:
+    """What is said of z, y and x in another order of the axes."""
+    return values[axes[0]], values[axes[1]], values[axes[2]]
+
+
+def turned_back(values: tuple[T, T, T], axes: Shape) -> tuple[T, T, T]:
+    """What was `turned`, as it was."""
+    return values[axes.index(0)], values[axes.index(1)], values[axes.index(2)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +90,10 @@ class Block:
     def voxels(self) -> int:
         return math.prod(self.shape)
 
+    def turned(self, axes: Shape) -> Block:
+        """The same block of a volume with its axes in another order; it keeps its number."""
+        return Block(self.index, turned(self.core, axes))
+
 
 @dataclass(frozen=True)
 class BlockPlan:
@@ -84,12 +110,15 @@ class BlockPlan:
     halo : int
         Pixels between a tile's kept part and a window edge inside the domain; a multiple of ``stride``.
     tile : int
-        Largest side of a window. A domain that fits is one window, without any halo. Where two halos would
-        leave nothing of it, the window is made larger.
+        Largest side of a window. A block that is a whole section, and fits, is one window without any halo. Where two
+        halos would leave nothing of it, the window is made larger.
     context : int
         Sections that the network reads above and below.
     region : ((z, z), (y, y), (x, x)), optional
         Only these voxels are computed; blocks keep their numbers.
+    planes : tuple of (int, int, int)
+        The planes that the network sees, `XY` or `ALL_PLANES`. Windows and tiles are those of xy; the other planes
+        have those of the plans in `seen`.
     """
 
     shape: Shape
@@ -99,6 +128,7 @@ class BlockPlan:
     tile: int
     context: int = 0
     region: Box | None = None
+    planes: tuple[Shape, ...] = XY
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or min(self.block) < 1 or self.stride < 1:
@@ -108,6 +138,22 @@ class BlockPlan:
         for span, size in zip(self.region or (), self.shape, strict=False):
             if not 0 <= span[0] < span[1] <= size:
                 raise UserError(f"the region {self.region} does not lie inside the volume {self.shape}; choose another")
+
+    @cached_property
+    def seen(self) -> dict[Shape, BlockPlan]:
+        """For each plane the plan of the volume with its axes in that order, in xy: they are kept, as windows are."""
+        if self.planes == XY:
+            return {XY[0]: self}
+        return {
+            axes: replace(
+                self,
+                shape=turned(self.shape, axes),
+                block=turned(self.block, axes),
+                region=None if self.region is None else turned(self.region, axes),
+                planes=XY,
+            )
+            for axes in self.planes
+        }
 
     @property
     def domain(self) -> tuple[int, int]:
@@ -131,7 +177,7 @@ class BlockPlan:
 
     @cached_property
     def windows(self) -> int:
-        """Number of windows of all blocks together."""
+        """Number of windows of all blocks together, in xy."""
         limits = self.region or tuple((0, size) for size in self.shape)
         rows, columns = (
             sum(
@@ -144,10 +190,10 @@ class BlockPlan:
         )
         return length(limits[0]) * rows * columns
 
-    @property
+    @cached_property
     def computed(self) -> int:
-        """Pixels of all windows together: at least the voxels of the volume."""
-        return self.windows * math.prod(self.window)
+        """Pixels of all windows together, of all planes: at least the voxels of the volume in each."""
+        return sum(plan.windows * math.prod(plan.window) for plan in self.seen.values())
 
     def __len__(self) -> int:
         return math.prod(self.grid) if self.region is None else sum(1 for _ in self.indices())
@@ -197,7 +243,15 @@ class BlockPlan:
         return tuple(Tile((row[0], column[0]), (row[1], column[1])) for row in rows for column in columns)
 
     def surroundings(self, block: Block) -> Box:
-        """What is read for a block: its windows, in the domain, and its sections with their context."""
+        """What is read for a block: its windows, in the domain, and its sections with their context, of all planes."""
+        boxes = [turned_back(plan._read(block.turned(axes)), axes) for axes, plan in self.seen.items()]
+        z, y, x = (
+            (min(span[0] for span in spans), max(span[1] for span in spans)) for spans in zip(*boxes, strict=True)
+        )
+        return z, y, x
+
+    def _read(self, block: Block) -> Box:
+        """What is read for a block's sections in one plane."""
         tiles = self.tiles(block)
         z = (max(0, block.core[0][0] - self.context), min(self.shape[0], block.core[0][1] + self.context))
         y, x = (
@@ -213,12 +267,12 @@ class BlockPlan:
 
 
 def _window_side(size: int, block: int, domain: int, halo: int, stride: int, tile: int) -> int:
-    if domain <= tile:
+    if domain <= tile and block >= size:
         return domain
     # Blocks that do not start at a multiple of the stride lose up to one stride to alignment.
     smallest = 2 * halo + stride + (stride if block % stride else 0)
-    largest = max(tile // stride * stride, smallest)
-    if largest >= domain:
+    largest = max(min(tile // stride * stride, domain), smallest)
+    if smallest >= domain:
         return domain
     blocks = -(-size // block)
     # The first and the last block have an edge of the domain, where no halo is; all between are alike.
@@ -339,7 +393,11 @@ def pyramid_levels(shape: Shape, count: int) -> tuple[Level, ...]:
 
 
 def choose_chunks(
-    shape: Shape, block: Shape | None, source: Shape | None, sections_at_once: int | None = None
+    shape: Shape,
+    block: Shape | None,
+    source: Shape | None,
+    sections_at_once: int | None = None,
+    planes: tuple[Shape, ...] = XY,
 ) -> Shape:
     """Chunks of a new result, of which the wished block is a multiple.
 
@@ -351,10 +409,10 @@ def choose_chunks(
     UserError
         When the block is larger than the chunks and no multiple of them.
     """
-    wished = list(DEFAULT_CHUNKS)
+    wished = list(DEFAULT_CHUNKS if planes == XY else CUBE_CHUNKS)
     if source is not None and 8 <= source[0] <= 64:
         wished[0] = source[0]
-    if block is None and sections_at_once is not None and sections_at_once < wished[0]:
+    if block is None and planes == XY and sections_at_once is not None and sections_at_once < wished[0]:
         # The thinner, the wider: as many files as otherwise.
         wider = max(1, math.isqrt(DEFAULT_CHUNKS[0] // sections_at_once))
         wished = [sections_at_once, wider * wished[1], wider * wished[2]]
@@ -370,21 +428,30 @@ def choose_chunks(
     return wished[0], wished[1], wished[2]
 
 
-def choose_block(shape: Shape, chunks: Shape, block: Shape | None, *, whole_sections: bool = False) -> Shape:
+def choose_block(
+    shape: Shape, chunks: Shape, block: Shape | None, *, whole_sections: bool = False, largest: Shape | None = None
+) -> Shape:
     """Block for a volume: as wished, or as large as bounded memory allows, in whole chunks.
 
-    ``whole_sections`` is for networks whose result needs the whole section at once.
+    ``whole_sections`` is for networks whose result needs the whole section at once. ``largest`` is the largest block
+    of several planes (`largest_cube`); in one plane it is one layer of chunks.
     """
     if block is not None:
         wished = block
     else:
-        y, x = (
-            -(-size // -(-size // MAX_SIDE))
-            for size in shape[1:]  # equal parts of at most MAX_SIDE
-        )
-        z = chunks[0]
-        wished = (z, y, x)
+        sides = largest or (chunks[0], MAX_SIDE, MAX_SIDE)
+        z, y, x = (-(-size // -(-size // side)) for size, side in zip(shape, sides, strict=True))  # equal parts
+        wished = (z if largest else chunks[0], y, x)
     if whole_sections:
-        wished = (wished[0], shape[1], shape[2])
+        wished = (shape[0] if largest else wished[0], shape[1], shape[2])
     z, y, x = (round_up(min(size, limit), chunk) for size, limit, chunk in zip(wished, shape, chunks, strict=True))
     return z, y, x
+
+
+def largest_cube(classes: int) -> Shape:
+    """Largest block of three planes: its sums of probabilities, a float for each class, take no more than half a GB."""
+    return (
+        max(CUBE_CHUNKS[1], 2 * CUBE_SIDE // max(classes, 2) // CUBE_CHUNKS[0] * CUBE_CHUNKS[0]),
+        CUBE_SIDE,
+        CUBE_SIDE,
+    )

@@ -16,8 +16,17 @@ from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
 from napari_autosegnet.data.pairs import paired_files
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Report, silent
-from napari_autosegnet.inference.blocks import Block, BlockPlan, choose_block, choose_chunks, parse_region
+from napari_autosegnet.events import Note, Report, silent
+from napari_autosegnet.inference.blocks import (
+    ALL_PLANES,
+    XY,
+    Block,
+    BlockPlan,
+    choose_block,
+    choose_chunks,
+    largest_cube,
+    parse_region,
+)
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
 from napari_autosegnet.inference.compute.engines import usual_engine
 from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
@@ -44,6 +53,11 @@ from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Longest side of a voxel over its shortest up to which the planes of a volume look alike: networks learn from patches
+#: that are zoomed by 10 %.
+ISOTROPIC = 1.25
 
 
 @dataclass
@@ -155,16 +169,41 @@ def open_job(
     if mask is not None and mask.shape != shape:
         raise UserError(f"the mask has the shape {mask.shape}, the image {shape}; give a mask of the same shape")
     region = None if settings.region is None else parse_region(settings.region, shape)
+    planes, largest = XY, None
+    if settings.planes == "all":
+        check_isotropic(image)
+        planes, largest = ALL_PLANES, largest_cube(len(model.classes))
     predictor = make_predictor(model, device, settings, report, precision=precision)
-    chunks = choose_chunks(shape, settings.block, image.chunks, image.sections_at_once)
-    block = choose_block(shape, chunks, settings.block, whole_sections=predictor.whole_sections)
+    chunks = choose_chunks(shape, settings.block, image.chunks, image.sections_at_once, planes)
+    block = choose_block(shape, chunks, settings.block, whole_sections=predictor.whole_sections, largest=largest)
     if out is not None and out.suffix.lower() == ".png":
         block = shape
     output = open_output(out, image, model.classes, settings, chunks=chunks, block=block, mask=mask)
     if scale is None:
         scale = check_gray_values(model.normalization, image, settings.gray_values, report)
     survey = ImageSurvey(image, model.normalization, scale)
-    return VolumeJob(image, mask, survey, predictor, predictor.plan(shape, block, region=region), output, settings)
+    plan = predictor.plan(shape, block, region=region, planes=planes)
+    return VolumeJob(image, mask, survey, predictor, plan, output, settings)
+
+
+def check_isotropic(image: ImageStack) -> None:
+    """Refuse an image that does not look alike in all three planes.
+
+    Raises
+    ------
+    UserError
+        When it is one section, or the sides of its voxels differ by more than `ISOTROPIC`.
+    """
+    name = image.path or image.name
+    if image.sections == 1:
+        raise UserError(f"{name} is one section, which has no other planes; leave --planes all out")
+    sides = [abs(side) for side in image.scale]
+    if min(sides) > 0 and max(sides) / min(sides) > ISOTROPIC:
+        size = " x ".join(f"{side:g}" for side in sides)
+        raise UserError(
+            f"the voxels of {name} are {size}{f' {image.unit}' if image.unit else ''} (z, y, x), but three planes need "
+            f"sides that differ by a factor of {ISOTROPIC:g} at most; leave --planes all out, or resample the image"
+        )
 
 
 def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) -> Ledger:
@@ -176,6 +215,8 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         When there is something else, or a result made otherwise, in the output's place.
     """
     tell_notes([job.image, *([] if job.mask is None else [job.mask])], report)
+    if job.settings.planes == "all" and job.image.unit is None and job.image.scale == (1.0, 1.0, 1.0):
+        report(Note(text=f"{job.image.path or job.image.name} says nothing of its voxels; they are taken for cubes"))
     output, settings = job.output, job.settings
     path = ledger_path(output.path)
     ours = written_parts(path)
@@ -199,6 +240,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
             "tile": job.predictor.tile,
             "halo": job.predictor.halo,
             "flips": settings.flips,
+            "planes": settings.planes,
             "probabilities": job.probabilities,
             "instances": settings.instances,
             "format": settings.format,

@@ -173,6 +173,17 @@ def test_workers_write_what_one_process_writes(
     assert not again.of(BlockWritten)
 
 
+def test_two_workers_write_the_consensus_that_one_process_writes(
+    cluster: Any, request_for: Callable[..., VolumeRequest], noise: Noise, tree: Tree, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "image.npy", noise(8, 24, 20))
+    changes = {"image": tmp_path / "image.npy", "planes": "all", "block": (4, 12, 20)}
+    alone(request_for("alone.zarr", **changes))
+    summary = on(cluster, request_for("many.zarr", **changes))
+    assert (summary.blocks, summary.done) == (4, 4)
+    assert tree(tmp_path / "many.zarr") == tree(tmp_path / "alone.zarr")
+
+
 @pytest.mark.parametrize("moments", [(5,), pytest.param((3, 9), marks=pytest.mark.slow)])
 def test_killed_workers_lose_no_block(
     cluster: Any,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_autosegnet.data.normalization import LIMIT, Constants, is_exact_in_float32, normalized
-from napari_autosegnet.inference.blocks import round_up
+from napari_autosegnet.inference.blocks import Shape, round_up, turned
 
 Array = npt.NDArray[Any]
 
@@ -54,6 +55,17 @@ class BlockInput:
             asked = shown if asked is None else asked & shown
         return asked
 
+    def turned(self, axes: Shape, asked: npt.NDArray[np.bool_] | None) -> BlockInput:
+        """The same with its axes in another order; ``asked`` is what `asked` said."""
+        return replace(
+            self,
+            pixels=self.pixels.transpose(0, *(1 + axis for axis in axes)),
+            origin=turned(self.origin, axes),
+            wanted=None if asked is None else asked.transpose(axes),
+            missing=None,
+            blank=None,
+        )
+
 
 class BlockPixels:
     """A block's pixels on the device, and how its sections are normalized."""
@@ -72,6 +84,18 @@ class BlockPixels:
             torch.from_numpy(values.astype(np.float32))[:, :, None, None].to(device)
             for values in (constants.mean, constants.std)
         )
+        self._across = True  # z is the axis across the sections, not their rows
+
+    def turned(self, axes: Shape) -> BlockPixels:
+        """The same pixels with their axes in another order; each keeps what its section in xy is normalized by."""
+        place = (0, 2, 3)
+        order = (place[axes[0]], 1, place[axes[1]], place[axes[2]])
+        pixels = copy.copy(self)
+        pixels._pixels, pixels._mean, pixels._std = (
+            values.permute(order) for values in (self._pixels, self._mean, self._std)
+        )
+        pixels._across = axes[0] == 0
+        return pixels
 
     def window(self, sections: Sequence[int], place: tuple[slice, ...]) -> Tensor:
         """Normalized pixels (c, y, x) of some sections, whose channels follow each other.
@@ -81,13 +105,17 @@ class BlockPixels:
         chosen = list(sections)
         here = self._pixels[(slice(None), slice(None), *place)][chosen]
         if not self._is_done:
-            values = here.to(torch.float32).sub(self._mean[chosen]).div_(self._std[chosen]).clamp_(-LIMIT, LIMIT)
+            mean, std = (
+                values[chosen] if self._across else values[:, :, place[0]] for values in (self._mean, self._std)
+            )
+            values = here.to(torch.float32).sub(mean).div_(std).clamp_(-LIMIT, LIMIT)
             here = values.masked_fill_(~here.isfinite(), 0) if self._is_float else values
         return here.flatten(0, 1)
 
-    def key(self, sections: Sequence[int]) -> bytes:
-        """Equal where some sections are normalized alike."""
-        return self._constants.of(sections).key
+    def key(self, sections: Sequence[int], place: tuple[slice, ...]) -> bytes:
+        """Equal where windows of some sections are normalized alike."""
+        rows = range(place[0].start, place[0].stop)
+        return self._constants.of(sections if self._across else rows).key
 
 
 @dataclass(frozen=True)
@@ -113,11 +141,11 @@ def pad_to_domain(array: Array, stride: int) -> Array:
     return pad_after(array, missing)
 
 
-def pad_after(array: Array, missing: tuple[int, int]) -> Array:
-    """Repeat the last row and column of (..., y, x) as often as ``missing`` says."""
+def pad_after(array: Array, missing: Sequence[int]) -> Array:
+    """Repeat the last row, column and so on of the last axes as often as ``missing`` says of each."""
     if not any(missing):
         return array
-    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, missing[0]), (0, missing[1])], mode="edge")
+    return np.pad(array, [(0, 0)] * (array.ndim - len(missing)) + [(0, more) for more in missing], mode="edge")
 
 
 def _transferable(array: Array) -> Tensor:

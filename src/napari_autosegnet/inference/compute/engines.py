@@ -45,7 +45,10 @@ class TorchEngine:
 
 
 class OnnxEngine:
-    """ONNX Runtime on the CPU; one session per window shape, because graphs of fixed shapes run fastest."""
+    """ONNX Runtime on the CPU; one session per window shape, because graphs of fixed shapes run fastest.
+
+    A session keeps its buffers, so there are no more than the windows of three planes need.
+    """
 
     name: EngineName = "onnxruntime"
 
@@ -56,7 +59,8 @@ class OnnxEngine:
     def __call__(self, images: Tensor) -> Tensor:
         shape = tuple(images.shape)
         if shape not in self._sessions:
-            self._sessions.clear()  # a session keeps its buffers; windows of a plan have one shape
+            if len(self._sessions) == 3:
+                self._sessions.clear()
             self._sessions[shape] = self._session(shape)
         session = self._sessions[shape]
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 
@@ -46,7 +47,7 @@ def fastest_tile(predictor: Predictor, plan: BlockPlan, *, report: Report = sile
             one = predictor.measured(None, trial.window, passes=1)
         except torch.OutOfMemoryError:
             break
-        seconds[tile] = one * trial.windows / predictor.batch_size
+        seconds[tile] = one * trial.computed / math.prod(trial.window) / predictor.batch_size
     if len(seconds) < 2:
         return usual
     best = min(seconds, key=lambda tile: seconds[tile])

@@ -230,11 +230,10 @@ class Predictor:
         if probabilities:
             fractions = torch.zeros((self.classes, *block.shape), dtype=torch.uint8, device=self.device)
         computed = 0
-        for section, tile, predicted, fresh in self.tiles(plan, block, data):
-            if should_stop():
+        for place, predicted, fresh in self._parts(plan, block, data, should_stop):
+            if predicted is None:
                 return None
             computed += fresh
-            place = _place(section, tile, block)
             gathered[place] = most_likely_class(predicted)
             if fractions is not None:
                 fractions[(slice(None), *place)] = predicted.mul(255).round_()
@@ -255,8 +254,55 @@ class Predictor:
         value gives the same result everywhere, so it is computed once per value. When memory does not suffice, the
         block starts again with smaller batches, then smaller windows: then tiles come twice.
         """
+        yield from self._tiles_that_fit(plan, block, data, self._on_device(data))
+
+    def _on_device(self, data: BlockInput) -> BlockPixels:
         constants = data.constants or self.model.normalization.constants([None] * data.pixels.shape[1])
-        pixels = BlockPixels(data, constants, self.device)
+        return BlockPixels(data, constants, self.device)
+
+    def _parts(
+        self, plan: BlockPlan, block: Block, data: BlockInput, should_stop: ShouldStop
+    ) -> Iterator[tuple[tuple[int | slice, ...], Tensor | None, int]]:
+        """Probabilities part by part: its place in the block, (K, y, x), and how many windows were computed.
+
+        Instead of probabilities there is None once it was to stop.
+        """
+        if len(plan.planes) > 1:
+            yield from self._averages(plan, block, data, should_stop)
+            return
+        for section, tile, predicted, fresh in self.tiles(plan, block, data):
+            if should_stop():
+                yield (), None, 0
+                return
+            yield _place(section, tile, block), predicted, fresh
+
+    def _averages(
+        self, plan: BlockPlan, block: Block, data: BlockInput, should_stop: ShouldStop
+    ) -> Iterator[tuple[tuple[int | slice, ...], Tensor | None, int]]:
+        """As `_parts`: means over the planes, section by section."""
+        pixels, asked = self._on_device(data), data.asked(block.shape)
+        total = torch.zeros((self.classes, *block.shape), device=self.device)
+        memory = None
+        while memory != (self.batch_size, self.tile):  # else tiles came twice, and are added up anew
+            memory, computed = (self.batch_size, self.tile), 0
+            total.zero_()
+            for axes, view in plan.seen.items():
+                seen = block.turned(axes)
+                sums = total.permute(0, *(1 + axis for axis in axes))
+                for section, tile, predicted, fresh in self._tiles_that_fit(
+                    view, seen, data.turned(axes, asked), pixels.turned(axes)
+                ):
+                    if should_stop():
+                        yield (), None, 0
+                        return
+                    sums[(slice(None), *_place(section, tile, seen))] += predicted
+                    computed += fresh
+        for section in range(block.shape[0]):
+            yield (section,), total[:, section].div_(len(plan.planes)), computed if section == 0 else 0
+
+    def _tiles_that_fit(
+        self, plan: BlockPlan, block: Block, data: BlockInput, pixels: BlockPixels
+    ) -> Iterator[tuple[int, Tile, Tensor, int]]:
         while True:
             plan = dataclasses.replace(plan, tile=min(plan.tile, self.tile))
             try:
@@ -281,7 +327,7 @@ class Predictor:
                 value = _only_value(data.pixels[(slice(None), slice(None), *window)][:, sections])
                 here = pixels.window(sections, window)
                 if value is not None:
-                    probabilities, fresh = self._constant(value + pixels.key(sections), here)
+                    probabilities, fresh = self._constant(value + pixels.key(sections, window), here)
                     yield section, tile, _kept(probabilities, tile), fresh
                     continue
                 waiting.append((section, tile, here))

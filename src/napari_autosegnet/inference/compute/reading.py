@@ -65,17 +65,17 @@ def read_block(
         wanted = np.asarray(((values != 0) & ~np.isnan(values)).any(0))
         if not wanted.any():
             return BlockInput(np.zeros((image.channels, 0, 0, 0), image.dtype), origin, wanted)
-    inside = (min(y[1], plan.shape[1]), min(x[1], plan.shape[2]))
+    inside = [(span[0], min(span[1], size)) for span, size in zip((z, y, x), plan.shape, strict=True)]
     if pixels is None:
-        pixels = read_patiently(image, slice(*z), slice(y[0], inside[0]), slice(x[0], inside[1]))
+        pixels = read_patiently(image, *(slice(*span) for span in inside))
     core = tuple(slice(span[0] - start, span[1] - start) for span, start in zip(block.core, origin, strict=True))
     missing = missing_voxels(pixels[(slice(None), *core)], wanted)
     blank = constants = None
     if survey is not None:
         constant = survey.constant(range(*block.core[0]), pixels[:, core[0]])
         blank = constant if constant.any() else None
-        constants = survey.constants(range(*z))
-    pixels = pad_after(pixels, (y[1] - inside[0], x[1] - inside[1]))
+        constants = survey.constants([min(section, plan.shape[0] - 1) for section in range(*z)])
+    pixels = pad_after(pixels, [span[1] - end for span, (_, end) in zip((z, y, x), inside, strict=True)])
     return BlockInput(pixels, origin, wanted, missing, blank, constants)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import ProgressMade, Report, silent
-from napari_autosegnet.inference.blocks import round_up, slices
+from napari_autosegnet.inference.blocks import CUBE_SIDE, round_up, slices
 from napari_autosegnet.inference.compute.gray_check import check_gray_values
 from napari_autosegnet.inference.compute.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
@@ -48,6 +48,8 @@ def make_predictor(
     if settings.tile == "auto":
         # At least half of a window's side is kept, however wide the halo; else the work grows without bound.
         predictor.tile = max(predictor.tile, 4 * predictor.halo)
+        if settings.planes == "all":
+            predictor.tile = max(predictor.tile, CUBE_SIDE + 2 * predictor.halo)
     return predictor
 
 

@@ -85,7 +85,10 @@ class ApplyDialog(QDialog):
         )
         start = PredictSettings(workers=session.preferences.workers)
         self.form = SettingsForm(
-            PredictSettings, {"": start}, hidden=_HIDDEN, shown=("probabilities", "instances", "block", "workers")
+            PredictSettings,
+            {"": start},
+            hidden=_HIDDEN,
+            shown=("planes", "probabilities", "instances", "block", "workers"),
         )
         self.message = MessageLine()
         self.time_label = QLabel()
