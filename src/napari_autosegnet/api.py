@@ -294,6 +294,7 @@ def evaluate(
     labels: Sequence[Path],
     images: Sequence[Path] = (),
     prediction: Path | None = None,
+    objects: Path | None = None,
     model: Path | None = None,
     classes: str | None = None,
     time_point: int | None = None,
@@ -318,6 +319,9 @@ def evaluate(
         With ``model``: the images, paired with the labels. With ``prediction``: optional, one, for overlays.
     prediction : Path, optional
         What `predict` wrote, or a label image with class numbers 1..K.
+    objects : Path, optional
+        With ``prediction``: true objects, each with a number of its own, 0 for none. The prediction's numbered objects
+        are compared with them over the whole volume.
     model : Path, optional
         ``RUN/model``, or a zip of one.
     classes : str, optional
@@ -348,6 +352,7 @@ def evaluate(
         labels=tuple(labels),
         images=tuple(images),
         prediction=prediction,
+        objects=objects,
         model=model,
         classes=classes,
         selection=Selection(time_point=time_point, channels=channels, axes=axes),

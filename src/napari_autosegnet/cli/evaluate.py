@@ -19,6 +19,7 @@ from napari_autosegnet.settings import GrayValuesChoice
 def evaluate(
     labels: Annotated[list[Path], described(EvaluateJob, "labels")],
     prediction: Annotated[Path | None, described(EvaluateJob, "prediction")] = None,
+    objects: Annotated[Path | None, described(EvaluateJob, "objects")] = None,
     model: Annotated[Path | None, described(EvaluateJob, "model")] = None,
     image: Annotated[list[Path] | None, described(EvaluateJob, "images")] = None,
     classes: Annotated[str | None, described(EvaluateJob, "classes")] = None,
@@ -50,6 +51,7 @@ def evaluate(
         labels=tuple(labels),
         images=tuple(images),
         prediction=prediction,
+        objects=objects,
         model=None if model is None else model_folder(model),
         classes=classes,
         selection=Selection(time_point=time, channels=channels, axes=axes),
@@ -83,6 +85,12 @@ def score_table(values: dict[str, Any]) -> str:
     }
     lines.append("")
     lines += [f"{title:<18}{_score(values[name])}" for title, name in overall.items() if name in values]
+    objects = values.get("objects")
+    if objects is not None:
+        lines += ["", f"{objects['found']} objects, {objects['objects']} true ones"]
+        lines += [f"{title:<18}{_score(objects[name])}" for title, name in (("V_rand", "v_rand"), ("V_info", "v_info"))]
+        for name in ("precision", "recall"):
+            lines += [f"{name} at {iou:<{14 - len(name)}}{_score(value)}" for iou, value in objects[name].items()]
     return "\n".join(lines)
 
 

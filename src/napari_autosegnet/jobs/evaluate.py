@@ -28,6 +28,11 @@ class EvaluateJob(JobModel):
         description="With --model: the image of each --labels; the files of two folders or patterns are paired by name",
     )
     prediction: Path | None = Field(None, description="Predicted labels, as predict writes them")
+    objects: Path | None = Field(
+        None,
+        description="With --prediction: true objects, each with a number of its own (0: none), that its numbered "
+        "objects are compared with over the whole volume",
+    )
     model: Path | None = Field(None, description="Or a model (or run) folder, applied to the images")
     classes: str | None = Field(None, description="Label values and their classes, for example 0:membrane,255:cell")
     selection: Selection = Field(ALL, description="What of the images and labels is read")
@@ -42,10 +47,13 @@ class EvaluateJob(JobModel):
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Scores:
         """Evaluate; see `api.evaluate`."""
         from napari_autosegnet.evaluation.model import evaluate_model
+        from napari_autosegnet.evaluation.objects import evaluate_objects
         from napari_autosegnet.evaluation.prediction import evaluate_prediction
 
         started = time.monotonic()
         try:
+            if self.objects is not None and self.prediction is None:
+                raise UserError("objects are those of a prediction; give --prediction with --objects")
             if self.model is not None and self.prediction is None:
                 scores = evaluate_model(
                     self.model,
@@ -71,6 +79,9 @@ class EvaluateJob(JobModel):
                     report=report,
                     should_stop=should_stop,
                 )
+                if self.objects is not None:
+                    compared = evaluate_objects(self.prediction, self.objects, self.sections, report, should_stop)
+                    scores = scores.model_copy(update={"objects": compared})
             else:
                 raise UserError("give either a model or a prediction to evaluate")
         except StoppedError:

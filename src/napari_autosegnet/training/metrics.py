@@ -29,6 +29,30 @@ THRESHOLDS: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, *(step / 20 for step i
 Classes = Tensor | npt.NDArray[np.integer]
 
 
+class ObjectScores(BaseModel):
+    """How well numbered objects agree with true ones, over a whole volume; what is in no true object counts nowhere.
+
+    Attributes
+    ----------
+    objects, found
+        True objects, and found ones.
+    v_rand, v_info
+        As in `boundary_scores`, of the objects as they are; each voxel of no found object is one of its own.
+    precision, recall
+        Shares of the found objects, and of the true ones, that have a partner of an intersection over union above
+        0.5 and above 0.75.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objects: int
+    found: int
+    v_rand: float
+    v_info: float
+    precision: dict[str, float]
+    recall: dict[str, float]
+
+
 class Scores(BaseModel):
     """Scores of a segmentation; pixels that are not annotated are left out of all of them.
 
@@ -58,6 +82,8 @@ class Scores(BaseModel):
         Boundary probability at which ``v_rand`` is best.
     expected_calibration_error
         See `Calibration`; ``None`` where only labels were at hand.
+    objects
+        Of numbered objects, where true ones were given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +100,7 @@ class Scores(BaseModel):
     v_info: float | None = None
     threshold: float | None = None
     expected_calibration_error: float | None = None
+    objects: ObjectScores | None = None
 
     @property
     def quality(self) -> Quality:
@@ -335,17 +362,40 @@ def compare_segments(
         truth[counted], segments[counted], sparse_type="array"
     )
     joint = table.tocoo()
+    return agreement(
+        joint.data[joint.coords[1] > 0],
+        np.asarray(joint.sum(axis=0)).ravel()[1:],
+        np.asarray(joint.sum(axis=1)).ravel(),
+        alpha=alpha,
+    )
+
+
+def agreement(
+    joint: npt.NDArray[np.number],
+    segments: npt.NDArray[np.number],
+    truth: npt.NDArray[np.number],
+    *,
+    alpha: float = 0.5,
+) -> tuple[float, float]:
+    """V_rand and V_info of two partitions, by their pixels; see `boundary_scores`.
+
+    Parameters
+    ----------
+    joint
+        Pixels that each segment has in common with each true one, where there are any.
+    segments, truth
+        Pixels of each segment, and of each true one. True pixels of no segment are segments of one pixel.
+    """
+    pixels = int(truth.sum())
+    single = pixels - int(segments.sum())
+    p, s, t = (np.asarray(part, np.float64) / pixels for part in (joint, segments, truth))
     # Single pixels enter with 1 / pixels each, in the joint distribution as in the segments' own.
-    joint_fractions = joint.data[joint.coords[1] > 0] / pixels
-    singles = np.full(pixels - round(float(joint_fractions.sum()) * pixels), 1 / pixels)
-    p = np.concatenate([joint_fractions, singles])
-    s = np.concatenate([np.asarray(joint.sum(axis=0)).ravel()[1:] / pixels, singles])
-    t = np.asarray(joint.sum(axis=1)).ravel() / pixels
-    v_rand = np.sum(p**2) / (alpha * np.sum(s**2) + (1 - alpha) * np.sum(t**2))
-    entropy_s, entropy_t = _entropy(s), _entropy(t)
+    squares, entropy = single / pixels**2, single / pixels * float(np.log(pixels))
+    v_rand = (np.sum(p**2) + squares) / (alpha * (np.sum(s**2) + squares) + (1 - alpha) * np.sum(t**2))
+    entropy_s, entropy_t = _entropy(s) + entropy, _entropy(t)
     entropies = alpha * entropy_s + (1 - alpha) * entropy_t
     # One segment in both: nothing to tell, and nothing wrong.
-    v_info = (entropy_s + entropy_t - _entropy(p)) / entropies if entropies > 0 else 1.0
+    v_info = (entropy_s + entropy_t - _entropy(p) - entropy) / entropies if entropies > 0 else 1.0
     return float(v_rand), float(min(max(v_info, 0.0), 1.0))
 
 

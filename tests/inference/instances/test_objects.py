@@ -117,6 +117,8 @@ def test_the_store_lists_them_with_all_levels(number: Any, tmp_path: Path) -> No
     for level in (1, 2):
         np.testing.assert_array_equal(instances(tmp_path / "a.zarr", level), found[:, :: 2**level, :: 2**level])
     assert not list(tmp_path.glob(".*instances"))
+    table = (tmp_path / "a.zarr.objects.csv").read_text().splitlines()
+    assert [int(row.split(",")[1]) for row in table[1:]] == np.unique(found, return_counts=True)[1][1:].tolist()
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     number(boundary, (3, 32, 32), "a.zarr", levels=3)
     after = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}

@@ -125,7 +125,7 @@ def predict_on_workers(
                 instances = None
                 if not stopped and not run.progress.failed:
                     if job.settings.instances:
-                        instances = run.instances(model)
+                        instances = run.instances(model, should_stop)
                         stopped = instances is None
                     check_unchanged(job, ledger)
             except OSError as error:
@@ -179,7 +179,7 @@ class _ClusterRun:
                 return False
         return True
 
-    def instances(self, model: AppliedModel) -> Path | None:
+    def instances(self, model: AppliedModel, should_stop: ShouldStop) -> Path | None:
         """Number the objects; None when asked to stop."""
         from napari_autosegnet.inference.instances.run import Done, InstanceRun
 
@@ -198,7 +198,7 @@ class _ClusterRun:
             tasks = [Task(stage, level, number) for number in numbers]
             return self._dispatcher.run(self._about, tasks, finish, _give_up, self._job.settings.retries)
 
-        return run.number(do)
+        return run.number(do, should_stop)
 
 
 class Dispatcher:

@@ -10,6 +10,7 @@ are read, can the result depend on the blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ from napari_autosegnet.inference.blocks import Box, Shape
 NO_OBJECTS = (*BOUNDARY_WORDS, "background", "outside")
 #: A voxel whose boundary probability (of 255) is less belongs to an object.
 INSIDE = 128
-#: Sides (y, x) of what is flooded at once; it bounds the memory.
-TILE = 256
+#: Sides (z, y, x) of what is flooded at once; they bound the memory.
+TILE: Shape = (128, 256, 256)
 #: Surroundings that a flood may come from, in pixels.
 FLOOD = 48
 
@@ -117,12 +118,13 @@ def flood(boundary: npt.NDArray[np.uint8], seeds: Ids) -> Ids:
     return result
 
 
-def tiles_of(core: Box, side: int = TILE) -> Iterator[Box]:
-    """Parts of a block, no larger than ``side`` in y and x."""
-    z, (y0, y1), (x0, x1) = core
-    for y in range(y0, y1, side):
-        for x in range(x0, x1, side):
-            yield z, (y, min(y + side, y1)), (x, min(x + side, x1))
+def tiles_of(core: Box, sides: Shape = TILE) -> Iterator[Box]:
+    """Parts of a block, no larger than ``sides``."""
+    z, y, x = (
+        [(start, min(start + side, span[1])) for start in range(*span, side)]
+        for span, side in zip(core, sides, strict=True)
+    )
+    return product(z, y, x)
 
 
 def grown(core: Box, margin: Shape, shape: Shape) -> Box:

@@ -1,4 +1,4 @@
-"""`labels/instances` of a volume, block by block in bounded memory: seeds, joining, flooding, lower levels.
+"""`labels/instances` of a volume, block by block in bounded memory: seeds, joining, flooding, levels, measurements.
 
 Seeds are kept in a hidden folder beside the store until the objects are written; a ledger of its own says what is
 done, so that a run that was ended continues.
@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.inference.blocks import BlockPlan, Box
+from napari_autosegnet.inference.blocks import BlockPlan, Box, length
+from napari_autosegnet.inference.instances.measurements import Measurements
 from napari_autosegnet.inference.instances.objects import (
     FLOOD,
     Ids,
@@ -34,11 +35,12 @@ from napari_autosegnet.inference.instances.objects import (
     within,
 )
 from napari_autosegnet.inference.output.arrays import BlockArray, as_bits
-from napari_autosegnet.inference.output.ledger import Ledger, instance_ledger_path, scratch_path
+from napari_autosegnet.inference.output.ledger import Ledger, instance_ledger_path, object_table_path, scratch_path
 from napari_autosegnet.inference.output.progress import Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.inference.output.store import LabelPyramid, ProbabilityArray, ZarrOutput, remove_folder
 from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.units import Placement
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.compute.predictor import AppliedModel
@@ -195,8 +197,8 @@ class InstanceRun:
         self._ledger = Ledger.open(path, parts)
         self._ledger.forget_lost(self.work.written, report)
 
-    def number(self, do: Do) -> Path | None:
-        """Number all objects; None when asked to stop."""
+    def number(self, do: Do, should_stop: ShouldStop) -> Path | None:
+        """Number all objects and measure them; None when asked to stop."""
         plan, ledger = self._job.plan, self._ledger
         flooded = Progress(plan, ledger.finished(), self._report, step="instances")
         if flooded.pending:
@@ -230,8 +232,25 @@ class InstanceRun:
 
             if not do("instances", level, tuple(pyramid.missing(level)), level_done):
                 return None
+        table = object_table_path(self._job.output.path)
+        if (flooded.is_new or not table.exists()) and not self._measure(table, should_stop):
+            return None
         remove_folder(self.work.scratch)
         return self._instances.folder
+
+    def _measure(self, table: Path, should_stop: ShouldStop) -> bool:
+        """Write the table of the objects; False when asked to stop."""
+        plan, measurements = self._job.plan, Measurements()
+        for tile in (tile for block in plan for tile in tiles_of(block.core)):
+            if should_stop():
+                return False
+            z, y, x = ((start, min(end + 1, size)) for (start, end), size in zip(tile, plan.shape, strict=True))
+            core = (length(tile[0]), length(tile[1]), length(tile[2]))
+            measurements.add(self._instances.read((z, y, x)), core, (z[0], y[0], x[0]))
+        image = self._job.image
+        measurements.write(table, Placement(image.scale, image.translation, image.unit))
+        self._report(Note(text=f"measurements of the objects: {table}"))
+        return True
 
     def _join(self) -> None:
         """Give the parts of seeds in all blocks the numbers of their objects.
@@ -282,7 +301,7 @@ def number_objects(
             done(number, time.monotonic() - began, files)
         return True
 
-    return run.number(do)
+    return run.number(do, should_stop)
 
 
 def sampling(scale: Sequence[float]) -> tuple[float, float, float]:

@@ -254,6 +254,11 @@ def instance_ledger_path(store: Path) -> Path:
     return _beside(_record_name(store), "{}.instances.ledger.jsonl")
 
 
+def object_table_path(store: Path) -> Path:
+    """The table of a store's numbered objects."""
+    return _beside(_record_name(store), "{}.objects.csv")
+
+
 def scratch_path(store: Path) -> Path:
     """The folder for what is needed until a store's objects are numbered."""
     return _beside(_record_name(store), ".{}.instances")

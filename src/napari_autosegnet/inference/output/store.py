@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, Shape
 from napari_autosegnet.inference.output.arrays import BlockArray, as_bits
-from napari_autosegnet.inference.output.ledger import instance_ledger_path, scratch_path, sync_folder
+from napari_autosegnet.inference.output.ledger import instance_ledger_path, object_table_path, scratch_path, sync_folder
 from napari_autosegnet.inference.output.places import Part, is_used, stranger, taken
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeVersion, image_label, multiscale, omero
 from napari_autosegnet.ome_zarr.paths import (
@@ -256,6 +256,7 @@ class ZarrOutput:
 
     def remove(self, ours: Collection[Part]) -> None:
         instance_ledger_path(self.path).unlink(missing_ok=True)
+        object_table_path(self.path).unlink(missing_ok=True)
         remove_folder(scratch_path(self.path))
         for part, place in self.places.items():
             if part in ours:
