@@ -61,6 +61,12 @@ def test_what_is_not_known_is_told() -> None:
     found = in_one_unit([-50.0, 4.0, 4.0], ["nm"] * 3)
     assert found.scale == (-50, 4, 4) and "in z is negative (-50)" in found.notes[0]
     assert in_one_unit([5.0, None, None], ["nm"] * 3).scale == (1, 1, 1)
+    found = in_one_unit([50.0, 4.0, 4.0], ["nm", "pixel", "pixel"])
+    assert (found.scale, found.unit) == ((4, 4, 4), None)
+    assert found.notes == (
+        "the size of a voxel in z (50 nanometer) cannot be compared with that in x (without a unit) and is taken to be "
+        "the same",
+    )
 
 
 _NAMES = st.sampled_from(["picometer", "angstrom", "nanometer", "micrometer", "millimeter", "meter", "inch", "foot"])

@@ -120,6 +120,12 @@ def in_one_unit(
     unit = names[leading]
     factors = [length_factor(name, unit) for name in names]
     usual = abs(known[leading] or 1.0)
+    notes += [
+        f"the size of a voxel in {axis} ({size:g} {name or 'without a unit'}) cannot be compared with that in "
+        f"{'zyx'[leading]} ({unit or 'without a unit'}) and is taken to be the same"
+        for axis, size, name, factor in zip("zyx", known, names, factors, strict=True)
+        if size is not None and factor is None and not strange
+    ]
     z, y, x = (
         usual if size is None or factor is None else size * factor for size, factor in zip(known, factors, strict=True)
     )

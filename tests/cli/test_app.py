@@ -253,6 +253,8 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (UserError("no such file: a.tif;\n give one"), 1, "error: no such file: a.tif; give one"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "error: No space left on device x; free some space"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 1, "error: File name too long x; give a shorter name"),
+        (OSError(errno.EIO, "Input/output error", "x"), 1, "error: Input/output error x; check the disk, or the"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: Permission denied x; choose another"),
         (KeyboardInterrupt(), 130, ""),
     ],

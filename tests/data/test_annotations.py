@@ -36,6 +36,8 @@ def test_parse_classes() -> None:
 
 
 def test_one_name_joins_several_values() -> None:
+    large = parse_classes("0:membrane,4294967295:cell")
+    assert large.target(np.array([0, 1, 4294967295], np.uint32)).tolist() == [1, 0, 2]
     mapping = parse_classes("0:membrane,32:membrane,255:cell,64:membrane")
     assert [info.name for info in mapping.classes] == ["membrane", "cell"]
     assert mapping.target(np.array([0, 32, 64, 255, 1])).tolist() == [1, 1, 1, 2, 0]

@@ -119,6 +119,10 @@ def test_npy(tmp_path: Path, volume: np.ndarray) -> None:
     np.testing.assert_array_equal(whole(stack)[0], volume)
     np.save(tmp_path / "rgb.npy", np.moveaxis(volume[:3], 0, -1))
     assert open_image(tmp_path / "rgb.npy").channels == 3
+    np.save(tmp_path / "four.npy", np.moveaxis(volume[:4], 0, -1))
+    four = open_image(tmp_path / "four.npy")
+    assert four.channels == 3 and "read as red, green, blue, and transparency" in four.notes[0]
+    assert open_image(tmp_path / "four.npy", axes="yxz").sections == 4
     np.save(tmp_path / "many.npy", np.zeros((2, 2, 2, 8, 8), np.uint8))
     with pytest.raises(UserError, match="5 axes without names; say which is which with --axes"):
         open_image(tmp_path / "many.npy")

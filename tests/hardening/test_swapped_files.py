@@ -76,3 +76,12 @@ def test_each_is_told_in_one_line(
     assert run(["train", *words, "--preset", "fast", "--epochs", "1", *network]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") and said in last
+
+
+def test_pictures_need_a_folder(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(files)
+    words = ["evaluate", "--prediction", "labels.tif", "--labels", "labels.tif", "--overlays", "image.tif"]
+    assert run(words) == 1
+    assert "error: image.tif is no folder; give --overlays a folder" in capsys.readouterr().err

@@ -41,6 +41,10 @@ _MACHINE_ERRORS = {
     errno.EDQUOT: "free some space",
     errno.EROFS: "choose another folder",
     errno.EACCES: "choose another folder or change its permissions",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: "check the disk, or the connection to it",
+    errno.ESTALE: "check the connection to the network drive",
+    errno.EMFILE: "let the program open more files (ulimit -n)",
 }
 
 

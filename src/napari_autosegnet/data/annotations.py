@@ -164,7 +164,7 @@ def parse_classes(text: str) -> LabelMapping:
         fields = [piece.strip() for piece in part.split(":")]
         if len(fields) not in (2, 3) or not fields[1]:
             raise UserError(f"'{part}' in the classes is not value:name; write for example 0:membrane,255:cell")
-        span = re.fullmatch(r"(-?\d{1,9})(?:\s*-\s*(\d{1,9}))?", fields[0])
+        span = re.fullmatch(r"(-?\d{1,18})(?:\s*-\s*(\d{1,18}))?", fields[0])
         if span is None:
             raise UserError(f"'{fields[0]}' in the classes is no whole number; write for example 0:membrane,255:cell")
         numbers = range(int(span[1]), int(span[2] or span[1]) + 1)

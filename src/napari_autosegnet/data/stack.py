@@ -286,6 +286,11 @@ def stack_of_unnamed(
         )
     usual = [*"zyx"[-spatial:], *(["c"] if color else [])]
     alpha = color and shape[-1] == 4
+    if alpha:
+        note = (
+            f"{path}: the last axis is read as red, green, blue, and transparency, which is left out; else say --axes"
+        )
+        about["notes"] = [*about.get("notes", ()), note]
     return stack_of_array(array, usual, name=path.name, path=path, time=time, alpha=alpha, chunks=chunks, **about)
 
 

@@ -91,6 +91,11 @@ def test_a_calibration_that_is_no_polynomial_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 9, 10), np.uint16), imagej=True, metadata=about)
     with pytest.raises(UserError, match=r"a\.tif is calibrated by ImageJ's function Rodbard, which is not applied"):
         open_image(tmp_path / "a.tif")
+    for coefficients in ("c0=-1,5\nc1=1\n", "c0=nan\nc1=1\n", "c0=1\nc1=x\n"):
+        text = f"ImageJ=1.54f\ncf=0\n{coefficients}"
+        tifffile.imwrite(tmp_path / "b.tif", np.zeros((9, 10), np.uint16), description=text, metadata=None)
+        with pytest.raises(UserError, match=r"the calibration in .*b\.tif is damaged; save it anew with ImageJ"):
+            open_image(tmp_path / "b.tif")
 
 
 # ---------------------------------------------------------------- min-is-white

@@ -314,9 +314,10 @@ def _calibration(file: tifffile.TiffFile, dtype: np.dtype[Any], path: Path) -> P
     if dtype.kind not in "ui" or dtype.itemsize > 2 or function == _NO_CALIBRATION:
         return None
     if function in _POLYNOMIALS:
-        if len(coefficients) < 2:
+        is_damaged = f"c{len(coefficients)}" in about or not np.isfinite(coefficients).all()
+        if len(coefficients) < 2 and not is_damaged:
             return None
-        if not np.isfinite(coefficients).all():
+        if is_damaged:
             raise UserError(f"the calibration in {path} is damaged; save it anew with ImageJ")
         return polynomial(dtype, coefficients, clip=bool(about.get("zeroclip", False)))
     raise UserError(
