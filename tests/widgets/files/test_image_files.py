@@ -97,6 +97,32 @@ def test_series_channels_and_colors(tmp_path: Path) -> None:
         image_file_layers(tmp_path / "many.h5")
 
 
+def test_the_dock_asks_for_axes_without_names(
+    make_napari_viewer: Any, npe2pm: Any, manifest: Any, tmp_path: Path, qtbot: Any
+) -> None:
+    from napari_autosegnet.widgets.dock import AutoSegNetDock
+
+    pixels = np.stack([PIXELS, PIXELS + 1], axis=1)  # z, c, y, x
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", data=pixels).attrs["element_size_um"] = (0.05, 0.004, 0.008)
+        file.create_dataset("last", data=np.moveaxis(pixels, 1, -1))
+    with npe2pm.tmp_plugin(manifest=manifest):
+        viewer = make_napari_viewer()
+        layer, last = viewer.open(str(tmp_path / "a.h5"), plugin=PLUGIN)
+    dock = AutoSegNetDock(viewer)
+    qtbot.addWidget(dock)
+    question = dock.axes_question
+    for asked, axes, words in ((last, "zyxc", "channels last"), (layer, "zcyx", "5 sections x 2 channels")):
+        qtbot.waitUntil(lambda asked=asked: f"'{asked.name}' has" in question.text.text(), timeout=5000)
+        (button,) = (each for name, each in question.buttons.items() if name == axes)
+        assert words in button.text()
+        button.click()
+        assert axes_of(asked) == "czyx"
+        np.testing.assert_array_equal(np.asarray(asked.data), np.moveaxis(pixels, 1, 0))
+    assert question.isHidden() and tuple(layer.scale) == (1, 0.05, 0.004, 0.008)
+    assert [str(unit) for unit in layer.units] == ["pixel", *["micrometer"] * 3]
+
+
 def test_a_stack_is_indexed_like_its_pixels_and_no_more_is_read(tmp_path: Path) -> None:
     series = np.stack([PIXELS, PIXELS[::-1]])[..., None] + np.arange(3, dtype=np.uint8)
     with h5py.File(tmp_path / "a.h5", "w") as file:

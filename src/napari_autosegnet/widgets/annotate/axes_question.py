@@ -89,7 +89,9 @@ class AxesQuestion(QWidget):
             button.deleteLater()
         self.buttons = {}
         for number, axes in enumerate(axes for axes in possible_axes(layer) if not (is_rgb(layer) and "c" in axes)):
-            words = " x ".join(f"{size} {_NAMES[axis]}" for size, axis in zip(shape, axes, strict=False))
+            sizes = zip(full_resolution(layer).shape, axes, strict=False)
+            words = " x ".join(f"{size} {_NAMES[axis]}" for size, axis in sizes if axis in _NAMES)
+            words += ", channels last" * axes.endswith("c")
             button = QPushButton(words)
             button.setToolTip("This is asked once; to answer otherwise, open the file again")
             button.clicked.connect(partial(self._answer, layer, axes))

@@ -52,8 +52,13 @@ def image_file_layers(path: Path) -> tuple[list[LayerData], list[str]]:
     layers: list[LayerData] = []
     notes: list[str] = []
     for image in paths:
+        is_named = True
         try:
-            stack = open_image(image, time=0)
+            try:
+                stack = open_image(image, time=0)
+            except UserError as error:
+                is_named = False
+                stack = _unnamed(image, error)
         except UserError as error:
             if len(paths) == 1:
                 raise
@@ -61,13 +66,31 @@ def image_file_layers(path: Path) -> tuple[list[LayerData], list[str]]:
             continue
         notes.extend(stack.notes)
         name = stack.name if len(paths) == 1 else f"{stack.name} {image.as_posix().rpartition(':/')[2]}"
-        layers.extend(_layers(stack, name))
+        layers.extend(_layers(stack, name, is_named=is_named))
     if not layers:
         raise UserError(notes[0])
     return layers, notes
 
 
-def _layers(stack: ImageStack, name: str) -> list[LayerData]:
+def _unnamed(image: Path, error: UserError) -> ImageStack:
+    """An image of four axes that its file does not name, as a time series until the dock was told.
+
+    Raises
+    ------
+    UserError
+        The one given, when it is of another kind.
+    """
+    from napari_autosegnet.data.images import open_image
+
+    try:
+        stack = open_image(image, time=0, axes="tzyx")
+    except UserError:
+        raise error from None
+    stack.notes = (*stack.notes, f"{image} does not name its four axes; choose them in the dock")
+    return stack
+
+
+def _layers(stack: ImageStack, name: str, *, is_named: bool) -> list[LayerData]:
     """A stack as a layer (t, z, y, x) without the axes that it lacks; colors are its last axis, channels are layers."""
     axes = ("t" if stack.time_points > 1 else "") + ("yx" if stack.is_2d else "zyx")
     about: dict[str, Any] = {**placement_of(stack), "rgb": False}
@@ -75,8 +98,11 @@ def _layers(stack: ImageStack, name: str) -> list[LayerData]:
         about["scale"], about["translate"] = (1.0, *about["scale"]), (0.0, *about["translate"])
         if "units" in about:
             about["units"] = ("pixel", *about["units"])
-    about["axis_labels"] = tuple("time" if axis == "t" else axis for axis in axes)
     about["metadata"] = {METADATA: {"file": str(stack.path)}}
+    if is_named:
+        about["axis_labels"] = tuple("time" if axis == "t" else axis for axis in axes)
+    else:
+        about["metadata"][METADATA]["unnamed"] = (stack.scale, stack.translation, stack.unit)
     if stack.channels == 1:
         return [(StackArray(stack, axes), {**about, "name": name}, "image")]
     if stack.channels in (3, 4) and stack.dtype == np.uint8:

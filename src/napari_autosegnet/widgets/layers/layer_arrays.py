@@ -78,20 +78,31 @@ def is_ambiguous(layer: Image) -> bool:
     Only of layers that were read from a file by somebody else: who makes a layer of an array knows what it is.
     """
     shape = full_resolution(layer).shape[: layer.ndim - 2]
-    return layer.ndim <= 5 and has_unnamed_planes(layer) and any(1 < size <= MAX_CHANNELS for size in shape)
+    may_be_channels = _is_of_unnamed(layer) or any(1 < size <= MAX_CHANNELS for size in shape)
+    return layer.ndim <= 5 and has_unnamed_planes(layer) and may_be_channels
+
+
+def _is_of_unnamed(layer: Image) -> bool:
+    """Whether this program read a layer from a file that names no axes."""
+    said = layer.metadata.get(METADATA)
+    return isinstance(said, dict) and "unnamed" in said
 
 
 def has_unnamed_planes(layer: Image) -> bool:
     """Whether a layer that somebody else read from a file has more than y and x, and nothing says what."""
     said = layer.metadata.get(METADATA)
     named = (isinstance(said, dict) and "axes" in said) or stated_by_labels(layer) is not None
-    return layer.ndim > 2 and not named and layer.source.path is not None and layer.source.reader_plugin != PLUGIN
+    if layer.ndim <= 2 or named or layer.source.path is None:
+        return False
+    return layer.source.reader_plugin != PLUGIN or _is_of_unnamed(layer)
 
 
 def possible_axes(layer: Image) -> list[str]:
     """What the axes of an ambiguous layer may be, the most likely first."""
     shape = full_resolution(layer).shape
     leading = {3: ("c", "z"), 4: ("cz", "zc", "tz", "tc", "ct"), 5: ("tcz", "tzc", "ctz")}[layer.ndim]
+    if _is_of_unnamed(layer):
+        return [*(f"{axes}yx" for axes in leading), "zyxc", "tyxc"]
     return [f"{axes}yx" for axes in leading if "c" not in axes or shape[axes.index("c")] <= MAX_CHANNELS]
 
 
@@ -123,6 +134,12 @@ def set_axes(layer: Image, axes: str) -> None:
         layer.data = levels if layer.multiscale else levels[0]
         layer.scale, layer.translate, layer.units = scale.astype(float), translate.astype(float), tuple(units)
     named = "".join(axes[place] for place in order)
+    if _is_of_unnamed(layer):
+        # The sizes in the file are those of z, y and x, wherever these turn out to be.
+        scale, translation, unit = layer.metadata[METADATA]["unnamed"]
+        layer.scale = [dict(zip("zyx", scale, strict=True)).get(axis, 1.0) for axis in named]
+        layer.translate = [dict(zip("zyx", translation, strict=True)).get(axis, 0.0) for axis in named]
+        layer.units = tuple(unit if unit is not None and axis in "zyx" else "pixel" for axis in named)
     layer.metadata[METADATA] = {**layer.metadata.get(METADATA, {}), "axes": named}
     layer.axis_labels = tuple(_LONG_NAMES.get(axis, axis) for axis in named)
 
