@@ -101,8 +101,8 @@ def test_a_time_point_that_is_not_there_is_refused(tmp_path: Path, volume: np.nd
 
 
 def test_natural_key() -> None:
-    names = ["a10", "a2", "b1", "a2b", "10", "9"]
-    assert sorted(names, key=natural_key) == ["9", "10", "a2", "a2b", "a10", "b1"]
+    names = ["a10", "a2", "b1", "a2b", "10", "9", "a1\u00b2"]
+    assert sorted(names, key=natural_key) == ["9", "10", "a1\u00b2", "a2", "a2b", "a10", "b1"]
 
 
 def test_folder_of_different_kinds_is_refused(tmp_path: Path) -> None:

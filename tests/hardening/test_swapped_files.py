@@ -49,6 +49,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--group", "part@pipe.tif", "is no file but a pipe or a device; give a CSV table"),
         ("--group", "part@table.csv", "is no CSV table in UTF-8; save it as one"),
         ("--group", "part@absent.csv", "absent.csv: No such file or directory; check the path"),
+        ("--channels", "", "has no channel ''; choose among 0 to 0"),
+        ("--channels", "\u00b2", "choose among 0 to 0"),
         ("--labels", "labels.jpg", "are compressed with JPEG, which changes values"),
         ("--labels", "jpeg.tif", "are compressed with JPEG, which changes values"),
         ("--image", "cmyk.jpg", "are CMYK; save it as gray or RGB"),

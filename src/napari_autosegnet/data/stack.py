@@ -189,10 +189,10 @@ class ImageStack:
         """
         names = list(self.channel_names or ())
         chosen = []
-        for channel in wanted:
+        for channel in wanted or ("",):
             if str(channel) in names:
                 chosen.append(names.index(str(channel)))
-            elif str(channel).isdigit() and int(channel) < self.channels:
+            elif str(channel).isdecimal() and int(channel) < self.channels:
                 chosen.append(int(channel))
             else:
                 known = f"{', '.join(names)} or " if names else ""
@@ -380,7 +380,7 @@ def time_point(points: int | None, time: int | None, where: object) -> int:
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sort key by which ``slice2`` comes before ``slice10``."""
     parts = re.split(r"(\d+)", text.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def readable_dtype(dtype: np.dtype[Any], where: object) -> np.dtype[Any]:

@@ -45,6 +45,24 @@ def test_results_come_in_order_and_in_the_gui_thread(qtbot: Any) -> None:
     background.close()
 
 
+def test_a_call_while_torch_is_imported_is_made_again(qtbot: Any) -> None:
+    background, receiver, refused = Background(), Receiver(), Receiver()
+    half = UserError("partially initialized module 'torch' has no attribute 'Tensor'")
+    errors: list[Exception | None] = [half, None, half, half]
+
+    def fit() -> str:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        return "done"
+
+    background.call(fit, receiver.take, refused.take)
+    background.call(fit, receiver.take, refused.take)
+    qtbot.waitUntil(lambda: not background.is_busy, timeout=30_000)
+    assert receiver.given == ["done"] and refused.given == [str(half)]
+    background.close()
+
+
 def test_an_unforeseen_error_is_raised_where_napari_shows_it(qtbot: Any) -> None:
     background, receiver = Background(), Receiver()
     with qtbot.captureExceptions() as raised:

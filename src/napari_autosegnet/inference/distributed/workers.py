@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.files import refuse_pipe
 from napari_autosegnet.inference.distributed.local_workers import LocalWorkers
 from napari_autosegnet.processes import available_cores
 
@@ -180,12 +181,15 @@ def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:
     need_cluster_extra(slurm=True)
     import yaml
 
+    refuse_pipe(path, "give a YAML file with settings of SLURM")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}; give a YAML file") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no YAML (it is not text, or nested too deeply); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {one_line(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} must hold settings such as 'queue: gpu', 'cores: 4', 'memory: 16GB', 'workers: 8'")
     settings = dict(content)

@@ -61,7 +61,7 @@ class Background(QObject):
 
         def work() -> None:
             try:
-                result, receiver = function(), then
+                result, receiver = _called(function), then
             except UserError as error:
                 if failed is None:
                     result, receiver = error, _raise
@@ -95,6 +95,21 @@ class Background(QObject):
         if is_last:
             self._under_way -= 1
         receiver(value)
+
+
+def _called(function: Callable[[], Any]) -> Any:
+    """The result of a call, which is made again where another thread was just importing torch.
+
+    SciPy and scikit-learn ask whether an array is one of torch's, of a module that has no classes yet.
+    """
+    try:
+        return function()
+    except Exception as error:
+        if "partially initialized module 'torch'" not in str(error):
+            raise
+        import torch  # noqa: F401  # waits until it is imported
+
+        return function()
 
 
 def _tell_and_raise(failed: Callable[[str], None], error: Exception) -> None:
