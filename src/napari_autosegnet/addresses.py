@@ -7,7 +7,8 @@ from pathlib import Path
 
 from napari_autosegnet.errors import UserError
 
-_ADDRESS = re.compile(r"([a-zA-Z][a-zA-Z0-9+-]+):/+(.*)", re.DOTALL)
+#: Neuroglancer writes the format before an address: ``precomputed://gs://bucket/volume``.
+_ADDRESS = re.compile(r"(?:(precomputed|n5):/+)?([a-zA-Z][a-zA-Z0-9+-]+):/+(.*)", re.DOTALL)
 
 
 def address_of(path: Path) -> str | None:
@@ -19,15 +20,15 @@ def address_of(path: Path) -> str | None:
         When it holds a password or a token: it would be kept with runs and results.
     """
     match = _ADDRESS.fullmatch(path.as_posix())
-    if match is None or match[1].lower() == "file" or path.exists():
+    if match is None or match[2].lower() == "file" or path.exists():
         return None
-    scheme, rest = match[1].lower(), match[2]
+    scheme, rest = match[2].lower(), match[3]
     if "@" in rest.partition("/")[0] or (scheme.startswith("http") and "?" in rest):
         raise UserError(
             f"{scheme}://{rest} holds a password or a token, which would be kept with the results; leave it out: "
             "credentials are read from the environment (AWS_ACCESS_KEY_ID, ~/.aws, ~/.netrc)"
         )
-    return f"{scheme}://{rest}"
+    return f"{match[1]}://{scheme}://{rest}" if match[1] else f"{scheme}://{rest}"
 
 
 def on_disk(path: Path) -> Path:

@@ -26,7 +26,7 @@ class UserError(Exception):
 def _without_secrets(text: str) -> str:
     """A line whose addresses have both slashes (as paths they lose one), and neither passwords nor tokens."""
     text = re.sub(r"(?<![\w.])([a-zA-Z][a-zA-Z0-9+-]+):/+[^/\s@]*@", r"\1://", text)
-    text = re.sub(r"\b(https?|s3|gcs|gs|ftp):/+", r"\1://", text)
+    text = re.sub(r"\b(https?|s3|gcs|gs|ftp|precomputed|n5):/+", r"\1://", text)
     return re.sub(r"\b(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
 
 

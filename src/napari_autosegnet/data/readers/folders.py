@@ -8,7 +8,6 @@ from napari_autosegnet.data.readers.formats import Format, ReadRequest, format_o
 from napari_autosegnet.data.readers.section_files import SectionFiles, sections_at_once
 from napari_autosegnet.data.stack import Array, ImageStack, natural_key, time_point
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.ome_zarr.paths import looks_like_zarr
 
 
 def folder_files(path: Path) -> list[Path] | None:
@@ -19,7 +18,7 @@ def folder_files(path: Path) -> list[Path] | None:
     UserError
         When it is a folder without images.
     """
-    if not path.is_dir() or looks_like_zarr(path):
+    if not path.is_dir() or format_of(path) is not FORMAT:
         return None
     files = [file for file in path.iterdir() if is_section(file)]
     if not files:
@@ -69,6 +68,4 @@ def open_folder(request: ReadRequest) -> ImageStack:
     )
 
 
-FORMAT = Format(
-    "a folder of TIFF, PNG, JPEG or BMP images", open_folder, takes_folder=lambda path: not looks_like_zarr(path)
-)
+FORMAT = Format("a folder of TIFF, PNG, JPEG or BMP images", open_folder, takes_folder=lambda path: True)

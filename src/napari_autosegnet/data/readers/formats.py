@@ -100,7 +100,8 @@ def formats() -> tuple[Format, ...]:
         for each in pkgutil.iter_modules(import_module(__package__).__path__)
     ]
     known: list[Format] = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
-    return tuple(sorted(known, key=lambda each: (each.takes_folder is not None, each.name.lower())))
+    # A folder without an ending of its own may be one of pictures.
+    return tuple(sorted(known, key=lambda each: (each.takes_folder is not None, not each.suffixes, each.name.lower())))
 
 
 def open_path(request: ReadRequest) -> ImageStack:
@@ -135,8 +136,10 @@ def format_of(path: Path) -> Format:
     UserError
         When it is of none.
     """
-    if address_of(path) is not None:
-        return next(each for each in formats() if ".zarr" in each.suffixes)
+    address = address_of(path)
+    if address is not None:
+        said = re.match("n5|precomputed", address)
+        return next(each for each in formats() if f".{said[0] if said else 'zarr'}" in each.suffixes)
     path = zip_around(path) or path
     if path.is_dir():
         return next(each for each in formats() if each.takes_folder is not None and each.takes_folder(path))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
 #: Endings of files that are read, or that other programs write, but not written here.
-_NOT_WRITTEN = (".jpg", ".jpeg", ".bmp", ".npy", ".n5", ".gz", ".zip", ".ozx", ".dm3", ".dm4")
+_NOT_WRITTEN = (".jpg", ".jpeg", ".bmp", ".npy", ".n5", ".precomputed", ".gz", ".zip", ".ozx", ".dm3", ".dm4")
 #: Errors that no other attempt at a block mends: disk full, quota, read-only.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
