@@ -602,25 +602,28 @@ from napari_autosegnet.model import Model
 torch.set_num_threads(1)
 predict_volume(
     Model.load(sys.argv[1]), open_image(sys.argv[2]), Path(sys.argv[3]),
-    PredictSettings(block=(16, 128, 128), tile=256, halo=4, probabilities=True, levels=3),
+    PredictSettings.model_validate_json(sys.argv[4]),
 )
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_volume(tmp_path: Path, make_model: MakeModel) -> None:
+@pytest.mark.parametrize("planes", ["xy", "all"])
+def test_memory_does_not_grow_with_the_volume(tmp_path: Path, make_model: MakeModel, planes: str) -> None:
     make_model(levels=1, width=2).save(tmp_path / "model")
+    block = (16, 128, 128) if planes == "xy" else (32, 32, 64)
+    settings = PredictSettings(block=block, tile=256, halo=4, probabilities=True, levels=3, planes=planes)
     peaks = []
     for times in (1, 4, 16):
         # 16 blocks at least: from then on all three stages are busy.
-        shape = (16, 512 * min(times, 4), 512 * max(1, times // 4))
-        array = zarr.create_array(tmp_path / f"{times}.zarr", shape=shape, chunks=(16, 128, 128), dtype=np.uint8)
-        for y in range(0, shape[1], 256):
-            array[:, y : y + 256] = np.random.default_rng(y).integers(0, 255, (16, 256, shape[2]), dtype=np.uint8)
+        shape = (block[0], 4 * block[1] * min(times, 4), 4 * block[2] * max(1, times // 4))
+        array = zarr.create_array(tmp_path / f"{times}.zarr", shape=shape, chunks=block, dtype=np.uint8)
+        for y in range(0, shape[1], 2 * block[1]):
+            part = (block[0], 2 * block[1], shape[2])
+            array[:, y : y + 2 * block[1]] = np.random.default_rng(y).integers(0, 255, part, dtype=np.uint8)
         names = [str(tmp_path / name) for name in ("model", f"{times}.zarr", f"{times}-out.zarr")]
-        done = subprocess.run(
-            [sys.executable, "-c", MEMORY_SCRIPT, *names], check=True, capture_output=True, text=True, timeout=900
-        )
+        command = [sys.executable, "-c", MEMORY_SCRIPT, *names, settings.model_dump_json()]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
         peaks.append(int(done.stdout))
     assert max(peaks) < 1.1 * min(peaks), peaks
