@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 pytest.importorskip("aiohttp", reason="the extra remote is not installed")
 
@@ -48,6 +49,10 @@ def test_a_store_behind_an_address(served: Server, tmp_path: Path) -> None:
     check_image(Path(f"{served.address}/image.ome.zarr"))
     check_image(Path(f"{served.address}/image.ome.zarr/0"), "0")
     check_image(Path(f"file://{tmp_path}/served/image.ome.zarr"))
+    path, about = tmp_path / "served" / "sharded.zarr", {"chunks": (2, 16, 16), "shards": (4, 32, 64)}
+    zarr.create_array(path, data=PIXELS[:4, :64, :64], dimension_names=["z", "y", "x"], **about)  # type: ignore[arg-type]
+    part = open_image(Path(f"{served.address}/sharded.zarr")).read(slice(0, 1), slice(0, 16), slice(0, 16))
+    np.testing.assert_array_equal(part[0], PIXELS[:1, :16, :16], "of a server that sends whole files alone")
     stack = open_image(Path(f"{served.address}/image.ome.zarr"))
     stack.section(0)
     before, served.failing = served.requests, 2
