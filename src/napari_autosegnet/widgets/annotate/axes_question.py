@@ -96,7 +96,8 @@ class AxesQuestion(QWidget):
             button.setToolTip("This is asked once; to answer otherwise, open the file again")
             button.clicked.connect(partial(self._answer, layer, axes))
             self.buttons[axes] = button
-            self._grid.addWidget(button, number // 2, number % 2)
+            place = (self._grid.rowCount(), 0, 1, 2) if axes.endswith("c") else (number // 2, number % 2, 1, 1)
+            self._grid.addWidget(button, *place)
         self.setVisible(True)
 
     def _answer(self, layer: Image, axes: str, _: bool = False) -> None:

@@ -102,7 +102,8 @@ def possible_axes(layer: Image) -> list[str]:
     shape = full_resolution(layer).shape
     leading = {3: ("c", "z"), 4: ("cz", "zc", "tz", "tc", "ct"), 5: ("tcz", "tzc", "ctz")}[layer.ndim]
     if _is_of_unnamed(layer):
-        return [*(f"{axes}yx" for axes in leading), "zyxc", "tyxc"]
+        last = ["zyxc", "tyxc"] if layer.ndim == 4 and shape[-1] < min(shape[1:-1]) else []
+        return [*(f"{axes}yx" for axes in leading), *last]
     return [f"{axes}yx" for axes in leading if "c" not in axes or shape[axes.index("c")] <= MAX_CHANNELS]
 
 
