@@ -30,11 +30,11 @@ def open_node(folder: Path, mode: Mode = "r", advice: str = "copy the store agai
     """
     import zarr
 
-    from napari_autosegnet.ome_zarr.elsewhere import store_of
-
     try:
         if not is_elsewhere(folder):
             return zarr.open(folder, mode=mode)
+        from napari_autosegnet.ome_zarr.elsewhere import store_of  # what a disk needs not
+
         store, path = store_of(folder)
         return zarr.open(store, path=path, mode="r")
     except (FileNotFoundError, UserError):
