@@ -58,6 +58,8 @@ _REFILL_EVERY = 60.0
 #: Seconds that workers get to end their tile after a stop, and to answer that they were told.
 _END_WITHIN = 30.0
 _ANSWER_WITHIN = 3.0
+#: Seconds for a worker to say how a task ended.
+_RESULT_WITHIN = 0.5
 
 _WORKER_DIED = "its worker died each time (out of memory, or a crash)"
 
@@ -353,8 +355,13 @@ class Dispatcher:
             return None
         if self._under_way.get(task) is not future:
             return None  # given up before
+        try:
+            ending = _ending(future)
+        except TimeoutError:
+            self._outcomes.put((task, future))
+            return None
         del self._under_way[task]
-        return task, _ending(future)
+        return task, ending
 
     def _settle(self, outcome: Outcome, finish: Finish) -> list[Task]:
         for note in outcome.notes:
@@ -379,9 +386,10 @@ class Dispatcher:
                     break
                 continue
             if self._under_way.pop(task, None) is future:
-                result = _ending(future)
-                if isinstance(result, Outcome) and result.status in ("done", "skipped"):
-                    finish(result)
+                with suppress(TimeoutError):  # then it is computed again another time
+                    result = _ending(future)
+                    if isinstance(result, Outcome) and result.status in ("done", "skipped"):
+                        finish(result)
         with suppress(OSError, RuntimeError):
             self._client.cancel(list(self._under_way.values()))
         self._under_way.clear()
@@ -420,8 +428,9 @@ class _Told:
 
 
 def _ending(future: Future[Any]) -> Outcome | str | None:
+    """How a task ended; TimeoutError where the worker that knows it does not answer, because it was stopped itself."""
     if future.status == "finished":
-        outcome: Outcome = future.result()
+        outcome: Outcome = future.result(timeout=_RESULT_WITHIN)
         return outcome
     if future.status != "error":
         return None
