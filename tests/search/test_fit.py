@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -166,6 +167,19 @@ def test_a_stopped_fit_continues_to_the_same_networks_side_by_side(
     assert figures(second) == figures(undisturbed)
     assert second.chosen is not None and undisturbed.chosen is not None
     assert second.chosen.size == undisturbed.chosen.size
+
+
+def test_each_thread_trains_a_network(use_threads: Callable[[int], None]) -> None:
+    use_threads(2)
+    reporting: dict[int, int] = {}
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Epoch):
+            reporting[event.epoch] = threading.get_ident()
+
+    make(SETTINGS.changed(epochs=8, candidates=2, choosing=0.75)).run(report=hear)
+    assert len({reporting[epoch] for epoch in range(1, 7)}) == 2, "side by side"
+    assert {reporting[7], reporting[8]} == {threading.get_ident()}, "the last one alone"
 
 
 def test_there_is_something_to_return_from_the_first_epoch_on() -> None:

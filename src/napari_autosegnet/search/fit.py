@@ -220,13 +220,13 @@ class Fit:
         self._give_time()
         names = tuple(str(each.size) for each in self.competing)
         report(RoundBegun(round=self.round + 1, rounds=len(self.rounds), networks=names))
-        turns = _Turns(self, report, should_stop, on_epoch)
-        with self.threads.shared_by(self._side_by_side):
+        turns, side_by_side = _Turns(self, report, should_stop, on_epoch), self._side_by_side
+        with self.threads.shared_by(side_by_side):
             take_turns(
                 [each for each in self.competing if each.trainer.budget.left],
                 turns.train,
                 had=lambda each: each.trainer.budget.fraction_used(),
-                side_by_side=self._side_by_side,
+                side_by_side=side_by_side,
             )
         return not turns.stopped
 
