@@ -356,12 +356,23 @@ class Dispatcher:
         if self._under_way.get(task) is not future:
             return None  # given up before
         try:
-            ending = _ending(future)
+            ending = self._ending(future)
         except TimeoutError:
             self._outcomes.put((task, future))
             return None
         del self._under_way[task]
         return task, ending
+
+    def _ending(self, future: Future[Any]) -> Outcome | str | None:
+        """As the function; a connection that breaks meanwhile is that to the scheduler."""
+        try:
+            return _ending(future)
+        except TimeoutError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) or not self._is_connected:
+                raise self._gone() from error
+            raise
 
     def _settle(self, outcome: Outcome, finish: Finish) -> list[Task]:
         for note in outcome.notes:
@@ -387,7 +398,7 @@ class Dispatcher:
                 continue
             if self._under_way.pop(task, None) is future:
                 with suppress(TimeoutError):  # then it is computed again another time
-                    result = _ending(future)
+                    result = self._ending(future)
                     if isinstance(result, Outcome) and result.status in ("done", "skipped"):
                         finish(result)
         with suppress(OSError, RuntimeError):
