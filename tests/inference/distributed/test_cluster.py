@@ -336,6 +336,37 @@ def test_a_stop_does_not_wait_for_workers_that_are_gone(looks: int, then: dict[s
     assert [future.task for future in client.cancelled] == tasks
 
 
+class Silent(Gone):
+    """A client whose tasks end at once; what they gave does not come."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__({})
+        self.error = error
+
+    def submit(self, function: Any, about: Any, task: Any, **named: Any) -> Any:
+        def result(timeout: float) -> None:
+            assert timeout < 5
+            raise self.error("ConnectionPool.gather")
+
+        future = SimpleNamespace(status="finished", result=result)
+        future.add_done_callback = lambda call: call(future)
+        return future
+
+
+def test_a_result_that_does_not_come_holds_up_nothing_and_a_broken_connection_is_named() -> None:
+    """A worker that a signal has stopped does not answer; a scheduler may die while it passes a result on."""
+    tasks = [Task("labels", 0, number) for number in range(2)]
+
+    def run(error: type[Exception], looks: int) -> bool:
+        stops = iter([False] * looks)
+        dispatcher = Dispatcher(Workers(Silent(error), "tcp://its", lambda: None), lambda: next(stops, True), Events())  # type: ignore[arg-type]
+        return dispatcher.run(SimpleNamespace(key="key"), tasks, lambda outcome: [], lambda *failed: None, 0)  # type: ignore[arg-type]
+
+    assert not run(TimeoutError, 20), "a stop is heard"
+    with pytest.raises(UserError, match="scheduler at tcp://its is gone"):
+        run(distributed.comm.CommClosedError, 20)
+
+
 def test_a_stop_before_any_worker_came_is_no_mistake(
     request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
