@@ -116,8 +116,8 @@ class Fit:
     ) -> Candidate | None:
         """Train until the budget is used up or a stop is asked for; returns what the goal asks for.
 
-        After a stop that is the best so far, None if there is nothing yet. ``on_epoch`` is called after every epoch
-        with the candidate that would be returned then.
+        After a stop that is the best so far, None if there is nothing yet. ``on_epoch`` is called with
+        that candidate after each of its epochs.
         """
         if not self.candidates:
             self._enter(report)

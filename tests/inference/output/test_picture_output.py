@@ -100,7 +100,7 @@ def by_another_library(path: Path) -> np.ndarray:
             return np.array(dataset)
     nibabel = pytest.importorskip("nibabel", reason="the extra formats is not installed")
     image = nibabel.load(path)
-    assert image.header["intent_code"] == 0 if "prob" in path.name else 1002
+    assert image.header["intent_code"] == (0 if "prob" in path.name else 1002)
     return np.squeeze(np.asarray(image.dataobj).T)
 
 

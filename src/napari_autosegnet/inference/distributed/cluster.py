@@ -364,9 +364,9 @@ class Dispatcher:
         return task, ending
 
     def _ending(self, future: Future[Any]) -> Outcome | str | None:
-        """As the function; a connection that breaks meanwhile is that to the scheduler."""
+        """As `_outcome_of`; a connection that breaks meanwhile is that to the scheduler."""
         try:
-            return _ending(future)
+            return _outcome_of(future)
         except TimeoutError:
             raise
         except Exception as error:
@@ -438,7 +438,7 @@ class _Told:
         return set().union(*list(self.begun.values()))
 
 
-def _ending(future: Future[Any]) -> Outcome | str | None:
+def _outcome_of(future: Future[Any]) -> Outcome | str | None:
     """How a task ended; TimeoutError where the worker that knows it does not answer, because it was stopped itself."""
     if future.status == "finished":
         outcome: Outcome = future.result(timeout=_RESULT_WITHIN)
