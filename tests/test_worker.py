@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,17 @@ import pytest
 import small_jobs
 from napari_autosegnet import worker
 from napari_autosegnet.data.gray_values import section_gray
-from napari_autosegnet.events import Epoch, Failed
-from napari_autosegnet.jobs.job_file import write_job
+from napari_autosegnet.events import Epoch, Failed, Stopped, silent
+from napari_autosegnet.interruption import ShouldStop
+from napari_autosegnet.jobs.job_file import Job, write_job
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.jobs.preview import Preview, preview_file, write_slice
+from napari_autosegnet.jobs.running import running
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import info_file, read_info, write_info
 from napari_autosegnet.model import Model
-from napari_autosegnet.run import Run
+from napari_autosegnet.run import Request, Run
 from small_jobs import ENDLESS
 
 
@@ -128,12 +132,37 @@ def test_cancel_leaves_no_new_model_and_the_training_can_go_on(tmp_path: Path, m
     assert [event.epoch for event in run.events() if isinstance(event, Epoch)] == [1, 2]
 
 
+def test_a_cancel_is_never_taken_for_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes at any moment, also between two looks at what is asked for."""
+
+    def train(run: Run, job: Job, should_stop: ShouldStop) -> None:
+        with running(run, "train", silent, should_stop) as (_, stop):
+            while not stop():
+                pass
+
+    def cancelled_after(run: Run, looks: Iterator[int], what: Request, look: Any = Run.requested) -> bool:
+        answer = look(run, what)
+        if next(looks, None) == 0:
+            run.request("cancel")
+        return answer
+
+    monkeypatch.setattr(worker, "run_job", train)
+    ends = []
+    for looks in range(6):
+        run = Run.create(tmp_path / f"run-{looks}")
+        write_job(run, TrainJob(resume=True))
+        monkeypatch.setattr(Run, "requested", partialmethod(cancelled_after, iter(range(looks, -1, -1))))
+        assert worker.main([str(run.path)]) == 0
+        ends += [event.reason for event in run.events() if isinstance(event, Stopped)]
+    assert ends == ["cancelled"] * 6
+
+
 def test_cancel_ends_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run")
 
     def pause_then_cancel() -> None:
         run.request("pause")
-        run.request("cancel")
+        threading.Timer(0.3, run.request, ("cancel",)).start()
 
     _when_trained(run, pause_then_cancel, monkeypatch)
     assert work(run, train_job(tmp_path / "data", epochs=ENDLESS)) == 0

@@ -50,11 +50,12 @@ def main(arguments: Sequence[str]) -> int:
     with clean_shutdown() as interruption:
 
         def should_stop() -> bool:
-            asked = run.should_stop(interruption)
+            # Asked first: who cancels writes the request, then sends the signal.
+            interrupted = interruption()
             # A prediction keeps its finished blocks either way, and has threads of its own to end.
             if run.requested("cancel") and job.step != "predict":
                 raise Cancelled
-            return asked
+            return interrupted
 
         told_before = len(run.events())
         try:

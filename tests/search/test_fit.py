@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 
 from learnable import Blobs, blobs
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import CandidateRated, Epoch, Event, Note
+from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.candidates import SIZES, Candidate
 from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
 from napari_autosegnet.training.patches_ahead import PatchStream
+from napari_autosegnet.training.trainer import Trainer
 
 SETTINGS = FitSettings(
     epochs=9,
@@ -182,6 +184,29 @@ def test_each_thread_trains_a_network(use_threads: Callable[[int], None]) -> Non
     assert {reporting[7], reporting[8]} == {threading.get_ident()}, "the last one alone"
 
 
+def test_epochs_that_end_at_the_same_moment_are_counted_each(use_threads: Callable[[int], None]) -> None:
+    use_threads(2)
+    fit, heard = make(SETTINGS.changed(epochs=8, candidates=2, choosing=0.75)), list[int]()
+    both_trained = threading.Barrier(2)
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Epoch):
+            heard.append(event.epoch)
+
+    def run(trainer: Trainer, *arguments: Any, report: Report, really: Any = Trainer.run, **options: Any) -> Any:
+        def together(event: Event) -> None:
+            if isinstance(event, Epoch) and len(fit.competing) == 2:
+                both_trained.wait(timeout=30)
+            report(event)
+
+        return really(trainer, *arguments, report=together, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "run", run)
+        fit.run(report=hear)
+    assert heard == list(range(1, 9))
+
+
 def test_there_is_something_to_return_from_the_first_epoch_on() -> None:
     seen: list[Candidate] = []
     fit = make()
@@ -189,14 +214,12 @@ def test_there_is_something_to_return_from_the_first_epoch_on() -> None:
     assert len(seen) >= 2 and all(each.trainer.best.weights for each in seen)
     stopped = make()
     assert stopped.run(should_stop=lambda: True) is None, "nothing was trained"
-    asked = 0
+    heard: list[Event] = []
 
     def after_one_epoch() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > SETTINGS.steps_per_epoch
+        return any(isinstance(event, Epoch) for event in heard)
 
-    assert make().run(should_stop=after_one_epoch) is not None
+    assert make().run(report=heard.append, should_stop=after_one_epoch) is not None
 
 
 def test_a_budget_too_short_trains_the_usual_size_and_says_so() -> None:

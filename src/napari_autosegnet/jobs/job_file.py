@@ -67,16 +67,20 @@ def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
     UserError
         As the job.
     """
+
+    def asked_here() -> bool:
+        return run.should_stop(should_stop)
+
     match job:
         case SearchJob():
             job.run(run.path, should_stop=should_stop)
         case FitJob() | TrainJob():
             from napari_autosegnet.jobs.preview import Preview
 
-            job.run(run.path, on_epoch=Preview(run, job.device, should_stop), should_stop=should_stop)
+            job.run(run.path, on_epoch=Preview(run, job.device, asked_here), should_stop=should_stop)
         case PredictJob():
             # A prediction knows no run folder; this one is there for the job alone.
             with run.locked():
                 run.withdraw()
                 run.report(Started(step="predict"))
-                job.run(report=run.report, should_stop=should_stop)
+                job.run(report=run.report, should_stop=asked_here)

@@ -20,7 +20,7 @@ def running(run: Run, step: Step, report: Report, should_stop: ShouldStop) -> It
 
     def stop() -> bool:
         nonlocal stopped
-        stopped = stopped or should_stop() or run.should_stop(should_stop)
+        stopped = stopped or run.should_stop(should_stop)
         return stopped
 
     with run.locked():

@@ -304,4 +304,6 @@ class Run:
             while self.requested("pause") and not (self.requested("stop") or self.requested("cancel") or interrupted()):
                 time.sleep(0.1)
             self.report(Resumed())
-        return self.requested("stop") or self.requested("cancel") or interrupted()
+        asked = self.requested("stop") or self.requested("cancel")
+        # Asked last: a worker ends there when it is to be cancelled, and never takes that for a stop.
+        return interrupted() or asked

@@ -316,6 +316,7 @@ class _Turns:
     def __init__(
         self, fit: Fit, report: Report, should_stop: ShouldStop, on_epoch: Callable[[Candidate], None] | None
     ) -> None:
+        fit.budget.epoch = sum(each.trainer.budget.epoch for each in fit.candidates)
         self.stopped = False
         self._fit = fit
         self._report = report
@@ -356,7 +357,8 @@ class _Turns:
     def _of_all(self, epoch: Epoch, candidate: Candidate) -> Epoch:
         """An epoch of one candidate as one of the whole fit."""
         budget = self._fit.budget
-        budget.epoch = sum(each.trainer.budget.epoch for each in self._fit.candidates)
+        # Not the sum of all: of two that end an epoch at the same moment, each is one more.
+        budget.epoch += 1
         return epoch.model_copy(
             update={
                 "step": "fit",
