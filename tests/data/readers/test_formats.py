@@ -25,11 +25,11 @@ def test_every_ending_belongs_to_one_format() -> None:
 
 def test_files_without_a_known_ending_are_told_by_their_first_bytes(tmp_path: Path) -> None:
     pixels = np.arange(80, dtype=np.uint8).reshape(8, 10)
-    tifffile.imwrite(tmp_path / "tiff.lsm", pixels)
+    tifffile.imwrite(tmp_path / "tiff.odd", pixels)
     Image.fromarray(pixels).save(tmp_path / "png", "PNG")
     with open(tmp_path / "array.bin", "wb") as file:
         np.save(file, pixels)
-    for name in ("tiff.lsm", "png", "array.bin"):
+    for name in ("tiff.odd", "png", "array.bin"):
         np.testing.assert_array_equal(open_image(tmp_path / name).section(0)[0], pixels)
 
 

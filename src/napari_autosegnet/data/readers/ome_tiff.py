@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from napari_autosegnet.data.readers.tiff_pages import TIFF_SUFFIXES
 from napari_autosegnet.data.stack import positive
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import Placement, in_one_unit
@@ -95,7 +96,7 @@ def _description_elsewhere(path: Path, pointer: Element) -> Element:
             f"{path} holds planes of an image that {name or 'another file'} describes, which is missing; "
             "put it into the same folder"
         )
-    if file.suffix.lower() in (".tif", ".tiff"):
+    if file.suffix.lower() in TIFF_SUFFIXES:
         raise UserError(f"{path} holds planes of the image {file}; give that file instead")
     return _parsed(file.read_bytes(), file)
 

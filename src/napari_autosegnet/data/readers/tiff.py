@@ -20,12 +20,18 @@ from napari_autosegnet.data.readers.tiff_facts import (
     PLAIN_KINDS,
     check_extents,
     check_planes,
-    imagej_placement,
     pixel_values,
+    stated_placement,
     tiff_axes,
 )
 from napari_autosegnet.data.readers.tiff_log import tifffile_errors
-from napari_autosegnet.data.readers.tiff_pages import TiffPages, file_of, prepare_decoders, segment_shape
+from napari_autosegnet.data.readers.tiff_pages import (
+    TIFF_SUFFIXES,
+    TiffPages,
+    file_of,
+    prepare_decoders,
+    segment_shape,
+)
 from napari_autosegnet.data.stack import (
     Array,
     ArraySource,
@@ -41,8 +47,6 @@ if TYPE_CHECKING:
 
 #: Number of the tag ImageDescription.
 _DESCRIPTION = 270
-
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 
 def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
@@ -148,7 +152,7 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
     if len(file.series) > 1 and series.kind in (*PLAIN_KINDS, "shaped"):
         time_point(None, request.time, path)
         return _stack_of_pages(file, path)
-    placement = imagej_placement(file) if image is None else image.placement
+    placement = stated_placement(file) if image is None else image.placement
     axes, alpha = tiff_axes(series, path, wanted=request.axes, labels=request.labels, alone=request.alone)
     sizes = dict(zip(axes, series.shape, strict=True))
     time = time_point(sizes.get("t"), request.time, path)
@@ -296,7 +300,7 @@ def _raw_tags(file: tifffile.TiffFile, page: int) -> npt.NDArray[np.uint8]:
 FORMAT = Format(
     "TIFF",
     open_tiff,
-    suffixes=tuple(sorted(TIFF_SUFFIXES)),
+    suffixes=TIFF_SUFFIXES,
     magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
     is_section=True,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ _MIN_IS_WHITE, _RGB, _YCBCR = 0, 2, 6
 #: Of which tifffile makes RGB while it decodes.
 JPEG = (6, 7, 33007, 34892)
 _FAX = (2, 3, 4)
+_CENTIMETER = 3  # a unit of resolution
 #: ImageJ's numbers for calibration functions: those that are polynomials, for none, and the names of others.
 _POLYNOMIALS, _NO_CALIBRATION = range(4), 20
 _FUNCTIONS = {4: "exponential", 5: "power", 6: "log", 7: "Rodbard", 8: "gamma variate", 21: "uncalibrated OD"}
@@ -326,11 +328,32 @@ def _calibration(file: tifffile.TiffFile, dtype: np.dtype[Any], path: Path) -> P
     )
 
 
-def imagej_placement(file: tifffile.TiffFile) -> Placement:
-    """Voxel size and unit from ImageJ metadata; (1, 1, 1) when there is none.
+def stated_placement(file: tifffile.TiffFile) -> Placement:
+    """Voxel size and unit as ImageJ, a Zeiss microscope (LSM) or a slide scanner states it; else (1, 1, 1).
 
     Plain resolution tags (dots per inch) are left aside: they are hardly ever the microscope's.
     """
+    first = file.pages[0].aspage()
+    sizes: list[float | None] = [None] * 3  # in micrometers
+    if file.lsm_metadata is not None:
+        sizes = [
+            size and size * 1e6 for size in (positive(file.lsm_metadata.get(f"VoxelSize{axis}")) for axis in "ZYX")
+        ]
+    elif first.is_svs:
+        sizes = [None, *[_aperio_pixel(first.description)] * 2]
+    elif first.is_ndpi and int(first.resolutionunit) == _CENTIMETER:
+        sizes = [None, *(positive(1e4 / each if each else None) for each in reversed(first.resolution))]
+    else:
+        return _imagej_placement(file)
+    return in_one_unit(sizes, ["micrometer"] * 3)
+
+
+def _aperio_pixel(description: str) -> float | None:
+    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
+    return None if found is None else positive(found[1])
+
+
+def _imagej_placement(file: tifffile.TiffFile) -> Placement:
     about = file.imagej_metadata if file.is_imagej else None
     unit = str((about or {}).get("unit") or "pixel")
     if not about or unit_name(unit) is None:

@@ -19,6 +19,8 @@ from napari_autosegnet.errors import UserError, is_out_of_memory
 if TYPE_CHECKING:
     import tifffile
 
+#: Endings of TIFFs, also those of large ones, of Zeiss microscopes, and of slide scanners.
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".lsm", ".svs", ".ndpi")
 #: Decoded TIFF segments kept for the next read; bounds the memory, whatever the file's size.
 SEGMENT_CACHE_BYTES = 64 * 2**20
 #: Rows of a usual read: those of a block and its surroundings.

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.readers import hdf5, mrc, nifti
-from napari_autosegnet.data.readers.formats import Format, format_of
+from napari_autosegnet.data.readers.formats import Format, format_of, formats
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.units import length_factor, unit_symbol
@@ -105,6 +105,12 @@ def file_kind(path: Path) -> FileKind | None:
     if kind is _NIFTI and find_spec("nibabel") is None:
         raise UserError(f"{path.name} is NIfTI, which needs nibabel; pip install 'napari-autosegnet[formats]'")
     return kind
+
+
+def is_file_name(path: Path) -> bool:
+    """Whether a path ends like a file that can be read, or like an archive; a store has any other name."""
+    endings = (suffix for each in formats() if ".zarr" not in each.suffixes for suffix in each.suffixes)
+    return path.name.lower().endswith((*endings, ".gz", ".zip"))
 
 
 def write_box(file: Path, begin: int, pixels: Pixels, box: Sequence[tuple[int, int]], values: npt.NDArray[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_address
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
-from napari_autosegnet.inference.output.file_kinds import WRITTEN, file_kind
+from napari_autosegnet.inference.output.file_kinds import WRITTEN, file_kind, is_file_name
 from napari_autosegnet.inference.output.picture_output import FileOutput, PngOutput
 from napari_autosegnet.inference.output.places import Part, is_same, lies_in
 from napari_autosegnet.inference.output.store import PlainZarrOutput, ZarrOutput
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
     from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
-#: Endings of files that are read, or that other programs write, but not written here.
-_NOT_WRITTEN = (".jpg", ".jpeg", ".bmp", ".npy", ".n5", ".precomputed", ".gz", ".zip", ".ozx", ".dm3", ".dm4")
 #: Errors that no other attempt at a block mends: disk full, quota, read-only.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -128,7 +126,7 @@ def _output_at(
         within, place = False, _named(out)
         kind = file_kind(place)
         is_png = place.suffix.lower() == ".png"
-        if kind is None and not is_png and place.name.lower().endswith(_NOT_WRITTEN):
+        if kind is None and not is_png and is_file_name(place):
             raise UserError(f"labels cannot be written as {place.suffix}; give --out with {WRITTEN}")
         if settings.instances and (kind is not None or is_png or settings.format == "zarr"):
             raise UserError("numbered objects need an OME-Zarr store; give --out with .zarr, and no --format zarr")

@@ -109,7 +109,8 @@ def possible_axes(layer: Image) -> list[str]:
 
 def stated_by_file(layer: Image) -> str | None:
     """Axes that the file behind a layer states, or its name says; None when it states none. Call it in a thread."""
-    from napari_autosegnet.data.readers.tiff import TIFF_SUFFIXES, stated_axes
+    from napari_autosegnet.data.readers.tiff import stated_axes
+    from napari_autosegnet.data.readers.tiff_pages import TIFF_SUFFIXES
 
     path = layer.source.path
     if path is None or Path(path).suffix.lower() not in TIFF_SUFFIXES:
