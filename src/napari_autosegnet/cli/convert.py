@@ -13,7 +13,7 @@ from napari_autosegnet.cli.options import Axes, Json, TimePoint
 
 def convert(
     labels: Annotated[Path, typer.Option(help="Labels, or numbered objects, in any format that is read")],
-    out: Annotated[Path, typer.Option(help="The file: NAME with .mrc, .h5, .nii, or .tif")],
+    out: Annotated[Path, typer.Option(help="The file: NAME with .mrc, .h5, .nii, .nii.gz, or .tif")],
     time: TimePoint = None,
     axes: Axes = None,
     as_json: Json = False,

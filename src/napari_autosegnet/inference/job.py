@@ -44,6 +44,7 @@ from napari_autosegnet.inference.output.ledger import (
     written_parts,
 )
 from napari_autosegnet.inference.output.output import Output, open_output
+from napari_autosegnet.inference.output.picture_output import FileOutput
 from napari_autosegnet.inference.output.store import ZarrOutput
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
@@ -262,12 +263,14 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         ledger.forget_lost(output.written, report)
     if isinstance(output, ZarrOutput) and output.instances is not None and not output.instances.folder.exists():
         instance_ledger_path(output.path).unlink(missing_ok=True)
+    if isinstance(output, FileOutput) and len(ledger.finished()) < len(plan):
+        output.reopen()
     output.prepare()
     return ledger
 
 
-def check_unchanged(job: VolumeJob, ledger: Ledger) -> None:
-    """Refuse a finished result whose image, or mask, was written to while it was read.
+def complete(job: VolumeJob, ledger: Ledger) -> None:
+    """What is left to do when all blocks are written; refuses an image, or mask, that was written to meanwhile.
 
     Raises
     ------
@@ -280,6 +283,8 @@ def check_unchanged(job: VolumeJob, ledger: Ledger) -> None:
                 f"the {part} {stack.path or stack.name} changed while it was read, so the result is mixed; "
                 "start again with --overwrite"
             )
+    if isinstance(job.output, FileOutput):
+        job.output.finish()
 
 
 def _no_result(place: Path, job: VolumeJob) -> str:

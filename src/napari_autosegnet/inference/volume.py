@@ -27,7 +27,7 @@ from napari_autosegnet.inference.compute.sections import (
     predict_sections,
 )
 from napari_autosegnet.inference.instances.run import number_objects
-from napari_autosegnet.inference.job import VolumeJob, check_unchanged, open_job, open_ledger
+from napari_autosegnet.inference.job import VolumeJob, complete, open_job, open_ledger
 from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output.output import disk_error, outer_places
 from napari_autosegnet.inference.output.progress import FailedBlock, PredictionSummary, Progress
@@ -108,7 +108,7 @@ def predict_volume(
                 if job.settings.instances:
                     instances = number_objects(job, model, ledger, report, should_stop)
                     stopped = instances is None
-                check_unchanged(job, ledger)
+                complete(job, ledger)
         except OSError as error:
             raise disk_error(error, job.output.path) from error
     return summarize(job, ledger, progress, started, stopped=stopped, instances=instances, report=report)

@@ -29,8 +29,8 @@ class PredictJob(JobModel):
     )
     out: Path | None = Field(
         None,
-        description="Where the labels go: NAME with .zarr, .tif, .mrc, .h5, or .nii; without it under labels/ of an "
-        "OME-Zarr image",
+        description="Where the labels go: NAME with .zarr, .tif, .mrc, .h5, .nii, or .nii.gz; without it under "
+        "labels/ of an OME-Zarr image",
     )
     mask: Path | None = Field(None, description="Compute only where this image is not 0")
     selection: Selection = Field(ALL, description="What of the image is read")

@@ -38,7 +38,7 @@ def test_objects_and_classes_are_written_for_others(
     mode, dtype = types[highest]
     endings = ["mrc", "h5", "tif"]
     if highest == 100 and find_spec("nibabel") is not None:
-        endings.append("nii")
+        endings += ["nii", "nii.gz"]
     for ending in endings:
         out = tmp_path / f"out.{ending}"
         status = app.run(["convert", "--labels", str(source), "--out", str(out)])
@@ -51,7 +51,7 @@ def test_objects_and_classes_are_written_for_others(
         found = open_labels(out)
         assert found.dtype == (mode if ending == "mrc" else dtype)
         np.testing.assert_array_equal(found.read(*[slice(None)] * 3)[0], pixels)
-        scale = {"mrc": (400, 40, 40), "nii": (0.04, 0.004, 0.004)}.get(ending, (40, 4, 4))
+        scale = {"mrc": (400, 40, 40), "nii": (0.04, 0.004, 0.004)}.get(ending.removesuffix(".gz"), (40, 4, 4))
         assert found.scale == scale
         before = out.read_bytes()
         assert app.run(["convert", "--labels", str(source), "--out", str(out)]) == 1
@@ -74,7 +74,7 @@ def test_what_is_no_labels_or_cannot_be_written_is_one_line(tmp_path: Path, caps
     for name, out, said in (
         ("fractions", "out.mrc", "holds 1 x float32 per pixel, no labels"),
         ("negative", "out.h5", "holds -1; labels are 0 or more"),
-        ("negative", "out.nii.gz", "labels are converted to .tif, .mrc, .h5 or .nii, not to .gz"),
+        ("negative", "out.gz", "labels are converted to .tif, .mrc, .h5, .nii or .nii.gz, not to .gz"),
     ):
         assert app.run(["convert", "--labels", str(tmp_path / f"{name}.npy"), "--out", str(tmp_path / out)]) == 1
         error = capsys.readouterr().err

@@ -26,8 +26,6 @@ _SIZE_OF_HEADER_2 = 540
 
 def open_nifti(request: ReadRequest) -> ImageStack:
     path = request.path
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == _GZIP
     try:
         about = _read_header(path)
     except MemoryError:
@@ -38,7 +36,7 @@ def open_nifti(request: ReadRequest) -> ImageStack:
     if min(about.shape, default=0) < 1 or about.begin < 0:
         raise UserError(f"{path} is damaged: its header says that it has no pixels; copy the file again")
     stored: Any
-    if not is_gzip:
+    if not is_gzipped(path):
         if path.stat().st_size < about.begin + size:
             raise UserError(f"{path} is shorter than its header says, or its header is damaged; copy the file again")
         stored = np.memmap(path, about.dtype, "r", about.begin, about.shape)
@@ -115,15 +113,18 @@ class _Gzipped:
         return np.frombuffer(content, self.dtype, count, self.about.begin).reshape(self.shape)
 
 
+def is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
+
+
 def header_of(path: Path) -> Any:
     """The header of a file, as nibabel reads it."""
     from nibabel.imageglobals import LoggingOutputSuppressor
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == _GZIP
-    with gzip.open(path) if is_gzip else path.open("rb") as file, LoggingOutputSuppressor():
+    with gzip.open(path) if is_gzipped(path) else path.open("rb") as file, LoggingOutputSuppressor():
         first = file.read(4)
         file.seek(0)
         is_second = _SIZE_OF_HEADER_2 in (int.from_bytes(first, "little"), int.from_bytes(first, "big"))

@@ -39,7 +39,7 @@ from napari_autosegnet.inference.distributed.cluster_work import (
 )
 from napari_autosegnet.inference.distributed.local_workers import THREADS
 from napari_autosegnet.inference.distributed.workers import Workers, WorkerSource, cores_per_worker, workers
-from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, check_unchanged, open_ledger
+from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, complete, open_ledger
 from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output.output import disk_error, outer_places
 from napari_autosegnet.inference.output.picture_output import FileOutput, PngOutput
@@ -129,7 +129,7 @@ def predict_on_workers(
                     if job.settings.instances:
                         instances = run.instances(model, should_stop)
                         stopped = instances is None
-                    check_unchanged(job, ledger)
+                    complete(job, ledger)
             except OSError as error:
                 raise disk_error(error, job.output.path) from error
     return summarize(job, ledger, run.progress, started, stopped=stopped, instances=instances, report=report)

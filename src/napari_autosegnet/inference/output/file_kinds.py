@@ -6,8 +6,10 @@ A new one is a function that writes a file of full size without its pixels, and 
 from __future__ import annotations
 
 import errno
+import gzip
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.readers import hdf5, mrc, nifti
 from napari_autosegnet.data.readers.formats import Format, format_of, formats
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.files import replacing
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.units import length_factor, unit_symbol
 
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
 
 #: What results can be written as, for messages.
-WRITTEN = ".zarr, .tif, .mrc, .h5, .nii or .png"
+WRITTEN = ".zarr, .tif, .mrc, .h5, .nii, .nii.gz or .png"
+#: Bytes that are compressed at a time.
+_PART = 2**20
 #: NIfTI-1 counts the pixels of an axis with 16 bits.
 _NIFTI_1_SIDE = 2**15 - 1
 _LABELS = 1002  # an "intent" of NIfTI
@@ -59,6 +64,8 @@ class FileKind:
         Where the pixels of a file begin; raises what the file's library does where it is another one.
     dtypes : tuple of str
         Types of pixels, the smallest first.
+    is_gzipped : bool
+        It is compressed as a whole, when all its pixels are written.
     """
 
     name: str
@@ -66,6 +73,7 @@ class FileKind:
     make: Callable[[Path, Pixels, ImageStack], None]
     begin: Callable[[Path, Pixels], int]
     dtypes: tuple[str, ...] = ("u1", "u2", "u4")
+    is_gzipped: bool = False
 
     def dtype(self, highest: int, what: object) -> np.dtype[Any]:
         """The smallest type for labels from 0 to the highest.
@@ -92,6 +100,34 @@ class FileKind:
             os.fsync(handle.fileno())
         return begin
 
+    def is_whole(self, file: Path, size: int) -> bool:
+        """Whether a file has so many bytes or, when it is compressed, says that it had them."""
+        if not (self.is_gzipped and nifti.is_gzipped(file)):
+            return file.stat().st_size >= size
+        with file.open("rb") as handle:
+            handle.seek(-4, os.SEEK_END)
+            return int.from_bytes(handle.read(4), "little") == size % 2**32
+
+
+def pack(file: Path) -> None:
+    """Compress a file in its place, part by part, unless it is compressed already."""
+    if not nifti.is_gzipped(file):
+        # Two runs would differ by the time that gzip notes.
+        with (
+            replacing(file) as packed,
+            file.open("rb") as source,
+            packed.open("wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as target,
+        ):
+            shutil.copyfileobj(source, target, _PART)
+
+
+def unpack(file: Path) -> None:
+    """Undo `pack`, so that pixels can be written."""
+    if nifti.is_gzipped(file):
+        with replacing(file) as plain, gzip.open(file) as source, plain.open("wb") as target:
+            shutil.copyfileobj(source, target, _PART)
+
 
 def file_kind(path: Path) -> FileKind | None:
     """The kind of file that a path's ending means; None where it means no such file.
@@ -102,7 +138,7 @@ def file_kind(path: Path) -> FileKind | None:
         When the library that writes it is missing.
     """
     kind = next((each for each in _KINDS if path.name.lower().endswith(each.suffixes)), None)
-    if kind is _NIFTI and find_spec("nibabel") is None:
+    if kind in _NIFTIS and find_spec("nibabel") is None:
         raise UserError(f"{path.name} is NIfTI, which needs nibabel; pip install 'napari-autosegnet[formats]'")
     return kind
 
@@ -317,10 +353,13 @@ def _nifti_begin(file: Path, pixels: Pixels) -> int:
     return int(header.get_data_offset())
 
 
-_NIFTI = FileKind("NIfTI", (".nii",), _make_nifti, _nifti_begin)
+_NIFTIS = (
+    FileKind("NIfTI", (".nii",), _make_nifti, _nifti_begin),
+    FileKind("NIfTI", (".nii.gz",), _make_nifti, _nifti_begin, is_gzipped=True),
+)
 _KINDS = (
     FileKind("TIFF", (".tif", ".tiff"), _make_tiff, _tiff_begin),
     FileKind("MRC", mrc.FORMAT.suffixes, _make_mrc, _mrc_begin, dtypes=("i1", "i2", "u2")),
     FileKind("HDF5", hdf5.FORMAT.suffixes, _make_hdf5, _hdf5_begin),
-    _NIFTI,
+    *_NIFTIS,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_autosegnet.data.stack import Array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import replacing
-from napari_autosegnet.inference.output.file_kinds import Pixels, file_kind, write_box
+from napari_autosegnet.inference.output.file_kinds import Pixels, file_kind, pack, write_box
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
@@ -31,7 +31,7 @@ def write_labels(labels: ImageStack, out: Path) -> None:
     what = labels.path or labels.name
     kind = file_kind(out)
     if kind is None:
-        raise UserError(f"labels are converted to .tif, .mrc, .h5 or .nii, not to {out.suffix or out.name}")
+        raise UserError(f"labels are converted to .tif, .mrc, .h5, .nii or .nii.gz, not to {out.suffix or out.name}")
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; choose another name")
     if labels.channels > 1 or labels.dtype.kind not in "ui":
@@ -47,6 +47,8 @@ def write_labels(labels: ImageStack, out: Path) -> None:
         for start, slab in _slabs(labels):
             box = [(start, start + len(slab)), *((0, size) for size in slab.shape[1:])]
             write_box(partial, begin, pixels, box[-len(shape) :], slab[0] if labels.is_2d else slab)
+        if kind.is_gzipped:
+            pack(partial)
 
 
 def _slabs(labels: ImageStack) -> Iterator[tuple[int, Array]]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, slices
 from napari_autosegnet.inference.output.arrays import as_bits
-from napari_autosegnet.inference.output.file_kinds import FileKind, Pixels, write_box
+from napari_autosegnet.inference.output.file_kinds import FileKind, Pixels, pack, unpack, write_box
 from napari_autosegnet.inference.output.ledger import sync_folder
 from napari_autosegnet.inference.output.places import Part, taken
 
@@ -39,7 +40,8 @@ class FileOutput:
         self._kind, self._image = kind, image
         shape, axes = (image.shape[1:], "yx") if image.is_2d else (image.shape, "zyx")
         self._files = {path: Pixels(shape, axes, kind.dtype(classes, "the number of a class"))}
-        self._scores = path.with_name(f"{path.stem}-probabilities{path.suffix}")
+        stem = without_ending(path.name)
+        self._scores = path.with_name(f"{stem}-probabilities{path.name.removeprefix(stem)}")
         self.places: dict[Part, Path] = {"labels": path, "probabilities": self._scores}
         self.parts: tuple[Part, ...] = ("labels", "probabilities") if probabilities else ("labels",)
         if probabilities:
@@ -61,7 +63,8 @@ class FileOutput:
 
     def remove_partials(self) -> None:
         for file in self._files:
-            _partial(file).unlink(missing_ok=True)
+            for partial in file.parent.glob(f".{glob.escape(file.name)}.*partial"):
+                partial.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         for file, pixels in self._files.items():
@@ -73,7 +76,7 @@ class FileOutput:
         for file, pixels in self._files.items():
             try:
                 begin = self._kind.begin(file, pixels)
-                if file.stat().st_size < begin + pixels.nbytes:
+                if not self._kind.is_whole(file, begin + pixels.nbytes):
                     raise ValueError("it ends early")
             except Exception as error:  # each library has errors of its own for damaged files
                 if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
@@ -82,6 +85,18 @@ class FileOutput:
                     f"{file} is no unfinished result ({one_line(error)}); start again with --overwrite"
                 ) from error
             self._begins[file] = begin
+
+    def reopen(self) -> None:
+        """Make a file that was finished one that blocks can be written to."""
+        for file in self._files:
+            if self._kind.is_gzipped and file.exists():
+                unpack(file)
+
+    def finish(self) -> None:
+        """What is left to do when all blocks are written."""
+        for file in self._files:
+            if self._kind.is_gzipped:
+                pack(file)
 
     def _make(self, file: Path, pixels: Pixels) -> None:
         partial = _partial(file)
