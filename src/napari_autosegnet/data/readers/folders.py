@@ -68,4 +68,6 @@ def open_folder(request: ReadRequest) -> ImageStack:
     )
 
 
-FORMAT = Format("a folder of TIFF, PNG, JPEG or BMP images", open_folder, takes_folder=lambda path: True)
+FORMAT = Format(
+    "a folder of TIFF, PNG, JPEG or BMP images", open_folder, takes_folder=lambda path: True, takes_rest=True
+)

@@ -73,6 +73,8 @@ class Format:
         Places at the beginning of a file, and what stands at one of them whatever the file is called.
     takes_folder : callable or None
         Whether a folder is one of this format, of which a file is none.
+    takes_rest : bool
+        It takes every folder that no other format does.
     is_section : bool
         A file may be a section of a folder.
     images_in : callable or None
@@ -86,6 +88,7 @@ class Format:
     suffixes: tuple[str, ...] = ()
     magic: tuple[tuple[int, bytes], ...] = ()
     takes_folder: Callable[[Path], bool] | None = None
+    takes_rest: bool = False
     is_section: bool = False
     images_in: Callable[[Path], list[Path]] | None = None
     module: str | None = None
@@ -100,8 +103,7 @@ def formats() -> tuple[Format, ...]:
         for each in pkgutil.iter_modules(import_module(__package__).__path__)
     ]
     known: list[Format] = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
-    # A folder without an ending of its own may be one of pictures.
-    return tuple(sorted(known, key=lambda each: (each.takes_folder is not None, not each.suffixes, each.name.lower())))
+    return tuple(sorted(known, key=lambda each: (each.takes_folder is not None, each.takes_rest, each.name.lower())))
 
 
 def open_path(request: ReadRequest) -> ImageStack:
