@@ -1,4 +1,5 @@
-"""From files to scores: `fit`, or `search` and `train`, then `predict` and `evaluate`; `export` for other programs.
+"""From files to scores: `fit`, or `search` and `train`, then `predict` and `evaluate`; `export` for other programs;
+`export_objects` for what was mended by hand.
 
 The commands, the worker and scripts call these. Each takes paths, keeps all it knows in the run
 folder, and tells its progress to a `Report`.
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.data.selection import Selection
-from napari_autosegnet.events import Report, silent
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.presets import FitPreset, Preset
 from napari_autosegnet.settings import (
@@ -413,3 +414,31 @@ def export(
         license=license,
     )
     return job.run()
+
+
+def export_objects(result: Path, out: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Path:
+    """Write the numbered objects of a result, with the edits made in napari, as a new store.
+
+    The result stays as it is. The new store has the same levels and numbers; a table of its objects lies beside it.
+
+    Parameters
+    ----------
+    result : Path
+        A store with numbered objects.
+    out : Path
+        The new store, ``NAME.zarr``; it must not exist.
+
+    Raises
+    ------
+    UserError
+        When there are no objects, the edits are of others, or ``out`` cannot be written.
+    StoppedError
+        When a stop was asked for; then nothing is written.
+    """
+    from napari_autosegnet.inference.proofreading.export import export_edited
+    from napari_autosegnet.inference.proofreading.proofreading import Proofreading
+
+    objects = Proofreading(result, should_stop)
+    for text in objects.log.notes:
+        report(Note(text=text))
+    return export_edited(objects, out, report, should_stop)

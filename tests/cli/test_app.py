@@ -16,6 +16,7 @@ import pytest
 
 from napari_autosegnet import demo
 from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.cli import objects as objects_module
 from napari_autosegnet.cli import runs as runs_module
 from napari_autosegnet.cli.app import COMMANDS, help_text, load_command, run
 from napari_autosegnet.errors import UserError
@@ -85,15 +86,20 @@ def test_help_of_a_command_loads_no_torch() -> None:
     assert done.stdout.count("Usage") == len(COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "runs"])
+#: Commands that have commands of their own.
+GROUPS = {"runs": runs_module.app, "objects": objects_module.app}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in GROUPS])
 def test_the_list_of_commands_tells_what_each_does(name: str) -> None:
     assert load_command(name).help.startswith(COMMANDS[name])
     assert "Example: " in load_command(name).help
 
 
-def test_the_commands_of_runs_have_examples() -> None:
-    assert runs_module.app.info.help == COMMANDS["runs"]
-    for info in runs_module.app.registered_commands:
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_commands_of_a_group_have_examples(name: str) -> None:
+    assert GROUPS[name].info.help == COMMANDS[name]
+    for info in GROUPS[name].registered_commands:
         assert info.callback is not None
         assert "Example: " in help_text(info.callback)
 
@@ -110,8 +116,9 @@ def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def _examples() -> list[str]:
     """Every command line in help texts and documents."""
-    texts = [load_command(name).help for name in COMMANDS if name != "runs"]
-    texts += [help_text(info.callback) for info in runs_module.app.registered_commands if info.callback]
+    texts = [load_command(name).help for name in COMMANDS if name not in GROUPS]
+    commands = [info for group in GROUPS.values() for info in group.registered_commands]
+    texts += [help_text(info.callback) for info in commands if info.callback]
     found = [line for text in texts for line in re.findall(r"\[bold\](napari-autosegnet .*?)\[/bold\]", text)]
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in re.findall(r"```sh\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
@@ -128,7 +135,7 @@ def test_examples_are_command_lines(line: str) -> None:
         assert run([name, *words]) == 0
         return
     command = load_command(name)
-    if name == "runs":
+    if name in GROUPS:
         _, command, words = command.resolve_command(command.make_context(name, [*words]), words)
     # Parses and converts, and calls nothing.
     command.make_context(name, words)

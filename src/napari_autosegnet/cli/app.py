@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "Score a prediction, or a model on labeled images: IoU, Dice, accuracy, V_rand, V_info.",
     "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
     "convert": "Write labels as MRC, HDF5, NIfTI or TIFF, for other programs.",
+    "objects": "Write numbered objects with the edits that were made in napari.",
     "show": "Show an architecture, a model or a run as text, and as a picture.",
     "runs": "List, follow, pause, resume and stop runs.",
 }
@@ -68,7 +69,7 @@ class CommandGroup(TyperGroup):
 def load_command(name: str) -> Any:
     """The command of one of `COMMANDS` with all its options."""
     module = importlib.import_module(f"napari_autosegnet.cli.{name}")
-    if name == "runs":
+    if hasattr(module, "app"):
         return typer.main.get_command(module.app)
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     function = getattr(module, name)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.inference.blocks import Shape
+from napari_autosegnet.inference.blocks import Box, Shape, length
 from napari_autosegnet.inference.instances.objects import Ids
+from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.units import Placement
 
 _ENDS = tuple(f"{axis}_{end}" for end in ("start", "end") for axis in "zyx")
@@ -90,3 +93,65 @@ class Measurements:
             np.concatenate([values, np.zeros((more, 3), np.int64)]) for values in (self._faces, self._end)
         )
         self._start = np.concatenate([self._start, np.full((more, 3), np.iinfo(np.int64).max)])
+
+
+def measured(
+    read: Callable[[Box], Ids], tiles: Iterable[Box], shape: Shape, should_stop: ShouldStop
+) -> Measurements | None:
+    """Measure the objects of a volume tile by tile; None when asked to stop."""
+    measurements = Measurements()
+    for tile in tiles:
+        if should_stop():
+            return None
+        z, y, x = ((start, min(end + 1, size)) for (start, end), size in zip(tile, shape, strict=True))
+        core = (length(tile[0]), length(tile[1]), length(tile[2]))
+        measurements.add(read((z, y, x)), core, (z[0], y[0], x[0]))
+    return measurements
+
+
+class ObjectTable:
+    """A table of objects, read again.
+
+    Parameters
+    ----------
+    path : Path
+        As `Measurements.write` wrote it.
+    placement : Placement
+        Of the volume.
+
+    Attributes
+    ----------
+    numbers, voxels : (n,)
+        Of every object; the numbers ascend.
+
+    Raises
+    ------
+    UserError
+        When it is damaged.
+    """
+
+    def __init__(self, path: Path, placement: Placement) -> None:
+        columns = ("object", "voxels", *_ENDS)
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [[float(row[name]) for name in columns] for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{path} is no table of objects; delete it, and the objects are measured anew") from error
+        values = np.array(sorted(rows)).reshape(-1, len(columns))
+        self.numbers, self.voxels = values[:, :2].astype(np.int64).T
+        first, scale = np.array(placement.translation), np.abs(placement.scale)
+        ends = values[:, 2:].reshape(-1, 2, 3)
+        # Six digits are kept: a box that is a little too large does no harm.
+        doubt = np.abs(ends) * 1e-5 / scale + 0.01
+        places = (ends - first) / scale + 0.5
+        self._start = np.floor(places[:, 0] - doubt[:, 0] + 0.5).astype(np.int64).clip(0)
+        self._end = np.ceil(places[:, 1] + doubt[:, 1] - 0.5).astype(np.int64)
+
+    def row(self, number: int) -> int | None:
+        """The row of an object; None where there is none."""
+        row = int(np.searchsorted(self.numbers, number))
+        return row if row < len(self.numbers) and self.numbers[row] == number else None
+
+    def box(self, row: int) -> npt.NDArray[np.int64]:
+        """First voxel and end (2, 3) of a box around an object."""
+        return np.stack([self._start[row], self._end[row]])

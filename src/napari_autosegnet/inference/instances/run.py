@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
-from napari_autosegnet.inference.blocks import BlockPlan, Box, length
-from napari_autosegnet.inference.instances.measurements import Measurements
+from napari_autosegnet.inference.blocks import BlockPlan, Box
+from napari_autosegnet.inference.instances.measurements import measured
 from napari_autosegnet.inference.instances.objects import (
     FLOOD,
     Ids,
@@ -240,13 +240,11 @@ class InstanceRun:
 
     def _measure(self, table: Path, should_stop: ShouldStop) -> bool:
         """Write the table of the objects; False when asked to stop."""
-        plan, measurements = self._job.plan, Measurements()
-        for tile in (tile for block in plan for tile in tiles_of(block.core)):
-            if should_stop():
-                return False
-            z, y, x = ((start, min(end + 1, size)) for (start, end), size in zip(tile, plan.shape, strict=True))
-            core = (length(tile[0]), length(tile[1]), length(tile[2]))
-            measurements.add(self._instances.read((z, y, x)), core, (z[0], y[0], x[0]))
+        plan = self._job.plan
+        tiles = (tile for block in plan for tile in tiles_of(block.core))
+        measurements = measured(self._instances.read, tiles, plan.shape, should_stop)
+        if measurements is None:
+            return False
         image = self._job.image
         measurements.write(table, Placement(image.scale, image.translation, image.unit))
         self._report(Note(text=f"measurements of the objects: {table}"))

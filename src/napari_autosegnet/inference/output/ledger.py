@@ -259,6 +259,11 @@ def object_table_path(store: Path) -> Path:
     return _beside(_record_name(store), "{}.objects.csv")
 
 
+def edit_log_path(store: Path) -> Path:
+    """The log of edits of a store's numbered objects."""
+    return _beside(_record_name(store), "{}.edits.jsonl")
+
+
 def scratch_path(store: Path) -> Path:
     """The folder for what is needed until a store's objects are numbered."""
     return _beside(_record_name(store), ".{}.instances")

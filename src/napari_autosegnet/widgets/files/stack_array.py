@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.array_keys import box_around
+
 if TYPE_CHECKING:
     from napari_autosegnet.data.stack import ImageStack
 
@@ -45,21 +47,10 @@ class StackArray:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        keys = list(key) if isinstance(key, tuple) else [key]
-        missing = [slice(None)] * (self.ndim - len([each for each in keys if each is not ...]))
-        place = next((place for place, each in enumerate(keys) if each is ...), None)
-        keys = [*keys, *missing] if place is None else [*keys[:place], *missing, *keys[place + 1 :]]
-        box: dict[str, slice] = {axis: slice(0, 1) for axis in "tzyxc"}
-        inside: list[Any] = []
-        for axis, size, wanted in zip(self.axes, self.shape, keys, strict=True):
-            # Places along the axis; negative ones count from its end, as in numpy.
-            places = np.arange(size)[wanted]
-            first, last = int(places.min(initial=size)), int(places.max(initial=-1))
-            box[axis] = slice(first, max(first, last + 1))
-            step = wanted.indices(size)[2] if isinstance(wanted, slice) else None
-            inside.append(slice(None, None, step) if step else places - first)
+        around, inside = box_around(key, self.shape)
+        box = {axis: slice(0, 1) for axis in "tzyxc"} | dict(zip(self.axes, around, strict=True))
         left = tuple(slice(None) if axis in self.axes else 0 for axis in "tzyxc")
-        return self._read(box)[left][tuple(inside)]
+        return self._read(box)[left][inside]
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[...], dtype)
