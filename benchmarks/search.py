@@ -10,6 +10,7 @@ halving               architectures drawn evenly, trained alone (no shared weigh
 parameters            training of the largest of 200 architectures drawn evenly
 chain                 training of a plain residual chain out of the same operations, without any search
 unet, pspnet          training of U-Net or PSPNet
+unet-at-half          training of a U-Net that reads the image at half its resolution
 fit                   networks of several sizes compete, the chosen one is trained to the end (``fit``)
 chain-w32-s4          as chain, 32 channels at a quarter of the resolution; so w16-s4
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
@@ -171,6 +172,7 @@ SUITE: dict[str, Arm] = {
     "parameters": Arm(given=lambda seed: most_parameters(np.random.default_rng(seed), 2)),
     "chain": Arm(network="plain"),
     "unet": Arm(network="unet"),
+    "unet-at-half": Arm(network="unet-half"),
     "pspnet": Arm(network="pspnet"),
     "fit": Arm(fit={}),
     "chain-w32-s4": Arm(network="plain", train=_size(32, 4)),

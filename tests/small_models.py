@@ -17,7 +17,14 @@ from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 
 
 @cache
-def small_model(network: Any = "searched", *, context: int = 0, image_channels: int = 1, kind: Any = "global") -> Model:
+def small_model(
+    network: Any = "searched",
+    *,
+    context: int = 0,
+    image_channels: int = 1,
+    kind: Any = "global",
+    stem_stride: Any = 1,
+) -> Model:
     """Random weights, batch norms that do something, and probabilities that are neither 0 nor 1."""
     torch.manual_seed(0)
     specification = NetworkSpecification(
@@ -28,6 +35,7 @@ def small_model(network: Any = "searched", *, context: int = 0, image_channels: 
         levels=1,
         base_width=4,
         max_width=8,
+        stem_stride=stem_stride,
     )
     module = specification.build().train()
     for part in module.modules():

@@ -191,8 +191,8 @@ def train(
     architecture : Path, optional
         Architecture file; the run's own by default.
     network : str
-        ``searched``, ``plain`` for a chain of the search's operations that needs no search, or ``unet`` or
-        ``pspnet`` to compare with.
+        ``searched``, ``plain`` for a chain of the search's operations that needs no search, or ``unet``,
+        ``unet-half`` (at half the resolution) or ``pspnet`` to compare with.
     settings : TrainSettings, optional
         By default those of the preset that the run was searched with, else of ``standard``.
     resume : bool

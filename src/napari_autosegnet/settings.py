@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from napari_autosegnet.architecture import SearchSpace
 
-Network = Literal["searched", "plain", "unet", "pspnet", "forest"]
+Network = Literal["searched", "plain", "unet", "unet-half", "pspnet", "forest"]
 LossName = Literal["cross_entropy", "weighted", "dice"]
 NormalizationChoice = Literal["auto", "global", "section"]
 GrayValuesChoice = Literal["checked", "as-is"]

@@ -8,6 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from napari_autosegnet.networks.baselines import PSPNet, UNet
+from napari_autosegnet.networks.receptive_field import receptive_field_radius
+from napari_autosegnet.networks.specification import NetworkSpecification
+from napari_autosegnet.presets import train_settings
 
 
 def parameters(network: nn.Module) -> int:
@@ -35,10 +38,10 @@ def test_pspnet_has_the_size_of_its_published_layout() -> None:
     assert network.stride == 8
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_unet_gives_logits_of_the_input_size(levels: int) -> None:
-    network = UNet(3, 4, base_width=4, levels=levels)
-    assert network.stride == 2**levels
+@pytest.mark.parametrize(("levels", "reading_stride"), [(1, 1), (2, 1), (3, 1), (2, 2)])
+def test_unet_gives_logits_of_the_input_size(levels: int, reading_stride: int) -> None:
+    network = UNet(3, 4, base_width=4, levels=levels, reading_stride=reading_stride)
+    assert network.stride == reading_stride * 2**levels
     assert network(torch.zeros(2, 3, 16, 24)).shape == (2, 4, 16, 24)
 
 
@@ -72,10 +75,34 @@ def test_unet_sees_as_far_as_its_layout_says_and_pspnet_the_whole_image() -> Non
     assert (x.grad[0, 0, 0] != 0).any() and (x.grad[0, 0, 127] != 0).any()
 
 
-@pytest.mark.parametrize("kind", ["unet", "pspnet"])
+def test_unet_at_half_the_resolution_is_as_deep_as_at_the_whole() -> None:
+    settings = train_settings("fast").network
+    whole, half = (
+        NetworkSpecification.for_patches(128, settings, in_channels=1, classes=2, network=kind)
+        for kind in ("unet", "unet-half")
+    )
+    assert whole.stride == half.stride and half.stem_stride == 2 and half.network == "unet"
+    network = half.build()
+    reach = receptive_field_radius(network)
+    assert reach is not None
+    x = torch.zeros(1, 1, 256, 256, requires_grad=True)
+    network.eval()(x + torch.randn(1, 1, 256, 256))[0, :, 128, 128].sum().backward()
+    assert x.grad is not None
+    seen = x.grad[0, 0].abs().sum(0).nonzero()
+    assert 128 - reach <= seen.min() < 90 and 165 < seen.max() <= 128 + reach
+
+
+SMALL = {
+    "unet": lambda: UNet(1, 2, base_width=4, levels=2),
+    "unet-half": lambda: UNet(1, 2, base_width=4, levels=2, reading_stride=2),
+    "pspnet": lambda: PSPNet(1, 2, base_width=4, depth=14),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
 def test_a_small_one_learns_on_the_cpu(kind: str) -> None:
     torch.manual_seed(0)
-    network = UNet(1, 2, base_width=4, levels=2) if kind == "unet" else PSPNet(1, 2, base_width=4, depth=14)
+    network = SMALL[kind]()
     image = torch.randn(4, 1, 32, 32)
     target = torch.zeros(4, 32, 32, dtype=torch.int64)
     target[:, 8:24, 8:24] = 1

@@ -28,8 +28,9 @@ class TrainJob(LearningJob):
     architecture: Path | None = Field(None, description="An architecture.json instead of what the run found")
     network: Network = Field(
         "searched",
-        description="searched; plain: a chain of the search's operations, without a search; unet, pspnet: to compare "
-        "with; forest: a random forest on pixel features, for a few strokes, in seconds",
+        description="searched; plain: a chain of the search's operations, without a search; unet, unet-half (at half "
+        "the resolution), pspnet: to compare with; forest: a random forest on pixel features, for a few strokes, in "
+        "seconds",
     )
     settings: TrainSettings | None = Field(None, description="Those of the run's preset by default")
     continue_with: tuple[Path, ...] = Field(

@@ -198,6 +198,6 @@ def _searched(run: Run) -> Architecture:
     if not run.architecture_file.exists():
         raise UserError(
             f"{run.path} holds no architecture yet; run 'napari-autosegnet search' first, "
-            "or train without one: --network plain, unet or pspnet, or --architecture FILE"
+            "or train without one: --network plain, unet, unet-half or pspnet, or --architecture FILE"
         )
     return Architecture.load(run.architecture_file)

@@ -41,11 +41,16 @@ class UNet(nn.Module):
         Channels at full resolution; doubled at each of the ``levels`` poolings.
     levels
         Number of poolings.
+    reading_stride
+        2 reads the image at half its resolution and enlarges the logits.
     """
 
-    def __init__(self, in_channels: int, classes: int, base_width: int = 64, levels: int = 4) -> None:
+    def __init__(
+        self, in_channels: int, classes: int, base_width: int = 64, levels: int = 4, reading_stride: int = 1
+    ) -> None:
         super().__init__()
-        self.stride: int = 2**levels
+        self.reading_stride = reading_stride
+        self.stride: int = reading_stride * 2**levels
         widths = [base_width * 2**level for level in range(levels + 1)]
         self.down = nn.ModuleList(
             _two_convolutions(before, after) for before, after in zip([in_channels, *widths], widths, strict=False)
@@ -59,6 +64,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes, h, w)`` of images ``(n, in_channels, h, w)``."""
+        if self.reading_stride > 1:
+            x = functional.avg_pool2d(x, self.reading_stride)
         features: list[Tensor] = []
         for index, convolutions in enumerate(self.down):
             x = convolutions(x if index == 0 else functional.max_pool2d(x, 2))
@@ -67,6 +74,8 @@ class UNet(nn.Module):
         for upsample, convolutions in zip(self.upsample, self.up, strict=True):
             x = convolutions(torch.cat([features.pop(), upsample(x)], dim=1))
         logits: Tensor = self.head(x)
+        if self.reading_stride > 1:
+            return functional.interpolate(logits, scale_factor=self.reading_stride, mode="bilinear")
         return logits
 
 

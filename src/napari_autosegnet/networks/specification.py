@@ -44,7 +44,7 @@ class NetworkSpecification(BaseModel):
         *,
         in_channels: int,
         classes: int,
-        network: NetworkKind = "searched",
+        network: NetworkKind | Literal["unet-half"] = "searched",
         architecture: Architecture | None = None,
     ) -> NetworkSpecification:
         """Specification whose depth follows from the patch size (AutoSegNet, section IV.B).
@@ -55,9 +55,9 @@ class NetworkSpecification(BaseModel):
             When no network of this depth takes patches of this size.
         """
         levels = number_of_levels(patch_size, min_size=settings.min_size, min_ratio=settings.min_ratio)
-        stem_stride = settings.stem_stride if network == "searched" else 1
+        stem_stride = {"searched": settings.stem_stride, "unet-half": 2}.get(network, 1)
         specification = cls(
-            network=network,
+            network="unet" if network == "unet-half" else network,
             architecture=architecture,
             in_channels=in_channels,
             classes=classes,
@@ -99,7 +99,7 @@ class NetworkSpecification(BaseModel):
         if self.network == "searched":
             raise ValueError("a searched network needs an architecture")
         if self.network == "unet":
-            return UNet(self.in_channels, self.classes, base_width=self.base_width, levels=self.levels)
+            return UNet(self.in_channels, self.classes, self.base_width, self.levels, self.stem_stride)
         return PSPNet(self.in_channels, self.classes, base_width=self.base_width)
 
     def build_searched(self, choices: Architecture | SearchSpace) -> SegmentationNetwork:

@@ -33,6 +33,7 @@ _NETWORKS: dict[Network, str] = {
     "searched": "the one that the search found",
     "plain": "plain chain, without a search",
     "unet": "U-Net, to compare with",
+    "unet-half": "U-Net at half the resolution, to compare with",
     "pspnet": "PSPNet, to compare with",
 }
 
