@@ -36,6 +36,7 @@ from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.inference.instances.objects import object_classes
+from napari_autosegnet.inference.output.file_kinds import loss
 from napari_autosegnet.inference.output.ledger import (
     Ledger,
     instance_ledger_path,
@@ -219,6 +220,9 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
     if job.settings.planes == "all" and job.image.unit is None and job.image.scale == (1.0, 1.0, 1.0):
         report(Note(text=f"{job.image.path or job.image.name} says nothing of its voxels; they are taken for cubes"))
     output, settings = job.output, job.settings
+    lost = loss(output.path)
+    if lost is not None:
+        report(Note(text=lost))
     path = ledger_path(output.path)
     ours = written_parts(path)
     foreign = output.foreign(ours)

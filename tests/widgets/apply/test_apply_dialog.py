@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
+from qtpy.QtWidgets import QFileDialog
 
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
@@ -49,13 +50,39 @@ def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, t
     assert dialog.chosen is not None and dialog.result() == dialog.DialogCode.Accepted
 
 
+def test_a_result_may_be_a_file_and_what_is_lost_is_said(
+    dialog: ApplyDialog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = "OME-Zarr (*.zarr);;TIFF (*.tif);;MRC (*.mrc);;HDF5 (*.h5);;NIfTI (*.nii);;NIfTI (*.nii.gz)"
+    chosen = {"result": "MRC (*.mrc)", "a.ome.zarr": "OME-Zarr (*.zarr)", "b.hdf5": "OME-Zarr (*.zarr)", "c": ""}
+    said = []
+    for name, kind in chosen.items():
+
+        def ask(parent: Any, title: str, folder: str, filters: str, answer: Any = (str(tmp_path / name), kind)) -> Any:
+            assert filters == offered
+            return answer
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
+        dialog._choose_out()
+        out = dialog.read().out
+        assert out is not None
+        said.append((out.name, dialog.loss_label.text().partition(".")[2].partition(",")[0]))
+        assert dialog.loss_label.isVisibleTo(dialog) == (".zarr" not in out.name)
+    assert said == [
+        ("result.mrc", "mrc does not keep class names"),
+        ("a.ome.zarr", ""),
+        ("b.hdf5", "hdf5 does not keep class names"),
+        ("c.zarr", ""),
+    ]
+
+
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
         ("file", "", "Choose the file"),
         ("file", "/no/such/file.tif", "There is no file"),
         ("time", "last", "a number from 0, not 'last'"),
-        ("out", "result.tif", "ends in .zarr, not 'result.tif'"),
+        ("out", "result.svs", "A result ends in .zarr, .mrc, .h5, .nii, .nii.gz or .tif, not 'result.svs'; change it"),
         ("block", "512", "'Block'"),
         ("workers", "0", "'Processes' must be at least 1"),
     ],

@@ -27,7 +27,7 @@ from napari_autosegnet.widgets.apply import section_model, uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 from napari_autosegnet.widgets.layers import layer_arrays
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_layer
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes, result_layer
 from napari_autosegnet.widgets.layers.layer_arrays import role
 from napari_autosegnet.widgets.layers.section_layers import what_was_said
 from small_models import small_model
@@ -334,7 +334,7 @@ def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot:
     viewer = step.session.viewer
     image = viewer.layers["stack"]
     image.rotate, image.units = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], ("nm", "nm", "nm")
-    volume._begin(image, None, out)
+    volume._begin(image, None, out, Path())
     volume.client._state = "finished"
     volume._on_state("finished")
     qtbot.waitUntil(lambda: "stack objects" in viewer.layers, timeout=10_000)
@@ -349,13 +349,36 @@ def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot:
     assert step.session.layers.labels() == []
 
 
+@pytest.mark.parametrize("ending", ["mrc", "h5", "tif", "nii.gz"])
+def test_a_result_in_a_file_is_shown_when_it_is_finished(
+    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, tmp_path: Path, ending: str
+) -> None:
+    if "nii" in ending:
+        pytest.importorskip("nibabel", reason="the extra formats is not installed")
+    volume, out = step.volume, tmp_path / f"result.{ending}"
+    predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings())
+    image = step.session.viewer.layers["stack"]
+    volume._begin(image, None, out, run.model_folder)
+    volume._take(BlocksPlanned(blocks=1))
+    assert not volume._opening, "only what is finished can be read by everybody"
+    volume.client._state = "finished"
+    with qtbot.waitSignal(volume.shown, timeout=10_000):
+        volume._on_state("finished")
+    layer = volume.layer
+    assert layer is not None and role(layer) == "result" and not layer.editable
+    assert np.array_equal(np.asarray(layer.data[1]), expected(stack, 1))
+    assert tuple(layer.scale) == tuple(image.scale) and tuple(layer.translate) == tuple(image.translate)
+    assert [each.name for each in kept_classes(layer)] == [each.name for each in small_model().classes]
+    assert step.corrections.pixels == 0 and step.session.layers.labels() == []
+
+
 def test_probabilities_of_an_older_model_name_no_place(
     step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_run(step, run, qtbot)
     image, out = step.session.viewer.layers["stack"], step.session.runs_folder / "all.ome.zarr"
     predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings(probabilities=True))
-    step.volume._begin(image, None, out)
+    step.volume._begin(image, None, out, Path())
     step.volume._open()
     qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
     looked: list[int] = []

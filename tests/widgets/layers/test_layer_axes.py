@@ -121,7 +121,7 @@ def test_a_time_series_follows_the_slider(
     assert chosen.time_point == 1 and "Time point 1 (from 0) of 2" in dialog.time_label.text()
     out = session.runs_folder / "result.ome.zarr"
     predict_volume(small_model(), layer_stack(image, 1), out, PredictSettings())
-    step.volume._begin(image, None, out)
+    step.volume._begin(image, None, out, Path())
     step.volume.time_point = 1
     step.volume._open()
     qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)

@@ -62,6 +62,8 @@ class FileKind:
         Writes a file for the labels of an image, all but its pixels.
     begin : callable
         Where the pixels of a file begin; raises what the file's library does where it is another one.
+    lost : str
+        What it does not keep of a result.
     dtypes : tuple of str
         Types of pixels, the smallest first.
     is_gzipped : bool
@@ -72,6 +74,7 @@ class FileKind:
     suffixes: tuple[str, ...]
     make: Callable[[Path, Pixels, ImageStack], None]
     begin: Callable[[Path, Pixels], int]
+    lost: str
     dtypes: tuple[str, ...] = ("u1", "u2", "u4")
     is_gzipped: bool = False
 
@@ -141,6 +144,18 @@ def file_kind(path: Path) -> FileKind | None:
     if kind in _NIFTIS and find_spec("nibabel") is None:
         raise UserError(f"{path.name} is NIfTI, which needs nibabel; pip install 'napari-autosegnet[formats]'")
     return kind
+
+
+def loss(path: Path) -> str | None:
+    """What is told of a result in a file of that name; None where nothing is lost."""
+    kind = file_kind(path)
+    return None if kind is None else f"{path.name} does not keep {kind.lost}, which an OME-Zarr (.zarr) does"
+
+
+def file_filters() -> list[tuple[str, str]]:
+    """Filters of a file dialog for all that a result can be written to, each with its usual ending."""
+    endings = [("OME-Zarr", ".zarr"), *((kind.name, suffix) for kind in _KINDS for suffix in kind.suffixes[:1])]
+    return [(f"{name} (*{ending})", ending) for name, ending in endings]
 
 
 def is_file_name(path: Path) -> bool:
@@ -354,12 +369,12 @@ def _nifti_begin(file: Path, pixels: Pixels) -> int:
 
 
 _NIFTIS = (
-    FileKind("NIfTI", (".nii",), _make_nifti, _nifti_begin),
-    FileKind("NIfTI", (".nii.gz",), _make_nifti, _nifti_begin, is_gzipped=True),
+    FileKind("NIfTI", (".nii",), _make_nifti, _nifti_begin, "position and class names"),
+    FileKind("NIfTI", (".nii.gz",), _make_nifti, _nifti_begin, "position and class names", is_gzipped=True),
 )
 _KINDS = (
-    FileKind("TIFF", (".tif", ".tiff"), _make_tiff, _tiff_begin),
-    FileKind("MRC", mrc.FORMAT.suffixes, _make_mrc, _mrc_begin, dtypes=("i1", "i2", "u2")),
-    FileKind("HDF5", hdf5.FORMAT.suffixes, _make_hdf5, _hdf5_begin),
+    FileKind("TIFF", (".tif", ".tiff"), _make_tiff, _tiff_begin, "position and class names"),
+    FileKind("MRC", mrc.FORMAT.suffixes, _make_mrc, _mrc_begin, "class names", dtypes=("i1", "i2", "u2")),
+    FileKind("HDF5", hdf5.FORMAT.suffixes, _make_hdf5, _hdf5_begin, "class names"),
     *_NIFTIS,
 )

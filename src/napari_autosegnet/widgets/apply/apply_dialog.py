@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.readers.formats import parts_of
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.output.file_kinds import file_filters, file_kind, loss
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.forms.form_rows import add_row, named
 from napari_autosegnet.widgets.forms.message_line import MessageLine
@@ -76,13 +77,16 @@ class ApplyDialog(QDialog):
         self.file_line, file_row = _path_row(self._menu_of_sources())
         named(self.file_line, "File or folder", "Path or address of the image to segment")
         self._file_rows = (file_row, self._reading_rows())
-        out_button = named(QPushButton("..."), "Choose the result's folder", "Choose where the result is written")
+        out_button = named(QPushButton("..."), "Choose the result", "Choose where the result is written")
         out_button.clicked.connect(self._choose_out)
         self.out_line, out_row = _path_row(out_button)
         self.out_line.setPlaceholderText("a new folder in the runs folder")
         named(
-            self.out_line, "Result", "Folder that is made for the result, an OME-Zarr: give a name that ends in .zarr"
+            self.out_line,
+            "Result",
+            "An OME-Zarr (.zarr), or a file for other programs (.mrc, .h5, .nii, .nii.gz, .tif)",
         )
+        self.out_line.textChanged.connect(self._tell_loss)
         start = PredictSettings(workers=session.preferences.workers)
         self.form = SettingsForm(
             PredictSettings,
@@ -93,6 +97,9 @@ class ApplyDialog(QDialog):
         self.message = MessageLine()
         self.time_label = QLabel()
         self.time_label.setWordWrap(True)
+        self.loss_label = QLabel()
+        self.loss_label.setWordWrap(True)
+        self.loss_label.hide()
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         self.start_button = QPushButton("Start")
         self.start_button.setDefault(True)
@@ -105,6 +112,7 @@ class ApplyDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.addWidget(self.form)
         layout.addWidget(self.time_label)
+        layout.addWidget(self.loss_label)
         layout.addWidget(self.message)
         layout.addStretch(1)
         layout.addWidget(buttons)
@@ -162,11 +170,21 @@ class ApplyDialog(QDialog):
             self.file_line.setText(path)
 
     def _choose_out(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Result", str(self._session.runs_folder / "result.ome.zarr"), "OME-Zarr (*.zarr)"
+        endings = dict(file_filters())
+        path, chosen = QFileDialog.getSaveFileName(
+            self, "Result", str(self._session.runs_folder / "result"), ";;".join(endings)
         )
         if path:
-            self.out_line.setText(path)
+            can_be = path.lower().endswith(".zarr") or file_kind(Path(path)) is not None
+            self.out_line.setText(path if can_be else path + endings.get(chosen, ".zarr"))
+
+    def _tell_loss(self, text: str) -> None:
+        try:
+            lost = loss(Path(text.strip()))
+        except UserError:
+            lost = None  # said when it is started
+        self.loss_label.setVisible(lost is not None)
+        self.loss_label.setText(f"{lost}. It is shown when it is finished, and cannot be painted on." if lost else "")
 
     def _on_start(self) -> None:
         try:
@@ -197,8 +215,8 @@ class ApplyDialog(QDialog):
             source = self._images[self.image_box.currentIndex()]
         written = self.out_line.text().strip()
         out = Path(written).expanduser().absolute() if written else None
-        if out is not None and out.suffix.lower() != ".zarr":
-            raise UserError(f"give the result a name that ends in .zarr, not '{out.name}'")
+        if out is not None and out.suffix.lower() != ".zarr" and file_kind(out) is None:
+            raise UserError(f"a result ends in .zarr, .mrc, .h5, .nii, .nii.gz or .tif, not '{out.name}'; change it")
         settings = self.form.value()
         assert isinstance(settings, PredictSettings)
         if not isinstance(source, Path):

@@ -121,7 +121,7 @@ class Corrections(QObject):
     def put_aside(self, layer: Labels) -> None:
         """A worker is going to write into a layer: what is painted on it waits until it is done."""
         image = image_behind(self._session.viewer, layer)
-        if image is None or not _can_be_corrected(layer):
+        if image is None or not can_be_corrected(layer):
             return
         said = what_was_said(layer)
         for section, patch in list(_patches(layer)):
@@ -132,7 +132,7 @@ class Corrections(QObject):
     def put_back(self, layer: Labels, section: int | None = None) -> None:
         """Paint what waits on a new result, or on one section of it."""
         image = image_behind(self._session.viewer, layer)
-        if image is not None and _can_be_corrected(layer):
+        if image is not None and can_be_corrected(layer):
             self._follow()
             put_back(image, layer, None if section is None else {section})
             self._mark(layer, what_was_said(layer) if section is None else [section])
@@ -149,7 +149,7 @@ class Corrections(QObject):
     # ------------------------------------------------------------ following
 
     def _follow(self) -> None:
-        alive = [layer for layer in self._session.viewer.layers if _can_be_corrected(layer)]
+        alive = [layer for layer in self._session.viewer.layers if can_be_corrected(layer)]
         for layer in list(self._layers):
             if not any(layer is other for other in alive):
                 self._keep(layer)
@@ -278,13 +278,15 @@ class Corrections(QObject):
         return values
 
 
-def _can_be_corrected(layer: Layer) -> bool:
-    """Whether what is painted on a layer is a correction; what passes with the next epoch is not worth the work."""
+def can_be_corrected(layer: Layer) -> bool:
+    """Whether what is painted on a layer is a correction: not on a file, nor on what passes with the next epoch."""
     from napari.layers import Labels
 
     if not isinstance(layer, Labels) or layer.multiscale:
         return False
-    return role(layer) == "result" or (role(layer) == "preview" and not layer.metadata[METADATA].get("passing"))
+    if role(layer) == "result":
+        return not layer.metadata[METADATA].get("is_file")
+    return role(layer) == "preview" and not layer.metadata[METADATA].get("passing")
 
 
 def _corrected(layer: Labels, section: int, said: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -11,16 +11,22 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qthrottled
 
+from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event
+from napari_autosegnet.inference.output.file_kinds import file_kind
 from napari_autosegnet.jobs.job_file import read_job
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
-from napari_autosegnet.widgets.files.readers import image_layer, labels_layer
+from napari_autosegnet.widgets.apply.corrections import can_be_corrected
+from napari_autosegnet.widgets.apply.section_model import summarize
+from napari_autosegnet.widgets.files.readers import LayerData, image_layer, labels_layer, placement_of
+from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.jobs.run_client import RunClient
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_layer
 from napari_autosegnet.widgets.layers.layer_arrays import (
     METADATA,
     axes_of,
@@ -78,6 +84,7 @@ class VolumeJob(QObject):
         self._image: Image | None = None
         self._file: PredictJob | None = None
         self._out: Path | None = None
+        self._model = Path()
         self._layer: Labels | None = None
         self._opening = False
         self.time_point = 0
@@ -136,11 +143,11 @@ class VolumeJob(QObject):
 
         if isinstance(source, Path):
             given = job(source, chosen.time_point)
-            self._begin(None, given, target)
+            self._begin(None, given, target, model)
             self.client.attach(run)
             self.client.start(lambda: given)
         else:
-            self._begin(source, None, target)
+            self._begin(source, None, target, model)
             self.time_point = chosen.time_point or 0
             self.client.attach(run)
             self.client.start(lambda: job(*_file(source, run, chosen.time_point)))
@@ -164,17 +171,18 @@ class VolumeJob(QObject):
         job = read_job(run)
         if not isinstance(job, PredictJob):
             raise UserError(f"{run.path} holds no segmentation; choose another folder")
-        self._begin(None, job, job.store)
+        self._begin(None, job, job.store, job.model)
         self.client.attach(run)
 
-    def _begin(self, image: Image | None, file: PredictJob | None, out: Path) -> None:
-        self._image, self._file, self._out = image, file, out
+    def _begin(self, image: Image | None, file: PredictJob | None, out: Path, model: Path) -> None:
+        self._image, self._file, self._out, self._model = image, file, out, model
         self._layer, self._opening, self.time_point = None, False, 0
 
     # ------------------------------------------------------------ following
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, BlocksPlanned | BlockWritten):
+        is_store = self._out is not None and file_kind(self._out) is None
+        if is_store and isinstance(event, BlocksPlanned | BlockWritten):
             self._open()  # at a block only when the store could not be read before
         if isinstance(event, BlockWritten):
             self._refresh_soon()
@@ -203,7 +211,7 @@ class VolumeJob(QObject):
 
     def _settle(self, layer: Labels) -> None:
         """Nobody else writes any more, so the layer may be painted on."""
-        layer.editable = not layer.multiscale
+        layer.editable = can_be_corrected(layer)
         layer.refresh(extent=False)
         self.settled.emit(layer)
 
@@ -211,8 +219,8 @@ class VolumeJob(QObject):
         if self._opening or self._out is None:
             return
         self._opening = True
-        out = self._out
-        self._session.background.call(lambda: _result(out), self._show, self._look_again)
+        out, model = self._out, self._model
+        self._session.background.call(lambda: _result(out, model), self._show, self._look_again)
 
     def _look_again(self, text: str) -> None:
         """The store could not be read: the next block gives another chance."""
@@ -324,9 +332,16 @@ def _file(layer: Image, run: Run, time: int | None) -> tuple[Path, int | None]:
     return path, None
 
 
-def _result(out: Path) -> tuple[Any, dict[str, Any], str]:
-    data, about, kind = labels_layer(out / LABELS)
-    return data, about, kind
+def _result(out: Path, model: Path) -> LayerData:
+    """Layer of a result: of a store the store itself, of a file what is looked at is read."""
+    if file_kind(out) is None:
+        return labels_layer(out / LABELS)
+    stack = open_labels(out)
+    known = enumerate(summarize(model).classes, 1)
+    classes = [LabelClass(number, each.name, each.color) for number, each in known]
+    about = result_layer(classes, name=stack.name, **placement_of(stack))
+    about["metadata"][METADATA]["is_file"] = True
+    return StackArray(stack, "yx" if stack.is_2d else "zyx"), about, "labels"
 
 
 def _objects(out: Path) -> tuple[Any, dict[str, Any]]:
