@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -21,6 +21,7 @@ from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.corrections import Corrections
+from napari_autosegnet.widgets.apply.proofreading_panel import ProofreadingPanel
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarize
 from napari_autosegnet.widgets.apply.slice_panel import SlicePanel
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob
@@ -29,9 +30,6 @@ from napari_autosegnet.widgets.forms.message_line import MessageLine, in_html
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
 from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.session import Session
-
-if TYPE_CHECKING:
-    pass
 
 
 class ApplyStep(QWidget):
@@ -71,6 +69,8 @@ class ApplyStep(QWidget):
         self.continue_button.setToolTip("Blocks that are finished are not computed again")
         self.continue_button.clicked.connect(self._ask_to_continue)
         self.message = MessageLine()
+        self.proofreading = ProofreadingPanel(session)
+        self.proofreading.said.connect(self._say)
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)
         self.paint_button = QPushButton("Paint over its mistakes")
@@ -98,6 +98,7 @@ class ApplyStep(QWidget):
             self.panel,
             self.continue_button,
             self.message,
+            self.proofreading,
             QLabel("<b>Mistakes</b>"),
             self.paint_button,
             self.corrected_label,
@@ -122,6 +123,7 @@ class ApplyStep(QWidget):
         self.corrections.release()
         self.volume.release()
         self.slices.release()
+        self.proofreading.release()
         self._reading.close()
 
     # ------------------------------------------------------------ the model

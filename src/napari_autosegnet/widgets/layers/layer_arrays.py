@@ -356,7 +356,7 @@ def file_of(layer: Image | Labels, time: int = 0) -> Path | None:
 
     said = layer.metadata.get(METADATA)
     image = said.get("file") if isinstance(said, dict) else None  # of a file that holds several
-    path = _store_of(full_resolution(layer)) or image or layer.source.path
+    path = folder_of(full_resolution(layer)) or image or layer.source.path
     if not isinstance(path, str | Path) or not is_stack(layer):
         return None
     try:
@@ -371,7 +371,7 @@ def file_of(layer: Image | Labels, time: int = 0) -> Path | None:
     return Path(path) if same else None
 
 
-def _store_of(array: Any) -> Path | None:
+def folder_of(array: Any) -> Path | None:
     """Folder of a zarr array on the disk."""
     root = getattr(getattr(array, "store", None), "root", None)
     return None if root is None else Path(root) / str(getattr(array, "path", ""))

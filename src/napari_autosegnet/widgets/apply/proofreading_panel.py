@@ -1,0 +1,347 @@
+"""Objects of a result mended by hand: merged, split by two strokes, deleted; undone and redone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_autosegnet.ome_zarr.paths import INSTANCES
+from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.forms.window_keys import WindowKeys
+from napari_autosegnet.widgets.layers.layer_arrays import METADATA, data_in_view, folder_of, full_resolution, role
+from napari_autosegnet.widgets.session import Session
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Shapes
+
+    from napari_autosegnet.inference.proofreading.proofreading import Proofreading
+
+_STROKES = "split strokes"
+#: Pixels on the screen that the mouse may move in a click.
+_CLICK = 4
+
+
+class ProofreadingPanel(QWidget):
+    """Edits the objects of the active layer of objects, or of the topmost one; hidden where there is none.
+
+    Parameters
+    ----------
+    session : Session
+    parent : QWidget, optional
+
+    Attributes
+    ----------
+    chosen : tuple of int
+        Objects that were clicked at.
+    """
+
+    #: A line for the user, and its kind.
+    said = Signal(str, str)
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = session.viewer
+        self._background = Background(self)
+        self._export = Background(self)
+        self._opened: WeakKeyDictionary[Labels, Proofreading] = WeakKeyDictionary()
+        self.chosen: tuple[int, ...] = ()
+        self._strokes: list[npt.NDArray[np.float64]] | None = None  # None while no object is split
+
+        self.label = QLabel()
+        self.label.setWordWrap(True)
+        self.begin_button = self._button("Mend objects", "", "Edits are kept beside the result", self.begin)
+        self.merge_button = self._button("Merge", "F6", "Makes the chosen objects one", self.merge)
+        self.split_button = self._button(
+            "Split by two strokes", "F7", "Draw two strokes on an object; it is cut between them", self.draw_strokes
+        )
+        self.split_button.setCheckable(True)
+        self.delete_button = self._button("Delete", "F8", "Makes the chosen objects background", self.delete)
+        self.undo_button = self._button("Undo", "F9", "Undoes the last edit, also of an earlier day", self.undo)
+        self.redo_button = self._button("Redo", "Shift+F9", "Does again what was undone", self.redo)
+        self.export_button = self._button(
+            "Write edited objects ...", "", "A new store with all edits; the result stays as it is", self._on_export
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(QLabel("<b>Objects</b>"))
+        layout.addWidget(self.begin_button)
+        layout.addWidget(self.label)
+        grid = QGridLayout()
+        for place, button in enumerate((self.merge_button, self.delete_button, self.undo_button, self.redo_button)):
+            grid.addWidget(button, *divmod(place, 2))
+        layout.addWidget(self.split_button)
+        layout.addLayout(grid)
+        layout.addWidget(self.export_button)
+        buttons = (self.merge_button, self.split_button, self.delete_button, self.undo_button, self.redo_button)
+        keys = ("F6", "F7", "F8", "F9", "Shift+F9")
+        self._keys = WindowKeys(self, {key: each.click for key, each in zip(keys, buttons, strict=True)})
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.connect(self._on_layers)
+        self._viewer.layers.selection.events.active.connect(self._on_layers)
+        self._viewer.mouse_drag_callbacks.append(self._on_mouse)
+        self._on_layers()
+
+    def release(self) -> None:
+        """Let go of the viewer and of the threads."""
+        self._keys.release()
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.disconnect(self._on_layers)
+        self._viewer.layers.selection.events.active.disconnect(self._on_layers)
+        self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self._end_strokes()
+        self._background.close()
+        self._export.close()
+
+    def _button(self, text: str, key: str, tip: str, action: Callable[[], object]) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(f"{tip} ({key})" if key else tip)
+        button.clicked.connect(lambda: action())
+        return button
+
+    # ------------------------------------------------------------ which objects
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer of objects that is edited."""
+        layers = [each for each in self._viewer.layers if role(each) == "objects" and _store(each) is not None]
+        active = self._viewer.layers.selection.active
+        return active if active in layers else layers[-1] if layers else None  # type: ignore[return-value]
+
+    @property
+    def objects(self) -> Proofreading | None:
+        """The objects of the layer, once they are opened."""
+        layer = self.layer
+        return None if layer is None else self._opened.get(layer)
+
+    def begin(self) -> None:
+        """Open the objects of the layer, which then shows them as they are edited."""
+        layer, store = self.layer, None if self.layer is None else _store(self.layer)
+        if layer is None or store is None:
+            return
+
+        def open_objects() -> Proofreading:
+            from napari_autosegnet.inference.proofreading.proofreading import Proofreading
+
+            return Proofreading(store, self._background.closing.is_set)
+
+        def show(objects: Proofreading) -> None:
+            self._opened[layer] = objects
+            layer.data = objects.levels if layer.multiscale else objects.levels[0]
+            layer.editable = False
+            for note in objects.log.notes:
+                self._say(note, "error")
+            self._choose(())
+
+        self._call(open_objects, show)
+
+    def _on_layers(self, _: object = None) -> None:
+        self.setVisible(self.layer is not None)
+        self._choose(())
+
+    def _choose(self, chosen: tuple[int, ...]) -> None:
+        self.chosen = chosen
+        self._show_state()
+
+    def _show_state(self) -> None:
+        objects, idle = self.objects, not self._background.is_busy
+        self.begin_button.setVisible(objects is None)
+        self.begin_button.setEnabled(idle)
+        self.label.setVisible(objects is not None or not idle)
+        if not idle:
+            text = "At work ..."
+        elif self._strokes is not None:
+            text = f"Draw the {'second' if self._strokes else 'first'} stroke on the object, with the mouse."
+        elif self.chosen:
+            text = f"Chosen: {', '.join(map(str, self.chosen))}. Shift+click chooses more."
+        else:
+            text = "Click an object to choose it, Shift+click for more."
+        self.label.setText(text)
+        for button, possible in (
+            (self.merge_button, len(self.chosen) > 1),
+            (self.split_button, True),
+            (self.delete_button, bool(self.chosen)),
+            (self.undo_button, objects is not None and bool(objects.log.done)),
+            (self.redo_button, objects is not None and bool(objects.log.undone)),
+            (self.export_button, not self._export.is_busy),
+        ):
+            button.setVisible(objects is not None)
+            button.setEnabled(idle and possible)
+        self.split_button.setChecked(self._strokes is not None)
+
+    # ------------------------------------------------------------ edits
+
+    def merge(self) -> None:
+        """Merge the chosen objects."""
+        self._edit(lambda objects: objects.merge(self.chosen), "Merged into object {}.")
+
+    def delete(self) -> None:
+        """Delete the chosen objects."""
+        self._edit(lambda objects: objects.delete(self.chosen), "Deleted.")
+
+    def undo(self) -> None:
+        """Undo the last edit."""
+        self._edit(lambda objects: objects.undo(), "Undone.")
+
+    def redo(self) -> None:
+        """Do again what was undone."""
+        self._edit(lambda objects: objects.redo(), "Done again.")
+
+    def draw_strokes(self) -> None:
+        """Begin to draw strokes, or give it up."""
+        layer = self.layer
+        if self._strokes is None and layer in self._opened:
+            self._viewer.layers.selection.active = layer
+            layer.mouse_pan = False  # type: ignore[union-attr]
+            self._strokes = []
+        else:
+            self._end_strokes()
+        self._show_state()
+
+    def add_stroke(self, points: npt.NDArray[np.float64]) -> None:
+        """Take a stroke, in voxels (n, 2 or 3) of the layer; the second one splits the object."""
+        layer = self.layer
+        if layer is None or self._strokes is None:
+            return
+        self._strokes.append(points)
+        if len(self._strokes) < 2:
+            self._show_strokes(layer)
+            self._show_state()
+            return
+        # A 2D image has one section.
+        one, other = (np.pad(each, ((0, 0), (3 - layer.ndim, 0))) for each in self._strokes)
+        self._end_strokes()
+        self._edit(lambda objects: objects.split(one.tolist(), other.tolist()), "The second part is object {}.")
+
+    def _edit(self, edit: Callable[[Proofreading], object], words: str) -> None:
+        layer, objects = self.layer, self.objects
+        if layer is None or objects is None:
+            return
+
+        def show(result: object) -> None:
+            layer.refresh(extent=False)
+            self._say(words.format(result), "good")
+            self._choose(())
+
+        def refuse(text: str) -> None:
+            layer.refresh(extent=False)  # of edits that were made elsewhere
+            self._say(text, "error")
+            self._show_state()
+
+        self._call(lambda: edit(objects), show, refuse)
+
+    def _call(
+        self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[str], None] | None = None
+    ) -> None:
+        def refuse(text: str) -> None:
+            self._say(text, "error")
+            self._show_state()
+
+        self._background.call(work, then, failed or refuse)
+        self._show_state()
+
+    def _say(self, text: str, kind: str) -> None:
+        self.said.emit(text, kind)
+
+    # ------------------------------------------------------------ the mouse
+
+    def _on_mouse(self, _: Any, event: Any) -> Iterator[None]:
+        """A click chooses an object, or a drag is a stroke."""
+        layer = self.layer
+        if layer is None or self.objects is None or not self.isVisible() or event.button != 1:
+            return
+        start, points = np.array(event.pos), [data_in_view(self._viewer, layer, event.position)]
+        moved = 0.0
+        yield
+        while event.type == "mouse_move":
+            points.append(data_in_view(self._viewer, layer, event.position))
+            moved = max(moved, float(np.abs(np.array(event.pos) - start).max()))
+            yield
+        if self._strokes is not None:
+            self.add_stroke(np.array(points))
+        elif moved < _CLICK:
+            value = layer.get_value(
+                event.position, view_direction=event.view_direction, dims_displayed=event.dims_displayed, world=True
+            )
+            number = int((value[1] if isinstance(value, tuple) else value) or 0)
+            kept = self.chosen if "Shift" in event.modifiers else ()
+            self._choose(tuple(dict.fromkeys((*kept, number))) if number else kept)
+
+    def _show_strokes(self, layer: Labels) -> None:
+        """Show the first stroke; napari needs a while for a new layer of shapes, so that it is kept."""
+        strokes = self._stroke_layer
+        paths = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in self._strokes or ()]
+        if strokes is not None:
+            strokes.data = []
+            strokes.add_paths(paths)
+            return
+        place = {name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")}
+        active = self._viewer.layers.selection.active
+        about = {METADATA: {"role": "strokes"}}
+        self._viewer.add_shapes(
+            paths, shape_type="path", edge_color="#f0e442", edge_width=2, name=_STROKES, metadata=about, **place
+        )
+        self._viewer.layers.selection.active = active
+
+    @property
+    def _stroke_layer(self) -> Shapes | None:
+        about = {"role": "strokes"}
+        return next((each for each in self._viewer.layers if each.metadata.get(METADATA) == about), None)  # type: ignore[return-value]
+
+    def _end_strokes(self) -> None:
+        self._strokes = None
+        if self.layer is not None:
+            self.layer.mouse_pan = True
+        if self._stroke_layer is not None:
+            self._stroke_layer.data = []
+
+    # ------------------------------------------------------------ a store of their own
+
+    def _on_export(self) -> None:
+        objects = self.objects
+        if objects is None:
+            return
+        proposal = objects.store.with_name(f"{objects.store.name.removesuffix('.zarr')}-edited.zarr")
+        out, _ = QFileDialog.getSaveFileName(self, "Write edited objects", str(proposal), "Zarr (*.zarr)")
+        if out:
+            self.export(Path(out))
+
+    def export(self, out: Path) -> None:
+        """Write the edited objects into a new store, in a thread; editing can go on, and counts for the next one."""
+        objects = self.objects
+        if objects is None:
+            return
+
+        def refuse(text: str) -> None:
+            self._say(text, "error")
+            self._show_state()
+
+        def done(written: Path) -> None:
+            self._say(f"The edited objects lie in {written}.", "good")
+            self._show_state()
+
+        self._export.call(partial(_export, objects.store, out, self._export.closing.is_set), done, refuse)
+        self._say("The edited objects are being written ...", "info")
+        self._show_state()
+
+
+def _export(store: Path, out: Path, should_stop: Callable[[], bool]) -> Path:
+    from napari_autosegnet.api import export_objects
+
+    return export_objects(store, out, should_stop=should_stop)
+
+
+def _store(layer: Any) -> Path | None:
+    """The store that the objects of a layer lie in; None where they lie nowhere."""
+    array = full_resolution(layer)
+    folder = folder_of(getattr(array, "array", array))
+    if folder is None or folder.parent.parts[-2:] != tuple(INSTANCES.split("/")):
+        return None
+    return folder.parents[2]

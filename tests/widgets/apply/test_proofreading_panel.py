@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("pytestqt")
+
+from qtpy.QtCore import Qt
+
+from napari_autosegnet.inference.proofreading.proofreading import Proofreading
+from napari_autosegnet.units import Placement
+from napari_autosegnet.widgets.apply.proofreading_panel import ProofreadingPanel
+from napari_autosegnet.widgets.files.readers import labels_layer
+from object_stores import write_objects
+
+PLACE = Placement((20.0, 4.0, 4.0), (100.0, 8.0, 8.0), "nanometer")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    z, y, x = np.indices((4, 24, 40))
+    objects = np.zeros(z.shape, np.uint32)
+    for center in (8, 18):
+        objects[(y - 8) ** 2 + (x - center) ** 2 < 36] = 3
+    objects[:, 17:23, 2:20] = 5
+    return write_objects(tmp_path / "cells.zarr", objects, PLACE)
+
+
+@pytest.fixture
+def panel(make_session: Any, store: Path, qtbot: Any) -> Iterator[ProofreadingPanel]:
+    session = make_session()
+    panel = ProofreadingPanel(session)
+    qtbot.addWidget(panel)
+    assert panel.isHidden()
+    data, about, _ = labels_layer(store / "labels" / "instances")
+    session.viewer.add_labels(data, **about)
+    panel.show()
+    yield panel
+    panel.release()
+
+
+def settle(panel: ProofreadingPanel, qtbot: Any) -> None:
+    qtbot.waitUntil(lambda: not panel._background.is_busy and not panel._export.is_busy, timeout=20_000)
+
+
+def drag(panel: ProofreadingPanel, *voxels: tuple[int, int, int], shift: bool = False) -> None:
+    """Press the mouse at a voxel, move it over the others, and let go."""
+    layer, viewer = panel.layer, panel._viewer
+    assert layer is not None
+    viewer.dims.set_point(0, float(layer.data_to_world(voxels[0])[0]))
+    event = SimpleNamespace(
+        button=1,
+        modifiers=["Shift"] if shift else [],
+        view_direction=None,
+        dims_displayed=[1, 2],
+    )
+
+    def at(voxel: tuple[int, int, int], kind: str) -> None:
+        event.position, event.pos, event.type = layer.data_to_world(voxel), (10 * voxel[1], 10 * voxel[2]), kind
+
+    at(voxels[0], "mouse_press")
+    steps = panel._on_mouse(viewer, event)
+    next(steps, None)
+    for voxel in voxels[1:]:
+        at(voxel, "mouse_move")
+        next(steps, None)
+    at(voxels[-1], "mouse_release")
+    next(steps, None)
+
+
+def test_objects_are_merged_split_deleted_undone_and_written(
+    panel: ProofreadingPanel, store: Path, qtbot: Any, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    panel.said.connect(lambda text, kind: said.append(f"{kind}: {text}"))
+    layer = panel.layer
+    assert layer is not None and panel.isVisible() and not panel.merge_button.isVisible()
+    before = np.asarray(layer.data)
+    qtbot.mouseClick(panel.begin_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    assert panel.merge_button.isVisible() and not panel.merge_button.isEnabled() and not panel.undo_button.isEnabled()
+    # Two strokes split the touching balls.
+    qtbot.mouseClick(panel.split_button, Qt.MouseButton.LeftButton)
+    assert "first stroke" in panel.label.text() and not layer.mouse_pan
+    drag(panel, (2, 6, 6), (2, 10, 7))
+    assert "second stroke" in panel.label.text() and len(panel._viewer.layers["split strokes"].data) == 1
+    assert panel._viewer.layers.selection.active is layer
+    drag(panel, (2, 8, 18), (2, 9, 19))
+    settle(panel, qtbot)
+    assert said == ["good: The second part is object 6."] and layer.mouse_pan
+    assert len(panel._viewer.layers["split strokes"].data) == 0
+    split = np.asarray(layer.data)
+    assert set(np.unique(split)) == {0, 3, 5, 6} and not panel.split_button.isChecked()
+    assert set(np.unique(layer._slice.image.raw)) == {0, 3, 5, 6}  # what napari shows
+    # A click chooses, with Shift one more; a drag moves the view and chooses nothing.
+    drag(panel, (1, 20, 10))
+    assert panel.chosen == (5,) and not panel.merge_button.isEnabled()
+    drag(panel, (1, 8, 18), (1, 20, 30))
+    assert panel.chosen == (5,)
+    drag(panel, (1, 8, 18), shift=True)
+    assert panel.chosen == (5, 6)
+    qtbot.mouseClick(panel.merge_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    np.testing.assert_array_equal(np.asarray(layer.data), np.where(split == 6, 5, split))
+    drag(panel, (1, 8, 7))
+    qtbot.mouseClick(panel.delete_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    assert set(np.unique(layer.data)) == {0, 5}
+    panel.export(tmp_path / "mended.zarr")
+    settle(panel, qtbot)
+    assert said[-1] == f"good: The edited objects lie in {tmp_path / 'mended.zarr'}."
+    np.testing.assert_array_equal(np.asarray(Proofreading(tmp_path / "mended.zarr").levels[0]), np.asarray(layer.data))
+    for _ in range(3):
+        qtbot.mouseClick(panel.undo_button, Qt.MouseButton.LeftButton)
+        settle(panel, qtbot)
+    np.testing.assert_array_equal(np.asarray(layer.data), before)
+    assert not panel.undo_button.isEnabled()
+    qtbot.mouseClick(panel.redo_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    np.testing.assert_array_equal(np.asarray(layer.data), split)
+    # Strokes on different objects are refused, and those of another window shown.
+    panel.draw_strokes()
+    drag(panel, (1, 8, 8))
+    drag(panel, (1, 20, 8))
+    settle(panel, qtbot)
+    assert said[-1].startswith("error: the strokes lie on different objects")
+    Proofreading(store).delete([5])
+    drag(panel, (1, 8, 8))
+    panel.delete()
+    settle(panel, qtbot)
+    assert said[-1].startswith("error: these objects were edited elsewhere")
+    assert set(np.unique(layer._slice.image.raw)) == {0, 3, 6}
+    panel._viewer.layers.remove(layer)
+    assert not panel.isVisible()
+
+
+def test_the_window_goes_on_while_an_object_is_split(
+    panel: ProofreadingPanel, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.begin()
+    settle(panel, qtbot)
+    split = Proofreading.split
+    monkeypatch.setattr(Proofreading, "split", lambda *given: (time.sleep(0.3), split(*given))[1])
+    panel.draw_strokes()
+    panel.add_stroke(np.array([(2, 8, 6)]))
+    panel.add_stroke(np.array([(2, 8, 19)]))
+    assert panel._background.is_busy and not panel.undo_button.isEnabled() and "At work" in panel.label.text()
+    settle(panel, qtbot)
+    assert panel.undo_button.isEnabled()
