@@ -9,21 +9,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import h5py
-import mrcfile
 import numpy as np
 import pytest
 import torch
 import zarr
 
-import digital_micrograph_files
-import tensor_files
+from format_files import written_by_others
 from loopback import serving
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
@@ -161,36 +157,6 @@ def test_too_little_memory_in_the_middle_adds_no_plane_twice(
     np.testing.assert_array_equal(found_labels(tmp_path / "twice.zarr"), found_labels(tmp_path / "whole.zarr"))
 
 
-def written_by_others(folder: Path, pixels: np.ndarray) -> Iterator[Path]:
-    """Files with the same signed bytes, 4 Å each way."""
-    with mrcfile.new(folder / "image.mrc", pixels) as file:
-        file.voxel_size = 4.0
-    yield folder / "image.mrc"
-    with h5py.File(folder / "image.h5", "w") as file:
-        dataset = file.create_dataset("volumes/raw", data=pixels, chunks=(2, 32, 32), compression="gzip")
-        dataset.attrs.update({"resolution": (4.0, 4.0, 4.0), "units": "angstrom"})
-        file["volumes/other"] = pixels
-    yield folder / "image.h5:/volumes/raw"
-    shutil.make_archive(str(folder / "image"), "zip", folder / "image.ome.zarr")
-    yield (folder / "image.zip").rename(folder / "image.ome.zarr.zip")
-    if find_spec("ncempy") is not None:
-        kind, encoded = digital_micrograph_files.KINDS["i1"]
-        content = digital_micrograph_files.image(pixels, 4, kind, encoded, 4.0, "Å")
-        yield digital_micrograph_files.write(folder / "image.dm4", 4, content)
-    if find_spec("nibabel") is not None:
-        import nibabel
-
-        nifti = nibabel.Nifti1Image(pixels.T, np.diag([0.0004, 0.0004, 0.0004, 1]))
-        nifti.header.set_xyzt_units("micron")
-        for ending in ("nii", "nii.gz"):
-            nibabel.save(nifti, folder / f"image.{ending}")
-            yield folder / f"image.{ending}"
-    if find_spec("tensorstore") is not None:
-        nanometers = {"resolution": [0.4] * 3}
-        yield tensor_files.write_n5(folder / "image.n5", pixels, **nanometers, units=["nm"] * 3)
-        yield tensor_files.write_precomputed(folder / "image.precomputed", pixels[None], **nanometers)
-
-
 def test_the_result_is_the_same_whatever_the_image_lies_in(
     tmp_path: Path, model: Model, noise: Noise, tree: Tree
 ) -> None:
@@ -207,9 +173,9 @@ def test_the_result_is_the_same_whatever_the_image_lies_in(
         predict_volume(model, open_image(place), out, settings, report=events)
         assert sorted(block.index for block in events.of(BlockWritten)) == [*range(8)]
         found = tree(out)
-        if open_image(out).unit != "angstrom":  # which not every format knows
-            step = 0.0004 if ".nii" in place.name else 0.4
-            assert open_image(out).scale == (step,) * 3
+        unit = open_image(out).unit
+        if unit != "angstrom":  # which not every format knows
+            assert open_image(out).scale == ({"micrometer": 0.0004, "nanometer": 0.4, None: 1.0}[unit],) * 3
             found |= {name: content for name, content in expected.items() if name.endswith("zarr.json")}
         assert found == expected, place
 
@@ -450,7 +416,6 @@ def test_an_image_that_is_changed_while_it_is_read_makes_no_result(tmp_path: Pat
 
 
 def test_a_deleted_store_is_made_again(tmp_path: Path, model: Model, noise: Noise, tree: Tree) -> None:
-    import shutil
 
     image = image_from_array(noise(2, 40, 60))
     predict_volume(model, image, tmp_path / "a.zarr", SETTINGS)

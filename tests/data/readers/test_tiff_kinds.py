@@ -10,30 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from format_files import write_lsm
 from napari_autosegnet.cli import app
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.errors import UserError
 
 GRAY = np.random.default_rng(0).integers(0, 255, (4, 40, 50), np.uint8)
 COLORS = np.random.default_rng(1).integers(0, 255, (64, 80, 3), np.uint8)
-
-
-def write_lsm(path: Path, pixels: np.ndarray) -> None:
-    """Sections (z, y, x) or (z, c, y, x) as Zeiss writes them: after each a thumbnail, sizes in a tag of its own."""
-    fields = [(name or f"reserved{place}", kind) for place, (name, kind) in enumerate(tifffile.TIFF.CZ_LSMINFO)]
-    about: Any = np.zeros(1, np.dtype(fields).newbyteorder("<"))
-    about["MagicNumber"], about["StructureSize"] = 0x00400494C, about.nbytes
-    for axis, size, step in zip("ZYX", (len(pixels), *pixels.shape[-2:]), (4e-8, 5e-9, 4e-9), strict=True):
-        about[f"Dimension{axis}"], about[f"VoxelSize{axis}"] = size, step  # in meters
-    about["DimensionChannels"] = 1 if pixels.ndim == 3 else pixels.shape[1]
-    about["DimensionTime"] = 1
-    tag = (34412, 1, about.nbytes, about.tobytes(), True)
-    planar: Any = {} if pixels.ndim == 3 else {"planarconfig": "separate"}
-    with tifffile.TiffWriter(path) as file:
-        for number, section in enumerate(pixels):
-            tags = [tag] if number == 0 else []
-            file.write(section, metadata=None, photometric="minisblack", extratags=tags, **planar)
-            file.write(np.zeros((16, 16, 3), np.uint8), metadata=None, photometric="rgb", subfiletype=1)
 
 
 def write_svs(path: Path, pixels: np.ndarray) -> None:

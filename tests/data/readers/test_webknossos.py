@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 pytest.importorskip("tensorstore", reason="the extra remote is not installed")
 
+from format_files import webknossos_layer, write_webknossos
 from napari_autosegnet.data.images import open_image, open_labels
 from napari_autosegnet.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (1, 5, 40, 50), np.uint8)  # c, z, y, x
-#: Where they lie in the dataset, x, y, z.
-PLACE = [32, 0, 2]
-
-
-def layer(root: Path, name: str, pixels: np.ndarray = PIXELS, kind: Any = "zarr3", **more: Any) -> dict[str, Any]:
-    """Write a layer of two magnifications; returns what the dataset says of it."""
-    turned = np.pad(pixels, ((0, 0), (2, 1), (0, 24), (32, 14))).transpose(0, 3, 2, 1)
-    for folder, step in (("2-2-1", 2), ("1", 1)):
-        about: Any = {"dimension_names": ["c", "x", "y", "z"]} if kind == "zarr3" else {}
-        data = turned[:, ::step, ::step]
-        zarr.create_array(
-            root / name / folder, data=data, chunks=(len(data), 16, 16, 4), zarr_format=3 if about else 2, **about
-        )
-    depth, height, width = pixels.shape[1:]
-    return {
-        "name": name,
-        "category": "color",
-        "boundingBox": {"topLeft": PLACE, "width": width, "height": height, "depth": depth},
-        "elementClass": "uint8",
-        "dataFormat": kind,
-        "mags": [{"mag": [2, 2, 1], "path": f"./{name}/2-2-1"}, {"mag": [1, 1, 1], "path": f"./{name}/1"}],
-        **more,
-    }
-
-
-def write(root: Path, *layers: Any, scale: Any = None) -> Path:
-    about = {"id": {"name": "a", "team": ""}, "version": 1, "scale": scale or {"factor": [4, 5, 40]}}
-    (root / "datasource-properties.json").write_text(json.dumps({**about, "dataLayers": layers}))
-    return root
 
 
 def check(place: Path, pixels: np.ndarray = PIXELS, *, labels: bool = False) -> None:
@@ -58,25 +27,28 @@ def check(place: Path, pixels: np.ndarray = PIXELS, *, labels: bool = False) -> 
 
 def test_layers_with_scale_and_place(tmp_path: Path) -> None:
     root = tmp_path / "dataset"
-    color, labels = layer(root, "color"), layer(root, "segments", PIXELS // 3, "zarr", category="segmentation")
-    write(root, color, labels)
+    color = webknossos_layer(root, "color", PIXELS)
+    labels = webknossos_layer(root, "segments", PIXELS // 3, "zarr", category="segmentation")
+    write_webknossos(root, color, labels)
     for place in (root, root / "color"):
         check(place)
     check(root, PIXELS // 3, labels=True)
     check(root / "segments", PIXELS // 3)
     for each in color["mags"]:
         del each["path"]  # as in older datasets
-    write(root, color, scale=[4, 5, 40])
+    write_webknossos(root, color, scale=[4, 5, 40])
     check(root)
     colors = np.concatenate([PIXELS, 255 - PIXELS, PIXELS // 2])
-    write(root, layer(root, "rgb", colors, elementClass="uint24", numChannels=3))
+    write_webknossos(root, webknossos_layer(root, "rgb", colors, elementClass="uint24", numChannels=3))
     check(root, colors)
-    several = layer(root, "several", colors)
+    several = webknossos_layer(root, "several", colors)
     for each in several["mags"]:
         each["channelIndex"] = 1
         each["axisOrder"] = {"c": 0, "x": 1, "y": 2, "z": 3}
-    check(write(root, several), colors[1:2])
-    write(root, {**color, "mags": color["mags"][:1]}, scale={"factor": [0.002, 0.0025, 0.04], "unit": "micrometer"})
+    check(write_webknossos(root, several), colors[1:2])
+    write_webknossos(
+        root, {**color, "mags": color["mags"][:1]}, scale={"factor": [0.002, 0.0025, 0.04], "unit": "micrometer"}
+    )
     half = open_image(root)
     assert (half.shape, half.scale, half.unit) == ((5, 20, 25), (0.04, 0.005, 0.004), "micrometer")
 
@@ -84,7 +56,7 @@ def test_layers_with_scale_and_place(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     root = tmp_path / "dataset"
     root.mkdir()
-    color = layer(root, "color")
+    color = webknossos_layer(root, "color", PIXELS)
     for layers, said in (
         ((color, {**color, "name": "other"}), rf"with the layers color, other; give one, such as {root}/color"),
         (({**color, "category": "segmentation"},), "with the layers color; give one"),
@@ -95,17 +67,17 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         (({**color, "boundingBox": {}},), "datasource-properties.json is incomplete or damaged"),
         ((), "a WEBKNOSSOS dataset with the layers"),
     ):
-        write(root, *layers)
+        write_webknossos(root, *layers)
         with pytest.raises(UserError, match=said) as error:
             open_image(root)
         assert "\n" not in str(error.value)
-    whole = write(root, color).joinpath("datasource-properties.json").read_text()
+    whole = write_webknossos(root, color).joinpath("datasource-properties.json").read_text()
     for content in ("", whole[: len(whole) // 2], "[]", '{"dataLayers": 3}'):
         (root / "datasource-properties.json").write_text(content)
         with pytest.raises(UserError, match=r"datasource-properties\.json is incomplete or damaged") as error:
             open_image(root)
         assert "\n" not in str(error.value)
-    write(root, color)
+    write_webknossos(root, color)
     (root / "color" / "1" / "c" / "0" / "2" / "0" / "0").write_bytes(b"\x00\x01")
     with pytest.raises(UserError, match="cannot read .*dataset") as error:
         open_image(root).read(*[slice(None)] * 3)
