@@ -281,6 +281,8 @@ class BlocksPlanned(_Event):
     tile: tuple[Count, ...] = ()
     halo: Count | None = None
     halo_agreement: Number = None
+    precision: str | None = None
+    precision_agreement: Number = None
 
 
 class BlockWritten(_Event):

@@ -52,6 +52,10 @@ Specification = Annotated[NetworkSpecification | ForestSpecification, Field(disc
 _PACKAGES = ("napari-autosegnet", "torch", "numpy", "safetensors")
 
 
+#: What a network may be computed in instead of float32.
+HalfPrecision = Literal["float16", "bfloat16"]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -75,6 +79,8 @@ class ModelDescription(_Frozen):
     context: Annotated[int, Field(ge=0, le=8)] = 0
     patch_size: Annotated[int, Field(ge=1)]
     halo: HaloFigure | None = None
+    #: Fraction of pixels whose labels agree with those of float32.
+    half_precision: dict[HalfPrecision, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
@@ -84,7 +90,10 @@ class ModelDescription(_Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 over all but names and colors of the classes, which the owner may edit."""
-        content = json.loads(self.model_dump_json(exclude={"classes", "description_sha256"}))
+        left_out = {"classes", "description_sha256"}
+        if not self.half_precision:
+            left_out.add("half_precision")  # as in models that were made before it was measured
+        content = json.loads(self.model_dump_json(exclude=left_out))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
@@ -182,6 +191,10 @@ class Model:
         return self.description.halo
 
     @property
+    def half_precision(self) -> dict[HalfPrecision, float]:
+        return self.description.half_precision
+
+    @property
     def metrics(self) -> dict[str, Any]:
         return self.description.metrics
 
@@ -190,11 +203,19 @@ class Model:
         """The ``state_dict``, on the CPU."""
         return dict(self._weights)
 
-    def with_(self, *, halo: HaloFigure | None = None, metrics: Mapping[str, Any] | None = None) -> Model:
-        """The same model with a halo or metrics measured later."""
+    def with_(
+        self,
+        *,
+        halo: HaloFigure | None = None,
+        half_precision: Mapping[HalfPrecision, float] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """The same model with what was measured later."""
         changes: dict[str, Any] = {}
         if halo is not None:
             changes["halo"] = halo
+        if half_precision is not None:
+            changes["half_precision"] = dict(half_precision)
         if metrics is not None:
             changes["metrics"] = dict(metrics)
         return Model(self.description.model_copy(update=changes), self._weights)

@@ -52,6 +52,10 @@ def test_an_epoch_in_one_line() -> None:
             "predict: 2 blocks, halo 32 pixels (labels agree with exact on 99.962 % of pixels)",
         ),
         (
+            BlocksPlanned(blocks=2, halo=8, precision="float16", precision_agreement=0.99991),
+            "predict: 2 blocks, halo 8 pixels, float16 (labels agree with float32 on 99.991 % of pixels)",
+        ),
+        (
             FinalistTrained(index=1, count=4, round=2, rounds=3, score=0.5, parameters=1_200_000),
             "search: finalist 1 of 4, round 2 of 3: 0.500, 1.20 M parameters",
         ),

@@ -54,11 +54,12 @@ def test_the_menu_says_what_each_network_is_worth(finished: Run) -> None:
     assert all(entry.megapixels_per_second > 0 and entry.hours(10**9) > 0 for entry in menu)
 
 
-def test_the_chosen_network_is_the_runs_model_and_has_a_halo_and_a_temperature(finished: Run) -> None:
+def test_the_chosen_network_is_the_runs_model_and_has_its_figures_and_a_temperature(finished: Run) -> None:
     (chosen,) = [entry for entry in read_menu(finished) if entry.chosen]
     model = Model.load(finished.model_folder)
     kept = Model.load(model_of(finished, chosen))
     assert model.halo is not None and kept.specification == model.specification
+    assert {*model.half_precision} == {"float16", "bfloat16"}
     assert all((kept.weights[name] == value).all() for name, value in model.weights.items())
     checked = Model.load(checked_model(finished))
     assert model.description.training["learned_from_everything"]

@@ -118,7 +118,11 @@ def _halo(plan: BlocksPlanned) -> str:
         return ""
     agreement = plan.halo_agreement
     measured = "" if agreement is None else f" (labels agree with exact on {100 * agreement:.3f} % of pixels)"
-    return f", halo {plan.halo} pixels{measured}"
+    precision = ""
+    if plan.precision_agreement is not None:
+        percent = f"{100 * plan.precision_agreement:.3f} %"
+        precision = f", {plan.precision} (labels agree with float32 on {percent} of pixels)"
+    return f", halo {plan.halo} pixels{measured}{precision}"
 
 
 def _counted(progress: ProgressMade) -> str:

@@ -113,6 +113,7 @@ def _model_values(path: Path) -> dict[str, Any]:
         "patch_size": model.patch_size,
         "context": model.context,
         "halo": None if model.halo is None else model.halo.model_dump(mode="json"),
+        "half_precision": dict(model.half_precision),
         "metrics": model.metrics,
         "architecture": network.architecture,
     }

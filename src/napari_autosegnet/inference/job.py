@@ -27,11 +27,18 @@ from napari_autosegnet.inference.blocks import (
     largest_cube,
     parse_region,
 )
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
 from napari_autosegnet.inference.compute.engines import usual_engine
-from napari_autosegnet.inference.compute.fastest import WORTH_MEASURING, fastest_engine, fastest_tile
+from napari_autosegnet.inference.compute.fastest import (
+    WORTH_MEASURING,
+    fastest_engine,
+    fastest_precision,
+    fastest_tile,
+)
 from napari_autosegnet.inference.compute.gray_check import check_gray_values
-from napari_autosegnet.inference.compute.predictor import AppliedModel, Precision, Predictor
+from napari_autosegnet.inference.compute.precision import Precision
+from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
@@ -100,7 +107,7 @@ class VolumeRequest:
         See `napari_autosegnet.api.predict`.
     read
         What of the image is read.
-    precision : "fp32" or "bf16", optional
+    precision : Precision, optional
         The same for all processes.
     scale : GrayScale, optional
         Of the image's gray values, once it is known.
@@ -303,7 +310,7 @@ def _no_result(place: Path, job: VolumeJob) -> str:
 
 
 def _choose_what_is_fast(job: VolumeJob, earlier: Mapping[str, Any], report: Report) -> None:
-    """Engine and tile: as in the run that is gone on with, since others have other last bits; else the fastest."""
+    """Engine, precision, tile: as in the run that is gone on with, since others have other bits; else the fastest."""
     predictor, settings = job.predictor, job.settings
     is_long = job.plan.computed >= WORTH_MEASURING
     available = predictor.engines
@@ -313,6 +320,12 @@ def _choose_what_is_fast(job: VolumeJob, earlier: Mapping[str, Any], report: Rep
             predictor.use_engine(engine if engine in available else usual_engine(predictor.device))
         elif is_long and len(available) > 1:
             predictor.use_engine(fastest_engine(predictor, job.plan, report=report))
+    if earlier.get("precision") in ("float32", *predictor.half_precisions):
+        predictor.precision = earlier["precision"]
+    elif predictor.half_precisions and predictor.device.type == "cpu" and settings.engine == "auto" and is_long:
+        predictor.precision = fastest_precision(predictor, job.plan, report=report)
+        if predictor.precision != "float32":
+            predictor.use_engine(usual_engine(predictor.device))
     if settings.tile == "auto" and not predictor.whole_sections:
         if isinstance(earlier.get("tile"), int):
             predictor.tile = earlier["tile"]

@@ -17,8 +17,8 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
-from napari_autosegnet.inference.compute.predictor import AppliedModel
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import (
     checked_survey,
@@ -101,7 +101,7 @@ def predict_volume(
         try:
             ledger = open_ledger(job, model, report)
             progress = Progress(job.plan, ledger.finished(), report)
-            progress.tell_plan(halo=job.predictor.halo, halo_agreement=job.predictor.agreement)
+            progress.tell_plan(job.predictor)
             stopped = not _run(job, ledger, progress, should_stop)
             if not stopped and not progress.failed:
                 PyramidProgress(job.output.pyramid, ledger).finish(job.output.subsample)
@@ -143,6 +143,8 @@ def summarize(
         voxels_per_second=progress.voxels / max(seconds, 1e-9),
         halo=job.predictor.halo,
         halo_agreement=job.predictor.agreement,
+        precision=job.predictor.precision,
+        precision_agreement=job.predictor.precision_agreement,
     )
 
 

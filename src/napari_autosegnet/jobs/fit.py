@@ -159,7 +159,7 @@ def _write_networks(
         model = maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
         # What nobody is told to take is applied with the exact halo, which needs no measurement.
         if entry.goals or entry.chosen:
-            model = maker.with_measured_halo(model, report, should_stop)
+            model = maker.with_figures(model, report, should_stop)
         model.save(model_of(run, entry))
         if candidate is chosen:
             model_of_run = model

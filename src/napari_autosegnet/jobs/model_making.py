@@ -79,16 +79,18 @@ class ModelMaker:
             metrics={"validation": quality.model_dump(mode="json")},
         )
 
-    def with_measured_halo(self, model: Model, report: Report, should_stop: ShouldStop) -> Model:
-        """The model with the halo that ``auto`` will mean, measured on the images it was trained on."""
+    def with_figures(self, model: Model, report: Report, should_stop: ShouldStop) -> Model:
+        """The model with the halo that ``auto`` will mean, and what half precision does to its labels.
+
+        Both are measured on the images it was trained on.
+        """
         from napari_autosegnet.inference.compute.halo import measure_halo
+        from napari_autosegnet.inference.compute.precision import measure_half_precision
 
         trained_on = sorted({region.stack for region in self.prepared.split.training})
-        figure = measure_halo(
-            model,
-            [self.prepared.stacks[index].image for index in trained_on if self.prepared.stacks[index].image.uniform],
-            device=self.prepared.device,
-            report=report,
-            should_stop=should_stop,
-        )
-        return model if figure is None else model.with_(halo=figure)
+        stacks = [self.prepared.stacks[index] for index in trained_on]
+        images = [stack.image for stack in stacks if stack.image.uniform]
+        device = self.prepared.device
+        halo = measure_halo(model, images, device=device, report=report, should_stop=should_stop)
+        half = measure_half_precision(model, images, device=device, should_stop=should_stop)
+        return model.with_(halo=halo, half_precision=half)

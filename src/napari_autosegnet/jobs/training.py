@@ -82,7 +82,7 @@ class Training:
             self.trainer.resume(report)
 
     def finish(self, should_stop: ShouldStop, on_epoch: OnEpoch | None = None) -> Model:
-        """Train, calibrate, measure the halo, and write ``RUN/model``."""
+        """Train, calibrate, measure halo and half precision, and write ``RUN/model``."""
         maker = ModelMaker(self.prepared, self.data, self.start.settings)
 
         def current() -> Model:
@@ -94,7 +94,7 @@ class Training:
 
         result = self.trainer.run(report=self.report, should_stop=should_stop, on_epoch=after_epoch)
         model = maker.finished(self.specification, result, self.trainer.threads)
-        model = maker.with_measured_halo(model, self.report, should_stop)
+        model = maker.with_figures(model, self.report, should_stop)
         model.save(self.run.model_folder)
         self.report(QualityMeasured(step="train", **model.metrics["validation"]))
         return model

@@ -10,6 +10,7 @@ import torch
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import BlockPlan, round_up
 from napari_autosegnet.inference.compute.engines import EngineName, usual_engine
+from napari_autosegnet.inference.compute.precision import Precision
 from napari_autosegnet.inference.compute.predictor import Predictor
 
 #: Runs over fewer pixels (all windows together) are over before a measurement pays.
@@ -24,8 +25,8 @@ _ENGINE_WINDOW = 256
 
 def fastest_engine(predictor: Predictor, plan: BlockPlan, *, report: Report = silent) -> EngineName:
     """The engine that computes a plan's windows (or smaller ones) fastest here and now; told as ``note``."""
-    y, x = (min(side, round_up(_ENGINE_WINDOW, predictor.stride)) for side in plan.window)
-    seconds = {name: predictor.measured(name, (y, x), passes=3) for name in predictor.engines}
+    window = _small_window(predictor, plan)
+    seconds = {name: predictor.measured(name, window, passes=3) for name in predictor.engines}
     best = min(seconds, key=lambda name: seconds[name])
     usual = usual_engine(predictor.device)
     if seconds[best] > CLEARLY * seconds[usual]:
@@ -33,6 +34,25 @@ def fastest_engine(predictor: Predictor, plan: BlockPlan, *, report: Report = si
     timings = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
     report(Note(text=f"computing with {best} ({timings} per pass)"))
     return best
+
+
+def fastest_precision(predictor: Predictor, plan: BlockPlan, *, report: Report = silent) -> Precision:
+    """The half precision that may be used here if it is clearly faster than what computes; told as ``note``."""
+    window = _small_window(predictor, plan)
+    usual = usual_engine(predictor.device)
+    seconds: dict[Precision, float] = {"float32": predictor.measured(None, window, passes=3)}
+    for name in predictor.half_precisions:
+        seconds[name] = predictor.measured(usual, window, passes=3, precision=name)
+    best = min(seconds, key=lambda name: seconds[name])
+    chosen: Precision = best if seconds[best] <= CLEARLY * seconds["float32"] else "float32"
+    timings = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
+    report(Note(text=f"computing in {chosen} ({timings} per pass)"))
+    return chosen
+
+
+def _small_window(predictor: Predictor, plan: BlockPlan) -> tuple[int, int]:
+    y, x = (min(side, round_up(_ENGINE_WINDOW, predictor.stride)) for side in plan.window)
+    return y, x
 
 
 def fastest_tile(predictor: Predictor, plan: BlockPlan, *, report: Report = silent) -> int:

@@ -12,32 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.normalization import Constants
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
-from napari_autosegnet.inference.compute.predictor import WHOLE, AppliedModel, Predictor
-from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.inference.compute.check_crops import SECTIONS, TARGET, Crop, check_crops
+from napari_autosegnet.inference.compute.predictor import WHOLE, Predictor
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import HaloFigure
 
-#: Share of pixels whose labels must be those of whole-section inference.
-TARGET = 0.9995
 #: Kept part of the tiles that are measured, in pixels.
 CORE = 128
-#: Sections, the side of the center crop of each, and the tiles in all that are looked at per halo.
-SECTIONS = 4
+#: Side of the crops, and the tiles in all, that are looked at per halo.
 SIDE = 768
 TILES = 24
-
-Array = npt.NDArray[Any]
 
 
 def measure_halo(
@@ -75,7 +69,7 @@ def measure_halo(
     """
     predictor = Predictor(model, device, tile=WHOLE, halo=0, report=report)
     stride, exact = predictor.stride, predictor.exact_halo
-    crops = [crop for crop in _crops(model, images, sections, side) if min(crop.shape[2:]) >= 4 * stride]
+    crops = [crop for crop in check_crops(model, images, side, sections) if min(crop.shape[2:]) >= 4 * stride]
     if not crops:
         return None
     whole = [_whole_labels(predictor, crop) for crop in crops]
@@ -118,41 +112,11 @@ def measure_halo(
     return HaloFigure(pixels=halo, agreement=measured[halo])
 
 
-@dataclass(frozen=True)
-class _Crop:
-    """The center of a section and of those around it, (c, 2 * context + 1, y, x), and what they are normalized by."""
-
-    pixels: Array
-    constants: Constants
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.pixels.shape
-
-
-def _crops(model: AppliedModel, images: Sequence[ImageStack], count: int, side: int) -> Iterator[_Crop]:
-    """Centers of sections spread evenly over all images."""
-    context = model.context
-    surveys = [ImageSurvey(image, model.normalization) for image in images]
-    places = [(survey, section) for survey in surveys for section in range(survey.image.sections)]
-    chosen = sorted({round(place) for place in np.linspace(0, len(places) - 1, min(count, len(places)))})
-    for survey, section in (places[index] for index in chosen):
-        image = survey.image
-        height, width = image.section_shape(section)
-        y, x = (slice((size - min(size, side)) // 2, (size + min(size, side)) // 2) for size in (height, width))
-        if not image.uniform:
-            yield _Crop(image.section(section)[:, np.newaxis, y, x], survey.constants([section]))
-            continue
-        around = [min(max(section + step, 0), image.sections - 1) for step in range(-context, context + 1)]
-        pixels = np.concatenate([image.read(slice(one, one + 1), y, x) for one in around], axis=1)
-        yield _Crop(pixels, survey.constants(around))
-
-
-def _core(crop: _Crop, stride: int) -> int:
+def _core(crop: Crop, stride: int) -> int:
     return round_up(min(CORE, min(crop.shape[2:]) // 4), stride)
 
 
-def _plan(predictor: Predictor, crop: _Crop, block: int, halo: int, tile: int) -> tuple[BlockPlan, BlockInput]:
+def _plan(predictor: Predictor, crop: Crop, block: int, halo: int, tile: int) -> tuple[BlockPlan, BlockInput]:
     plan = BlockPlan(
         (crop.shape[1], crop.shape[2], crop.shape[3]),
         (1, block, block),
@@ -171,7 +135,7 @@ def _labels(predictor: Predictor, plan: BlockPlan, block: Block, data: BlockInpu
     return labels
 
 
-def _whole_labels(predictor: Predictor, crop: _Crop) -> npt.NDArray[np.uint8]:
+def _whole_labels(predictor: Predictor, crop: Crop) -> npt.NDArray[np.uint8]:
     """Labels (y, x) of a crop's middle section, in one window."""
     plan, data = _plan(predictor, crop, max(crop.shape[2:]), 0, WHOLE)
     return _labels(predictor, plan, plan[crop.shape[1] // 2], data)
@@ -191,7 +155,7 @@ class _Tile:
         return int((_labels(predictor, self.plan, self.block, self.data) != self.expected).sum())
 
 
-def _tiles(predictor: Predictor, crop: _Crop, whole: npt.NDArray[np.uint8], halo: int, count: int) -> Iterator[_Tile]:
+def _tiles(predictor: Predictor, crop: Crop, whole: npt.NDArray[np.uint8], halo: int, count: int) -> Iterator[_Tile]:
     """Tiles spread evenly over a crop."""
     core = _core(crop, predictor.stride)
     plan, data = _plan(predictor, crop, core, halo, core + 2 * halo)

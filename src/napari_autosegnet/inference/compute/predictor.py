@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.gray_values import section_gray
-from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockPixels, BlockResult, pad_to_domain
 from napari_autosegnet.inference.compute.engines import (
     EngineName,
@@ -28,14 +26,14 @@ from napari_autosegnet.inference.compute.engines import (
     usual_engine,
 )
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
+from napari_autosegnet.inference.compute.precision import Precision, arithmetic, fast_precisions, kept_precisions
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.model import HaloFigure
+from napari_autosegnet.model import HalfPrecision
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
 from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 
 Array = npt.NDArray[Any]
 Halo = Literal["auto", "exact"] | int
-Precision = Literal["fp32", "bf16"]
 
 #: Window side of a network that pools over the whole image: only the whole section gives its result.
 WHOLE = 2**30
@@ -46,28 +44,10 @@ USUAL_TILE = 512
 _CONSTANTS_KEPT, _CONSTANTS_BYTES = 4, 2**26
 
 
-class AppliedModel(Protocol):
-    """What a predictor needs of a `napari_autosegnet.model.Model`."""
-
-    @property
-    def classes(self) -> tuple[ClassInfo, ...]: ...
-    @property
-    def normalization(self) -> Normalization: ...
-    @property
-    def image_channels(self) -> int: ...
-    @property
-    def context(self) -> int: ...
-    @property
-    def halo(self) -> HaloFigure | None: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def network(self, device: torch.device | str = "cpu") -> nn.Module: ...
-
-
 class Predictor:
     """A model on a device, ready to be applied.
 
-    Batch norm is folded. Half precision (bf16) is used on CUDA devices that have it, except in exact mode.
+    Batch norm is folded. GPUs compute in half precision where the model's labels bear it, except in exact mode.
 
     Parameters
     ----------
@@ -86,7 +66,7 @@ class Predictor:
         Average over the four mirror images.
     engine : EngineName, optional
         What computes; `use_engine` changes it.
-    precision : "fp32" or "bf16", optional
+    precision : Precision, optional
         Other than this device's own choice: all processes of one run use the same.
     report : Report
         Is told ``note`` when less memory than planned can be used, and once when pixels are NaN or infinite.
@@ -130,7 +110,10 @@ class Predictor:
         self.whole_sections = self.exact and self._radius is None
         if self.whole_sections:
             self.tile = WHOLE
-        self.precision: Precision = precision or ("fp32" if self.exact else own_precision(self.device))
+        self.precision: Precision = precision or "float32"
+        self.half_precisions: tuple[HalfPrecision, ...] = ()
+        if precision is None and not self.exact:
+            self.may_use(fast_precisions(self.device), now=self.device.type != "cpu")
         self._network = fold_batch_norm(network).requires_grad_(False)
         if engine is not None and engine not in self.engines and isinstance(network, PixelClassifier):
             raise UserError(f"a forest is not computed by {engine}; leave --engine out")
@@ -165,13 +148,26 @@ class Predictor:
             self._engine = make_engine(name, self._network, self.device)
             self._constants.clear()
 
-    def measured(self, engine: EngineName | None, window: tuple[int, int], passes: int) -> float:
+    def may_use(self, offered: Iterable[HalfPrecision], *, now: bool) -> None:
+        """Allow half precision where the model's labels bear it; a CPU's is measured first, see `fastest_precision`."""
+        self.half_precisions = kept_precisions(self.model, offered)
+        if now and self.half_precisions:
+            self.precision = self.half_precisions[0]
+
+    @property
+    def precision_agreement(self) -> float | None:
+        """Share of pixels whose labels agree with those of float32; None for float32."""
+        return None if self.precision == "float32" else self.model.half_precision[self.precision]
+
+    def measured(
+        self, engine: EngineName | None, window: tuple[int, int], passes: int, precision: Precision | None = None
+    ) -> float:
         """Seconds of the fastest of some passes over a window (y, x), after one that prepares.
 
         Parameters
         ----------
-        engine : EngineName, optional
-            Another one than what computes here.
+        engine, precision : optional
+            Others than what computes here.
 
         Raises
         ------
@@ -182,7 +178,7 @@ class Predictor:
         images = torch.zeros((self.batch_size, channels, *window), device=self.device)
         tried = self._engine if engine is None else make_engine(engine, self._network, self.device)
         try:
-            with torch.inference_mode(), self._arithmetic():
+            with torch.inference_mode(), arithmetic(self.device, precision or self.precision):
                 tried(images)
                 return min(seconds_taken(tried, images) for _ in range(passes))
         except RuntimeError as error:
@@ -374,7 +370,7 @@ class Predictor:
 
     def _probabilities(self, images: Tensor) -> Tensor:
         """Probabilities (n, K, y, x) fp32 of normalized images (n, c, y, x)."""
-        with torch.inference_mode(), self._arithmetic():
+        with torch.inference_mode(), arithmetic(self.device, self.precision):
             if not self.flips:
                 return self._softmax(images)
             total = self._softmax(images)
@@ -384,19 +380,6 @@ class Predictor:
 
     def _softmax(self, images: Tensor) -> Tensor:
         return self._engine(images).to(torch.float32).softmax(1)
-
-    @contextlib.contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """Reproducible kernels, in full precision where exactness was asked for."""
-        if self.device.type != "cuda":
-            yield
-            return
-        half = self.precision == "bf16"
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=half),
-            torch.autocast("cuda", torch.bfloat16, enabled=half),
-        ):
-            yield
 
     def _use_less_memory(self, plan: BlockPlan) -> None:
         if self.device.type == "cuda":
@@ -418,11 +401,6 @@ class Predictor:
 
     def _tell(self, smaller: str) -> None:
         self._report(Note(text=f"not enough memory on {self.device}: going on with {smaller}"))
-
-
-def own_precision(device: torch.device) -> Precision:
-    """The arithmetic that a device is fast in, and that is good enough where a small halo is."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def most_likely_class(probabilities: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, slices
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_after
 from napari_autosegnet.inference.compute.patience import read_patiently
-from napari_autosegnet.inference.compute.predictor import AppliedModel
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 
 

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.inference.blocks import CUBE_SIDE, round_up, slices
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.gray_check import check_gray_values
-from napari_autosegnet.inference.compute.predictor import USUAL_TILE, AppliedModel, Precision, Predictor
+from napari_autosegnet.inference.compute.precision import Precision
+from napari_autosegnet.inference.compute.predictor import USUAL_TILE, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.interruption import ShouldStop, never_stop
@@ -42,7 +44,7 @@ def make_predictor(
         batch_size=settings.batch_size,
         flips=settings.flips,
         engine=None if settings.engine == "auto" else settings.engine,
-        precision=precision,
+        precision=precision or ("float32" if settings.precision == "float32" else None),
         report=report,
     )
     if settings.tile == "auto":

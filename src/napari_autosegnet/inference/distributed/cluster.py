@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_autosegnet.addresses import absolute
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import DeviceChosen, Note, Report, silent
-from napari_autosegnet.inference.compute.predictor import AppliedModel
+from napari_autosegnet.inference.compute.applied_model import AppliedModel
+from napari_autosegnet.inference.compute.precision import HALF
 from napari_autosegnet.inference.distributed.cluster_work import (
     ClusterJob,
     Outcome,
@@ -101,8 +102,9 @@ def predict_on_workers(
         report(DeviceChosen(name=", ".join(sorted({kind["device"] for kind in kinds}))))
         # Here the model only plans.
         model, job = request.open("cpu", report)
-        if not job.predictor.exact and all(kind["precision"] == "bf16" for kind in kinds):
-            job.predictor.precision = "bf16"
+        if job.settings.precision == "auto" and not job.predictor.exact:
+            offered = [name for name in HALF if all(name in kind["precisions"] for kind in kinds)]
+            job.predictor.may_use(offered, now=all(kind["device"] != "cpu" for kind in kinds))
         if not source.is_local and isinstance(job.output, FileOutput | PngOutput):
             raise UserError("several machines cannot write into one file; give --out with .zarr")
         if not (source.is_local and all(kind["device"] == "cpu" for kind in kinds)):
@@ -151,7 +153,7 @@ class _ClusterRun:
     def labels(self) -> bool:
         """Compute all blocks and their pyramid; False when asked to stop."""
         job, ledger, progress = self._job, self._ledger, self.progress
-        progress.tell_plan(halo=job.predictor.halo, halo_agreement=job.predictor.agreement)
+        progress.tell_plan(job.predictor)
         pyramid = PyramidProgress(job.output.pyramid, ledger)
 
         def finish(outcome: Outcome) -> Iterable[Task]:

@@ -143,10 +143,10 @@ def stop_here(key: str) -> tuple[Task, ...]:
 def describe_worker(device: str) -> dict[str, Any]:
     """What the dispatching process has to know before it decides the arithmetic."""
     from napari_autosegnet.device import choose_device
-    from napari_autosegnet.inference.compute.predictor import own_precision
+    from napari_autosegnet.inference.compute.precision import fast_precisions
 
     chosen = choose_device(device)
-    return {"device": str(chosen), "precision": own_precision(chosen)}
+    return {"device": str(chosen), "precisions": fast_precisions(chosen)}
 
 
 def work(about: ClusterJob, task: Task) -> Outcome:

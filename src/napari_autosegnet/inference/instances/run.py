@@ -43,7 +43,7 @@ from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.units import Placement
 
 if TYPE_CHECKING:
-    from napari_autosegnet.inference.compute.predictor import AppliedModel
+    from napari_autosegnet.inference.compute.applied_model import AppliedModel
     from napari_autosegnet.inference.job import VolumeJob
 
 #: The seeds' place among the levels of the ledger.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, ProgressMade, Report, WarningRaised
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Shape
 from napari_autosegnet.inference.output.ledger import Status
+
+if TYPE_CHECKING:
+    from napari_autosegnet.inference.compute.predictor import Predictor
 
 #: A run whose first blocks all fail has another reason than bad blocks. (One bad chunk can spoil a dozen.)
 HOPELESS = 50
@@ -53,6 +56,8 @@ class PredictionSummary(BaseModel):
     voxels_per_second: float
     halo: int
     halo_agreement: float | None
+    precision: str
+    precision_agreement: float | None
 
 
 class Progress:
@@ -84,7 +89,7 @@ class Progress:
         self.voxels = 0
         self._began = time.monotonic()
 
-    def tell_plan(self, **about: Any) -> None:
+    def tell_plan(self, predictor: Predictor) -> None:
         """Report ``plan``."""
         self._report(
             BlocksPlanned(
@@ -92,7 +97,10 @@ class Progress:
                 done=self.count("done"),
                 skipped=self.count("skipped"),
                 tile=self._plan.window,
-                **about,
+                halo=predictor.halo,
+                halo_agreement=predictor.agreement,
+                precision=predictor.precision,
+                precision_agreement=predictor.precision_agreement,
             )
         )
 
