@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +13,17 @@ import zarr
 
 pytest.importorskip("aiohttp", reason="the extra remote is not installed")
 
-from loopback import Server, serving
+from loopback import CloudHandler, Server, serving
 from napari_autosegnet.cli import app
 from napari_autosegnet.data.images import open_image, open_labels
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.ome_zarr import elsewhere
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.units import Placement
+from remembered_events import Events
+from small_models import small_model
 
 PIXELS = np.random.default_rng(0).integers(1, 255, (6, 70, 100), np.uint8)
 ALL = (slice(None),) * 3
@@ -60,6 +64,21 @@ def test_a_store_behind_an_address(served: Server, tmp_path: Path) -> None:
     assert served.requests == before, "what was read is kept"
     np.testing.assert_array_equal(open_image(Path(f"{served.address}/image.ome.zarr")).section(3)[0], PIXELS[3])
     assert served.failing == 0 < served.requests - before, "a busy server is asked again"
+
+
+def test_waits_grow_and_what_is_kept_is_bounded(
+    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "_WAITS", (0.02, 0.2))
+    store, _ = elsewhere.store_of(Path(f"{served.address}/image.ome.zarr"))
+    array = zarr.open_array(store, path="0", mode="r")
+    size = len((tmp_path / "served/image.ome.zarr/0/c/0/0/0").read_bytes())
+    monkeypatch.setattr(elsewhere, "_KEPT_BYTES", 3 * size)
+    served.failing, began = 2, time.monotonic()
+    np.testing.assert_array_equal(array[0], PIXELS[0], "one chunk, which fails twice")
+    assert served.failing == 0 and time.monotonic() - began >= 0.22
+    np.testing.assert_array_equal(array[:], PIXELS)
+    assert size < store._kept_bytes <= 3 * size and store._kept_bytes == sum(map(len, store._kept.values()))
 
 
 def test_what_cannot_be_reached_is_one_line(served: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,8 +160,27 @@ def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             if file.is_file():
                 client.upload_file(str(file), "bucket", f"data/{file.relative_to(tmp_path).as_posix()}")
         check_image(Path("s3://bucket/data/a.ome.zarr"), "a")
+        events = Events()
+        image = open_image(Path("s3://bucket/data/a.ome.zarr"))
+        predict_volume(small_model(), image, tmp_path / "out.zarr", report=events)
+        written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+        assert events.all and not any(b"hush" in content for content in [*written, repr(events.all).encode()])
         with pytest.raises(UserError, match=r"there is no Zarr store s3://bucket/data/absent\.zarr; check") as error:
             open_image(Path("s3://bucket/data/absent.zarr"))
         assert "\n" not in str(error.value)
     finally:
         server.stop()
+
+
+def test_google_cloud_storage(served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gcsfs", reason="the extra remote is not installed")
+    with serving(tmp_path, CloudHandler) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
+        for scheme in ("gs", "gcs"):
+            check_image(Path(f"{scheme}://served/image.ome.zarr"))
+        server.failing = 1
+        np.testing.assert_array_equal(open_image(Path("gs://served/image.ome.zarr")).section(3)[0], PIXELS[3])
+        assert server.failing == 0, "a busy server is asked again"
+        with pytest.raises(UserError, match=r"there is no Zarr store gs://served/absent\.zarr; check") as error:
+            open_image(Path("gs://served/absent.zarr"))
+        assert "\n" not in str(error.value)
