@@ -144,6 +144,40 @@ def test_stopped_and_gone_on_with_they_are_the_same(number: Any, tmp_path: Path,
     assert tree(tmp_path / "parts.zarr") == tree(tmp_path / "whole.zarr")
 
 
+def test_small_objects_are_left_out_also_by_a_run_that_was_stopped(number: Any, tmp_path: Path, tree: Tree) -> None:
+    _, boundary = cells((6, 60, 80), 12)
+    number(boundary, (3, 32, 32), "all.zarr", levels=2)
+    found = instances(tmp_path / "all.zarr")
+    numbers, voxels = np.unique(found, return_counts=True)
+    least = int(np.median(voxels[1:]))
+    expected = np.where(np.isin(found, numbers[voxels < least]), 0, found)
+    assert 1 < len(np.unique(expected)) < len(numbers)
+    for turn in range(100):
+        asked = 0
+
+        def should_stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > 25 + 12 * turn  # noqa: B023
+
+        wanted = {"levels": 2, "instance_min_size": least}
+        if not number(boundary, (3, 32, 32), "large.zarr", should_stop=should_stop, **wanted).stopped:
+            break
+    assert 2 < turn < 99
+    np.testing.assert_array_equal(instances(tmp_path / "large.zarr"), expected)
+    np.testing.assert_array_equal(instances(tmp_path / "large.zarr", 1), expected[:, ::2, ::2])
+    rows = [row.split(",")[:2] for row in (tmp_path / "large.zarr.objects.csv").read_text().splitlines()[1:]]
+    kept = voxels[1:] >= least
+    assert rows == [[str(n), str(v)] for n, v in zip(numbers[1:][kept], voxels[1:][kept], strict=True)]
+    before = tree(tmp_path / "large.zarr")
+    number(boundary, (3, 32, 32), "large.zarr", levels=2, instance_min_size=least)
+    assert tree(tmp_path / "large.zarr") == before
+    (tmp_path / "large.zarr.objects.csv").unlink()
+    shutil.rmtree(tmp_path / "large.zarr" / "labels" / "instances" / "0" / "c" / "1")
+    number(boundary, (3, 32, 32), "large.zarr", levels=2, instance_min_size=least)
+    assert tree(tmp_path / "large.zarr") == before
+
+
 def test_overwriting_numbers_them_again(number: Any, tmp_path: Path, tree: Tree) -> None:
     _, one = cells((4, 40, 40), 6)
     _, other = cells((4, 40, 40), 9, seed=1)

@@ -169,6 +169,16 @@ def test_objects_are_merged_split_and_deleted_and_all_of_it_undone(store: Path) 
         objects.delete([3]) or objects.redo()
 
 
+def test_a_stroke_in_a_thin_part_gets_its_half_of_the_object(tmp_path: Path) -> None:
+    bar = np.zeros((1, 24, 60), np.uint32)
+    bar[0, 2:22, :30] = bar[0, 8:16, 30:] = 1
+    objects = Proofreading(write_objects(tmp_path / "bar.zarr", bar, NANOMETERS))
+    # The second one is in the thick part, but near its edge.
+    new = objects.split([(0, 12, 40), (0, 12, 50)], [(0, 4, 4), (0, 7, 4)])
+    whole = np.asarray(objects.levels[0])
+    assert (whole[0, 2:22, :16] == new).mean() > 0.95 and (whole[0, 8:16, 36:] == 1).all()
+
+
 def test_what_cannot_be_edited_is_refused_in_one_line(store: Path) -> None:
     objects = Proofreading(store)
     objects.delete([9])

@@ -90,7 +90,7 @@ def test_objects_are_merged_split_deleted_undone_and_written(
     qtbot.mouseClick(panel.split_button, Qt.MouseButton.LeftButton)
     assert "first stroke" in panel.label.text() and not layer.mouse_pan
     drag(panel, (2, 6, 6), (2, 10, 7))
-    assert "second stroke" in panel.label.text() and len(panel._viewer.layers["split strokes"].data) == 1
+    assert "second stroke" in panel.label.text() and len(panel._viewer.layers["split strokes"].data) == 2
     assert panel._viewer.layers.selection.active is layer
     drag(panel, (2, 8, 18), (2, 9, 19))
     settle(panel, qtbot)

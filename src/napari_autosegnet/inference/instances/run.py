@@ -19,7 +19,7 @@ import numpy.typing as npt
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.blocks import BlockPlan, Box
-from napari_autosegnet.inference.instances.measurements import measured
+from napari_autosegnet.inference.instances.measurements import Measurements, measured
 from napari_autosegnet.inference.instances.objects import (
     FLOOD,
     Ids,
@@ -188,6 +188,7 @@ class InstanceRun:
             "model": model.fingerprint,
             "settings": {
                 "instance_distance": job.settings.instance_distance,
+                "instance_min_size": job.settings.instance_min_size,
                 "instance_classes": object_classes(model.classes, job.settings.instance_classes),
             },
         }
@@ -201,7 +202,9 @@ class InstanceRun:
         """Number all objects and measure them; None when asked to stop."""
         plan, ledger = self._job.plan, self._ledger
         flooded = Progress(plan, ledger.finished(), self._report, step="instances")
+        table = object_table_path(self._job.output.path)
         if flooded.pending:
+            table.unlink(missing_ok=True)  # of objects that were lost
             if not self.work.seeds.folder.exists():
                 ledger.forget(SEEDS)  # someone tidied up, or all objects were written once
             self.work.seeds.make()
@@ -224,6 +227,11 @@ class InstanceRun:
 
             if not do("instances", 0, flooded.pending, flood_done):
                 return None
+        measurements = None
+        if not table.exists():
+            measurements = self._measure_and_clear(should_stop)
+            if measurements is None:
+                return None
         pyramid = PyramidProgress(self._instances.plan, ledger)
         for level in range(1, len(self._instances.plan.levels)):
 
@@ -232,23 +240,34 @@ class InstanceRun:
 
             if not do("instances", level, tuple(pyramid.missing(level)), level_done):
                 return None
-        table = object_table_path(self._job.output.path)
-        if (flooded.is_new or not table.exists()) and not self._measure(table, should_stop):
-            return None
+        if measurements is not None:
+            image = self._job.image
+            measurements.write(table, Placement(image.scale, image.translation, image.unit))
+            self._report(Note(text=f"measurements of the objects: {table}"))
         remove_folder(self.work.scratch)
         return self._instances.folder
 
-    def _measure(self, table: Path, should_stop: ShouldStop) -> bool:
-        """Write the table of the objects; False when asked to stop."""
+    def _measure_and_clear(self, should_stop: ShouldStop) -> Measurements | None:
+        """Measure the objects, and remove those that are too small; None when asked to stop.
+
+        Done again after a crash, it removes the rest of them.
+        """
         plan = self._job.plan
         tiles = (tile for block in plan for tile in tiles_of(block.core))
         measurements = measured(self._instances.read, tiles, plan.shape, should_stop)
         if measurements is None:
-            return False
-        image = self._job.image
-        measurements.write(table, Placement(image.scale, image.translation, image.unit))
-        self._report(Note(text=f"measurements of the objects: {table}"))
-        return True
+            return None
+        small = measurements.forget_below(self._job.settings.instance_min_size)
+        for block in plan if len(small) else ():
+            if should_stop():
+                return None
+            objects = self._instances.read(block.core)
+            where = np.isin(objects, small)
+            if where.any():
+                objects[where] = 0
+                self._instances.write(block.core, objects)
+                self._ledger.record(block.index, "done", files=self.work.written(0, block.index))
+        return measurements
 
     def _join(self) -> None:
         """Give the parts of seeds in all blocks the numbers of their objects.

@@ -142,7 +142,10 @@ class Proofreading:
         markers *= inside
         if len(np.unique(markers)) < 3:
             raise UserError("the strokes cover each other; draw one on each side of the cut")
-        parts = _watershed(self._heights(box, inside), markers, inside)
+        heights = self._heights(box, inside)
+        # Below the shallower stroke all is level: or else the deeper one would take whatever both reach as easily.
+        level = max(heights[markers == value].min() for value in (1, 2))
+        parts = _watershed(np.maximum(heights, level), markers, inside)
         new = max(self.log.highest, int(self._table.numbers.max(initial=0))) + 1
         if new > np.iinfo(self.levels[0].dtype).max:
             raise UserError(f"{self.levels[0].dtype} holds no number for one more object; export the objects anew")

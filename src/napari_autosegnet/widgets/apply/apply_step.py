@@ -69,7 +69,7 @@ class ApplyStep(QWidget):
         self.continue_button.setToolTip("Blocks that are finished are not computed again")
         self.continue_button.clicked.connect(self._ask_to_continue)
         self.message = MessageLine()
-        self.proofreading = ProofreadingPanel(session)
+        self.proofreading = ProofreadingPanel(session, self)
         self.proofreading.said.connect(self._say)
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)

@@ -20,7 +20,7 @@ from napari_autosegnet.widgets.layers.layer_arrays import METADATA, data_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
-    from napari.layers import Labels, Shapes
+    from napari.layers import Labels, Points
 
     from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 
@@ -275,23 +275,19 @@ class ProofreadingPanel(QWidget):
             self._choose(tuple(dict.fromkeys((*kept, number))) if number else kept)
 
     def _show_strokes(self, layer: Labels) -> None:
-        """Show the first stroke; napari needs a while for a new layer of shapes, so that it is kept."""
+        """Show the first stroke, as points: a layer of shapes would take napari seconds."""
+        points = np.concatenate(self._strokes or [np.zeros((0, layer.ndim))])
         strokes = self._stroke_layer
-        paths = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in self._strokes or ()]
-        if strokes is not None:
-            strokes.data = []
-            strokes.add_paths(paths)
+        if strokes is not None and strokes.ndim == layer.ndim:
+            strokes.data = points
             return
         place = {name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")}
-        active = self._viewer.layers.selection.active
         about = {METADATA: {"role": "strokes"}}
-        self._viewer.add_shapes(
-            paths, shape_type="path", edge_color="#f0e442", edge_width=2, name=_STROKES, metadata=about, **place
-        )
-        self._viewer.layers.selection.active = active
+        self._viewer.add_points(points, size=2, face_color="#f0e442", name=_STROKES, metadata=about, **place)
+        self._viewer.layers.selection.active = layer
 
     @property
-    def _stroke_layer(self) -> Shapes | None:
+    def _stroke_layer(self) -> Points | None:
         about = {"role": "strokes"}
         return next((each for each in self._viewer.layers if each.metadata.get(METADATA) == about), None)  # type: ignore[return-value]
 
@@ -300,7 +296,7 @@ class ProofreadingPanel(QWidget):
         if self.layer is not None:
             self.layer.mouse_pan = True
         if self._stroke_layer is not None:
-            self._stroke_layer.data = []
+            self._stroke_layer.data = np.zeros((0, self._stroke_layer.ndim))
 
     # ------------------------------------------------------------ a store of their own
 
