@@ -158,7 +158,7 @@ def test_small_objects_are_left_out_also_by_a_run_that_was_stopped(number: Any, 
         def should_stop() -> bool:
             nonlocal asked
             asked += 1
-            return asked > 25 + 12 * turn  # noqa: B023
+            return asked > 10 + 7 * turn  # noqa: B023
 
         wanted = {"levels": 2, "instance_min_size": least}
         if not number(boundary, (3, 32, 32), "large.zarr", should_stop=should_stop, **wanted).stopped:
