@@ -28,7 +28,7 @@ from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 from napari_autosegnet.widgets.layers import layer_arrays
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes, result_layer
-from napari_autosegnet.widgets.layers.layer_arrays import role
+from napari_autosegnet.widgets.layers.layer_arrays import METADATA, role
 from napari_autosegnet.widgets.layers.section_layers import what_was_said
 from small_models import small_model
 from windows import activate
@@ -296,7 +296,7 @@ def test_an_unforeseen_error_leaves_the_buttons_alive(
 
 def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None:
     volume = step.volume
-    layer = step.session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), name="result")
+    layer = step.session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), metadata={METADATA: {"role": "result"}})
     volume._layer = layer
     for state, editable in (("working", False), ("stopped", True), ("starting", False), ("finished", True)):
         volume.client._state = state
