@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 npe2 = pytest.importorskip("npe2")
 
+from format_files import webknossos_layer, write_webknossos  # noqa: E402
 from napari_autosegnet.data import stack as stacks  # noqa: E402
 from napari_autosegnet.data.images import image_from_array, open_image  # noqa: E402
 from napari_autosegnet.errors import UserError  # noqa: E402
@@ -20,6 +21,7 @@ from napari_autosegnet.widgets.files.image_files import image_file_layers, offer
 from napari_autosegnet.widgets.files.stack_array import StackArray  # noqa: E402
 from napari_autosegnet.widgets.layers.layer_arrays import axes_of, file_of  # noqa: E402
 from napari_autosegnet.widgets.preferences import PLUGIN  # noqa: E402
+from tensor_files import write_n5, write_precomputed  # noqa: E402
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (5, 40, 30), np.uint8)
 
@@ -73,6 +75,26 @@ def test_files_are_opened_in_a_viewer_with_scale_and_unit(
         np.testing.assert_array_equal(np.asarray(layer.data), PIXELS)
     assert file_of(h5) == Path(f"{tmp_path}/b.h5:/volumes/raw"), "a model is applied to the file, not to a copy"
     assert file_of(mrc) == tmp_path / "a.MRC"
+
+
+def test_folders_are_opened_by_what_they_hold(
+    make_napari_viewer: Any, npe2pm: Any, manifest: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorstore", reason="the extra remote is not installed")
+    write_n5(tmp_path / "n5", PIXELS, resolution=[4, 5, 40], units=["nm"] * 3)
+    write_precomputed(tmp_path / "precomputed", PIXELS[None])
+    write_webknossos(tmp_path / "dataset", webknossos_layer(tmp_path / "dataset", "color", PIXELS[None]))
+    with npe2pm.tmp_plugin(manifest=manifest):
+        viewer = make_napari_viewer()
+        for name in ("n5", "precomputed", "dataset"):
+            (layer,) = viewer.open(str(tmp_path / name), plugin=PLUGIN)
+            assert (layer.name, axes_of(layer), tuple(layer.scale)) == (name, "zyx", (40, 5, 4))
+            assert file_of(layer) == tmp_path / name
+            np.testing.assert_array_equal(np.asarray(layer.data), PIXELS)
+        (tmp_path / "dataset" / "datasource-properties.json").write_text('{"dataLayers": [{"name": 3}]}')
+        with pytest.raises(UserError, match="incomplete or damaged") as error:
+            viewer.open(str(tmp_path / "dataset"), plugin=PLUGIN)
+    assert "\n" not in str(error.value)
 
 
 def test_series_channels_and_colors(tmp_path: Path) -> None:

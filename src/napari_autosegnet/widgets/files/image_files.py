@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Formats that napari offers through this program; the manifest lists their endings.
 OFFERED = ("MRC", "HDF5", "NIfTI", "DigitalMicrograph")
+#: The same of folders, which are known by what they hold.
+OFFERED_FOLDERS = ("N5", "neuroglancer precomputed", "WEBKNOSSOS")
 #: A file with more images than this is a data set, which nobody wants to see as layers.
 _MAX_LAYERS = 8
 #: Of channels, as napari itself chooses them.
@@ -27,7 +29,9 @@ _COLORS = ("cyan", "yellow", "magenta", "red", "green", "blue")
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file has an ending of a format that napari offers through this program."""
+    """Whether a file or folder is of a format that napari offers through this program."""
+    if path.is_dir():
+        return any(each.name in OFFERED_FOLDERS and each.takes_folder and each.takes_folder(path) for each in formats())
     return path.name.lower().endswith(offered_endings())
 
 
@@ -37,7 +41,7 @@ def offered_endings() -> tuple[str, ...]:
 
 
 def image_file_layers(path: Path) -> tuple[list[LayerData], list[str]]:
-    """Layers of all images in a file, with what is to be told of them; nothing but sections in view is read.
+    """Layers of all images in a file or folder, with what is to be told of them; nothing but sections in view is read.
 
     Raises
     ------
