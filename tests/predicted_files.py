@@ -45,3 +45,8 @@ def refused(model: Model, image: Path, out: Path | None, said: str, **more: Any)
         with pytest.raises(UserError, match=said) as raised:
             predict_volume(model, open_image(image), out, settings.model_copy(update=more), mask=mask)
         assert "\n" not in str(raised.value) and "--overwrite" not in str(raised.value)
+
+
+def labels_of(result: Path) -> np.ndarray:
+    """Labels of a result at full resolution."""
+    return np.asarray(zarr.open_group(result, mode="r")["labels/segmentation/0"])

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from napari_autosegnet.cli.groups import CONTEXT
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.errors import UserError
 
@@ -34,7 +35,6 @@ COMMANDS = {
     "runs": "List, follow, pause, resume and stop runs.",
 }
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 #: Errors of the machine, not of the program: a line says more than a traceback.
 _MACHINE_ERRORS = {
@@ -73,7 +73,7 @@ def load_command(name: str) -> Any:
         return typer.main.get_command(module.app)
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     function = getattr(module, name)
-    alone.command(name, help=help_text(function), context_settings=_CONTEXT)(function)
+    alone.command(name, help=help_text(function), context_settings=CONTEXT)(function)
     return typer.main.get_command(alone)
 
 
@@ -91,7 +91,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings=_CONTEXT,
+    context_settings=CONTEXT,
 )
 
 

@@ -7,16 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_autosegnet.cli.groups import command_group
 from napari_autosegnet.cli.job import print_json, print_paths, run_job
 from napari_autosegnet.cli.options import Json
 
-app = typer.Typer(
-    help="Write numbered objects with the edits that were made in napari.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("Write numbered objects with the edits that were made in napari.")
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_autosegnet.cli.groups import command_group
 from napari_autosegnet.cli.job import command_line, print_json
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import PlainLines
@@ -21,13 +22,7 @@ from napari_autosegnet.run import Run, RunStatus, find_runs
 SECONDS_BETWEEN_LOOKS = 0.3
 EVENTS_BEFORE = 10
 
-app = typer.Typer(
-    help="List, follow, pause, resume and stop runs.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("List, follow, pause, resume and stop runs.")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder", show_default=False)]
 

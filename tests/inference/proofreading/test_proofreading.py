@@ -264,6 +264,24 @@ def test_a_log_that_was_cut_off_anywhere_holds_all_edits_but_the_last(tmp_path: 
     assert len(EditLog(log.path, "these").done) == 1
 
 
+def test_what_was_merged_can_be_edited_though_the_line_of_its_split_is_lost(store: Path) -> None:
+    objects = Proofreading(store)
+    before = np.asarray(objects.levels[0])
+    assert objects.merge([5, objects.split([(3, 6, 6), (3, 10, 8)], [(3, 8, 19), (3, 8, 45)])]) == 5
+    header, _, merge = objects.log.path.read_text().splitlines()
+    objects.log.path.write_text(f"{header}\nlost\n{merge}\n")
+    again = Proofreading(store)
+    assert len(again.log.notes) == 1
+    z, y, x = again.box(5)
+    assert (before[slice(*z), slice(*y), slice(*x)] == 5).sum() == (before == 5).sum()
+    np.testing.assert_array_equal(np.asarray(again.levels[0]), before)
+    again.delete([5])
+    np.testing.assert_array_equal(np.asarray(again.levels[0]), np.where(before == 5, 0, before))
+    again.undo()
+    assert again.split([(3, 6, 6), (3, 10, 8)], [(3, 8, 19), (3, 8, 45)]) == 11, "10 is part of 5"
+    assert 11 in np.asarray(again.levels[0])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has no kill -9")
 def test_a_killed_editor_leaves_a_log_of_all_edits_that_it_told_of(tmp_path: Path) -> None:
     program = f"""

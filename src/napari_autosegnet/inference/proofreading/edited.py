@@ -2,7 +2,7 @@
 
 A voxel belongs to the part that the last split of it made, or to the object that it had. Numbers of parts are never
 used twice, so all splits can be laid over a block first, and one look at a table then says which object each part
-belongs to: merged or deleted, before the split or after.
+belongs to, whether it was merged or deleted before the split or after.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Edited:
         self._objects = np.array([self.object_of(int(number)) for number in self._changed], np.int64)
 
     def object_of(self, number: int) -> int:
-        """The object that what had this number belongs to; 0 where it was deleted."""
+        """The object that voxels of this number belong to now; 0 where it was deleted."""
         while number in self._owner:
             number = self._owner[number]
         return number

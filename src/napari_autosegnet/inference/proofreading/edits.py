@@ -123,7 +123,7 @@ class EditLog:
     done, undone : list of Change
         Edits that apply, and those that can be done again, the next one last.
     highest : int
-        The highest number that a split ever gave.
+        The highest number that any edit names: the next part gets a higher one.
     notes : tuple of str
         What could not be read.
 
@@ -212,8 +212,7 @@ class EditLog:
             if source:
                 target.append(source.pop())
             return
-        if isinstance(edit, Split):
-            self.highest = max(self.highest, edit.new)
+        self.highest = max(self.highest, *((edit.new,) if isinstance(edit, Split) else edit.objects))
         self.done.append(edit)
         self.undone.clear()
 

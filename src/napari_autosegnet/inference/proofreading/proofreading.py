@@ -30,8 +30,8 @@ Stroke = Sequence[Sequence[float]]
 class Proofreading:
     """Edits the objects of a result; the store itself stays as it is.
 
-    Whatever takes long reads no more than the box around an object, but for a result without its table of objects,
-    which is measured once.
+    No more than the box around an object is read. Only a result without its table of objects is read whole, once, to
+    measure them.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class Proofreading:
             row = self._table.row(part)
             if row is not None:
                 boxes.append(self._table.box(row))
-            else:
+            elif part in news:  # else its line in the log was lost
                 start = np.array(news[part].start)
                 boxes.append(np.stack([start, start + news[part].shape]))
         low = np.min([box[0] for box in boxes], axis=0)
