@@ -236,7 +236,7 @@ def test_a_block_that_cannot_be_read_is_named_and_the_rest_done(
 def test_a_block_that_kills_its_worker_is_named_and_the_rest_done(
     cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_autosegnet.inference.distributed import cluster as module
+    from napari_autosegnet.inference.distributed import dispatcher as module
 
     real = module.work
 
@@ -320,7 +320,7 @@ def test_a_full_disk_ends_the_run_in_one_line(
 def test_what_a_worker_does_not_see_is_said_at_once(
     cluster: Any, request_for: Callable[..., VolumeRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from napari_autosegnet.inference.distributed import cluster as module
+    from napari_autosegnet.inference.distributed import dispatcher as module
 
     real = module.work
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.distributed.cluster import Dispatcher
 from napari_autosegnet.inference.distributed.cluster_work import Task
+from napari_autosegnet.inference.distributed.dispatcher import Dispatcher
 from napari_autosegnet.inference.distributed.workers import Workers
 from remembered_events import Events
 
