@@ -310,6 +310,11 @@ class FitSettings(TrainSettings):
     choosing: Annotated[float, Field(ge=0, lt=1)] = _advanced(
         0.7, "Fraction of the budget in which networks compete; in the rest the chosen one is trained to the end"
     )
+    pretrained: bool = _advanced(
+        True,
+        "Where little is annotated, begin with weights learned from public images",
+        title="Begin with learned weights",
+    )
     learn_from_everything: bool = _advanced(
         True, "Learn from the validation part as well, once it has served to choose", title="Learn from everything"
     )

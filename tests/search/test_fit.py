@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from learnable import Blobs, blobs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report
+from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.candidates import SIZES, Candidate
 from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
@@ -228,6 +229,23 @@ def test_a_budget_too_short_trains_the_usual_size_and_says_so() -> None:
     chosen = fit.run(report=heard.append)
     assert chosen is not None and chosen.size == SIZES[0] and len(fit.candidates) == 1
     assert any(isinstance(event, Note) and "too little time" in event.text for event in heard)
+
+
+def test_with_little_annotation_the_usual_network_begins_with_learned_weights() -> None:
+    data = blobs()
+    few = data.validation_targets.clone()
+    few[:, 2:] = -1
+    scarce = replace(data, validation_targets=few)
+    settings = SETTINGS.changed(patch_size=128, candidates=None)
+    begins: dict[str, torch.Tensor] = {}
+    for name, part, pretrained in (("few", scarce, True), ("many", data, True), ("off", scarce, False)):
+        fit = Fit(part, settings.changed(pretrained=pretrained), in_channels=1)
+        fit.run(should_stop=lambda: True)
+        begins[name] = fit.candidates[0].trainer.learner.network.state_dict()["stem.0.weight"]
+    fresh = SIZES[0].specification(128, settings.network, in_channels=1, classes=len(data.class_names)).build()
+    assert start_from_public_images(fresh, SIZES[0].name)
+    assert torch.equal(begins["few"], fresh.state_dict()["stem.0.weight"])
+    assert torch.equal(begins["many"], begins["off"]) and not torch.equal(begins["many"], begins["few"])
 
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:

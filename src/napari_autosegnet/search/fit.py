@@ -21,6 +21,7 @@ import torch
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, RoundBegun, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import parameter_count
 from napari_autosegnet.search.candidates import Candidate, Limits, Size, choose, fitting_sizes, survivors
 from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latency
@@ -210,7 +211,10 @@ class Fit:
         if latency is None:
             latency = measured_latency(specification, self.device)
         torch.manual_seed(settings.seed)
-        trainer = Trainer(specification.build(), self.data, settings, threads=self.threads, schedule=Steady())
+        network = specification.build()
+        if settings.pretrained and self.data.checked.scarce:
+            start_from_public_images(network, size.name)
+        trainer = Trainer(network, self.data, settings, threads=self.threads, schedule=Steady())
         return Candidate(size, specification, latency, trainer)
 
     def _train_round(
