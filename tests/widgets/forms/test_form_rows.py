@@ -23,6 +23,7 @@ from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
 from small_models import small_model
+from windows import activate
 
 ENTRY = MenuEntry(
     name="a",
@@ -66,18 +67,28 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
 
 def tab_stops(window: QWidget, first: QWidget, qtbot: Any) -> Iterator[QWidget]:
     """Widgets inside a window to which the Tab key comes, one press after the other, until it leaves the window."""
-    first.window().activateWindow()
+    activate(first.window(), qtbot)
     first.setFocus(Qt.FocusReason.TabFocusReason)
-    qtbot.waitUntil(lambda: QApplication.focusWidget() is first, timeout=5000)
     stops: list[QWidget] = []
-    while (current := QApplication.focusWidget()) is not None and window.isAncestorOf(current):
+    while window.isAncestorOf(current := focus_widget(window, qtbot)):
         if current is first and stops:
             return
+        assert stops or current is first
         assert current not in stops, f"the Tab key goes round in {[name_of(each) for each in stops]}"
         stops.append(current)
         yield current
         qtbot.keyClick(current, Qt.Key.Key_Tab)
         qtbot.wait(5)
+
+
+def focus_widget(window: QWidget, qtbot: Any) -> QWidget:
+    """What the keyboard goes to, also where the window of another test process came to the front meanwhile."""
+    for _ in range(100):
+        if (current := QApplication.focusWidget()) is not None:
+            return current
+        activate(window.window(), qtbot)
+        qtbot.wait(10)
+    raise AssertionError("the keyboard goes to nothing")
 
 
 def can_have_focus(widget: QWidget) -> bool:
