@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.inference.blocks import PyramidPlan, pyramid_levels
+from napari_autosegnet.inference.output.ledger import Ledger, instance_ledger_path
 from napari_autosegnet.inference.output.store import LabelPyramid
 from napari_autosegnet.ome_zarr.metadata import image_label, multiscale
-from napari_autosegnet.ome_zarr.paths import INSTANCES
-from napari_autosegnet.ome_zarr.write import list_label, write_group
+from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS
+from napari_autosegnet.ome_zarr.write import list_label, write_group, write_image
 from napari_autosegnet.units import Placement
 
 
@@ -51,3 +54,18 @@ def write_objects(store: Path, objects: np.ndarray, placement: Placement, **more
             part = volume[:, ::step, ::step][tuple(slice(*span) for span in core)]
             pyramid.write(core, part, level)
     return store
+
+
+def write_classes(store: Path, labels: np.ndarray, names: Sequence[str], of_objects: Sequence[str]) -> None:
+    """Say of which classes a store of objects is, as a prediction does; in ``labels``, 1 is the first of the names."""
+    write_image(
+        store / LABELS,
+        labels.shape,
+        np.uint8,
+        (lambda _: labels) if labels.ndim == 2 else labels.__getitem__,
+        placement=Placement(),
+        classes=list(enumerate(default_classes(names), start=1)),
+    )
+    list_label(store / "labels", "segmentation", "0.5")
+    settings = {"instance_classes": [names.index(name) for name in of_objects]}
+    Ledger.begin(instance_ledger_path(store), {"settings": settings})

@@ -1,5 +1,5 @@
 """From files to scores: `fit`, or `search` and `train`, then `predict` and `evaluate`; `export` for other programs;
-`export_objects` for what was mended by hand.
+`export_objects` and `use_edits` for what was mended by hand.
 
 The commands, the worker and scripts call these. Each takes paths, keeps all it knows in the run
 folder, and tells its progress to a `Report`.
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.presets import FitPreset, Preset
@@ -27,6 +28,8 @@ from napari_autosegnet.settings import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_autosegnet.inference.volume import PredictionSummary
     from napari_autosegnet.jobs.training import OnEpoch
     from napari_autosegnet.model import Model
@@ -442,3 +445,36 @@ def export_objects(result: Path, out: Path, *, report: Report = silent, should_s
     for text in objects.log.notes:
         report(Note(text=text))
     return export_edited(objects, out, report, should_stop)
+
+
+def use_edits(result: Path, labels: NDArray[Any], *, should_stop: ShouldStop = never_stop) -> NDArray[Any]:
+    """Paint what the edits of a result's objects say into an annotation, in place, where that is 0.
+
+    The cut of a split becomes boundary, what lies between merged objects becomes theirs, and what was deleted becomes
+    background, as far as the model has such classes.
+
+    Parameters
+    ----------
+    result : Path
+        A store with numbered objects, as `predict` writes it, that were edited.
+    labels : array
+        The annotation (z, y, x) or (y, x), in the class numbers of the result (1 for the first class).
+
+    Returns
+    -------
+    array
+        The voxels (n, 3) that were painted: ``labels[tuple(voxels.T)] = 0`` takes them back.
+
+    Raises
+    ------
+    UserError
+        When there are no objects or classes, or the edits are of others, or the shapes differ.
+    """
+    from napari_autosegnet.inference.proofreading.annotation import annotation_of_edits
+    from napari_autosegnet.inference.proofreading.proofreading import Proofreading
+
+    objects = Proofreading(result, should_stop)
+    shape = objects.levels[0].shape
+    if labels.shape != shape:
+        raise UserError(f"the annotation has the shape {labels.shape}, the objects {shape}; give one of the same image")
+    return annotation_of_edits(objects, should_stop).paint(labels)

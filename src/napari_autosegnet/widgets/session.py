@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -303,6 +304,18 @@ class Session(QObject):
     def classes(self) -> tuple[ClassInfo, ...]:
         """Names and colors of the classes, in order: class number 1 first."""
         return self.class_list.infos
+
+    def values_of(self, given: tuple[LabelClass, ...]) -> dict[int, int]:
+        """Value in the annotation for every value of a result, whose classes are added where they are missing.
+
+        Classes of one name are one class.
+        """
+        if self.nothing_is_painted():
+            self.class_list.adopt(given)
+        values, _ = self.class_list.matched(given)
+        have = {each.name for each in self.class_list.label_classes}
+        self.class_list.extend([replace(each, value=values[each.value]) for each in given if each.name not in have])
+        return values
 
     def _on_classes(self) -> None:
         self._show_classes()

@@ -18,7 +18,7 @@ from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets.apply.proofreading_panel import ProofreadingPanel
 from napari_autosegnet.widgets.files.readers import labels_layer
-from object_stores import write_objects
+from object_stores import write_classes, write_objects
 
 PLACE = Placement((20.0, 4.0, 4.0), (100.0, 8.0, 8.0), "nanometer")
 
@@ -154,3 +154,61 @@ def test_the_window_goes_on_while_an_object_is_split(
     assert panel._background.is_busy and not panel.undo_button.isEnabled() and "At work" in panel.label.text()
     settle(panel, qtbot)
     assert panel.undo_button.isEnabled()
+
+
+def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: Path, qtbot: Any) -> None:
+    objects = np.asarray(panel.layer.data)  # type: ignore[union-attr]
+    labels = np.where(objects > 0, 2, 1).astype(np.uint8)
+    write_classes(store, labels, ["membrane", "cell", "background"], ["cell"])
+    said: list[str] = []
+    panel.said.connect(lambda text, kind: said.append(f"{kind}: {text}"))
+    viewer, layer = panel._viewer, panel.layer
+    assert layer is not None
+    panel.begin()
+    settle(panel, qtbot)
+    assert panel.annotation_button.isVisible() and not panel.annotation_button.isEnabled()
+    panel.draw_strokes()
+    panel.add_stroke(np.array([(2, 8, 6)]))
+    panel.add_stroke(np.array([(2, 8, 19)]))
+    settle(panel, qtbot)
+    drag(panel, (1, 20, 10))
+    panel.delete()
+    settle(panel, qtbot)
+    qtbot.mouseClick(panel.annotation_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    assert said[-1] == "error: the image behind 'instances' is not open; open it, and use the edits again"
+    image = viewer.add_image(np.zeros(objects.shape, np.uint8), name="image", scale=PLACE.scale, translate=(100, 8, 8))
+    viewer.layers.selection.active = layer
+    qtbot.mouseClick(panel.annotation_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    target = viewer.layers["image annotation"]
+    assert viewer.layers.selection.active is layer and target.mode == "pan_zoom"
+    names = {each.value: each.name for each in panel._session.label_classes}
+    painted = np.array(target.data)
+    assert {names[value] for value in np.unique(painted[painted > 0])} == {"membrane", "background"}
+    np.testing.assert_array_equal(painted == next(v for v in names if names[v] == "background"), objects == 5)
+    count = np.count_nonzero(painted)
+    assert (
+        said[-1] == f"good: {count:,} voxels of edits are annotation now. Ctrl+Z on 'image annotation' takes them back."
+    )
+    target.undo()
+    assert not target.data.any()
+    # What somebody painted stays, and takes no part in what is undone.
+    target.data_setitem((np.array([1, 1]), np.array([20, 20]), np.array([10, 11])), 1)
+    own = np.array(target.data)
+    panel.use_as_annotation()
+    settle(panel, qtbot)
+    np.testing.assert_array_equal(target.data, np.where(own > 0, own, painted))
+    target.undo()
+    np.testing.assert_array_equal(target.data, own)
+    panel._session.class_list.set_zero_is_class(True)
+    panel.use_as_annotation()
+    settle(panel, qtbot)
+    assert said[-1].startswith("error: all of 'image annotation' is annotated")
+    np.testing.assert_array_equal(target.data, own)
+    assert image_of(panel) is image
+
+
+def image_of(panel: ProofreadingPanel) -> Any:
+    """The image that the dock takes for the one in view while objects are selected."""
+    return panel._session.layers.image_in_view()

@@ -164,17 +164,22 @@ class Proofreading:
             raise UserError("there is nothing to redo")
         self._do(Redo())
 
-    def box(self, number: int) -> Box:
-        """A box around an object, which may be a little too large."""
+    def box(self, number: int, edited: Edited | None = None) -> Box:
+        """A box around an object, which may be a little too large.
+
+        ``edited`` are the edits that made it what it was; by default those that apply now.
+        """
+        edited = edited or self.edited
         boxes = []
-        news = {split.new: split for split in self.edited.splits}
-        for part in self.edited.parts_of(number):
+        news = {split.new: split for split in edited.splits}
+        for part in edited.parts_of(number):
             row = self._table.row(part)
             if row is not None:
                 boxes.append(self._table.box(row))
             elif part in news:  # else its line in the log was lost
                 start = np.array(news[part].start)
                 boxes.append(np.stack([start, start + news[part].shape]))
+        boxes = boxes or [np.zeros((2, 3), np.int64)]
         low = np.min([box[0] for box in boxes], axis=0)
         high = np.minimum(np.max([box[1] for box in boxes], axis=0), self.shape)
         z, y, x = ((int(start), int(end)) for start, end in zip(low, high, strict=True))

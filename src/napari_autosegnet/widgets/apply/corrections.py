@@ -11,7 +11,6 @@ redo and painting twice need no book-keeping.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.pixel_counter import Slider
 from napari_autosegnet.widgets.apply.kept_corrections import Patch, forget, keep, kept, kept_pixels, put_back
 from napari_autosegnet.widgets.forms.background import Background
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes
+from napari_autosegnet.widgets.layers.class_colors import kept_classes
 from napari_autosegnet.widgets.layers.layer_arrays import (
     METADATA,
     full_resolution,
@@ -260,22 +259,12 @@ class Corrections(QObject):
     def _paint(self, image: Image, section: int, patch: Patch) -> None:
         target = self._session.annotation_of(image) or self._session.new_labels(image)
         painted = np.zeros(len(patch.values), np.int64)
-        for number, value in self._values(patch.classes).items():
+        for number, value in self._session.values_of(patch.classes).items():
             painted[patch.values == number] = value
         target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
         where = pixel_indices(target, section, patch.rows, patch.columns)
         target.data_setitem(where, painted.astype(full_resolution(target).dtype))
         target.refresh()
-
-    def _values(self, given: tuple[LabelClass, ...]) -> dict[int, int]:
-        """Value in the annotation for every value of a result: classes of one name are one class."""
-        classes = self._session.class_list
-        if self._session.nothing_is_painted():
-            classes.adopt(given)
-        values, _ = classes.matched(given)
-        have = {each.name for each in classes.label_classes}
-        classes.extend([replace(each, value=values[each.value]) for each in given if each.name not in have])
-        return values
 
 
 def can_be_corrected(layer: Layer) -> bool:

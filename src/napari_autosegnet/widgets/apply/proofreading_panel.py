@@ -13,7 +13,11 @@ import numpy.typing as npt
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_autosegnet.ome_zarr.paths import INSTANCES
+from napari_autosegnet.errors import UserError
+from napari_autosegnet.ome_zarr.metadata import OmeGroup
+from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS
+from napari_autosegnet.widgets.apply.edit_painting import paint_edits
+from napari_autosegnet.widgets.files.readers import stored_classes
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, data_in_view, folder_of, full_resolution, role
@@ -22,7 +26,9 @@ from napari_autosegnet.widgets.session import Session
 if TYPE_CHECKING:
     from napari.layers import Labels, Points
 
+    from napari_autosegnet.inference.proofreading.annotation import EditAnnotation
     from napari_autosegnet.inference.proofreading.proofreading import Proofreading
+    from napari_autosegnet.widgets.layers.class_colors import LabelClass
 
 _STROKES = "split strokes"
 #: Pixels on the screen that the mouse may move in a click.
@@ -48,6 +54,7 @@ class ProofreadingPanel(QWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._session = session
         self._viewer = session.viewer
         self._background = Background(self)
         self._export = Background(self)
@@ -66,6 +73,13 @@ class ProofreadingPanel(QWidget):
         self.delete_button = self._button("Delete", "F8", "Makes the chosen objects background", self.delete)
         self.undo_button = self._button("Undo", "F9", "Undoes the last edit, also of an earlier day", self.undo)
         self.redo_button = self._button("Redo", "Shift+F9", "Does again what was undone", self.redo)
+        self.annotation_button = self._button(
+            "Use edits as annotation",
+            "",
+            "Paints the cut of each split, the inside of each merge, and what was deleted into the annotation, "
+            "to train on with; what is painted there stays",
+            self.use_as_annotation,
+        )
         self.export_button = self._button(
             "Write edited objects ...", "", "A new store with all edits; the result stays as it is", self._on_export
         )
@@ -79,6 +93,7 @@ class ProofreadingPanel(QWidget):
             grid.addWidget(button, *divmod(place, 2))
         layout.addWidget(self.split_button)
         layout.addLayout(grid)
+        layout.addWidget(self.annotation_button)
         layout.addWidget(self.export_button)
         buttons = (self.merge_button, self.split_button, self.delete_button, self.undo_button, self.redo_button)
         keys = ("F6", "F7", "F8", "F9", "Shift+F9")
@@ -170,6 +185,7 @@ class ProofreadingPanel(QWidget):
             (self.delete_button, bool(self.chosen)),
             (self.undo_button, objects is not None and bool(objects.log.done)),
             (self.redo_button, objects is not None and bool(objects.log.undone)),
+            (self.annotation_button, objects is not None and bool(objects.log.done)),
             (self.export_button, not self._export.is_busy),
         ):
             button.setVisible(objects is not None)
@@ -249,6 +265,33 @@ class ProofreadingPanel(QWidget):
 
     def _say(self, text: str, kind: str) -> None:
         self.said.emit(text, kind)
+
+    # ------------------------------------------------------------ annotation
+
+    def use_as_annotation(self) -> None:
+        """Paint what the edits say into the annotation of the image, where nothing is painted; one step to undo."""
+        layer, objects = self.layer, self.objects
+        if layer is None or objects is None:
+            return
+
+        def look() -> tuple[EditAnnotation, tuple[LabelClass, ...]]:
+            from napari_autosegnet.inference.proofreading.annotation import annotation_of_edits
+
+            found = annotation_of_edits(objects, self._background.closing.is_set)
+            return found, stored_classes(OmeGroup.read(objects.store / LABELS))
+
+        def paint(looked: tuple[EditAnnotation, tuple[LabelClass, ...]]) -> None:
+            try:
+                name, count = paint_edits(self._session, layer, *looked)
+            except UserError as error:
+                self._say(str(error), "error")
+            else:
+                said = " ".join(f"{note[:1].upper()}{note[1:]}." for note in looked[0].notes)
+                undo = f" Ctrl+Z on '{name}' takes them back." if count else ""
+                self._say(f"{count:,} voxels of edits are annotation now.{undo} {said}".strip(), "good")
+            self._show_state()
+
+        self._call(look, paint)
 
     # ------------------------------------------------------------ the mouse
 

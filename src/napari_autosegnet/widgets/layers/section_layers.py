@@ -154,7 +154,7 @@ def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
     images = [other for other in viewer.layers if type(other) is Image and not role(other)]
     about = layer.metadata.get(METADATA, {})
     source = next((image for image in images if id(image) == about.get("image")), None)
-    if source is not None or about.get("passing") or role(layer) not in ("result", "preview"):
+    if source is not None or about.get("passing") or role(layer) not in ("result", "preview", "objects"):
         return source
     alike = [image for image in images if spatial_shape(image) == spatial_shape(layer)]
     named = about.get("image_name")
