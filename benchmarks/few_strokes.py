@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,7 @@ def mean_iou(predicted: list[Array], truth: list[Array]) -> float:
     )
 
 
-def measure(problem: Problem, setting: Setting, strokes: int) -> dict[str, float]:
+def measure(problem: Problem, setting: Setting, strokes: int, draws: Iterable[int] = range(DRAWS)) -> dict[str, float]:
     """Means over the draws: score, annotated share, seconds of a core to fit and to label a megapixel."""
     mean, std = (getattr(np.stack([image for image, _ in problem.painted]), part)() for part in ("mean", "std"))
     pixels = sum(image.size for image, _ in problem.scored)
@@ -118,7 +118,7 @@ def measure(problem: Problem, setting: Setting, strokes: int) -> dict[str, float
     scored = [of(image) for image, _ in problem.scored]
     feature_seconds = (time.process_time() - began) / pixels * 2**20
     rows = []
-    for draw in range(DRAWS):
+    for draw in draws:
         generator = np.random.default_rng(draw)
         marks = [paint(labels, strokes, generator) for _, labels in problem.painted]
         learned = np.concatenate([each[:, mark >= 0].T for each, mark in zip(features, marks, strict=True)])

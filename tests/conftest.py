@@ -33,11 +33,11 @@ def matrix_units(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], N
 
     def say(value: bool) -> None:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": value}, raising=False)
-        precision._has_matrix_units.cache_clear()
+        precision.has_matrix_units.cache_clear()
 
     yield say
     monkeypatch.undo()
-    precision._has_matrix_units.cache_clear()
+    precision.has_matrix_units.cache_clear()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from napari_autosegnet.figures import (
     overlay,
 )
 from napari_autosegnet.figures.curves import highest_shown
-from napari_autosegnet.figures.sections import _gray
+from napari_autosegnet.figures.sections import to_gray
 
 
 class Info(NamedTuple):
@@ -203,12 +203,12 @@ def test_outlines_have_the_full_color_of_their_class(tmp_path: Path) -> None:
 
 def test_pixels_that_are_no_numbers_leave_the_others_visible() -> None:
     image = np.arange(400.0).reshape(20, 20)
-    expected = _gray(image)
+    expected = to_gray(image)
     image[0, 0], image[0, 1] = np.nan, -np.inf
-    found = _gray(image)
+    found = to_gray(image)
     np.testing.assert_allclose(found.ravel()[2:], expected.ravel()[2:], atol=0.01)
     assert found[0, 0] == found[0, 1] == 0
-    assert not _gray(np.full((4, 4), np.nan)).any()
+    assert not to_gray(np.full((4, 4), np.nan)).any()
 
 
 def test_scale_bar_is_round_and_drawn_only_with_a_scale(tmp_path: Path) -> None:

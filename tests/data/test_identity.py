@@ -158,14 +158,14 @@ def test_of_millions_of_chunks_some_are_looked_at(tmp_path: Path, monkeypatch: p
     """A store that says it has ten millions; nobody lists or counts them."""
     zarr.create_array(tmp_path / "a.zarr", shape=(1000, 10000, 10000), chunks=(1, 100, 100), dtype=np.uint8)
     looks: list[Path] = []
-    real = identity._line
+    real = identity.line_of
 
     def look(file: Path) -> str:
         looks.append(file)
         return real(file)
 
     monkeypatch.setattr(identity, "MAX_FILES", 5000)
-    monkeypatch.setattr(identity, "_line", look)
+    monkeypatch.setattr(identity, "line_of", look)
     found = of(tmp_path / "a.zarr")
     assert found["files"][0] == 10**7 + 1 and len(looks) == 5000
     sections = {int(file.parts[-3]) for file in looks[1:]}

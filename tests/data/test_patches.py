@@ -295,7 +295,7 @@ def test_every_annotated_pixel_can_be_shown() -> None:
     labels = np.zeros((1, 512, 512), np.uint8)
     labels[0, :256, :256] = two_classes(256, 256)
     source = source_of(stack_of(image, labels), [full(0, 512, 512)], size=16)
-    (region,) = source._regions
+    (region,) = source.regions
     places = np.array([region.place(0, where) for where in np.linspace(0, 1, 4000, endpoint=False)])
     assert (labels[0][tuple(places.T)] == 1).all()
     for axis in range(2):
@@ -305,7 +305,7 @@ def test_every_annotated_pixel_can_be_shown() -> None:
 def test_context_takes_the_memory_of_its_sections_once() -> None:
     image = np.random.default_rng(0).integers(0, 255, (5, 64, 64), dtype=np.uint8)
     source = source_of(stack_of(image, two_classes(5, 64, 64)), [full(z, 64, 64) for z in range(5)], context=2, size=32)
-    held = {part.untyped_storage().data_ptr() for region in source._regions for part in region.images}
+    held = {part.untyped_storage().data_ptr() for region in source.regions for part in region.images}
     assert len(held) == 5
     images, _ = source.sample(3, seeded())
     assert images.shape == (3, 5, 32, 32)
@@ -370,9 +370,9 @@ def test_no_step_waits_for_the_device() -> None:
         ("a", "b"),
     )
     trainer = Trainer(network, data, train_settings("fast", loss="weighted"))
-    trainer._step(0.5, silent)  # what is measured once
+    trainer.train_step(0.5, silent)  # what is measured once
     with Waits() as waits:
-        trainer._step(0.5, silent)
+        trainer.train_step(0.5, silent)
     assert waits.found == []
     with Waits() as waits:
         torch.zeros(3).to(there)

@@ -44,7 +44,7 @@ def test_a_volume_read_by_sections_is_scored_as_a_whole(volumes: np.ndarray, few
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "_PAIRS", 1 if few else 2**22)
         stacks = image_from_array(found), image_from_array(true)
-        scores = compare_objects(objects._pairs(*stacks, range(3), silent, never_stop))
+        scores = compare_objects(objects.section_pairs(*stacks, range(3), silent, never_stop))
     assert (scores.v_rand, scores.v_info) == pytest.approx(compare_segments(found, true))
     inside = true > 0
     table = contingency_table(true[inside], found[inside]).toarray()

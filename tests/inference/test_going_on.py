@@ -287,7 +287,7 @@ def test_one_writer_per_chunk_and_the_ledger_comes_last(
     tmp_path: Path, model: Model, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[tuple[str, Any]] = []
-    settle, record = BlockArray._settle, Ledger.record
+    settle, record = BlockArray.settle, Ledger.record
     chunks: Counter[tuple[Any, ...]] = Counter()
 
     def watch_settle(self: BlockArray, *spans: Any) -> None:
@@ -301,7 +301,7 @@ def test_one_writer_per_chunk_and_the_ledger_comes_last(
         order.append(("ledger", block))
         record(self, block, status, **more)
 
-    monkeypatch.setattr(BlockArray, "_settle", watch_settle)
+    monkeypatch.setattr(BlockArray, "settle", watch_settle)
     monkeypatch.setattr(Ledger, "record", watch_record)
     predict_volume(model, image_from_array(noise(3, 70, 101)), tmp_path / "a.zarr", SETTINGS)
     assert set(chunks.values()) == {1}

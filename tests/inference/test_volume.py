@@ -107,7 +107,7 @@ def test_too_little_memory_in_the_middle_adds_no_plane_twice(
     image = image_from_array(noise(20, 24, 20))
     settings = PredictSettings(batch_size=2, halo=8, planes="all", probabilities=True)
     predict_volume(model, image, tmp_path / "whole.zarr", settings)
-    real, passes = Predictor._probabilities, 0
+    real, passes = Predictor.probabilities_of, 0
 
     def failing(self: Predictor, pixels: torch.Tensor) -> torch.Tensor:
         nonlocal passes
@@ -116,7 +116,7 @@ def test_too_little_memory_in_the_middle_adds_no_plane_twice(
             raise torch.OutOfMemoryError("out of memory")
         return real(self, pixels)
 
-    monkeypatch.setattr(Predictor, "_probabilities", failing)
+    monkeypatch.setattr(Predictor, "probabilities_of", failing)
     predict_volume(model, image, tmp_path / "twice.zarr", settings)
     assert passes > 64
     np.testing.assert_array_equal(labels_of(tmp_path / "twice.zarr"), labels_of(tmp_path / "whole.zarr"))
@@ -193,13 +193,13 @@ def test_a_mask_costs_no_reading_and_no_computing(
     events = Events()
     image = _Counting.over(image_from_array(array))
     passes: list[int] = []
-    real = Predictor._probabilities
+    real = Predictor.probabilities_of
 
     def counting(self: Predictor, pixels: torch.Tensor) -> torch.Tensor:
         passes.append(len(pixels))
         return real(self, pixels)
 
-    monkeypatch.setattr(Predictor, "_probabilities", counting)
+    monkeypatch.setattr(Predictor, "probabilities_of", counting)
     settings = PredictSettings(block=(2, 32, 48), tile=64, halo=8, probabilities=True)
     summary = predict_volume(model, image, tmp_path / "a.zarr", settings, mask=image_from_array(mask), report=events)
     assert (summary.blocks, summary.done, summary.skipped) == (8, 2, 6)

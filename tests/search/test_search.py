@@ -350,7 +350,7 @@ def test_finalists_start_with_the_shared_weights_unless_told_otherwise() -> None
         search = make(SETTINGS.changed(selection={"learning_rate": 1e-9, **changes}))
         run(search)
         assert search.selection is not None
-        trainer = search.selection._trainers[search.selection.winner.architecture]
+        trainer = search.selection.trainers[search.selection.winner.architecture]
         return trainer.learner.network.state_dict()["head.weight"], search.supernet.learner.current.state_dict()[
             "head.weight"
         ]
@@ -370,7 +370,7 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
         shared = search.supernet.learner.current(images, architecture).softmax(dim=1)
         difference = {}
         for begins in (False, True):
-            network = search.selection._make_trainer(Finalist(architecture), begins=begins).learner.network.eval()
+            network = search.selection.make_trainer(Finalist(architecture), begins=begins).learner.network.eval()
             difference[begins] = float((network(images).softmax(dim=1) - shared).abs().mean())
     # The supernet's batch norm keeps no statistics that could be handed down, so they are measured.
     assert difference[True] < 0.3 * difference[False]

@@ -112,7 +112,7 @@ def test_an_error_in_a_thread_comes_through(
         raise torch.OutOfMemoryError("out of memory")
 
     use_threads(2)
-    monkeypatch.setattr(weight_gradients, "_gradients", no_memory)
+    monkeypatch.setattr(weight_gradients, "convolution_gradients", no_memory)
     net, images = nn.Conv2d(1, 2, 3), batch()[0]
     with pytest.raises(torch.OutOfMemoryError):
         set_gradients(lambda: net(images).square().mean(), WorkerThreads(CPU))

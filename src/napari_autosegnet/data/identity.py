@@ -59,14 +59,14 @@ def _digest(files: Sequence[Path]) -> str:
 
     def lines(begin: int) -> str:
         places = range(begin, min(begin + _FILES_PER_THREAD, count))
-        return "".join(_line(files[place * len(files) // count]) for place in places)
+        return "".join(line_of(files[place * len(files) // count]) for place in places)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(lines, range(0, count, _FILES_PER_THREAD)))
     return hashlib.sha256("".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _line(file: Path) -> str:
+def line_of(file: Path) -> str:
     # The name alone: a folder that was moved is the same image.
     try:
         about = os.stat(file)

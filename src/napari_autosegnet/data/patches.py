@@ -80,15 +80,15 @@ class PatchSource:
         self._canvas = size if augmentation is None else canvas_size(size, augmentation)
         self._images = LoadedSections(stacks, regions, normalization, context, self.device)
         labels = [None] * len(regions) if taught is None else taught
-        self._regions = [
+        self.regions = [
             LoadedRegion.load(stacks, region, self._images, own) for region, own in zip(regions, labels, strict=True)
         ]
-        self._regions = [region for region in self._regions if region.pixels.any()]
-        if not self._regions:
+        self.regions = [region for region in self.regions if region.pixels.any()]
+        if not self.regions:
             raise UserError("nothing is annotated in the training part; annotate at least two classes there")
-        pixels = np.stack([region.pixels for region in self._regions]).astype(np.float64)
+        pixels = np.stack([region.pixels for region in self.regions]).astype(np.float64)
         self.class_frequencies = torch.from_numpy((pixels.sum(0) / pixels.sum()).astype(np.float32))
-        areas = np.array([region.area for region in self._regions], dtype=np.float64)
+        areas = np.array([region.area for region in self.regions], dtype=np.float64)
         occurring = pixels.sum(0) > 0
         fraction = pixels.sum(0) / pixels.sum()
         self._seeks_classes = bool(
@@ -97,7 +97,7 @@ class PatchSource:
         self._classes = np.flatnonzero(occurring)
         self._by_annotation = np.cumsum(pixels.sum(1) / pixels.sum())
         self._by_class = np.cumsum(pixels / np.maximum(pixels.sum(0), 1), axis=0)
-        self._by_taught = np.cumsum([0 if region.taught is None else region.taught.sum() for region in self._regions])
+        self._by_taught = np.cumsum([0 if region.taught is None else region.taught.sum() for region in self.regions])
 
     @property
     def channels(self) -> int:
@@ -155,15 +155,15 @@ class PatchSource:
         mode, which, where, along_y, along_x, class_number = numbers
         if self._seeks_classes and mode < 0.5:
             number = int(self._classes[int(class_number * len(self._classes))])
-            region = self._regions[_draw(self._by_class[:, number], which)]
+            region = self.regions[_draw(self._by_class[:, number], which)]
             center = region.place(number, where)
         elif self._by_taught[-1]:
-            region = self._regions[_draw(self._by_taught, which)]
+            region = self.regions[_draw(self._by_taught, which)]
             assert region.taught is not None
             number = _draw(np.cumsum(region.taught), class_number)
             center = region.place(len(region.taught) + number, where)
         else:
-            region = self._regions[_draw(self._by_annotation, which)]
+            region = self.regions[_draw(self._by_annotation, which)]
             center = None
             if region.is_sparse:
                 number = _draw(np.cumsum(region.pixels / region.pixels.sum()), class_number)

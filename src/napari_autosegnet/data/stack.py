@@ -101,7 +101,7 @@ class ImageStack:
         selection: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        self._source = source
+        self.source = source
         self._shapes = tuple((int(height), int(width)) for height, width in shapes)
         self.name = name
         self.path = path
@@ -136,7 +136,7 @@ class ImageStack:
     @property
     def files(self) -> Sequence[Path]:
         """The files that the pixels lie in; of a Zarr, those that there would be without background."""
-        files = self._source.files()
+        files = self.source.files()
         if not files and self.path is not None and self.path.is_file():
             return [self.path]
         return files
@@ -200,7 +200,7 @@ class ImageStack:
                     f"{self.path or self.name} has no channel '{channel}'; choose among {known}0 to {self.channels - 1}"
                 )
         stack = copy.copy(self)
-        stack._source = _ChannelSource(self._source, chosen)
+        stack.source = _ChannelSource(self.source, chosen)
         stack.channels = len(chosen)
         if chosen != list(range(self.channels)):
             stack.selection = {**self.selection, "channels chosen": chosen}
@@ -216,15 +216,15 @@ class ImageStack:
 
     def at_time(self, time: int) -> ImageStack:
         """The same source at another of its `time_points`."""
-        assert isinstance(self._source, ArraySource)
+        assert isinstance(self.source, ArraySource)
         stack = copy.copy(self)
-        stack._source = replace(self._source, time=time)
+        stack.source = replace(self.source, time=time)
         stack.selection = {**self.selection, "time point": time}
         return stack
 
     def _read(self, z: slice, y: slice, x: slice) -> Array:
         try:
-            pixels = self._source.read(z, y, x)
+            pixels = self.source.read(z, y, x)
         except UserError:
             raise
         except Exception as error:  # decoders raise whatever they like on damaged files

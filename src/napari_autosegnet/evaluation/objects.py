@@ -45,7 +45,7 @@ def evaluate_objects(
     chosen = range(true.sections) if sections is None else parse_sections(sections)
     if max(chosen) >= true.sections:
         raise UserError(f"section {max(chosen)} does not exist; {objects} has sections 0 to {true.sections - 1}")
-    return compare_objects(_pairs(found, true, chosen, report, should_stop))
+    return compare_objects(section_pairs(found, true, chosen, report, should_stop))
 
 
 def compare_objects(pairs: Pairs) -> ObjectScores:
@@ -79,7 +79,7 @@ def compare_objects(pairs: Pairs) -> ObjectScores:
     )
 
 
-def _pairs(
+def section_pairs(
     found: ImageStack, true: ImageStack, chosen: Iterable[int], report: Report, should_stop: ShouldStop
 ) -> Pairs:
     """Voxels of each true object (not 0) and each found one together, as rows (true, found, voxels)."""

@@ -66,7 +66,7 @@ def overlay(
     for name, array in {"labels": labels, "truth": truth}.items():
         if array is not None and array.shape != image.shape:
             raise UserError(f"the image is {image.shape} and the {name} {array.shape}; give arrays of one section")
-    gray = _gray(image)
+    gray = to_gray(image)
     pictures = [("image", np.repeat(gray[..., None], 3, axis=2)), ("prediction", _colored(gray, labels, classes))]
     if truth is not None:
         wrong = (labels != truth) & (truth > 0)
@@ -115,7 +115,7 @@ def draw_uncertainty(probabilities: npt.NDArray[Any], path: Path, *, image: npt.
     figure.set_layout_engine("constrained")
     if image is not None:
         axes = figure.add_subplot(1, panels, 1)
-        axes.imshow(_gray(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(to_gray(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title("image", fontsize=11, color=INK)
     axes = figure.add_subplot(1, panels, panels)
@@ -148,7 +148,7 @@ def normalized_entropy(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float6
     return entropy
 
 
-def _gray(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def to_gray(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Gray values 0..1 between the 0.5th and the 99.5th percentile; NaN and infinite pixels are black."""
     known = np.isfinite(image)
     low, high = np.percentile(image[known], (0.5, 99.5)) if known.any() else (0.0, 1.0)

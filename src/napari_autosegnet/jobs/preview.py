@@ -125,8 +125,8 @@ class Preview:
         if predicted is None:
             return
         labels, uncertainty = predicted
-        _save_array(preview_file(self.run, "labels"), labels)
-        _save_array(preview_file(self.run, "uncertainty"), uncertainty)
+        save_array(preview_file(self.run, "labels"), labels)
+        save_array(preview_file(self.run, "uncertainty"), uncertainty)
         classes = tuple(each.model_dump(mode="json") for each in model.classes)
         self.run.report(PreviewDrawn(shape=labels.shape, input=modified, classes=classes))
 
@@ -169,7 +169,7 @@ def predicted_slice(
     return labels, normalized_entropy(probabilities).astype(np.float32)
 
 
-def _save_array(path: Path, array: npt.NDArray[Any]) -> None:
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     import numpy as np
 
     content = io.BytesIO()

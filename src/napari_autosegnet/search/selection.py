@@ -90,7 +90,7 @@ class Selection:
         self.inherit_weights = inherit_weights
         self.round = 0
         self._threads = WorkerThreads(data.validation_images.device)
-        self._trainers: dict[Architecture, Trainer] = {}
+        self.trainers: dict[Architecture, Trainer] = {}
 
     @property
     def rounds(self) -> int:
@@ -186,7 +186,7 @@ class Selection:
 
     def _train(self, finalist: Finalist, competitors: int, should_stop: ShouldStop) -> bool:
         """Train a finalist for a round; after a stop it is as it was before, and False is returned."""
-        trainer = self._trainers.get(finalist.architecture) or self._make_trainer(finalist, begins=True)
+        trainer = self.trainers.get(finalist.architecture) or self.make_trainer(finalist, begins=True)
         if self.seconds is None:
             trainer.budget.epochs = 2 ** (self.round + 1) - 1
         else:
@@ -206,7 +206,7 @@ class Selection:
         finalist.rounds, finalist.steps = self.round + 1, trainer.steps
         return True
 
-    def _make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
+    def make_trainer(self, finalist: Finalist, *, begins: bool) -> Trainer:
         settings = self.settings
         torch.manual_seed(settings.seed)
         network = self.specification.build_searched(finalist.architecture)
@@ -231,7 +231,7 @@ class Selection:
             seed=settings.seed,
         )
         trainer = Trainer(network, self.data, training, threads=self._threads)
-        self._trainers[finalist.architecture] = trainer
+        self.trainers[finalist.architecture] = trainer
         return trainer
 
     @single_threaded()
@@ -250,7 +250,7 @@ class Selection:
                 {
                     **vars(finalist),
                     "architecture": finalist.architecture.to_json(),
-                    "trainer": trainer.state() if (trainer := self._trainers.get(finalist.architecture)) else None,
+                    "trainer": trainer.state() if (trainer := self.trainers.get(finalist.architecture)) else None,
                 }
                 for finalist in self.finalists
             ],
@@ -265,7 +265,7 @@ class Selection:
             finalist = Finalist(architecture, **values)
             self.finalists.append(finalist)
             if trainer is not None:
-                self._make_trainer(finalist, begins=False).load_state(trainer)
+                self.make_trainer(finalist, begins=False).load_state(trainer)
 
 
 def _order(finalist: Finalist) -> tuple[int, float, float]:

@@ -14,7 +14,7 @@ def training_precision(device: torch.device) -> AbstractContextManager[Any]:
 
     CPUs without AMX have bfloat16 as well, or pretend to, but can be far slower in it.
     """
-    if device.type == "cpu" and _has_matrix_units():
+    if device.type == "cpu" and has_matrix_units():
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return inference_precision(device)
 
@@ -27,7 +27,7 @@ def inference_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 @cache
-def _has_matrix_units() -> bool:
+def has_matrix_units() -> bool:
     # Older versions of torch do not tell.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16", False))

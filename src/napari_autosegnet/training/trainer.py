@@ -210,7 +210,9 @@ class Trainer:
                 break
             if stopped := self.budget.without(should_stop):
                 break
-            losses += self._step(self._rate_factor(self.budget.epoch + step / self.settings.steps_per_epoch), report)
+            losses += self.train_step(
+                self._rate_factor(self.budget.epoch + step / self.settings.steps_per_epoch), report
+            )
             steps += 1
         return _EpochDone(float(losses) / max(steps, 1), steps, stopped)
 
@@ -218,7 +220,7 @@ class Trainer:
         return self.schedule.factor(position, min(1.0, self.budget.fraction_used(position)))
 
     @single_threaded()
-    def _step(self, rate_factor: float, report: Report) -> Tensor:
+    def train_step(self, rate_factor: float, report: Report) -> Tensor:
         images, targets = self.patches.take()
         while True:
             try:

@@ -81,7 +81,7 @@ class _Convolutions(TorchFunctionMode):
         def learn(image: Tensor, gradient: Tensor) -> None:
             def gradients() -> list[Tensor]:
                 wanted = [False, True, bias is not None]
-                return _gradients(gradient, image, learned[0], geometry, wanted)[1 : 1 + len(learned)]
+                return convolution_gradients(gradient, image, learned[0], geometry, wanted)[1 : 1 + len(learned)]
 
             self._weights += learned
             self._tasks.append(self._threads.submit(gradients))
@@ -133,12 +133,14 @@ class _Convolution(torch.autograd.Function):
         ctx.learn(image, gradient)
         of_image = None
         if ctx.needs_input_grad[2]:
-            of_image = _gradients(gradient, image, weight, ctx.geometry, [True, False, False])[0]
+            of_image = convolution_gradients(gradient, image, weight, ctx.geometry, [True, False, False])[0]
         return None, None, of_image, *[None] * ctx.weights
 
 
 @torch.no_grad()
-def _gradients(gradient: Tensor, image: Tensor, weight: Tensor, geometry: Geometry, wanted: list[bool]) -> list[Tensor]:
+def convolution_gradients(
+    gradient: Tensor, image: Tensor, weight: Tensor, geometry: Geometry, wanted: list[bool]
+) -> list[Tensor]:
     """Those ``wanted`` of the gradients of a convolution's input, weight and bias, for one of its output."""
     stride, padding, dilation, groups = geometry
     sizes = [weight.shape[0]] if wanted[2] else None

@@ -77,9 +77,9 @@ def test_only_the_tiles_asked_for_are_decoded(tmp_path: Path, volume: np.ndarray
     path = tmp_path / "tiled.tif"
     tifffile.imwrite(path, volume, photometric="minisblack", tile=(16, 16), compression="zlib")
     stack = open_image(path)
-    pages = stack._source.array  # type: ignore[attr-defined]
+    pages = stack.source.array  # type: ignore[attr-defined]
     stack.read(slice(2, 3), slice(0, 16), slice(16, 32))
-    assert set(pages._cache) == {(2, 1)}
+    assert set(pages.segments) == {(2, 1)}
 
 
 def test_planar_and_transparent_samples(tmp_path: Path) -> None:

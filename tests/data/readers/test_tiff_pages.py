@@ -155,10 +155,10 @@ def test_only_so_much_stays_decoded(tmp_path: Path) -> None:
     array = np.zeros((80, 1024, 1024), np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", array, compression="zlib", photometric="minisblack")
     stack = open_image(tmp_path / "a.tif")
-    pages: Any = stack._source.array  # type: ignore[attr-defined]
+    pages: Any = stack.source.array  # type: ignore[attr-defined]
     for section in range(stack.sections):
         stack.section(section)
-    assert sum(segment.nbytes for segment in pages._cache.values()) <= SEGMENT_CACHE_BYTES
+    assert sum(segment.nbytes for segment in pages.segments.values()) <= SEGMENT_CACHE_BYTES
 
 
 def test_files_of_a_set_have_decoders_of_their_own(tmp_path: Path) -> None:

@@ -179,11 +179,11 @@ class _Limited(Predictor):
     room = 0
     passes: list[tuple[int, ...]]
 
-    def _probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
+    def probabilities_of(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.shape[0] * pixels.shape[-1] * pixels.shape[-2] > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         self.passes.append(tuple(pixels.shape))
-        return super()._probabilities(pixels)
+        return super().probabilities_of(pixels)
 
 
 def test_out_of_memory_makes_batches_then_tiles_smaller(

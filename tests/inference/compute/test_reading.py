@@ -149,7 +149,7 @@ def decoded_while_blocks_are_read(
 ) -> tuple[Counter[Any], tuple[int, int, int]]:
     """How often each section (of files) or strip (of a TIFF) is decoded when all blocks are read, and the blocks."""
     counts: Counter[Any] = Counter()
-    make, segment = section_files.SectionFiles.__init__, tiff_pages.TiffPages._segment
+    make, segment = section_files.SectionFiles.__init__, tiff_pages.TiffPages.segment_of
 
     def count_files(self: Any, paths: list[Path], decode: Callable[[Path], np.ndarray]) -> None:
         def counted(file: Path) -> np.ndarray:
@@ -159,11 +159,11 @@ def decoded_while_blocks_are_read(
         make(self, paths, counted)
 
     def count_strips(self: Any, handle: Any, number: int, strip: int) -> np.ndarray:
-        counts[number, strip] += (number, strip) not in self._cache
+        counts[number, strip] += (number, strip) not in self.segments
         return segment(self, handle, number, strip)
 
     monkeypatch.setattr(section_files.SectionFiles, "__init__", count_files)
-    monkeypatch.setattr(tiff_pages.TiffPages, "_segment", count_strips)
+    monkeypatch.setattr(tiff_pages.TiffPages, "segment_of", count_strips)
     job = open_job(model, open_image(image), folder / "out.zarr", PredictSettings(halo=16))
     for index in job.plan.indices():
         job.read(index)
@@ -210,12 +210,12 @@ def test_decoded_sections_take_bounded_memory(tmp_path: Path, monkeypatch: pytes
         Image.fromarray(np.full((100, 100), number, np.uint8)).save(tmp_path / f"{number}.png")
     monkeypatch.setattr(section_files, "KEPT_BYTES", 35_000)
     stack = open_image(tmp_path)
-    source: Any = stack._source
+    source: Any = stack.source
     for z in (slice(0, 9), slice(2, 8), slice(0, 9), slice(8, 9)):
         expected = np.arange(9, dtype=np.uint8)[z, np.newaxis, np.newaxis] + np.zeros((1, 50, 60), np.uint8)
         np.testing.assert_array_equal(stack.read(z, slice(10, 60), slice(40, None))[0], expected)
-        assert sum(section.nbytes for section in source._kept.values()) <= 35_000
-    assert set(source._kept) == {8}
+        assert sum(section.nbytes for section in source.kept.values()) <= 35_000
+    assert set(source.kept) == {8}
 
 
 def test_each_strip_of_a_compressed_tiff_is_decoded_once_for_blocks_side_by_side(

@@ -170,14 +170,14 @@ def test_constant_sections_stay_0_and_cost_no_computing(
     array[5] = 0
     array[5, 63, 95] = 1  # so has one that is constant but for one pixel
     windows = 0
-    compute = Predictor._probabilities
+    compute = Predictor.probabilities_of
 
     def count(self: Predictor, images: Any) -> Any:
         nonlocal windows
         windows += 1
         return compute(self, images)
 
-    monkeypatch.setattr(Predictor, "_probabilities", count)
+    monkeypatch.setattr(Predictor, "probabilities_of", count)
     settings = SETTINGS.model_copy(update={"block": (1, 64, 96), "tile": 128})
     notes: list[str] = []
 

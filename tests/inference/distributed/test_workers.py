@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.distributed.cluster_work import _own_device
-from napari_autosegnet.inference.distributed.local_workers import _signals_of_terminals_blocked
+from napari_autosegnet.inference.distributed.cluster_work import own_device
+from napari_autosegnet.inference.distributed.local_workers import signals_of_terminals_blocked
 from napari_autosegnet.inference.distributed.workers import (
     Workers,
     WorkerSource,
@@ -198,14 +198,14 @@ def test_a_missing_slurm_file(tmp_path: Path) -> None:
 def test_every_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     cuda = torch.device("cuda")
-    assert [str(_own_device(cuda, name)) for name in ("0", "1", "2", "SLURMCluster-3")] == [
+    assert [str(own_device(cuda, name)) for name in ("0", "1", "2", "SLURMCluster-3")] == [
         "cuda:0",
         "cuda:1",
         "cuda:0",
         "cuda:1",
     ]
-    assert str(_own_device(torch.device("cpu"), "1")) == "cpu"
-    assert str(_own_device(torch.device("cuda:1"), "0")) == "cuda:1"
+    assert str(own_device(torch.device("cpu"), "1")) == "cpu"
+    assert str(own_device(torch.device("cuda:1"), "0")) == "cuda:1"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
@@ -234,7 +234,7 @@ def test_ctrl_c_while_workers_start_arrives_when_they_have() -> None:
     come: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: come.append(number))
     try:
-        with _signals_of_terminals_blocked():
+        with signals_of_terminals_blocked():
             # To this thread: where a process has others that block nothing, they take a signal to all of it.
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             assert come == []

@@ -13,7 +13,7 @@ pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from napari_autosegnet.events import Epoch, PreviewDrawn, Started
-from napari_autosegnet.jobs.preview import _save_array, preview_file
+from napari_autosegnet.jobs.preview import preview_file, save_array
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
@@ -78,8 +78,8 @@ def test_classes_are_those_of_the_training(preview: Any, qtbot: Any) -> None:
     image = session.viewer.add_image(np.zeros((64, 64), np.uint8))
     session.follow_layers()
     live._places[7] = _Place(image, 0, (0, 0))
-    _save_array(preview_file(run, "labels"), np.full((64, 64), 2, np.uint8))
-    _save_array(preview_file(run, "uncertainty"), np.zeros((64, 64), np.float32))
+    save_array(preview_file(run, "labels"), np.full((64, 64), 2, np.uint8))
+    save_array(preview_file(run, "uncertainty"), np.zeros((64, 64), np.float32))
     classes = [{"name": "axon", "color": "#009e73"}, {"name": "myelin", "color": "#e69f00"}]
     run.report(PreviewDrawn(input=7, shape=(64, 64), classes=tuple(classes)))
     qtbot.waitUntil(lambda: live.layer is not None, timeout=10_000)

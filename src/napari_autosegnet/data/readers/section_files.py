@@ -28,12 +28,12 @@ class SectionFiles:
 
     paths: Sequence[Path]
     decode: Callable[[Path], Array]
-    _kept: dict[int, Array] = field(default_factory=dict, repr=False)
+    kept: dict[int, Array] = field(default_factory=dict, repr=False)
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
         wanted = range(z.start, z.stop)
-        kept = {index: section for index, section in self._kept.items() if index in wanted}
-        self._kept = {}  # the others leave the memory before more come
+        kept = {index: section for index, section in self.kept.items() if index in wanted}
+        self.kept = {}  # the others leave the memory before more come
         free = KEPT_BYTES - sum(section.nbytes for section in kept.values())
         out: Array | None = None
         for place, index in enumerate(wanted):
@@ -46,7 +46,7 @@ class SectionFiles:
                 out = np.empty((len(part), len(wanted), *part.shape[1:]), part.dtype)
             out[:, place] = part
         assert out is not None
-        self._kept = kept  # as a whole, and never changed again: several threads may read
+        self.kept = kept  # as a whole, and never changed again: several threads may read
         return out
 
     def files(self) -> Sequence[Path]:

@@ -38,7 +38,7 @@ class TiffPages:
     keyframe: tifffile.TiffPage
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    _cache: OrderedDict[tuple[int, int], Array] = field(default_factory=OrderedDict, repr=False)
+    segments: OrderedDict[tuple[int, int], Array] = field(default_factory=OrderedDict, repr=False)
     _cached: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -84,14 +84,14 @@ class TiffPages:
             both = {axis: _common(wanted[axis], first[axis], size[axis]) for axis in "SYX"}
             inside = tuple(slice(a - first[axis], b - first[axis]) for axis, (a, b) in both.items())
             place = tuple(slice(a - wanted[axis].start, b - wanted[axis].start) for axis, (a, b) in both.items())
-            into[place] = self._segment(handle, number, segment)[inside]
+            into[place] = self.segment_of(handle, number, segment)[inside]
 
-    def _segment(self, handle: BinaryIO, number: int, segment: int) -> Array:
+    def segment_of(self, handle: BinaryIO, number: int, segment: int) -> Array:
         """A decoded strip or tile ``(s, y, x)``."""
         key = (number, segment)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        if key in self.segments:
+            self.segments.move_to_end(key)
+            return self.segments[key]
         page = self.pages[number]
         offset, size = page.dataoffsets[segment], page.databytecounts[segment]
         data = None
@@ -101,10 +101,10 @@ class TiffPages:
             if len(data) < size:
                 raise ValueError(f"{handle.name} ends within a page; copy the file again")
         pixels = _decoded(page, data, segment, self.dtype)
-        self._cache[key] = pixels
+        self.segments[key] = pixels
         self._cached += pixels.nbytes
-        while self._cached > SEGMENT_CACHE_BYTES and len(self._cache) > 1:
-            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        while self._cached > SEGMENT_CACHE_BYTES and len(self.segments) > 1:
+            self._cached -= self.segments.popitem(last=False)[1].nbytes
         return pixels
 
 

@@ -207,7 +207,7 @@ class Predictor:
         data = BlockInput(pad_to_domain(sections.swapaxes(0, 1), self.stride), (0, 0, 0), constants=constants)
         pixels = BlockPixels(data, constants, self.device)
         window = pixels.window(range(len(sections)), (slice(None), slice(None)))
-        return self._probabilities(window[None])[0, :, :height, :width].cpu().numpy()
+        return self.probabilities_of(window[None])[0, :, :height, :width].cpu().numpy()
 
     def block(
         self,
@@ -352,7 +352,7 @@ class Predictor:
     def _batch(self, waiting: list[tuple[int, Tile, Tensor]]) -> Iterator[tuple[int, Tile, Tensor, int]]:
         windows = [window for _, _, window in waiting]
         windows += [windows[-1]] * (self.batch_size - len(windows))  # one fixed batch shape
-        predicted = self._probabilities(torch.stack(windows))
+        predicted = self.probabilities_of(torch.stack(windows))
         for (section, tile, _), one in zip(waiting, predicted, strict=False):
             yield section, tile, _kept(one, tile), 1
 
@@ -360,7 +360,7 @@ class Predictor:
         key = (value, tuple(window.shape))
         fresh = key not in self._constants
         if fresh:
-            probabilities = self._probabilities(torch.stack([window] * self.batch_size))[0].clone()
+            probabilities = self.probabilities_of(torch.stack([window] * self.batch_size))[0].clone()
             self._constants[key] = probabilities
             kept = max(_CONSTANTS_KEPT, _CONSTANTS_BYTES // (probabilities.numel() * probabilities.element_size()))
             while len(self._constants) > kept:
@@ -368,7 +368,7 @@ class Predictor:
         self._constants.move_to_end(key)
         return self._constants[key], int(fresh)
 
-    def _probabilities(self, images: Tensor) -> Tensor:
+    def probabilities_of(self, images: Tensor) -> Tensor:
         """Probabilities (n, K, y, x) fp32 of normalized images (n, c, y, x)."""
         with torch.inference_mode(), arithmetic(self.device, self.precision):
             if not self.flips:

@@ -95,7 +95,7 @@ class _OpenJob:
         device = choose_device(about.device)
         if device.type == "cpu":
             torch.set_num_threads(about.threads or threads)
-        self.device = _own_device(device, name)
+        self.device = own_device(device, name)
         model, self.job = about.request.open(self.device, self._report)
         if model.fingerprint != about.fingerprint:
             raise UserError(f"{about.request.model} is another model here than where the run was started")
@@ -232,7 +232,7 @@ def _this_worker() -> tuple[str, int]:
     return str(worker.name), int(worker.state.nthreads)
 
 
-def _own_device(device: torch.device, name: str) -> torch.device:
+def own_device(device: torch.device, name: str) -> torch.device:
     """One of several GPUs, by the number that a worker's name ends with."""
     import torch
 

@@ -59,7 +59,7 @@ class LocalWorkers:
         self._environment = {"OMP_NUM_THREADS": str(cores)} | os.environ | {"PYTHONPATH": paths}
         self._ending = False
         self._lock = threading.Lock()
-        with _signals_of_terminals_blocked():  # the watching threads, which start others, inherit it
+        with signals_of_terminals_blocked():  # the watching threads, which start others, inherit it
             self._processes = [self._start(number) for number in range(count)]
             for number in range(count):
                 threading.Thread(target=self._watch, args=(number,), name=f"worker {number}", daemon=True).start()
@@ -123,7 +123,7 @@ def _close_stdin(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _signals_of_terminals_blocked() -> Iterator[None]:
+def signals_of_terminals_blocked() -> Iterator[None]:
     """Start threads and processes that Ctrl-C and the end of a terminal do not reach.
 
     Those go to all processes of a command, and a worker would die of them in the middle of a block, while this process

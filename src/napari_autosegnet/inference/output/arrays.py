@@ -111,7 +111,7 @@ class BlockArray:
     def write(self, values: npt.NDArray[Any], *spans: Span) -> None:
         """Write a block and wait until it is on the disk."""
         self._opened[slices(spans)] = values
-        self._settle(*spans)
+        self.settle(*spans)
 
     def written(self, *spans: Span) -> list[bool]:
         """Which of a block's chunk files are on the disk, in a fixed order; also before the array is open."""
@@ -130,7 +130,7 @@ class BlockArray:
         for place in np.ndindex(*(len(r) for r in ranges)):
             yield self.folder.joinpath(*above, *(str(r[i]) for r, i in zip(ranges, place, strict=True)))
 
-    def _settle(self, *spans: Span) -> None:
+    def settle(self, *spans: Span) -> None:
         """Wait until a block's chunk files are on the disk, and remove what a killed worker left beside them."""
         folders: dict[Path, set[str]] = {}
         for file in self._chunk_files(*spans):
