@@ -35,13 +35,14 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.events import silent
+from napari_autosegnet.interruption import never_stop
 from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
 from napari_autosegnet.networks.layers import SearchedLayer
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.search.search import Search
 from napari_autosegnet.search.supernet import Supernet
-from napari_autosegnet.settings import AugmentationSettings, SearchSettings, never_stop
+from napari_autosegnet.settings import AugmentationSettings, SearchSettings
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.threads import WorkerThreads
 from napari_autosegnet.training.trainer import Trainer, TrainingData

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ import napari_autosegnet
 PACKAGE = "napari_autosegnet"
 SOURCE = Path(napari_autosegnet.__file__).parent
 ROOT = Path(__file__).parents[1]
+#: Programs that no test runs whole.
+SCRIPTS = sorted(file for folder in ("benchmarks", "docs") for file in (ROOT / folder).rglob("*.py"))
 
 #: Every room and the floor that it is on. A room may import rooms of its floor and of those below.
 FLOORS = {
@@ -265,3 +268,14 @@ def test_file_formats_are_tested_with_what_the_readme_installs() -> None:
     assert formats is not None and re.search(r"^env_list = .*\bformats\b", tox, re.MULTILINE)
     assert re.search(rf"^commands_pre = {re.escape(install[1])}$", formats[1], re.MULTILINE)
     assert re.search(r"^extras =\n", formats[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_scripts_name_what_is_there(script: Path) -> None:
+    """Those of benchmarks and docs are run now and then only, and go stale unnoticed."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "napari_autosegnet":
+            module = import_module(str(node.module))
+            for name in (alias.name for alias in node.names):
+                known = hasattr(module, name) or find_spec(f"{node.module}.{name}") is not None
+                assert known, f"{node.module} has no {name}"
