@@ -20,6 +20,7 @@ from napari_autosegnet.inference.instances.measurements import Measurements
 from napari_autosegnet.inference.output.ledger import edit_log_path, object_table_path
 from napari_autosegnet.inference.proofreading.edited import Edited
 from napari_autosegnet.inference.proofreading.edits import Delete, EditLog, Merge, Redo, Split, Undo
+from napari_autosegnet.inference.proofreading.opened import shown_levels
 from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 from napari_autosegnet.units import Placement
 from object_stores import write_objects
@@ -231,7 +232,38 @@ def test_only_what_is_looked_at_is_read(store: Path, monkeypatch: pytest.MonkeyP
     assert objects.levels[0][2, 3:5, 7:9].shape == (2, 2)
     objects.merge([5, 9])
     objects.undo()
-    assert read == 4
+    assert read == 4 * 3, "what was looked at, once more after each edit"
+    assert objects.levels[0][2, 3:5, 7:9].shape == (2, 2)
+    assert read == 4 * 3, "and not by whoever looks"
+
+
+def test_a_store_is_shown_as_edited_only_by_edits_of_its_own_objects(store: Path) -> None:
+    levels, edited, notes = shown_levels(store)
+    assert notes == () and not edited.splits
+    np.testing.assert_array_equal(np.asarray(levels[0]), two_balls())
+    objects = Proofreading(store)
+    objects.split([(3, 8, 6)], [(3, 8, 19)])
+    objects.delete([9])
+    now = np.asarray(objects.levels[0])
+    for path in (store, store / "labels" / "instances"):
+        levels, edited, notes = shown_levels(path)
+        assert notes == () and len(edited.splits) == 1
+        np.testing.assert_array_equal(np.asarray(levels[0]), now)
+        np.testing.assert_array_equal(np.asarray(levels[1]), now[:, ::2, ::2])
+    with pytest.raises(UserError, match="objects are not painted"):
+        levels[0][0, 0, 0] = 1
+    # The table says the same in other words: then its content tells.
+    table = object_table_path(store)
+    table.write_text(table.read_text() + "\n")
+    assert shown_levels(store)[2] == ()
+    np.testing.assert_array_equal(np.asarray(shown_levels(store)[0][0]), now)
+    # Of other objects, or of who knows which, nothing is applied, and a line says so.
+    table.write_text(table.read_text().replace("5,", "4,", 1))
+    for words in ("of other objects", "not applied before the objects are measured"):
+        levels, _, notes = shown_levels(store)
+        assert words in notes[0]
+        np.testing.assert_array_equal(np.asarray(levels[0]), two_balls())
+        table.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- the log

@@ -14,9 +14,11 @@ pytest.importorskip("pytestqt")
 
 from qtpy.QtCore import Qt
 
+from napari_autosegnet.inference.instances.measurements import Measurements
 from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets.apply.proofreading_panel import ProofreadingPanel
+from napari_autosegnet.widgets.files import object_features
 from napari_autosegnet.widgets.files.readers import labels_layer
 from object_stores import write_classes, write_objects
 
@@ -206,9 +208,64 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     settle(panel, qtbot)
     assert said[-1].startswith("error: all of 'image annotation' is annotated")
     np.testing.assert_array_equal(target.data, own)
-    assert image_of(panel) is image
+    assert panel._session.layers.image_in_view() is image
 
 
-def image_of(panel: ProofreadingPanel) -> Any:
-    """The image that the dock takes for the one in view while objects are selected."""
-    return panel._session.layers.image_in_view()
+def test_edits_and_measurements_are_shown_before_and_after_objects_are_mended(
+    panel: ProofreadingPanel, store: Path, qtbot: Any
+) -> None:
+    layer = panel.layer
+    assert layer is not None and "index" not in layer.features, "there is no table yet"
+    panel.begin()
+    settle(panel, qtbot)
+    names = ["index", "voxels", "volume (nm³)", "surface (nm²)", "z start (nm)", "y start (nm)"]
+    assert list(layer.features)[:6] == names and layer.features["index"].tolist() == [3, 5]
+
+    def row(number: int) -> list[float]:
+        return layer.features[layer.features["index"] == number].iloc[0].tolist()  # type: ignore[no-any-return]
+
+    def all_are_right() -> None:
+        whole = np.asarray(layer.data)
+        numbers = np.unique(whole[whole > 0]).tolist()
+        assert sorted(layer.features["index"]) == numbers
+        true = Measurements()
+        true.add(whole, whole.shape, (0, 0, 0))
+        for values in true.rows(PLACE):
+            assert row(int(values[0])) == pytest.approx([float(each) for each in values[:-1]], rel=1e-4)
+
+    before = row(3)
+    for edit in ("split", "merge", "undo", "undo", "redo", "delete"):
+        if edit == "split":
+            panel.draw_strokes()
+            panel.add_stroke(np.array([(2, 8, 6)]))
+            panel.add_stroke(np.array([(2, 8, 19)]))
+        elif edit == "merge":
+            drag(panel, (1, 8, 7))
+            drag(panel, (1, 20, 10), shift=True)
+            panel.merge()
+        elif edit == "delete":
+            drag(panel, (1, 20, 10))
+            panel.delete()
+        else:
+            getattr(panel, edit)()
+        settle(panel, qtbot)
+        all_are_right()
+    assert row(3) != before
+    status = layer.get_status(layer.data_to_world((1, 8, 7)), view_direction=None, dims_displayed=[1, 2], world=True)
+    assert f"volume (nm³): {row(3)[2]:.3g}" in status["value"]
+    # Another window shows all of it without a dock, but for the measurements of what was edited.
+    data, about, _ = labels_layer(store / "labels" / "instances")
+    np.testing.assert_array_equal(np.asarray(data), np.asarray(layer.data))
+    assert "features" not in about
+    panel._viewer.add_labels(data, **about)
+    panel.begin()
+    settle(panel, qtbot)
+    all_are_right()
+
+
+def test_a_long_table_keeps_the_largest_objects(panel: ProofreadingPanel, store: Path, monkeypatch: Any) -> None:
+    Proofreading(store)  # writes the table
+    monkeypatch.setattr(object_features, "MAX_ROWS", 1)
+    assert labels_layer(store / "labels" / "instances")[1]["features"]["index"].tolist() == [3]
+    monkeypatch.setattr(object_features, "_SMALL", 10)
+    assert "features" not in labels_layer(store / "labels" / "instances")[1], "too much to be read by who opens a file"

@@ -8,16 +8,22 @@ belongs to, whether it was merged or deleted before the split or after.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.array_keys import box_around
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Box, Shape
 from napari_autosegnet.inference.instances.objects import Ids
 from napari_autosegnet.inference.proofreading.edits import Change, Merge, Split
+
+#: Voxels of the largest look that is kept.
+MAX_SEEN = 2**24
+#: Looks that are kept: napari's at what the window shows, and at all of a small level for the layer's thumbnail.
+_LOOKS = 2
 
 
 class Edited:
@@ -100,6 +106,8 @@ class EditedArray:
     array: Any
     edited: Callable[[], Edited]
     factor: Shape = (1, 1, 1)
+    #: What was looked at last, kept for the next look, the latest first: box, edits, and objects.
+    _seen: list[tuple[Box, Edited, Ids]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,8 +136,28 @@ class EditedArray:
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         box, inside = box_around(key, self.shape)
         z, y, x = ((0, 1),) * (3 - self.ndim) + tuple((part.start, part.stop) for part in box)
-        values: npt.NDArray[Any] = self.box((z, y, x)).reshape([part.stop - part.start for part in box])[inside]
+        objects = self._look((z, y, x))
+        values: npt.NDArray[Any] = objects.reshape([part.stop - part.start for part in box])[inside]
         return values
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise UserError("objects are not painted; merge, split, or delete them: Mend objects, in the step Apply")
+
+    def look_again(self, like: EditedArray | None = None) -> None:
+        """Read what was looked at last (in ``like``, if given) again, ahead of the next look. For a thread."""
+        for box, _, _ in (like or self)._seen[::-1]:
+            self._look(box)
+
+    def _look(self, box: Box) -> Ids:
+        edited = self.edited()
+        for known, edits, objects in self._seen:
+            if known == box and edits is edited:
+                return objects
+        objects = self.box(box)
+        if objects.size <= MAX_SEEN:
+            others = [each for each in self._seen if each[0] != box]
+            self._seen[:] = [(box, edited, objects), *others][:_LOOKS]
+        return objects
+
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return np.asarray(self[...], dtype)
+        return np.array(self[...], dtype)  # what is kept stays as it is

@@ -37,11 +37,12 @@ class _Line(BaseModel):
 
 
 class Header(_Line):
-    """The first line: which objects the edits are of."""
+    """The first line: which objects the edits are of, and the digest of the table that they had then."""
 
     format: Literal["napari-autosegnet/edits"] = "napari-autosegnet/edits"
     version: int = VERSION
     objects: str
+    table: str = ""
 
 
 class Merge(_Line):
@@ -117,6 +118,8 @@ class EditLog:
         The log; it is made with the first edit.
     objects : str
         What tells the objects from others.
+    table : str
+        Digest of their table, which tells the same sooner.
 
     Attributes
     ----------
@@ -140,10 +143,19 @@ class EditLog:
     _known: int  # bytes of the file
     _has_header: bool
 
-    def __init__(self, path: Path, objects: str) -> None:
+    def __init__(self, path: Path, objects: str, table: str = "") -> None:
         self.path = path
-        self._objects = objects
+        self._objects, self._table = objects, table
         self._read()
+
+    @classmethod
+    def of_table(cls, path: Path, table: str) -> EditLog | None:
+        """A log whose edits are of the objects of a table, to be read only; None where its digest does not say that."""
+        try:
+            log = cls(path, "", table)
+        except UserError:
+            return None
+        return log
 
     def append(self, edit: Change | Undo | Redo) -> None:
         """Write an edit and wait until it is on the disk.
@@ -159,7 +171,7 @@ class EditLog:
                 raise UserError("these objects were edited elsewhere meanwhile; look at them again, then edit them")
             try:
                 if not self._has_header:
-                    append_line(self.path, Header(objects=self._objects).model_dump_json())
+                    append_line(self.path, Header(objects=self._objects, table=self._table).model_dump_json())
                 append_line(self.path, edit.model_dump_json())
                 sync_file(self.path)
                 sync_folder(self.path.parent)
@@ -201,7 +213,7 @@ class EditLog:
     def _check(self, header: Header) -> None:
         if header.version > VERSION:
             raise UserError(f"{self.path} is of a newer version of this program; update it")
-        if header.objects != self._objects:
+        if header.objects != self._objects and (not self._table or header.table != self._table):
             raise UserError(
                 f"the edits in {self.path} are of other objects than those that are there now; move the file away"
             )

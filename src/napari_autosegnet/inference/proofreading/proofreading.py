@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from napari_autosegnet.inference.blocks import Box, Shape, length
 from napari_autosegnet.inference.instances.measurements import ObjectTable, measured
 from napari_autosegnet.inference.instances.objects import boundary_probability, tiles_of
 from napari_autosegnet.inference.output.ledger import Ledger, edit_log_path, instance_ledger_path, object_table_path
-from napari_autosegnet.inference.proofreading.edited import Edited, EditedArray
+from napari_autosegnet.inference.proofreading.edited import Edited
 from napari_autosegnet.inference.proofreading.edits import MAX_SPLIT, Delete, EditLog, Merge, Redo, Split, Undo
+from napari_autosegnet.inference.proofreading.opened import identity, open_levels, store_of, table_digest
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.ome_zarr.metadata import OmeGroup
 from napari_autosegnet.ome_zarr.nodes import open_array
-from napari_autosegnet.ome_zarr.paths import INSTANCES, PROBABILITIES
-from napari_autosegnet.units import Placement
+from napari_autosegnet.ome_zarr.paths import PROBABILITIES
 
 Stroke = Sequence[Sequence[float]]
 
@@ -56,21 +54,11 @@ class Proofreading:
     """
 
     def __init__(self, result: Path, should_stop: ShouldStop = never_stop) -> None:
-        self.store = result.parent.parent if result.parts[-2:] == tuple(INSTANCES.split("/")) else result
-        group = OmeGroup.read(self.store / INSTANCES)
-        if not group.is_image:
-            raise UserError(f"{result} has no numbered objects; predict with --instances")
-        image = group.image()
-        scales = [np.array(image.placement(level).scale) for level in image.levels]
-        factors = [np.rint(scale / scales[0]).astype(int).tolist() for scale in scales]
-        self.placement: Placement = image.placement(image.levels[0])
-        self.levels = [
-            EditedArray(open_array(group.folder / level), lambda: self.edited, (factor[0], factor[1], factor[2]))
-            for level, factor in zip(image.levels, factors, strict=True)
-        ]
+        self.store = store_of(result)
+        self.edited = Edited(())
+        self.levels, self.placement = open_levels(self.store, lambda: self.edited)
         self._table = self._measured(should_stop)
-        identity = sha256(np.concatenate([self._table.numbers, self._table.voxels]).astype("<i8").tobytes())
-        self.log = EditLog(edit_log_path(self.store), identity.hexdigest())
+        self.log = EditLog(edit_log_path(self.store), identity(self._table), table_digest(self.store))
         self.edited = Edited(self.log.done)
 
     @property
@@ -190,12 +178,13 @@ class Proofreading:
             self.log.append(edit)
         finally:
             self.edited = Edited(self.log.done)
+            for level in self.levels:
+                level.look_again()
 
     def _measured(self, should_stop: ShouldStop) -> ObjectTable:
         path = object_table_path(self.store)
         if not path.exists():
             whole = ((0, self.shape[0]), (0, self.shape[1]), (0, self.shape[2]))
-            self.edited = Edited(())
             measurements = measured(self.levels[0].box, tiles_of(whole), self.shape, should_stop)
             if measurements is None:
                 raise StoppedError("the objects were not measured to the end")

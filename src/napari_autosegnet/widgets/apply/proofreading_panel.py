@@ -17,6 +17,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup
 from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS
 from napari_autosegnet.widgets.apply.edit_painting import paint_edits
+from napari_autosegnet.widgets.files.object_features import ObjectFeatures
 from napari_autosegnet.widgets.files.readers import stored_classes
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
@@ -59,6 +60,7 @@ class ProofreadingPanel(QWidget):
         self._background = Background(self)
         self._export = Background(self)
         self._opened: WeakKeyDictionary[Labels, Proofreading] = WeakKeyDictionary()
+        self._features: WeakKeyDictionary[Labels, ObjectFeatures] = WeakKeyDictionary()
         self.chosen: tuple[int, ...] = ()
         self._strokes: list[npt.NDArray[np.float64]] | None = None  # None while no object is split
 
@@ -142,15 +144,22 @@ class ProofreadingPanel(QWidget):
         if layer is None or store is None:
             return
 
-        def open_objects() -> Proofreading:
+        shown = layer.data if layer.multiscale else [layer.data]
+
+        def open_objects() -> tuple[Proofreading, ObjectFeatures]:
             from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 
-            return Proofreading(store, self._background.closing.is_set)
+            objects = Proofreading(store, self._background.closing.is_set)
+            for level, before in zip(objects.levels, shown, strict=False):
+                level.look_again(before)
+            return objects, ObjectFeatures(objects)
 
-        def show(objects: Proofreading) -> None:
+        def show(opened: tuple[Proofreading, ObjectFeatures]) -> None:
+            objects, self._features[layer] = opened
             self._opened[layer] = objects
             layer.data = objects.levels if layer.multiscale else objects.levels[0]
             layer.editable = False
+            layer.features = self._features[layer].table
             for note in objects.log.notes:
                 self._say(note, "error")
             self._choose(())
@@ -241,8 +250,17 @@ class ProofreadingPanel(QWidget):
         if layer is None or objects is None:
             return
 
+        features, before = self._features[layer], list(objects.log.done)
+
+        def work() -> object:
+            result = edit(objects)
+            after = objects.log.done
+            features.follow(after[len(before) :] or before[len(after) :])
+            return result
+
         def show(result: object) -> None:
             layer.refresh(extent=False)
+            layer.features = features.table
             self._say(words.format(result), "good")
             self._choose(())
 
@@ -251,7 +269,7 @@ class ProofreadingPanel(QWidget):
             self._say(text, "error")
             self._show_state()
 
-        self._call(lambda: edit(objects), show, refuse)
+        self._call(work, show, refuse)
 
     def _call(
         self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[str], None] | None = None

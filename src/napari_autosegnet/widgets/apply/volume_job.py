@@ -23,7 +23,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
 from napari_autosegnet.widgets.apply.corrections import can_be_corrected
 from napari_autosegnet.widgets.apply.section_model import summarize
-from napari_autosegnet.widgets.files.readers import LayerData, image_layer, labels_layer, placement_of
+from napari_autosegnet.widgets.files.readers import LayerData, image_layer, labels_layer, notes_of_edits, placement_of
 from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_layer
@@ -247,8 +247,10 @@ class VolumeJob(QObject):
         if out is not None and (out / INSTANCES).is_dir():
             self._session.background.call(lambda: _objects(out), self._show_objects, self.failed.emit)
 
-    def _show_objects(self, opened: tuple[Any, dict[str, Any]]) -> None:
-        data, about = opened
+    def _show_objects(self, opened: tuple[Any, dict[str, Any], tuple[str, ...]]) -> None:
+        data, about, notes = opened
+        for note in notes:
+            self.failed.emit(note)
         data, _ = self._lie_on_image(data, about, "objects")
         self._add(data, about).editable = False  # objects are numbers, not classes: nothing here is a correction
 
@@ -344,13 +346,11 @@ def _result(out: Path, model: Path) -> LayerData:
     return StackArray(stack, "yx" if stack.is_2d else "zyx"), about, "labels"
 
 
-def _objects(out: Path) -> tuple[Any, dict[str, Any]]:
-    """Layer of the numbered objects of a result, in napari's own colors: one per object."""
+def _objects(out: Path) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+    """Layer of the numbered objects of a result, in napari's own colors: one per object; and what is doubtful of it."""
     data, about, _ = labels_layer(out / INSTANCES)
-    for name in ("colormap", "features"):
-        about.pop(name, None)
     about["metadata"] = {METADATA: {"role": "objects"}}
-    return data, about
+    return data, about, notes_of_edits(out)
 
 
 def model_of(out: Path) -> str | None:

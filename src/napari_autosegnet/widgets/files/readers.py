@@ -13,12 +13,14 @@ import numpy as np
 from napari_autosegnet.data.annotations import PALETTE, LabelMapping, name_from_file, parse_classes
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.proofreading.opened import shown_levels, store_of
 from napari_autosegnet.jobs.configuration import RunData
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, image_group
 from napari_autosegnet.ome_zarr.nodes import open_array
 from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
+from napari_autosegnet.widgets.files.object_features import small_table
 from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, result_layer
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA
@@ -34,6 +36,8 @@ LayerData = tuple[Any, ...]
 IN_MEMORY = 2**30
 #: Longest side (pixels) of a section that is shown at full resolution, so that it can be painted.
 MAX_PAINTED = 8192
+#: The same of objects, so that they are drawn anew at once.
+MAX_DRAWN = 1024
 
 
 @dataclass(frozen=True)
@@ -264,33 +268,50 @@ def notes_of(path: Path) -> tuple[str, ...]:
     group = image_group(path)
     if group is None:
         return ()
+    notes = notes_of_edits(path)
     try:
-        return open_image(path, time=0 if "t" in group.image(strict=False).axes else None).notes
+        return (*open_image(path, time=0 if "t" in group.image(strict=False).axes else None).notes, *notes)
     except UserError:
-        return ()  # a store of labels alone, or what `read_ome_zarr` refuses with words of its own
+        return notes  # a store of labels alone, or what `read_ome_zarr` refuses with words of its own
+
+
+def notes_of_edits(path: Path) -> tuple[str, ...]:
+    """What keeps edits of numbered objects from being shown, in words."""
+    folder = store_of(path) / INSTANCES
+    group = image_group(folder)
+    if group is None or not _is_prediction(folder, group.image(strict=False)):
+        return ()
+    return shown_levels(folder)[2]
 
 
 def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
     """Labels layer on the store itself, so that what is painted reaches it; multiscale where it is large.
 
-    A result of a prediction can be corrected, anything else is annotation.
+    A result of a prediction can be corrected, anything else is annotation. Numbered objects are shown as their log of
+    edits makes them, and are not painted.
     """
     group = image_group(path)
     if group is None:
         raise UserError(f"{path} is not a label image of an OME-Zarr; choose another")
     image = group.image(strict=False)
-    levels = [open_array(path / level, "r+") for level in image.levels]
+    is_prediction = _is_prediction(path, image)
+    are_objects = is_prediction and path.name == "instances"
+    arrays = (open_array(path / level, "r+") for level in image.levels)
+    levels: list[Any] = list(shown_levels(path)[0] if are_objects else arrays)
     classes = stored_classes(group)
-    make = result_layer if _is_prediction(path, image) else annotation_layer
+    make = result_layer if is_prediction else annotation_layer
     about = make(classes, name=name or _store_name(path), **_place(image), **more)
     about.pop("channel_axis", None)
-    if make is result_layer and path.name == "instances":
+    if are_objects:
         about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction
     if not classes:
         # Numbered objects, or values that nobody named: napari's own colors tell them apart.
         del about["colormap"], about["features"]
-    # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted.
-    too_wide = max(levels[0].shape[-2:]) > MAX_PAINTED and len(levels) > 1
+    if are_objects and (features := small_table(path)) is not None:
+        about["features"] = features
+    # Beyond what a texture holds only a multiscale layer shows it; it cannot be painted. Nor are objects: of them, no
+    # more than what the window shows is drawn anew after an edit.
+    too_wide = max(levels[0].shape[-2:]) > (MAX_DRAWN if are_objects else MAX_PAINTED) and len(levels) > 1
     return (levels if too_wide else levels[0]), about, "labels"
 
 
