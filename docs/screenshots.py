@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +25,29 @@ LARGE, SMALL = (1400, 900), (1024, 700)
 SECTIONS = 12
 
 
-class Film:
-    """A napari window with the dock, and the pictures that are taken of it."""
+class Window:
+    """A napari window with the dock on some layers, and the pictures that are taken of it."""
 
-    def __init__(self, out: Path, runs: Path, isbi: Path | None) -> None:
+    def __init__(self, out: Path, runs: Path, layers: Iterable[Any]) -> None:
         import napari
         from napari.layers import Layer
 
         from napari_autosegnet.widgets import session as session_module
         from napari_autosegnet.widgets.dock import AutoSegNetDock
-        from napari_autosegnet.widgets.files.sample_data import axons_labeled, labeled_stack
         from napari_autosegnet.widgets.preferences import Preferences
 
-        self.out, self.isbi = out, isbi
+        self.out = out
         # The pictures are not to show, nor to fill, the runs of whoever makes them.
         session_module.read_preferences = lambda: Preferences(runs_folder=runs, device="cpu")  # type: ignore[attr-defined]
         self.viewer = napari.Viewer()
         self.viewer.window.resize(*LARGE)
-        for data, about, kind in axons_labeled() if isbi is None else labeled_stack(isbi):
-            if isbi is not None and kind == "labels":
-                data[SECTIONS:] = 0  # as if somebody had painted the first ones
+        for data, about, kind in layers:
             self.viewer.add_layer(Layer.create(data, about, kind))
         began = time.perf_counter()
         self.dock = AutoSegNetDock(self.viewer)
         self.viewer.window.add_dock_widget(self.dock, name="Segmentation (AutoSegNet)", area="right")
         print(f"dock opened in {time.perf_counter() - began:.3f} s, imports included")
         self.session = self.dock.session
-        if isbi is not None:
-            self.viewer.dims.set_point(0, 5)
         self.wait(lambda: not self.session.is_counting and not self.session.background.is_busy)
 
     def pause(self, seconds: float) -> None:
@@ -96,7 +91,7 @@ class Film:
             self.viewer.theme = theme
             self.viewer.window.resize(*size)
             self.pause(0.6)
-            self._save(self.viewer.screenshot(canvas_only=False, flash=False), f"dock-{name}{ending}.png")
+            self.save(self.viewer.screenshot(canvas_only=False, flash=False), f"dock-{name}{ending}.png")
         self.viewer.theme = "dark"
         self.viewer.window.resize(*LARGE)
         self.pause(0.2)
@@ -106,7 +101,7 @@ class Film:
         widget.grab().save(str(path))
         print(path)
 
-    def _save(self, pixels: Any, name: str) -> None:
+    def save(self, pixels: Any, name: str) -> None:
         from PIL import Image
 
         path = self.out / name
@@ -114,6 +109,22 @@ class Film:
         picture = Image.fromarray(pixels).convert("RGB")
         picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
         print(path)
+
+
+class Film(Window):
+    """A window on the sample, or on ISBI 2012, through the three steps."""
+
+    def __init__(self, out: Path, runs: Path, isbi: Path | None) -> None:
+        from napari_autosegnet.widgets.files.sample_data import axons_labeled, labeled_stack
+
+        self.isbi = isbi
+        layers = axons_labeled() if isbi is None else labeled_stack(isbi)
+        for data, _, kind in layers:
+            if isbi is not None and kind == "labels":
+                data[SECTIONS:] = 0  # as if somebody had painted the first ones
+        super().__init__(out, runs, layers)
+        if isbi is not None:
+            self.viewer.dims.set_point(0, 5)
 
     def paint(self, layer: Any, points: list[tuple[float, float]], value: int) -> None:
         """A stroke with the brush, as the mouse would make it."""

@@ -49,7 +49,7 @@ def panel(make_session: Any, store: Path, qtbot: Any) -> Iterator[ProofreadingPa
 
 
 def settle(panel: ProofreadingPanel, qtbot: Any) -> None:
-    qtbot.waitUntil(lambda: not panel._background.is_busy and not panel._export.is_busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=20_000)
 
 
 def drag(panel: ProofreadingPanel, *voxels: tuple[int, int, int], shift: bool = False) -> None:

@@ -162,15 +162,21 @@ class ProofreadingPanel(QWidget):
             layer.features = self._features[layer].table
             for note in objects.log.notes:
                 self._say(note, "error")
-            self._choose(())
+            self.choose(())
 
         self._call(open_objects, show)
 
     def _on_layers(self, _: object = None) -> None:
         self.setVisible(self.layer is not None)
-        self._choose(())
+        self.choose(())
 
-    def _choose(self, chosen: tuple[int, ...]) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Whether an edit, or an export, is under way."""
+        return self._background.is_busy or self._export.is_busy
+
+    def choose(self, chosen: tuple[int, ...]) -> None:
+        """Choose objects, as clicks at them do."""
         self.chosen = chosen
         self._show_state()
 
@@ -262,7 +268,7 @@ class ProofreadingPanel(QWidget):
             layer.refresh(extent=False)
             layer.features = features.table
             self._say(words.format(result), "good")
-            self._choose(())
+            self.choose(())
 
         def refuse(text: str) -> None:
             layer.refresh(extent=False)  # of edits that were made elsewhere
@@ -333,7 +339,7 @@ class ProofreadingPanel(QWidget):
             )
             number = int((value[1] if isinstance(value, tuple) else value) or 0)
             kept = self.chosen if "Shift" in event.modifiers else ()
-            self._choose(tuple(dict.fromkeys((*kept, number))) if number else kept)
+            self.choose(tuple(dict.fromkeys((*kept, number))) if number else kept)
 
     def _show_strokes(self, layer: Labels) -> None:
         """Show the first stroke, as points: a layer of shapes would take napari seconds."""
