@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,13 @@ pytest.importorskip("pytestqt")
 from qtpy.QtCore import Qt
 
 from napari_autosegnet.inference.instances.measurements import Measurements
+from napari_autosegnet.inference.output.ledger import edit_log_path
 from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets.apply.proofreading_panel import ProofreadingPanel
 from napari_autosegnet.widgets.files import object_features
-from napari_autosegnet.widgets.files.readers import labels_layer
+from napari_autosegnet.widgets.files.readers import labels_layer, notes_of
+from napari_autosegnet.widgets.plugin_reader import read_store
 from object_stores import write_classes, write_objects
 
 PLACE = Placement((20.0, 4.0, 4.0), (100.0, 8.0, 8.0), "nanometer")
@@ -139,6 +142,7 @@ def test_objects_are_merged_split_deleted_undone_and_written(
     settle(panel, qtbot)
     assert said[-1].startswith("error: these objects were edited elsewhere")
     assert set(np.unique(layer._slice.image.raw)) == {0, 3, 6}
+    assert layer.features["index"].tolist() == [3, 6]
     panel._viewer.layers.remove(layer)
     assert not panel.isVisible()
 
@@ -254,13 +258,19 @@ def test_edits_and_measurements_are_shown_before_and_after_objects_are_mended(
     status = layer.get_status(layer.data_to_world((1, 8, 7)), view_direction=None, dims_displayed=[1, 2], world=True)
     assert f"volume (nm³): {row(3)[2]:.3g}" in status["value"]
     # Another window shows all of it without a dock, but for the measurements of what was edited.
-    data, about, _ = labels_layer(store / "labels" / "instances")
+    ((data, about, _),) = read_store(store)
     np.testing.assert_array_equal(np.asarray(data), np.asarray(layer.data))
     assert "features" not in about
-    panel._viewer.add_labels(data, **about)
+    layer = panel._viewer.add_labels(data, **about)
     panel.begin()
     settle(panel, qtbot)
     all_are_right()
+    # Edits of other objects are not shown, and a warning says so.
+    log = edit_log_path(store)
+    log.write_text(re.sub('"(objects|table)":"[0-9a-f]+"', r'"\1":"others"', log.read_text()))
+    ((data, _, _),) = read_store(store)
+    assert ["of other objects" in note for note in notes_of(store)] == [True]
+    assert set(np.unique(data)) == {0, 3, 5}
 
 
 def test_a_long_table_keeps_the_largest_objects(panel: ProofreadingPanel, store: Path, monkeypatch: Any) -> None:

@@ -66,10 +66,17 @@ class EditAnnotation:
         """
         where = tuple(self.places.T[3 - labels.ndim :])
         free = labels[where] == 0
-        painted = self.values if values is None else np.array([values[value] for value in self.values.tolist()])
+        painted = self.values if values is None else self.numbered(values)
         labels[tuple(axis[free] for axis in where)] = painted[free]
         kept: Places = self.places[free]
         return kept
+
+    def numbered(self, values: Mapping[int, int]) -> npt.NDArray[np.int64]:
+        """What each voxel is painted with where the classes have these values."""
+        table = np.zeros(256, np.int64)
+        table[list(values)] = list(values.values())
+        painted: npt.NDArray[np.int64] = table[self.values]
+        return painted
 
 
 def annotation_of_edits(objects: Proofreading, should_stop: ShouldStop = never_stop) -> EditAnnotation:

@@ -178,8 +178,6 @@ class Proofreading:
             self.log.append(edit)
         finally:
             self.edited = Edited(self.log.done)
-            for level in self.levels:
-                level.look_again()
 
     def _measured(self, should_stop: ShouldStop) -> ObjectTable:
         path = object_table_path(self.store)

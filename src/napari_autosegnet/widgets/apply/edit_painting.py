@@ -51,7 +51,7 @@ def paint_edits(
         target.mode = "pan_zoom"
         viewer.layers.selection.active = objects
     values = session.values_of(classes)
-    painted = np.array([values[value] for value in edits.values.tolist()], full_resolution(target).dtype)
+    painted = edits.numbered(values).astype(full_resolution(target).dtype)
     target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
     where = tuple(edits.places.T[3 - target.ndim :].astype(np.int64))
     free = np.asarray(full_resolution(target)[where] == 0)

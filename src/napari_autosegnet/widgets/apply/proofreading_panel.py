@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -259,10 +260,14 @@ class ProofreadingPanel(QWidget):
         features, before = self._features[layer], list(objects.log.done)
 
         def work() -> object:
-            result = edit(objects)
-            after = objects.log.done
-            features.follow(after[len(before) :] or before[len(after) :])
-            return result
+            try:
+                return edit(objects)
+            finally:
+                after = objects.log.done  # also edits that were made elsewhere
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+                features.follow([*before[same:], *after[same:]])
+                for level in objects.levels:
+                    level.look_again()
 
         def show(result: object) -> None:
             layer.refresh(extent=False)
@@ -272,6 +277,7 @@ class ProofreadingPanel(QWidget):
 
         def refuse(text: str) -> None:
             layer.refresh(extent=False)  # of edits that were made elsewhere
+            layer.features = features.table
             self._say(text, "error")
             self._show_state()
 
