@@ -51,6 +51,11 @@ def test_a_size_in_another_unit_is_converted() -> None:
     assert in_one_unit([1.0, 1.0, 1.0], ["inch", "mm", "mm"]).scale == pytest.approx((25.4, 1, 1))
 
 
+def test_a_position_that_is_no_number_is_told() -> None:
+    found = in_one_unit((1, 1, 1), ("nm", "nm", "nm"), (0, math.nan, 5))
+    assert found.translation == (0, 0, 5) and found.notes == ("the position in y is given as nan, which is taken as 0",)
+
+
 def test_what_is_not_known_is_told() -> None:
     found = in_one_unit([2.0, 3.0, 4.0], ["banana", "nm", "nm"])
     assert (found.scale, found.unit) == ((4, 3, 4), "nanometer")

@@ -108,6 +108,11 @@ def in_one_unit(
             notes.append(f"the size of a voxel in {axis} is given as {size:g}, which is taken as not known")
         elif size is not None and size < 0:
             notes.append(f"the size of a voxel in {axis} is negative ({size:g}): programs differ in how they show that")
+    notes += [
+        f"the position in {axis} is given as {place:g}, which is taken as 0"
+        for axis, place in zip("zyx", origin, strict=True)
+        if not math.isfinite(place)
+    ]
     known = [size if size is not None and size != 0 and math.isfinite(size) else None for size in sizes]
     names = [unit_name(unit) for unit in units]
     strange = {

@@ -83,6 +83,32 @@ def test_folder_of_one_size_is_read_as_a_volume(tmp_path: Path, volume: np.ndarr
     np.testing.assert_array_equal(stack.read(slice(1, 4), slice(3, 9), slice(60, 200)), volume[None, 1:4, 3:9, 60:])
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ["s001", "s002", "s004", "s005"],
+            "1 section left out in the numbers of the files, first between s002 and s004",
+        ),
+        (["t1_z10", "t1_z20", "t1_z50", "t1_z60"], "2 sections left out"),
+        (["s001", "s002", "s003"], ""),
+        (["s10", "s20", "s30"], ""),
+        (["s3", "s17", "s40"], ""),
+        (["s1", "s2", "s90"], ""),
+        (["a1", "b2", "b4"], ""),
+        (["a", "b", "c"], ""),
+        (["a1"], ""),
+        (["1_1", "1_2", "2_1"], ""),
+    ],
+)
+def test_sections_that_a_folder_leaves_out_are_told(tmp_path: Path, names: list[str], told: str) -> None:
+    for name in names:
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"{name}.png")
+    notes = open_image(tmp_path).notes
+    assert told in notes[0] and notes[0].endswith("they are taken for neighbors") if told else notes == ()
+    assert open_labels(tmp_path).notes == ()
+
+
 def test_a_time_point_that_is_not_there_is_refused(tmp_path: Path, volume: np.ndarray) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -117,6 +143,10 @@ def test_npy(tmp_path: Path, volume: np.ndarray) -> None:
     stack = open_image(tmp_path / "v.npy")
     assert stack.dtype == np.dtype("f4") and stack.dtype.isnative and whole(stack).dtype.isnative
     np.testing.assert_array_equal(whole(stack)[0], volume)
+    assert stack.notes == ()
+    np.save(tmp_path / "three.npy", volume[:3])
+    assert "is read as sections; of channels, say --axes cyx" in open_image(tmp_path / "three.npy").notes[0]
+    assert open_image(tmp_path / "three.npy", axes="cyx").notes == ()
     np.save(tmp_path / "rgb.npy", np.moveaxis(volume[:3], 0, -1))
     assert open_image(tmp_path / "rgb.npy").channels == 3
     np.save(tmp_path / "four.npy", np.moveaxis(volume[:4], 0, -1))

@@ -208,6 +208,22 @@ def test_many_pairs_are_told_in_some_lines(tmp_path: Path) -> None:
     assert events[-1] == PairMatched(image="07", labels="07", more=12)
 
 
+def test_pairs_that_are_called_alike_are_told_with_their_folders(tmp_path: Path) -> None:
+    for day, others in (("day1", []), ("day2", ["other"])):
+        (tmp_path / day).mkdir()
+        pictures(tmp_path / day, ["image", *others, "mask"])
+        pictures(tmp_path / day / "i", ["a", "b"])
+        pictures(tmp_path / day / "l", ["a", "b"])
+    patterns = [tmp_path / "*" / "image.png"], [tmp_path / "*" / "mask.png"]
+    assert told(open_labeled(*patterns, "2:a,3:b")) == [
+        PairMatched(image=f"{day}/image", labels=f"{day}/mask") for day in ("day1", "day2")
+    ]
+    folders = [[tmp_path / day / side for day in ("day1", "day2")] for side in "il"]
+    assert told(open_labeled(*folders, "1:a,2:b")) == [
+        PairMatched(image=f"{day}/i/{name}", labels=f"{day}/l/{name}") for day in ("day1", "day2") for name in "ab"
+    ]
+
+
 def test_industrial_images_are_paired_by_names(shared_data: Path) -> None:
     ours, theirs = paired_files(
         shared_data / "industrial" / "full" / "images", shared_data / "industrial" / "full" / "masks"

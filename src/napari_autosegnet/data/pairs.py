@@ -160,23 +160,41 @@ def partners(names: Sequence[str], table: Sequence[str]) -> list[int | None]:
 
 def tell_pairs(stacks: Sequence[LabeledStack], report: Report) -> None:
     """Tell which labels were taken for which image: the first pairs, and how many there are."""
-    pairs = [pair for stack in stacks for pair in _names_of(stack)]
+    ours, theirs = zip(*(_names_of(stack) for stack in stacks), strict=True) if stacks else ((), ())
+    sides = (
+        _with_folders([stack.image for stack in stacks], ours),
+        _with_folders([stack.labels for stack in stacks], theirs),
+    )
+    pairs = list(zip(*sides, strict=True))
     for number, (image, labels) in enumerate(pairs[:_MAX_TOLD], start=1):
         more = len(pairs) - number if number == _MAX_TOLD else 0
         report(PairMatched(image=image, labels=labels, more=more))
 
 
-def _names_of(stack: LabeledStack) -> list[tuple[str, str]]:
-    """Names of the files of a pair, or of every section's where each is a file."""
+def _with_folders(stacks: Sequence[ImageStack], names: Sequence[Sequence[str]]) -> list[str]:
+    """All names of one side; with the folders in which they differ, where files of several images are called alike."""
+    flat = [name for each in names for name in each]
+    paths = [stack.path for stack in stacks if stack.path is not None]
+    if len(set(flat)) == len(flat) or len(paths) < len(stacks):
+        return flat
+    places = [
+        Path(place) if stack.section_names and path.is_dir() else Path(place).parent
+        for place, stack, path in zip(_list_names(paths), stacks, paths, strict=True)
+    ]
+    return [(place / name).as_posix() for place, each in zip(places, names, strict=True) for name in each]
+
+
+def _names_of(stack: LabeledStack) -> tuple[Sequence[str], Sequence[str]]:
+    """Names of the files of a pair, as many of each side; of every section's where each is a file."""
     ours, theirs = (
         each.section_names or (each.path.name if each.path is not None else each.name,)
         for each in (stack.image, stack.labels)
     )
     if len(ours) == len(theirs):
-        return list(zip(ours, theirs, strict=True))
+        return ours, theirs
     # A folder beside a file with as many pages.
     count = max(len(ours), len(theirs))
-    return list(zip(_paged(ours, count), _paged(theirs, count), strict=True))
+    return _paged(ours, count), _paged(theirs, count)
 
 
 def _paged(names: Sequence[str], count: int) -> Sequence[str]:

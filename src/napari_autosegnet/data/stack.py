@@ -23,6 +23,9 @@ from napari_autosegnet.units import Triple
 
 Array = npt.NDArray[Any]
 
+#: So many planes of an array without names of axes may as well be channels.
+_MAX_DOUBTFUL_PLANES = 4
+
 
 class PixelSource(Protocol):
     """Where the pixels come from."""
@@ -290,6 +293,9 @@ def stack_of_unnamed(
         note = (
             f"{path}: the last axis is read as red, green, blue, and transparency, which is left out; else say --axes"
         )
+        about["notes"] = [*about.get("notes", ()), note]
+    elif spatial == 3 and not color and 1 < shape[0] <= _MAX_DOUBTFUL_PLANES:
+        note = f"{path}: the first of its axes, which have no names, is read as sections; of channels, say --axes cyx"
         about["notes"] = [*about.get("notes", ()), note]
     return stack_of_array(array, usual, name=path.name, path=path, time=time, alpha=alpha, chunks=chunks, **about)
 

@@ -252,12 +252,19 @@ def _check(image: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_transformations(image: Mapping[str, Any], folder: Path) -> None:
-    """Refuse scales and translations that are not a number for each axis, which yaozarrs tells in words of its own."""
+    """Refuse what is no scale and perhaps translation of a number for each axis; yaozarrs has words of its own."""
     axes, levels = image.get("axes"), image.get("datasets")
     if not isinstance(axes, list) or not isinstance(levels, list):
         return
     for level in levels:
         steps = _entry(level, "coordinateTransformations")
+        kinds = [str(_entry(step, "type")) for step in steps] if isinstance(steps, list) else ["scale"]
+        if kinds not in (["scale"], ["scale", "translation"]):
+            told = ", ".join(kinds) or "of an empty list"
+            raise UserError(
+                f"'{_entry(level, 'path')}' in {folder} has the transformations {told}; it has to have a scale, and "
+                "may have a translation after it; write the image anew"
+            )
         for step in steps if isinstance(steps, list) else ():
             kind = _entry(step, "type")
             given = _entry(step, kind) if kind in ("scale", "translation") else None

@@ -129,6 +129,23 @@ def test_what_is_damaged_or_missing_is_one_line(tmp_path: Path) -> None:
         open_image(tmp_path / "d.h5")
 
 
+def test_chunks_that_were_never_written_are_told(tmp_path: Path) -> None:
+    """As where a recording broke off: HDF5 reads them as zeros."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("raw", (10, 64, 64), "u1", chunks=(1, 32, 64))
+        dataset[:6] = 7
+        dataset.attrs["scale_factor"] = np.array([2.0])
+    found = open_image(tmp_path / "a.h5").notes
+    assert [note.partition(": ")[2] for note in found] == [
+        "the attributes scale_factor (2.0) are not applied: numbers are read as stored",
+        "8 of 20 chunks were never written and are read as 0",
+    ]
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["raw"][6:] = 7
+        del file["raw"].attrs["scale_factor"]
+    assert open_image(tmp_path / "a.h5").notes == ()
+
+
 def test_a_virtual_dataset_needs_its_files(tmp_path: Path) -> None:
     part = write(tmp_path / "part.h5")
     layout = h5py.VirtualLayout(PIXELS.shape, np.uint8)

@@ -252,6 +252,38 @@ def test_a_scale_that_is_none_is_told(tmp_path: Path, step: float, scale: tuple[
 
 
 @pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        (["scale", "scale"], "scale, scale"),
+        (["translation", "scale"], "translation, scale"),
+        (["affine"], "affine"),
+        ([], "of an empty list"),
+    ],
+)
+def test_a_level_has_a_scale_and_perhaps_a_translation(tmp_path: Path, kinds: list[str], told: str) -> None:
+    def change(ome: dict[str, Any]) -> None:
+        steps = [{"type": kind, kind: [2, 4, 4]} for kind in kinds]
+        ome["multiscales"][0]["datasets"][1]["coordinateTransformations"] = steps
+
+    path = changed(ome_group(tmp_path / "i.zarr", "0.5", np.zeros((2, 8, 8), np.uint8), "zyx"), "0.5", change)
+    with pytest.raises(UserError) as error:
+        open_image(path)
+    assert str(error.value) == (
+        f"'1' in {path} has the transformations {told}; it has to have a scale, and may have a translation after it; "
+        "write the image anew"
+    )
+
+
+def test_values_that_attributes_scale_are_told(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 8, 8), np.int16)
+    about = {"scale_factor": 0.5, "add_offset": 0.0}
+    for dimensions in ({}, {"_ARRAY_DIMENSIONS": ["z", "y", "x"]}):
+        path = tmp_path / f"{len(dimensions)}.zarr"
+        zarr.create_array(path, data=pixels, attributes={**about, **dimensions}, zarr_format=2)
+        assert f"{path}: the attributes scale_factor (0.5) are not applied" in open_image(path).notes[0]
+
+
+@pytest.mark.parametrize(
     ("kind", "numbers"), [("scale", [1, 1]), ("scale", ["a", 1, 1]), ("translation", [3]), ("translation", 3)]
 )
 def test_a_scale_needs_a_number_for_each_axis(tmp_path: Path, kind: str, numbers: Any) -> None:

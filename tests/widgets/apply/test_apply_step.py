@@ -225,7 +225,11 @@ def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: 
     step.session.follow_layers()
     step.slices.segment()
     idle(step, qtbot)
-    assert step.message.kind == "error" and "1 channels" in step.message.text() and "\n" not in step.message.text()
+    assert (
+        step.message.kind == "error"
+        and "trained on images with 1" in step.message.text()
+        and "\n" not in step.message.text()
+    )
 
 
 def test_the_least_certain_places_by_keys_and_buttons(step: ApplyStep, run: Run, qtbot: Any) -> None:

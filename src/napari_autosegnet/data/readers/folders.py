@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest, format_of, is_section
@@ -55,6 +58,8 @@ def open_folder(request: ReadRequest) -> ImageStack:
         if kinds[-1] != kinds[0]:
             first, other = (f"{dtype} with {channels} channels" for channels, dtype in (kinds[0], kinds[-1]))
             raise UserError(f"{file.name} is {other}, {files[0].name} is {first}; give images of one kind in {path}")
+    if not request.labels:
+        notes.extend(f"{path}: {note}" for note in _left_out([file.stem for file in files]))
     return ImageStack(
         SectionFiles(files, decode),
         name=path.name,
@@ -66,6 +71,27 @@ def open_folder(request: ReadRequest) -> ImageStack:
         section_names=tuple(file.stem for file in files),
         notes=notes,
     )
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
+    """A line on sections that are missing in a series which else is numbered evenly; none for other names."""
+    numbers = [[int(number) for number in re.findall(r"\d+", name)] for name in names]
+    if len({re.sub(r"\d+", "#", name) for name in names}) > 1 or not numbers[0]:
+        return []
+    counting = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    if len(counting) != 1:
+        return []
+    steps = [after - before for before, after in itertools.pairwise(counting[0])]
+    usual = min(steps)
+    gaps = [(index, step // usual - 1) for index, step in enumerate(steps) if step > usual > 0]
+    missing = sum(count for _, count in gaps)
+    # A few files that were picked from many are numbered unevenly on purpose.
+    even = usual > 0 and all(step % usual == 0 for step in steps)
+    if not gaps or not even or 2 * steps.count(usual) < len(steps) or missing >= len(names):
+        return []
+    first = gaps[0][0]
+    which = f"{missing} section{'s' if missing > 1 else ''} left out in the numbers of the files"
+    return [f"{which}, first between {names[first]} and {names[first + 1]}; they are taken for neighbors"]
 
 
 FORMAT = Format(

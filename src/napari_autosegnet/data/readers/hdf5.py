@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
+from napari_autosegnet.data.readers.pixel_values import not_applied
 from napari_autosegnet.data.stack import Array, ImageStack, natural_key, stack_of_array, stack_of_unnamed
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import Placement, in_one_unit
@@ -55,13 +57,14 @@ def open_hdf5(request: ReadRequest) -> ImageStack:
         dataset = _dataset(file, path, request.within)
         _check_filters(dataset, path)
         placed, axes = _placement(dataset), _axes(dataset)
+        notes = [*placed.notes, *not_applied(dataset.attrs), *_never_written(dataset)]
     place = Path(f"{path}:{dataset.name}")
     pixels = _Pixels(dataset, [path, *_other_files(dataset, path)])
     about: dict[str, Any] = {
         "scale": placed.scale,
         "translation": placed.translation,
         "unit": placed.unit,
-        "notes": [f"{place}: {note}" for note in placed.notes],
+        "notes": [f"{place}: {note}" for note in notes],
         "chunks": dataset.chunks,
     }
     if request.axes is not None or axes is None:
@@ -153,6 +156,15 @@ def _other_files(dataset: h5py.Dataset, path: Path) -> list[Path]:
     if missing is not None:
         raise UserError(f"{path}:{dataset.name} has pixels in {missing}, which is missing; put the files side by side")
     return files
+
+
+def _never_written(dataset: h5py.Dataset) -> list[str]:
+    """A line on chunks that HDF5 would make up, as where a recording was ended early; none where all are there."""
+    if dataset.chunks is None:
+        return []
+    chunks = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    missing = chunks - int(dataset.id.get_num_chunks())
+    return [f"{missing} of {chunks} chunks were never written and are read as {dataset.fillvalue}"] if missing else []
 
 
 def _axes(dataset: h5py.Dataset) -> str | None:

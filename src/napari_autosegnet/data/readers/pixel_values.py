@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,19 @@ def polynomial(dtype: np.dtype[Any], coefficients: Sequence[float], *, clip: boo
         return None
     offset = -int(limits.min)
     return PixelValues(lambda stored: table[stored.astype(np.int64) + offset if offset else stored], table.dtype)
+
+
+def not_applied(attributes: Mapping[str, Any]) -> list[str]:
+    """What attributes say of values as netCDF and xarray do, and HDF5 and Zarr readers do not apply; one line or none.
+
+    The line fits behind the name of the file.
+    """
+    named = [
+        f"{name} ({np.ravel(attributes[name])[0]})"
+        for name, usual in (("scale_factor", 1), ("add_offset", 0))
+        if name in attributes and np.size(attributes[name]) == 1 and np.ravel(attributes[name])[0] != usual
+    ]
+    return [f"the attributes {' and '.join(named)} are not applied: numbers are read as stored"] if named else []
 
 
 def _smallest_type(values: Array, stored: np.dtype[Any]) -> np.dtype[Any]:

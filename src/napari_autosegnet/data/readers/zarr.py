@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
+from napari_autosegnet.data.readers.pixel_values import not_applied
 from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_unnamed
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, images_of_plate
@@ -123,7 +124,7 @@ def _open_level(
         scale=placed.scale,
         translation=placed.translation,
         unit=placed.unit,
-        notes=[f"{path}: {note}" for note in placed.notes],
+        notes=[f"{path}: {note}" for note in (*placed.notes, *not_applied(array.attrs))],
         pyramid_levels=1 if group is None else len(image.levels),
         level_shapes=[] if group is None else _level_shapes(group, image),
     )
@@ -147,13 +148,14 @@ def _level_shapes(group: zarr.Group, image: OmeImage) -> list[tuple[int, int, in
 
 
 def _open_plain(array: zarr.Array[Any], path: Path, time: int | None, axes: str | None = None) -> ImageStack:
+    notes = [f"{path}: {note}" for note in not_applied(array.attrs)]
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(array.shape):
         short = {"time": "t", "channel": "c", "channels": "c"}
         named = [short.get(name, name) for name in (str(name).lower() for name in names)]
         if {"y", "x"} <= set(named) <= set("tczyx"):
-            return stack_of_array(array, named, name=path.name, path=path, time=time, chunks=array.chunks)
-    return stack_of_unnamed(array, path, time, axes, chunks=array.chunks)
+            return stack_of_array(array, named, name=path.name, path=path, time=time, chunks=array.chunks, notes=notes)
+    return stack_of_unnamed(array, path, time, axes, chunks=array.chunks, notes=notes)
 
 
 FORMAT = Format("Zarr, OME-Zarr", open_zarr, suffixes=(".zarr",), takes_folder=looks_like_zarr)

@@ -26,8 +26,8 @@ def check_image(model: AppliedModel, image: ImageStack) -> None:
     """
     if image.channels != model.image_channels:
         raise UserError(
-            f"the model reads {model.image_channels} channels, {image.path or image.name} has {image.channels}; "
-            "give an image like those it was trained on, or choose among its channels"
+            f"{image.path or image.name} has {image.channels} channels, and the model was trained on images "
+            f"with {model.image_channels}; give an image like those, or choose among its channels (--channels)"
         )
     if model.context and not image.uniform:
         raise UserError(f"the model reads neighboring sections, those of {image.path or image.name} differ in size")
