@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from napari_autosegnet.data.annotations import (
     parse_classes,
 )
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 
 
@@ -186,6 +188,20 @@ def test_labels_that_do_not_fit(
     with pytest.raises(UserError, match=message) as error:
         open_labeled([paths["image"]], [paths["labels"]], classes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("turned", ["image", "labels"])
+def test_channels_that_may_be_sections_are_named(tmp_path: Path, turned: str) -> None:
+    """ImageJ calls the planes of a stack channels if nobody told it what they are."""
+    pixels = np.ones((5, 8, 8), np.uint8)
+    pixels[0, :4] = 2
+    paths = {name: tmp_path / f"{name}.tif" for name in ("image", "labels")}
+    for name, path in paths.items():
+        tifffile.imwrite(path, pixels, imagej=True, metadata={"axes": "CYX" if name == turned else "ZYX"})
+    with pytest.raises(UserError, match=f"{turned}.tif has 5 channels and .* as many sections; .* say --axes zyx"):
+        open_labeled([paths["image"]], [paths["labels"]])
+    (stack,) = open_labeled([paths["image"]], [paths["labels"]], read=Selection(axes="zyx"))
+    assert stack.image.sections == stack.labels.sections == 5
 
 
 def test_counts_files_and_channels_must_fit(tmp_path: Path) -> None:

@@ -338,6 +338,12 @@ def open_labeled(
 
 
 def _check_pair(image: ImageStack, labels: ImageStack) -> None:
+    for one, other in ((image, labels), (labels, image)):
+        if one.sections == 1 < one.channels == other.sections:
+            raise UserError(
+                f"{_where(one)} has {one.channels} channels and {_where(other)} as many sections; if these channels "
+                "are sections, say --axes zyx"
+            )
     if labels.dtype.kind not in "ui":
         raise UserError(f"the labels {_where(labels)} hold {labels.dtype} values; save them as whole numbers")
     if labels.channels not in (1, 3):
