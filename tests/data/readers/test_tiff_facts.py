@@ -290,6 +290,7 @@ def test_ill_formed_and_incomplete_ome_xml(tmp_path: Path, volume: np.ndarray) -
     text = ome_of(volume, tmp_path)
     for wrong, words in (
         (text.replace("<Pixels", "<Pixe&s"), "the OME-XML in .* is ill-formed"),
+        (text[: len(text) // 2], "the OME-XML in .* is ill-formed"),
         (text.replace("DimensionOrder", "DimensionXrder"), "the OME-XML in .* is wrong or incomplete"),
         (text.replace('SizeX="48"', 'SizeX="many"'), "the OME-XML in .* is wrong or incomplete"),
         (text.replace('SizeX="48"', 'SizeX="96"'), "the OME-XML in .* does not fit its pages"),

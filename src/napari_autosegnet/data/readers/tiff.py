@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from napari_autosegnet.errors import UserError, is_out_of_memory, one_line
 if TYPE_CHECKING:
     import tifffile
 
+#: How a description that is OME-XML begins.
+_OME_XML = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(\w+:)?OME\b", re.DOTALL)
 #: Number of the tag ImageDescription.
 _DESCRIPTION = 270
 
@@ -98,7 +101,7 @@ def _open(request: ReadRequest) -> ImageStack:
     with tifffile.TiffFile(path) as file:
         if _goes_in_circles(file):
             raise UserError(f"{path} is damaged, its pages point in a circle; copy the file again")
-        text = file.ome_metadata if file.is_ome else None
+        text = _ome_xml(file)
         image = ome_tiff_image(path, text) if text else None
         if image is not None and image.files != (path,):
             if request.alone:
@@ -109,6 +112,14 @@ def _open(request: ReadRequest) -> ImageStack:
     # Micro-Manager's own index would bring all positions back.
     with tifffile.TiffFile(path, omexml=image.xml, is_mmstack=False) as file:
         return _stack_of_file(file, request, image)
+
+
+def _ome_xml(file: tifffile.TiffFile) -> str | None:
+    """OME-XML of a file; also one that was cut off, which tifffile takes for any description."""
+    if file.is_ome or not file.pages:
+        return file.ome_metadata
+    description = file.pages.first.description
+    return description if _OME_XML.match(description) else None
 
 
 def _check_files(files: Sequence[Path], path: Path) -> None:
