@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from napari_autosegnet.cli.job import print_json, print_paths
+from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Axes, Json, TimePoint
 
 
@@ -27,7 +28,10 @@ def convert(
     from napari_autosegnet.data.images import open_labels
     from napari_autosegnet.inference.output.label_file import write_labels
 
-    write_labels(open_labels(labels, time=time, axes=axes), out)
+    opened = open_labels(labels, time=time, axes=axes)
+    for note in opened.notes:
+        print_note(f"note: {note}")
+    write_labels(opened, out)
     if as_json:
         print_json({"labels": out})
     else:

@@ -80,3 +80,12 @@ def test_what_is_no_labels_or_cannot_be_written_is_one_line(tmp_path: Path, caps
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
         assert not (tmp_path / out).exists()
+
+
+def test_what_changes_values_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.eye(8, dtype=np.uint8) * 255
+    tifffile.imwrite(tmp_path / "mask.tif", 255 - mask, photometric="miniswhite")
+    assert app.run(["convert", "--labels", str(tmp_path / "mask.tif"), "--out", str(tmp_path / "mask.h5")]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("note: ") and "mask.tif is min-is-white" in told and told.count("\n") == 1
+    np.testing.assert_array_equal(open_labels(tmp_path / "mask.h5").section(0)[0], mask)
