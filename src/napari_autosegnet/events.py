@@ -309,6 +309,30 @@ class ProgressMade(_Event):
     seconds_left: Number = None
 
 
+class LabelsTaken(_Event):
+    """A fit learns from labels that were painted meanwhile, after so many of its epochs.
+
+    Attributes
+    ----------
+    labels
+        Files that hold them.
+    training_pixels, validation_pixels
+        Annotated pixels of each class that are learned from and checked from now on.
+    """
+
+    event: Literal["labels"] = "labels"
+    step: Step = "fit"
+    epoch: Count
+    labels: tuple[Text, ...] = ()
+    training_pixels: dict[Text, Count]
+    validation_pixels: dict[Text, Count]
+
+    def describe(self) -> str:
+        """``new strokes are in: learns from 5,120 pixels, checks on 1,240``."""
+        learned, checked = (sum(each.values()) for each in (self.training_pixels, self.validation_pixels))
+        return f"new strokes are in: learns from {learned:,} pixels, checks on {checked:,}"
+
+
 class PreviewDrawn(_Event):
     """A new result on the slice in view, which was written at ``input`` (nanoseconds)."""
 
@@ -352,6 +376,7 @@ Event: TypeAlias = Annotated[
     | BlocksPlanned
     | BlockWritten
     | ProgressMade
+    | LabelsTaken
     | PreviewDrawn
     | Note
     | WarningRaised,

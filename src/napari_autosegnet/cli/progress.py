@@ -26,6 +26,7 @@ from napari_autosegnet.events import (
     Failed,
     FinalistTrained,
     Finished,
+    LabelsTaken,
     Note,
     PairMatched,
     Paused,
@@ -85,6 +86,8 @@ def _words(event: Event) -> str | None:
             return f"search: architecture chosen{score}{remark}"
         case QualityMeasured():
             return f"{event.step}: {event.sentence()}"
+        case LabelsTaken():
+            return f"{event.step}: {event.describe()}"
         case BlocksPlanned():
             skipped = f", {event.skipped} empty" if event.skipped else ""
             done = f", {event.done} done before" if event.done else ""

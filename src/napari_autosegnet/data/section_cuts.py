@@ -64,8 +64,7 @@ class Plane:
 
     def gap(self, halvings: int) -> tuple[int, int]:
         """Pixels between the parts in y and in x, after they were halved so many times."""
-        y, x = (max(GAP_PIXELS, math.ceil(side * GAP_FRACTION) >> halvings) for side in self.shape)
-        return y, x
+        return gap_between(self.shape, halvings)
 
     def profile(self, axis: int) -> npt.NDArray[np.int64]:
         """Annotated pixels by class and position on an axis, ``(K, length)``."""
@@ -155,6 +154,12 @@ def cut_planes(planes: Sequence[Plane], fraction: float, generator: np.random.Ge
     raise AssertionError("the gaps shrink to an end")
 
 
+def gap_between(shape: tuple[int, int], halvings: int) -> tuple[int, int]:
+    """Pixels between the parts of a section of this shape, in y and in x, after they were halved so many times."""
+    y, x = (max(GAP_PIXELS, math.ceil(side * GAP_FRACTION) >> halvings) for side in shape)
+    return y, x
+
+
 def without(box: Box, hole: Box) -> list[Box]:
     """Up to four boxes that cover a box but for a hole."""
     (top, bottom), (left, right) = box
@@ -180,7 +185,8 @@ def without(box: Box, hole: Box) -> list[Box]:
     return [(y, x) for y, x in pieces if y[0] < y[1] and x[0] < x[1]]
 
 
-def _without_all(box: Box, holes: Sequence[Box]) -> list[Box]:
+def without_all(box: Box, holes: Sequence[Box]) -> list[Box]:
+    """Boxes that cover a box but for some holes."""
     boxes = [box]
     for hole in holes:
         boxes = [piece for each in boxes for piece in without(each, hole)]
@@ -346,8 +352,8 @@ class _BoxSearch:
     def _cut(self, index: int, placed: Sequence[_Placed]) -> Cut:
         plane, gap = self._planes[index], self._gaps[index]
         boxes = [each.box for each in placed if each.plane == index]
-        training = _without_all(plane.whole, [_widened(box, gap) for box in boxes])
-        validation = [piece for place, box in enumerate(boxes) for piece in _without_all(box, boxes[:place])]
+        training = without_all(plane.whole, [widened(box, gap) for box in boxes])
+        validation = [piece for place, box in enumerate(boxes) for piece in without_all(box, boxes[:place])]
         return Cut(tuple(training), tuple(validation))
 
 
@@ -376,7 +382,8 @@ def _piece(stroke: Places, end: int, fraction: float) -> Places:
     return stroke[:, along <= np.quantile(along, fraction, method="lower")]
 
 
-def _widened(box: Box, gap: tuple[int, int]) -> Box:
+def widened(box: Box, gap: tuple[int, int]) -> Box:
+    """A box with a gap around it."""
     (y0, y1), (x0, x1) = box
     return (y0 - gap[0], y1 + gap[0]), (x0 - gap[1], x1 + gap[1])
 

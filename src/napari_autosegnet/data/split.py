@@ -84,7 +84,7 @@ def split_stacks(
     else:
         split = _split_automatically(stacks, settings.validation_fraction, gap, generator)
     if every_class:
-        _check_classes(stacks, split, settings)
+        check_classes(stacks, split, settings)
     return split
 
 
@@ -118,7 +118,7 @@ def region_pixels(stacks: Sequence[LabeledStack], regions: Sequence[Region]) -> 
     pixels = np.zeros((len(regions), classes), np.int64)
     for index, region in enumerate(regions):
         stack = stacks[region.stack]
-        if (region.y, region.x) == _full(stack, region.section):
+        if (region.y, region.x) == full_extent(stack, region.section):
             pixels[index] = annotated_pixels(stack)[region.section]
         else:
             target = stack.target(region.section)[slice(*region.y), slice(*region.x)]
@@ -126,16 +126,18 @@ def region_pixels(stacks: Sequence[LabeledStack], regions: Sequence[Region]) -> 
     return pixels
 
 
-def _full(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def full_extent(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A whole section as (start, stop) in y and in x."""
     height, width = stack.image.section_shape(section)
     return (0, height), (0, width)
 
 
 def _whole(stacks: Sequence[LabeledStack], places: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
-    return tuple(Region(stack, section, *_full(stacks[stack], section)) for stack, section in sorted(places))
+    return tuple(Region(stack, section, *full_extent(stacks[stack], section)) for stack, section in sorted(places))
 
 
-def _annotated(stack: LabeledStack) -> list[int]:
+def annotated_sections(stack: LabeledStack) -> list[int]:
+    """Sections in which something is annotated, rising."""
     return [int(section) for section in np.flatnonzero(annotated_pixels(stack).sum(1))]
 
 
@@ -168,7 +170,7 @@ def _split_as_named(stacks: Sequence[LabeledStack], settings: SplitSettings, gap
             )
     parts: dict[str, list[tuple[int, int]]] = {"training": [], "validation": []}
     for index, stack in enumerate(stacks):
-        annotated = _annotated(stack)
+        annotated = annotated_sections(stack)
         for part, other in (("training", "validation"), ("validation", "training")):
             if part in named:
                 chosen = [section for section in annotated if section in set(named[part])]
@@ -194,7 +196,7 @@ def _split_by_group(
     if not separator or not column or not path:
         raise UserError(f"the group '{group}' is not COLUMN@index.csv; write for example group@index.csv")
     groups = section_groups(stacks, Path(path), column)
-    places = [(index, section) for index, stack in enumerate(stacks) for section in _annotated(stack)]
+    places = [(index, section) for index, stack in enumerate(stacks) for section in annotated_sections(stack)]
     if not places:
         raise UserError("no section is annotated; annotate at least two classes")
     members: dict[str, list[tuple[int, int]]] = {}
@@ -265,7 +267,7 @@ def _exchanged(
 def _split_automatically(
     stacks: Sequence[LabeledStack], fraction: float, gap: int, generator: np.random.Generator
 ) -> Split:
-    annotated = [_annotated(stack) for stack in stacks]
+    annotated = [annotated_sections(stack) for stack in stacks]
     if not any(annotated):
         raise UserError("no section is annotated; annotate at least two classes")
     units = [[(index, sections[0])] for index, sections in enumerate(annotated) if sections]
@@ -325,7 +327,7 @@ def _cut_between_sections(
 
 
 def _whole_sections(stack: LabeledStack, index: int, sections: Sequence[int]) -> tuple[Region, ...]:
-    return tuple(Region(index, section, *_full(stack, section)) for section in sections)
+    return tuple(Region(index, section, *full_extent(stack, section)) for section in sections)
 
 
 def _cut_within_sections(
@@ -339,7 +341,7 @@ def _cut_within_sections(
     places: list[int] = []
     planes: list[Plane] = []
     for index, sections in annotated.items():
-        for together in _neighbors(stacks[index], sections, gap):
+        for together in neighbors(stacks[index], sections, gap):
             targets = {section: stacks[index].target(section) for section in together}
             places.append(index)
             planes.append(Plane(targets, len(stacks[0].mapping.classes)))
@@ -350,7 +352,7 @@ def _cut_within_sections(
     ]
 
 
-def _neighbors(stack: LabeledStack, sections: Sequence[int], gap: int) -> list[list[int]]:
+def neighbors(stack: LabeledStack, sections: Sequence[int], gap: int) -> list[list[int]]:
     """The sections in groups that are no more than ``gap`` apart; what differs in size shows something else."""
     groups: list[list[int]] = []
     for section in sorted(sections, key=lambda each: (stack.image.section_shape(each), each)):
@@ -388,7 +390,14 @@ def _missing(stacks: Sequence[LabeledStack], split: Split) -> list[tuple[int, st
     return missing
 
 
-def _check_classes(stacks: Sequence[LabeledStack], split: Split, settings: SplitSettings) -> None:
+def check_classes(stacks: Sequence[LabeledStack], split: Split, settings: SplitSettings) -> None:
+    """Refuse a split with a class that has no pixel in one of the parts.
+
+    Raises
+    ------
+    UserError
+        When there is one; it says where to paint it.
+    """
     missing = _missing(stacks, split)
     if not missing:
         return

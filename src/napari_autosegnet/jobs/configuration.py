@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.presets import Preset
@@ -47,6 +48,8 @@ class RunConfiguration(BaseModel):
     ----------
     preset
         Of the search; a training takes the same one by default.
+    grown_split, labels_taken
+        How a fit's labels are divided since some were painted meanwhile, and how many times that was.
     network, training_architecture
         What the training trains, and the digest of its architecture.
     fitted_on, searched_on, trained_on
@@ -63,6 +66,8 @@ class RunConfiguration(BaseModel):
     data: RunData | None = None
     fit: FitSettings | None = None
     fitted_on: LearnedFrom | None = None
+    grown_split: Split | None = None
+    labels_taken: int = 0
     search: SearchSettings | None = None
     searched_on: LearnedFrom | None = None
     network: Network | None = None

@@ -20,10 +20,13 @@ from napari_autosegnet.settings import FitSettings
 
 if TYPE_CHECKING:
     from napari_autosegnet.jobs.model_making import ModelMaker
+    from napari_autosegnet.jobs.more_labels import MoreLabels
+    from napari_autosegnet.jobs.preparation import PreparedData
     from napari_autosegnet.jobs.training import OnEpoch
     from napari_autosegnet.model import Model
     from napari_autosegnet.search.candidates import Candidate
     from napari_autosegnet.search.fit import Fit
+    from napari_autosegnet.training.trainer import TrainingData
 
 #: Sides of validation patches are a multiple of it, so that all sizes of networks take them.
 STRIDE = 16
@@ -52,6 +55,7 @@ class FitJob(LearningJob):
         from napari_autosegnet.data.learned_from import LearnedFrom
         from napari_autosegnet.jobs.configuration import RunConfiguration
         from napari_autosegnet.jobs.model_making import ModelMaker
+        from napari_autosegnet.jobs.more_labels import MoreLabels
         from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
         from napari_autosegnet.search.fit import Fit
         from napari_autosegnet.training.checkpoints import has_checkpoint
@@ -73,13 +77,20 @@ class FitJob(LearningJob):
             else:
                 settings = self.settings or fit_settings(self.preset)
                 data = LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
-            prepared = prepare(data, settings, device=self.device, report=report)
+            grown = configuration.grown_split
+            divide = None if grown is None else lambda _: grown
+            prepared = prepare(data, settings, device=self.device, report=report, divide=divide)
             if learned_from is not None:
-                learned_from.check_normalization(prepared.normalization)
+                if grown is None:  # else it was measured on fewer sections
+                    learned_from.check_normalization(prepared.normalization)
                 prepared = replace(prepared, normalization=learned_from.normalization)
-            patches = training_data(
-                prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report
-            )
+
+            def patches_of(prepared: PreparedData, report: Report) -> TrainingData:
+                return training_data(
+                    prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report
+                )
+
+            patches = replace(patches_of(prepared, report), version=configuration.labels_taken)
             checkpoint = run.checkpoint_file("fit")
             fit = Fit(
                 patches,
@@ -88,17 +99,19 @@ class FitJob(LearningJob):
                 checkpoint=checkpoint,
             )
             if not self.resume:
+                run.withdraw("labels")
                 configuration.preset, configuration.data, configuration.fit = self.preset, data.description, settings
                 configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalization, context=settings.context)
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.
             elif has_checkpoint(checkpoint):
                 fit.resume(report)
-            maker = ModelMaker(prepared, patches, settings)
-            chosen = fit.run(report=report, should_stop=should_stop, on_epoch=_Keeper(run, maker, on_epoch))
+            labels = MoreLabels(run, ModelMaker(prepared, patches, settings), patches_of, report)
+            keeper = _Keeper(run, labels, on_epoch)
+            chosen = fit.run(report=report, should_stop=should_stop, on_epoch=keeper, more_data=labels)
             if chosen is None:
                 raise StoppedError("the fit was stopped before any network was trained; continue it with --resume")
-            model = _write_networks(run, fit, chosen, maker, report, should_stop)
+            model = _write_networks(run, fit, chosen, labels.maker, report, should_stop)
             model.save(run.model_folder)
             report(QualityMeasured(step="fit", **model.metrics["validation"]))
             return model
@@ -107,23 +120,24 @@ class FitJob(LearningJob):
 class _Keeper:
     """Writes the model as it is so far, seldom enough to cost nothing, and shows it to whoever looks."""
 
-    def __init__(self, run: Run, maker: ModelMaker, on_epoch: OnEpoch | None) -> None:
+    def __init__(self, run: Run, labels: MoreLabels, on_epoch: OnEpoch | None) -> None:
         self._run = run
-        self._maker = maker
+        self._labels = labels
         self._on_epoch = on_epoch
         self._written: tuple[Candidate, int] | None = None
         self._at = -MODEL_EVERY
 
     def __call__(self, candidate: Candidate) -> None:
         now, state = time.monotonic(), (candidate, candidate.trainer.budget.epoch)
+        maker = self._labels.maker
         if now - self._at >= MODEL_EVERY and state != self._written:
-            model = self._maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
+            model = maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
             model.save(self._run.model_folder)
             self._run.report(QualityMeasured(step="fit", **model.metrics["validation"]))
             self._written, self._at = state, now
         if self._on_epoch is not None:
             self._on_epoch(
-                lambda: self._maker.model(candidate.specification, candidate.trainer.learner.current.state_dict()),
+                lambda: maker.model(candidate.specification, candidate.trainer.learner.current.state_dict()),
                 state,
             )
 

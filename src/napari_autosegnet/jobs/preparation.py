@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,9 +112,17 @@ class PreparedData:
 
 
 def prepare(
-    data: LabeledData, settings: Settings, *, device: str, report: Report, every_class: bool = True
+    data: LabeledData,
+    settings: Settings,
+    *,
+    device: str,
+    report: Report,
+    every_class: bool = True,
+    divide: Callable[[Sequence[LabeledStack]], Split] | None = None,
 ) -> PreparedData:
     """Split and normalize labeled images; ``every_class`` must be on both sides of the split.
+
+    ``divide`` splits them in another way than their settings say.
 
     Raises
     ------
@@ -132,7 +140,10 @@ def prepare(
     _check_sizes(stacks, settings.network.min_size)
     grays = look_at_annotated(stacks)
     leave_out_constant(stacks, grays, report)
-    split = split_stacks(stacks, data.split, context=settings.context, every_class=every_class)
+    if divide is not None:
+        split = divide(stacks)
+    else:
+        split = split_stacks(stacks, data.split, context=settings.context, every_class=every_class)
     mapping = stacks[0].mapping
     report(DeviceChosen(name=str(chosen_device)))
     tell_pairs(stacks, report)

@@ -7,7 +7,7 @@
         architecture.json   what the search found
         checkpoints/        for --resume; loaded with weights_only
         model/              what `predict` applies
-        requests/           pause and stop, put there by whoever wants it
+        requests/           pause, stop and new labels, put there by whoever wants it
 
 The worker, the docks, the commands and ``--resume`` share this folder and nothing else. Files are
 written to a temporary name and renamed, so a crash leaves the old one or the new one. A run may come from
@@ -33,7 +33,8 @@ from napari_autosegnet.json_files import read_json
 from napari_autosegnet.locks import InUseError, held, is_held
 from napari_autosegnet.ome_zarr.paths import looks_like_zarr
 
-Request = Literal["pause", "stop", "cancel"]
+#: ``labels`` says which files hold what was painted meanwhile; see `jobs.more_labels`.
+Request = Literal["pause", "stop", "cancel", "labels"]
 
 CONFIG_VERSION = 1
 #: Longest line of events that is read; a longer one is damage.
@@ -77,7 +78,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
         "training.previous.pt",
     ),
     "model": ("model.json", "weights.safetensors"),
-    "requests": ("pause", "stop", "cancel"),
+    "requests": ("pause", "stop", "cancel", "labels"),
     "logs": ("worker.log",),
     "preview": ("input.npz", "labels.npy", "uncertainty.npy"),
     "annotation": ("annotation.json",),
@@ -283,16 +284,23 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot read {self.events_file}: {error.strerror or error}; start a new run") from error
 
-    def request(self, what: Request) -> None:
-        """Ask the process that works in this run to pause, to stop and keep the best, or to cancel."""
-        write_atomically(self.file("requests", what), "")
+    def request_file(self, what: Request) -> Path:
+        return self.file("requests", what)
+
+    def request(self, what: Request, content: str = "") -> None:
+        """Ask the process that works in this run to pause, to stop and keep the best, to cancel, or to look at labels.
+
+        Whatever was asked for under this name before is replaced.
+        """
+        write_atomically(self.request_file(what), content)
 
     def withdraw(self, *what: Request) -> None:
+        """Take requests back: by default all but that for labels, which a job that is resumed still owes an answer."""
         for name in what or ("pause", "stop", "cancel"):
-            self.file("requests", name).unlink(missing_ok=True)
+            self.request_file(name).unlink(missing_ok=True)
 
     def requested(self, what: Request) -> bool:
-        return self.file("requests", what).exists()
+        return self.request_file(what).exists()
 
     def should_stop(self, interrupted: ShouldStop = never_stop) -> bool:
         """Whether a stop was asked for (a `ShouldStop`); waits here as long as a pause is asked for.

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -43,6 +44,28 @@ MIN_EPOCHS = 3
 TRAINING_COST = 6.0
 #: How many may compete, as time allows; halving makes the most of powers of two.
 FIELDS = (8, 4, 2)
+
+
+class MoreData(Protocol):
+    """Annotation that somebody goes on with while networks learn."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there may be something new; asked often, by several threads."""
+        ...
+
+    def take(self, epoch: int) -> TrainingData | None:
+        """Data with what is new, for all epochs after ``epoch``; None where it is of no use."""
+        ...
+
+
+class _NoMoreData:
+    """Nobody does."""
+
+    is_waiting = False
+
+    def take(self, epoch: int) -> TrainingData | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,7 @@ class Fit:
         self.device = data.validation_images.device
         self.threads = WorkerThreads(self.device)
         self.budget = Budget(settings.epochs, settings.budget)
+        self.more_data: MoreData = _NoMoreData()
         self.rounds: list[Round] = []
         self.round = 0
         #: All, those that left first; who competes stands last.
@@ -114,12 +138,14 @@ class Fit:
         report: Report = silent,
         should_stop: ShouldStop = never_stop,
         on_epoch: Callable[[Candidate], None] | None = None,
+        more_data: MoreData | None = None,
     ) -> Candidate | None:
         """Train until the budget is used up or a stop is asked for; returns what the goal asks for.
 
         After a stop that is the best so far, None if there is nothing yet. ``on_epoch`` is called with
-        that candidate after each of its epochs.
+        that candidate after each of its epochs. ``more_data`` is asked between epochs.
         """
+        self.more_data = more_data or self.more_data
         if not self.candidates:
             self._enter(report)
         with self.budget.counting():
@@ -158,6 +184,8 @@ class Fit:
                 candidate.limits = Limits(**entry["limits"])
                 self._keep_to_limits(candidate)
                 candidate.trainer.load_state(entry["trainer"])
+                if state["data"] != self.data.version:  # ended before it was told how the new labels are scored
+                    candidate.trainer.learn_from(self.data)
                 self.candidates.append(candidate)
             self.competing = [self.candidates[index] for index in state["competing"]]
             self.rounds = plan_rounds(len(self.candidates), self.settings.choosing)
@@ -226,13 +254,30 @@ class Fit:
         report(RoundBegun(round=self.round + 1, rounds=len(self.rounds), networks=names))
         turns, side_by_side = _Turns(self, report, should_stop, on_epoch), self._side_by_side
         with self.threads.shared_by(side_by_side):
-            take_turns(
-                [each for each in self.competing if each.trainer.budget.left],
-                turns.train,
-                had=lambda each: each.trainer.budget.fraction_used(),
-                side_by_side=side_by_side,
-            )
+            while not turns.stopped and (left := [each for each in self.competing if each.trainer.budget.left]):
+                self._look_for_more_data()
+                take_turns(
+                    left,
+                    turns.train,
+                    had=lambda each: each.trainer.budget.fraction_used(),
+                    side_by_side=side_by_side,
+                )
         return not turns.stopped
+
+    def _look_for_more_data(self) -> None:
+        """Learn from what came meanwhile, while nobody trains: all that was reached is rated anew, on the same pixels.
+
+        The time that this takes does not count.
+        """
+        if not self.more_data.is_waiting:
+            return
+        with self.budget.pausing():
+            data = self.more_data.take(sum(each.trainer.budget.epoch for each in self.candidates))
+            if data is not None:
+                self.data = data
+                for candidate in self.candidates:
+                    candidate.trainer.learn_from(data)
+                self.write_checkpoint()
 
     @property
     def _side_by_side(self) -> int:
@@ -293,6 +338,7 @@ class Fit:
             {
                 "round": self.round,
                 "elapsed": self.budget.elapsed,
+                "data": self.data.version,
                 "candidates": [
                     {
                         "size": each.size.model_dump(),
@@ -341,7 +387,8 @@ class _Turns:
         except BaseException:
             self.stopped = True
             raise
-        return candidate.trainer.budget.left and not self.stopped
+        # Once there is more to learn from, everybody comes to the end of an epoch.
+        return candidate.trainer.budget.left and not self.stopped and not self._fit.more_data.is_waiting
 
     def _stop(self) -> bool:
         with self._asking:

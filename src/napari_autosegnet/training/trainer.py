@@ -7,6 +7,7 @@ of the last good epoch at half the learning rate. Both are reported.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,8 @@ class TrainingData:
     everything: Callable[[], PatchStream] | None = None
     #: How much what a teacher says counts beside what was painted.
     teacher_weight: float = 0.0
+    #: How many times labels that were painted meanwhile have been taken in.
+    version: int = 0
 
     @cached_property
     def checked(self) -> Checked:
@@ -129,9 +132,7 @@ class Trainer:
         self.data = data
         self.settings = settings
         self.checkpoint = checkpoint
-        self.loss: Loss = make_loss(settings.loss, data.patches.class_frequencies.to(self.device))
-        if data.teacher_weight:
-            self.loss = with_teacher(self.loss, len(data.class_names), data.teacher_weight)
+        self.loss = self._make_loss()
         self.threads = threads or WorkerThreads(self.device)
         self.learner = Learner(network, settings.optimization, self.threads)
         self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.threads)
@@ -195,6 +196,35 @@ class Trainer:
         """From now on learn from these patches, some of which are of the validation part: no more epochs are rated."""
         self.patches = PatchesAhead(patches, self.settings.batch_size, self.settings.seed + 1, self.threads)
         self.checks = False
+
+    def learn_from(self, data: TrainingData) -> None:
+        """From now on learn from data of the same classes of which more is annotated.
+
+        Nothing in its validation part may have been learned from. What was reached is measured anew on it, so that
+        it can be compared with what comes. To be called between epochs.
+        """
+        self.data = data
+        self.loss = self._make_loss()
+        patches = data.patches
+        if not self.checks:
+            assert data.everything is not None
+            patches = data.everything()
+        drawn = self.patches.state
+        self.patches = PatchesAhead(patches, self.settings.batch_size, self.settings.seed, self.threads)
+        self.patches.state = drawn
+        if self.checks and self.last is not None:
+            self.last = self._scores(self.learner.current)
+        if self.best.weights:
+            network = copy.deepcopy(self.learner.network)
+            network.load_state_dict(self.best.weights)
+            scores = self._scores(network)
+            self.best = replace(self._reached(scores), weights=self.best.weights, scores=scores)
+        self._keep()
+
+    def _make_loss(self) -> Loss:
+        data = self.data
+        loss: Loss = make_loss(self.settings.loss, data.patches.class_frequencies.to(self.device))
+        return with_teacher(loss, len(data.class_names), data.teacher_weight) if data.teacher_weight else loss
 
     def resume(self, report: Report = silent) -> None:
         """Go back to the end of the last epoch that the checkpoint holds."""
@@ -264,29 +294,37 @@ class Trainer:
     def _check(self) -> bool:
         return self._validate() if self.checks else self.learner.is_finite()
 
-    @single_threaded()
     def _validate(self) -> bool:
         """Score the network and keep the best; False if its loss is not finite, and then nothing is kept."""
         network = self.learner.current
-        names = self.data.class_names
-        scores = score_network(
-            network,
-            self.data.validation_images,
-            self.data.validation_targets,
-            len(names),
-            self.loss,
-            batch_size=self.settings.batch_size,
-            threads=self.threads,
-        )
+        scores = self._scores(network)
         if not math.isfinite(scores.loss):
             return False
         self.last = scores
-        reached = Validation(scores.mean_iou, scores.loss, dict(zip(names, scores.iou, strict=True)))
+        reached = self._reached(scores)
         # A maximum over what says next to nothing would be one over noise: then the latest, an average, is the best.
         if self.data.checked.scarce or reached.is_better_than(self.best):
             weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
             self.best = replace(reached, weights=weights, scores=scores)
         return True
+
+    @single_threaded()
+    def _scores(self, network: nn.Module) -> PatchScores:
+        """Scores on the validation patches."""
+        return score_network(
+            network,
+            self.data.validation_images,
+            self.data.validation_targets,
+            len(self.data.class_names),
+            self.loss,
+            batch_size=self.settings.batch_size,
+            threads=self.threads,
+        )
+
+    def _reached(self, scores: PatchScores) -> Validation:
+        """What these scores mean, without the weights."""
+        iou = dict(zip(self.data.class_names, scores.iou, strict=True))
+        return Validation(scores.mean_iou, scores.loss, iou)
 
     def _progress(self, loss: float) -> Epoch:
         # What was measured before the network learned from the validation part says nothing of it any more.

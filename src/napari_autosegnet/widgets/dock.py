@@ -82,6 +82,7 @@ class AutoSegNetDock(QWidget):
 
         self.message = MessageLine()
         self.images = RunImages(self.session)
+        self.images.loaded.connect(self._on_images)
         self.running = RunningWork(self.session.work, self._shows_job)
         self.running.asked_for.connect(self._show_job)
         self.axes_question = AxesQuestion(self.session)
@@ -284,6 +285,10 @@ class AutoSegNetDock(QWidget):
             with contextlib.suppress(UserError):
                 self.apply_step.volume.attach(Run(segmentations[0].path))
         self.session.work.follow([entry.path for entry in entries if entry.active])
+
+    def _on_images(self, run: Run) -> None:
+        self.session.follow_layers()  # now, so that they are known to be there and not counted yet
+        self.learn_step.strokes.follow(run)
 
     def _on_run_changed(self, run: Run | None) -> None:
         self.running.refresh()

@@ -232,6 +232,20 @@ def test_the_plain_chain_trains_without_a_search(qtbot: Any, make_step: Callable
     assert Model.load(step.run.model_folder).specification.architecture == SearchSpace().plain
 
 
+@pytest.mark.slow
+def test_a_forest_is_trained_like_a_network(qtbot: Any, make_step: Callable[..., LearnStep]) -> None:
+    step = make_step()
+    advanced = step.advanced
+    advanced.network.setCurrentIndex(advanced.network.findData("forest"))
+    assert advanced.train_form.isHidden() and advanced.train_button.isEnabled()
+    advanced.train_button.click()
+    wait(qtbot, step, "finished", "failed", "died")
+    assert step.client.state == "finished" and "Quality" in step.quality.text()
+    assert Model.load(step.run.model_folder).specification.kind == "forest"
+    advanced.network.setCurrentIndex(advanced.network.findData("plain"))
+    assert not advanced.train_form.isHidden()
+
+
 def test_what_is_missing_is_said(qtbot: Any, make_step: Callable[..., LearnStep]) -> None:
     step = make_step(with_layers=False)
     assert "Open an image" in step.words.text() and not step.primary.isEnabled()

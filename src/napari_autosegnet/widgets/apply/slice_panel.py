@@ -222,7 +222,7 @@ class SlicePanel(QWidget):
         if known is not None:
             self._go(image, known)
             return
-        annotated = _annotation_reader(self._session, image)
+        annotated = annotation_reader(self._session, image)
 
         def look(answer: SectionResult) -> None:
             self._show_slice(image, section, answer)
@@ -316,7 +316,7 @@ def _uncertainty_of(out: Path, model: Path) -> Any:
     return lambda section: normalized_entropy(probabilities(section))
 
 
-def _annotation_reader(session: Session, image: Image) -> Any:
+def annotation_reader(session: Session, image: Image) -> Any:
     """Reads which pixels of a section are annotated already."""
     layers = [pair.labels for pair in session.pairs() if pair.image is image]
     values = [each.value for each in session.label_classes]

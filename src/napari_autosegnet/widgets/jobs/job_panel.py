@@ -16,6 +16,7 @@ from napari_autosegnet.events import (
     Epoch,
     Event,
     FinalistTrained,
+    LabelsTaken,
     Note,
     ProgressMade,
     RoundBegun,
@@ -139,6 +140,8 @@ class JobPanel(QWidget):
                 self.note.say(sentence(text))
             case WarningRaised(text=text):
                 self.note.say("Warning: " + sentence(text), "error")
+            case LabelsTaken():
+                self.note.say(sentence(event.describe()), "good")
             case RoundBegun():
                 self._where = self._phase = event.describe()
             case Epoch():

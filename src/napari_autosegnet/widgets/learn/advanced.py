@@ -35,6 +35,7 @@ _NETWORKS: dict[Network, str] = {
     "unet": "U-Net, to compare with",
     "unet-half": "U-Net at half the resolution, to compare with",
     "pspnet": "PSPNet, to compare with",
+    "forest": "forest on pixel features, fitted in seconds",
 }
 
 
@@ -66,7 +67,8 @@ class AdvancedLearning(QWidget):
             choice,
             "Network",
             self.network,
-            "What is trained: what a search found, a plain chain of the same operations, or a well known network",
+            "What is trained: what a search found, a plain chain of the same operations, a well known network, or the "
+            "forest of the live labels",
         )
         self.train_form = SettingsForm(TrainSettings, {PRESET_WORDS[each]: train_settings(each) for each in PRESETS})
         self.train_words = QLabel()
@@ -120,6 +122,8 @@ class AdvancedLearning(QWidget):
             words = "First search for an architecture, or choose the plain chain, which needs no search."
         elif missing is not None and not self._run_has_data():
             words = missing
+        # None of the settings of a training are a forest's.
+        self.train_form.setVisible(self.chosen_network != "forest")
         self.train_words.setText(words)
         self.train_words.setVisible(bool(words))
         self.train_button.setEnabled(idle and not words)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import ArchitectureFound, Event, QualityMeasured, Started
+from napari_autosegnet.events import ArchitectureFound, Epoch, Event, QualityMeasured, Started
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.job_file import Job, Step
 from napari_autosegnet.plain_text import escaped
@@ -29,7 +29,9 @@ from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.learn.advanced import AdvancedLearning, likely_preset
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
+from napari_autosegnet.widgets.learn.more_strokes import MoreStrokes
 from napari_autosegnet.widgets.learn.network_menu import NetworkMenu
+from napari_autosegnet.widgets.learn.new_strokes import NewStrokes
 from napari_autosegnet.widgets.learn.plots import PLOTS, LivePlots
 from napari_autosegnet.widgets.session import Session
 
@@ -76,6 +78,11 @@ class LearnStep(QWidget):
         self.preview_wanted.setChecked(True)
         self.preview = LivePreview(session, self.client, self)
         self.preview_wanted.toggled.connect(self.preview.set_enabled)
+        self.strokes_problem = MessageLine()
+        self.strokes = NewStrokes(session, self.client, self)
+        self.strokes.said.connect(lambda text: self.strokes_problem.say(text, "error"))
+        self.more_strokes = MoreStrokes()
+        self.more_strokes.asked.connect(lambda: self.preview.go_to_least_certain(self.strokes_problem.say))
         self.architecture = ArchitectureView()
         self.plots = LivePlots(PLOTS)
         self.menu = NetworkMenu(session)
@@ -91,6 +98,8 @@ class LearnStep(QWidget):
             self.secondary,
             self.problem,
             self.quality,
+            self.more_strokes,
+            self.strokes_problem,
             self.preview_wanted,
             self.menu,
             self.plots,
@@ -117,6 +126,7 @@ class LearnStep(QWidget):
             self._is_open = False
             self._refresh_later.cancel()
             self.preview.close()
+            self.strokes.close()
             self.menu.close_menu()
             self.client.close()
             self.panel.close_activity()
@@ -149,6 +159,7 @@ class LearnStep(QWidget):
         anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or self.has_architecture)
         self.form.setVisible(anew and not active)
         self.preview_wanted.setVisible(active)
+        self.more_strokes.show_state(active=active)
         again = ("Learn anew ...", self.ask_anew) if missing is None else None
         if active:
             self._offer("", None)
@@ -219,6 +230,7 @@ class LearnStep(QWidget):
         assert isinstance(settings, FitSettings)
         run, annotation = self.new_run(), self.annotation()
         job = {"preset": self.preset, "settings": settings, "device": self.session.device}
+        self.strokes.follow(run)
         self.start(run, "fit", lambda: FitJob(**annotation(run), **job))
 
     def annotation(self) -> Callable[[Run], dict[str, Any]]:
@@ -315,6 +327,7 @@ class LearnStep(QWidget):
     def _clear(self) -> None:
         """Show nothing of an earlier job."""
         self._remark, self._quality = "", None
+        self.strokes_problem.clear()
         self.plots.clear()
         self.architecture.clear()
 
@@ -331,6 +344,9 @@ class LearnStep(QWidget):
                 self._remark = event.remark or ""
                 self.architecture.add(event)
         self.plots.add(event)
+        self.more_strokes.add(event)
+        if isinstance(event, Epoch):
+            self.more_strokes.show_state(active=self.client.active)
 
     def _on_classes(self) -> None:
         self.plots.set_colors({each.name: each.color for each in self.session.classes})
@@ -362,8 +378,8 @@ class LearnStep(QWidget):
 
 
 _WHAT = (
-    "Finds the network that your annotation needs, and trains it. You can keep painting meanwhile, or close napari: "
-    "it runs in a program of its own."
+    "Finds the network that your annotation needs, and trains it. Keep painting meanwhile: new strokes are learned "
+    "from as you paint them. Or close napari: it runs in a program of its own."
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, PreviewDrawn
 from napari_autosegnet.jobs.preview import predicted_slice, preview_file, write_slice
+from napari_autosegnet.widgets.apply.slice_panel import annotation_reader
+from napari_autosegnet.widgets.apply.uncertainty import Place, ShownPlaces, go_to, least_certain
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
@@ -65,9 +68,11 @@ class LivePreview(QObject):
         self._session = session
         self._client = client
         self._places: dict[int, _Place] = {}
+        self._shown: weakref.WeakKeyDictionary[Image, ShownPlaces] = weakref.WeakKeyDictionary()
         self._round = 0
         self._layer: Labels | None = None
         self._unsure: Image | None = None
+        self._seen: tuple[_Place, npt.NDArray[np.float32]] | None = None
         self._enabled = True
         self._offer_soon = qdebounced(self._offer_slice, timeout=_WAIT)
         client.reported.connect(self._take)
@@ -222,6 +227,7 @@ class LivePreview(QObject):
         viewer, image = self._session.viewer, place.image
         if image not in viewer.layers or not self._enabled:
             return
+        self._seen = place, uncertainty
         active = viewer.layers.selection.active
         if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not image:
             self._remove_layers()  # nobody updates what lies on an image that is no longer looked at
@@ -235,6 +241,37 @@ class LivePreview(QObject):
         if active is not None:
             viewer.layers.selection.active = active
         self._session.order.put(self._layer, self._unsure)
+
+    def go_to_least_certain(self, refuse: Callable[[str], None]) -> None:
+        """Move to the place of the slice that was shown last where painting teaches most, with the brush in hand."""
+        if self._seen is None or self._seen[0].image not in self._session.viewer.layers:
+            refuse("There is no result of the slice in view yet; it comes in a moment.")
+            return
+        (place, unsure), session = self._seen, self._session
+        image, (top, left) = place.image, place.origin
+        shown = self._shown.setdefault(image, ShownPlaces())
+        annotated = annotation_reader(session, image)
+
+        def look() -> Place | None:
+            painted = annotated(place.section)
+            if painted is not None:
+                painted = painted[top : top + unsure.shape[0], left : left + unsure.shape[1]]
+            visited = [(section, y - top, x - left) for section, y, x in shown.visited]
+            return least_certain(unsure, place.section, painted, visited)
+
+        def go(found: Place | None) -> None:
+            if found is None:
+                refuse("Every uncertain place here is annotated or was shown; go to another section.")
+                return
+            there = replace(found, y=found.y + top, x=found.x + left)
+            shown.add(there)
+            go_to(session.viewer, image, there)
+            try:
+                session.take_brush(image)
+            except UserError as error:
+                refuse(str(error))
+
+        session.background.call(look, go, refuse)
 
 
 def _classes_of(event: PreviewDrawn) -> tuple[ClassInfo, ...]:

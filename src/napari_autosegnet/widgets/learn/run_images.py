@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.errors import UserError
@@ -30,6 +31,9 @@ class RunImages(QWidget):
     session : Session
     parent : QWidget, optional
     """
+
+    #: The images of this run, and their annotation, were opened.
+    loaded = Signal(object)
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -60,6 +64,7 @@ class RunImages(QWidget):
             self.message.say(" ".join(sentence(each) for each in problems), "error")
             if self._is_chosen(run):
                 add_layers(self._session.viewer, layers)
+                self.loaded.emit(run)
             self._show()
 
         self._session.background.call(lambda: _read(wanted), show, self._refuse)
