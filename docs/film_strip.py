@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 from screenshots import Window
+from strip import Strip
 
 #: Pixels of a frame's side, and of the volume that it shows.
 FRAME, SHOWN = 330, 96
@@ -107,12 +108,12 @@ def sites(found: Array, true: Array) -> tuple[Site, Site]:
     return best(cells, objects, True), best(objects, cells, False)
 
 
-class Strip:
-    """The frames, with a line below each."""
+class SiteStrip(Strip):
+    """Frames of what a window shows of a site."""
 
     def __init__(self, window: Window) -> None:
+        super().__init__()
         self._window = window
-        self._frames: list[Image.Image] = []
         self._place: Site | None = None
 
     def show(self, place: Site) -> None:
@@ -120,8 +121,8 @@ class Strip:
         self._place = place
         viewer = self._window.viewer
         viewer.dims.set_point(0, place.section)
-        viewer.camera.center = (0, *place.middle)
-        viewer.camera.zoom = FRAME / SHOWN
+        viewer.scene.camera.center = (0, *place.middle)
+        viewer.scene.camera.zoom = FRAME / SHOWN
 
     def take(self, caption: str, clicks: Sequence[Array] = ()) -> None:
         """Take a frame, with rings where the mouse clicked (z, y, x)."""
@@ -129,32 +130,19 @@ class Strip:
         window.pause(0.6)
         pixels = window.viewer.screenshot(canvas_only=True, flash=False)
         top, left = ((side - FRAME) // 2 for side in pixels.shape[:2])
-        frame = Image.new("RGB", (FRAME, FRAME + 26), "white")
-        frame.paste(Image.fromarray(pixels[top : top + FRAME, left : left + FRAME]).convert("RGB"))
+        frame = Image.fromarray(pixels[top : top + FRAME, left : left + FRAME]).convert("RGB")
         draw = ImageDraw.Draw(frame)
         assert self._place is not None
         for _, *place in clicks:
             y, x = (FRAME / 2 + (at - mid) * FRAME / SHOWN for at, mid in zip(place, self._place.middle, strict=True))
             draw.ellipse((x - 9, y - 9, x + 9, y + 9), outline="white", width=3)
-        font = ImageFont.truetype("DejaVuSans.ttf", 15)
-        draw.text((4, FRAME + 4), caption, "black", font=font)
-        self._frames.append(frame)
-
-    def save(self, name: str, columns: int = 4) -> None:
-        width, height = self._frames[0].size
-        rows = -(-len(self._frames) // columns)
-        sheet = Image.new("RGB", (columns * (width + 6) - 6, rows * height), "white")
-        for number, frame in enumerate(self._frames):
-            row, column = divmod(number, columns)
-            sheet.paste(frame, (column * (width + 6), row * height))
-        # In few colors, as pictures of a window are saved, gray values would show steps.
-        sheet.save(self._window.out / name, optimize=True)
+        self.add(frame, caption)
 
 
 def shoot(window: Window, store: Path, merge: Site, split: Site) -> None:
     """Mend objects, and take the frames."""
     viewer = window.viewer
-    strip = Strip(window)
+    strip = SiteStrip(window)
     strip.show(merge)
     strip.take("the volume")
     (layer,) = (each for each in viewer.open(store, plugin="napari-autosegnet") if each.name == "instances")
@@ -198,7 +186,8 @@ def shoot(window: Window, store: Path, merge: Site, split: Site) -> None:
     window.click(panel.redo_button)
     settle()
     strip.take("redone (Shift+F9)")
-    strip.save("mended-objects.png")
+    # In few colors, as pictures of a window are saved, gray values would show steps.
+    strip.save(window.out / "mended-objects.png", columns=4)
 
 
 def main() -> None:

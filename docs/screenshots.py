@@ -16,13 +16,30 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_autosegnet.widgets.dock import AutoSegNetDock
 
 LARGE, SMALL = (1400, 900), (1024, 700)
 #: Sections of the ISBI stack that are used as annotation.
 SECTIONS = 12
+
+
+@contextmanager
+def folder_of_runs() -> Iterator[Path]:
+    """A temporary folder with a name that anybody could have, because pictures show where results lie."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(tempfile.gettempdir()) / "autosegnet-runs"
+        runs.unlink(missing_ok=True)  # of a script that was killed
+        runs.symlink_to(folder, target_is_directory=True)
+        try:
+            yield runs
+        finally:
+            runs.unlink()
 
 
 class Window:
@@ -33,7 +50,6 @@ class Window:
         from napari.layers import Layer
 
         from napari_autosegnet.widgets import session as session_module
-        from napari_autosegnet.widgets.dock import AutoSegNetDock
         from napari_autosegnet.widgets.preferences import Preferences
 
         self.out = out
@@ -44,25 +60,34 @@ class Window:
         for data, about, kind in layers:
             self.viewer.add_layer(Layer.create(data, about, kind))
         began = time.perf_counter()
-        self.dock = AutoSegNetDock(self.viewer)
-        self.viewer.window.add_dock_widget(self.dock, name="Segmentation (AutoSegNet)", area="right")
+        self.dock = self.open_dock()
         print(f"dock opened in {time.perf_counter() - began:.3f} s, imports included")
         self.session = self.dock.session
         self.wait(lambda: not self.session.is_counting and not self.session.background.is_busy)
+
+    def open_dock(self) -> AutoSegNetDock:
+        from napari_autosegnet.widgets.dock import AutoSegNetDock
+
+        dock = AutoSegNetDock(self.viewer)
+        self.viewer.window.add_dock_widget(dock, name="Segmentation (AutoSegNet)", area="right")
+        return dock
 
     def pause(self, seconds: float) -> None:
         from qtpy.QtTest import QTest
 
         QTest.qWait(int(1000 * seconds))
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 1200) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 1200) -> float:
+        """Wait for something, and a moment longer; the time (of `time.perf_counter`) at which it was there."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
                 self.take("gave-up")
                 raise TimeoutError("the dock did not come to what was waited for; see dock-gave-up.png")
-            self.pause(0.1)
+            self.pause(0.02)
+        there = time.perf_counter()
         self.pause(0.3)
+        return there
 
     def click(self, button: Any) -> None:
         """Click a button as a person would; it has to be visible and enabled."""
@@ -234,10 +259,7 @@ def main() -> None:
     parser.add_argument("--budget", default="5 min", help="time to learn")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        # Pictures show where results lie: a name that anybody could have.
-        runs = Path(tempfile.gettempdir()) / "autosegnet-runs"
-        runs.symlink_to(folder, target_is_directory=True)
+    with folder_of_runs() as runs:
         film = Film(arguments.out, runs, arguments.isbi)
         try:
             shoot(film, arguments.budget)
@@ -245,7 +267,6 @@ def main() -> None:
             film.dock.learn_step.client.cancel()
             film.pause(2)
             film.viewer.close()
-            runs.unlink()
 
 
 if __name__ == "__main__":
