@@ -19,6 +19,7 @@ from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block
 from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
+from napari_autosegnet.inference.compute.faint import faint_sections
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import (
     checked_survey,
@@ -52,7 +53,7 @@ __all__ = [
 
 #: Blocks that wait between two stages.
 QUEUE = 2
-#: Constant sections that are named.
+#: Constant sections, or faint ones, that are named.
 _SHOWN = 8
 
 
@@ -124,11 +125,14 @@ def summarize(
     instances: Path | None,
     report: Report,
 ) -> PredictionSummary:
-    """What a run did; says which sections are constant."""
+    """What a run did; says which sections are constant, and which show next to nothing."""
     seconds = time.monotonic() - started
     constant = ledger.blank_sections
     if constant:
         report(Note(text=in_words(constant)))
+    faint = () if stopped else _faint(job, ledger)
+    if faint:
+        report(Note(text=faint_in_words(faint)))
     return PredictionSummary(
         path=job.output.path,
         labels=job.output.labels_path,
@@ -137,6 +141,7 @@ def summarize(
         done=progress.count("done"),
         skipped=progress.count("skipped"),
         constant_sections=tuple(constant),
+        faint_sections=faint,
         failed=progress.failed,
         stopped=stopped,
         seconds=seconds,
@@ -150,9 +155,36 @@ def summarize(
 
 def in_words(constant: Sequence[int]) -> str:
     """One line on sections of one gray value."""
-    shown = ", ".join(map(str, constant[:_SHOWN])) + (", ..." if len(constant) > _SHOWN else "")
     count = "1 section is" if len(constant) == 1 else f"{len(constant)} sections are"
-    return f"{count} constant (one gray value throughout) and left 0: {shown}"
+    return f"{count} constant (one gray value throughout) and left 0: {_listed(constant)}"
+
+
+def faint_in_words(faint: Sequence[int]) -> str:
+    """One line on sections that show next to nothing."""
+    count = "1 section shows" if len(faint) == 1 else f"{len(faint)} sections show"
+    return (
+        f"{count} next to nothing (all gray values within half a deviation of the model's images), so the labels there "
+        f"mean little: {_listed(faint)}"
+    )
+
+
+def _listed(sections: Sequence[int]) -> str:
+    return ", ".join(map(str, sections[:_SHOWN])) + (", ..." if len(sections) > _SHOWN else "")
+
+
+def _faint(job: VolumeJob, ledger: Ledger) -> tuple[int, ...]:
+    found = ledger.faint_runs()
+    if not any(found.values()):
+        return ()
+    finished = ledger.finished()
+    blocks = [
+        (range(*job.plan[number].core[0]), faint)
+        for number, faint in found.items()
+        # Nothing is read where a mask is empty.
+        if job.mask is None or finished[number] != "skipped"
+    ]
+    constant = {*ledger.blank_sections}
+    return tuple(section for section in faint_sections(blocks, job.survey.faint_range) if section not in constant)
 
 
 def check_hope(progress: Progress) -> None:
@@ -252,6 +284,6 @@ def _write(
     """Write a block, then say so in the ledger, then whatever of the pyramid it completes."""
     status: Status = "done" if result.computed else "skipped"
     files = job.output.write(block, result)
-    ledger.record(block.index, status, files=files, blank=result.blank)
+    ledger.record(block.index, status, files=files, blank=result.blank, faint=result.faint)
     PyramidProgress(job.output.pyramid, ledger).climb(block.index, job.output.subsample)
     return block, status, time.monotonic() - began

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +134,18 @@ def test_without_imagecodecs_the_package_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(TIFF.DECOMPRESSORS, "_codecs", codecs)
     monkeypatch.setattr(tifffile.tifffile, "imagecodecs", type("Bare", (), {})())
     with pytest.raises(UserError, match=r"compressed with LZW, which needs the package imagecodecs.*pip install"):
+        open_image(path)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="the standard library reads Zstd")
+def test_without_imagecodecs_no_zstd_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, picture((20, 30), np.uint8), compression="zstd", metadata=None)
+    codecs: dict[int, Any] = {}
+    monkeypatch.setattr(TIFF.DECOMPRESSORS, "_codecs", codecs)
+    # What tifffile imports where there is no imagecodecs.
+    monkeypatch.setattr(tifffile.tifffile, "imagecodecs", importlib.import_module("tifffile._imagecodecs"))
+    with pytest.raises(UserError, match=r"compressed with ZSTD, which needs the package imagecodecs.*pip install"):
         open_image(path)
 
 

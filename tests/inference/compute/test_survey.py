@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_autosegnet.data.gray_match import GrayScale
+from napari_autosegnet.data.gray_match import GrayScale, GrayValues
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.normalization import Normalization
@@ -156,6 +156,48 @@ def test_little_is_read_of_a_large_section() -> None:
     blank = np.zeros_like(part)
     assert not survey.constant([0, 1], blank).any()
     assert source.pixels <= 2 * 2**14
+
+
+@pytest.mark.parametrize("kind", ["global", pytest.param("section", marks=pytest.mark.slow)])
+def test_sections_that_show_next_to_nothing_are_named(
+    tmp_path: Path, make_model: MakeModel, noise: Noise, kind: str
+) -> None:
+    """A camera's noise alone is labeled, and that is told: whatever the blocks are, and at whichever run it ends."""
+    array = noise(7, 64, 96)
+    made = make_model(kind=kind)
+    seen = GrayValues.of([section_gray(section[np.newaxis]) for section in array], np.uint8)
+    normalization = made.normalization.model_copy(update={"seen": seen})
+    model = Model(made.description.model_copy(update={"normalization": normalization}), made.weights)
+    array[1], array[4] = 0, np.random.default_rng(0).integers(0, 3, array[4].shape)
+    array[2] = np.linspace(0, 50, 96)  # a ramp: next to nothing in each small block
+    array[3] = 4
+    array[3, :32] = np.random.default_rng(0).integers(0, 3, (32, 96))
+    array[5, :, :48] = 7  # half a section that is empty
+    words = "2 sections show next to nothing (all gray values within half a deviation of the model's images)"
+    # The same picture in another range.
+    cases = [(array, (2, 32, 32)), (array, (7, 64, 96)), (array.astype(np.uint16) * 257, (1, 64, 96))]
+    for number, (image, block) in enumerate(cases):
+        settings = SETTINGS.model_copy(update={"block": block})
+        notes: list[str] = []
+
+        def report(event: Event, notes: list[str] = notes) -> None:
+            if isinstance(event, Note):
+                notes.append(event.text)
+
+        asked = iter(range(12))
+        run = (model, image_from_array(image), tmp_path / str(number), settings)
+        first = predict_volume(*run, report=report, should_stop=lambda asked=asked: next(asked, None) is None)
+        assert first.stopped == (number != 1) and not (first.stopped and first.faint_sections)
+        summary = predict_volume(*run, report=report) if first.stopped else first
+        assert summary.faint_sections == (3, 4) and summary.constant_sections == (1,)
+        assert [note for note in notes if "next to nothing" in note] == [
+            f"{words}, so the labels there mean little: 3, 4"
+        ]
+        assert written(tmp_path / str(number))[0][4].all()
+    survey = ImageSurvey(image_from_array(array), normalization)
+    for section in range(7):
+        predict_section(Predictor(model, halo="exact"), image_from_array(array), section, survey=survey)
+    assert survey.faint == {3, 4}
 
 
 @pytest.mark.parametrize("kind", ["global", "section"])

@@ -153,8 +153,9 @@ def _check_codec(keyframe: tifffile.TiffPage) -> None:
     try:
         decoder: Any = TIFF.DECOMPRESSORS[keyframe.compression]
         decoder(None)
-    except KeyError as error:
-        if "imagecodecs" in str(error):
+    except (KeyError, ModuleNotFoundError) as error:
+        # Without imagecodecs, tifffile tries the standard library's Zstd, which older Pythons lack.
+        if "imagecodecs" in str(error) or isinstance(error, ModuleNotFoundError):
             raise UserError(
                 f"{where}, which needs the package imagecodecs; install it: pip install imagecodecs"
             ) from error

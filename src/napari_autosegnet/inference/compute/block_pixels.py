@@ -14,6 +14,7 @@ from torch import Tensor
 
 from napari_autosegnet.data.normalization import LIMIT, Constants, is_exact_in_float32, normalized
 from napari_autosegnet.inference.blocks import Shape, round_up, turned
+from napari_autosegnet.inference.compute.faint import FaintRun
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +37,8 @@ class BlockInput:
         Sections of the block that show nothing: the whole section has one gray value. None: no such section.
     constants : Constants, optional
         What the sections of ``pixels`` are normalized by; the model's own mean and deviation by default.
+    faint : sequence of FaintRun
+        Sections that show next to nothing here.
     """
 
     pixels: Array
@@ -44,6 +47,7 @@ class BlockInput:
     missing: npt.NDArray[np.bool_] | None = None
     blank: npt.NDArray[np.bool_] | None = None
     constants: Constants | None = None
+    faint: tuple[FaintRun, ...] = ()
 
     def asked(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_] | None:
         """Voxels of the block of a shape (z, y, x) that get a label; None: all."""
@@ -125,13 +129,14 @@ class BlockResult:
     Both are 0 outside the mask, and where the image has no number.
 
     ``computed`` is the number of tiles that the network was run on; 0 means that the block was skipped. ``blank``
-    are the sections that show nothing, by their number in the volume.
+    are the sections that show nothing, by their number in the volume; ``faint`` show next to nothing here.
     """
 
     labels: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.uint8] | None
     computed: int
     blank: tuple[int, ...] = ()
+    faint: tuple[FaintRun, ...] = ()
 
 
 def pad_to_domain(array: Array, stride: int) -> Array:

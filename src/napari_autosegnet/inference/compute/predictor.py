@@ -241,7 +241,7 @@ class Predictor:
             if scores is not None:
                 scores[:, ~asked] = 0
         blank = () if data.blank is None else tuple(int(block.origin[0] + z) for z in np.flatnonzero(data.blank))
-        return BlockResult(labels, scores, computed, blank)
+        return BlockResult(labels, scores, computed, blank, data.faint)
 
     def tiles(self, plan: BlockPlan, block: Block, data: BlockInput) -> Iterator[tuple[int, Tile, Tensor, int]]:
         """Probabilities tile by tile: section, tile, (K, y, x) of its kept part on the device, and whether computed.

@@ -12,6 +12,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, slices
 from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_after
+from napari_autosegnet.inference.compute.faint import FaintRun, faint_runs
 from napari_autosegnet.inference.compute.patience import read_patiently
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 
@@ -71,12 +72,15 @@ def read_block(
     core = tuple(slice(span[0] - start, span[1] - start) for span, start in zip(block.core, origin, strict=True))
     missing = missing_voxels(pixels[(slice(None), *core)], wanted)
     blank = constants = None
+    faint: tuple[FaintRun, ...] = ()
     if survey is not None:
         constant = survey.constant(range(*block.core[0]), pixels[:, core[0]])
         blank = constant if constant.any() else None
+        if not constant.all():
+            faint = faint_runs(range(*block.core[0]), pixels[:, core[0]], survey.faint_range)
         constants = survey.constants([min(section, plan.shape[0] - 1) for section in range(*z)])
     pixels = pad_after(pixels, [span[1] - end for span, (_, end) in zip((z, y, x), inside, strict=True)])
-    return BlockInput(pixels, origin, wanted, missing, blank, constants)
+    return BlockInput(pixels, origin, wanted, missing, blank, constants, faint)
 
 
 def missing_voxels(

@@ -12,6 +12,7 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.inference.blocks import CUBE_SIDE, round_up, slices
 from napari_autosegnet.inference.compute.applied_model import AppliedModel
+from napari_autosegnet.inference.compute.faint import FaintRun, faint_sections
 from napari_autosegnet.inference.compute.gray_check import check_gray_values
 from napari_autosegnet.inference.compute.precision import Precision
 from napari_autosegnet.inference.compute.predictor import USUAL_TILE, Predictor
@@ -116,8 +117,10 @@ def section_tiles(
     blocks = [plan[plan.index((section, y, x))] for y in range(plan.grid[1]) for x in range(plan.grid[2])]
     total = sum(len(plan.tiles(block)) for block in blocks)
     done = 0
+    faint: list[tuple[range, Sequence[FaintRun]]] = []
     for block in blocks:
         data = read_block(image, plan, block, survey=survey, pixels=pixels)
+        faint.append((range(*block.core[0]), data.faint))
         predictor.tell_missing(block, data)
         asked = data.asked(block.shape)
         for number, (_, tile, on_device, _) in enumerate(predictor.tiles(plan, block, data), start=1):
@@ -136,6 +139,7 @@ def section_tiles(
             yield SectionTile((place[0], place[1]), labels, probabilities)
             report(ProgressMade(done=min(done + number, total), total=total))
         done += len(plan.tiles(block))
+    survey.faint.update(faint_sections(faint, survey.faint_range))
     report(ProgressMade(done=total, total=total))
 
 

@@ -32,6 +32,7 @@ from napari_autosegnet.data.gray_values import (
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalization import Constants, Normalization
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.compute.faint import FAINT
 from napari_autosegnet.inference.compute.patience import read_patiently
 
 #: Bytes that are read at once, at most.
@@ -67,6 +68,8 @@ class ImageSurvey:
         self.normalization = normalization
         self.scale = scale
         self._known: dict[int, SectionGray] = dict(known or {})
+        #: Sections that show next to nothing, among those that were segmented one by one.
+        self.faint: set[int] = set()
         self._lock = threading.Lock()
 
     def constants(self, sections: Sequence[int]) -> Constants:
@@ -89,6 +92,13 @@ class ImageSurvey:
         is_constant = np.zeros(len(sections), bool)
         is_constant[maybe] = [gray.constant for gray in self.look([sections[number] for number in maybe])]
         return is_constant
+
+    @property
+    def faint_range(self) -> npt.NDArray[np.float64] | None:
+        """Up to how much the values of a section that shows next to nothing differ, per channel; None: not known."""
+        if self.normalization is None or self.normalization.seen is None:
+            return None
+        return FAINT * abs(self.scale.factor) * np.array(self.normalization.seen.lowest_std)
 
     def is_constant(self, section: int) -> bool:
         """Whether a section was found to be constant."""

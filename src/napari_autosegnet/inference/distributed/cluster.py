@@ -122,7 +122,9 @@ class _ClusterRun:
         def finish(outcome: Outcome) -> Iterable[Task]:
             task = outcome.task
             status: Status = "skipped" if outcome.status == "skipped" else "done"
-            ledger.record(task.number, status, level=task.level, files=outcome.files, blank=outcome.blank)
+            ledger.record(
+                task.number, status, level=task.level, files=outcome.files, blank=outcome.blank, faint=outcome.faint
+            )
             if not task.level:
                 progress.finish(job.plan[task.number], status, outcome.seconds, worker=outcome.worker)
             ready = pyramid.ready(task.level, task.number)

@@ -22,6 +22,7 @@ from napari_autosegnet.interruption import ShouldStop
 if TYPE_CHECKING:
     import torch
 
+    from napari_autosegnet.inference.compute.faint import FaintRun
     from napari_autosegnet.inference.instances.run import InstanceWork
     from napari_autosegnet.inference.job import VolumeJob, VolumeRequest
 
@@ -79,6 +80,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     files: int = 0
     blank: tuple[int, ...] = ()
+    faint: tuple[FaintRun, ...] = ()
 
 
 class _OpenJob:
@@ -170,12 +172,12 @@ def _work(about: ClusterJob, task: Task) -> Outcome:
     except UserError as error:
         return Outcome(task, "refused", name, text=str(error))
     try:
-        status, files, blank = _do(opened, task, lambda: about.key in _PROCESS.stopped)
+        done = _do(opened, task, lambda: about.key in _PROCESS.stopped)
     except OSError as error:
         if error.errno in FATAL:
             return Outcome(task, "refused", name, text=str(disk_error(error, opened.job.output.path)))
         raise
-    return Outcome(task, status, name, time.monotonic() - began, notes=opened.told(), files=files, blank=blank)
+    return Outcome(task, worker=name, seconds=time.monotonic() - began, notes=opened.told(), **done)
 
 
 def _opened(about: ClusterJob) -> _OpenJob:
@@ -187,26 +189,25 @@ def _opened(about: ClusterJob) -> _OpenJob:
         return _PROCESS.job
 
 
-def _do(
-    opened: _OpenJob, task: Task, should_stop: ShouldStop
-) -> tuple[Literal["done", "skipped", "stopped"], int, tuple[int, ...]]:
-    """Do a task; how it went, which files it left, and which of its sections are constant."""
+def _do(opened: _OpenJob, task: Task, should_stop: ShouldStop) -> dict[str, Any]:
+    """Do a task; how it went, which files it left, and which of its sections show nothing, for its `Outcome`."""
     job: VolumeJob = opened.job
     if task.stage != "labels":
         with opened.computing:
             files = opened.instances().do(task.stage, task.level, task.number, should_stop)
-        return ("stopped", 0, ()) if files is None else ("done", files, ())
+        return {"status": "stopped"} if files is None else {"status": "done", "files": files}
     if task.level:
         files = job.output.subsample(task.level, job.output.pyramid.position(task.level, task.number))
-        return "done", files, ()
+        return {"status": "done", "files": files}
     with opened.reading:
         block, data = job.read(task.number)
     with opened.computing:
         result = job.compute(block, data, should_stop)
     if result is None:
-        return "stopped", 0, ()
+        return {"status": "stopped"}
     files = job.output.write(block, result)
-    return ("done" if result.computed else "skipped"), files, result.blank
+    status = "done" if result.computed else "skipped"
+    return {"status": status, "files": files, "blank": result.blank, "faint": result.faint}
 
 
 def _keep_freed_memory() -> None:

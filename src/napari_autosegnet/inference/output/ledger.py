@@ -25,6 +25,7 @@ from napari_autosegnet.data.identity import same_identity
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
+from napari_autosegnet.inference.compute.faint import FaintRun
 from napari_autosegnet.inference.output.places import Part
 from napari_autosegnet.locks import InUseError, held
 from napari_autosegnet.ome_zarr.paths import zarrs_around
@@ -42,12 +43,14 @@ _BATCH = 500
 class Entry:
     """A finished block: how, and which files it left (see `napari_autosegnet.inference.output.output.Output.written`).
 
-    ``blank`` are its sections that have one gray value throughout, which were left 0.
+    ``blank`` are its sections that have one gray value throughout, which were left 0; ``faint`` show next to
+    nothing in it.
     """
 
     status: Status
     files: int
     blank: tuple[int, ...] = ()
+    faint: tuple[FaintRun, ...] = ()
 
 
 class Ledger:
@@ -167,7 +170,20 @@ class Ledger:
         """Sections that were left 0 because they have one gray value throughout, in this run and those before."""
         return sorted({section for entry in self._entries.get(0, {}).values() for section in entry.blank})
 
-    def record(self, block: int, status: Status, *, level: int = 0, files: int = 0, blank: Sequence[int] = ()) -> None:
+    def faint_runs(self) -> dict[int, tuple[FaintRun, ...]]:
+        """Which sections show next to nothing in each finished block, by its number."""
+        return {block: entry.faint for block, entry in self._entries.get(0, {}).items()}
+
+    def record(
+        self,
+        block: int,
+        status: Status,
+        *,
+        level: int = 0,
+        files: int = 0,
+        blank: Sequence[int] = (),
+        faint: Sequence[FaintRun] = (),
+    ) -> None:
         """Note a finished block; its data must be on the disk by now.
 
         Raises
@@ -178,12 +194,14 @@ class Ledger:
         entry: dict[str, Any] = {"level": level, "block": block, "status": status, "files": f"{files:x}"}
         if blank:
             entry["blank"] = list(blank)
+        if faint:
+            entry["faint"] = [list(run) for run in faint]
         line = json.dumps({**entry, "sum": self._checksum(entry)}) + "\n"
         with open(self.path, "ab") as handle:
             handle.write(line.encode())
             handle.flush()
             os.fsync(handle.fileno())
-        self._entries.setdefault(level, {})[block] = Entry(status, files, tuple(blank))
+        self._entries.setdefault(level, {})[block] = Entry(status, files, tuple(blank), tuple(faint))
 
     def _checksum(self, entry: Mapping[str, Any]) -> str:
         """Of a line; other ledgers have others."""
@@ -205,7 +223,8 @@ class Ledger:
                 entry = json.loads(line)
                 if entry.pop("sum") != self._checksum(entry):
                     raise ValueError
-                known = Entry(entry["status"], int(entry["files"], 16), tuple(entry.get("blank", ())))
+                faint = tuple(FaintRun(*run) for run in entry.get("faint", ()))
+                known = Entry(entry["status"], int(entry["files"], 16), tuple(entry.get("blank", ())), faint)
                 self._entries.setdefault(entry["level"], {})[entry["block"]] = known
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.damaged += 1

@@ -38,7 +38,7 @@ class FailedBlock(BaseModel):
 class PredictionSummary(BaseModel):
     """What a prediction did; ``done`` and ``skipped`` count the blocks of this and of earlier runs.
 
-    ``constant_sections`` have one gray value throughout, and the label 0.
+    ``constant_sections`` have one gray value throughout, and the label 0; ``faint_sections`` show next to nothing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +50,7 @@ class PredictionSummary(BaseModel):
     done: int
     skipped: int
     constant_sections: tuple[int, ...] = ()
+    faint_sections: tuple[int, ...] = ()
     failed: tuple[FailedBlock, ...] = ()
     stopped: bool
     seconds: float

@@ -90,6 +90,8 @@ class SectionModel:
             uncertainty[tile.place] = normalized_entropy(tile.probabilities)
         if survey.is_constant(section):
             notes.append("this section has one gray value throughout, so nothing is segmented")
+        elif section in survey.faint:
+            notes.append("this section shows next to nothing, so the labels mean little")
         model = self._predictor.model
         return SectionResult(labels, uncertainty, model.classes, model.fingerprint, tuple(notes))
 
