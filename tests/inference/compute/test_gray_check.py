@@ -19,7 +19,7 @@ from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.sample import sample_folder
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note
-from napari_autosegnet.inference.compute.gray_check import check_gray_values
+from napari_autosegnet.inference.compute.gray_check import GrayValuesError, check_gray_values
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
 from napari_autosegnet.model import Model
@@ -96,6 +96,23 @@ def test_other_ranges_give_the_same_labels_and_one_line(trained: Model, files: d
             trained, open_image(files[name]), None, SETTINGS.model_copy(update={"gray_values": "as-is"})
         )
         assert np.abs(as_it_is - expected).mean() > 5e-3
+
+
+def test_swapped_bytes_are_refused(trained: Model, files: dict[str, Path]) -> None:
+    moved = tifffile.imread(files["times 16"])
+    signed = moved.astype(np.int16)
+    for array in (moved, signed):
+        check_gray_values(trained.normalization, image_from_array(array))
+        check_gray_values(trained.normalization, image_from_array(array.astype(array.dtype.newbyteorder(">"))))
+        swapped = image_from_array(array.byteswap())
+        with pytest.raises(GrayValuesError, match="seem to be swapped"):
+            check_gray_values(trained.normalization, swapped)
+        assert check_gray_values(trained.normalization, swapped, "as-is") == AS_IS
+    # Noise has no right order of bytes, and where one byte says all, both are right.
+    noise = np.random.default_rng(0).integers(0, 4096, moved.shape, np.uint16)
+    for array in (noise, moved * 16, moved // 16):
+        for either in (array, array.byteswap()):
+            check_gray_values(trained.normalization, image_from_array(either))
 
 
 def test_what_is_unlike_all_is_refused_in_every_way_to_apply_a_model(

@@ -25,6 +25,9 @@ SECTIONS = 5
 _PIXELS = 2**18
 #: Whole numbers beyond this are not all told apart by 64 bit floats.
 _EXACT = 2.0**53
+#: How many times rougher an image is than with its bytes swapped, to be taken for swapped. Swapping makes noise of any
+#: image whose values need both bytes, and changes no roughness where one byte says all.
+_SWAPPED = 2.0
 
 
 class GrayValuesError(UserError):
@@ -61,10 +64,16 @@ def check_gray_values(
     """
     if choice == "as-is" or normalization.seen is None:
         return AS_IS
-    sections, step = _sample(image, should_stop)
+    sections, step, swapped = _sample(image, should_stop)
     if should_stop():
         return AS_IS
     name = str(image.path or image.name)
+    if swapped:
+        raise GrayValuesError(
+            f"the two bytes of each gray value of {name} seem to be swapped: the other way round, neighboring "
+            "pixels are alike; save it with the other byte order, or take its gray values as they are "
+            "(--gray-values as-is)"
+        )
     if image.dtype.kind in "ui" and any(max(map(abs, (*each.low, *each.high))) > _EXACT for each in sections):
         report(Note(text=f"{name} has gray values beyond 2^53, which lose their last digits"))
     return scale_of(normalization, sections, image.dtype, name, step=step, report=report)
@@ -119,10 +128,10 @@ def scale_of(
     return scale
 
 
-def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGray], int]:
-    """Gray values of some sections that are not constant, and a number that all values are multiples of."""
+def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGray], int, bool]:
+    """Gray values of some sections that are not constant, a number that divides all, and if bytes seem swapped."""
     sampled: list[SectionGray] = []
-    step = 0
+    step = swapped = 0
     for section in _spread_over(image.sections):
         try:
             windows = _windows(image, section, should_stop)
@@ -136,9 +145,27 @@ def _sample(image: ImageStack, should_stop: ShouldStop) -> tuple[list[SectionGra
         sampled.append(gray)
         if image.dtype.kind in "ui":
             step = math.gcd(step, *(int(np.gcd.reduce(np.unique(part))) for part in windows))
+            swapped += _is_swapped(windows)
         if len(sampled) == SECTIONS:
             break
-    return sampled, max(1, step)
+    return sampled, max(1, step), 0 < len(sampled) == swapped
+
+
+def _is_swapped(windows: Sequence[npt.NDArray[Any]]) -> bool:
+    """Whether 16 bit values would make a far smoother image with their bytes swapped."""
+    if windows[0].itemsize != 2:
+        return False
+    as_they_are, the_other_way = (
+        np.mean([_roughness(part) for part in parts]) for parts in (windows, [part.byteswap() for part in windows])
+    )
+    return bool(as_they_are > _SWAPPED * the_other_way)
+
+
+def _roughness(pixels: npt.NDArray[Any]) -> float:
+    """How far neighbors differ, against how far pixels are from the mean: 0 where all is smooth, over 1 for noise."""
+    values = pixels.astype(np.float64)
+    spread = np.abs(values - values.mean()).mean()
+    return float(np.abs(np.diff(values, axis=-1)).mean() / spread) if spread else 0.0
 
 
 def _spread_over(count: int) -> Iterator[int]:
