@@ -4,7 +4,7 @@ A network of each size learns a batch of each set by turns, with a head of its o
 without the heads are kept at half precision. One thread, processor time. ::
 
     python benchmarks/pretrain.py --sets nuclei,medulla --data nuclei,medulla --seconds 10m \
-        --sizes w32-s4-c3,w16-s2-c3 --out src/napari_autosegnet/networks/pretrained_weights
+        --sizes w24-s4-c3,w16-s2-c3 --out src/napari_autosegnet/networks/pretrained_weights
 """
 
 from __future__ import annotations

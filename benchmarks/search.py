@@ -12,7 +12,7 @@ chain                 training of a plain residual chain out of the same operati
 unet, pspnet          training of U-Net or PSPNet
 unet-at-half          training of a U-Net that reads the image at half its resolution
 fit                   networks of several sizes compete, the chosen one is trained to the end (``fit``)
-chain-w32-s4          as chain, 32 channels at a quarter of the resolution; so w16-s4
+chain-w32-s4          as chain, 32 channels at a quarter of the resolution; so w24-s4 and w16-s4
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
@@ -175,6 +175,7 @@ SUITE: dict[str, Arm] = {
     "unet-at-half": Arm(network="unet-half"),
     "pspnet": Arm(network="pspnet"),
     "fit": Arm(fit={}),
+    "chain-w24-s4": Arm(network="plain", train=_size(24, 4)),
     "chain-w32-s4": Arm(network="plain", train=_size(32, 4)),
     "chain-w16-s4": Arm(network="plain", train=_size(16, 4)),
 }

@@ -4,7 +4,10 @@ Each learns as the networks of a round of ``fit`` do: at a steady rate, its aver
 of every epoch. At some times they are also scored on sections that have no part in anything. One thread, processor
 time, so that other programs on the machine change little. Example::
 
-    python benchmarks/sizes.py isbi --data isbi2012 --seconds 150 --sizes w32-s4,w16-s4,w16-s2 --out sizes-isbi
+    python benchmarks/sizes.py isbi --data isbi2012 --seconds 150 --sizes w24-s4,w32-s4,w16-s2 --out sizes-isbi
+
+With a number of epochs (``w24-s4@22``) a size learns for these instead, so that it does not matter how busy the machine
+is; columns are then fractions of the epochs.
 
 Sizes whose curve lies in ``--out`` already are not trained again. ``table.md`` has a row for each.
 """
@@ -38,7 +41,7 @@ from napari_autosegnet.training.validation import PatchScores, paired_interval
 
 #: Fractions of the time at which a network is scored.
 SCORED_AT = (1 / 4, 1 / 2, 3 / 4, 1)
-USUAL = "w32-s4"
+USUAL = "w24-s4"
 
 
 def parse_size(text: str) -> Size:
@@ -50,7 +53,7 @@ def parse_size(text: str) -> Size:
     return Size(base_width=int(width), stem_stride=int(stride), cells=int(cells))
 
 
-def learn(task: search.Task, size: Size, seed: int) -> dict[str, Any]:
+def learn(task: search.Task, size: Size, epochs: int | None, seed: int) -> dict[str, Any]:
     """The curve of a size: counts of the validation patches by epoch, counts of the scored sections now and then."""
     import torch
 
@@ -67,37 +70,36 @@ def learn(task: search.Task, size: Size, seed: int) -> dict[str, Any]:
     latency = measured_latency(specification, prepared.device)
     torch.manual_seed(seed)
     trainer = Trainer(specification.build(), patches, settings, schedule=Steady())
-    trainer.budget.seconds = task.budget
+    trainer.budget.epochs, trainer.budget.seconds = epochs, None if epochs else task.budget
     maker = ModelMaker(prepared, patches, settings)
     curve: list[dict[str, Any]] = []
     scored: list[dict[str, Any]] = []
-    due = [fraction * task.budget for fraction in SCORED_AT]
+    due = list(SCORED_AT)
 
     def keep() -> None:
         assert trainer.last is not None
-        seconds = trainer.budget.elapsed
-        curve.append({"seconds": seconds, "counts": trainer.last.counts.tolist()})
-        if due and seconds >= due[0]:
-            due[:] = [each for each in due if each > seconds]
+        used = trainer.budget.fraction_used()
+        curve.append({"seconds": trainer.budget.elapsed, "counts": trainer.last.counts.tolist()})
+        if due and used >= due[0]:
+            due[:] = [each for each in due if each > used]
             folder = task.out / "model"
             maker.model(specification, trainer.learner.current.state_dict()).save(folder)
-            scored.append({"seconds": seconds, "counts": task.score(folder)["sections"]})
+            scored.append({"used": used, "counts": task.score(folder)["sections"]})
 
     trainer.run(on_epoch=keep)
     return {"size": size.name, "seed": seed, "latency": latency, "curve": curve, "scored": scored}
 
 
-def table(results: Sequence[dict[str, Any]], seconds: float) -> str:
+def table(results: Sequence[dict[str, Any]]) -> str:
     """Markdown: a row per size and seed."""
-    moments = [fraction * seconds for fraction in SCORED_AT]
-    head = ["network", "seed", "ms for 512 x 512", "epochs", *(f"scored after {moment:.0f} s" for moment in moments)]
+    head = ["network", "seed", "ms for 512 x 512", "epochs", *(f"scored after {used:.0%}" for used in SCORED_AT)]
     head += ["best validation", f"against {USUAL} (90 % of draws of patches)"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     usual = {each["seed"]: best(each) for each in results if each["size"].startswith(USUAL)}
     for each in results:
         cells = [each["size"], str(each["seed"]), f"{each['latency']:.0f}", str(len(each["curve"]))]
-        for moment in moments:
-            entry = next(entry for entry in each["scored"] if entry["seconds"] >= moment)
+        for used in SCORED_AT:
+            entry = next(entry for entry in each["scored"] if entry["used"] >= used)
             cells.append(f"{search.iou(np.array(entry['counts'])).mean():.3f}")
         cells.append(f"{best(each).mean_iou:.3f}")
         reference = usual.get(each["seed"])
@@ -122,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder with the set's files")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seconds", type=parse_duration, default=150.0, help="time of each network, such as 150s")
-    parser.add_argument("--sizes", default="w32-s4,w16-s4,w16-s2")
+    parser.add_argument("--sizes", default="w24-s4,w32-s4,w16-s4,w16-s2")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--preset", default="fast", choices=("fast", "standard"))
     given = parser.parse_args(arguments)
@@ -138,15 +140,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = search.Task(problem, given.seconds, given.preset, out, "cpu")
     results = []
     for seed in map(int, given.seeds.split(",")):
-        for size in map(parse_size, given.sizes.split(",")):
+        for text in given.sizes.split(","):
+            name, _, epochs = text.partition("@")
+            size = parse_size(name)
             file = out / f"{size.name}-{seed}.json"
             if not file.exists():
-                file.write_text(json.dumps(learn(task, size, seed)) + "\n", encoding="utf-8")
+                curve = learn(task, size, int(epochs) if epochs else None, seed)
+                file.write_text(json.dumps(curve) + "\n", encoding="utf-8")
             results.append(json.loads(file.read_text(encoding="utf-8")))
             print(size.name, seed, f"{best(results[-1]).mean_iou:.4f}", file=sys.stderr)
-    text = table(results, given.seconds)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    Console().print(text, soft_wrap=True)
+    rows = table(results)
+    (out / "table.md").write_text(rows + "\n", encoding="utf-8")
+    Console().print(rows, soft_wrap=True)
 
 
 if __name__ == "__main__":

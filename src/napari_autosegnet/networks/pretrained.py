@@ -27,7 +27,7 @@ def start_from_public_images(network: nn.Module, name: str) -> bool:
     network : nn.Module
         With random weights.
     name : str
-        Of its size, such as ``w32-s4-c3``.
+        Of its size, such as ``w24-s4-c3``.
     """
     own, learned = network.state_dict(), _learned(name)
     fitting = {key: value for key, value in learned.items() if key in own and own[key].shape == value.shape}
