@@ -67,3 +67,13 @@ def test_the_time_of_an_answer_does_not_count() -> None:
         assert budget.without(slow) == "yes"
         clock.now += 1.0
     assert budget.elapsed == pytest.approx(1.0)
+
+
+def test_the_clock_is_that_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks put processor time in the place of the wall's clock, after this module was imported."""
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    budget = Budget(None, 10.0)
+    with budget.counting():
+        clock.now += 4
+    assert budget.elapsed == 4
