@@ -28,9 +28,7 @@ class Budget:
         Epochs done.
     """
 
-    def __init__(
-        self, epochs: float | None, seconds: float | None, clock: Callable[[], float] | None = None
-    ) -> None:
+    def __init__(self, epochs: float | None, seconds: float | None, clock: Callable[[], float] | None = None) -> None:
         self.epochs = epochs
         self.seconds = seconds
         self.epoch = 0
