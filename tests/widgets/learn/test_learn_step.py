@@ -95,7 +95,7 @@ def test_one_button_from_the_annotation_to_a_model(qtbot: Any, make_step: Callab
     assert "pixels of 1 section" in step.quality.text() and "axon: " in step.quality.text()
     drawn = step.plots._plots[0]
     qtbot.waitUntil(lambda: len(drawn.drawn()) == 2, timeout=20_000)
-    assert "32 channels at 1/4" in drawn.legend.text().replace("&nbsp;", " ")
+    assert "24 channels at 1/4" in drawn.legend.text().replace("&nbsp;", " ")
     assert step.has_model and step.primary.text() == "Add labels and continue"
     choose_by_mouse_and_keyboard(qtbot, step)
     # From scratch again, beside the first.
@@ -241,7 +241,7 @@ def test_a_forest_is_trained_like_a_network(qtbot: Any, make_step: Callable[...,
     advanced.train_button.click()
     wait(qtbot, step, "finished", "failed", "died")
     assert step.client.state == "finished" and "Quality" in step.quality.text()
-    assert Model.load(step.run.model_folder).specification.kind == "forest"
+    assert Model.load(step.run.model_folder).specification.network == "forest"
     advanced.network.setCurrentIndex(advanced.network.findData("plain"))
     assert not advanced.train_form.isHidden()
 
