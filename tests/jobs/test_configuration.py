@@ -48,6 +48,7 @@ def test_what_others_keep_is_left(tmp_path: Path) -> None:
         "note": {"by": "me"},
         "preset": "paper",
         "continued": False,
+        "labels_taken": 0,
     }
 
 

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("pytestqt")
 pytest.importorskip("pyqtgraph")
 
-from napari_autosegnet.events import DeviceChosen, Epoch, Started
+from napari_autosegnet.events import DeviceChosen, Epoch, QualityMeasured, Started
+from napari_autosegnet.quality import LEAST_PIXELS
 from napari_autosegnet.widgets.learn import plots
 from napari_autosegnet.widgets.learn.plots import PLOTS, LivePlots, thinned
 
@@ -68,6 +69,26 @@ def test_what_has_no_value_yet_is_not_shown(qtbot: Any) -> None:
     quality, error = widget._plots
     qtbot.waitUntil(lambda: bool(error.drawn()), timeout=20_000)
     assert quality.isHidden() and not error.isHidden()
+
+
+@pytest.mark.parametrize("step", ["fit", "train"])
+def test_no_curve_of_a_quality_that_is_not_known(qtbot: Any, step: Any) -> None:
+    widget = LivePlots([plot for plot in PLOTS if plot.step == step])
+    qtbot.addWidget(widget)
+    widget.show()
+    quality = widget._plots[0]
+
+    def learn(number: int, checked: int) -> None:
+        widget.add(epoch(number, step=step, network="a chain", iou={"axon": 1.0}))
+        pixels = {"axon": checked, "myelin": checked}
+        widget.add(QualityMeasured(step=step, pixels=pixels, sections=1, mean_iou=1.0, iou={"axon": 1.0}))
+
+    learn(1, LEAST_PIXELS)
+    qtbot.waitUntil(quality.isVisible, timeout=20_000)
+    learn(2, LEAST_PIXELS - 1)
+    qtbot.waitUntil(quality.isHidden, timeout=5000)
+    learn(3, LEAST_PIXELS)
+    qtbot.waitUntil(quality.isVisible, timeout=5000)
 
 
 def test_long_runs_are_thinned_but_for_the_last_epoch() -> None:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
 from napari_autosegnet.data.annotations import PALETTE
-from napari_autosegnet.events import Epoch, Event, Step
+from napari_autosegnet.events import Epoch, Event, QualityMeasured, Step
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.run import RunHistory
 
@@ -49,6 +49,11 @@ class Plot:
     each_class: bool = False
     each_network: bool = False
     tip: str = ""
+
+    @property
+    def is_of_quality(self) -> bool:
+        """Whether it shows what the checked part says, and not what was learned from."""
+        return self.each_class or self.each_network
 
 
 PLOTS = (
@@ -112,6 +117,7 @@ class LivePlots(QWidget):
         super().__init__(parent)
         self._plots = [_PlotRow(plot, self) for plot in plots]
         self._history = RunHistory()
+        self._too_little_checked = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -139,12 +145,15 @@ class LivePlots(QWidget):
     def clear(self) -> None:
         """Forget all curves."""
         self._history = RunHistory()
+        self._too_little_checked = False
         self._redraw_soon()
 
     def add(self, event: Event) -> None:
         """Add the next event of the run; those of epochs have values to draw."""
         self._history.add(event)
-        if isinstance(event, Epoch):
+        if isinstance(event, QualityMeasured):
+            self._too_little_checked = not event.known
+        if isinstance(event, Epoch | QualityMeasured):
             self._redraw_soon()
 
     def _redraw(self) -> None:
@@ -162,7 +171,8 @@ class LivePlots(QWidget):
             self._redraw_soon()
             return
         for row in self._plots:
-            if row.plot.step != self._history.step:
+            # Beside "not known yet", a curve of quality would say the opposite.
+            if row.plot.step != self._history.step or (self._too_little_checked and row.plot.is_of_quality):
                 row.hide()
             # One new plot at a time: making one takes some milliseconds.
             elif row.draw(self._history):
