@@ -14,13 +14,13 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rich.console import Console
+
+import main_job
 
 WAYS = {"one plane": "xy", "three planes": "all"}
 #: Scored all at once, and in slabs, whose differences say how far to trust the whole.
@@ -39,24 +39,11 @@ Scores = dict[str, Any]
 
 
 def command(*words: object, log: Path) -> tuple[str, float]:
-    """Run a command of the program in one thread: its standard output, and the processor time (seconds) it took."""
-    line = [str(word) for word in words]
+    """As of ``main_job``: a command's standard output, and the processor time (seconds) it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with log.open("a", encoding="utf-8") as handle:
-        handle.write(f"+ napari-autosegnet {' '.join(line)}\n")
-        handle.flush()
-        done = subprocess.run(
-            [sys.executable, "-m", "napari_autosegnet", *line],
-            stdout=subprocess.PIPE,
-            stderr=handle,
-            text=True,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
-        )
-    if done.returncode != 0:
-        sys.exit(f"napari-autosegnet {' '.join(line)} failed with status {done.returncode}; see {log}")
+    output = main_job.command(*words, log=log)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return output, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def learn(data: Path, seed: int, steps: int, out: Path) -> Path:
@@ -137,6 +124,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="steps of each training")
     parser.add_argument("--seeds", default="0,1")
     given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     data, out = given.data.absolute(), given.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Scores]] = {way: [] for way in WAYS}
