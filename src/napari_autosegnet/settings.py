@@ -363,6 +363,11 @@ class PredictSettings(Settings):
     instance_distance: Annotated[float, Field(gt=0, le=64)] = _advanced(
         4.0, "Objects grow from places that are at least this many pixels from a boundary"
     )
+    instance_merge: Annotated[float, Field(ge=0, le=0.5)] | None = _advanced(
+        None,
+        "Objects that meet are one where a boundary between them is less probable than this, and grow from places "
+        "where it is; 0.2 by default where a class is a boundary, else 0 (never)",
+    )
     instance_min_size: Positive = _advanced(1, "Objects of fewer voxels are left out")
     region: str | None = _field(
         None, "Only these voxels, z0:z1,y0:y1,x0:x1 with the ends left out, for example :,0:512,256:768"

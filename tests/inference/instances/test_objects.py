@@ -187,6 +187,27 @@ def test_overwriting_numbers_them_again(number: Any, tmp_path: Path, tree: Tree)
     assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
 
 
+@pytest.mark.parametrize("block", [(8, 24, 40), (3, 16, 16)])
+def test_an_object_that_is_narrow_somewhere_stays_one(number: Any, tmp_path: Path, block: tuple[int, int, int]) -> None:
+    """Two balls with a neck between them, and a third behind a weak boundary."""
+    place = np.indices((8, 24, 60))
+    cell = (abs(place[1] - 12) < 3) & (place[2] > 10) & (place[2] < 30)
+    for x in (10, 30, 47):
+        cell |= np.hypot(place[1] - 12, place[2] - x) < 9
+    boundary = np.where(cell, 10, 250).astype(np.uint8)
+    boundary[:, :, 38:40] = np.where(cell[:, :, 38:40], 110, 250)
+    number(boundary, block, "one.zarr")
+    found = instances(tmp_path / "one.zarr")
+    assert found[4, 12, 10] == found[4, 12, 20] == found[4, 12, 30] != found[4, 12, 47]
+    assert len(np.unique(found)) == 3
+    number(boundary, block, "parts.zarr", instance_merge=0.0)
+    parts = instances(tmp_path / "parts.zarr")
+    # Cut at the neck, and not at a boundary that is not quite probable.
+    assert parts[4, 12, 10] != parts[4, 12, 30] == parts[4, 12, 47]
+    with pytest.raises(UserError, match="instance_merge was 0.2, now 0.1"):
+        number(boundary, block, "one.zarr", instance_merge=0.1)
+
+
 class Stop:
     """Stops a run once some objects are flooded."""
 

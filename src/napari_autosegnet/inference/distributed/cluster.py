@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from napari_autosegnet.addresses import absolute
 from napari_autosegnet.errors import StoppedError, UserError
@@ -151,11 +150,12 @@ class _ClusterRun:
     def instances(self, model: AppliedModel, should_stop: ShouldStop) -> Path | None:
         """Number the objects; None when asked to stop."""
         from napari_autosegnet.inference.instances.run import Done, InstanceRun
+        from napari_autosegnet.inference.instances.work import Stage
 
         run = InstanceRun(self._job, model, self._ledger, self._report)
 
         def do(
-            stage: Literal["seeds", "instances"],
+            stage: Stage,
             level: int,
             numbers: Iterable[int],
             done: Done,

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from napari_autosegnet.inference.compute.faint import FaintRun
-    from napari_autosegnet.inference.instances.run import InstanceWork
+    from napari_autosegnet.inference.instances.work import InstanceWork, Stage
     from napari_autosegnet.inference.job import VolumeJob, VolumeRequest
-
-#: The stages of a run; ``labels`` 0 computes, its lower levels are subsampled.
-Stage = Literal["labels", "seeds", "instances"]
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,9 @@ class ClusterJob:
 
 @dataclass(frozen=True)
 class Task:
-    """One block of one stage, at a pyramid level."""
+    """One block of one stage, at a pyramid level; ``labels`` 0 computes, its lower levels are subsampled."""
 
-    stage: Stage
+    stage: Literal["labels"] | Stage
     level: int
     number: int
 
@@ -107,7 +104,7 @@ class _OpenJob:
         self.reading, self.computing = threading.Lock(), threading.Lock()
 
     def instances(self) -> InstanceWork:
-        from napari_autosegnet.inference.instances.run import InstanceWork
+        from napari_autosegnet.inference.instances.work import InstanceWork
 
         if self._instances is None:
             self._instances = InstanceWork.attached(self.job)

@@ -64,13 +64,6 @@ class Measurements:
                 touched, faces = np.unique(side[differ], return_counts=True)
                 self._faces[touched, axis] += faces
 
-    def forget_below(self, voxels: int) -> npt.NDArray[np.intp]:
-        """Forget objects of fewer voxels; returns their numbers."""
-        small = np.flatnonzero((self._voxels > 0) & (self._voxels < voxels))
-        small = small[small > 0]
-        self._voxels[small] = 0
-        return small
-
     def rows(self, placement: Placement) -> Iterable[tuple[object, ...]]:
         """The table's rows, as `COLUMNS`; what is no object (0) has none."""
         # The translation is the middle of the first voxel.

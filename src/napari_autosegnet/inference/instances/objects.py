@@ -4,7 +4,7 @@ A seed is a connected part of what is at least some pixels away from every bound
 depends on its neighborhood alone, so seeds are the same whatever the blocks, and parts of one that lie in several
 blocks are joined over the blocks' faces. Then every block is flooded from the seeds in and around it (watershed of
 the boundary probability); only there, and only where a flood comes from farther away than the surroundings that
-are read, can the result depend on the blocks.
+are read, can the result depend on the blocks. At last, fragments with no boundary between them are merged (`merging`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from napari_autosegnet.inference.blocks import Box, Shape
 NO_OBJECTS = (*BOUNDARY_WORDS, "background", "outside")
 #: A voxel whose boundary probability (of 255) is less belongs to an object.
 INSIDE = 128
+#: Objects are one where the mean boundary probability (of 1) between them is less (docs/how-to/volumes.md).
+MERGED = 0.2
 #: Sides (z, y, x) of what is flooded at once; they bound the memory.
 TILE: Shape = (128, 256, 256)
 #: Surroundings that a flood may come from, in pixels.
@@ -62,11 +64,28 @@ def boundary_probability(scores: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]
     return boundary
 
 
-def seed_mask(boundary: npt.NDArray[np.uint8], distance: float, sampling: Sequence[float]) -> npt.NDArray[np.bool_]:
-    """Voxels (z, y, x) at least ``distance`` pixels from every voxel of a boundary."""
+def merging_below(classes: Sequence[ClassInfo], objects: Sequence[int], wanted: float | None) -> float:
+    """Mean boundary probability (0 to 1) below which objects that meet are one; 0 if they stay apart.
+
+    What is wanted or else, where a class is a boundary, `MERGED`. Without one, objects that touch have nothing between
+    them, and only their shape tells them apart.
+    """
+    if wanted is not None:
+        return wanted
+    others = [info.name.lower() for index, info in enumerate(classes) if index not in objects]
+    return MERGED if any(word in name for name in others for word in BOUNDARY_WORDS) else 0.0
+
+
+def seed_mask(
+    boundary: npt.NDArray[np.uint8], distance: float, sampling: Sequence[float], sure: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    """Voxels (z, y, x) at least ``distance`` pixels from every voxel that may be one of a boundary.
+
+    Its probability (0 to 1) there is ``sure`` or more; half, if that is 0.
+    """
     from scipy.ndimage import distance_transform_edt
 
-    inside = boundary < INSIDE
+    inside = boundary < (255 * sure or INSIDE)
     if inside.all():
         return inside  # no boundary in reach; scipy has no answer to that
     if not inside.any():
@@ -140,3 +159,11 @@ def within(core: Box, box: Box) -> tuple[slice, slice, slice]:
     """Where a box lies inside a larger one."""
     z, y, x = (slice(a[0] - b[0], a[1] - b[0]) for a, b in zip(core, box, strict=True))
     return z, y, x
+
+
+def sampling(scale: Sequence[float]) -> tuple[float, float, float]:
+    """Size of a voxel (z, y, x) in pixels of x."""
+    z, y, x = scale
+    if min(z, y, x) <= 0:
+        return 1.0, 1.0, 1.0
+    return z / x, y / x, 1.0

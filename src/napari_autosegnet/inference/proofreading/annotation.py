@@ -14,8 +14,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.annotations import BOUNDARY_WORDS
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.inference.blocks import Box, Shape
-from napari_autosegnet.inference.instances.objects import grown, tiles_of, within
-from napari_autosegnet.inference.instances.run import sampling
+from napari_autosegnet.inference.instances.objects import grown, sampling, tiles_of, within
 from napari_autosegnet.inference.output.ledger import Ledger, instance_ledger_path
 from napari_autosegnet.inference.proofreading.edited import Edited, EditedArray
 from napari_autosegnet.inference.proofreading.edits import Delete, Merge, Split

@@ -158,7 +158,7 @@ class JobPanel(QWidget):
                     f"round {event.round} of {event.rounds}"
                 )
             case ProgressMade(total=int(total)):
-                objects = "numbering objects: " if event.step in ("seeds", "instances") else ""
+                objects = "numbering objects: " if event.step in ("seeds", "fragments", "contacts", "instances") else ""
                 self._where = f"{objects}block {event.done} of {total}"
             case Stopped() if self.client.state == "stopping":
                 self._where = "writing the result"
