@@ -360,6 +360,11 @@ class PredictSettings(Settings):
     instance_classes: tuple[str, ...] | None = _advanced(
         None, "Classes whose objects are numbered; all but background and boundary by default"
     )
+    instance_growth: Literal["auto", "volume", "sections"] = _advanced(
+        "auto",
+        "volume: objects grow through the volume; sections: they grow in each section, and those that overlap well are "
+        "one; auto: sections, if these are more than three pixels apart or the voxels are unknown",
+    )
     instance_distance: Annotated[float, Field(gt=0, le=64)] = _advanced(
         4.0, "Objects grow from places that are at least this many pixels from a boundary"
     )

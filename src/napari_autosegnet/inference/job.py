@@ -42,7 +42,7 @@ from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
-from napari_autosegnet.inference.instances.objects import object_classes
+from napari_autosegnet.inference.instances.objects import object_classes, voxels_are_unknown
 from napari_autosegnet.inference.output.file_kinds import loss
 from napari_autosegnet.inference.output.ledger import (
     Ledger,
@@ -224,9 +224,18 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
         When there is something else, or a result made otherwise, in the output's place.
     """
     tell_notes([job.image, *([] if job.mask is None else [job.mask])], report)
-    if job.settings.planes == "all" and job.image.unit is None and job.image.scale == (1.0, 1.0, 1.0):
-        report(Note(text=f"{job.image.path or job.image.name} says nothing of its voxels; they are taken for cubes"))
     output, settings = job.output, job.settings
+    if voxels_are_unknown(job.image) and job.image.sections > 1:
+        unknown = f"{job.image.path or job.image.name} says nothing of its voxels"
+        if settings.planes == "all":
+            report(Note(text=f"{unknown}; they are taken for cubes"))
+        elif settings.instances and settings.instance_growth == "auto":
+            report(
+                Note(
+                    text=f"{unknown}, so objects grow section by section; if they are cubes, give "
+                    "--instance-growth volume"
+                )
+            )
     lost = loss(output.path)
     if lost is not None:
         report(Note(text=lost))

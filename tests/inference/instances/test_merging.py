@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_autosegnet.data.annotations import default_classes
-from napari_autosegnet.inference.instances.merging import Contacts, merged
+from napari_autosegnet.inference.instances.merging import Contacts, linked, merged
 from napari_autosegnet.inference.instances.objects import merging_below, seed_mask
 
 
@@ -16,7 +16,8 @@ def contacts(*rows: tuple[int, int, int, float]) -> Contacts:
     faces = np.array([row[2] for row in rows])
     boundary = np.round(255 * faces * np.array([row[3] for row in rows])).astype(np.int64)
     fragments = np.unique(pairs)
-    return Contacts(fragments, np.full(len(fragments), 10), pairs, faces, boundary)
+    none = np.zeros((0, 2), np.int64)
+    return Contacts(fragments, np.full(len(fragments), 10), pairs, faces, boundary, none, none[:, 0])
 
 
 def test_fragments_without_a_boundary_between_them_are_one() -> None:
@@ -58,27 +59,44 @@ def test_merging_one_after_another_is_the_same() -> None:
         assert merged(30, found, 0.4).tolist() == expected.tolist()
 
 
-def test_contacts_of_tiles_add_up(tmp_path: Path) -> None:
+def test_sections_are_linked_where_fragments_overlap_well() -> None:
+    """3 and 4 lie below 1; of the 1 and 2 that were merged, 4 shares too little."""
+    none = np.zeros((0, 2), np.int64)
+    overlaps, shared = np.array([[1, 3], [1, 4]]), np.array([40, 20])
+    found = Contacts(np.arange(1, 5), np.array([60, 40, 50, 30]), none, none[:, 0], none[:, 0], overlaps, shared)
+    assert linked(np.array([0, 1, 2, 3, 4], np.uint32), found).tolist() == [0, 1, 2, 1, 3]
+    assert linked(np.array([0, 1, 1, 2, 3], np.uint32), found).tolist() == [0, 1, 1, 1, 2]
+    assert linked(np.array([0, 1, 1, 2, 2], np.uint32), found).tolist() == [0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("by_section", [False, True])
+def test_contacts_of_tiles_add_up(tmp_path: Path, by_section: bool) -> None:
     generator = np.random.default_rng(0)
     fragments = generator.integers(0, 4, (6, 7, 8)).astype(np.uint32)
     boundary = generator.integers(0, 256, fragments.shape).astype(np.uint8)
-    whole = Contacts.of(fragments, boundary, fragments.shape)
+    whole = Contacts.of(fragments, boundary, fragments.shape, by_section=by_section)
     parts = []
     for z, y in [(0, 0), (0, 4), (3, 0), (3, 4)]:
         core = (3, min(4, 7 - y), 8)
         with_next = (slice(z, z + 4), slice(y, y + 5))
-        part = Contacts.of(fragments[with_next], boundary[with_next], core)
+        part = Contacts.of(fragments[with_next], boundary[with_next], core, by_section=by_section)
         part.save(tmp_path / f"{z}-{y}.npz")
         parts.append(Contacts.load(tmp_path / f"{z}-{y}.npz"))
     together = Contacts.added(parts)
     for name, values in vars(whole).items():
         np.testing.assert_array_equal(getattr(together, name), values, err_msg=name)
     assert whole.voxels.tolist() == np.bincount(fragments.ravel())[1:].tolist()
-    faces = 0
-    for axis in range(3):
-        along = np.moveaxis(fragments, axis, 0)
-        faces += (np.sort([along[:-1].ravel(), along[1:].ravel()], axis=0).T == [1, 3]).all(axis=1).sum()
-    assert whole.faces[whole.pairs.tolist().index([1, 3])] == faces
+
+    def faces(*axes: int) -> int:
+        along = [np.moveaxis(fragments, axis, 0) for axis in axes]
+        sides = [np.sort([each[:-1].ravel(), each[1:].ravel()], axis=0).T for each in along]
+        return sum(int((each == [1, 3]).all(axis=1).sum()) for each in sides)
+
+    assert whole.faces[whole.pairs.tolist().index([1, 3])] == (faces(1, 2) if by_section else faces(0, 1, 2))
+    if by_section:
+        assert whole.shared[whole.overlaps.tolist().index([1, 3])] == faces(0)
+    else:
+        assert not len(whole.overlaps)
 
 
 def test_only_a_class_that_is_a_boundary_tells_objects_apart() -> None:

@@ -15,7 +15,7 @@ from skimage.metrics import adapted_rand_error
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import BlockWritten, Event
+from napari_autosegnet.events import BlockWritten, Event, Note
 from napari_autosegnet.inference.compute.block_pixels import BlockResult
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.instances.objects import (
@@ -77,10 +77,12 @@ def number(tmp_path: Path, make_model: Callable[..., Model], monkeypatch: pytest
     )
 
     def run(boundary: np.ndarray, block: tuple[int, int, int], name: str, **more: Any) -> PredictionSummary:
+        scale = more.pop("scale", None)
         asked = {key: more.pop(key) for key in ("should_stop", "report") if key in more}
-        wanted = {"instances": True, "instance_distance": 4.0, **more}
+        wanted = {"instances": True, "instance_distance": 4.0, "instance_growth": "volume", **more}
         settings = PredictSettings(block=block, halo=0, **wanted)
-        return predict_volume(model, image_from_array(boundary), tmp_path / name, settings, **asked)
+        image = image_from_array(boundary, scale=scale)
+        return predict_volume(model, image, tmp_path / name, settings, **asked)
 
     return run
 
@@ -206,6 +208,47 @@ def test_an_object_that_is_narrow_somewhere_stays_one(number: Any, tmp_path: Pat
     assert parts[4, 12, 10] != parts[4, 12, 30] == parts[4, 12, 47]
     with pytest.raises(UserError, match="instance_merge was 0.2, now 0.1"):
         number(boundary, block, "one.zarr", instance_merge=0.1)
+
+
+def serial_sections() -> tuple[np.ndarray, np.ndarray]:
+    """Cells that drift from section to section, each over what was another's: truth and boundary probability."""
+    truth, boundary = np.zeros((5, 60, 96), np.int32), np.full((5, 60, 96), 250, np.uint8)
+    for section in range(5):
+        for column in range(4):
+            left = 2 + 22 * column + 4 * section
+            cell = (section, slice(5, 55), slice(left, min(left + 20, 96)))
+            truth[cell], boundary[cell] = column + 1, 10
+    return truth, boundary
+
+
+@pytest.mark.parametrize("block", [(5, 60, 96), (2, 32, 32)])
+def test_cells_of_thick_sections_are_linked_where_they_overlap_best(
+    number: Any, tmp_path: Path, block: tuple[int, int, int]
+) -> None:
+    truth, boundary = serial_sections()
+    number(boundary, block, "sections.zarr", instance_growth="auto", scale=(50.0, 4.0, 4.0))
+    found = instances(tmp_path / "sections.zarr")
+    assert len(np.unique(found)) == 5 and adapted_rand_error(truth, found)[0] < 1e-6
+    # Through the volume, a cell runs into its neighbor that lies below it.
+    number(boundary, block, "volume.zarr", scale=(50.0, 4.0, 4.0))
+    assert len(np.unique(instances(tmp_path / "volume.zarr"))) == 2
+
+
+def test_how_objects_grow_is_decided_by_the_voxels(number: Any, tmp_path: Path) -> None:
+    _, boundary = serial_sections()
+
+    def grown(name: str, **more: Any) -> tuple[int, list[str]]:
+        told: list[Event] = []
+        number(boundary, (5, 60, 96), name, instance_growth="auto", report=told.append, **more)
+        notes = [event.text for event in told if isinstance(event, Note) and "says nothing" in event.text]
+        return len(np.unique(instances(tmp_path / name))) - 1, notes
+
+    assert grown("cubes.zarr", scale=(4.0, 4.0, 4.0)) == (1, [])
+    assert grown("thick.zarr", scale=(16.0, 4.0, 4.0)) == (4, [])
+    objects, (note,) = grown("unknown.zarr")
+    assert objects == 4 and "--instance-growth volume" in note
+    with pytest.raises(UserError, match="instance_growth was sections, now volume"):
+        number(boundary, (5, 60, 96), "unknown.zarr", instance_growth="volume")
 
 
 class Stop:

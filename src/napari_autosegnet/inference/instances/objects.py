@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Box, Shape
+from napari_autosegnet.settings import PredictSettings
 
 #: Words in the names of classes that hold no objects.
 NO_OBJECTS = (*BOUNDARY_WORDS, "background", "outside")
@@ -27,6 +29,10 @@ INSIDE = 128
 MERGED = 0.2
 #: Sides (z, y, x) of what is flooded at once; they bound the memory.
 TILE: Shape = (128, 256, 256)
+#: Objects grow section by section where these are more pixels apart (docs/how-to/instances.md).
+COARSE = 3.0
+#: Pixels that nothing reaches over.
+FAR = 1e6
 #: Surroundings that a flood may come from, in pixels.
 FLOOD = 48
 
@@ -76,6 +82,23 @@ def merging_below(classes: Sequence[ClassInfo], objects: Sequence[int], wanted: 
     return MERGED if any(word in name for name in others for word in BOUNDARY_WORDS) else 0.0
 
 
+def grow_by_section(image: ImageStack, settings: PredictSettings) -> bool:
+    """Whether objects grow in each section alone and are linked then, rather than through the volume.
+
+    As the settings say; else where sections are far apart (`COARSE`), or the image says nothing of its voxels.
+    """
+    if settings.instance_growth != "auto":
+        return settings.instance_growth == "sections"
+    if settings.planes == "all":
+        return False
+    return voxels_are_unknown(image) or sampling(image.scale)[0] > COARSE
+
+
+def voxels_are_unknown(image: ImageStack) -> bool:
+    """Whether an image says nothing of the size of its voxels."""
+    return image.unit is None and image.scale == (1.0, 1.0, 1.0)
+
+
 def seed_mask(
     boundary: npt.NDArray[np.uint8], distance: float, sampling: Sequence[float], sure: float = 0.0
 ) -> npt.NDArray[np.bool_]:
@@ -94,11 +117,21 @@ def seed_mask(
     return seeds
 
 
-def label_seeds(mask: npt.NDArray[np.bool_]) -> Ids:
-    """Number the connected parts (over faces) of a block's seeds from 1."""
+def neighbors(by_section: bool) -> npt.NDArray[np.bool_]:
+    """Voxels (3, 3, 3) around one that touch it: over faces, of its own section alone with ``by_section``."""
+    from scipy.ndimage import generate_binary_structure
+
+    structure: npt.NDArray[np.bool_] = generate_binary_structure(3, 1)
+    if by_section:
+        structure[[0, 2]] = False
+    return structure
+
+
+def label_seeds(mask: npt.NDArray[np.bool_], *, by_section: bool = False) -> Ids:
+    """Number the connected parts of a block's seeds from 1."""
     from scipy.ndimage import label
 
-    numbered: Ids = label(mask)[0].astype(np.uint32)
+    numbered: Ids = label(mask, structure=neighbors(by_section))[0].astype(np.uint32)
     return numbered
 
 
@@ -122,7 +155,7 @@ def joined(count: int, pairs: npt.NDArray[np.int64]) -> Ids:
     return component
 
 
-def flood(boundary: npt.NDArray[np.uint8], seeds: Ids) -> Ids:
+def flood(boundary: npt.NDArray[np.uint8], seeds: Ids, *, by_section: bool = False) -> Ids:
     """Grow seeds (z, y, x) through all voxels inside, the most likely boundaries last."""
     from skimage.segmentation import watershed
 
@@ -132,7 +165,9 @@ def flood(boundary: npt.NDArray[np.uint8], seeds: Ids) -> Ids:
     if len(numbers) == 1:
         return np.zeros(seeds.shape, np.uint32)
     markers = compact.reshape(seeds.shape).astype(np.int32)
-    basins = watershed(boundary, markers, mask=boundary < INSIDE)  # type: ignore[no-untyped-call]
+    basins = watershed(  # type: ignore[no-untyped-call]
+        boundary, markers, connectivity=neighbors(by_section), mask=boundary < INSIDE
+    )
     result: Ids = numbers.astype(np.uint32)[basins]
     return result
 
@@ -161,9 +196,9 @@ def within(core: Box, box: Box) -> tuple[slice, slice, slice]:
     return z, y, x
 
 
-def sampling(scale: Sequence[float]) -> tuple[float, float, float]:
-    """Size of a voxel (z, y, x) in pixels of x."""
+def sampling(scale: Sequence[float], *, by_section: bool = False) -> tuple[float, float, float]:
+    """Size of a voxel (z, y, x) in pixels of x; sections are out of each other's reach with ``by_section``."""
     z, y, x = scale
     if min(z, y, x) <= 0:
-        return 1.0, 1.0, 1.0
-    return z / x, y / x, 1.0
+        z, y, x = 1.0, 1.0, 1.0
+    return FAR if by_section else z / x, y / x, 1.0

@@ -21,7 +21,7 @@ from napari_autosegnet.events import Note, Report
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.inference.blocks import BlockPlan
 from napari_autosegnet.inference.instances.measurements import measured
-from napari_autosegnet.inference.instances.merging import merged
+from napari_autosegnet.inference.instances.merging import linked, merged
 from napari_autosegnet.inference.instances.objects import contacts, joined, object_classes, tiles_of
 from napari_autosegnet.inference.instances.work import LEVELS, STAGES, InstanceWork, Stage
 from napari_autosegnet.inference.output.arrays import BlockArray
@@ -68,6 +68,7 @@ class InstanceRun:
             "model": model.fingerprint,
             "settings": {
                 "instance_distance": job.settings.instance_distance,
+                "instance_growth": "sections" if self.work.by_section else "volume",
                 "instance_merge": self.work.merging,
                 "instance_min_size": job.settings.instance_min_size,
                 "instance_classes": object_classes(model.classes, job.settings.instance_classes),
@@ -146,6 +147,8 @@ class InstanceRun:
         contacts = self.work.contacts()
         count = int(contacts.fragments.max(initial=0))
         objects = merged(count, contacts, self.work.merging)
+        if self.work.by_section:
+            objects = linked(objects, contacts)
         voxels = np.zeros(int(objects.max()) + 1, np.int64)
         np.add.at(voxels, objects[contacts.fragments], contacts.voxels)
         small = voxels < self._job.settings.instance_min_size
@@ -169,7 +172,7 @@ class InstanceRun:
             block = seeds.read(*core)
             offsets[number] = total
             for axis, before in enumerate(_blocks_before(plan, number)):
-                if before is None or before not in offsets:
+                if before is None or before not in offsets or (axis == 0 and self.work.by_section):
                     continue
                 face = list(plan[before].core)
                 face[axis] = (face[axis][1] - 1, face[axis][1])

@@ -17,6 +17,7 @@ from napari_autosegnet.inference.instances.objects import (
     Ids,
     boundary_probability,
     flood,
+    grow_by_section,
     grown,
     label_seeds,
     merging_below,
@@ -54,7 +55,8 @@ class InstanceWork:
         names = job.predictor.model.classes
         self._classes = object_classes(names, job.settings.instance_classes)
         self.merging = merging_below(names, self._classes, job.settings.instance_merge)
-        self._sampling = sampling(job.image.scale)
+        self.by_section = grow_by_section(job.image, job.settings)
+        self._sampling = sampling(job.image.scale, by_section=self.by_section)
         self.scratch = scratch_path(output.path)
         self.seeds, self.fragments = (
             BlockArray(
@@ -120,7 +122,7 @@ class InstanceWork:
             mask[within(tile, core)] = seeds[within(tile, around)]
             if should_stop():
                 return False
-        self.seeds.write(label_seeds(mask), *core)
+        self.seeds.write(label_seeds(mask, by_section=self.by_section), *core)
         return True
 
     def _flood(self, number: int, should_stop: ShouldStop) -> bool:
@@ -133,7 +135,8 @@ class InstanceWork:
             around = grown(tile, margin, self._plan.shape)
             seeds = self._numbered_seeds(around)
             if seeds.any():
-                fragments[within(tile, core)] = flood(self._boundary(around), seeds)[within(tile, around)]
+                basins = flood(self._boundary(around), seeds, by_section=self.by_section)
+                fragments[within(tile, core)] = basins[within(tile, around)]
             if should_stop():
                 return False
         self.fragments.write(fragments, *core)
@@ -146,7 +149,7 @@ class InstanceWork:
             fragments = self.fragments.read(z, y, x)
             if fragments.any():
                 core = (length(tile[0]), length(tile[1]), length(tile[2]))
-                found.append(Contacts.of(fragments, self._boundary((z, y, x)), core))
+                found.append(Contacts.of(fragments, self._boundary((z, y, x)), core, by_section=self.by_section))
             if should_stop():
                 return False
         Contacts.added(found).save(self._contacts_file(number))
