@@ -211,7 +211,8 @@ def check_isotropic(image: ImageStack) -> None:
         size = " x ".join(f"{side:g}" for side in sides)
         raise UserError(
             f"the voxels of {name} are {size}{f' {image.unit}' if image.unit else ''} (z, y, x), but three planes need "
-            f"sides that differ by a factor of {ISOTROPIC:g} at most; leave --planes all out, or resample the image"
+            f"sides that differ by a factor of {ISOTROPIC:g} at most; make cubes with `napari-autosegnet resample`, or "
+            "leave --planes all out"
         )
 
 

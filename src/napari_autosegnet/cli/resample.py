@@ -1,0 +1,43 @@
+"""``napari-autosegnet resample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_autosegnet.cli.job import print_json, print_paths
+from napari_autosegnet.cli.lines import print_note
+from napari_autosegnet.cli.options import Axes, Channels, Json, TimePoint
+
+
+def resample(
+    image: Annotated[Path, typer.Option(help="A volume in any format that is read")],
+    out: Annotated[Path, typer.Option(help="The new volume: NAME.zarr")],
+    factor: Annotated[
+        float | None, typer.Option(help="Pixels between two sections; by default, from the size of the voxels")
+    ] = None,
+    time: TimePoint = None,
+    channels: Channels = None,
+    axes: Axes = None,
+    as_json: Json = False,
+) -> None:
+    """Write a volume as cubes, for predict --planes all: sections between its own are interpolated.
+
+    Two sections at a time are in memory, and nothing is overwritten.
+
+    Example: [bold]napari-autosegnet resample --image stack.tif --out cubes.zarr[/bold]
+    """
+    from napari_autosegnet.data.cubes import write_cubes
+    from napari_autosegnet.data.images import open_image
+
+    opened = open_image(image, time=time, channels=channels, axes=axes)
+    for note in opened.notes:
+        print_note(f"note: {note}")
+    cubes = write_cubes(opened, out, factor)
+    print_note(f"{opened.sections} sections became {cubes.shape[0]}")
+    if as_json:
+        print_json({"image": out, "shape": cubes.shape})
+    else:
+        print_paths(image=out)
