@@ -318,7 +318,7 @@ class FitSettings(TrainSettings):
     learn_from_everything: bool = _advanced(
         True, "Learn from the validation part as well, once it has served to choose", title="Learn from everything"
     )
-    tolerance: Fraction = _advanced(0.01, "Mean IoU that a faster network may lose at most, and surely no more")
+    tolerance: Fraction = _advanced(0.005, "Mean IoU that a faster network may lose at most, and surely no more")
 
 
 class PredictSettings(Settings):

@@ -59,7 +59,7 @@ def test_names_and_events_are_text_in_every_label(dock: AutoSegNetDock, qtbot: A
         dock.show_step(step)
     panel, plots = dock.learn_step.panel, dock.learn_step.plots
     qtbot.waitUntil(lambda: dock.learn_step.client.state == "failed", timeout=60_000)
-    qtbot.waitUntil(lambda: any("mine" in row.legend.text() for row in plots._plots), timeout=60_000)
+    qtbot.waitUntil(lambda: any("mine" in row.legend.text() for row in plots.rows), timeout=60_000)
     assert "faked line" in panel.note.text()
     texts = list(shown_texts(dock))
     assert any("&lt;img" in text for text, rich in texts if rich)

@@ -145,10 +145,10 @@ KINDS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_of_all_kinds_are_labeled(kind: str, make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
     live, (pixels, about) = make_live(), KINDS[kind]
-    image = live._session.viewer.add_image(pixels, **about)
-    live._session.follow_layers()
-    live._session.viewer.dims.set_point(range(live._session.viewer.dims.ndim), image.data_to_world([0] * image.ndim))
-    painted = live._session.new_labels(image)
+    image = live.session.viewer.add_image(pixels, **about)
+    live.session.follow_layers()
+    live.session.viewer.dims.set_point(range(live.session.viewer.dims.ndim), image.data_to_world([0] * image.ndim))
+    painted = live.session.new_labels(image)
     for value in (1, 2):
         stroke(painted, value, *(0 for _ in range(painted.ndim - 2)))
     qtbot.waitUntil(lambda: live.layer is not None or live.line.kind == "error", timeout=30_000)
@@ -160,10 +160,10 @@ def test_of_large_pyramids_the_part_in_view_is_labeled(
 ) -> None:
     monkeypatch.setattr(live_labels, "MAX_PIXELS", 40 * 40)
     live = make_live()
-    viewer = live._session.viewer
+    viewer = live.session.viewer
     image = viewer.add_image([textures(), textures()[::2, ::2]], multiscale=True)
-    live._session.follow_layers()
-    painted = live._session.new_labels(image)
+    live.session.follow_layers()
+    painted = live.session.new_labels(image)
     viewer.scene.camera.center = (0, 0, 0)
     stroke(painted, 1)
     stroke(painted, 2)
@@ -179,7 +179,7 @@ def test_strokes_of_several_images_count_and_what_does_not_fit_is_said(
     make_live: Callable[..., LiveLabels], qtbot: Any
 ) -> None:
     live = make_live()
-    session, viewer = live._session, live._session.viewer
+    session, viewer = live.session, live.session.viewer
     first, second = viewer.add_image(textures(2)), viewer.add_image(textures(2)[:, :-2])
     session.follow_layers()
     stroke(session.new_labels(first), 1, 0)
@@ -228,9 +228,9 @@ class Unreadable:
 
 def test_whatever_goes_wrong_is_one_line(make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
     live, array = make_live(), Unreadable()
-    image = live._session.viewer.add_image(array, multiscale=False)
-    live._session.follow_layers()
-    painted = live._session.new_labels(image)
+    image = live.session.viewer.add_image(array, multiscale=False)
+    live.session.follow_layers()
+    painted = live.session.new_labels(image)
     array.error = OSError("input/output error\nsecond line")
     stroke(painted, 1)
     stroke(painted, 2)

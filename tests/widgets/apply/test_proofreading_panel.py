@@ -57,7 +57,7 @@ def settle(panel: ProofreadingPanel, qtbot: Any) -> None:
 
 def drag(panel: ProofreadingPanel, *voxels: tuple[int, int, int], shift: bool = False) -> None:
     """Press the mouse at a voxel, move it over the others, and let go."""
-    layer, viewer = panel.layer, panel._viewer
+    layer, viewer = panel.layer, panel.viewer
     assert layer is not None
     viewer.dims.set_point(0, float(layer.data_to_world(voxels[0])[0]))
     event = SimpleNamespace(
@@ -95,12 +95,12 @@ def test_objects_are_merged_split_deleted_undone_and_written(
     qtbot.mouseClick(panel.split_button, Qt.MouseButton.LeftButton)
     assert "first stroke" in panel.label.text() and not layer.mouse_pan
     drag(panel, (2, 6, 6), (2, 10, 7))
-    assert "second stroke" in panel.label.text() and len(panel._viewer.layers["split strokes"].data) == 2
-    assert panel._viewer.layers.selection.active is layer
+    assert "second stroke" in panel.label.text() and len(panel.viewer.layers["split strokes"].data) == 2
+    assert panel.viewer.layers.selection.active is layer
     drag(panel, (2, 8, 18), (2, 9, 19))
     settle(panel, qtbot)
     assert said == ["good: The second part is object 6."] and layer.mouse_pan
-    assert len(panel._viewer.layers["split strokes"].data) == 0
+    assert len(panel.viewer.layers["split strokes"].data) == 0
     split = np.asarray(layer.data)
     assert set(np.unique(split)) == {0, 3, 5, 6} and not panel.split_button.isChecked()
     assert set(np.unique(layer._slice.image.raw)) == {0, 3, 5, 6}  # what napari shows
@@ -143,7 +143,7 @@ def test_objects_are_merged_split_deleted_undone_and_written(
     assert said[-1].startswith("error: these objects were edited elsewhere")
     assert set(np.unique(layer._slice.image.raw)) == {0, 3, 6}
     assert layer.features["index"].tolist() == [3, 6]
-    panel._viewer.layers.remove(layer)
+    panel.viewer.layers.remove(layer)
     assert not panel.isVisible()
 
 
@@ -168,7 +168,7 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     write_classes(store, labels, ["membrane", "cell", "background"], ["cell"])
     said: list[str] = []
     panel.said.connect(lambda text, kind: said.append(f"{kind}: {text}"))
-    viewer, layer = panel._viewer, panel.layer
+    viewer, layer = panel.viewer, panel.layer
     assert layer is not None
     panel.begin()
     settle(panel, qtbot)
@@ -189,7 +189,7 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     settle(panel, qtbot)
     target = viewer.layers["image annotation"]
     assert viewer.layers.selection.active is layer and target.mode == "pan_zoom"
-    names = {each.value: each.name for each in panel._session.label_classes}
+    names = {each.value: each.name for each in panel.session.label_classes}
     painted = np.array(target.data)
     assert {names[value] for value in np.unique(painted[painted > 0])} == {"membrane", "background"}
     np.testing.assert_array_equal(painted == next(v for v in names if names[v] == "background"), objects == 5)
@@ -207,12 +207,12 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     np.testing.assert_array_equal(target.data, np.where(own > 0, own, painted))
     target.undo()
     np.testing.assert_array_equal(target.data, own)
-    panel._session.class_list.set_zero_is_class(True)
+    panel.session.class_list.set_zero_is_class(True)
     panel.use_as_annotation()
     settle(panel, qtbot)
     assert said[-1].startswith("error: all of 'image annotation' is annotated")
     np.testing.assert_array_equal(target.data, own)
-    assert panel._session.layers.image_in_view() is image
+    assert panel.session.layers.image_in_view() is image
 
 
 def test_edits_and_measurements_are_shown_before_and_after_objects_are_mended(
@@ -261,7 +261,7 @@ def test_edits_and_measurements_are_shown_before_and_after_objects_are_mended(
     ((data, about, _),) = read_store(store)
     np.testing.assert_array_equal(np.asarray(data), np.asarray(layer.data))
     assert "features" not in about
-    layer = panel._viewer.add_labels(data, **about)
+    layer = panel.viewer.add_labels(data, **about)
     panel.begin()
     settle(panel, qtbot)
     all_are_right()

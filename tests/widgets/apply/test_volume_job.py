@@ -33,10 +33,10 @@ def test_corrections_outlive_a_worker_that_goes_on(step: ApplyStep, qtbot: Any) 
     layer.data_setitem((np.full(3, 1), np.arange(3), np.arange(3)), 2)
     for state in ("starting", "working"):
         volume.client._state = state
-        volume._on_state(state)
+        volume.client.state_changed.emit(state)
     layer.data[1] = 3
     volume.client._state = "finished"
-    volume._on_state("finished")
+    volume.client.state_changed.emit("finished")
     assert (layer.data[1, np.arange(3), np.arange(3)] == 2).all() and np.count_nonzero(
         layer.data[1] == 3
     ) == 96 * 96 - 3
@@ -50,10 +50,10 @@ def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None
     volume._layer = layer
     for state, editable in (("working", False), ("stopped", True), ("starting", False), ("finished", True)):
         volume.client._state = state
-        volume._on_state(state)
+        volume.client.state_changed.emit(state)
         assert layer.editable is editable, state
     volume.client._state = "working"
-    volume._on_state("working")
+    volume.client.state_changed.emit("working")
     step.session.viewer.dims.ndisplay = 3
     step.session.viewer.dims.ndisplay = 2  # napari allows painting again
     volume._refresh()
@@ -67,12 +67,12 @@ def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbo
     volume.failed.connect(said.append)
     volume._out = out
     volume.client._state = "working"
-    volume._take(BlocksPlanned(blocks=1))
+    volume.client.reported.emit(BlocksPlanned(blocks=1))
     idle(step, qtbot)
     assert volume.layer is None and said == []
     pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
     predict_volume(small_model(), image_from_array(pixels, name="s"), out, PredictSettings())
-    volume._take(BlockWritten(index=0, origin=(0, 0, 0), status="done", voxels=1, step="segmentation"))
+    volume.client.reported.emit(BlockWritten(index=0, origin=(0, 0, 0), status="done", voxels=1, step="segmentation"))
     qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
     volume.client._state = "idle"
 
@@ -86,7 +86,7 @@ def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot:
     image.rotate, image.units = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], ("nm", "nm", "nm")
     volume._begin(image, None, out, Path())
     volume.client._state = "finished"
-    volume._on_state("finished")
+    volume.client.state_changed.emit("finished")
     qtbot.waitUntil(lambda: "stack objects" in viewer.layers, timeout=10_000)
     for layer in (viewer.layers["stack objects"], volume.layer):
         assert np.allclose(layer.data_to_world((1, 20, 30)), image.data_to_world((1, 20, 30)))
@@ -109,11 +109,11 @@ def test_a_result_in_a_file_is_shown_when_it_is_finished(
     predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings())
     image = step.session.viewer.layers["stack"]
     volume._begin(image, None, out, run.model_folder)
-    volume._take(BlocksPlanned(blocks=1))
+    volume.client.reported.emit(BlocksPlanned(blocks=1))
     assert not volume._opening, "only what is finished can be read by everybody"
     volume.client._state = "finished"
     with qtbot.waitSignal(volume.shown, timeout=10_000):
-        volume._on_state("finished")
+        volume.client.state_changed.emit("finished")
     layer = volume.layer
     assert layer is not None and role(layer) == "result" and not layer.editable
     assert np.array_equal(np.asarray(layer.data[1]), expected(stack, 1))

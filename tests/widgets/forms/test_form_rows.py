@@ -61,7 +61,7 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
     learn.menu._take(None, [ENTRY, ENTRY.model_copy(update={"name": "b", "chosen": False})])
     learn.plots.add(Epoch(step="train", epoch=1, loss=1.0, mean_iou=0.5))
     qtbot.waitUntil(lambda: not dock.session.background.is_busy and dock.apply_step.model is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: any(row._view is not None for row in learn.plots._plots), timeout=20_000)
+    qtbot.waitUntil(lambda: any(row._view is not None for row in learn.plots.rows), timeout=20_000)
     return dock
 
 

@@ -93,7 +93,7 @@ def test_one_button_from_the_annotation_to_a_model(qtbot: Any, make_step: Callab
     assert "measuring and writing the networks" in wheres
     assert any(each.startswith("So far: Quality") for each in qualities), "known before the end"
     assert "pixels of 1 section" in step.quality.text() and "axon: " in step.quality.text()
-    drawn = step.plots._plots[0]
+    drawn = step.plots.rows[0]
     qtbot.waitUntil(lambda: len(drawn.drawn()) == 2, timeout=20_000)
     assert "24 channels at 1/4" in drawn.legend.text().replace("&nbsp;", " ")
     assert step.has_model and step.primary.text() == "Add labels and continue"

@@ -27,7 +27,7 @@ def test_curves_and_last_values_of_a_training(qtbot: Any) -> None:
     widget.add(Epoch(step="search", epoch=9, loss=7.0))
     for number in (1, 2, 3, 2):  # resumed after the first: what came later is computed again
         widget.add(epoch(number, iou={"axon": 0.1 * number, "myelin": None}, mean_iou=float("nan")))
-    quality, error = widget._plots
+    quality, error = widget.rows
     assert widget.epochs == 2
     qtbot.waitUntil(lambda: bool(error.drawn()) and bool(error.legend.text()), timeout=20_000)
     assert quality.drawn() == {"axon": ([1, 2], pytest.approx([0.1, 0.2]))}, "no value, no curve"
@@ -44,7 +44,7 @@ def test_a_job_that_begins_anew_takes_the_place_of_the_one_before(qtbot: Any) ->
     qtbot.addWidget(widget)
 
     def curve(row: int) -> tuple[list[int], list[float]]:
-        return next(iter(widget._plots[row].drawn().values()), ([], []))
+        return next(iter(widget.rows[row].drawn().values()), ([], []))
 
     def train(epochs: range, value: float) -> None:
         widget.add(Started(step="train"))
@@ -59,14 +59,14 @@ def test_a_job_that_begins_anew_takes_the_place_of_the_one_before(qtbot: Any) ->
     qtbot.waitUntil(lambda: curve(4) == ([*range(1, 32)], [1.0] * 27 + [0.5] * 4), timeout=20_000)
     train(range(1, 6), 0.1)
     qtbot.waitUntil(lambda: curve(4) == ([*range(1, 6)], [0.1] * 5), timeout=20_000)
-    assert widget._plots[2].isHidden() and not widget._plots[4].isHidden(), "only of what was worked on last"
+    assert widget.rows[2].isHidden() and not widget.rows[4].isHidden(), "only of what was worked on last"
 
 
 def test_what_has_no_value_yet_is_not_shown(qtbot: Any) -> None:
     widget = LivePlots([plot for plot in PLOTS if plot.step == "search"])
     qtbot.addWidget(widget)
     widget.add(Epoch(step="search", epoch=1, loss=2.0))
-    quality, error = widget._plots
+    quality, error = widget.rows
     qtbot.waitUntil(lambda: bool(error.drawn()), timeout=20_000)
     assert quality.isHidden() and not error.isHidden()
 
@@ -76,7 +76,7 @@ def test_no_curve_of_a_quality_that_is_not_known(qtbot: Any, step: Any) -> None:
     widget = LivePlots([plot for plot in PLOTS if plot.step == step])
     qtbot.addWidget(widget)
     widget.show()
-    quality = widget._plots[0]
+    quality = widget.rows[0]
 
     def learn(number: int, checked: int) -> None:
         widget.add(epoch(number, step=step, network="a chain", iou={"axon": 1.0}))

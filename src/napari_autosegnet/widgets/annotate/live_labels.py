@@ -77,7 +77,7 @@ class LiveLabels(QWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._session = session
+        self.session = session
         self._background = Background(self)
         self._classifier: LiveClassifier | None = None
         self._pairs = session.pairs()
@@ -124,7 +124,7 @@ class LiveLabels(QWidget):
         self._look_soon.cancel()
         for event in self._view_events:
             event.disconnect(self._on_view)
-        self._session.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.session.viewer.layers.events.removed.disconnect(self._on_removed)
         self._background.close()
         self._remove_layer()
 
@@ -158,8 +158,8 @@ class LiveLabels(QWidget):
 
     def _on_pairs(self) -> None:
         # Also told when the layer of the labels is added.
-        if self._session.pairs() != self._pairs:
-            self._pairs = self._session.pairs()
+        if self.session.pairs() != self._pairs:
+            self._pairs = self.session.pairs()
             self._ask_soon()
 
     def _on_view(self, event: Any = None) -> None:
@@ -190,7 +190,7 @@ class LiveLabels(QWidget):
         if self._is_busy:
             self._wanted_again = True
             return
-        if not self._is_wanted or self._session.is_counting:
+        if not self._is_wanted or self.session.is_counting:
             return  # asked again when that changes
         place = self._place = self._place_in_view()
         if place is None:
@@ -202,9 +202,9 @@ class LiveLabels(QWidget):
             return
         if self._classifier is None:
             return  # it is being loaded
-        view, stacks = _view(place), self._session.annotated_stacks()
+        view, stacks = _view(place), self.session.annotated_stacks()
         annotated = [(_key(each.image, each.time), stack) for each, stack in stacks]
-        classifier, classes = self._classifier, self._session.classes
+        classifier, classes = self._classifier, self.session.classes
         self._is_busy = True
 
         def work() -> LabeledView | None:
@@ -235,7 +235,7 @@ class LiveLabels(QWidget):
             self._ask()
 
     def _place_in_view(self) -> _Place | None:
-        session = self._session
+        session = self.session
         image = session.layers.image_in_view()
         section = None if image is None else section_in_view(session.viewer, image)
         if image is None or section is None:
@@ -257,7 +257,7 @@ class LiveLabels(QWidget):
 
     def _missing(self, place: _Place) -> str | None:
         """What has to be done before there can be labels; empty where the step asks for it already."""
-        session = self._session
+        session = self.session
         if not session.pairs() or session.numbered_objects() is not None:
             return ""
         if sum(session.pixels_of(each.value) > 0 for each in session.label_classes) < 2:
@@ -271,7 +271,7 @@ class LiveLabels(QWidget):
     # ------------------------------------------------------------ what is shown
 
     def _show(self, view: LabeledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
-        viewer = self._session.viewer
+        viewer = self.session.viewer
         if place.image not in viewer.layers:
             return
         if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not place.image:
@@ -304,8 +304,8 @@ class LiveLabels(QWidget):
 
     def _remove_layer(self) -> None:
         layer, self.layer, self._place, self._is_hidden = self.layer, None, None, False
-        if layer is not None and layer in self._session.viewer.layers:
-            self._session.viewer.layers.remove(layer)
+        if layer is not None and layer in self.session.viewer.layers:
+            self.session.viewer.layers.remove(layer)
 
 
 def _import() -> LiveClassifier:

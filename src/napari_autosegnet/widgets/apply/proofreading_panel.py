@@ -56,8 +56,8 @@ class ProofreadingPanel(QWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._session = session
-        self._viewer = session.viewer
+        self.session = session
+        self.viewer = session.viewer
         self._background = Background(self)
         self._export = Background(self)
         self._opened: WeakKeyDictionary[Labels, Proofreading] = WeakKeyDictionary()
@@ -101,19 +101,19 @@ class ProofreadingPanel(QWidget):
         buttons = (self.merge_button, self.split_button, self.delete_button, self.undo_button, self.redo_button)
         keys = ("F6", "F7", "F8", "F9", "Shift+F9")
         self._keys = WindowKeys(self, {key: each.click for key, each in zip(keys, buttons, strict=True)})
-        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.connect(self._on_layers)
-        self._viewer.layers.selection.events.active.connect(self._on_layers)
-        self._viewer.mouse_drag_callbacks.append(self._on_mouse)
+        self.viewer.layers.selection.events.active.connect(self._on_layers)
+        self.viewer.mouse_drag_callbacks.append(self._on_mouse)
         self._on_layers()
 
     def release(self) -> None:
         """Let go of the viewer and of the threads."""
         self._keys.release()
-        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.disconnect(self._on_layers)
-        self._viewer.layers.selection.events.active.disconnect(self._on_layers)
-        self._viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self.viewer.layers.selection.events.active.disconnect(self._on_layers)
+        self.viewer.mouse_drag_callbacks.remove(self._on_mouse)
         self._end_strokes()
         self._background.close()
         self._export.close()
@@ -129,8 +129,8 @@ class ProofreadingPanel(QWidget):
     @property
     def layer(self) -> Labels | None:
         """The layer of objects that is edited."""
-        layers = [each for each in self._viewer.layers if role(each) == "objects" and _store(each) is not None]
-        active = self._viewer.layers.selection.active
+        layers = [each for each in self.viewer.layers if role(each) == "objects" and _store(each) is not None]
+        active = self.viewer.layers.selection.active
         return active if active in layers else layers[-1] if layers else None  # type: ignore[return-value]
 
     @property
@@ -230,7 +230,7 @@ class ProofreadingPanel(QWidget):
         """Begin to draw strokes, or give it up."""
         layer = self.layer
         if self._strokes is None and layer in self._opened:
-            self._viewer.layers.selection.active = layer
+            self.viewer.layers.selection.active = layer
             layer.mouse_pan = False  # type: ignore[union-attr]
             self._strokes = []
         else:
@@ -312,7 +312,7 @@ class ProofreadingPanel(QWidget):
 
         def paint(looked: tuple[EditAnnotation, tuple[LabelClass, ...]]) -> None:
             try:
-                name, count = paint_edits(self._session, layer, *looked)
+                name, count = paint_edits(self.session, layer, *looked)
             except UserError as error:
                 self._say(str(error), "error")
             else:
@@ -330,11 +330,11 @@ class ProofreadingPanel(QWidget):
         layer = self.layer
         if layer is None or self.objects is None or not self.isVisible() or event.button != 1:
             return
-        start, points = np.array(event.pos), [data_in_view(self._viewer, layer, event.position)]
+        start, points = np.array(event.pos), [data_in_view(self.viewer, layer, event.position)]
         moved = 0.0
         yield
         while event.type == "mouse_move":
-            points.append(data_in_view(self._viewer, layer, event.position))
+            points.append(data_in_view(self.viewer, layer, event.position))
             moved = max(moved, float(np.abs(np.array(event.pos) - start).max()))
             yield
         if self._strokes is not None:
@@ -356,13 +356,13 @@ class ProofreadingPanel(QWidget):
             return
         place = {name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")}
         about = {METADATA: {"role": "strokes"}}
-        self._viewer.add_points(points, size=2, face_color="#f0e442", name=_STROKES, metadata=about, **place)
-        self._viewer.layers.selection.active = layer
+        self.viewer.add_points(points, size=2, face_color="#f0e442", name=_STROKES, metadata=about, **place)
+        self.viewer.layers.selection.active = layer
 
     @property
     def _stroke_layer(self) -> Points | None:
         about = {"role": "strokes"}
-        return next((each for each in self._viewer.layers if each.metadata.get(METADATA) == about), None)  # type: ignore[return-value]
+        return next((each for each in self.viewer.layers if each.metadata.get(METADATA) == about), None)  # type: ignore[return-value]
 
     def _end_strokes(self) -> None:
         self._strokes = None

@@ -111,11 +111,16 @@ class LivePlots(QWidget):
     plots : sequence of Plot
         What is drawn.
     parent : QWidget, optional
+
+    Attributes
+    ----------
+    rows : list of PlotRow
+        One for each plot.
     """
 
     def __init__(self, plots: Sequence[Plot], parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._plots = [_PlotRow(plot, self) for plot in plots]
+        self.rows = [PlotRow(plot, self) for plot in plots]
         self._history = RunHistory()
         self._too_little_checked = False
         layout = QVBoxLayout(self)
@@ -124,7 +129,7 @@ class LivePlots(QWidget):
         self.missing = QLabel("To see curves here, install pyqtgraph: pip install pyqtgraph")
         self.missing.setWordWrap(True)
         layout.addWidget(self.missing)
-        for row in self._plots:
+        for row in self.rows:
             layout.addWidget(row)
             row.hide()
         self.missing.hide()
@@ -134,11 +139,11 @@ class LivePlots(QWidget):
     @property
     def epochs(self) -> int:
         """Epochs of which there is something to draw."""
-        return max((len(self._history.epochs(row.plot.step)) for row in self._plots), default=0)
+        return max((len(self._history.epochs(row.plot.step)) for row in self.rows), default=0)
 
     def set_colors(self, colors: Mapping[str, str]) -> None:
         """Colors (``#rrggbb``) of classes by name."""
-        for row in self._plots:
+        for row in self.rows:
             row.set_colors(colors)
         self._redraw_soon()
 
@@ -158,7 +163,7 @@ class LivePlots(QWidget):
 
     def _redraw(self) -> None:
         if not self.epochs:
-            for row in self._plots:
+            for row in self.rows:
                 row.hide()
             return
         if find_spec("pyqtgraph") is None:
@@ -170,7 +175,7 @@ class LivePlots(QWidget):
         if self._import.is_alive():
             self._redraw_soon()
             return
-        for row in self._plots:
+        for row in self.rows:
             # Beside "not known yet", a curve of quality would say the opposite.
             if row.plot.step != self._history.step or (self._too_little_checked and row.plot.is_of_quality):
                 row.hide()
@@ -183,11 +188,11 @@ class LivePlots(QWidget):
         """Follow the theme."""
         super().changeEvent(event)
         if event is not None and event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
-            for row in self._plots:
+            for row in self.rows:
                 row.recolor()
 
 
-class _PlotRow(QWidget):
+class PlotRow(QWidget):
     """A line that names the curves and their last values, and the curves."""
 
     def __init__(self, plot: Plot, parent: QWidget) -> None:
