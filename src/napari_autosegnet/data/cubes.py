@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Sides of pixels, and sections and pixels, that differ by less than this factor need no other sections.
 _ALIKE = 1.01
-#: Sections farther apart, in pixels, show too little of what lies between them.
-FARTHEST = 16.0
+#: Sections farther apart, in pixels, show too little of what lies between them (docs/how-to/volumes.md).
+FARTHEST = 4.0
 
 
 class Cubes:
