@@ -61,6 +61,7 @@ def test_the_command_writes_a_volume_that_lies_where_the_image_does(
         ((4, 8, 8), (50.0, 10.0, 10.0), [], "at most 4 are bridged"),
         ((4, 8, 8), (20.0, 10.0, 5.0), [], "no squares"),
         ((1, 8, 8), (20.0, 10.0, 10.0), [], "one section"),
+        ((4, 8, 8), (20.0, 10.0, 10.0), ["--factor", "nan"], "no number"),
         ((4, 8, 8), (20.0, 10.0, 10.0), ["--out", "out.tif"], "must end in .zarr"),
     ],
 )

@@ -52,11 +52,13 @@ class Cubes:
         if image.sections < 2:
             raise UserError(f"{what} is one section; cubes need a volume")
         if factor is None:
-            if image.unit is None and image.scale == (1.0, 1.0, 1.0):
+            if image.voxels_are_unknown:
                 raise UserError(f"{what} says nothing of its voxels; give --factor, the pixels between two sections")
             if min(z, y, x) <= 0 or max(x, y) > _ALIKE * min(x, y):
                 raise UserError(f"the pixels of {what} are no squares ({y:g} x {x:g}); only sections are added")
             factor = z / x
+        if math.isnan(factor):
+            raise UserError("the factor is no number; give the pixels between two sections")
         if factor < _ALIKE:
             raise UserError(f"the sections of {what} are as close as its pixels already; nothing is to be added")
         if factor > FARTHEST:

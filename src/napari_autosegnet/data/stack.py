@@ -132,6 +132,11 @@ class ImageStack:
         return f"<ImageStack {self.name}: {self.sections} sections of {size}, {self.channels} channels, {self.dtype}>"
 
     @property
+    def voxels_are_unknown(self) -> bool:
+        """Whether the source says nothing of the size of its voxels."""
+        return self.unit is None and self.scale == (1.0, 1.0, 1.0)
+
+    @property
     def sections(self) -> int:
         """Number of z planes."""
         return len(self._shapes)

@@ -42,7 +42,7 @@ from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
-from napari_autosegnet.inference.instances.objects import object_classes, voxels_are_unknown
+from napari_autosegnet.inference.instances.objects import object_classes
 from napari_autosegnet.inference.output.file_kinds import loss
 from napari_autosegnet.inference.output.ledger import (
     Ledger,
@@ -226,7 +226,7 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
     """
     tell_notes([job.image, *([] if job.mask is None else [job.mask])], report)
     output, settings = job.output, job.settings
-    if voxels_are_unknown(job.image) and job.image.sections > 1:
+    if job.image.voxels_are_unknown and job.image.sections > 1:
         unknown = f"{job.image.path or job.image.name} says nothing of its voxels"
         if settings.planes == "all":
             report(Note(text=f"{unknown}; they are taken for cubes"))

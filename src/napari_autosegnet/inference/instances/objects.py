@@ -91,12 +91,7 @@ def grow_by_section(image: ImageStack, settings: PredictSettings) -> bool:
         return settings.instance_growth == "sections"
     if settings.planes == "all":
         return False
-    return voxels_are_unknown(image) or sampling(image.scale)[0] > COARSE
-
-
-def voxels_are_unknown(image: ImageStack) -> bool:
-    """Whether an image says nothing of the size of its voxels."""
-    return image.unit is None and image.scale == (1.0, 1.0, 1.0)
+    return image.voxels_are_unknown or sampling(image.scale)[0] > COARSE
 
 
 def seed_mask(
