@@ -73,6 +73,62 @@ def sample(folder: Path) -> Problem:
     return Problem("sample", pairs[:1], pairs[1:], (3, 10, 40))
 
 
+def nerve_cord(folder: Path) -> Problem:
+    """Fly nerve cord, three classes: painted on sections 2 and 8, scored on 17 and 19."""
+    images = tifffile.imread(folder / "raw.tif")
+    membrane = tifffile.imread(folder / "membranes.tif") > 0
+    mitochondrion = tifffile.imread(folder / "mitochondria.tif") > 0
+    labels = np.where(mitochondrion, 1, np.where(membrane, 0, 2))
+    return Problem(
+        "nerve cord", [(images[z], labels[z]) for z in (2, 8)], [(images[z], labels[z]) for z in (17, 19)], (5, 20)
+    )
+
+
+def nuclei(folder: Path) -> Problem:
+    """Nuclei in fluorescence: painted on four images of the part to learn from, scored on pages 50 to 79."""
+    images = tifffile.imread(folder / "images.tif")
+    labels = tifffile.imread(folder / "masks.tif") // 255
+    return Problem(
+        "nuclei",
+        [(images[z], labels[z]) for z in (0, 10, 20, 30)],
+        [(images[z], labels[z]) for z in range(50, 80)],
+        (3, 10),
+    )
+
+
+def medulla(folder: Path) -> Problem:
+    """Fly medulla: painted on sections 10 and 100, scored on four from 170 on."""
+    images = tifffile.imread(folder / "raw.tif")
+    labels = tifffile.imread(folder / "membranes.tif") // 255
+    scored = (180, 200, 220, 240)
+    return Problem(
+        "medulla", [(images[z], labels[z]) for z in (10, 100)], [(images[z], labels[z]) for z in scored], (5, 20)
+    )
+
+
+#: By the option that names the folder of its files.
+PROBLEMS: dict[str, Callable[[Path], Problem]] = {
+    "isbi": isbi,
+    "sample": sample,
+    "nerve-cord": nerve_cord,
+    "nuclei": nuclei,
+    "medulla": medulla,
+}
+
+
+def add_problems(parser: argparse.ArgumentParser) -> None:
+    """Options for the folders of the data sets."""
+    for name, load in PROBLEMS.items():
+        summary = (load.__doc__ or "").splitlines()[0]
+        parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=summary.replace("%", "%%"))
+
+
+def chosen_problems(given: argparse.Namespace) -> list[Problem]:
+    """Those whose folders were given."""
+    folders = {name: getattr(given, name.replace("-", "_")) for name in PROBLEMS}
+    return [PROBLEMS[name](folder) for name, folder in folders.items() if folder is not None]
+
+
 def paint(classes: Array, strokes: int, generator: np.random.Generator) -> Array:
     """Strokes (y, x) of class numbers, -1 elsewhere: straight, in any direction, each within its class."""
     marks = np.full(classes.shape, -1)
@@ -170,11 +226,10 @@ def settings(compare: bool) -> list[Setting]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--isbi", type=Path, help="folder with train-volume.tif and train-labels.tif")
-    parser.add_argument("--sample", type=Path, help="folder of the sample that is shipped")
+    add_problems(parser)
     parser.add_argument("--compare", action="store_true", help="try other settings, too")
     given = parser.parse_args()
-    problems = [load(folder) for load, folder in ((isbi, given.isbi), (sample, given.sample)) if folder is not None]
+    problems = chosen_problems(given)
     print("| set | strokes | annotated | setting | mean IoU | fit (s) | features (s/Mpx) | trees (s/Mpx) |")
     print("|---|---|---|---|---|---|---|---|")
     for problem in problems:

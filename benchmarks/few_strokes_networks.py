@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from few_strokes import Problem, isbi, mean_iou, measure, paint, sample, settings
+from few_strokes import Problem, add_problems, chosen_problems, mean_iou, measure, paint, settings
 from napari_autosegnet import api
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.data.images import open_image
@@ -59,8 +59,7 @@ def score_network(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--isbi", type=Path, help="folder with train-volume.tif and train-labels.tif")
-    parser.add_argument("--sample", type=Path, help="folder of the sample that is shipped")
+    add_problems(parser)
     parser.add_argument("--seconds", type=parse_duration, default=60.0, help="time of each fit, such as 60s")
     parser.add_argument("--draws", default="0,1")
     parser.add_argument("--arms", default=",".join(ARMS), help=f"some of: {', '.join(ARMS)}")
@@ -72,13 +71,12 @@ def main() -> None:
     torch.set_num_threads(1)
     # The package's budgets look at this clock.
     time.monotonic = time.process_time
-    problems = [load(folder) for load, folder in ((isbi, given.isbi), (sample, given.sample)) if folder is not None]
     arms = [arm for arm in ARMS if arm in given.arms.split(",")]
     draws = [int(draw) for draw in given.draws.split(",")]
     print("| set, strokes | draw | forest | " + " | ".join(arms) + " |")
     print("|---" * (3 + len(arms)) + "|")
-    for problem in problems:
-        for strokes in problem.strokes[:2]:
+    for problem in chosen_problems(given):
+        for strokes in problem.strokes:
             for draw in draws:
                 file = given.out / f"{problem.name}-{strokes}-{draw}.json"
                 row = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

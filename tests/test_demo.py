@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from skimage import io
+from typer.testing import CliRunner
 
+from napari_autosegnet.cli.app import app
 from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.data.sample import sample_folder
-from napari_autosegnet.demo import run_demo
-from napari_autosegnet.errors import UserError
 
 
 def demo(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -75,6 +76,21 @@ def test_a_finished_demo_is_not_done_again(finished: Path) -> None:
 def test_without_a_screen_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="no screen here|napari is not installed"):
-        run_demo(tmp_path / "demo", view=True)
+    found = demo(tmp_path / "demo", "--view")
+    assert found.returncode == 1
+    assert "no screen here" in found.stderr or "napari is not installed" in found.stderr
     assert not (tmp_path / "demo").exists()
+
+
+def test_the_window_opens_after_the_scores_and_ctrl_c_closes_it(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("napari_autosegnet.demo.check_window", lambda: None)
+    monkeypatch.setattr("napari_autosegnet.demo.show_demo", lambda _: seen.append(signal.getsignal(signal.SIGINT)))
+    before = signal.getsignal(signal.SIGINT)
+    found = CliRunner().invoke(app, ["demo", "--out", str(finished), "--view"])
+    assert found.exit_code == 0, found.output
+    assert "mean IoU" in found.output
+    # Nobody who only waits for an orderly end of the work.
+    assert seen == [before]

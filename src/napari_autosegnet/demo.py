@@ -29,7 +29,6 @@ FIT_FRACTION = 0.85
 def run_demo(
     out: Path,
     *,
-    view: bool = False,
     budget: float = 300.0,
     device: str = "auto",
     report: Report = silent,
@@ -41,8 +40,6 @@ def run_demo(
     ----------
     out : Path
         Folder for all results; an unfinished demo in it is continued.
-    view : bool
-        Open the results in napari at the end.
     budget : float
         Seconds for everything.
 
@@ -56,20 +53,12 @@ def run_demo(
     UserError
         When the folder holds something else, or a step fails.
     """
-    if view:
-        _check_window()
     summary_file = out / "summary.json"
     if summary_file.is_file():
         report(Note(text=f"{out} holds a finished demo; delete it, or give another --out, to run it again"))
-        summary = _read_summary(summary_file)
-    else:
-        finished = _run_steps(out, budget, device, report, should_stop)
-        if finished is None:
-            return {"mean_iou": None, "iou": {}, "seconds": {}, "paths": {}}
-        summary = finished
-    if view:
-        _show(summary)
-    return summary
+        return _read_summary(summary_file)
+    finished = _run_steps(out, budget, device, report, should_stop)
+    return finished or {"mean_iou": None, "iou": {}, "seconds": {}, "paths": {}}
 
 
 def _run_steps(out: Path, budget: float, device: str, report: Report, should_stop: ShouldStop) -> dict[str, Any] | None:
@@ -163,16 +152,22 @@ def _read_summary(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is no summary of a demo ({error}); give another --out") from error
 
 
-def _check_window() -> None:
-    """Refuse, before minutes of work, what cannot open a window in the end: there Qt would abort the program."""
+def check_window() -> None:
+    """Refuse, before minutes of work, what cannot open a window in the end: there Qt would abort the program.
+
+    Raises
+    ------
+    UserError
+        When napari or a screen is missing.
+    """
     if find_spec("napari") is None:
         raise UserError("napari is not installed here; install 'napari-autosegnet[all]' to look at results")
     if sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))):
         raise UserError("there is no screen here to open napari on; leave --view out, or log in with one (ssh -X)")
 
 
-def _show(summary: dict[str, Any]) -> None:
-    """Open image and result in napari; returns when the window is closed."""
+def show_demo(summary: dict[str, Any]) -> None:
+    """Open image and result of a finished demo in napari; returns when the window is closed."""
     import napari
     from napari.utils import DirectLabelColormap
 

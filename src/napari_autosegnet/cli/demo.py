@@ -34,18 +34,23 @@ def demo(
 
     Example: [bold]napari-autosegnet demo --out demo --view[/bold]
     """
-    from napari_autosegnet.demo import run_demo
+    from napari_autosegnet.demo import check_window, run_demo, show_demo
 
+    if view:
+        check_window()
     again = same_command_line(context)
-    summary, _ = run_job(partial(run_demo, out, view=view, budget=budget, device=device), resume=again)
+    summary, _ = run_job(partial(run_demo, out, budget=budget, device=device), resume=again)
     if summary["mean_iou"] is None:
         raise UserError(f"the demo was stopped before it was done; continue with: {again}")
     if as_json:
         print_json(summary)
-        return
-    for name, iou in summary["iou"].items():
-        print_line(f"IoU {name:<12} {iou:.3f}")
-    print_line(f"mean IoU         {summary['mean_iou']:.3f}")
-    print_paths(summary=out / "summary.json", **{name: Path(path) for name, path in summary["paths"].items()})
-    if not view:
-        print_note(f"look at it in napari: {command_line('demo', '--out', out, '--view')}")
+    else:
+        for name, iou in summary["iou"].items():
+            print_line(f"IoU {name:<12} {iou:.3f}")
+        print_line(f"mean IoU         {summary['mean_iou']:.3f}")
+        print_paths(summary=out / "summary.json", **{name: Path(path) for name, path in summary["paths"].items()})
+        if not view:
+            print_note(f"look at it in napari: {command_line('demo', '--out', out, '--view')}")
+    if view:
+        # Work is done, so a signal now ends the program, and with it the window.
+        show_demo(summary)
