@@ -234,6 +234,7 @@ def predict(
     image: Path,
     out: Path | None = None,
     *,
+    cubes: Path | None = None,
     mask: Path | None = None,
     time_point: int | None = None,
     channels: Sequence[str] | None = None,
@@ -256,6 +257,8 @@ def predict(
     out : Path, optional
         Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is continued. By default the
         result goes under ``labels/`` of the image, which must be OME-Zarr.
+    cubes : Path, optional
+        New Zarr store: the image is written there as cubes first, and these are segmented; see `data.cubes`.
     mask : Path, optional
         Only where it is not 0.
     time_point, channels, axes : optional
@@ -276,6 +279,8 @@ def predict(
     ------
     UserError
         When something cannot be read, or ``out`` holds another result and ``settings.overwrite`` is off.
+    StoppedError
+        When it was stopped before the cubes were written, or before any worker came. It is a `UserError`, too.
     """
     from napari_autosegnet.jobs.predict import PredictJob
 
@@ -283,6 +288,7 @@ def predict(
         model=model,
         image=image,
         out=out,
+        cubes=cubes,
         mask=mask,
         selection=Selection(time_point=time_point, channels=channels, axes=axes),
         settings=settings or PredictSettings(),

@@ -29,7 +29,7 @@ from pydantic import (
 
 from napari_autosegnet.quality import Quality
 
-Step = Literal["fit", "search", "train", "predict", "evaluate"]
+Step = Literal["fit", "search", "train", "predict", "evaluate", "convert", "resample"]
 
 
 def _encodable(text: str) -> str:

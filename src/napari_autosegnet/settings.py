@@ -364,6 +364,12 @@ class PredictSettings(Settings):
         "auto",
         "volume: objects grow through the volume; sections: they grow in each section, and those that overlap well are "
         "one; auto: sections, if these are more than three pixels apart or the voxels are unknown",
+        title="Objects grow",
+        words={
+            "auto": "as the voxels suggest",
+            "volume": "through the volume (3D)",
+            "sections": "in each section, then linked",
+        },
     )
     instance_distance: Annotated[float, Field(gt=0, le=64)] = _advanced(
         4.0, "Objects grow from places that are at least this many pixels from a boundary"
@@ -372,6 +378,7 @@ class PredictSettings(Settings):
         None,
         "Objects that meet are one where a boundary between them is less probable than this, and grow from places "
         "where it is; 0.2 by default where a class is a boundary, else 0 (never)",
+        title="Merge below",
     )
     instance_min_size: Positive = _advanced(1, "Objects of fewer voxels are left out")
     region: str | None = _field(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import print_json, print_paths
-from napari_autosegnet.cli.lines import print_note
+from napari_autosegnet.cli.job import print_json, print_paths, run_job
 from napari_autosegnet.cli.options import Axes, Json, TimePoint
+from napari_autosegnet.events import Finished, Report
+from napari_autosegnet.interruption import ShouldStop
 
 
 def convert(
@@ -25,13 +27,18 @@ def convert(
 
     Example: [bold]napari-autosegnet convert --labels cells.zarr --out cells.mrc[/bold]
     """
-    from napari_autosegnet.data.images import open_labels
+    from napari_autosegnet.data.images import open_labels, tell_notes
     from napari_autosegnet.inference.output.label_file import write_labels
 
     opened = open_labels(labels, time=time, axes=axes)
-    for note in opened.notes:
-        print_note(f"note: {note}")
-    write_labels(opened, out)
+
+    def work(*, report: Report, should_stop: ShouldStop) -> None:
+        started = monotonic()
+        tell_notes([opened], report)
+        write_labels(opened, out, report=report, should_stop=should_stop)
+        report(Finished(step="convert", seconds=monotonic() - started))
+
+    run_job(work)
     if as_json:
         print_json({"labels": out})
     else:

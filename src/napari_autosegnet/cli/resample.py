@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import print_json, print_paths
+from napari_autosegnet.cli.job import print_json, print_paths, run_job
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Axes, Channels, Json, TimePoint
+from napari_autosegnet.events import Finished, Report
+from napari_autosegnet.interruption import ShouldStop
 
 
 def resample(
@@ -29,13 +32,19 @@ def resample(
 
     Example: [bold]napari-autosegnet resample --image stack.tif --out cubes.zarr[/bold]
     """
-    from napari_autosegnet.data.cubes import write_cubes
-    from napari_autosegnet.data.images import open_image
+    from napari_autosegnet.data.cubes import Cubes, write_cubes
+    from napari_autosegnet.data.images import open_image, tell_notes
 
     opened = open_image(image, time=time, channels=channels, axes=axes)
-    for note in opened.notes:
-        print_note(f"note: {note}")
-    cubes = write_cubes(opened, out, factor)
+
+    def work(*, report: Report, should_stop: ShouldStop) -> Cubes:
+        started = monotonic()
+        tell_notes([opened], report)
+        written = write_cubes(opened, out, factor, report=report, should_stop=should_stop)
+        report(Finished(step="resample", seconds=monotonic() - started))
+        return written
+
+    cubes, _ = run_job(work)
     print_note(f"{opened.sections} sections became {cubes.shape[0]}")
     if as_json:
         print_json({"image": out, "shape": cubes.shape})

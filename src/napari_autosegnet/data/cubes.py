@@ -11,17 +11,57 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.errors import UserError
-from napari_autosegnet.ome_zarr.write import write_image
+from napari_autosegnet.data.identity import image_identity, same_identity
+from napari_autosegnet.data.images import tell_notes
+from napari_autosegnet.data.section_progress import SectionProgress
+from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.events import Note, Report, silent
+from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.ome_zarr.write import own_attributes, write_image
 from napari_autosegnet.units import Placement
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.stack import ImageStack
 
+#: Longest side of a voxel over its shortest up to which the planes of a volume look alike: networks learn from patches
+#: that are zoomed by 10 %.
+ISOTROPIC = 1.25
 #: Sides of pixels, and sections and pixels, that differ by less than this factor need no other sections.
 _ALIKE = 1.01
 #: Sections farther apart, in pixels, show too little of what lies between them (docs/how-to/volumes.md).
 FARTHEST = 4.0
+
+
+#: Where a store says what its cubes were made of.
+_MADE_OF = "cubes of"
+
+
+def check_isotropic(image: ImageStack) -> None:
+    """Refuse an image that does not look alike in all three planes.
+
+    Raises
+    ------
+    UserError
+        When it is one section, or the sides of its voxels differ by more than `ISOTROPIC`.
+    """
+    name = image.path or image.name
+    if image.sections == 1:
+        raise UserError(f"{name} is one section, which has no other planes; leave --planes all out")
+    if is_isotropic(image):
+        return
+    z, y, x = (abs(side) for side in image.scale)
+    can_be = max(y, x) <= _ALIKE * min(y, x) and _ALIKE < z / x <= FARTHEST
+    raise UserError(
+        f"the voxels of {name} are {z:g} x {y:g} x {x:g}{f' {image.unit}' if image.unit else ''} (z, y, x), but three "
+        f"planes need sides that differ by a factor of {ISOTROPIC:g} at most; "
+        f"{'write cubes first (--cubes NAME.zarr), or ' if can_be else ''}leave --planes all out"
+    )
+
+
+def is_isotropic(image: ImageStack) -> bool:
+    """Whether the voxels of a volume are cubes, or nearly so, or nothing is known of them."""
+    sides = [abs(side) for side in image.scale]
+    return min(sides) == 0 or max(sides) / min(sides) <= ISOTROPIC
 
 
 class Cubes:
@@ -37,6 +77,8 @@ class Cubes:
     Attributes
     ----------
     shape : (z, y, x)
+    bytes : int
+        Before they are compressed.
     placement : Placement
         Where the first section of both lies.
 
@@ -70,6 +112,7 @@ class Cubes:
         self._step = 1 / factor
         sections = math.floor((image.sections - 1) * factor + 1e-6) + 1
         self.shape = (sections, *image.shape[1:])
+        self.bytes = math.prod(self.shape) * image.channels * image.dtype.itemsize
         side = math.copysign(x, image.scale[0])
         self.placement = Placement((side, *image.scale[1:]), image.translation, image.unit)
         self._kept: dict[int, npt.NDArray[Any]] = {}
@@ -93,13 +136,27 @@ class Cubes:
         return self._kept[number]
 
 
-def write_cubes(image: ImageStack, out: Path, factor: float | None = None) -> Cubes:
+def write_cubes(
+    image: ImageStack,
+    out: Path,
+    factor: float | None = None,
+    *,
+    report: Report = silent,
+    should_stop: ShouldStop = never_stop,
+) -> Cubes:
     """Write a volume as OME-Zarr of cubic voxels; memory is set by a section.
+
+    Parameters
+    ----------
+    report : Report
+        Is told ``progress`` with the step ``cubes``.
 
     Raises
     ------
     UserError
         As `Cubes`; also when something is at ``out``, or it is not called ``.zarr``.
+    StoppedError
+        When a stop was asked for before all was written; nothing is left then.
     """
     if out.suffix != ".zarr":
         raise UserError(f"{out} must end in .zarr")
@@ -107,17 +164,47 @@ def write_cubes(image: ImageStack, out: Path, factor: float | None = None) -> Cu
         raise UserError(f"{out} exists; choose another name")
     cubes = Cubes(image, factor)
     several = image.channels if image.channels > 1 else None
+    progress = SectionProgress("cubes", cubes.shape[0], report)
+
+    def section(number: int) -> npt.NDArray[Any]:
+        if should_stop():
+            raise StoppedError(f"stopped before {out} was written; nothing is left of it")
+        progress.reach(number)
+        pixels = cubes.section(number)
+        return pixels if several else pixels[0]
+
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         write_image(
             partial,
             cubes.shape,
             image.dtype,
-            cubes.section if several else lambda number: cubes.section(number)[0],
+            section,
             placement=cubes.placement,
             channels=several,
+            own={_MADE_OF: image_identity(image)},
         )
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    progress.reach(cubes.shape[0])
     return cubes
+
+
+def cubes_of(image: ImageStack, out: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Path:
+    """Where the cubes of a volume lie: those that an earlier call wrote to ``out``, or new ones.
+
+    Raises
+    ------
+    UserError, StoppedError
+        As `write_cubes`; also when ``out`` is something else than the cubes of this volume.
+    """
+    tell_notes([image], report)
+    if not out.exists():
+        cubes = write_cubes(image, out, report=report, should_stop=should_stop)
+        report(Note(text=f"{image.sections} sections became {cubes.shape[0]}: {out}"))
+    elif not same_identity((own_attributes(out) or {}).get(_MADE_OF), image_identity(image)):
+        raise UserError(
+            f"{out} exists and holds no cubes of {image.path or image.name} as it is now; give another name"
+        )
+    return out

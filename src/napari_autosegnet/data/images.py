@@ -72,8 +72,9 @@ def open_labels(
 
 def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
     """Tell what is to be known of how images and labels were read, each line once."""
-    for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
-        report(Note(text=note))
+    for note in dict.fromkeys(note for stack in stacks for note in (*stack.notes, stack.unwritten())):
+        if note is not None:
+            report(Note(text=note))
 
 
 def image_from_array(

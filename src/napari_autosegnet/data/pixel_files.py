@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -54,12 +56,18 @@ class ChunkFiles(Sequence[Path]):
     """The metadata file of a Zarr array and the files of its chunks or shards; background has none on the disk.
 
     None is listed: the places follow from the shape, however many there are.
+
+    Attributes
+    ----------
+    shape, unit : tuple of int
+        Of the array, and of a chunk or shard.
     """
 
     def __init__(self, folder: Path, array: Any, fixed: Mapping[int, int]) -> None:
         self._folder = folder
         self._metadata = array.metadata
-        unit = getattr(array, "shards", None) or array.chunks
+        unit = self.unit = getattr(array, "shards", None) or array.chunks
+        self.shape = array.shape
         self._ranges = [
             range(fixed[axis] // step, fixed[axis] // step + 1) if axis in fixed else range(-(-size // step))
             for axis, (size, step) in enumerate(zip(array.shape, unit, strict=True))
@@ -68,6 +76,18 @@ class ChunkFiles(Sequence[Path]):
 
     def __len__(self) -> int:
         return self._count
+
+    def missing(self) -> list[tuple[int, ...]]:
+        """Places of the chunks or shards that have no file. Folders are listed, no file is opened or looked at."""
+        listed: dict[str, frozenset[str]] = {}
+
+        def is_there(place: tuple[int, ...]) -> bool:
+            parent, name = os.path.split(self._folder / str(self._metadata.encode_chunk_key(place)))
+            if parent not in listed:
+                listed[parent] = frozenset(os.listdir(parent)) if os.path.isdir(parent) else frozenset()
+            return name in listed[parent]
+
+        return [place for place in itertools.product(*self._ranges) if not is_there(place)]
 
     @overload
     def __getitem__(self, index: int) -> Path: ...

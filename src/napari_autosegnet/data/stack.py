@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.pixel_files import files_of_array, release_pages
+from napari_autosegnet.data.unwritten import unwritten_chunks
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import Triple
 
@@ -148,6 +149,11 @@ class ImageStack:
         if not files and self.path is not None and self.path.is_file():
             return [self.path]
         return files
+
+    def unwritten(self) -> str | None:
+        """A line on sections of which chunks have no file; for it, folders on the disk are listed."""
+        line = self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
+        return line and f"{self.path or self.name}: {line}"
 
     @property
     def uniform(self) -> bool:
@@ -319,6 +325,9 @@ class _ChannelSource:
     def files(self) -> Sequence[Path]:
         return self.source.files()
 
+    def unwritten(self) -> str | None:
+        return self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
+
 
 @dataclass
 class ArraySource:
@@ -341,6 +350,9 @@ class ArraySource:
 
     def files(self) -> Sequence[Path]:
         return files_of_array(self.array, {self.axes.index("t"): self.time} if "t" in self.axes else None)
+
+    def unwritten(self) -> str | None:
+        return unwritten_chunks(self.files(), self.axes, getattr(self.array, "fill_value", 0))
 
 
 def stack_of_array(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_autosegnet.data.cubes import check_isotropic
 from napari_autosegnet.data.gray_match import GrayScale
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
@@ -42,7 +43,7 @@ from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.sections import make_predictor
 from napari_autosegnet.inference.compute.survey import ImageSurvey
-from napari_autosegnet.inference.instances.objects import object_classes
+from napari_autosegnet.inference.instances.objects import describe_growth, object_classes
 from napari_autosegnet.inference.output.file_kinds import loss
 from napari_autosegnet.inference.output.ledger import (
     Ledger,
@@ -62,11 +63,6 @@ from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     import torch
-
-
-#: Longest side of a voxel over its shortest up to which the planes of a volume look alike: networks learn from patches
-#: that are zoomed by 10 %.
-ISOTROPIC = 1.25
 
 
 @dataclass
@@ -195,27 +191,6 @@ def open_job(
     return VolumeJob(image, mask, survey, predictor, plan, output, settings)
 
 
-def check_isotropic(image: ImageStack) -> None:
-    """Refuse an image that does not look alike in all three planes.
-
-    Raises
-    ------
-    UserError
-        When it is one section, or the sides of its voxels differ by more than `ISOTROPIC`.
-    """
-    name = image.path or image.name
-    if image.sections == 1:
-        raise UserError(f"{name} is one section, which has no other planes; leave --planes all out")
-    sides = [abs(side) for side in image.scale]
-    if min(sides) > 0 and max(sides) / min(sides) > ISOTROPIC:
-        size = " x ".join(f"{side:g}" for side in sides)
-        raise UserError(
-            f"the voxels of {name} are {size}{f' {image.unit}' if image.unit else ''} (z, y, x), but three planes need "
-            f"sides that differ by a factor of {ISOTROPIC:g} at most; make cubes with `napari-autosegnet resample`, or "
-            "leave --planes all out"
-        )
-
-
 def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) -> Ledger:
     """The job's ledger, after the output was made or found to be that of an unfinished run of the same job.
 
@@ -226,17 +201,12 @@ def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) ->
     """
     tell_notes([job.image, *([] if job.mask is None else [job.mask])], report)
     output, settings = job.output, job.settings
-    if job.image.voxels_are_unknown and job.image.sections > 1:
-        unknown = f"{job.image.path or job.image.name} says nothing of its voxels"
-        if settings.planes == "all":
-            report(Note(text=f"{unknown}; they are taken for cubes"))
-        elif settings.instances and settings.instance_growth == "auto":
-            report(
-                Note(
-                    text=f"{unknown}, so objects grow section by section; if they are cubes, give "
-                    "--instance-growth volume"
-                )
-            )
+    if job.image.sections > 1:
+        if job.image.voxels_are_unknown and settings.planes == "all":
+            name = job.image.path or job.image.name
+            report(Note(text=f"{name} says nothing of its voxels; they are taken for cubes"))
+        if settings.instances:
+            report(Note(text=f"{describe_growth(job.image, settings)} (--instance-growth)"))
     lost = loss(output.path)
     if lost is not None:
         report(Note(text=lost))

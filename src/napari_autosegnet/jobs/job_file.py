@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from napari_autosegnet.errors import UserError, first_problem
+from napari_autosegnet.errors import StoppedError, UserError, first_problem
 from napari_autosegnet.events import Started
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.interruption import ShouldStop
@@ -83,4 +84,5 @@ def run_job(run: Run, job: Job, should_stop: ShouldStop) -> None:
             with run.locked():
                 run.withdraw()
                 run.report(Started(step="predict"))
-                job.run(report=run.report, should_stop=asked_here)
+                with suppress(StoppedError):  # told
+                    job.run(report=run.report, should_stop=asked_here)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.errors import UserError
+from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import DeviceChosen, Finished, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import JobModel
@@ -32,6 +32,11 @@ class PredictJob(JobModel):
         description="Where the labels go: NAME with .zarr, .tif, .mrc, .h5, .nii, or .nii.gz; without it under "
         "labels/ of an OME-Zarr image",
     )
+    cubes: Path | None = Field(
+        None,
+        description="Where sections are up to four pixels apart: write the image as cubes there first, and segment "
+        "these (NAME.zarr)",
+    )
     mask: Path | None = Field(None, description="Compute only where this image is not 0")
     selection: Selection = Field(ALL, description="What of the image is read")
     settings: PredictSettings = PredictSettings()
@@ -42,11 +47,23 @@ class PredictJob(JobModel):
 
     @property
     def store(self) -> Path:
-        """What the result is written to: the image's own store unless there is another one."""
-        return self.out or self.image
+        """What the result is written to: the store of what is segmented unless there is another one."""
+        return self.out or self.cubes or self.image
+
+    @property
+    def segmented(self) -> tuple[Path, Selection]:
+        """What the labels lie on, and what of it is read: the image, or its cubes."""
+        return (self.image, self.selection) if self.cubes is None else (self.cubes, ALL)
 
     def run(self, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> PredictionSummary:
         """Predict; see `api.predict`."""
+        try:
+            return self._run(report, should_stop)
+        except StoppedError as error:
+            report(Stopped(step="predict", reason=str(error)))
+            raise
+
+    def _run(self, report: Report, should_stop: ShouldStop) -> PredictionSummary:
         from napari_autosegnet.inference.distributed.workers import WorkerSource
         from napari_autosegnet.inference.job import VolumeRequest
         from napari_autosegnet.inference.volume import predict_volume
@@ -54,7 +71,10 @@ class PredictJob(JobModel):
         started = time.monotonic()
         if self.scheduler is not None and self.slurm is not None:
             raise UserError("the workers come from a scheduler or from SLURM; give one of --scheduler and --slurm")
-        request = VolumeRequest(self.model, self.image, self.out, self.settings, mask=self.mask, read=self.selection)
+        if self.cubes is not None:
+            self._write_cubes(self.cubes, report, should_stop)
+        image_path, read = self.segmented
+        request = VolumeRequest(self.model, image_path, self.out, self.settings, mask=self.mask, read=read)
         source = WorkerSource(self.settings.workers, self.scheduler, self.slurm)
         if source.is_needed:
             from napari_autosegnet.inference.distributed.cluster import predict_on_workers
@@ -81,3 +101,15 @@ class PredictJob(JobModel):
         else:
             report(Finished(step="predict", seconds=time.monotonic() - started))
         return summary
+
+    def _write_cubes(self, cubes: Path, report: Report, should_stop: ShouldStop) -> None:
+        from napari_autosegnet.data.cubes import cubes_of
+        from napari_autosegnet.data.images import open_image
+        from napari_autosegnet.model import Model
+
+        if self.mask is not None:
+            raise UserError("a mask lies on the image and not on its cubes; leave --mask or --cubes out")
+        Model.load(self.model)  # before the minutes of writing
+        read = self.selection
+        image = open_image(self.image, time=read.time_point, channels=read.channels, axes=read.axes)
+        cubes_of(image, cubes, report=report, should_stop=should_stop)

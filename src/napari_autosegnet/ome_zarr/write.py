@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ADVICE = "start again with --overwrite"
 #: Longest side of a chunk in y and x of a whole image.
 _CHUNK = 1024
+#: Attribute of what this program alone has to know of a store.
+_OWN = "napari-autosegnet"
 
 
 def zarr_format(version: OmeVersion) -> Literal[2, 3]:
@@ -91,6 +93,13 @@ def update_consolidated(node: Path) -> None:
                 zarr.consolidate_metadata(group)
 
 
+def own_attributes(folder: Path) -> Mapping[str, Any] | None:
+    """What `write_image` was told to say of a store; None of those that it did not write to the end."""
+    attributes = read_metadata(folder / "zarr.json").get("attributes")
+    own = attributes.get(_OWN) if isinstance(attributes, dict) else None
+    return own if isinstance(own, dict) else None
+
+
 def write_image(
     path: Path,
     shape: Sequence[int],
@@ -100,6 +109,7 @@ def write_image(
     placement: Placement,
     channels: int | None = None,
     classes: Sequence[tuple[int, ClassInfo]] = (),
+    own: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an image of one level as OME-Zarr 0.5, section by section; what was at ``path`` is replaced.
 
@@ -111,6 +121,8 @@ def write_image(
         Pixels of a section: ``(y, x)``, or ``(c, y, x)`` when there are ``channels``.
     classes : sequence of (value, ClassInfo)
         For labels: which value is which class.
+    own : mapping, optional
+        What the store says beside that; see `own_attributes`.
 
     Raises
     ------
@@ -125,7 +137,7 @@ def write_image(
     ome: dict[str, Any] = {"multiscales": [multiscale(path.stem, axes, placement, [("0", (1, 1, 1))], version="0.5")]}
     if classes:
         ome["image-label"] = image_label(classes, version="0.5")
-    attributes = group_attributes(ome, "0.5")
+    attributes = {**group_attributes(ome, "0.5"), _OWN: dict(own or {})}
     spatial = (1, *shape[1:]) if is_stack else tuple(shape)
     try:
         group = zarr.open_group(path, mode="w", zarr_format=3)

@@ -20,6 +20,8 @@ from napari_autosegnet.inference.compute.block_pixels import BlockResult
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.instances.objects import (
     contacts,
+    describe_growth,
+    describe_merging,
     flood,
     joined,
     label_seeds,
@@ -240,15 +242,41 @@ def test_how_objects_grow_is_decided_by_the_voxels(number: Any, tmp_path: Path) 
     def grown(name: str, **more: Any) -> tuple[int, list[str]]:
         told: list[Event] = []
         number(boundary, (5, 60, 96), name, instance_growth="auto", report=told.append, **more)
-        notes = [event.text for event in told if isinstance(event, Note) and "says nothing" in event.text]
+        notes = [event.text for event in told if isinstance(event, Note) and "objects grow" in event.text]
         return len(np.unique(instances(tmp_path / name))) - 1, notes
 
-    assert grown("cubes.zarr", scale=(4.0, 4.0, 4.0)) == (1, [])
-    assert grown("thick.zarr", scale=(16.0, 4.0, 4.0)) == (4, [])
+    apart, volume, linked = "sections are", "through the volume (3D)", "in each section and are linked"
+    told = f"{apart} 4 apart, pixels 4: objects grow {volume} (--instance-growth)"
+    assert grown("cubes.zarr", scale=(4.0, 4.0, 4.0)) == (1, [told])
+    told = f"{apart} 16 apart, pixels 4: objects grow {linked} (--instance-growth)"
+    assert grown("thick.zarr", scale=(16.0, 4.0, 4.0)) == (4, [told])
+    # As far apart, whichever way they are counted.
+    assert grown("negative.zarr", scale=(-16.0, 4.0, 4.0)) == (4, [told])
     objects, (note,) = grown("unknown.zarr")
-    assert objects == 4 and "--instance-growth volume" in note
+    assert objects == 4 and f"says nothing of its voxels: objects grow {linked}; if these are cubes, let" in note
     with pytest.raises(UserError, match="instance_growth was sections, now volume"):
         number(boundary, (5, 60, 96), "unknown.zarr", instance_growth="volume")
+
+
+def test_it_is_said_how_objects_grow_and_which_fragments_merge() -> None:
+    image = image_from_array(np.zeros((4, 8, 8), np.uint8), scale=(50, 4, 4))
+    image.unit = "nanometer"
+    apart = "sections are 50 nm apart, pixels 4 nm"
+    for more, expected in (
+        ({}, f"{apart}: objects grow in each section and are linked"),
+        ({"planes": "all"}, f"{apart}, and the network sees three planes: objects grow through the volume (3D)"),
+        ({"instance_growth": "volume"}, f"{apart}; as chosen, objects grow through the volume (3D)"),
+    ):
+        assert describe_growth(image, PredictSettings.model_validate(more)) == expected
+    cells = default_classes(["cell", "membrane"])
+    for more, expected in (
+        ({}, "fragments merge where membrane between them is less probable than 0.2"),
+        ({"instance_merge": 0.1}, "fragments merge where membrane between them is less probable than 0.1"),
+        ({"instance_merge": 0}, "fragments that touch are not merged: only their shape tells them apart"),
+    ):
+        assert describe_merging(cells, PredictSettings.model_validate(more)) == expected
+    without = default_classes(["cell", "background"])
+    assert describe_merging(without, PredictSettings()).startswith("fragments that touch are not merged")
 
 
 class Stop:

@@ -20,6 +20,7 @@ from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Box, Shape
 from napari_autosegnet.settings import PredictSettings
+from napari_autosegnet.units import unit_symbol
 
 #: Words in the names of classes that hold no objects.
 NO_OBJECTS = (*BOUNDARY_WORDS, "background", "outside")
@@ -92,6 +93,42 @@ def grow_by_section(image: ImageStack, settings: PredictSettings) -> bool:
     if settings.planes == "all":
         return False
     return image.voxels_are_unknown or sampling(image.scale)[0] > COARSE
+
+
+def describe_growth(image: ImageStack, settings: PredictSettings) -> str:
+    """How the objects of a volume grow, and why.
+
+    ``sections are 50 nm apart, pixels 4 nm: objects grow in each section and are linked``.
+    """
+    how = "in each section and are linked" if grow_by_section(image, settings) else "through the volume (3D)"
+    chosen = settings.instance_growth != "auto"
+    if image.voxels_are_unknown:
+        known = f"{image.path or image.name} says nothing of its voxels"
+        other = "" if chosen or settings.planes == "all" else "; if these are cubes, let them grow through the volume"
+    else:
+        unit = f" {unit_symbol(image.unit)}" if image.unit else ""
+        z, _, x = (abs(side) for side in image.scale)
+        known, other = f"sections are {z:.4g}{unit} apart, pixels {x:.4g}{unit}", ""
+    if chosen:
+        return f"{known}; as chosen, objects grow {how}"
+    seen = ", and the network sees three planes" if settings.planes == "all" else ""
+    return f"{known}{seen}: objects grow {how}{other}"
+
+
+def describe_merging(classes: Sequence[ClassInfo], settings: PredictSettings) -> str:
+    """Which of the fragments that grow become one object.
+
+    Raises
+    ------
+    UserError
+        As `object_classes`.
+    """
+    objects = object_classes(classes, settings.instance_classes)
+    below = merging_below(classes, objects, settings.instance_merge)
+    if below == 0:
+        return "fragments that touch are not merged: only their shape tells them apart"
+    names = [info.name for index, info in enumerate(classes) if index not in objects]
+    return f"fragments merge where {' or '.join(names)} between them is less probable than {below:g}"
 
 
 def seed_mask(
@@ -193,7 +230,7 @@ def within(core: Box, box: Box) -> tuple[slice, slice, slice]:
 
 def sampling(scale: Sequence[float], *, by_section: bool = False) -> tuple[float, float, float]:
     """Size of a voxel (z, y, x) in pixels of x; sections are out of each other's reach with ``by_section``."""
-    z, y, x = scale
-    if min(z, y, x) <= 0:
+    z, y, x = (abs(side) for side in scale)
+    if min(z, y, x) == 0:
         z, y, x = 1.0, 1.0, 1.0
     return FAR if by_section else z / x, y / x, 1.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -22,27 +25,36 @@ from qtpy.QtWidgets import (
 )
 
 from napari_autosegnet.addresses import absolute, address_of
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.data.images import ImageStack, open_image
 from napari_autosegnet.data.readers.formats import parts_of
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.output.file_kinds import file_filters, file_kind, loss
 from napari_autosegnet.settings import PredictSettings
+from napari_autosegnet.widgets.apply.volume_advice import VolumeAdvice
 from napari_autosegnet.widgets.forms.form_rows import add_row, named
 from napari_autosegnet.widgets.forms.message_line import MessageLine
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
-from napari_autosegnet.widgets.layers.layer_arrays import time_in_view, time_points
+from napari_autosegnet.widgets.layers.layer_arrays import stack_with_placement, time_in_view, time_points
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 _FILE = "A file or folder ..."
+#: Milliseconds after the last key until a file is looked at.
+_PATIENCE = 300
 #: Where napari could not follow, or what is of no use in a window.
 _HIDDEN = ("format", "overwrite", "region", "sharded", "retries")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is to be segmented: a layer or a file, and what of it; where to (None: a new store); and how."""
+    """What is to be segmented: a layer or a file, and what of it; where to (None: a new store); and how.
+
+    ``cubes`` are written first, and segmented.
+    """
 
     source: Image | Path
     out: Path | None
@@ -50,6 +62,7 @@ class Chosen:
     time_point: int | None = None
     channels: tuple[str, ...] | None = None
     axes: str | None = None
+    cubes: bool = False
 
 
 class ApplyDialog(QDialog):
@@ -58,10 +71,12 @@ class ApplyDialog(QDialog):
     Parameters
     ----------
     session : Session
+    classes : sequence of ClassInfo
+        Of the model that is applied.
     parent : QWidget, optional
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+    def __init__(self, session: Session, classes: Sequence[ClassInfo] = (), parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("Segment a whole stack")
         self._session = session
@@ -74,8 +89,16 @@ class ApplyDialog(QDialog):
             next((index for index, image in enumerate(self._images) if image is in_view), len(self._images))
         )
         self.image_box.currentTextChanged.connect(self._on_image)
+        self._looks = _Looks()
+        self._look_soon = QTimer(self)
+        self._look_soon.setSingleShot(True)
+        self._look_soon.setInterval(_PATIENCE)
+        self._look_soon.timeout.connect(self._look)
+        for gone in (self.finished, self.destroyed):
+            gone.connect(self._looks.forget)
         self.file_line, file_row = _path_row(self._menu_of_sources())
         named(self.file_line, "File or folder", "Path or address of the image to segment")
+        self.file_line.textChanged.connect(self._on_reading)
         self._file_rows = (file_row, self._reading_rows())
         out_button = named(QPushButton("..."), "Choose the result", "Choose where the result is written")
         out_button.clicked.connect(self._choose_out)
@@ -92,8 +115,9 @@ class ApplyDialog(QDialog):
             PredictSettings,
             {"": start},
             hidden=_HIDDEN,
-            shown=("planes", "probabilities", "instances", "block", "workers"),
+            shown=("planes", "probabilities", "instances", "instance_growth", "instance_merge", "block", "workers"),
         )
+        self.advice = VolumeAdvice(self.form, classes)
         self.message = MessageLine()
         self.time_label = QLabel()
         self.time_label.setWordWrap(True)
@@ -132,6 +156,7 @@ class ApplyDialog(QDialog):
             ("Axes", self.axes_line, "as the file says", "Of a plain array that does not name them, such as tczyx"),
         ):
             line.setPlaceholderText(shown)
+            line.textChanged.connect(self._on_reading)
             add_row(layout, label, line, help_text)
         return rows
 
@@ -158,6 +183,36 @@ class ApplyDialog(QDialog):
                 f"Time point {time} (from 0) of {time_points(image)} is segmented, the one in view; "
                 "move napari's time slider to choose another."
             )
+        self._on_reading()
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether the voxels of the image are not known yet."""
+        return self._looks.is_under_way
+
+    def _on_reading(self) -> None:
+        """Another image, or another part of it, is chosen: look at its voxels when it is clear which."""
+        self._looks.begin()
+        self.advice.take(None)
+        self._look_soon.start()
+
+    def _look(self) -> None:
+        looks, number = self._looks, self._looks.number
+
+        def take(image: ImageStack | None) -> None:
+            if number == looks.number:
+                looks.is_under_way = False
+                self.advice.take(image)
+
+        try:
+            source, read = self._source()
+        except UserError:
+            take(None)  # said when it is started
+            return
+        if isinstance(source, Path) and address_of(source) is not None:
+            take(None)  # a network may take long, and the worker says the same
+            return
+        self._session.background.call(partial(_opened, source, read), take, lambda _: take(None))
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Image to segment")
@@ -203,30 +258,58 @@ class ApplyDialog(QDialog):
         UserError
             When something is missing or cannot be.
         """
-        source: Image | Path
-        if self.image_box.currentText() == _FILE and self.image_box.currentIndex() == len(self._images):
-            text = self.file_line.text().strip()
-            if not text:
-                raise UserError("choose the file to segment")
-            source = absolute(Path(text).expanduser())
-            if address_of(source) is None and not parts_of(source)[0].exists():
-                raise UserError(f"there is no file {source}; check the path")
-        else:
-            source = self._images[self.image_box.currentIndex()]
+        source, read = self._source()
         written = self.out_line.text().strip()
         out = Path(written).expanduser().absolute() if written else None
         if out is not None and out.suffix.lower() != ".zarr" and file_kind(out) is None:
             raise UserError(f"a result ends in .zarr, .mrc, .h5, .nii, .nii.gz or .tif, not '{out.name}'; change it")
         settings = self.form.value()
         assert isinstance(settings, PredictSettings)
-        if not isinstance(source, Path):
-            return Chosen(source, out, settings, time_in_view(self._session.viewer, source))
+        if settings.planes == "all" and self._looks.is_under_way:
+            raise UserError("the size of the image's voxels is still being looked at; try again in a moment")
+        cubes = self.advice.writes_cubes(settings)
+        return Chosen(source, out, settings, read.time_point, read.channels, read.axes, cubes)
+
+    def _source(self) -> tuple[Image | Path, Selection]:
+        """The image, and what of it is read."""
+        if self.image_box.currentIndex() < len(self._images):
+            layer = self._images[self.image_box.currentIndex()]
+            return layer, Selection(time_point=time_in_view(self._session.viewer, layer))
+        text = self.file_line.text().strip()
+        if not text:
+            raise UserError("choose the file to segment")
+        source = absolute(Path(text).expanduser())
+        if address_of(source) is None and not parts_of(source)[0].exists():
+            raise UserError(f"there is no file {source}; check the path")
         time_point = self.time_line.text().strip()
         if time_point and not time_point.isdecimal():
             raise UserError(f"a time point is a number from 0, not '{time_point}'")
         channels = tuple(name.strip() for name in self.channels_line.text().split(",") if name.strip())
         axes = self.axes_line.text().strip()
-        return Chosen(source, out, settings, int(time_point) if time_point else None, channels or None, axes or None)
+        return source, Selection(
+            time_point=int(time_point) if time_point else None, channels=channels or None, axes=axes or None
+        )
+
+
+class _Looks:
+    """Looks at an image in a thread, of which the last one counts."""
+
+    def __init__(self) -> None:
+        self.number, self.is_under_way = 0, False
+
+    def begin(self) -> None:
+        self.number, self.is_under_way = self.number + 1, True
+
+    def forget(self, _: object = None) -> None:
+        """What comes now comes too late."""
+        self.number += 1
+
+
+def _opened(source: Image | Path, read: Selection) -> ImageStack:
+    """The image as a job opens it; for a thread."""
+    if isinstance(source, Path):
+        return open_image(source, time=read.time_point, channels=read.channels, axes=read.axes)
+    return stack_with_placement(source, read.time_point or 0)
 
 
 def _path_row(button: QPushButton) -> tuple[QLineEdit, QWidget]:

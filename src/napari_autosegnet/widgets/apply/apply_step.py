@@ -213,7 +213,7 @@ class ApplyStep(QWidget):
     # ------------------------------------------------------------ everything
 
     def _on_stack(self) -> None:
-        dialog = ApplyDialog(self.session, self)
+        dialog = ApplyDialog(self.session, () if self.model is None else self.model.classes, self)
         dialog.finished.connect(dialog.deleteLater)
         dialog.accepted.connect(lambda: self._start(dialog))
         dialog.open()

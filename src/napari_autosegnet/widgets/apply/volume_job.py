@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ class VolumeJob(QObject):
         ----------
         chosen : Chosen
             A layer that no file holds is written into the job's folder first. The result lies there, too, where no
-            other store is given.
+            other store is given. Cubes lie beside the result.
 
         Raises
         ------
@@ -128,6 +129,7 @@ class VolumeJob(QObject):
         name = source.stem if isinstance(source, Path) else source.name
         run = Run.create(self._session.new_run_folder(f"apply-{file_name(name)}"))
         target = chosen.out or run.path / "result.ome.zarr"
+        cubes = _free(target.with_name(f"{file_name(name)}-cubes.zarr")) if chosen.cubes else None
         self._started_here = run.path
         device = self._session.device
 
@@ -136,6 +138,7 @@ class VolumeJob(QObject):
                 model=model,
                 image=image,
                 out=target,
+                cubes=cubes,
                 selection=Selection(time_point=time, channels=chosen.channels, axes=chosen.axes),
                 settings=chosen.settings,
                 device=device,
@@ -147,8 +150,11 @@ class VolumeJob(QObject):
             self.client.attach(run)
             self.client.start(lambda: given)
         else:
-            self._begin(source, None, target, model)
-            self.time_point = chosen.time_point or 0
+            if cubes is None:
+                self._begin(source, None, target, model)
+                self.time_point = chosen.time_point or 0
+            else:  # which the result lies on, not on the layer
+                self._begin(None, job(cubes, None), target, model)
             self.client.attach(run)
             self.client.start(lambda: job(*_file(source, run, chosen.time_point)))
 
@@ -164,7 +170,8 @@ class VolumeJob(QObject):
         job = read_job(run)
         if run.path == self._started_here or not isinstance(job, PredictJob):
             return None
-        return None if job.store.resolve().is_relative_to(run.path.resolve()) else job.store
+        stores = [job.store] if job.cubes is None else [job.store, job.cubes]
+        return next((each for each in stores if not each.resolve().is_relative_to(run.path.resolve())), None)
 
     def attach(self, run: Run) -> None:
         """Follow a job that was started before; its result is shown on a fitting image layer."""
@@ -281,7 +288,7 @@ class VolumeJob(QObject):
 
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:
         """An image layer that came from the file that is segmented."""
-        source = None if self._file is None else self._file.image
+        source = None if self._file is None else self._file.segmented[0]
         for image in self._session.layers.images():
             path = getattr(image.source, "path", None)
             if source is not None and path and Path(path) == source and spatial_shape(image) == shape:
@@ -300,9 +307,9 @@ class VolumeJob(QObject):
             for layer in layers if isinstance(layers, list) else [layers]:
                 self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
 
-        read = file.selection
+        path, read = file.segmented
         self._session.background.call(
-            lambda: image_layer(file.image, time=read.time_point, channels=read.channels, axes=read.axes),
+            lambda: image_layer(path, time=read.time_point, channels=read.channels, axes=read.axes),
             add,
             self.failed.emit,
         )
@@ -322,6 +329,12 @@ class VolumeJob(QObject):
 
 def _levels(data: Any) -> list[Any]:
     return data if isinstance(data, list) else [data]
+
+
+def _free(path: Path) -> Path:
+    """A path that nothing is at: this one, or one with a number."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(each for each in chain([path], numbered) if not (each.exists() or each.is_symlink()))
 
 
 def _file(layer: Image, run: Run, time: int | None) -> tuple[Path, int | None]:

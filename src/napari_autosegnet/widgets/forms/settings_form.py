@@ -87,6 +87,15 @@ class SettingsForm(QWidget):
         self.advanced.setVisible(folded.rowCount() > 0)
         self.set_value(self._value)
 
+    def show_field(self, name: str, shown: bool) -> None:
+        """Show or hide the row of a field that is not folded away."""
+        self.rows.setRowVisible(self._editors[name,].widget, shown)
+
+    def add_below(self, name: str, widget: QWidget) -> None:
+        """Put something below the row of a field that is not folded away."""
+        place = self.rows.getWidgetPosition(self._editors[name,].widget)[0]  # type: ignore[index]
+        self.rows.insertRow(place + 1, widget)
+
     def set_value(self, value: BaseModel) -> None:
         """Show these settings."""
         self._value = value

@@ -157,6 +157,8 @@ class JobPanel(QWidget):
                     f"training the best few alone: network {event.index} of {event.count}, "
                     f"round {event.round} of {event.rounds}"
                 )
+            case ProgressMade(step="cubes", total=int(total)):
+                self._where = f"writing cubes: section {event.done} of {total}"
             case ProgressMade(total=int(total)):
                 objects = "numbering objects: " if event.step in ("seeds", "fragments", "contacts", "instances") else ""
                 self._where = f"{objects}block {event.done} of {total}"
