@@ -147,6 +147,7 @@ def live_labels(viewer: Any, dock: Any, side: int) -> list[float]:
     noise = np.random.default_rng(0).normal(0, 25, blobs.shape)
     image = viewer.add_image(np.clip(90 + 80 * blobs + noise, 0, 255).astype(np.uint8), name="blobs")
     labels = viewer.add_labels(np.zeros(blobs.shape, np.uint8), name="strokes")
+    dock.show_step("annotate")
     live = dock.annotate_step.live
     live.box.setChecked(True)
     QTest.qWait(1500)

@@ -12,7 +12,9 @@ chain                 training of a plain residual chain out of the same operati
 unet, pspnet          training of U-Net or PSPNet
 unet-at-half          training of a U-Net that reads the image at half its resolution
 fit                   networks of several sizes compete, the chosen one is trained to the end (``fit``)
-chain-w32-s4          as chain, 32 channels at a quarter of the resolution; so w24-s4 and w16-s4
+chain-w32-s4          as chain, 32 channels at a quarter of the resolution, at the rate of ``fit``, 0.1; so w24-s4 and
+                      w16-s4; w16-s2 is the chain of the preset at this rate
+unet-slow             U-Net at the rate of ``fit``
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
@@ -178,6 +180,8 @@ SUITE: dict[str, Arm] = {
     "chain-w24-s4": Arm(network="plain", train=_size(24, 4)),
     "chain-w32-s4": Arm(network="plain", train=_size(32, 4)),
     "chain-w16-s4": Arm(network="plain", train=_size(16, 4)),
+    "chain-w16-s2": Arm(network="plain", train=_size(16, 2)),
+    "unet-slow": Arm(network="unet", train={"optimization": {"learning_rate": 0.1}}),
 }
 ABLATIONS: dict[str, Arm] = {
     "without-hdc": Arm(
