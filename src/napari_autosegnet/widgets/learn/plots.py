@@ -63,7 +63,7 @@ PLOTS = (
         (),
         each_network=True,
         tip="Mean IoU on the checked part of your annotation: overlap divided by union, 1 is perfect. Half of the "
-        "networks leave after each round; the best are trained to the end.",
+        "networks leave after each round; the chosen one is trained to the end.",
     ),
     Plot(
         "Quality",
