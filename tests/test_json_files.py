@@ -32,7 +32,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"cannot read .*none\.json: No such file or directory; look"):
         read_json(tmp_path / "none.json", "look")
     (tmp_path / "large.json").write_text('{"a": 1}')
-    monkeypatch.setattr(json_files, "_MAX_BYTES", 4)
+    monkeypatch.setattr(json_files, "MAX_BYTES", 4)
     with pytest.raises(UserError, match="too large to be read"):
         read_json(tmp_path / "large.json", "look")
 

@@ -34,7 +34,7 @@ from small_jobs import ENDLESS
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own process keeps its priority and its handler of crashes."""
-    monkeypatch.setattr(worker, "_stay_out_of_the_way", lambda: None)
+    monkeypatch.setattr(worker, "give_way", lambda: None)
     monkeypatch.setattr("faulthandler.enable", lambda: None)
 
 
@@ -126,7 +126,7 @@ def test_cancel_leaves_no_new_model_and_the_training_can_go_on(tmp_path: Path, m
     assert run.events()[-1].reason == "cancelled" and not run.model_folder.exists()
     monkeypatch.undo()
     _when_trained(run, lambda: run.request("stop"), monkeypatch)
-    monkeypatch.setattr(worker, "_stay_out_of_the_way", lambda: None)
+    monkeypatch.setattr(worker, "give_way", lambda: None)
     assert work(run, TrainJob(resume=True, device="cpu")) == 0
     assert run.events()[-1].event == "stopped" and Model.load(run.model_folder)
     assert [event.epoch for event in run.events() if isinstance(event, Epoch)] == [1, 2]
@@ -182,7 +182,7 @@ def test_more_labels_continue_the_model_and_that_can_be_resumed(
     assert work(run, more) == 0
     assert Model.load(run.model_folder).description.weights_sha256 == before.description.weights_sha256
     monkeypatch.undo()
-    monkeypatch.setattr(worker, "_stay_out_of_the_way", lambda: None)
+    monkeypatch.setattr(worker, "give_way", lambda: None)
     _when_trained(run, lambda: run.request("stop"), monkeypatch)
     assert work(run, TrainJob(resume=True, device="cpu")) == 0
     after = Model.load(run.model_folder)

@@ -10,7 +10,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_pipe
 
 #: A larger file is none that this program writes.
-_MAX_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 
 
 def parse_json(content: str | bytes, place: object, advice: str) -> Any:
@@ -51,9 +51,9 @@ def read_json(path: Path, advice: str) -> Any:
     refuse_pipe(path, advice)
     try:
         with open(path, "rb") as handle:
-            content = handle.read(_MAX_BYTES + 1)
+            content = handle.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; {advice}") from error
-    if len(content) > _MAX_BYTES:
+    if len(content) > MAX_BYTES:
         raise UserError(f"{path} is too large to be read ({path.stat().st_size} bytes); {advice}")
     return parse_json(content, path, advice)

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m napari_autosegnet.worker RUN", file=sys.stderr)
         return FAILED
     run = Run(Path(arguments[0]).absolute())
-    _stay_out_of_the_way()
+    give_way()
     faulthandler.enable()
     with clean_shutdown() as interruption:
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _stay_out_of_the_way() -> None:
+def give_way() -> None:
     """Leave the processor to whoever works in front of the screen; before torch is imported."""
     # Threads that spin while they wait hold up every other program.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

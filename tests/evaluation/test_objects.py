@@ -42,7 +42,7 @@ def test_an_object_that_is_cut_and_one_that_is_half_missing() -> None:
 def test_a_volume_read_by_sections_is_scored_as_a_whole(volumes: np.ndarray, few: bool) -> None:
     true, found = volumes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objects, "_PAIRS", 1 if few else 2**22)
+        patch.setattr(objects, "PAIRS_AT_ONCE", 1 if few else 2**22)
         stacks = image_from_array(found), image_from_array(true)
         scores = compare_objects(objects.section_pairs(*stacks, range(3), silent, never_stop))
     assert (scores.v_rand, scores.v_info) == pytest.approx(compare_segments(found, true))

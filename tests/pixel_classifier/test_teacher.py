@@ -50,7 +50,7 @@ def test_only_strokes_within_the_regions_teach() -> None:
 
 
 def test_of_too_many_pixels_those_around_strokes_are_labeled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher, "_TILE", 40)
+    monkeypatch.setattr(teacher, "TILE", 40)
     monkeypatch.setattr(teacher, "MAX_LABELED", 3 * 32 * 40)
     stacks = painted(strokes())
     left, right = taught_labels(stacks, WHOLE, NORMALIZATION) or []

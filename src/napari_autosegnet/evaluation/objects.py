@@ -19,7 +19,7 @@ from napari_autosegnet.training.metrics import ObjectScores, agreement
 #: Intersection over union at which an object counts as found.
 FOUND = (0.5, 0.75)
 #: Pairs of objects that are kept per section until those of several sections are added up.
-_PAIRS = 2**22
+PAIRS_AT_ONCE = 2**22
 
 Pairs = npt.NDArray[np.int64]
 
@@ -91,7 +91,7 @@ def section_pairs(
         truth = true.section(section)[0]
         counted = truth != 0
         parts.append(_added(truth[counted], found.section(section)[0][counted], np.ones(counted.sum(), np.int64)))
-        if sum(map(len, parts[1:])) > max(_PAIRS, len(parts[0])):
+        if sum(map(len, parts[1:])) > max(PAIRS_AT_ONCE, len(parts[0])):
             parts = [_added(*np.concatenate(parts).T)]
         report(ProgressMade(step="objects", done=done, total=len(sections)))
     return _added(*np.concatenate(parts).T)

@@ -27,7 +27,7 @@ MAX_LABELED = 4 * 2**20
 #: Class numbers of what is painted and of what is taught are kept in one byte.
 MAX_CLASSES = 127
 #: Side of the tiles that are labeled or left out.
-_TILE = 512
+TILE = 512
 
 Labels = npt.NDArray[np.uint8]
 
@@ -135,6 +135,6 @@ def _chosen_tiles(
 def _parts(span: tuple[int, int]) -> list[slice]:
     """Equal parts of at most a tile's side."""
     begin, end = span
-    count = -(-(end - begin) // _TILE)
+    count = -(-(end - begin) // TILE)
     edges = [begin + k * (end - begin) // count for k in range(count + 1)]
     return [slice(*pair) for pair in itertools.pairwise(edges)]

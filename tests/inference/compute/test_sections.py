@@ -33,7 +33,7 @@ def test_a_large_section_is_read_in_parts_and_told_tile_by_tile(
     whole = predict_section(predictor, image, 1)
     assert whole is not None
 
-    monkeypatch.setattr(sections, "_READ_AT_ONCE", 64)
+    monkeypatch.setattr(sections, "READ_AT_ONCE", 64)
     read: list[int] = []
     read_block = sections.read_block
 

@@ -30,7 +30,7 @@ def write(path: Path, pixels: np.ndarray = PIXELS) -> Path:
 def test_objects_and_classes_are_written_for_others(
     tmp_path: Path, highest: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(label_file, "_SLAB_BYTES", 2 * 20 * 30 * 4)
+    monkeypatch.setattr(label_file, "SLAB_BYTES", 2 * 20 * 30 * 4)
     pixels = PIXELS.copy()
     pixels[4, 19, 29] = highest
     source = write(tmp_path / "in.ome.zarr", pixels)

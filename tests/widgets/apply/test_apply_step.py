@@ -304,7 +304,7 @@ def test_a_slice_that_is_cancelled_leaves_the_layers_as_they_were(
     step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = PredictSettings(engine="channels_last", tile=64, halo=16, batch_size=1)
-    monkeypatch.setattr(section_model, "_SETTINGS", settings)
+    monkeypatch.setattr(section_model, "SECTION_SETTINGS", settings)
     use_run(step, run, qtbot)
     viewer, progress = step.session.viewer, step.slices.progress
     viewer.dims.set_point(0, 150)

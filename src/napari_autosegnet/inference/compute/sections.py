@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 #: Side (pixels) of the part of a section that is read at a time; larger where tiles are.
-_READ_AT_ONCE = 2048
+READ_AT_ONCE = 2048
 
 
 def make_predictor(
@@ -111,7 +111,7 @@ def section_tiles(
     survey = survey or checked_survey(predictor.model, image)
     height, width = image.section_shape(section)
     # Of a large section a part is read at a time. What differs in size from the others can only be read whole.
-    side = round_up(max(_READ_AT_ONCE, 2 * predictor.tile), predictor.stride) if image.uniform else max(height, width)
+    side = round_up(max(READ_AT_ONCE, 2 * predictor.tile), predictor.stride) if image.uniform else max(height, width)
     plan = predictor.plan((image.sections, height, width), (1, min(side, height), min(side, width)))
     pixels = None if image.uniform else image.section(section)[:, np.newaxis]
     blocks = [plan[plan.index((section, y, x))] for y in range(plan.grid[1]) for x in range(plan.grid[2])]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
 
 #: Sections that are read together, where their chunks hold several, take no more memory than this.
-_SLAB_BYTES = 2**28
+SLAB_BYTES = 2**28
 
 
 def write_labels(
@@ -75,7 +75,7 @@ def write_labels(
 def _slabs(labels: ImageStack) -> Iterator[tuple[int, Array]]:
     """Sections (z, y, x) with the number of the first."""
     depth, height, width = labels.shape
-    fitting = _SLAB_BYTES // (height * width * labels.dtype.itemsize)
+    fitting = SLAB_BYTES // (height * width * labels.dtype.itemsize)
     step = max(1, min(fitting, labels.chunks[0] if labels.chunks else 1))
     for start in range(0, depth, step):
         yield start, labels.read(slice(start, start + step), slice(None), slice(None))[0]

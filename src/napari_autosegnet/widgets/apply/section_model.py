@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
 
 #: Comparing engines first takes longer than one slice.
-_SETTINGS = PredictSettings(engine="channels_last")
+SECTION_SETTINGS = PredictSettings(engine="channels_last")
 
 
 class SectionResult(NamedTuple):
@@ -73,7 +73,7 @@ class SectionModel:
 
         key = (path, _changed(path), device)
         if key != self._key:
-            self._predictor = make_predictor(Model.load(path), choose_device(device), _SETTINGS)
+            self._predictor = make_predictor(Model.load(path), choose_device(device), SECTION_SETTINGS)
             self._key = key
         notes: list[str] = []
         if should_stop():
