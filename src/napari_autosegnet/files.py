@@ -79,6 +79,24 @@ def refuse_pipe(path: Path, advice: str) -> None:
         raise UserError(f"{path} is no file but a pipe or a device; {advice}")
 
 
+def refuse_foreign(path: Path, mark: bytes) -> None:
+    """Refuse to replace what is not a file with a mark that those of this program bear.
+
+    Raises
+    ------
+    UserError
+        When something else is there, or a file that cannot be read.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        is_own = mark in path.read_bytes()
+    except OSError:
+        is_own = False
+    if not is_own:
+        raise UserError(f"{path} exists and was not written by this program; choose another name")
+
+
 def refuse_address(path: Path, advice: str) -> None:
     """Refuse what is to be written to an address such as ``s3://``.
 

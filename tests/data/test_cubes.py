@@ -54,6 +54,9 @@ def test_the_command_writes_a_volume_that_lies_where_the_image_does(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.ome.zarr", "out.zarr"]
     assert app.run(words) == 1
     assert "exists; choose another name" in capsys.readouterr().err
+    inside = tmp_path / "in.ome.zarr" / "cubes.zarr"
+    assert app.run([*words[:-1], str(inside)]) == 1 and not inside.exists()
+    assert "lies in another Zarr" in capsys.readouterr().err
 
 
 def test_a_stop_leaves_nothing(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_a_prediction_writes_cubes_first_and_goes_on_with_them(
     ("shape", "scale", "words", "message"),
     [
         ((4, 8, 8), (10.0, 10.0, 10.0), [], "as close as its pixels already"),
-        ((4, 8, 8), (1.0, 1.0, 1.0), [], "give --factor"),
+        ((4, 8, 8), (1.0, 1.0, 1.0), [], "resample --factor"),
         ((4, 8, 8), (50.0, 10.0, 10.0), [], "at most 4 are bridged"),
         ((4, 8, 8), (20.0, 10.0, 5.0), [], "no squares"),
         ((1, 8, 8), (20.0, 10.0, 10.0), [], "one section"),

@@ -17,6 +17,7 @@ from napari_autosegnet.data.section_progress import SectionProgress
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.ome_zarr.paths import zarrs_around
 from napari_autosegnet.ome_zarr.write import own_attributes, write_image
 from napari_autosegnet.units import Placement
 
@@ -95,7 +96,9 @@ class Cubes:
             raise UserError(f"{what} is one section; cubes need a volume")
         if factor is None:
             if image.voxels_are_unknown:
-                raise UserError(f"{what} says nothing of its voxels; give --factor, the pixels between two sections")
+                raise UserError(
+                    f"{what} says nothing of its voxels; give the pixels between two sections: resample --factor"
+                )
             if min(z, y, x) <= 0 or max(x, y) > _ALIKE * min(x, y):
                 raise UserError(f"the pixels of {what} are no squares ({y:g} x {x:g}); only sections are added")
             factor = z / x
@@ -162,6 +165,9 @@ def write_cubes(
         raise UserError(f"{out} must end in .zarr")
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; choose another name")
+    around = zarrs_around(out)
+    if around:
+        raise UserError(f"{out} lies in another Zarr, {around[0]}; choose another folder")
     cubes = Cubes(image, factor)
     several = image.channels if image.channels > 1 else None
     progress = SectionProgress("cubes", cubes.shape[0], report)

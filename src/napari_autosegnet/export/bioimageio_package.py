@@ -26,7 +26,7 @@ from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.onnx_file import INPUT, OUTPUT, largest_difference, need_extra, noise, onnx_model
 from napari_autosegnet.export.onnx_file import TOLERANCE as WRONG
-from napari_autosegnet.files import replacing
+from napari_autosegnet.files import refuse_foreign, replacing
 from napari_autosegnet.inference.blocks import round_up
 from napari_autosegnet.inference.compute.block_pixels import pad_to_domain
 from napari_autosegnet.inference.compute.predictor import Predictor
@@ -37,6 +37,8 @@ PAPER = "Xu, Zuo, Lam, Lee and Chen: AutoSegNet: An Automated Neural Network for
 PAPER_PLACE = "https://ieeeaccess.ieee.org/"
 #: Smallest side of the test image, unless the halo asks for more.
 TEST_SIDE = 128
+#: Name of the network in a package.
+WEIGHTS = "weights.onnx"
 #: Letters of a name, as the zoo wants it.
 SHORTEST_NAME, LONGEST_NAME = 5, 120
 _UNITS = {"nanometer", "micrometer", "millimeter", "centimeter", "angstrom", "picometer", "meter"}
@@ -72,7 +74,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     model : Model
         A trained model.
     path : Path
-        ``NAME.zip``; replaced if it exists.
+        ``NAME.zip``; an earlier export is replaced.
     about : About, optional
         Name, description, authors and license.
     image : ImageStack, optional
@@ -92,6 +94,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     """
     if path.suffix.lower() != ".zip":
         raise UserError(f"'{path.name}' is no name for a bioimage.io package; call it NAME.zip")
+    refuse_foreign(path, WEIGHTS.encode())
     need_extra("onnx", "onnxruntime", "onnxscript", "bioimageio.core")
     about = about or About()
     # Before the work that takes long.
@@ -108,7 +111,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
         raise UserError(f"the ONNX file differs from the model by {difference:.1e}; install other versions of torch")
     with tempfile.TemporaryDirectory() as folder, _quiet_validation():
         parts = Path(folder)
-        (parts / "weights.onnx").write_bytes(content)
+        (parts / WEIGHTS).write_bytes(content)
         model.save(parts)
         description = _description(model, parts, name, about, image, opset=proto.opset_import[0].version)
         from bioimageio.spec import save_bioimageio_package
@@ -210,7 +213,7 @@ def _description(model: Model, parts: Path, name: str, about: About, image: Imag
             ],
             weights=v0_5.WeightsDescr(
                 onnx=v0_5.OnnxWeightsDescr(
-                    source=parts / "weights.onnx", sha256=_sha256(parts / "weights.onnx"), opset_version=opset
+                    source=parts / WEIGHTS, sha256=_sha256(parts / WEIGHTS), opset_version=opset
                 ),
             ),
             config=v0_5.Config(napari_autosegnet=_own_config(model, halo)),

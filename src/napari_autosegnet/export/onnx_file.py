@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.normalization import LIMIT
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.files import replacing
+from napari_autosegnet.files import refuse_foreign, replacing
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.model import Model
 
@@ -42,6 +42,8 @@ INPUT, OUTPUT = "image", "probabilities"
 TOLERANCE = 1e-3
 #: protobuf, which ONNX files are written in, holds no more than 2 GiB.
 MAX_WEIGHTS = 2**31 - 2**24
+#: What a file says that was written here.
+_MARK = b"napari-autosegnet"
 _EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -53,7 +55,7 @@ def write_onnx(model: Model, path: Path) -> float:
     model : Model
         A trained model.
     path : Path
-        ``NAME.onnx``; replaced if it exists.
+        ``NAME.onnx``; an earlier export is replaced.
 
     Returns
     -------
@@ -68,6 +70,7 @@ def write_onnx(model: Model, path: Path) -> float:
     """
     if path.suffix.lower() != ".onnx":
         raise UserError(f"'{path.name}' is no name for an ONNX file; call it NAME.onnx")
+    refuse_foreign(path, _MARK)
     content = onnx_model(model).SerializeToString()
     difference = largest_difference(model, content)
     if difference > TOLERANCE:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.files import replacing
+from napari_autosegnet.files import refuse_foreign, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: What every file of matplotlib says, and no picture of a microscope.
+_MARK = b"atplotlib"
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 INK = "#2b2f36"
 FAINT = "#8a9099"
@@ -49,6 +51,7 @@ def save(figure: Figure, path: Path, *, title: str, description: str | None = No
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"cannot draw {path.name}: give a file name that ends in {', '.join(FORMATS)}")
+    refuse_foreign(path, _MARK)
     metadata: dict[str, Any] = {"Title": title}
     if kind == "svg":
         # Without the date the same content gives the same file.
