@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import zarr
 
+from arithmetics import bearing_all, fast_in, settings_for, used
 from loopback import serving
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.errors import UserError
@@ -48,14 +50,17 @@ from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 
 torch.set_num_threads(1)
-model, image, out, events, settings = sys.argv[1:]
+model, image, out, events, settings, tests, arithmetic = sys.argv[1:]
+sys.path.append(tests)
+from arithmetics import fast_in
 
 def report(event):
     with open(events, "a") as handle:
         handle.write(event.model_dump_json() + "\\n")
 
 settings = PredictSettings.model_validate_json(settings)
-predict_volume(Model.load(model), open_image(image), Path(out), settings, report=report)
+with fast_in(arithmetic):
+    predict_volume(Model.load(model), open_image(image), Path(out), settings, report=report)
 """
 
 
@@ -124,14 +129,34 @@ def test_stopping_and_going_on(tmp_path: Path, model: Model, noise: Noise, tree:
     assert tree(tmp_path / "parts.zarr") == tree(tmp_path / "whole.zarr")
 
 
-@pytest.mark.parametrize("suffix", [".zarr", ".tif"])
+@pytest.mark.parametrize(
+    ("suffix", "arithmetic"),
+    [
+        (".zarr", "float32"),
+        (".tif", "float32"),
+        (".zarr", "bfloat16"),
+        pytest.param(".zarr", "float16", marks=pytest.mark.slow),
+        pytest.param(".zarr", "onnxruntime", marks=pytest.mark.slow),
+    ],
+)
 def test_a_failure_at_any_write_loses_nothing(
-    tmp_path: Path, model: Model, noise: Noise, tree: Tree, monkeypatch: pytest.MonkeyPatch, suffix: str
+    tmp_path: Path,
+    model: Model,
+    noise: Noise,
+    tree: Tree,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    suffix: str,
+    arithmetic: str,
 ) -> None:
     """The disk is full at the n-th sync, for growing n; then there is space again."""
-    image = image_from_array(noise(2, 70, 101))
-    settings = SETTINGS.model_copy(update={"probabilities": False})
+    image, model = image_from_array(noise(2, 70, 101)), bearing_all(model)
+    settings = settings_for(SETTINGS.changed(probabilities=False), arithmetic)
+    fast = ExitStack()
+    fast.enter_context(fast_in(arithmetic))
+    request.addfinalizer(fast.close)
     predict_volume(model, image, tmp_path / "whole" / f"a{suffix}", settings)
+    assert used(tmp_path / "whole" / f"a{suffix}") == arithmetic
     events = Events()
     real, calls, failures = os.fsync, 0, 0
     for fails_at in (0, 1, 2, 4, 7, 11, 16, 22, 29, None):
@@ -160,7 +185,13 @@ def test_a_failure_at_any_write_loses_nothing(
 
 
 def killed_runs(
-    tmp_path: Path, model: Model, array: np.ndarray, kills: int, generator: random.Random, settings: PredictSettings
+    tmp_path: Path,
+    model: Model,
+    array: np.ndarray,
+    kills: int,
+    generator: random.Random,
+    settings: PredictSettings,
+    arithmetic: str,
 ) -> list[Event]:
     """Run in processes that are killed (-9) at random moments, then here to the end; gives all events."""
     model.save(tmp_path / "model")
@@ -168,13 +199,13 @@ def killed_runs(
     events = tmp_path / "events.jsonl"
     command = [sys.executable, "-c", SCRIPT]
     command += [str(tmp_path / name) for name in ("model", "image.npy", "out.zarr", "events.jsonl")]
-    command.append(settings.model_dump_json())
+    command += [settings.model_dump_json(), str(Path(__file__).parents[1]), arithmetic]
     ledger = tmp_path / "out.zarr.ledger.jsonl"
     for _ in range(kills):
         lines = len(ledger.read_bytes().splitlines()) if ledger.exists() else 0
         process = subprocess.Popen(command)
         # Kill while it works: some blocks further than before, and then at any moment.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # of a machine with much else to do
         while process.poll() is None and time.monotonic() < deadline:
             if ledger.exists() and len(ledger.read_bytes().splitlines()) > lines + 1:
                 break
@@ -183,15 +214,25 @@ def killed_runs(
         process.send_signal(signal.SIGKILL)
         process.wait()
     report = Events()
-    predict_volume(model, open_image(tmp_path / "image.npy"), tmp_path / "out.zarr", settings, report=report)
+    with fast_in(arithmetic):
+        predict_volume(model, open_image(tmp_path / "image.npy"), tmp_path / "out.zarr", settings, report=report)
     return [*filter(None, map(parse_event, events.read_text().splitlines())), *report.all]
 
 
 def check_killed_runs(
-    tmp_path: Path, model: Model, array: np.ndarray, kills: int, tree: Tree, settings: PredictSettings
+    tmp_path: Path,
+    model: Model,
+    array: np.ndarray,
+    kills: int,
+    tree: Tree,
+    settings: PredictSettings,
+    arithmetic: str,
 ) -> None:
-    events = killed_runs(tmp_path, model, array, kills, random.Random(0), settings)
-    predict_volume(model, open_image(tmp_path / "image.npy"), tmp_path / "whole.zarr", settings)
+    model, settings = bearing_all(model), settings_for(settings, arithmetic)
+    events = killed_runs(tmp_path, model, array, kills, random.Random(0), settings, arithmetic)
+    with fast_in(arithmetic):
+        predict_volume(model, open_image(tmp_path / "image.npy"), tmp_path / "whole.zarr", settings)
+    assert used(tmp_path / "out.zarr") == used(tmp_path / "whole.zarr") == arithmetic
     assert tree(tmp_path / "out.zarr") == tree(tmp_path / "whole.zarr")
     assert max(Counter(event.index for event in events if isinstance(event, BlockWritten)).values()) == 1
     started = [event.done for event in events if isinstance(event, BlocksPlanned)]
@@ -199,23 +240,38 @@ def check_killed_runs(
     assert len(started) > kills // 2
 
 
-@pytest.mark.parametrize("planes", ["xy", "all"])
+@pytest.mark.parametrize(
+    ("planes", "arithmetic"),
+    [
+        ("xy", "float32"),
+        ("all", "float32"),
+        ("xy", "bfloat16"),
+        pytest.param("all", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("xy", "float16", marks=pytest.mark.slow),
+        pytest.param("xy", "onnxruntime", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, model: Model, noise: Noise, tree: Tree, planes: str
+    tmp_path: Path, model: Model, noise: Noise, tree: Tree, planes: str, arithmetic: str
 ) -> None:
     shape = (4, 130, 180) if planes == "xy" else (24, 60, 90)
     block = (2, 32, 48) if planes == "xy" else (12, 20, 30)
-    check_killed_runs(tmp_path, model, noise(*shape), 1, tree, SETTINGS.changed(planes=planes, block=block))
+    settings = SETTINGS.changed(planes=planes, block=block)
+    check_killed_runs(tmp_path, model, noise(*shape), 1, tree, settings, arithmetic)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("planes", ["xy", "all"])
-def test_killed_twenty_times_in_a_row(tmp_path: Path, model: Model, noise: Noise, tree: Tree, planes: str) -> None:
+@pytest.mark.parametrize(
+    ("planes", "arithmetic"), [("xy", "float32"), ("all", "float32"), ("xy", "bfloat16"), ("xy", "onnxruntime")]
+)
+def test_killed_twenty_times_in_a_row(
+    tmp_path: Path, model: Model, noise: Noise, tree: Tree, planes: str, arithmetic: str
+) -> None:
     settings = PredictSettings(block=(1, 32, 32), tile=64, halo=8, probabilities=True, levels=3)
     shape: tuple[int, ...] = (5, 200, 300)
     if planes == "all":
         settings, shape = settings.changed(planes="all", block=(16, 16, 16)), (64, 96, 96)
-    check_killed_runs(tmp_path, model, noise(*shape), 20, tree, settings)
+    check_killed_runs(tmp_path, model, noise(*shape), 20, tree, settings, arithmetic)
 
 
 def test_another_model_is_refused(tmp_path: Path, make_model: MakeModel, noise: Noise) -> None:
