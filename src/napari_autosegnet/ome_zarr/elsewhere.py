@@ -30,11 +30,11 @@ Value = TypeVar("Value")
 #: What reads the addresses of a scheme.
 _MODULES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 #: Seconds to wait before another try, each drawn up to half as much longer.
-_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: So many tries where nothing was ever read: the address may be wrong.
 _FIRST_WAITS = 1
 #: Chunks that are kept, as they are stored: neighboring blocks share some.
-_KEPT_BYTES = 2**28
+KEPT_BYTES = 2**28
 
 
 def store_of(path: Path) -> tuple[Any, str]:
@@ -94,7 +94,7 @@ class RemoteStore(WrapperStore[FsspecStore]):
         if value is not None and name not in self._kept:
             self._kept[name] = value
             self._kept_bytes += len(value)
-            while self._kept_bytes > _KEPT_BYTES:
+            while self._kept_bytes > KEPT_BYTES:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
         return value
 
@@ -107,11 +107,11 @@ class RemoteStore(WrapperStore[FsspecStore]):
         return await self._tried(lambda: self._store.exists(key))
 
     async def _tried(self, read: Callable[[], Awaitable[Value]]) -> Value:
-        for number in range(len(_WAITS) + 1):
+        for number in range(len(WAITS) + 1):
             try:
                 value = await read()
             except Exception as error:
-                waits = _WAITS if self._was_reached else _WAITS[:_FIRST_WAITS]
+                waits = WAITS if self._was_reached else WAITS[:_FIRST_WAITS]
                 if number >= len(waits) or not _may_pass(error):
                     raise
                 await asyncio.sleep(waits[number] * random.uniform(1, 1.5))

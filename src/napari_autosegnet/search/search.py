@@ -20,7 +20,6 @@ from napari_autosegnet.device import device_memory
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import (
     ArchitectureFound,
-    CandidatesRated,
     Epoch,
     Event,
     Note,
@@ -34,6 +33,7 @@ from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.search.limits import Limits
+from napari_autosegnet.search.nominations import Nominations
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.search.strategies import FairSampler, make_strategy
 from napari_autosegnet.search.supernet import Supernet
@@ -48,10 +48,6 @@ from napari_autosegnet.training.trainer import TrainingData
 #: A search counts as collapsed with less of the entropy, or more of the identities, that its strategy can have.
 COLLAPSED_ENTROPY = 0.2
 COLLAPSED_IDENTITY = 0.8
-#: How many of the best rated architectures of the whole search compete with the last samples.
-REMEMBERED = 16
-#: With limits, so many architectures are drawn for each that is wanted before the search gives up.
-MAX_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -111,19 +107,19 @@ class Search:
             make_loss(settings.loss, data.patches.class_frequencies.to(data.validation_images.device)),
         )
         self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.supernet.threads)
-        self.limits = Limits(
+        limits = Limits(
             final or self.specification,
             self.supernet.device,
             max_parameters=settings.max_parameters,
             max_latency=settings.max_latency,
         )
         self.strategy = make_strategy(self.space, settings)
+        self.nominations = Nominations(self.space, settings, self.supernet, self.strategy, limits)
         # Another stream than the strategy's own, or the warm-up would draw what the strategy draws.
         self.fair = FairSampler(self.space, np.random.default_rng([settings.seed, 1]))
         shared = 1 - settings.selection.fraction
         #: What is left for the shared weights; the selection spends the rest.
         self.budget = Budget(settings.epochs, None if settings.budget is None else shared * settings.budget)
-        self.best: dict[Architecture, float] = {}
         self.selection: Selection | None = None
         self._warned = False
 
@@ -152,7 +148,7 @@ class Search:
                 report(Note(text=reached))
                 break
         if self.selection is None:
-            if stopped and not self.best:
+            if stopped and not self.nominations.best:
                 return None
             with self.budget.counting():
                 self.selection = self._choose_finalists(report, rate_new=not stopped)
@@ -191,7 +187,7 @@ class Search:
             self.fair.load_state(state["fair"])
             self.budget.epoch, self.budget.elapsed, self._warned = state["epoch"], state["elapsed"], state["warned"]
             self.supernet.learner.rate_factor = state["rate_factor"]
-            self.best = {self.space.decode(choices): rating for choices, rating in state["best"]}
+            self.nominations.best = {self.space.decode(choices): rating for choices, rating in state["best"]}
             if state["selection"] is not None:
                 self.selection = Selection(
                     [],
@@ -210,12 +206,8 @@ class Search:
             ) from error
 
     @property
-    def _shares_weights(self) -> bool:
-        return self.settings.selection.fraction < 1
-
-    @property
     def _is_learning_left(self) -> bool:
-        return self._shares_weights and self.budget.left
+        return self.nominations.shares_weights and self.budget.left
 
     @property
     def _drawn_fraction(self) -> float:
@@ -259,7 +251,7 @@ class Search:
                 if should_stop():
                     epoch.stopped = True
                     return
-                rewards.append(self._rate(architecture, self.supernet.reward_patches))
+                rewards.append(self.nominations.rate(architecture, self.supernet.reward_patches))
             self.strategy.learn(architectures, rewards)
             epoch.rewards += rewards
             epoch.architectures += architectures
@@ -273,16 +265,6 @@ class Search:
             return f"the mean reward {epoch.reward:.4f} reached {stop_accuracy}"
         return None
 
-    def _rate(self, architecture: Architecture, patches: int | None) -> float:
-        if not self.limits.is_small_enough(architecture):
-            return 0.0  # what the strategy learns from it
-        rating = self.supernet.rate(architecture, patches=patches)
-        self.best[architecture] = rating
-        if len(self.best) > 4 * REMEMBERED:
-            kept = sorted(self.best.items(), key=lambda item: item[1], reverse=True)[:REMEMBERED]
-            self.best = dict(kept)
-        return rating
-
     def _rate_factor(self, position: float) -> float:
         """What the learning rates are multiplied by."""
         optimization = self.settings.optimization
@@ -293,7 +275,7 @@ class Search:
         )
 
     def _report_epoch(self, report: Report, epoch: _EpochDone) -> None:
-        statistics = self.strategy.statistics()
+        statistics, ratings = self.strategy.statistics(), self.nominations.best
         report(
             Epoch(
                 step="search",
@@ -302,7 +284,7 @@ class Search:
                 epochs=self.settings.epochs,
                 loss=epoch.loss,
                 reward=epoch.reward,
-                best_reward=max(self.best.values(), default=None),
+                best_reward=max(ratings.values(), default=None),
                 identity_fraction=epoch.identity_fraction,
                 entropy=statistics.get("entropy"),
                 least_entropy=statistics.get("least_entropy"),
@@ -315,9 +297,9 @@ class Search:
                 memory=device_memory(self.supernet.device),
             )
         )
-        if self.best:
-            best = max(self.best, key=self.best.__getitem__)
-            report(ArchitectureFound(architecture=best.model_dump(mode="json"), score=self.best[best], final=False))
+        if ratings:
+            best = max(ratings, key=ratings.__getitem__)
+            report(ArchitectureFound(architecture=best.model_dump(mode="json"), score=ratings[best], final=False))
         if epoch.warming_up or self._warned:
             return
         # Both lie between even choices and the surest that the controller's bound allows.
@@ -341,20 +323,12 @@ class Search:
         return self.budget.seconds_left
 
     def _choose_finalists(self, report: Report, *, rate_new: bool) -> Selection:
-        """The strategy's last word, rated on all validation patches beside the best so far."""
         settings = self.settings
-        if self._shares_weights:
-            finalists = self._rated_finalists(report, rate_new)
-        else:
-            # No shared weights that could rate anything: whoever is proposed first competes.
-            proposed = [a for a in self._propose(settings.selection.finalists) if self.limits.is_fast_enough(a)]
-            if not proposed:
-                raise self.limits.refusal()
-            finalists = [Finalist(architecture) for architecture in proposed]
-        if rate_new:
-            self._add_plain(finalists)
+        # Rating the candidates may take a fifth of what is left, and then the rest is not rated.
+        time_left = None if settings.budget is None else self._seconds_left
+        end = math.inf if time_left is None else self.budget.elapsed + 0.2 * time_left
         return Selection(
-            finalists,
+            self.nominations.finalists(report, lambda: self.budget.elapsed <= end, rate_new=rate_new),
             self.data,
             self.specification,
             settings,
@@ -365,57 +339,10 @@ class Search:
     @property
     def _inherit_weights(self) -> Callable[[SegmentationNetwork], None] | None:
         return (
-            self.supernet.inherit_weights if self._shares_weights and self.settings.selection.inherit_weights else None
+            self.supernet.inherit_weights
+            if self.nominations.shares_weights and self.settings.selection.inherit_weights
+            else None
         )
-
-    def _rated_finalists(self, report: Report, rate_new: bool) -> list[Finalist]:
-        # Rating the candidates may take a fifth of what is left, and then the rest is not rated.
-        time_left = None if self.settings.budget is None else self._seconds_left
-        end = math.inf if time_left is None else self.budget.elapsed + 0.2 * time_left
-        ranked = sorted(self.best, key=self.best.__getitem__, reverse=True)[:REMEMBERED]
-        ratings = {a: self.best[a] for a in ranked}
-        if rate_new:
-            ratings = {}
-            for architecture in dict.fromkeys(ranked + self._propose(self.settings.selection.candidates)):
-                if ratings and self.budget.elapsed > end:
-                    break
-                ratings[architecture] = self.supernet.rate(architecture)
-        ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
-        if ranked:
-            report(CandidatesRated(count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]]))
-        finalists: list[Finalist] = []
-        for architecture in ranked:
-            if len(finalists) < self.settings.selection.finalists and self.limits.is_fast_enough(architecture):
-                finalists.append(Finalist(architecture, ratings[architecture]))
-        if not finalists and rate_new:
-            raise self.limits.refusal()
-        return finalists
-
-    def _add_plain(self, finalists: list[Finalist]) -> None:
-        """Let a plain chain compete in the last one's place: what is found should be better than no search.
-
-        Short trainings prefer what learns fast, so it has to be better by a margin.
-        """
-        plain, settings = self.space.plain, self.settings.selection
-        if not settings.plain_chain or len(finalists) < 2:
-            return
-        competitor = next((f for f in finalists if f.architecture == plain), None)
-        if competitor is None and self.limits.is_small_enough(plain) and self.limits.is_fast_enough(plain):
-            rating = self.supernet.rate(plain) if self._shares_weights else None
-            competitor = finalists[-1] = Finalist(plain, rating)
-        if competitor is not None:
-            competitor.margin = settings.plain_margin
-
-    def _propose(self, count: int) -> list[Architecture]:
-        """Different architectures of the strategy that are small enough, ``count`` of them if it has so many."""
-        proposals: dict[Architecture, None] = {}
-        for _ in range(MAX_DRAWS):
-            proposed = self.strategy.propose(count)
-            proposals |= dict.fromkeys(a for a in proposed if self.limits.is_small_enough(a))
-            # Without a limit the first draw is all there is: a collapsed controller has no others.
-            if len(proposals) >= count or self.limits.max_parameters is None:
-                break
-        return list(proposals)[:count]
 
     def _select(self, report: Report, should_stop: ShouldStop) -> None:
         assert self.selection is not None
@@ -440,7 +367,7 @@ class Search:
                 "strategy": self.strategy.state(),
                 "fair": self.fair.state(),
                 "patches": self.patches.state,
-                "best": [(list(self.space.encode(a)), rating) for a, rating in self.best.items()],
+                "best": [(list(self.space.encode(a)), rating) for a, rating in self.nominations.best.items()],
                 "selection": None if self.selection is None else self.selection.state(),
                 "selection_seconds": None if self.selection is None else self.selection.seconds,
             },

@@ -33,7 +33,7 @@ PLACEMENT = Placement((40.0, 4.0, 4.0), (80.0, 0.0, 8.0), "nanometer")
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """``image.ome.zarr`` in the folder ``tmp_path / "served"``, behind an address."""
-    monkeypatch.setattr(elsewhere, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(elsewhere, "WAITS", (0.0, 0.0))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder = tmp_path / "served"
     write_image(folder / "image.ome.zarr", PIXELS.shape, PIXELS.dtype, PIXELS.__getitem__, placement=PLACEMENT)
@@ -69,16 +69,21 @@ def test_a_store_behind_an_address(served: Server, tmp_path: Path) -> None:
 def test_waits_grow_and_what_is_kept_is_bounded(
     served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elsewhere, "_WAITS", (0.02, 0.2))
+    monkeypatch.setattr(elsewhere, "WAITS", (0.02, 0.2))
     store, _ = elsewhere.store_of(Path(f"{served.address}/image.ome.zarr"))
     array = zarr.open_array(store, path="0", mode="r")
     size = len((tmp_path / "served/image.ome.zarr/0/c/0/0/0").read_bytes())
-    monkeypatch.setattr(elsewhere, "_KEPT_BYTES", 3 * size)
+    monkeypatch.setattr(elsewhere, "KEPT_BYTES", 3 * size)
     served.failing, began = 2, time.monotonic()
     np.testing.assert_array_equal(array[0], PIXELS[0], "one chunk, which fails twice")
     assert served.failing == 0 and time.monotonic() - began >= 0.22
-    np.testing.assert_array_equal(array[:], PIXELS)
-    assert size < store._kept_bytes <= 3 * size and store._kept_bytes == sum(map(len, store._kept.values()))
+    for section, pixels in enumerate(PIXELS):
+        np.testing.assert_array_equal(array[section], pixels)
+    before = served.requests
+    np.testing.assert_array_equal(array[4:], PIXELS[4:])
+    assert served.requests == before, "what was read last is kept"
+    np.testing.assert_array_equal(array[1], PIXELS[1])
+    assert served.requests > before, "but not what was read long ago"
 
 
 def test_what_cannot_be_reached_is_one_line(served: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

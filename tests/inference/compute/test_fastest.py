@@ -71,14 +71,13 @@ def test_the_tile_that_takes_least_time_is_taken_and_told(model: Model, monkeypa
 
 
 def test_a_tile_that_does_not_fit_into_memory_is_not_taken(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = Predictor(model, halo=32)
-
     def engine(images: torch.Tensor) -> torch.Tensor:
         if images.shape[-1] > 600:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
         return images
 
-    monkeypatch.setattr(predictor, "_engine", engine)
+    monkeypatch.setattr("napari_autosegnet.inference.compute.predictor.make_engine", lambda *given: engine)
+    predictor = Predictor(model, halo=32)
     seconds = iter((3.0, 1.0))
     monkeypatch.setattr(
         "napari_autosegnet.inference.compute.predictor.seconds_taken", lambda engine, images: next(seconds)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.inference.output.ledger import Entry, Ledger, ledger_path, locked, written_parts
+from napari_autosegnet.inference.output.ledger import Ledger, ledger_path, locked, written_parts
 
 PARTS = {"model": "abc", "image": {"shape": [1, 2, 3]}, "settings": {"halo": 16, "tile": 512}, "version": "1"}
 
@@ -80,7 +80,7 @@ def test_a_changed_header_is_one_line_and_gives_no_right_to_delete(tmp_path: Pat
 def test_blocks_whose_files_are_gone_are_forgotten(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path / "a", PARTS)
     for block in range(2000):
-        ledger._entries.setdefault(0, {})[block] = Entry("done", 0b101)
+        ledger.record(block, "done", files=0b101)
     ledger.record(0, "done", level=1, files=0)
     now = {3: 0b001, 7: 0b000, 8: 0b111}  # of the last something more is there
     notes: list[str] = []

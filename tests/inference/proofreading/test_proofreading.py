@@ -195,7 +195,7 @@ def test_what_cannot_be_edited_is_refused_in_one_line(store: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             edit()
-    assert len(EditLog(objects.log.path, objects.log._objects).done) == 1
+    assert len(Proofreading(store).log.done) == 1
     with pytest.raises(UserError, match="no numbered objects; predict with --instances"):
         Proofreading(store.parent / "none.zarr")
     with pytest.raises(StoppedError):

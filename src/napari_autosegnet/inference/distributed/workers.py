@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Deaths of its worker after which dask gives a task up; who dispatches tries it again, alone.
 DEATHS = 1
-_CONNECT_SECONDS = 20
+CONNECT_SECONDS = 20
 #: Workers end this long before the job's time does, not all at once, so that no block is lost.
 _LIFETIME_MARGIN = 300
 _STAGGER = "4m"
@@ -155,7 +155,7 @@ def _client_of(scheduler: str) -> Client:
     if security.require_encryption and not scheduler.startswith("tls://"):
         raise UserError(f"dask's configuration asks for TLS; give the scheduler's tls:// address, not {scheduler}")
     try:
-        return Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False, security=security)
+        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False, security=security)
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(
             f"no dask scheduler answers at {scheduler} ({type(error).__name__}); "
