@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
-from screenshots import Window, folder_of_runs
+from screenshots import Array, Window, folder_of_runs, lines
 from strip import Strip
 
 if TYPE_CHECKING:
@@ -32,16 +31,14 @@ if TYPE_CHECKING:
 
 #: Pixels of the window, and of a picture on the strip.
 SIZE, SHOWN = (1280, 800), (768, 480)
-#: Pixels of a stroke, strokes of each class, and pixels between them.
-LENGTH, STROKES, APART = 16, 6, 32
+#: Pixels of a stroke, and strokes of each class.
+LENGTH, STROKES = 16, 6
 #: Width of the brush.
 BRUSH = 3
 
-Array = npt.NDArray[Any]
-
 
 class Desk(Window):
-    """An empty napari, the hand that clicks and types, and a clock."""
+    """An empty napari, and a clock."""
 
     def __init__(self, out: Path, runs: Path) -> None:
         self.strip = Strip(font_size=22)
@@ -66,33 +63,14 @@ class Desk(Window):
         self.strip.add(whole.resize(SHOWN, Image.Resampling.LANCZOS), line)
         print(line, flush=True)
 
-    # ------------------------------------------------------------ menus, files, tables
+    # ------------------------------------------------------------ menus and files
 
     def open_dock(self) -> AutoSegNetDock:
         """From napari's menu, when the clock begins."""
-        from napari_autosegnet.widgets.dock import AutoSegNetDock
-
         self.viewer.window.resize(*SIZE)
         self.pause(0.5)
         self._began = time.perf_counter()
-        self.choose("Plugins", "Segmentation (AutoSegNet)")
-        window = self.viewer.window._qt_window
-        self.wait(lambda: window.findChild(AutoSegNetDock) is not None)
-        return window.findChild(AutoSegNetDock)  # type: ignore[no-any-return]
-
-    def choose(self, *entries: str) -> None:
-        """Click through napari's menus."""
-        from qtpy.QtCore import Qt
-        from qtpy.QtTest import QTest
-
-        menu = self.viewer.window._qt_window.menuBar()
-        for entry in entries:
-            found = [each for each in menu.actions() if each.text().replace("&", "").startswith(entry)]
-            if not found:
-                sys.exit(f"no '{entry}' among {[each.text() for each in menu.actions()]}")
-            QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(found[0]).center())
-            self.pause(0.2)
-            menu = found[0].menu()
+        return self.open_dock_by_menu()
 
     def open_file(self, path: Path) -> None:
         """By *File > Open File(s)*, whose dialog takes the path."""
@@ -118,87 +96,6 @@ class Desk(Window):
         QTimer.singleShot(100, answer)
         self.choose("File", "Open File(s)")
 
-    def name_class(self, row: int, name: str) -> None:
-        from qtpy.QtCore import Qt
-        from qtpy.QtTest import QTest
-        from qtpy.QtWidgets import QLineEdit
-
-        table = self.dock.annotate_step.table
-        place = table.visualItemRect(table.item(row, 1)).center()
-        QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
-        QTest.keyClick(table, Qt.Key.Key_F2)
-        self.write(table.findChild(QLineEdit), name)
-        QTest.keyClick(table.findChild(QLineEdit), Qt.Key.Key_Return)
-        self.pause(0.1)
-
-    # ------------------------------------------------------------ canvas
-
-    @property
-    def canvas(self) -> Any:
-        return self.viewer.window._qt_viewer.canvas.native
-
-    def on_canvas(self, points: Array) -> Array:
-        """Where points (row, column) of the image lie on the canvas (y, x)."""
-        camera = self.viewer.scene.camera
-        return (points - camera.center[-2:]) * camera.zoom + [self.canvas.height() / 2, self.canvas.width() / 2]
-
-    def press(self, keys: str) -> None:
-        """Press keys while the canvas has the keyboard."""
-        from qtpy.QtTest import QTest
-
-        self.viewer.window._qt_window.activateWindow()
-        self.canvas.setFocus()
-        for key in keys:
-            QTest.keyClicks(self.canvas, key)
-        self.pause(0.05)
-
-    def take_brush(self, labels: Any) -> None:
-        """The brush that is in hand, thinner."""
-        while labels.brush_size > BRUSH:
-            before = labels.brush_size
-            self.press("[")
-            if labels.brush_size == before:
-                sys.exit("napari's key [ does not make the brush thinner")
-
-    def drag(self, stroke: Array) -> None:
-        """Paint along points (row, column) of the image with the brush in hand."""
-        from qtpy.QtCore import QEvent, QPointF, Qt
-        from qtpy.QtGui import QMouseEvent
-        from qtpy.QtWidgets import QApplication
-
-        left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
-        move, down, up = QEvent.Type.MouseMove, QEvent.Type.MouseButtonPress, QEvent.Type.MouseButtonRelease
-        places = self.on_canvas(stroke)
-        steps = [(move, places[0], none, none), (down, places[0], left, left)]
-        steps += [(move, place, none, left) for place in places[1:]]
-        for kind, (y, x), button, held in [*steps, (up, places[-1], left, none)]:
-            local = QPointF(x, y)
-            on_screen = QPointF(self.canvas.mapToGlobal(local.toPoint()))
-            event = QMouseEvent(kind, local, on_screen, button, held, Qt.KeyboardModifier.NoModifier)
-            QApplication.sendEvent(self.canvas, event)
-            self.pause(0.02)
-
-
-def lines(where: Array, number: int, seed: int, length: int = LENGTH) -> list[Array]:
-    """Straight strokes within a mask, far from each other and from its border where it is wide enough."""
-    generator = np.random.default_rng(seed)
-    for inside in (binary_erosion(where, iterations=3), where):
-        middles: list[Array] = []
-        found: list[Array] = []
-        for place in generator.permutation(np.argwhere(inside)):
-            if any(np.abs(place - other).max() < APART for other in middles):
-                continue
-            for step in ((0, 1), (1, 0), (1, 1), (1, -1)):
-                along = place + np.arange(-length // 2, length // 2 + 1)[:, np.newaxis] * np.array(step)
-                is_within = (along >= 8).all() and (along < np.array(inside.shape) - 8).all()
-                if is_within and inside[tuple(along.T)].all():
-                    middles.append(place)
-                    found.append(along[::4])
-                    break
-            if len(found) == number:
-                return found
-    return found
-
 
 def shoot(desk: Desk, image: Path, truth: Callable[[int], Array], mapping: LabelMapping, budget: str) -> None:
     """From an empty viewer to a volume that is segmented."""
@@ -222,10 +119,10 @@ def shoot(desk: Desk, image: Path, truth: Callable[[int], Array], mapping: Label
         if row >= annotate.table.rowCount():
             desk.click(annotate.add_button)
         desk.name_class(row, each.name)
-    desk.take_brush(painted)
+    desk.take_brush(painted, BRUSH)
     section = viewer.dims.current_step[0]
     right = truth(section)
-    planned = [lines(right == value, STROKES, seed=value) for value in range(1, len(mapping.classes) + 1)]
+    planned = [lines(right == value, STROKES, value, LENGTH) for value in range(1, len(mapping.classes) + 1)]
     for number in range(STROKES):
         for value, own in enumerate(planned, start=1):
             before = np.count_nonzero(painted.data[section] == value)

@@ -38,7 +38,7 @@ def test_a_class_that_is_not_found_is_no_plain_success() -> None:
     found = quality(600, 60_000, iou=(0.0, 0.99))
     assert found.mean_iou > 0.49 and found.missed == ["membrane"]
     assert found.sentence().endswith(
-        "Warning: it finds nothing of 'membrane'; train or search longer, or paint more of it"
+        "Warning: it finds nothing of 'membrane'; paint more of it, or let a network learn longer"
     )
     assert quality(0, 60_000, iou=(None, 0.99)).missed == [], "what is not there cannot be found"
 

@@ -113,11 +113,11 @@ class Quality(Checked):
         """What speaks against using it, in words; None when nothing does."""
         if self.missed:
             names = listed([f"'{name}'" for name in self.missed])
-            return f"it finds nothing of {names}; train or search longer, or paint more of {_it(len(self.missed))}"
+            return f"it finds nothing of {names}; paint more of {_it(len(self.missed))}, or let a network learn longer"
         if self.known and self.mean_iou < self.chance + NEAR_CHANCE:
             return (
                 f"it is hardly better than guessing (mean IoU {self.mean_iou:.2f}, guessing gives {self.chance:.2f}); "
-                "train or search longer, or paint more"
+                "paint more, or let a network learn longer"
             )
         return None
 

@@ -107,8 +107,8 @@ def _in_words(error: Exception) -> str:
     kind = type(error).__name__
     if is_out_of_memory(error):
         return (
-            "the memory of the computer or its graphics card did not suffice; "
-            "close other programs, or set a smaller patch size"
+            "too little memory was free, in the computer or on its graphics card; "
+            "end other programs, or set a smaller patch size"
         )
     return f"an unexpected error, {kind}: {line}; the log has the details"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,7 @@ from torch import nn
 
 from learnable import blobs
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.device import choose_device
+from napari_autosegnet.device import choose_device, memory_holders
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Event, Note
 from napari_autosegnet.networks.baselines import PSPNet
@@ -259,6 +262,25 @@ def test_unknown_devices_are_refused() -> None:
     for name in ("cuda:99", "abacus"):
         with pytest.raises(UserError, match=f"no device '{name}'"):
             choose_device(name)
+
+
+@pytest.mark.gpu
+def test_who_holds_the_memory_of_a_graphics_card_is_told() -> None:
+    hold = "import sys, torch; held = torch.zeros(2**30, device='cuda'); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        device = choose_device("cuda")
+        own = torch.zeros(2**28, device=device)  # 1 GB
+        told = memory_holders(device)
+        other.kill()
+    found = re.fullmatch(r", of whose ([\d.]+) GB this program holds ([\d.]+) and others ([\d.]+)", told)
+    assert found is not None, told
+    total, ours, others = map(float, found.groups())
+    assert own.is_cuda and 1 <= ours < 4 and others >= 4 and ours + others < total
+
+
+def test_of_a_processor_only_the_system_knows_who_holds_its_memory() -> None:
+    assert memory_holders(torch.device("cpu")) == ""
 
 
 def test_while_one_class_is_never_found_the_loss_decides() -> None:

@@ -41,7 +41,7 @@ def test_every_kind_of_contribution_is_there(manifest: Any) -> None:
         "readers": 1,
         "writers": 1,
         "widgets": 1,
-        "sample_data": 3,
+        "sample_data": 4,
     }
 
 

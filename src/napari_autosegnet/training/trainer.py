@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_autosegnet.device import device_memory
+from napari_autosegnet.device import device_memory, memory_holders
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Epoch, Note, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
@@ -279,14 +279,16 @@ class Trainer:
     def _use_less_memory(self, error: RuntimeError, report: Report) -> None:
         if self.patches_at_once == 1:
             raise UserError(
-                "one patch does not fit in the device's memory; use a smaller --patch-size or --base-width"
+                f"one patch does not fit in the free memory of {self.device}{memory_holders(self.device)}; "
+                "end other programs, or use a smaller --patch-size or --base-width"
             ) from error
         self.patches_at_once = (self.patches_at_once + 1) // 2
         self.learner.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         text = (
-            f"out of memory: continuing with {self.patches_at_once} patches at a time, gradients added up; "
+            f"too little memory is free on {self.device}{memory_holders(self.device)}: continuing with "
+            f"{self.patches_at_once} patches at a time, gradients added up; "
             "batch norm sees fewer at once, so the result may be worse than with enough memory"
         )
         report(Note(text=text))

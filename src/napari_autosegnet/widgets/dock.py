@@ -49,6 +49,11 @@ if TYPE_CHECKING:
 
 STEPS = ("annotate", "learn", "apply")
 TITLES = {"annotate": "1 Annotate", "learn": "2 Learn", "apply": "3 Apply"}
+_TIPS = {
+    "annotate": "Paint some strokes of every class",
+    "learn": "Find and train a network on what is painted",
+    "apply": "Segment images, and correct the result",
+}
 
 
 class AutoSegNetDock(QWidget):
@@ -93,6 +98,7 @@ class AutoSegNetDock(QWidget):
         step_row.setSpacing(2)
         for index, name in enumerate(STEPS):
             button = QPushButton(TITLES[name])
+            button.setToolTip(_TIPS[name])
             button.setCheckable(True)
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             button.setStyleSheet("QPushButton { padding: 4px 1px; } QPushButton:checked { font-weight: bold; }")
@@ -106,7 +112,8 @@ class AutoSegNetDock(QWidget):
         for area in self._areas.values():
             self.pages.addWidget(area)
         self._steps: dict[str, QWidget] = {}
-        self.next_button = emphasized(QPushButton("Next: apply the network"))
+        self.next_button = emphasized(QPushButton("Next: apply the model"))
+        self.next_button.setToolTip("Go to step 3; nothing starts yet")
         self.next_button.clicked.connect(self._on_next)
 
         self.setStyleSheet(FOCUS_STYLE)
@@ -244,7 +251,7 @@ class AutoSegNetDock(QWidget):
 
     def _on_step_finished(self, name: str) -> None:
         if name in ("annotate", "apply"):
-            self.show_step("learn")
+            self._go_to("learn")
         else:  # Finished in the background: whoever paints is not sent elsewhere.
             self.apply_step.refresh()
             self._show_next()
@@ -256,7 +263,12 @@ class AutoSegNetDock(QWidget):
         self.next_button.setVisible(there and not self.learn_step.client.active)
 
     def _on_next(self) -> None:
-        self.show_step("apply")
+        self._go_to("apply")
+
+    def _go_to(self, name: str) -> None:
+        """Show a step whose button was pressed on a page that goes with it; the keyboard goes to its beginning."""
+        self.show_step(name)
+        self.step_buttons[name].setFocus()
 
     # ------------------------------------------------------------ runs
 

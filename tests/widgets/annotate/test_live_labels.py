@@ -125,6 +125,11 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     assert not layer.visible
     qtbot.keyClick(canvas, Qt.Key.Key_1)
     assert painted.mode == "erase", "napari's own key again"
+    dock.show_step("apply")
+    qtbot.keyClick(canvas, Qt.Key.Key_2)
+    assert painted.selected_label == 2 and painted.mode == "paint", "the brush of a class, where mistakes are corrected"
+    qtbot.mouseClick(dock.apply_step.brushes.buttons[0], Qt.MouseButton.LeftButton)
+    assert painted.selected_label == 1
     dock.show_step("annotate")
     wait_for(1)
     viewer.window.remove_dock_widget(frame)

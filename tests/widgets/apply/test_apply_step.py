@@ -69,7 +69,7 @@ def test_gray_values_unlike_the_model_s_are_refused_until_somebody_insists(
 
 
 def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any) -> None:
-    assert "no trained network" in step.model_label.text()
+    assert "no model yet" in step.model_label.text()
     for button in (
         step.slices.slice_button,
         step.slices.place_button,
@@ -84,7 +84,7 @@ def test_without_a_model_the_step_says_so(step: ApplyStep, run: Run, qtbot: Any)
     for button in (step.slices.slice_button, step.slices.place_button, step.stack_button, step.next_button):
         assert button.isEnabled()
     step.session.run = None
-    assert "no trained network" in step.model_label.text()
+    assert "no model yet" in step.model_label.text()
 
 
 def test_a_quality_of_a_few_pixels_is_not_known(step: ApplyStep, run: Run, qtbot: Any) -> None:
@@ -216,7 +216,7 @@ def test_an_unforeseen_error_leaves_the_buttons_alive(
         step.slices.segment()
         qtbot.waitUntil(lambda: bool(raised), timeout=10_000)
     assert step.slices.slice_button.isEnabled() and step.slices.place_button.isEnabled()
-    assert step.message.kind == "error" and "memory of the computer" in step.message.text()
+    assert step.message.kind == "error" and "too little memory was free" in step.message.text().lower()
 
 
 def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: Run, qtbot: Any) -> None:

@@ -20,7 +20,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets import plugin_reader
 from napari_autosegnet.widgets.files import readers
-from napari_autosegnet.widgets.files.sample_data import axons, axons_labeled, labeled_stack, own_stack
+from napari_autosegnet.widgets.files.sample_data import axons, axons_labeled, labeled_stack, more_axons, own_stack
 from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, kept_classes
 from napari_autosegnet.widgets.layers.layer_arrays import role
@@ -295,7 +295,9 @@ def test_samples_are_layers() -> None:
     assert image.data.shape == labels.data.shape == (512, 512)
     assert set(np.unique(labels.data)) == {1, 2, 3}
     assert [each.name for each in kept_classes(labels)] == ["background", "myelin", "axon"]
-    (other,) = [layer(*each) for each in axons()]
+    (unlabeled,) = [layer(*each) for each in axons()]
+    assert np.array_equal(unlabeled.data, image.data) and unlabeled.name == image.name
+    (other,) = [layer(*each) for each in more_axons()]
     assert other.data.shape == (512, 512) and not np.array_equal(other.data, image.data)
 
 

@@ -76,7 +76,10 @@ def test_an_unforeseen_error_is_raised_where_napari_shows_it(qtbot: Any) -> None
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), "the memory of the computer or its graphics"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"),
+            "too little memory was free, in the computer",
+        ),
         (KeyError("weights"), "an unexpected error, KeyError: 'weights'"),
     ],
 )

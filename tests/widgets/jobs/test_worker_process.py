@@ -153,7 +153,8 @@ def test_a_cancel_ends_no_process_that_the_folder_only_names(
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(-9, "ran out of memory"), (-11, "SIGSEGV"), (-15, "SIGTERM"), (-99, "signal 99")]
+    ("status", "words"),
+    [(-9, "filled the computer's memory"), (-11, "SIGSEGV"), (-15, "SIGTERM"), (-99, "signal 99")],
 )
 def test_how_a_signal_ended_it(run: Run, status: int, words: str) -> None:
     assert words in cause_of_death(run, status)

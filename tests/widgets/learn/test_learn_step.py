@@ -244,6 +244,28 @@ def test_a_forest_is_trained_like_a_network(qtbot: Any, make_step: Callable[...,
     assert Model.load(step.run.model_folder).specification.network == "forest"
     advanced.network.setCurrentIndex(advanced.network.findData("plain"))
     assert not advanced.train_form.isHidden()
+    press(qtbot, step.primary)
+    wait(qtbot, step, "finished", "failed", "died")
+    assert step.client.state == "finished" and step.run.read_config()["continued"]
+    assert Model.load(step.run.model_folder).specification.network == "forest"
+
+
+def test_a_forest_is_not_said_to_continue(qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path) -> None:
+    step, run = make_step(), Run(tmp_path / "runs" / "forest")
+    write_run(run, {"event": "started", "step": "train"}, {"event": "finished", "step": "train", "seconds": 1.0})
+    run.update_config(network="forest")
+    small_model().save(run.model_folder)
+    step.session.run = run
+    wait(qtbot, step, "finished")
+    assert step.words.text().startswith("<b>The forest has learned.</b>") and "in seconds" in step.words.text()
+    assert "continue" not in step.words.text() and step.primary.text() == "Learn from all labels"
+    # It was stopped, and has no epochs.
+    stopped = Run(tmp_path / "runs" / "stopped")
+    write_run(stopped, {"event": "started", "step": "train"}, {"event": "stopped", "step": "train", "reason": "asked"})
+    stopped.update_config(network="forest")
+    step.session.run = stopped
+    wait(qtbot, step, "stopped", "died")
+    assert "forest ended early" in step.words.text() and "epoch" not in step.words.text()
 
 
 def test_what_is_missing_is_said(qtbot: Any, make_step: Callable[..., LearnStep]) -> None:
@@ -278,7 +300,10 @@ def test_a_broken_off_training_is_offered_to_go_on(
         run,
         {"event": "started", "step": "train"},
         {"event": "device", "name": "cpu"},
-        {"event": "note", "text": "out of memory: going on with 2 patches at a time, gradients added up"},
+        {
+            "event": "note",
+            "text": "too little memory is free on cpu: continuing with 2 patches at a time",
+        },
         {"event": "epoch", "step": "train", "epoch": 3, "loss": 0.5, "iou": {"axon": 0.5}, "mean_iou": 0.5},
     )
     step.session.run = run

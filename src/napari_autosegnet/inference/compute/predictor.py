@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_autosegnet.data.gray_values import section_gray
+from napari_autosegnet.device import memory_holders
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
@@ -393,14 +394,15 @@ class Predictor:
         smaller = round_up(largest // 2, self.stride)
         if self.whole_sections or smaller >= largest or smaller < 2 * self.halo + self.stride:
             raise UserError(
-                f"not enough memory on {self.device} for a tile of {plan.window[0]} x {plan.window[1]} pixels; "
-                "close other programs, take a smaller --halo, or another --device"
+                f"a tile of {plan.window[0]} x {plan.window[1]} pixels does not fit in the free memory of "
+                f"{self.device}{memory_holders(self.device)}; "
+                "end other programs, take a smaller --halo, or another --device"
             )
         self.tile = smaller
         self._tell(f"tiles of {smaller} pixels")
 
     def _tell(self, smaller: str) -> None:
-        self._report(Note(text=f"not enough memory on {self.device}: going on with {smaller}"))
+        self._report(Note(text=f"too little memory is free on {self.device}: continuing with {smaller}"))
 
 
 def most_likely_class(probabilities: Tensor) -> Tensor:

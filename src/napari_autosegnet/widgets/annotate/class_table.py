@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QKeyEvent, QPixmap
+from qtpy.QtGui import QColor, QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QAbstractScrollArea,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.widgets.annotate.class_brushes import KEYS, swatch, take_class
 from napari_autosegnet.widgets.forms.form_rows import named
 from napari_autosegnet.widgets.forms.message_line import tool_tip
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
@@ -81,7 +82,7 @@ class ClassTable(QTableWidget):
         self.itemChanged.connect(self._on_edited)
         session.classes_changed.connect(self.show_classes)
         # napari's own keys for its tools, which have letters, too, while this table is in sight.
-        self._keys = WindowKeys(self, {str(row + 1): partial(self._choose, row) for row in range(9)})
+        self._keys = WindowKeys(self, {str(row + 1): partial(self._choose, row) for row in range(KEYS)})
         self.show_classes()
 
     def release(self) -> None:
@@ -95,12 +96,10 @@ class ClassTable(QTableWidget):
         classes = self._session.label_classes
         self.setRowCount(len(classes))
         for row, each in enumerate(classes):
-            pixmap = QPixmap(16, 16)
-            pixmap.fill(QColor(each.color))
-            swatch = QTableWidgetItem(QIcon(pixmap), "")
-            swatch.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-            swatch.setToolTip(_HEADINGS[_COLOR][1])
-            self.setItem(row, _COLOR, swatch)
+            color = QTableWidgetItem(swatch(each.color), "")
+            color.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+            color.setToolTip(_HEADINGS[_COLOR][1])
+            self.setItem(row, _COLOR, color)
             name = QTableWidgetItem(each.name)
             name.setToolTip(tool_tip(f"{each.name} (value {each.value}). {_HEADINGS[_NAME][1]}"))
             self.setItem(row, _NAME, name)
@@ -174,17 +173,9 @@ class ClassTable(QTableWidget):
             self._take_brush(row)
 
     def _take_brush(self, row: int) -> None:
-        chosen = self._session.label_classes[row]
         layer = self._annotation_in_hand()
-        if layer is None:
-            return
-        self._session.viewer.layers.selection.active = layer
-        if chosen.value == 0:
-            layer.mode = "erase"
-        else:
-            layer.selected_label = chosen.value
-            if layer.mode not in ("paint", "polygon", "fill"):
-                layer.mode = "paint"
+        if layer is not None:
+            take_class(self._session.viewer, layer, self._session.label_classes[row])
 
     def _annotation_in_hand(self) -> Labels | None:
         """The annotation layer that is selected, or the topmost one."""

@@ -48,8 +48,12 @@ class MaskDialog(QDialog):
             box.addItems(list(dict.fromkeys((NOT_ANNOTATED, *classes, *filter(None, suggested.values())))))
             box.setCurrentText(suggested[value] or NOT_ANNOTATED)
             add_row(rows, f"{value}  ({pixels / total:.1%} of the pixels)", box, "Class of the pixels with this value")
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        buttons = QDialogButtonBox()
+        cancel = buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        if cancel is not None:
+            cancel.setToolTip("Nothing is done")
         self.use_button = QPushButton("Use as annotation")
+        self.use_button.setToolTip("Makes an annotation layer of it; the mask stays as it is")
         self.use_button.setDefault(True)
         buttons.addButton(self.use_button, QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.accepted.connect(self.accept)

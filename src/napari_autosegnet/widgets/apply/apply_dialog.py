@@ -124,8 +124,12 @@ class ApplyDialog(QDialog):
         self.loss_label = QLabel()
         self.loss_label.setWordWrap(True)
         self.loss_label.hide()
-        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        buttons = QDialogButtonBox()
+        cancel = buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
+        if cancel is not None:
+            cancel.setToolTip("Nothing is done")
         self.start_button = QPushButton("Start")
+        self.start_button.setToolTip("In a program of its own: napari can be used meanwhile, or closed")
         self.start_button.setDefault(True)
         buttons.addButton(self.start_button, QDialogButtonBox.ButtonRole.AcceptRole)
         buttons.accepted.connect(self._on_start)

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.run import Run
+from napari_autosegnet.widgets.annotate.class_brushes import ClassBrushes
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.corrections import Corrections
 from napari_autosegnet.widgets.apply.proofreading_panel import ProofreadingPanel
@@ -73,18 +74,18 @@ class ApplyStep(QWidget):
         self.proofreading.said.connect(self._say)
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)
-        self.paint_button = QPushButton("Paint over its mistakes")
-        self.paint_button.setToolTip(
-            "Takes the brush for the annotation, which then lies on top of the result. What you paint counts at once"
-        )
-        self.paint_button.clicked.connect(self.paint)
+        paint_label = QLabel("Paint the right classes over them. What you paint is annotation, and counts at once.")
+        paint_label.setWordWrap(True)
+        self.brushes = ClassBrushes(session, self)
+        self.brushes.said.connect(lambda text: self._say(text, "error"))
         self.take_button = QPushButton("Take corrections over as annotation")
         self.take_button.setToolTip(
-            "What you paint on a result itself stays on top of later results, also of a model that was trained on, "
+            "What you paint on a result itself stays on top of later results, also when the model has learned more, "
             "until you undo it or take it over"
         )
         self.take_button.clicked.connect(self.take_over)
         self.next_button = QPushButton("Next: learn from the corrections")
+        self.next_button.setToolTip("Go to step 2; nothing starts yet")
         self.next_button.clicked.connect(lambda: session.step_finished.emit("apply"))
 
         layout = QVBoxLayout(self)
@@ -100,7 +101,8 @@ class ApplyStep(QWidget):
             self.message,
             self.proofreading,
             QLabel("<b>Mistakes</b>"),
-            self.paint_button,
+            paint_label,
+            self.brushes,
             self.corrected_label,
             self.take_button,
             self.next_button,
@@ -123,6 +125,7 @@ class ApplyStep(QWidget):
         self.corrections.release()
         self.volume.release()
         self.slices.release()
+        self.brushes.release()
         self.proofreading.release()
         self._reading.close()
 
@@ -188,7 +191,7 @@ class ApplyStep(QWidget):
         if model is None and self._is_reading:
             self.model_label.setText("Reading the model ...")
         elif model is None:
-            self.model_label.setText("There is no trained network yet: learn one in step 2, or choose a model.")
+            self.model_label.setText("There is no model yet: learn one in step 2, or choose one.")
         else:
             name = model.path.parent.name if model.path.name == "model" else model.path.name
             names = ", ".join(each.name for each in model.classes)
@@ -196,7 +199,7 @@ class ApplyStep(QWidget):
             self.model_label.setText(f"Model of <b>{escaped(name)}</b>, for {escaped(names)}.<br>{quality}")
         self.choose_button.setText("Choose a model ..." if model is None else "Choose another model ...")
         self.slices.show_state(model)
-        self.paint_button.setEnabled(self.session.layers.image_in_view() is not None)
+        self.brushes.setEnabled(self.session.layers.image_in_view() is not None)
         client = self.volume.client
         self.stack_button.setEnabled(model is not None and not client.active)
         self.continue_button.setVisible(client.can_resume)
@@ -267,12 +270,6 @@ class ApplyStep(QWidget):
 
     # ------------------------------------------------------------ corrections
 
-    def paint(self) -> None:
-        """Take the brush for the annotation of the image in view."""
-        image = self.session.layers.image_in_view()
-        if image is not None and self.slices.take_brush(image):
-            self._say("Paint the right classes over mistakes, then train on with them: it is annotation.")
-
     def take_over(self) -> None:
         """Paint the corrections into the annotation."""
         try:
@@ -280,5 +277,5 @@ class ApplyStep(QWidget):
         except UserError as error:
             self._say(str(error), "error")
         else:
-            self._say(f"{taken:,} corrected pixels are annotation now. Continue the training with them.", "good")
+            self._say(f"{taken:,} corrected pixels are annotation now. Press 'Next', and learn from them.", "good")
         self._show_state()

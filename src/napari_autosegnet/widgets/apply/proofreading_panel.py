@@ -80,7 +80,7 @@ class ProofreadingPanel(QWidget):
             "Use edits as annotation",
             "",
             "Paints the cut of each split, the inside of each merge, and what was deleted into the annotation, "
-            "to train on with; what is painted there stays",
+            "to learn from; what is painted there stays",
             self.use_as_annotation,
         )
         self.export_button = self._button(

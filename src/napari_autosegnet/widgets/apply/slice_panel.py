@@ -72,6 +72,7 @@ class SlicePanel(QWidget):
         self.places: weakref.WeakKeyDictionary[Image, uncertainty.ShownPlaces] = weakref.WeakKeyDictionary()
 
         self.slice_button = emphasized(QPushButton("Segment the slice in view"))
+        self.slice_button.setToolTip("In a layer of its own, over the image that is selected, or the topmost one")
         self.slice_button.clicked.connect(self.segment)
         self.unsure_box = QCheckBox("Show where the model is unsure")
         self.unsure_box.setChecked(True)

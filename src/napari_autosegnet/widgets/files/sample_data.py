@@ -20,25 +20,26 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 
 
-def axons_labeled() -> list[LayerData]:
-    """Electron micrograph of a nerve, fully labeled: background, myelin, axon."""
-    from napari_autosegnet.data.images import open_image, open_labels
+def axons() -> list[LayerData]:
+    """Electron micrograph of a nerve, to paint on."""
+    return [(_pixels("axon-sem-a.png"), {"name": "axons"}, "image")]
 
-    folder = sample_folder()
-    image = open_image(folder / "axon-sem-a.png").section(0)[0]
+
+def more_axons() -> list[LayerData]:
+    """Another place of the same nerve, to apply a model to."""
+    return [(_pixels("axon-sem-b.png"), {"name": "more axons"}, "image")]
+
+
+def axons_labeled() -> list[LayerData]:
+    """The first micrograph, fully labeled: background, myelin, axon."""
+    from napari_autosegnet.data.images import open_labels
+
     mapping = parse_classes(SAMPLE_CLASSES)
-    labels = mapping.target(open_labels(folder / "axon-sem-a-labels.png").section(0)[0])
+    labels = mapping.target(open_labels(sample_folder() / "axon-sem-a-labels.png").section(0)[0])
     return [
-        (image, {"name": "axons"}, "image"),
+        *axons(),
         (labels, annotation_layer(named(mapping), name="axons annotation"), "labels"),
     ]
-
-
-def axons() -> list[LayerData]:
-    """Another place of the same nerve, without labels, to apply a model to."""
-    from napari_autosegnet.data.images import open_image
-
-    return [(open_image(sample_folder() / "axon-sem-b.png").section(0)[0], {"name": "more axons"}, "image")]
 
 
 def own_stack() -> list[LayerData]:
@@ -82,6 +83,12 @@ def labeled_stack(folder: Path) -> list[LayerData]:
 def named(mapping: LabelMapping) -> tuple[LabelClass, ...]:
     """Classes of a mapping, painted with their class numbers."""
     return tuple(LabelClass(number, info.name, info.color) for number, info in enumerate(mapping.classes, start=1))
+
+
+def _pixels(file: str) -> npt.NDArray[Any]:
+    from napari_autosegnet.data.images import open_image
+
+    return open_image(sample_folder() / file).section(0)[0]
 
 
 def _whole(stack: ImageStack) -> npt.NDArray[Any]:

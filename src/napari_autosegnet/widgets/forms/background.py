@@ -119,7 +119,7 @@ def _tell_and_raise(failed: Callable[[str], None], error: Exception) -> None:
 
 def in_words(error: Exception) -> str:
     if is_out_of_memory(error):
-        return "the memory of the computer or its graphics card did not suffice; close other programs and try again"
+        return "too little memory was free, in the computer or on its graphics card; end other programs and try again"
     line = str(error).partition("\n")[0]
     return f"an unexpected error, {type(error).__name__}: {line}"
 

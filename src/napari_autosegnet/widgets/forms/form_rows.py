@@ -91,7 +91,7 @@ class FoldedSection(QWidget):
         self._title, self.content = title, content
         self.button = QPushButton()
         self.button.setCheckable(True)
-        self.button.setAccessibleName(title)
+        named(self.button, title, "Click to unfold it, or to fold it away")
         self.button.setStyleSheet(f"QPushButton {{ text-align: left; }} {FOCUS_STYLE}")
         self.button.toggled.connect(self.unfold)
         layout = QVBoxLayout(self)

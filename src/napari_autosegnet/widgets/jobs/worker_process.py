@@ -28,6 +28,7 @@ from napari_autosegnet.run import Run
 _CLOCKS_DIFFER = 2.0
 _SECONDS_TO_BE_GONE = 3.0
 _MODULE = "napari_autosegnet.worker"
+_MOST_OFTEN = "most often because programs filled the computer's memory; end other ones, then continue"
 #: Kept until they have ended, so that a dock that is opened again learns how.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -175,12 +176,12 @@ def cause_of_death(run: Run, status: int | None) -> str:
     last = last_words(run)
     if last:
         return last
-    return "the worker was killed, most often because the computer ran out of memory"
+    return f"the worker was killed, {_MOST_OFTEN}"
 
 
 def _by_signal(number: int) -> str:
     if number == 9:
-        return "the worker was killed (signal 9), most often because the computer ran out of memory"
+        return f"the worker was killed (signal 9), {_MOST_OFTEN}"
     try:
         name = signal.Signals(number).name
     except ValueError:

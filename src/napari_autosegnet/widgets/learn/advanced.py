@@ -191,12 +191,21 @@ class AdvancedLearning(QWidget):
         return self._step.run is not None and _holds(self._step.run, "data")
 
 
+def has_forest(run: Run | None) -> bool:
+    """Whether what a run trains, or trained last, is a forest: it is always fitted anew."""
+    return run is not None and _configuration(run).get("network") == "forest"
+
+
 def _holds(run: Run, *parts: str) -> bool:
     """Whether a run's configuration has any of these parts."""
+    return any(part in _configuration(run) for part in parts)
+
+
+def _configuration(run: Run) -> dict[str, Any]:
     try:
-        return run.config_file.exists() and any(part in run.read_config() for part in parts)
+        return run.read_config() if run.config_file.exists() else {}
     except UserError:
-        return False
+        return {}
 
 
 def _preset_of(run: Run | None) -> Preset:

@@ -19,6 +19,7 @@ from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.quality import LEAST_PIXELS, Quality
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import FitSettings
+from napari_autosegnet.widgets.annotate.class_brushes import ClassBrushes
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarize
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
 from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, in_html, sentence
@@ -26,7 +27,7 @@ from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
 from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
 from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
-from napari_autosegnet.widgets.learn.advanced import AdvancedLearning, likely_preset
+from napari_autosegnet.widgets.learn.advanced import AdvancedLearning, has_forest, likely_preset
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
 from napari_autosegnet.widgets.learn.more_strokes import MoreStrokes
@@ -83,6 +84,8 @@ class LearnStep(QWidget):
         self.strokes.said.connect(lambda text: self.strokes_problem.say(text, "error"))
         self.more_strokes = MoreStrokes()
         self.more_strokes.asked.connect(lambda: self.preview.go_to_least_certain(self.strokes_problem.say))
+        self.brushes = ClassBrushes(session, self)
+        self.brushes.said.connect(lambda text: self.strokes_problem.say(text, "error"))
         self.architecture = ArchitectureView()
         self.plots = LivePlots(PLOTS)
         self.menu = NetworkMenu(session)
@@ -101,6 +104,7 @@ class LearnStep(QWidget):
             self.more_strokes,
             self.strokes_problem,
             self.preview_wanted,
+            self.brushes,
             self.menu,
             self.plots,
             self.architecture,
@@ -127,6 +131,7 @@ class LearnStep(QWidget):
             self._refresh_later.cancel()
             self.preview.close()
             self.strokes.close()
+            self.brushes.release()
             self.menu.close_menu()
             self.client.close()
             self.panel.close_activity()
@@ -159,6 +164,7 @@ class LearnStep(QWidget):
         anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or self.has_architecture)
         self.form.setVisible(anew and not active)
         self.preview_wanted.setVisible(active)
+        self.brushes.setVisible(active or not anew)
         self.more_strokes.show_state(active=active)
         again = ("Learn anew ...", self.ask_anew) if missing is None else None
         if active:
@@ -169,15 +175,17 @@ class LearnStep(QWidget):
         elif self.client.can_resume:
             name = STEP_NAMES.get(self.client.job_step or "", "learning")
             words = f"The {name} ended early; it can continue from its last finished epoch."
-            if self.has_model:
+            if has_forest(self.run):
+                words = "The training of the forest ended early; it can be done again, in seconds."
+            elif self.has_model:
                 words += " The best network so far was kept: it can be applied, too."
             self._offer(words, (f"Continue the {name}", self.continue_run), again)
         elif self.has_model:
-            words = "<b>The network has learned.</b>"
+            name, then, button = self._next_training()
+            words = f"<b>The {name} has learned.</b>"
             if missing is None:
-                time = self.advanced.training_time
-                words += f" Correct or paint more, then let it learn on{time and f' for {time}'}. Or apply it."
-                self._offer(words, ("Add labels and continue", self.advanced.continue_training), again)
+                words += f" Correct or paint more, then {then}. Or apply it."
+                self._offer(words, (button, self.advanced.continue_training), again)
             else:
                 self._offer(f"{words} Apply it. To continue with more labels, first: {escaped(missing)}", None)
         else:
@@ -185,6 +193,13 @@ class LearnStep(QWidget):
             self._offer(f"{remark} It is still to be trained.", ("Train it", self.advanced.start_training), again)
         self.advanced.refresh()
         self._show_quality()
+
+    def _next_training(self) -> tuple[str, str, str]:
+        """What has learned in the run, what can be done with more labels, and the button for it."""
+        if has_forest(self.run):  # which has no weights to continue from
+            return "forest", "let it learn anew from all of it, in seconds", "Learn from all labels"
+        time = self.advanced.training_time
+        return "network", f"let it continue{time and f' for up to {time}'}", "Add labels and continue"
 
     def _offer(
         self,
@@ -200,6 +215,7 @@ class LearnStep(QWidget):
             self._actions[index] = None if what is None else what[1]
             if what is not None:
                 button.setText(what[0])
+                button.setToolTip(_TIPS.get(what[0], "Continues where it was"))
         self.primary.setEnabled(enabled)
 
     def _show_quality(self) -> None:
@@ -377,6 +393,13 @@ class LearnStep(QWidget):
         self.session.step_finished.emit("learn")
 
 
+_TIPS = {
+    "Learn": "Starts in a program of its own: napari can be used meanwhile, or closed",
+    "Learn anew ...": "From scratch, in a new run; this one is kept",
+    "Add labels and continue": "From the weights that the network has, with all that is painted now",
+    "Learn from all labels": "Fits the forest anew to all that is painted now",
+    "Train it": "Trains the network that was found, from scratch",
+}
 _WHAT = (
     "Finds the network that your annotation needs, and trains it. Keep painting meanwhile: new strokes are learned "
     "from as you paint them. Or close napari: it runs in a program of its own."

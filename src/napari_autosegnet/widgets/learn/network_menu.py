@@ -22,7 +22,7 @@ from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.learn.plots import color_axes, make_view
 from napari_autosegnet.widgets.session import Session
 
-_HEIGHT = 170
+_HEIGHT = 190
 _CHOSEN, _OTHER = "#d55e00", PALETTE[1]
 
 
@@ -48,7 +48,7 @@ class NetworkMenu(QWidget):
         self._items: list[Any] = []
         self.points: Any = None
         self.plot: QWidget | None = None
-        self.title = QLabel("<b>Networks to choose from</b>: mean IoU by million pixels per second")
+        self.title = QLabel("<b>Networks to choose from</b>: mean IoU against speed. Click on a point to take it")
         self.title.setWordWrap(True)
         self.box = named(
             QComboBox(),
@@ -152,6 +152,8 @@ class NetworkMenu(QWidget):
             graphics, self._view, self._axes = make_view(self, _HEIGHT)
             self.plot = graphics
             graphics.setToolTip("Up is better, right is faster. Click on a point to choose its network")
+            self._axes[1].setLabel("million pixels per second")
+            self._axes[1].setHeight(42)
             self._rows.insertWidget(1, graphics)
             if (step := self.parentWidget()) is not None:
                 tab_as_laid_out(step)
@@ -176,10 +178,20 @@ class NetworkMenu(QWidget):
         self._items.append(self.points)
         for item in self._items:
             self._view.addItem(item)
-        self._view.setXRange(min(speeds) - 0.15, max(speeds) + 0.15, padding=0)
-        # 1, 2, 5, 10, ... on a scale of logarithms.
-        ticks = [step * 10.0**power for power in range(-3, 6) for step in (1, 2, 5)]
-        self._axes[1].setTicks([[(log10(tick), f"{tick:g}") for tick in ticks]])
+        first, last = min(speeds) - 0.15, max(speeds) + 0.15
+        self._view.setXRange(first, last, padding=0)
+        self._axes[1].setTicks([[(log10(tick), f"{tick:g}") for tick in speed_ticks(first, last)]])
+
+
+def speed_ticks(first: float, last: float) -> list[float]:
+    """Round numbers between two logarithms: 1, 2, 5, 10, ... and more of them where there would be fewer than three."""
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        every = [step * 10.0**power for power in range(-4, 6) for step in steps]
+        ticks = [tick for tick in every if first <= log10(tick) <= last]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def _quality(entry: MenuEntry) -> str:
