@@ -346,7 +346,8 @@ def learn(desk: Tutorial, budget: str) -> None:
     desk.score("training preview", desk.first)
     desk.take("learn-done")
     menu = step.menu
-    others = [point for point in menu.points.points() if menu.points.opts["size"] != point.size()]
+    points = menu.points.points()
+    others = [point for point in points if point.size() < max(each.size() for each in points)]
     for point in others[:1]:
         place = menu.plot.mapFromScene(menu.points.mapToScene(point.pos()))
         QTest.mouseClick(menu.plot.viewport(), Qt.MouseButton.LeftButton, pos=place)

@@ -214,7 +214,7 @@ def test_out_of_memory_without_a_way_out_is_one_line(make_model: MakeModel, nois
     predictor = _Limited(make_model(levels=1), halo=16, tile=128)
     predictor.room, predictor.passes = 10, []
     plan = predictor.plan((1, 128, 128), (1, 128, 128))
-    with pytest.raises(UserError, match=r"a tile of \d+ x \d+ pixels does not fit in the free memory of cpu; end other"):
+    with pytest.raises(UserError, match=r"tile of \d+ x \d+ pixels does not fit in the free memory of cpu; end other"):
         predictor.block(plan, plan[0], BlockInput(noise(1, 1, 128, 128), (0, 0, 0)))
 
 

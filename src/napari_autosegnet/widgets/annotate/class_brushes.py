@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 from superqt import QFlowLayout
 
 from napari_autosegnet.errors import UserError
@@ -50,6 +50,7 @@ class ClassBrushes(QWidget):
         self.buttons: list[QPushButton] = []
         self._row = QFlowLayout(self)
         self._row.setContentsMargins(0, 0, 0, 0)
+        self._row.addWidget(QLabel("Paint:"))
         self._keys = WindowKeys(self, {str(index + 1): partial(self.take, index) for index in range(KEYS)})
         session.classes_changed.connect(self._show_classes)
         self._show_classes()

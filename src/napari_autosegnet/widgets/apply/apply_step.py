@@ -74,7 +74,7 @@ class ApplyStep(QWidget):
         self.proofreading.said.connect(self._say)
         self.corrected_label = QLabel()
         self.corrected_label.setWordWrap(True)
-        paint_label = QLabel("Paint the right classes over them. What you paint is annotation, and counts at once.")
+        paint_label = QLabel("Paint the right classes over them: it is annotation, and counts at once.")
         paint_label.setWordWrap(True)
         self.brushes = ClassBrushes(session, self)
         self.brushes.said.connect(lambda text: self._say(text, "error"))

@@ -122,8 +122,13 @@ class NetworkMenu(QWidget):
             return
         self._entries = entries
         self.setVisible(bool(entries))
+        # Of one network there is nothing to choose; where little is painted, nobody knows how good it is, either.
+        several = len(entries) > 1
+        for widget in filter(None, (self.title, self.box, self.plot)):
+            widget.setVisible(several)
         if entries:
             self._show_costs()
+        if several:
             self._draw()
 
     def _show_costs(self, _: object = None) -> None:
@@ -152,7 +157,9 @@ class NetworkMenu(QWidget):
             graphics, self._view, self._axes = make_view(self, _HEIGHT)
             self.plot = graphics
             graphics.setToolTip("Up is better, right is faster. Click on a point to choose its network")
+            self._axes[1].enableAutoSIPrefix(False)
             self._axes[1].setLabel("million pixels per second")
+            color_axes(self, self._axes)
             self._axes[1].setHeight(42)
             self._rows.insertWidget(1, graphics)
             if (step := self.parentWidget()) is not None:
