@@ -192,7 +192,9 @@ class Window:
         """Press keys while the canvas has the keyboard."""
         from qtpy.QtTest import QTest
 
-        self.viewer.window._qt_window.activateWindow()
+        window = self.viewer.window._qt_window
+        window.activateWindow()
+        self.wait_for_focus(window)
         self.canvas.setFocus()
         for key in keys:
             QTest.keyClicks(self.canvas, key)
@@ -205,6 +207,12 @@ class Window:
             self.press("[")
             if labels.brush_size == before:
                 sys.exit("napari's key [ does not make the brush thinner")
+
+    def wait_for_focus(self, window: Any) -> None:
+        """Keys that the dock gives to the window work while it is the active one."""
+        end = time.monotonic() + 10
+        while not window.isActiveWindow() and time.monotonic() < end:
+            self.pause(0.02)
 
     def drag(self, stroke: Array) -> None:
         """Paint along points (row, column) of the image with the brush in hand."""

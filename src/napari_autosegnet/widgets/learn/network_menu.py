@@ -124,8 +124,9 @@ class NetworkMenu(QWidget):
         self.setVisible(bool(entries))
         # Of one network there is nothing to choose; where little is painted, nobody knows how good it is, either.
         several = len(entries) > 1
-        for widget in filter(None, (self.title, self.box, self.plot)):
-            widget.setVisible(several)
+        for widget in (self.title, self.box, self.plot):
+            if widget is not None:
+                widget.setVisible(several)
         if entries:
             self._show_costs()
         if several:
