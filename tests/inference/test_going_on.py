@@ -68,8 +68,8 @@ def test_a_prediction_goes_on_when_the_network_is_back(
     tmp_path: Path, model: Model, noise: Noise, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("aiohttp", reason="the extra remote is not installed")
-    monkeypatch.setattr("napari_autosegnet.ome_zarr.elsewhere._WAITS", (0.0, 0.0))
-    monkeypatch.setattr("napari_autosegnet.ome_zarr.elsewhere._KEPT_BYTES", 0)
+    monkeypatch.setattr("napari_autosegnet.ome_zarr.elsewhere.WAITS", (0.0, 0.0))
+    monkeypatch.setattr("napari_autosegnet.ome_zarr.elsewhere.KEPT_BYTES", 0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     pixels = noise(6, 70, 101)
     place = tmp_path / "served" / "image.ome.zarr"

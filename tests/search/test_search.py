@@ -367,7 +367,7 @@ def test_a_finalist_begins_as_what_its_shared_weights_are() -> None:
     architecture = search.space.plain
     images, _ = search.data.patches.sample(16, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        shared = search.supernet.learner.current(images, architecture).softmax(dim=1)
+        shared = search.supernet.learner.current.eval()(images, architecture).softmax(dim=1)
         difference = {}
         for begins in (False, True):
             network = search.selection.make_trainer(Finalist(architecture), begins=begins).learner.network.eval()
