@@ -16,8 +16,12 @@ import tifffile
 from qtpy.QtCore import Qt
 
 from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.events import Finished, Started
 from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
 from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.jobs.job_file import write_job
+from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
@@ -135,6 +139,21 @@ def test_a_time_series_follows_the_slider(
         assert result.data[time, 2, 30, 30] == 3
     result.undo()
     assert result.data[1, 2, 30, 30] != 3 or expected(small_model(), layer_stack(image, 1), 2)[30, 30] == 3
+
+    # Found again later, it lies there, too.
+    job = Run.create(session.runs_folder / "again")
+    given = PredictJob(
+        model=tmp_path / "model", image=tmp_path / "series.tif", out=out, selection=Selection(time_point=1)
+    )
+    write_job(job, given)
+    job.report(Started(step="predict"))
+    job.report(Finished(step="predict"))
+    step.volume.attach(job)
+    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    again = step.volume.layer
+    assert again is not result and again.name.startswith("series segmentation time 1")
+    assert not np.asarray(again.data[0]).any()
+    assert np.array_equal(np.asarray(again.data[1, 2]), expected(small_model(), layer_stack(image, 1), 2))
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,12 @@ def choose_by_mouse_and_keyboard(qtbot: Any, step: LearnStep) -> None:
         assert [entry.name for entry in read_menu(run) if entry.chosen] == [name]
         kept, model = Model.load(model_of(run, entries[index])), Model.load(run.model_folder)
         assert model.specification == kept.specification
+    # In the other steps their own results are looked at.
+    assert step.preview.layer is not None and step.preview.layer.visible
+    step.hide()
+    assert not step.preview.layer.visible
+    step.show()
+    assert step.preview.layer.visible
     step.hide()
 
 

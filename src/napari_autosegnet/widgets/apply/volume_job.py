@@ -147,6 +147,7 @@ class VolumeJob(QObject):
         if isinstance(source, Path):
             given = job(source, chosen.time_point)
             self._begin(None, given, target, model)
+            self.time_point = chosen.time_point or 0
             self.client.attach(run)
             self.client.start(lambda: given)
         else:
@@ -179,6 +180,7 @@ class VolumeJob(QObject):
         if not isinstance(job, PredictJob):
             raise UserError(f"{run.path} holds no segmentation; choose another folder")
         self._begin(None, job, job.store, job.model)
+        self.time_point = job.selection.time_point or 0
         self.client.attach(run)
 
     def _begin(self, image: Image | None, file: PredictJob | None, out: Path, model: Path) -> None:
@@ -291,7 +293,9 @@ class VolumeJob(QObject):
         source = None if self._file is None else self._file.segmented[0]
         for image in self._session.layers.images():
             path = getattr(image.source, "path", None)
-            if source is not None and path and Path(path) == source and spatial_shape(image) == shape:
+            # Of a time series, one time point is segmented.
+            own = spatial_shape(image)[1:] if axes_of(image).startswith("t") else spatial_shape(image)
+            if source is not None and path and Path(path) == source and own == shape:
                 return image
         return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QCloseEvent
+from qtpy.QtGui import QCloseEvent, QHideEvent, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
@@ -140,6 +140,17 @@ class LearnStep(QWidget):
         """Free what the step holds."""
         self.shutdown()
         super().closeEvent(event)
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802
+        """Show what the network makes of the slice again."""
+        super().showEvent(event)
+        self.preview.come_back()
+
+    def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802
+        """Leave the layers to the step that is shown instead."""
+        super().hideEvent(event)
+        if event is not None and not event.spontaneous():
+            self.preview.step_aside()
 
     # -- what is there ---------------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class LivePreview(QObject):
         self._unsure: Image | None = None
         self._seen: tuple[_Place, npt.NDArray[np.float32]] | None = None
         self._enabled = True
+        self._is_aside = False
         self._offer_soon = qdebounced(self._offer_slice, timeout=_WAIT)
         client.reported.connect(self._take)
         client.state_changed.connect(self._on_state)
@@ -113,6 +114,17 @@ class LivePreview(QObject):
                 self._session.background.call(lambda: source.unlink(missing_ok=True), _nothing)
         else:
             self._on_view()
+
+    def step_aside(self) -> None:
+        """Hide what a network made that has learned; what one makes while it learns stays in view."""
+        if self.layer is not None and self.layer.visible and not self._client.active:
+            self.layer.visible, self._is_aside = False, True
+
+    def come_back(self) -> None:
+        """Show what has stepped aside."""
+        if self.layer is not None and self._is_aside:
+            self.layer.visible = True
+        self._is_aside = False
 
     def _remove_layers(self) -> None:
         for layer in (self.layer, self.uncertainty):
