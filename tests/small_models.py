@@ -36,7 +36,6 @@ def small_model(
         base_width=4,
         max_width=8,
         stem_stride=stem_stride,
-        smooth=network == "searched" and stem_stride > 1,
     )
     module = specification.build().train()
     for part in module.modules():

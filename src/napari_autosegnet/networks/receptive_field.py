@@ -180,11 +180,6 @@ def _shuffle(x: _Support, upscale_factor: int) -> _Support:
     return x.take(cells, (np.arange(cells) // upscale_factor,))
 
 
-def _pad(x: _Support, pad: tuple[int, ...], mode: str = "constant", value: float | None = None) -> _Support:
-    cells = len(x.first)
-    return x.take(cells, (np.arange(cells) - _side(pad),))
-
-
 def _concatenate(parts: list[_Support], dim: int = 0) -> _Support:
     return parts[0].join(*parts[1:])
 
@@ -205,7 +200,6 @@ _RULES: dict[Any, Callable[..., _Support]] = {
     functional.avg_pool2d: _pool,
     functional.interpolate: _interpolate,
     functional.pixel_shuffle: _shuffle,
-    functional.pad: _pad,
     torch.cat: _concatenate,
     functional.batch_norm: _pointwise,
     functional.relu: _pointwise,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -51,9 +50,6 @@ class SegmentationNetwork(nn.Module):
         1 computes at full resolution throughout, as the paper does. 2, 4 or 8 lets the stem reduce the
         image and the head write that many sub-pixels per side, at a quarter, a sixteenth and so on of the work;
         the levels it takes over are not searched.
-    smooth : bool
-        In evaluation mode, average the sub-pixels' logits with their neighbors'. Each is written by weights of its own,
-        so where a network is in doubt, labels change from pixel to pixel without it (docs/benchmarks/sizes.md).
     """
 
     def __init__(
@@ -66,14 +62,12 @@ class SegmentationNetwork(nn.Module):
         base_width: int,
         max_width: int,
         stem_stride: int = 1,
-        smooth: bool = False,
     ) -> None:
         super().__init__()
         track = isinstance(choices, Architecture)
         self.architecture = choices if isinstance(choices, Architecture) else None
         self.levels = levels
         self.stem_stride = stem_stride
-        self.smooth = smooth
         self.stride = stem_stride * 2**levels
         widths = level_widths(levels, base_width, max_width)
 
@@ -145,19 +139,7 @@ class SegmentationNetwork(nn.Module):
             skip = encoded[-1 - from_bridge] if architecture.skip_at(from_bridge) else None
             before, now = now, layer(before, now, skip=skip, layer=architecture.up)
         logits: Tensor = self.head(now)
-        if self.stem_stride == 1:
-            return logits
-        logits = functional.pixel_shuffle(logits, self.stem_stride)
-        return _smoothed(logits, self.head.weight) if self.smooth and not self.training else logits
-
-
-def _smoothed(logits: Tensor, like: Tensor) -> Tensor:
-    """Logits (n, classes, y, x) averaged with those up to two pixels away, with binomial weights of a tensor's kind."""
-    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    classes = logits.shape[1]
-    kernel = torch.outer(line, line).to(like).expand(classes, 1, -1, -1)
-    # The border's own values outside of it: zeros would make a network less sure there.
-    return functional.conv2d(functional.pad(logits, (2, 2, 2, 2), mode="replicate"), kernel, groups=classes)
+        return functional.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits
 
 
 def _initialize(module: nn.Module) -> None:

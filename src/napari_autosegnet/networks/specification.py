@@ -29,8 +29,6 @@ class NetworkSpecification(BaseModel):
     base_width: Annotated[int, Field(ge=1, le=4096)]
     max_width: Annotated[int, Field(ge=1, le=16384)]
     stem_stride: Literal[1, 2, 4, 8] = 1
-    #: See `SegmentationNetwork`; models that do not say so were trained without it.
-    smooth: bool = False
 
     @model_validator(mode="after")
     def _architecture_where_needed(self) -> NetworkSpecification:
@@ -67,7 +65,6 @@ class NetworkSpecification(BaseModel):
             base_width=settings.base_width,
             max_width=settings.max_width,
             stem_stride=stem_stride,
-            smooth=network == "searched" and stem_stride > 1,
         )
         specification.check_patches(patch_size)
         return specification
@@ -115,7 +112,6 @@ class NetworkSpecification(BaseModel):
             base_width=self.base_width,
             max_width=self.max_width,
             stem_stride=self.stem_stride,
-            smooth=self.smooth,
         )
 
 
