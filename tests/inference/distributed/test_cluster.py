@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import zarr
 
+from arithmetics import HALF, used
 from napari_autosegnet.data.gray_match import GrayValues
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.errors import UserError
@@ -32,6 +33,7 @@ distributed = pytest.importorskip("distributed")
 
 Noise = Callable[..., np.ndarray]
 Tree = Callable[[Path], dict[str, bytes]]
+InArithmetic = Callable[[str], tuple[dict[str, Any], dict[str, bytes]]]
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +124,27 @@ def test_two_workers_write_the_consensus_that_one_process_writes(
     assert tree(tmp_path / "many.zarr") == tree(tmp_path / "alone.zarr")
 
 
-@pytest.mark.parametrize("moments", [(5,), pytest.param((3, 9), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("moments", "arithmetic"),
+    [
+        ((5,), "float32"),
+        ((5,), "bfloat16"),
+        pytest.param((3, 9), "float32", marks=pytest.mark.slow),
+        pytest.param((3, 9), "bfloat16", marks=pytest.mark.slow),
+        pytest.param((5,), "float16", marks=pytest.mark.slow),
+        pytest.param((5,), "onnxruntime", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_workers_lose_no_block(
     cluster: Any,
     request_for: Callable[..., VolumeRequest],
+    in_arithmetic: InArithmetic,
     tree: Tree,
-    one: dict[str, bytes],
     tmp_path: Path,
     moments: tuple[int, ...],
+    arithmetic: str,
 ) -> None:
+    changes, one = in_arithmetic(arithmetic)
     events = Events()
     killed = []
 
@@ -140,7 +154,8 @@ def test_killed_workers_lose_no_block(
             killed.append(random.Random(len(killed)).choice(pids(cluster)))
             os.kill(killed[-1], signal.SIGKILL)
 
-    summary = on(cluster, request_for("many.zarr"), report=report)
+    summary = on(cluster, request_for("many.zarr", **changes), report=report)
+    assert used(tmp_path / "many.zarr") == arithmetic
     assert len(killed) == len(moments) and summary.done == BLOCKS and not summary.failed
     assert max(Counter(block.index for block in events.of(BlockWritten)).values()) == 1
     assert tree(tmp_path / "many.zarr") == one
@@ -228,18 +243,28 @@ def test_a_stop_ends_the_workers_within_a_tile(
     assert tree(tmp_path / "many.zarr") == one
 
 
+@pytest.mark.parametrize(
+    "arithmetic", ["float32", *(pytest.param(name, marks=pytest.mark.slow) for name in (*HALF, "onnxruntime"))]
+)
 def test_a_full_disk_ends_the_run_in_one_line(
-    cluster: Any, request_for: Callable[..., VolumeRequest], tree: Tree, one: dict[str, bytes], tmp_path: Path
+    cluster: Any,
+    request_for: Callable[..., VolumeRequest],
+    in_arithmetic: InArithmetic,
+    tree: Tree,
+    tmp_path: Path,
+    arithmetic: str,
 ) -> None:
+    changes, one = in_arithmetic(arithmetic)
     small = tmp_path / "small"
     events = Events()
     with mounted(small, "260k"):
         with pytest.raises(UserError, match="no space left"):
-            on(cluster, request_for("small/out.zarr"), report=events)
+            on(cluster, request_for("small/out.zarr", **changes), report=events)
+        assert used(small / "out.zarr") == arithmetic
         done = len(events.of(BlockWritten))
         assert 0 < done < BLOCKS
         resize(small, "8m")
-        assert on(cluster, request_for("small/out.zarr"), report=events).done == BLOCKS
+        assert on(cluster, request_for("small/out.zarr", **changes), report=events).done == BLOCKS
         assert max(Counter(block.index for block in events.of(BlockWritten)).values()) == 1
         assert tree(small / "out.zarr") == one
 
