@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
 from napari_autosegnet.events import BlocksPlanned, Event, Note, ProgressMade, WarningRaised
+from untrained import untrained_model
 
 CHUNKS = (16, 256, 256)
 SECTION = 4096
@@ -41,37 +41,6 @@ def make_image(path: Path, gigabytes: float) -> tuple[int, int, int]:
     return depth, side, side
 
 
-def tiny_model() -> Any:
-    """The smallest network there is: one level, two channels."""
-    import torch
-
-    from napari_autosegnet.architecture import SearchSpace
-    from napari_autosegnet.data.annotations import default_classes
-    from napari_autosegnet.data.normalization import Normalization
-    from napari_autosegnet.model import Model
-    from napari_autosegnet.networks.specification import NetworkSpecification
-
-    specification = NetworkSpecification(
-        network="searched",
-        architecture=SearchSpace().sample(np.random.default_rng(0)),
-        in_channels=1,
-        classes=2,
-        levels=1,
-        base_width=2,
-        max_width=2,
-        stem_stride=4,
-    )
-    torch.manual_seed(0)
-    return Model.create(
-        specification.build(),
-        specification,
-        classes=default_classes(["boundary", "cell"]),
-        normalization=Normalization(mean=(120.0,), std=(60.0,)),
-        image_channels=1,
-        patch_size=64,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make, predict and check the volume."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.perf_counter()
     shape = make_image(given.folder / "image.zarr", given.gigabytes)
     made = time.perf_counter() - began
-    tiny_model().save(given.folder / "model")
+    size = {"levels": 1, "base_width": 2, "max_width": 2, "stem_stride": 4}
+    untrained_model(0, 120.0, 60.0, patch_size=64, **size).save(given.folder / "model")
     settings = PredictSettings(halo=16, levels=4, sharded=True, workers=given.workers)
     last = 0.0
 

@@ -23,13 +23,18 @@ class Follower:
         self.client = RunClient(step=step)
         self.client.state_changed.connect(self.states.append)
         self.client.reported.connect(self.events.append)
+        self.is_caught_up = False
+        self.client.caught_up.connect(self._note_caught_up)
         self.client.attach(run)
+
+    def _note_caught_up(self) -> None:
+        self.is_caught_up = True
 
     def until(self, *states: str) -> None:
         self.qtbot.waitUntil(lambda: self.client.state in states, timeout=LONG)
 
     def until_caught_up(self) -> None:
-        self.qtbot.waitUntil(lambda: self.client._caught_up, timeout=LONG)
+        self.qtbot.waitUntil(lambda: self.is_caught_up, timeout=LONG)
 
     def until_epoch(self) -> None:
         seen = len(self.events)

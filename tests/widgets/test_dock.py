@@ -190,14 +190,22 @@ def test_a_run_is_opened_at_its_step(tmp_path: Path) -> None:
         assert step_of(run) == "learn"
 
 
-def test_a_job_does_not_have_the_window_drawn_all_the_time(make_dock: Any, qtbot: Any) -> None:
+def test_a_job_does_not_have_the_window_drawn_all_the_time(make_dock: Any, qtbot: Any, tmp_path: Path) -> None:
     from qtpy.QtGui import QMovie
     from qtpy.QtWidgets import QLabel
 
     dock = make_dock()
-    panel = dock.learn_step.panel
-    panel._activity.show("Learning", 0.1, paused=False)
-    movies = [label.movie() for label in panel.window().statusBar().findChildren(QLabel)]
-    states = [movie.state() for movie in movies if movie is not None]
-    assert states == [QMovie.MovieState.Paused]
-    panel._activity.close()
+    run = Run.create(tmp_path / "busy")
+    run.report(Started(step="train"))
+    run.report(Epoch(step="train", epoch=1, seconds=10, seconds_left=90))
+    movies = [label.movie() for label in dock.window().statusBar().findChildren(QLabel)]
+
+    def states() -> list[QMovie.MovieState]:
+        return [movie.state() for movie in movies if movie is not None]
+
+    assert states() == [QMovie.MovieState.NotRunning]
+    with run.locked():
+        dock.open(run.path)
+        qtbot.waitUntil(lambda: dock.learn_step.panel.bar.value() > 0, timeout=10_000)
+        assert states() == [QMovie.MovieState.Paused]
+    qtbot.waitUntil(lambda: not dock.learn_step.client.active, timeout=10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     wait_for(1)
     viewer.window.remove_dock_widget(frame)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
-    assert live._background.closing.is_set()
+    assert not [each for each in threading.enumerate() if each.name.startswith("napari-autosegnet")]
 
 
 KINDS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {

@@ -5,29 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
-
-
-@pytest.fixture
-def stack() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (3, 96, 96), np.uint8)
-
-
-@pytest.fixture
-def session(make_session: Any, stack: np.ndarray) -> Any:
-    session = make_session()
-    session.viewer.add_image(stack, name="stack", scale=(50, 4, 4), translate=(100, 8, 8))
-    session.follow_layers()
-    return session
 
 
 @pytest.fixture
@@ -46,7 +32,7 @@ def test_the_dialog_offers_layers_and_files(dialog: ApplyDialog, session: Any, t
     (tmp_path / "stack.tif").write_bytes(b"")
     dialog.file_line.setText(str(tmp_path / "stack.tif"))
     assert dialog.read().source == tmp_path / "stack.tif"
-    dialog._on_start()
+    dialog.start_button.click()
     assert dialog.chosen is not None and dialog.result() == dialog.DialogCode.Accepted
 
 
@@ -56,6 +42,7 @@ def test_a_result_may_be_a_file_and_what_is_lost_is_said(
     offered = "OME-Zarr (*.zarr);;TIFF (*.tif);;MRC (*.mrc);;HDF5 (*.h5);;NIfTI (*.nii);;NIfTI (*.nii.gz)"
     chosen = {"result": "MRC (*.mrc)", "a.ome.zarr": "OME-Zarr (*.zarr)", "b.hdf5": "OME-Zarr (*.zarr)", "c": ""}
     said = []
+    (choose,) = [each for each in dialog.findChildren(QPushButton) if each.accessibleName() == "Choose the result"]
     for name, kind in chosen.items():
 
         def ask(parent: Any, title: str, folder: str, filters: str, answer: Any = (str(tmp_path / name), kind)) -> Any:
@@ -63,7 +50,7 @@ def test_a_result_may_be_a_file_and_what_is_lost_is_said(
             return answer
 
         monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
-        dialog._choose_out()
+        choose.click()
         out = dialog.read().out
         assert out is not None
         said.append((out.name, dialog.loss_label.text().partition(".")[2].partition(",")[0]))
@@ -101,6 +88,6 @@ def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, 
         dialog.out_line.setText(text)
     else:
         dialog.form.findChild(QLineEdit, field).setText(text)
-    dialog._on_start()
+    dialog.start_button.click()
     assert message in dialog.message.text() and "\n" not in dialog.message.text()
     assert dialog.chosen is None

@@ -84,13 +84,13 @@ def test_corrections_are_not_counted_where_the_window_is_drawn(
     from napari_autosegnet.widgets.apply import corrections as module
 
     threads: list[bool] = []
-    corrected = module._corrected
+    read = module.read_section
 
     def look(*given: Any) -> Any:
         threads.append(threading.current_thread() is threading.main_thread())
-        return corrected(*given)
+        return read(*given)
 
-    monkeypatch.setattr(module, "_corrected", look)
+    monkeypatch.setattr(module, "read_section", look)
     corrections = Corrections(session)
     for section in (0, 1):
         session.viewer.dims.set_point(0, section)

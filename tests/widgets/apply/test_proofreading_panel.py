@@ -277,5 +277,5 @@ def test_a_long_table_keeps_the_largest_objects(panel: ProofreadingPanel, store:
     Proofreading(store)  # writes the table
     monkeypatch.setattr(object_features, "MAX_ROWS", 1)
     assert labels_layer(store / "labels" / "instances")[1]["features"]["index"].tolist() == [3]
-    monkeypatch.setattr(object_features, "_SMALL", 10)
+    monkeypatch.setattr(object_features, "MAX_TABLE_BYTES", 10)
     assert "features" not in labels_layer(store / "labels" / "instances")[1], "too much to be read by who opens a file"

@@ -84,7 +84,7 @@ def test_a_file_is_looked_at_too(open_dialog: Open, qtbot: Any, tmp_path: Path) 
     tifffile.imwrite(path, np.zeros((4, 32, 32), np.uint8), metadata={"axes": "ZYX", **sizes})
     dialog.file_line.setText(str(path))
     choose(dialog, "planes", "all")
-    dialog._on_start()
+    dialog.start_button.click()
     assert "try again in a moment" in dialog.message.text()
     qtbot.waitUntil(lambda: not dialog.is_looking, timeout=10_000)
     choose(dialog, "planes", "xy")
@@ -120,7 +120,7 @@ def test_three_planes_need_cubes(
     assert advice.planes_label.isHidden() and advice.cubes_box.isHidden()
     choose(dialog, "planes", "all")
     assert advice.planes_label.text() == said and advice.cubes_box.isVisibleTo(dialog) == offered
-    dialog._on_start()
+    dialog.start_button.click()
     assert (dialog.chosen is None) == (refused is not None)
     if refused is not None:
         assert refused in dialog.message.text() and "\n" not in dialog.message.text()

@@ -16,8 +16,8 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit, QWidget
 
-from napari_autosegnet.events import Epoch
-from napari_autosegnet.jobs.menu import MenuEntry
+from napari_autosegnet.events import Epoch, Finished, Started
+from napari_autosegnet.jobs.menu import MenuEntry, write_menu
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
@@ -51,17 +51,19 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
         dock.show_step(name)
     dock.session.new_labels(viewer.layers["second"])
     run = Run.create(runs_folder / "earlier")
-    run.update_config(search={})
+    for event in (Started(step="fit"), Finished(step="fit")):
+        run.report(event)
+    write_menu(run, [ENTRY, ENTRY.model_copy(update={"name": "b", "chosen": False})])
     small_model().save(run.model_folder)
     dock.open(run.path)
     architecture = small_model().specification.architecture
     assert architecture is not None
     learn = dock.learn_step
     learn.architecture.show_architecture(architecture)
-    learn.menu._take(None, [ENTRY, ENTRY.model_copy(update={"name": "b", "chosen": False})])
+    qtbot.waitUntil(lambda: learn.menu.box.count() == 2, timeout=20_000)
     learn.plots.add(Epoch(step="train", epoch=1, loss=1.0, mean_iou=0.5))
     qtbot.waitUntil(lambda: not dock.session.background.is_busy and dock.apply_step.model is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: any(row._view is not None for row in learn.plots.rows), timeout=20_000)
+    qtbot.waitUntil(lambda: any(row.drawn() for row in learn.plots.rows), timeout=20_000)
     return dock
 
 

@@ -19,7 +19,9 @@ import pytest
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 pytest.importorskip("napari", reason="napari, which brings psutil, is not installed")
 
+import numpy as np
 import psutil
+from qtpy.QtCore import QTimer
 
 import small_jobs
 from napari_autosegnet.errors import UserError
@@ -205,7 +207,9 @@ def test_a_folder_that_cannot_be_written_fails_in_words(follow: Callable[..., Fo
 # -- files as they may be found ----------------------------------------------------------------------------------------
 
 
-def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(follow: Callable[..., Follower], run: Run) -> None:
+def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(
+    follow: Callable[..., Follower], run: Run, qtbot: Any
+) -> None:
     write_events(run, {"event": "started", "step": "train"}, EPOCH)
     half = json.dumps(EPOCH | {"epoch": 2})
     with open(run.events_file, "ab") as handle:
@@ -217,23 +221,24 @@ def test_damaged_lines_are_left_out_and_a_half_line_is_waited_for(follow: Callab
     assert [getattr(event, "epoch", None) for event in follower.events] == [None, 1]
     with open(run.events_file, "a") as handle:
         handle.write(half[20:] + "\n")
-    follower.client._tick()
+    qtbot.waitUntil(lambda: len(follower.events) > 2, timeout=5000)
     assert [getattr(event, "epoch", None) for event in follower.events] == [None, 1, 2]
     # Another file in its place is read from its beginning.
     write_events(run, {"event": "started", "step": "train"})
-    follower.client._tick()
+    qtbot.waitUntil(lambda: len(follower.events) > 3, timeout=5000)
     assert follower.events[-1].event == "started"
 
 
 def test_a_long_run_is_read_in_small_pieces(follow: Callable[..., Follower], run: Run, qtbot: Any) -> None:
     write_events(run, {"event": "started", "step": "train"}, *(EPOCH | {"epoch": n} for n in range(20_000)))
+    beats: list[float] = []
+    timer = QTimer()
+    timer.timeout.connect(lambda: beats.append(time.thread_time()))
+    timer.start(0)
     follower = follow(run)
-    follower.client._timer.stop()
-    took = []
-    while not follower.client._caught_up:
-        started = time.thread_time()
-        follower.client._tick()
-        took.append(time.thread_time() - started)
+    follower.until_caught_up()
+    timer.stop()
+    took = np.diff(beats)
     assert len(follower.events) == 20_001
     assert len(took) > 5 and sorted(took)[-3] < 0.03
 

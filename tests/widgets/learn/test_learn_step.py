@@ -15,7 +15,7 @@ pytest.importorskip("pytestqt")
 pytest.importorskip("napari")
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLineEdit
+from qtpy.QtWidgets import QLineEdit, QWidget
 
 import small_jobs
 from axon_docks import axon_dock
@@ -23,6 +23,7 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.jobs.menu import model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.widgets.files.sample_data import axons_labeled
 from napari_autosegnet.widgets.jobs.worker_process import find
 from napari_autosegnet.widgets.learn.advanced import PRESET_WORDS
@@ -73,14 +74,17 @@ def test_one_button_from_the_annotation_to_a_model(qtbot: Any, make_step: Callab
     step = make_step()
     session, told = step.session, []
     session.step_finished.connect(told.append)
-    assert [*step.form._editors] == [("budget",), ("goal",)] and step.form.advanced.isHidden()
+    asked = [
+        name for each in step.form.findChildren(QWidget) if (name := each.objectName()) in FitSettings.model_fields
+    ]
+    assert asked == ["budget", "goal"] and step.form.advanced.isHidden()
     assert step.advanced.isHidden() and step.secondary.isHidden()
     # Smaller than what a person can ask for, so that it takes seconds.
     step.form.set_value(small_jobs.FIT)
     press(qtbot, step.primary)
     assert step.client.active and step.form.isHidden() and step.primary.isHidden()
     wheres, qualities = set(), set()
-    step.client.reported.connect(lambda _: wheres.add(step.panel._where))
+    step.client.reported.connect(lambda _: wheres.add(step.panel.status.text()))
     step.client.reported.connect(lambda _: qualities.add(step.quality.text().split(",")[0]))
     qtbot.waitUntil(lambda: step.preview.layer is not None or not step.client.active, timeout=LONG)
     layer = step.preview.layer
@@ -88,9 +92,9 @@ def test_one_button_from_the_annotation_to_a_model(qtbot: Any, make_step: Callab
     wait(qtbot, step, "finished", "failed", "died")
     assert step.client.state == "finished", step.client.reason
     assert told == ["learn"]
-    assert any(each.startswith("comparing 2 networks, round 1 of 2") for each in wheres)
-    assert any(each.startswith("training the chosen one to the end: ") and "epoch" in each for each in wheres)
-    assert "measuring and writing the networks" in wheres
+    assert any("comparing 2 networks, round 1 of 2" in each for each in wheres)
+    assert any("training the chosen one to the end: " in each and "epoch" in each for each in wheres)
+    assert any("measuring and writing the networks" in each for each in wheres)
     assert any(each.startswith("So far: Quality") for each in qualities), "known before the end"
     assert "pixels of 1 section" in step.quality.text() and "axon: " in step.quality.text()
     drawn = step.plots.rows[0]
@@ -336,34 +340,6 @@ def test_a_damaged_run_does_not_stop_the_step(qtbot: Any, make_step: Callable[..
     assert step.primary.isEnabled()
 
 
-def test_the_preview_lies_where_the_slice_does(qtbot: Any, make_step: Callable[..., LearnStep]) -> None:
-    step = make_step(with_layers=False)
-    viewer, preview = step.session.viewer, step.preview
-    image = viewer.add_image(np.zeros((3, 1500, 200), np.uint8), scale=(5, 2, 2), translate=(10, 0, 4))
-    viewer.scene.camera.center = (0, 2 * 1400, 0)
-    rows, columns = preview._window(image)
-    assert (rows.start, rows.stop, columns.start, columns.stop) == (476, 1500, 0, 200)
-    from napari_autosegnet.widgets.learn.live_preview import _Place
-
-    unsure = np.full((1024, 200), 0.5, np.float32)
-    preview._show(np.ones((1024, 200), np.uint8), unsure, _Place(image, 2, (476, 0)))
-    layer = preview.layer
-    assert layer is not None and layer.data.shape == (1, 1024, 200)
-    assert layer.translate.tolist() == [20, 2 * 476, 4] and layer.scale.tolist() == [5, 2, 2]
-    assert preview.uncertainty is not None and not preview.uncertainty.visible
-    assert np.array_equal(preview.uncertainty.data[0], unsure)
-    assert preview.uncertainty.translate.tolist() == layer.translate.tolist()
-    viewer.layers.remove(layer)
-    assert preview.layer is None
-    preview._show(np.ones((1024, 200), np.uint8), unsure, _Place(image, 1, (0, 0)))
-    # On to another image: what lies on the first is not left behind.
-    other = viewer.add_image(np.zeros((64, 64), np.uint8))
-    preview._show(np.ones((64, 64), np.uint8), unsure[:64, :64], _Place(other, 0, (0, 0)))
-    assert set(viewer.layers) == {image, other, preview.layer, preview.uncertainty}
-    preview.set_enabled(False)
-    assert preview.uncertainty is None and set(viewer.layers) == {image, other}
-
-
 def test_a_search_that_keeps_the_plain_chain_says_why(
     qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path
 ) -> None:
@@ -409,9 +385,19 @@ def test_a_search_that_found_next_to_nothing_is_no_plain_success(
     assert "<b>Warning:</b> it is hardly better than guessing (mean IoU 0.04, guessing gives" in step.quality.text()
 
 
-def test_the_activity_dock_shows_the_job(qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path) -> None:
+def test_the_activity_dock_shows_the_job(
+    qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from napari.utils import progress
 
+    bars: list[progress] = []
+
+    class Remembered(progress):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            bars.append(self)
+
+    monkeypatch.setattr("napari.utils.progress", Remembered)
     step = make_step()
     run = Run(tmp_path / "runs" / "old")
     epoch = {"event": "epoch", "step": "search", "epoch": 3, "loss": 0.5, "seconds": 60, "seconds_left": 60}
@@ -419,12 +405,12 @@ def test_the_activity_dock_shows_the_job(qtbot: Any, make_step: Callable[..., Le
     with run.locked():
         step.session.run = run
         wait(qtbot, step, "working")
-        qtbot.waitUntil(lambda: any(each.n >= 49 for each in progress._all_instances), timeout=5000)
+        qtbot.waitUntil(lambda: any(each.n >= 49 for each in bars), timeout=5000)
         assert step.panel.bar.value() == pytest.approx(500, abs=30)
         assert step.panel.bar.text().startswith("50%") or step.panel.bar.text().startswith("51%")
         assert "left" in step.panel.bar.text()
     wait(qtbot, step, "died")
-    assert not progress._all_instances
+    assert [each.disable for each in bars] == [True], "closed"
 
 
 @pytest.mark.slow

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 #: Objects of the longest table that napari gets; of more objects, the largest ones.
 MAX_ROWS = 50_000
 #: Bytes of the largest table that is read while a file is opened.
-_SMALL = 2**22
+MAX_TABLE_BYTES = 2**22
 
 
 def small_table(result: Path) -> DataFrame | None:
     """Features of the objects of a result as they are stored, where that is quickly read and nothing was edited."""
     store = store_of(result)
     path = object_table_path(store)
-    if not path.is_file() or path.stat().st_size > _SMALL or edit_log_path(store).exists():
+    if not path.is_file() or path.stat().st_size > MAX_TABLE_BYTES or edit_log_path(store).exists():
         return None
     try:
         return _features(path)

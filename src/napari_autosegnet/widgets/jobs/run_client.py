@@ -22,7 +22,8 @@ from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import read_info
 from napari_autosegnet.run import Request, Run, RunStatus
 from napari_autosegnet.widgets.jobs.event_tail import EventTail
-from napari_autosegnet.widgets.jobs.worker_process import WorkerProcess, cause_of_death, find, last_words, launch
+from napari_autosegnet.widgets.jobs.job_ending import can_be_continued, died_before_it_began, ending, note_cancelled
+from napari_autosegnet.widgets.jobs.worker_process import WorkerProcess, find, launch
 
 State = Literal["idle", "starting", "working", "paused", "stopping", "finished", "stopped", "failed", "died"]
 
@@ -359,7 +360,7 @@ class RunClient(QObject):
             self._kill_when_due()
         elif self._read():
             return  # it told something before it ended
-        elif first and self._process is None and not self._status.begun and not self._died_before_it_began():
+        elif first and self._process is None and not self._status.begun and not self._died_before_it_began:
             self._set_state("idle")
         else:
             self._decide_end()
@@ -388,11 +389,9 @@ class RunClient(QObject):
             self._job_step = info.step
         return process
 
+    @property
     def _died_before_it_began(self) -> bool:
-        info, started = read_info(self.run), self._status.started
-        if info is None or self.step not in (None, info.step):
-            return False
-        return started is None or info.started > started.timestamp()
+        return died_before_it_began(self.run, self.step, self._status.started)
 
     def _repeat_requests(self) -> None:
         """A job that begins withdraws what was asked for before it."""
@@ -405,41 +404,20 @@ class RunClient(QObject):
             self._process.kill()
 
     def _decide_end(self) -> None:
-        status = None if self._process is None else self._process.exit_status
-        run, step = self.run, self.step or self._status.step
-        end = self._status.end
-        if end is not None:
-            self._reason = end.text if isinstance(end, Failed) else end.reason if isinstance(end, Stopped) else ""
-            self._end(end.event)
-            if isinstance(end, Finished):
-                self.finished.emit()
-        elif self._cancelled or run.requested("cancel"):
-            if self._cancelled:  # else whoever did it writes it down
-                self._write(lambda: _note_cancelled(run, step))
-            self._reason = "cancelled"
-            self._end("stopped")
-        elif status is not None and status > 0:
-            self._reason = last_words(run) or f"the worker ended with status {status}; its log has the details"
-            self._end("failed")
-        else:
-            self._reason = cause_of_death(run, status)
-            self._end("died")
+        exit_status = None if self._process is None else self._process.exit_status
+        run, step, end = self.run, self.step or self._status.step, self._status.end
+        state, self._reason = ending(run, end, exit_status, cancelled=self._cancelled)
+        if end is None and self._cancelled:  # else whoever did it writes it down
+            self._write(lambda: note_cancelled(run, step))
+        self._end(state)
+        if state == "finished":
+            self.finished.emit()
 
     def _end(self, state: State) -> None:
         self._process, self._kill_at = None, None
         self._wanted = set()
-        self._resumable = state != "finished" and self._holds_something()
+        self._resumable = state != "finished" and can_be_continued(self.run, self.step, self._status.step)
         self._set_state(state)
-
-    def _holds_something(self) -> bool:
-        try:
-            if self.step == "predict":
-                return read_job(self.run).step == "predict"
-            content = self.run.read_config()
-        except UserError:
-            return False
-        step = self.step or self._status.step
-        return ("training" if step == "train" else step) in content
 
     def _set_state(self, state: State) -> None:
         if state in ACTIVE or state in ("idle", "finished"):
@@ -459,8 +437,3 @@ class RunClient(QObject):
         if self._threads is None:
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="run-client")
         return self._threads
-
-
-def _note_cancelled(run: Run, step: Step | None) -> None:
-    run.report(Stopped(step=step, reason="cancelled"))
-    run.withdraw()  # after that line: who finds neither would take the job for dead
