@@ -54,6 +54,8 @@ def with_nan() -> np.ndarray:
         (image, lambda: labels(sections=7), None, "7"),
         (image, lambda: np.zeros_like(labels()), None, "annotate"),
         (image, lambda: np.full_like(labels(), 255), None, "only one class"),
+        (image, lambda: labels().astype(np.uint64) << 56, None, "hold 18374686479671623680; number the classes"),
+        (lambda: image() * 1e300, labels, None, "are too large; scale them down"),
         (with_nan, labels, None, "NaN"),
         (lambda: image(size=12), lambda: labels(size=12), None, "at least 16x16"),
         (image, labels, "0:membrane,7:cell", "7"),

@@ -21,6 +21,11 @@ def escaped(text: object) -> str:
     return html.escape(printable(text))
 
 
+def counted(count: int, word: str) -> str:
+    """``1 section``, ``1,240 sections``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def _steers(char: str) -> bool:
     return not char.isprintable() and char not in _JOINERS and unicodedata.category(char) in _STEERING
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
+from napari_autosegnet.plain_text import counted
+
 #: Pixels of a class from which on its IoU says something. Simulated strokes on one section of ISBI 2012: with 500
 #: pixels of each class the mean IoU lies within 0.06 of that on very many strokes in half of the cases and within 0.17
 #: in 95 %; with 100 pixels it is 0.10 and 0.31. Pixels of one stroke are much alike, so fewer say next to nothing.
@@ -64,7 +66,7 @@ class Checked(BaseModel):
     def extent(self) -> str:
         """``1,240 pixels of 3 sections``."""
         total = sum(self.pixels.values())
-        return f"{total:,} {_plural(total, 'pixel')} of {self.sections:,} {_plural(self.sections, 'section')}"
+        return f"{counted(total, 'pixel')} of {counted(self.sections, 'section')}"
 
     def too_little(self) -> str:
         """Of which classes there is too little, and what to do about it; empty when there is enough of all."""
@@ -137,10 +139,6 @@ class Quality(Checked):
 def listed(parts: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
-
-
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def _it(count: int) -> str:

@@ -209,7 +209,7 @@ def test_counts_files_and_channels_must_fit(tmp_path: Path) -> None:
     paths = saved(tmp_path, image=eye, rgb=np.dstack([eye] * 3), labels=eye)
     with pytest.raises(UserError, match="no image is given"):
         open_labeled([], [])
-    with pytest.raises(UserError, match="2 images and 1 label files"):
+    with pytest.raises(UserError, match="2 images and 1 label file are"):
         open_labeled([paths["image"]] * 2, [paths["labels"]])
     with pytest.raises(UserError, match="there is no file"):
         open_labeled([paths["image"]], [tmp_path / "absent.tif"])

@@ -196,7 +196,7 @@ def test_lists_are_taken_in_their_order_unless_names_contradict() -> None:
     ):
         with pytest.raises(UserError, match="by their names '.*' belong to it; give the labels in the order"):
             given_pairs(images, labels)
-    with pytest.raises(UserError, match="2 images and 1 label files"):
+    with pytest.raises(UserError, match="2 images and 1 label file are"):
         given_pairs(paths("a.tif", "b.tif"), paths("a.tif"))
 
 
@@ -256,3 +256,10 @@ def test_one_channel_of_an_image(tmp_path: Path) -> None:
     assert stack.image.channels == 1
     np.testing.assert_array_equal(stack.image.section(2), pixels[2, 1:])
     np.testing.assert_array_equal(stack.target(2), marks[2])
+
+
+def test_a_file_is_no_label_of_itself(tmp_path: Path) -> None:
+    file = tmp_path / "classes.tif"
+    Image.fromarray(np.eye(32, dtype=np.uint8)).save(file)
+    with pytest.raises(UserError, match=r"classes.tif is given as an image and as its labels; give the labels"):
+        open_pair(file, file)

@@ -200,7 +200,7 @@ def test_bad_data_is_named() -> None:
     image = np.zeros((2, 20, 20), np.float32)
     image[1, 3, 3] = np.nan
     labels = two_classes(2, 20, 20)
-    with pytest.raises(UserError, match="section 1 of image has 1 pixels"):
+    with pytest.raises(UserError, match="section 1 of image has 1 pixel that is NaN"):
         source_of(stack_of(image, labels), [full(1, 20, 20)])
     labels[0] = 0
     with pytest.raises(UserError, match="nothing is annotated in the training part"):

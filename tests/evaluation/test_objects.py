@@ -64,7 +64,7 @@ def test_objects_of_a_prediction_beside_its_classes(tmp_path: Path) -> None:
     assert scores.objects is not None
     assert (scores.objects.objects, scores.objects.found, scores.objects.recall["0.5"]) == (2, 1, 0.0)
     table = score_table({name: value for name, value in scores.model_dump().items() if value is not None})
-    assert "1 objects, 2 true ones" in table and "recall at 0.75" in table
+    assert "1 object, 2 true" in table and "recall at 0.75" in table
     (tmp_path / "a.zarr").mkdir()
     with pytest.raises(UserError, match="no numbered objects; predict with --instances"):
         evaluate_objects(tmp_path / "a.zarr", tmp_path / "cells.tif", None, silent, never_stop)

@@ -13,6 +13,7 @@ from napari_autosegnet.cli.options import Axes, Channels, Device, Json, TimePoin
 from napari_autosegnet.cli.search import differ_in_number
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.evaluate import EvaluateJob
+from napari_autosegnet.plain_text import counted
 from napari_autosegnet.settings import GrayValuesChoice
 
 
@@ -87,7 +88,7 @@ def score_table(values: dict[str, Any]) -> str:
     lines += [f"{title:<18}{_score(values[name])}" for title, name in overall.items() if name in values]
     objects = values.get("objects")
     if objects is not None:
-        lines += ["", f"{objects['found']} objects, {objects['objects']} true ones"]
+        lines += ["", f"{counted(objects['found'], 'object')}, {objects['objects']} true"]
         lines += [f"{title:<18}{_score(objects[name])}" for title, name in (("V_rand", "v_rand"), ("V_info", "v_info"))]
         for name in ("precision", "recall"):
             lines += [f"{name} at {iou:<{14 - len(name)}}{_score(value)}" for iou, value in objects[name].items()]

@@ -37,7 +37,7 @@ from napari_autosegnet.events import (
     Stopped,
     WarningRaised,
 )
-from napari_autosegnet.plain_text import printable
+from napari_autosegnet.plain_text import counted, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -91,7 +91,7 @@ def _words(event: Event) -> str | None:
         case BlocksPlanned():
             skipped = f", {event.skipped} empty" if event.skipped else ""
             done = f", {event.done} done before" if event.done else ""
-            return f"predict: {event.blocks} blocks{done}{skipped}{_halo(event)}"
+            return f"predict: {counted(event.blocks, 'block')}{done}{skipped}{_halo(event)}"
         case ProgressMade():
             total = "" if event.total is None else f" of {event.total}"
             pace = _pace(event)

@@ -21,7 +21,7 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.pairs import matched, open_pairs
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.plain_text import printable
+from napari_autosegnet.plain_text import counted, printable
 
 #: Okabe and Ito (2008), without black, then Tol's "muted": told apart by color-blind eyes.
 PALETTE: tuple[str, ...] = (
@@ -278,15 +278,14 @@ def pair_stacks(
     if not images:
         raise UserError("no image is given; give at least one image with its labels")
     if len(images) != len(labels):
-        raise UserError(
-            f"{len(images)} images and {len(labels)} label files are given; they are paired in order, so give as many"
-        )
+        given = f"{counted(len(images), 'image')} and {counted(len(labels), 'label file')}"
+        raise UserError(f"{given} are given; they are paired in order, so give as many")
     for image, label in zip(images, labels, strict=True):
         _check_pair(image, label)
         if image.channels != images[0].channels:
             raise UserError(
-                f"{_where(image)} has {image.channels} channels, {_where(images[0])} has {images[0].channels}; "
-                "give images of one kind"
+                f"{_where(image)} has {counted(image.channels, 'channel')}, {_where(images[0])} has "
+                f"{images[0].channels}; give images of one kind"
             )
     counts = [[_value_counts(label, section) for section in range(label.sections)] for label in labels]
     total: Counter[int] = Counter()
@@ -350,8 +349,8 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
         raise UserError(f"the labels {_where(labels)} have {labels.channels} channels; save them with one")
     if image.sections != labels.sections:
         raise UserError(
-            f"{_where(image)} has {image.sections} sections and its labels {_where(labels)} have {labels.sections}; "
-            "give labels for every section (0 = not annotated)"
+            f"{_where(image)} has {counted(image.sections, 'section')} and its labels {_where(labels)} have "
+            f"{labels.sections}; give labels for every section (0 = not annotated)"
         )
     for section in range(image.sections):
         if image.section_shape(section) != labels.section_shape(section):
@@ -429,7 +428,12 @@ def _label_values(labels: ImageStack, section: int) -> npt.NDArray[Any]:
     if pixels.shape[0] > 1 and not (pixels == pixels[:1]).all():
         raise UserError(f"the labels {_where(labels)} are a color picture; save class numbers as a gray image")
     first: npt.NDArray[Any] = pixels[0]
-    return first
+    if first.dtype != np.uint64:
+        return first
+    # As signed numbers, which NumPy compares with others exactly.
+    if first.max() > np.iinfo(np.int64).max:
+        raise UserError(f"the labels {_where(labels)} hold {first.max()}; number the classes from 1")
+    return first.astype(np.int64)
 
 
 def _value_counts(labels: ImageStack, section: int) -> dict[int, int]:

@@ -192,11 +192,11 @@ def _robust(values: Array) -> tuple[float, float, float, float]:
     with np.errstate(over="ignore"):
         reach = FENCE * (high - low)
         kept = (levels >= low - reach) & (levels <= high + reach) if reach > 0 else np.ones(len(levels), bool)
-    # From the first one on, so that large numbers keep their last digits, and equal ones have no deviation.
-    first = levels[kept][0]
-    above, counts = levels[kept] - first, counts[kept]
-    mean = float(np.average(above, weights=counts))
-    std = float(np.sqrt(np.average((above - mean) ** 2, weights=counts)))
+        # From the first one on, so that large numbers keep their last digits, and equal ones have no deviation.
+        first = levels[kept][0]
+        above, counts = levels[kept] - first, counts[kept]
+        mean = float(np.average(above, weights=counts))
+        std = float(np.sqrt(np.average((above - mean) ** 2, weights=counts)))
     return float(first + mean), std, low, high
 
 

@@ -22,6 +22,7 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import PairMatched
+from napari_autosegnet.plain_text import counted
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.annotations import LabeledStack
@@ -53,7 +54,10 @@ def open_pair(image: Path, labels: Path, read: Selection = ALL) -> tuple[ImageSt
     """Open an image and its labels, the sections of both in one order; see `paired_files`."""
     ours, theirs = paired_files(image, labels)
     opened = open_image(image, time=read.time_point, channels=read.channels, axes=read.axes, files=ours)
-    return opened, _open_alike(labels, read.time_point, read.axes, theirs)
+    marks = _open_alike(labels, read.time_point, read.axes, theirs)
+    if theirs is None and marks.path == opened.path:
+        raise UserError(f"{labels} is given as an image and as its labels; give the labels that belong to it")
+    return opened, marks
 
 
 def _open_alike(labels: Path, time: int | None, axes: str | None, files: Sequence[Path] | None) -> ImageStack:
@@ -108,9 +112,10 @@ def given_pairs(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[Pa
         order = matched(*names, where=(_shown(images), _shown(labels)))
         return ours, [theirs[index] for index in order]
     if len(ours) != len(theirs):
+        counts = f"{counted(len(ours), 'image')} and {counted(len(theirs), 'label file')}"
         raise UserError(
-            f"{len(ours)} images and {len(theirs)} label files are given; give the labels of each image, in the same "
-            "order, or two folders or patterns, whose files are paired by their names"
+            f"{counts} are given; give the labels of each image, in the same order, or two folders or patterns, whose "
+            "files are paired by their names"
         )
     _check_order(*names)
     return ours, theirs

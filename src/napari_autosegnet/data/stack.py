@@ -20,6 +20,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.pixel_files import files_of_array, release_pages
 from napari_autosegnet.data.unwritten import unwritten_chunks
 from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.plain_text import counted
 from napari_autosegnet.units import Triple
 
 Array = npt.NDArray[Any]
@@ -263,9 +264,10 @@ def check_finite(section: Array, image: ImageStack, index: int) -> None:
         return
     bad = int(section.size - np.count_nonzero(np.isfinite(section)))
     if bad:
+        are = "is" if bad == 1 else "are"
         raise UserError(
-            f"section {index} of {image.path or image.name} has {bad} pixels that are NaN or infinite; "
-            "replace them (for example by 0) before training"
+            f"section {index} of {image.path or image.name} has {counted(bad, 'pixel')} that {are} NaN or infinite; "
+            f"replace {'it' if bad == 1 else 'them'} (for example by 0) before training"
         )
 
 

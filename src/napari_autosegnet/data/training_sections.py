@@ -69,13 +69,17 @@ def fit_normalization(
     Raises
     ------
     UserError
-        When a float image holds NaN or infinity, or the training part is constant.
+        When a float image holds NaN, infinity, or numbers near the largest, or the training part is constant.
     """
     training, validation = (
         {place: grays[place] for place in sorted({(region.stack, region.section) for region in part})}
         for part in (split.training, split.validation)
     )
     kind: NormalizationKind = "global" if wanted == "auto" else wanted
+    for (index, _), gray in {**training, **validation}.items():
+        if not np.isfinite(gray.std).all():
+            image = stacks[index].image
+            raise UserError(f"the gray values of {image.path or image.name} are too large; scale them down")
     together = list({**training, **validation}.values())
     if wanted == "auto" and spread(together) > WIDE_SPREAD:
         kind = "section"

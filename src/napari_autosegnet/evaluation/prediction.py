@@ -24,6 +24,7 @@ from napari_autosegnet.events import DataRead, Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.ome_zarr.metadata import OmeGroup
 from napari_autosegnet.ome_zarr.paths import LABELS
+from napari_autosegnet.plain_text import counted
 from napari_autosegnet.training.metrics import Scores
 
 
@@ -145,7 +146,7 @@ def _check_picture(picture: ImageStack, predicted: ImageStack) -> None:
     ours, theirs = picture.path or picture.name, predicted.path or predicted.name
     if picture.sections != predicted.sections:
         raise UserError(
-            f"{ours} has {picture.sections} sections and the prediction {theirs} has {predicted.sections}; "
+            f"{ours} has {counted(picture.sections, 'section')} and the prediction {theirs} has {predicted.sections}; "
             "give the image that was segmented"
         )
     for section in range(picture.sections):

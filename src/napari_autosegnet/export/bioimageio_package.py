@@ -31,6 +31,7 @@ from napari_autosegnet.inference.blocks import round_up
 from napari_autosegnet.inference.compute.block_pixels import pad_to_domain
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import DESCRIPTION_FILE, WEIGHTS_FILE, Model
+from napari_autosegnet.plain_text import counted
 from napari_autosegnet.quality import Quality
 
 PAPER = "Xu, Zuo, Lam, Lee and Chen: AutoSegNet: An Automated Neural Network for Image Segmentation. IEEE Access, 2020."
@@ -337,7 +338,7 @@ def sample_of(model: Model, image: ImageStack | None, side: int, stride: int) ->
         return noise(model, np.random.default_rng(0), side, side)
     if image.channels != model.image_channels:
         raise UserError(
-            f"the image has {image.channels} channels and the model {model.image_channels}; "
+            f"the image has {counted(image.channels, 'channel')} and the model {model.image_channels}; "
             "give an image like those the model was trained on"
         )
     here, last = image.sections // 2, image.sections - 1

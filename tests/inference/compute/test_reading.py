@@ -62,7 +62,10 @@ def test_a_store_that_stays_away(waits: list[float]) -> None:
     assert waits == list(patience.WAITS)
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("no"), ValueError("damaged")])
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("no"), ValueError("damaged"), OSError("image file is truncated (8 bytes not processed)")],
+)
 def test_what_will_not_change_is_not_waited_for(waits: list[float], error: Exception) -> None:
     with pytest.raises(UserError, match="cannot read"):
         read_patiently(image_from_array(Away(error, 1)), ALL, ALL, ALL)

@@ -11,6 +11,7 @@ from napari_autosegnet.data.readers.formats import Format, ReadRequest, format_o
 from napari_autosegnet.data.readers.section_files import SectionFiles, sections_at_once
 from napari_autosegnet.data.stack import Array, ImageStack, natural_key, time_point
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import counted
 
 
 def folder_files(path: Path) -> list[Path] | None:
@@ -56,7 +57,7 @@ def open_folder(request: ReadRequest) -> ImageStack:
         notes.extend(section.notes)
         largest = max(largest, height * width * section.channels * section.dtype.itemsize)
         if kinds[-1] != kinds[0]:
-            first, other = (f"{dtype} with {channels} channels" for channels, dtype in (kinds[0], kinds[-1]))
+            first, other = (f"{dtype} with {counted(channels, 'channel')}" for channels, dtype in (kinds[0], kinds[-1]))
             raise UserError(f"{file.name} is {other}, {files[0].name} is {first}; give images of one kind in {path}")
     if not request.labels:
         notes.extend(f"{path}: {note}" for note in _left_out([file.stem for file in files]))

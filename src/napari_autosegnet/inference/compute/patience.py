@@ -22,8 +22,17 @@ def read_patiently(image: ImageStack, z: slice, y: slice, x: slice) -> npt.NDArr
         try:
             return image.read(z, y, x)
         except UserError as error:
-            cause = error.__cause__
-            if not isinstance(cause, OSError) or isinstance(cause, _LASTING):
+            if not _may_pass(error.__cause__):
                 raise
         time.sleep(wait)
     return image.read(z, y, x)
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Whether it was the file system or the network, and not what is in the file.
+
+    Pillow and HDF5 raise an OSError for damaged pixels, too, but without a number of the system's.
+    """
+    if not isinstance(cause, OSError) or isinstance(cause, _LASTING):
+        return False
+    return cause.errno is not None or isinstance(cause, ConnectionError | TimeoutError) or "errno" in str(cause)

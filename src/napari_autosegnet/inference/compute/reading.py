@@ -15,6 +15,7 @@ from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_aft
 from napari_autosegnet.inference.compute.faint import FaintRun, faint_runs
 from napari_autosegnet.inference.compute.patience import read_patiently
 from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.plain_text import counted
 
 
 def check_image(model: AppliedModel, image: ImageStack) -> None:
@@ -27,7 +28,7 @@ def check_image(model: AppliedModel, image: ImageStack) -> None:
     """
     if image.channels != model.image_channels:
         raise UserError(
-            f"{image.path or image.name} has {image.channels} channels, and the model was trained on images "
+            f"{image.path or image.name} has {counted(image.channels, 'channel')}, and the model was trained on images "
             f"with {model.image_channels}; give an image like those, or choose among its channels (--channels)"
         )
     if model.context and not image.uniform:
