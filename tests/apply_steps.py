@@ -11,17 +11,12 @@ from napari_autosegnet.inference.compute.sections import make_predictor, predict
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
-from napari_autosegnet.widgets.layers.class_colors import LabelClass
 from small_models import small_model
 
 
 def use_run(step: ApplyStep, run: Run, qtbot: Any) -> None:
     step.session.run = run
     qtbot.waitUntil(lambda: step.model is not None, timeout=10_000)
-
-
-def small_classes() -> tuple[LabelClass, ...]:
-    return tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(small_model().classes, 1))
 
 
 def idle(step: ApplyStep, qtbot: Any) -> None:

@@ -270,6 +270,30 @@ def test_file_formats_are_tested_with_what_the_readme_installs() -> None:
     assert re.search(r"^extras =\n", formats[1], re.MULTILINE)
 
 
+def private_names(file: Path) -> Iterator[str]:
+    """Names with a leading underscore that a test uses of objects and modules other than its own."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(attr=name):
+                names = [name]
+            case ast.ImportFrom(module=str(module)) if module.startswith(PACKAGE):
+                names = [alias.name for alias in node.names]
+            case ast.Call(func=ast.Attribute(attr="setattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                names = [name]
+            case _:
+                continue
+        yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
+
+
+def test_tests_use_public_names() -> None:
+    # What has no public name: napari's canvas, an end without clean-up, the codecs that tifffile has found.
+    known = {"_qt_viewer", "_exit", "_codecs"}
+    found = {file.name: set(private_names(file)) - known for file in (ROOT / "tests").rglob("*.py")}
+    assert {name: private for name, private in found.items() if private} == {}
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_scripts_name_what_is_there(script: Path) -> None:
     """Those of benchmarks and docs are run now and then only, and go stale unnoticed."""

@@ -11,7 +11,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QCheckBox, QColorDialog, QComboBox, QFileDialog
+from qtpy.QtWidgets import QCheckBox, QColorDialog, QComboBox, QFileDialog, QLabel
 
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.class_table import short_number
@@ -88,7 +88,8 @@ def test_counts_of_the_section_in_view_follow_the_slider(
     session.viewer.dims.set_point(0, 3)
     qtbot.waitUntil(lambda: cell(step, 1, 2) == "7")
     assert cell(step, 0, 2) == "0" and cell(step, 0, 4) == "5" and cell(step, 1, 4) == "6"
-    assert step._count_labels[id(labels)].text() == "6 of 6 sections"
+    counts = [each.text() for each in step.findChildren(QLabel) if each.text().endswith(" sections")]
+    assert counts == ["6 of 6 sections"]
 
 
 def test_a_click_on_a_class_takes_its_brush(step: AnnotateStep, session: Any, settled: Any, qtbot: Any) -> None:
@@ -110,7 +111,8 @@ def test_classes_are_renamed_colored_added_and_removed(
     assert "two classes are called 'membrane'" in step.message.text() and step.message.kind == "error"
     assert cell(step, 1, 1) == "class 2"
     monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor("#123456"))
-    step.table._on_clicked(0, 0)
+    rectangle = step.table.visualItemRect(step.table.item(0, 0))
+    qtbot.mouseClick(step.table.viewport(), Qt.MouseButton.LeftButton, pos=rectangle.center())
     assert session.classes[0].color == "#123456"
     assert labels.get_color(1) == pytest.approx([0x12 / 255, 0x34 / 255, 0x56 / 255, 1])
     assert not step.remove_button.isEnabled(), "two classes are the least"

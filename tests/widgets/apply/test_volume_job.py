@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,84 +12,153 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from apply_steps import expected, idle, small_classes, use_run
+import npe2
+import tifffile
+
+from apply_steps import expected, idle, use_run
 from napari_autosegnet.data.images import image_from_array
-from napari_autosegnet.events import BlocksPlanned, BlockWritten
+from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event, Finished, Started, Stopped
 from napari_autosegnet.inference.volume import predict_volume
+from napari_autosegnet.jobs.job_file import write_job
+from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
-from napari_autosegnet.widgets.layers.class_colors import kept_classes, result_layer
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, role
+from napari_autosegnet.widgets.layers.class_colors import kept_classes
+from napari_autosegnet.widgets.layers.layer_arrays import role
+from remembered_events import Events
 from small_models import small_model
 
 
-def test_corrections_outlive_a_worker_that_goes_on(step: ApplyStep, qtbot: Any) -> None:
-    volume, viewer = step.volume, step.session.viewer
-    layer = viewer.add_labels(np.ones((3, 96, 96), np.uint8), **result_layer(small_classes(), name="result"))
-    qtbot.wait(20)
-    volume._layer = layer
-    layer.data_setitem((np.full(3, 1), np.arange(3), np.arange(3)), 2)
-    for state in ("starting", "working"):
-        volume.client._state = state
-        volume.client.state_changed.emit(state)
-    layer.data[1] = 3
-    volume.client._state = "finished"
-    volume.client.state_changed.emit("finished")
-    assert (layer.data[1, np.arange(3), np.arange(3)] == 2).all() and np.count_nonzero(
-        layer.data[1] == 3
-    ) == 96 * 96 - 3
+@pytest.fixture
+def image(step: ApplyStep, stack: np.ndarray, tmp_path: Path) -> Any:
+    """The stack, opened from a file."""
+    npe2.PluginManager.instance().discover()  # napari's own readers, as in a window
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    step.session.viewer.layers.clear()
+    (image,) = step.session.viewer.open(tmp_path / "stack.tif", plugin="napari")
+    image.scale, image.translate, image.axis_labels = (50, 4, 4), (100, 8, 8), ("z", "y", "x")
+    step.session.follow_layers()
+    return image
+
+
+@pytest.fixture
+def begun(image: Any, run: Run, tmp_path: Path) -> Callable[..., Run]:
+    """Begins a segmentation of the image as another program would: only its folder tells of it."""
+
+    def begin(out: str = "result.ome.zarr") -> Run:
+        folder = Run.create(tmp_path / "segmentation")
+        write_job(folder, PredictJob(model=run.model_folder, image=Path(image.source.path), out=tmp_path / out))
+        folder.report(Started(step="predict"))
+        return folder
+
+    return begin
+
+
+def show_finished(step: ApplyStep, job: Run, qtbot: Any) -> Any:
+    """The result of a segmentation that somebody else finished."""
+    job.report(Finished(step="predict"))
+    step.volume.attach(job)
+    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    return step.volume.layer
+
+
+def wait_for(step: ApplyStep, state: str, qtbot: Any) -> None:
+    qtbot.waitUntil(lambda: step.volume.client.state == state, timeout=60_000)
+
+
+def test_corrections_outlive_a_worker_that_goes_on(
+    step: ApplyStep, run: Run, image: Any, qtbot: Any, stack: np.ndarray, tmp_path: Path
+) -> None:
+    use_run(step, run, qtbot)
+    folder = Run.create(tmp_path / "segmentation")
+    out, settings = folder.path / "result.ome.zarr", PredictSettings(block=(1, 48, 48))
+    job = PredictJob(model=run.model_folder, image=Path(image.source.path), out=out, settings=settings, device="cpu")
+    write_job(folder, job)
+    folder.report(Started(step="predict"))
+    events = Events()
+
+    def report(event: Event) -> None:
+        folder.report(event)
+        events(event)
+
+    job.run(report=report, should_stop=lambda: bool(events.of(BlockWritten)))
+    step.volume.attach(folder)
+    qtbot.waitUntil(lambda: step.volume.layer is not None and step.continue_button.isVisible(), timeout=60_000)
+    layer = step.volume.layer
+    assert layer is not None and layer.editable and np.any(layer.data[0]) and not np.any(layer.data[2])
+    where = np.arange(3), np.arange(3)
+    wanted = expected(stack, 2)[where] % 3 + 1  # another class than what the worker is going to say
+    layer.data_setitem((np.full(3, 2), *where), wanted)
+    step.continue_button.click()
+    assert step.volume.client.state == "starting" and not layer.editable
+    wait_for(step, "finished", qtbot)
+    assert layer.editable and (np.asarray(layer.data[2])[where] == wanted).all()
+    assert np.mean(np.asarray(layer.data[2]) == expected(stack, 2)) > 0.999 - 3 / 96**2
     qtbot.waitUntil(lambda: step.corrections.pixels == 3, timeout=5000)
-    volume.client._state = "idle"
 
 
-def test_nobody_paints_on_a_result_that_is_gone_on_with(step: ApplyStep) -> None:
-    volume = step.volume
-    layer = step.session.viewer.add_labels(np.ones((3, 96, 96), np.uint8), metadata={METADATA: {"role": "result"}})
-    volume._layer = layer
-    for state, editable in (("working", False), ("stopped", True), ("starting", False), ("finished", True)):
-        volume.client._state = state
-        volume.client.state_changed.emit(state)
-        assert layer.editable is editable, state
-    volume.client._state = "working"
-    volume.client.state_changed.emit("working")
-    step.session.viewer.dims.ndisplay = 3
-    step.session.viewer.dims.ndisplay = 2  # napari allows painting again
-    volume._refresh()
-    assert not layer.editable
-    volume.client._state = "idle"
+def test_nobody_paints_on_a_result_that_is_gone_on_with(
+    step: ApplyStep, begun: Callable[..., Run], qtbot: Any, stack: np.ndarray, tmp_path: Path
+) -> None:
+    job, viewer = begun(), step.session.viewer
+    predict_volume(small_model(), image_from_array(stack), tmp_path / "result.ome.zarr", PredictSettings())
+    job.report(BlocksPlanned(blocks=1))
+    with job.locked():
+        step.volume.attach(job)
+        wait_for(step, "working", qtbot)
+        qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+        layer = step.volume.layer
+        assert layer is not None and not layer.editable
+        viewer.dims.ndisplay = 3
+        viewer.dims.ndisplay = 2
+        layer.editable = True  # as some versions of napari do by themselves then
+        job.report(BlockWritten(index=0, origin=(0, 0, 0), status="done", voxels=1, step="segmentation"))
+        qtbot.waitUntil(lambda: not layer.editable, timeout=5000)
+        job.report(Stopped(step="predict", reason="a stop was asked for"))
+    wait_for(step, "stopped", qtbot)
+    assert layer.editable
+    with job.locked():
+        job.report(Started(step="predict"))
+        wait_for(step, "working", qtbot)
+        assert not layer.editable
+        job.report(Finished(step="predict"))
+    wait_for(step, "finished", qtbot)
+    assert layer.editable
 
 
-def test_a_store_that_could_not_be_read_is_looked_at_again(step: ApplyStep, qtbot: Any, tmp_path: Path) -> None:
-    volume, out = step.volume, tmp_path / "late.ome.zarr"
+def test_a_store_that_could_not_be_read_is_looked_at_again(
+    step: ApplyStep, begun: Callable[..., Run], qtbot: Any, tmp_path: Path
+) -> None:
+    volume, job = step.volume, begun()
     said: list[str] = []
+    events = Events()
     volume.failed.connect(said.append)
-    volume._out = out
-    volume.client._state = "working"
-    volume.client.reported.emit(BlocksPlanned(blocks=1))
-    idle(step, qtbot)
-    assert volume.layer is None and said == []
-    pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
-    predict_volume(small_model(), image_from_array(pixels, name="s"), out, PredictSettings())
-    volume.client.reported.emit(BlockWritten(index=0, origin=(0, 0, 0), status="done", voxels=1, step="segmentation"))
-    qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
-    volume.client._state = "idle"
+    volume.client.reported.connect(events)
+    with job.locked():
+        job.report(BlocksPlanned(blocks=1))
+        volume.attach(job)
+        qtbot.waitUntil(lambda: bool(events.of(BlocksPlanned)), timeout=10_000)
+        idle(step, qtbot)
+        assert volume.layer is None and said == []
+        pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
+        predict_volume(small_model(), image_from_array(pixels), tmp_path / "result.ome.zarr", PredictSettings())
+        job.report(BlockWritten(index=0, origin=(0, 0, 0), status="done", voxels=1, step="segmentation"))
+        qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
 
 
-def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot: Any, stack: np.ndarray) -> None:
-    volume, out = step.volume, step.session.runs_folder / "objects.ome.zarr"
+def test_single_objects_are_shown_in_colors_of_their_own(
+    step: ApplyStep, image: Any, begun: Callable[..., Run], qtbot: Any, stack: np.ndarray, tmp_path: Path
+) -> None:
     settings = PredictSettings(instances=True, instance_classes=("2nd myelin",))
-    predict_volume(small_model(), image_from_array(stack, name="stack"), out, settings)
+    predict_volume(small_model(), image_from_array(stack), tmp_path / "result.ome.zarr", settings)
     viewer = step.session.viewer
-    image = viewer.layers["stack"]
     image.rotate, image.units = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], ("nm", "nm", "nm")
-    volume._begin(image, None, out, Path())
-    volume.client._state = "finished"
-    volume.client.state_changed.emit("finished")
+    result = show_finished(step, begun(), qtbot)
     qtbot.waitUntil(lambda: "stack objects" in viewer.layers, timeout=10_000)
-    for layer in (viewer.layers["stack objects"], volume.layer):
+    for layer in (viewer.layers["stack objects"], result):
         assert np.allclose(layer.data_to_world((1, 20, 30)), image.data_to_world((1, 20, 30)))
         assert layer.units == image.units
     objects = viewer.layers["stack objects"]
@@ -101,19 +171,21 @@ def test_single_objects_are_shown_in_colors_of_their_own(step: ApplyStep, qtbot:
 
 @pytest.mark.parametrize("ending", ["mrc", "h5", "tif", "nii.gz"])
 def test_a_result_in_a_file_is_shown_when_it_is_finished(
-    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, tmp_path: Path, ending: str
+    step: ApplyStep, image: Any, begun: Callable[..., Run], qtbot: Any, stack: np.ndarray, tmp_path: Path, ending: str
 ) -> None:
     if "nii" in ending:
         pytest.importorskip("nibabel", reason="the extra formats is not installed")
-    volume, out = step.volume, tmp_path / f"result.{ending}"
-    predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings())
-    image = step.session.viewer.layers["stack"]
-    volume._begin(image, None, out, run.model_folder)
-    volume.client.reported.emit(BlocksPlanned(blocks=1))
-    assert not volume._opening, "only what is finished can be read by everybody"
-    volume.client._state = "finished"
-    with qtbot.waitSignal(volume.shown, timeout=10_000):
-        volume.client.state_changed.emit("finished")
+    volume, job, events = step.volume, begun(f"result.{ending}"), Events()
+    predict_volume(small_model(), image_from_array(stack), tmp_path / f"result.{ending}", PredictSettings())
+    volume.client.reported.connect(events)
+    with job.locked():
+        job.report(BlocksPlanned(blocks=1))
+        volume.attach(job)
+        qtbot.waitUntil(lambda: bool(events.of(BlocksPlanned)), timeout=10_000)
+        idle(step, qtbot)
+        assert volume.layer is None, "only what is finished can be read by everybody"
+        job.report(Finished(step="predict"))
+    qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)
     layer = volume.layer
     assert layer is not None and role(layer) == "result" and not layer.editable
     assert np.array_equal(np.asarray(layer.data[1]), expected(stack, 1))
@@ -123,14 +195,19 @@ def test_a_result_in_a_file_is_shown_when_it_is_finished(
 
 
 def test_probabilities_of_an_older_model_name_no_place(
-    step: ApplyStep, run: Run, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    step: ApplyStep,
+    run: Run,
+    image: Any,
+    begun: Callable[..., Run],
+    qtbot: Any,
+    stack: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use_run(step, run, qtbot)
-    image, out = step.session.viewer.layers["stack"], step.session.runs_folder / "all.ome.zarr"
-    predict_volume(small_model(), image_from_array(stack, name="stack"), out, PredictSettings(probabilities=True))
-    step.volume._begin(image, None, out, Path())
-    step.volume._open()
-    qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
+    out = tmp_path / "result.ome.zarr"
+    predict_volume(small_model(), image_from_array(stack), out, PredictSettings(probabilities=True))
+    show_finished(step, begun(), qtbot)
     looked: list[int] = []
     of_volume = uncertainty.least_certain_of_volume
     monkeypatch.setattr(uncertainty, "least_certain_of_volume", lambda *given: (looked.append(1), of_volume(*given))[1])

@@ -123,11 +123,13 @@ def test_a_time_series_follows_the_slider(
     qtbot.addWidget(dialog)
     chosen = dialog.read()
     assert chosen.time_point == 1 and "Time point 1 (from 0) of 2" in dialog.time_label.text()
-    out = session.runs_folder / "result.ome.zarr"
+    out, selection = session.runs_folder / "result.ome.zarr", Selection(time_point=1)
     predict_volume(small_model(), layer_stack(image, 1), out, PredictSettings())
-    step.volume._begin(image, None, out, Path())
-    step.volume.time_point = 1
-    step.volume._open()
+    job = Run.create(session.runs_folder / "segmentation")
+    write_job(job, PredictJob(model=job.path, image=tmp_path / "series.tif", out=out, selection=selection))
+    job.report(Started(step="predict"))
+    job.report(Finished(step="predict"))
+    step.volume.attach(job)
     qtbot.waitUntil(lambda: step.volume.layer is not None, timeout=10_000)
     result = step.volume.layer
     assert result.name == "series segmentation time 1" and spatial_shape(result) == GRAY.shape
