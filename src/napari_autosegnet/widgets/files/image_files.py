@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_autosegnet.data.readers.formats import formats, images_in
+from napari_autosegnet.data.readers.formats import Format, formats, images_in
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.files.readers import LayerData, placement_of
 from napari_autosegnet.widgets.files.stack_array import StackArray
@@ -17,10 +17,16 @@ from napari_autosegnet.widgets.layers.layer_arrays import METADATA
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack
 
-#: Formats that napari offers through this program; the manifest lists their endings.
-OFFERED = ("MRC", "HDF5", "NIfTI", "DigitalMicrograph")
-#: The same of folders, which are known by what they hold.
-OFFERED_FOLDERS = ("N5", "neuroglancer precomputed", "WEBKNOSSOS")
+#: Formats that napari itself, or another reader of this program, opens. It offers the others through this module; the
+#: manifest lists the endings of their files.
+OPENED_ELSEWHERE = (
+    ".npy",
+    "PNG, JPEG, BMP",
+    "TIFF",
+    "zipped OME-Zarr",
+    "Zarr, OME-Zarr",
+    "a folder of TIFF, PNG, JPEG or BMP images",
+)
 #: A file with more images than this is a data set, which nobody wants to see as layers.
 _MAX_LAYERS = 8
 #: Of channels, as napari itself chooses them.
@@ -31,13 +37,17 @@ _COLORS = ("cyan", "yellow", "magenta", "red", "green", "blue")
 def is_image_file(path: Path) -> bool:
     """Whether a file or folder is of a format that napari offers through this program."""
     if path.is_dir():
-        return any(each.name in OFFERED_FOLDERS and each.takes_folder and each.takes_folder(path) for each in formats())
+        return any(each.takes_folder is not None and each.takes_folder(path) for each in _offered())
     return path.name.lower().endswith(offered_endings())
 
 
 def offered_endings() -> tuple[str, ...]:
     """Endings of the files that napari offers through this program."""
-    return tuple(suffix for each in formats() if each.name in OFFERED for suffix in each.suffixes)
+    return tuple(suffix for each in _offered() if each.takes_folder is None for suffix in each.suffixes)
+
+
+def _offered() -> list[Format]:
+    return [each for each in formats() if each.name not in OPENED_ELSEWHERE]
 
 
 def image_file_layers(path: Path) -> tuple[list[LayerData], list[str]]:
