@@ -33,7 +33,13 @@ def _field(default: Any, description: str, *, title: str | None = None, **extra:
 #: A field that is folded away in the dock and listed apart in ``--help``.
 _advanced = partial(_field, advanced=True)
 
-Positive = Annotated[int, Field(ge=1)]
+#: Whole numbers that every library takes; nobody means more.
+MAX_NUMBER = 10**9
+Positive = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+NotNegative = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+BatchSize = Annotated[int, Field(ge=1, le=2**16)]
+PatchSize = Annotated[int, Field(ge=16, le=2**14)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -67,7 +73,7 @@ class SplitSettings(Settings):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _field(
         0.25, "Share of the labeled data kept for validation", title="Fraction to check with"
     )
-    gap: Annotated[int, Field(ge=0)] = _advanced(2, "Sections left out between the training and the validation block")
+    gap: NotNegative = _advanced(2, "Sections left out between the training and the validation block")
     train_sections: str | None = _field(
         None,
         "Sections to train on, for example 0-15 or 0-7,12 (first and last included)",
@@ -79,7 +85,7 @@ class SplitSettings(Settings):
     group: str | None = _field(
         None, "COLUMN@index.csv: images with the same value in that column stay on one side of the split"
     )
-    seed: int = _advanced(0, "Seed of the split")
+    seed: Seed = _advanced(0, "Seed of the split")
 
 
 class AugmentationSettings(Settings):
@@ -102,8 +108,8 @@ class AugmentationSettings(Settings):
 class NetworkSettings(Settings):
     """Size of the networks; the number of levels is computed from the patch size, never asked."""
 
-    base_width: Positive = _advanced(24, "Channels at full resolution")
-    max_width: Positive = _advanced(192, "Most channels at any level")
+    base_width: Annotated[int, Field(ge=1, le=4096)] = _advanced(24, "Channels at full resolution")
+    max_width: Annotated[int, Field(ge=1, le=16384)] = _advanced(192, "Most channels at any level")
     stem_stride: Literal[1, 2, 4, 8] = _advanced(
         1, "Reduction by the first convolution; 2 computes 4 times faster (paper: 1)"
     )
@@ -119,7 +125,7 @@ class OptimizationSettings(Settings):
     )
     learning_rate: Rate = _advanced(0.1, "Learning rate at the start of each cycle")
     muon_learning_rate: Rate = _advanced(0.1, "Learning rate of the convolutions with muon")
-    restart_period: Annotated[int, Field(ge=0)] = _advanced(
+    restart_period: NotNegative = _advanced(
         0, "Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget"
     )
     momentum: Fraction = _advanced(0.9, "Momentum")
@@ -137,7 +143,7 @@ class SharedWeightsSettings(OptimizationSettings):
     muon_learning_rate: Rate = _advanced(0.06, "Learning rate of the convolutions with muon, finalists included")
     learning_rate_decay: Rate = _advanced(0.98, "Factor per epoch after decay_after (paper: 0.98)")
     decay_after: Positive = _advanced(50, "Epoch after which the rate decays (paper: 50)")
-    restart_period: Annotated[int, Field(ge=0)] = _advanced(
+    restart_period: NotNegative = _advanced(
         0, "Epochs of the rate's first cosine cycle, doubled by each restart; 0: the rate stays (paper: 10)"
     )
     average_weights: Annotated[float, Field(ge=0, lt=1)] = _advanced(
@@ -176,7 +182,7 @@ class SelectionSettings(Settings):
     plain_margin: Fraction = _advanced(
         0.01, "By how much mean IoU a found architecture has to be better than the plain chain to be preferred"
     )
-    plain_steps: Annotated[int, Field(ge=0)] = _advanced(
+    plain_steps: NotNegative = _advanced(
         300, "Steps that a found architecture has to train alone to be preferred to the plain chain"
     )
 
@@ -203,7 +209,7 @@ class _LearningSettings(Settings):
     context: Annotated[int, Field(ge=0, le=8)] = _advanced(
         0, "Sections above and below that are given as channels (2.5D)", title="Neighboring sections"
     )
-    seed: int = _advanced(0, "Seed of everything random")
+    seed: Seed = _advanced(0, "Seed of everything random")
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -233,8 +239,8 @@ class SearchSettings(_LearningSettings):
     stop_accuracy: Fraction | None = _advanced(
         None, "End when the mean reward (mean IoU) is this high", empty="not used"
     )
-    patch_size: Annotated[int, Field(ge=16)] = _field(64, "Side of the square search patches in pixels")
-    batch_size: Positive = _advanced(16, "Patches per step")
+    patch_size: PatchSize = _field(64, "Side of the square search patches in pixels")
+    batch_size: BatchSize = _advanced(16, "Patches per step")
     steps_per_epoch: Positive = _advanced(64, "Steps of the shared weights per epoch")
     warmup_fraction: Fraction = _advanced(
         0.4, "Fraction of the budget in which only the shared weights learn, whatever the strategy"
@@ -274,8 +280,8 @@ class TrainSettings(_LearningSettings):
     budget: Annotated[float, Field(gt=0)] | None = _field(
         None, "Maximum time of the training", title="Time", empty="no limit"
     )
-    patch_size: Annotated[int, Field(ge=16)] = _field(256, "Side of the square training patches in pixels")
-    batch_size: Positive = _advanced(8, "Patches per step")
+    patch_size: PatchSize = _field(256, "Side of the square training patches in pixels")
+    batch_size: BatchSize = _advanced(8, "Patches per step")
     steps_per_epoch: Positive = _advanced(50, "Steps per epoch")
     teacher: Teacher = _advanced(
         "forest",
@@ -339,8 +345,8 @@ class PredictSettings(Settings):
         title="Planes",
         words={"xy": "xy", "all": "xy, xz and yz"},
     )
-    batch_size: Positive = _advanced(1, "Tiles per pass")
-    halo: Literal["auto", "exact"] | Annotated[int, Field(ge=0)] = _field(
+    batch_size: BatchSize = _advanced(1, "Tiles per pass")
+    halo: Literal["auto", "exact"] | NotNegative = _field(
         "auto",
         "Pixels of real surroundings per tile: auto (measured), exact (from the network) or a number",
         title="Surroundings",
@@ -389,7 +395,7 @@ class PredictSettings(Settings):
     )
     sharded: bool = _field(False, "One file per block instead of one per chunk (not for OME-Zarr 0.4)")
     workers: Positive = _field(1, "Processes that share the blocks", title="Processes")
-    retries: Annotated[int, Field(ge=0)] = _advanced(2, "Times that a block which failed is tried again")
+    retries: NotNegative = _advanced(2, "Times that a block which failed is tried again")
     engine: Literal["auto", "channels_last", "contiguous", "onnxruntime"] = _advanced(
         "auto", "What computes: PyTorch in one of two memory layouts, or ONNX Runtime; auto measures at the start"
     )

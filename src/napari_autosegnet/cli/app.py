@@ -6,6 +6,7 @@ import errno
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -48,6 +49,10 @@ _MACHINE_ERRORS = {
     errno.ESTALE: "check the connection to the network drive",
     errno.EMFILE: "let the program open more files (ulimit -n)",
 }
+
+
+#: What typer, in words of pydantic, asks of an option that is a number.
+_KINDS = {"integer": "must be a whole number", "number": "must be a number"}
 
 
 class CommandGroup(TyperGroup):
@@ -157,6 +162,7 @@ def run(arguments: Sequence[str]) -> int:
         command = " ".join([PROGRAM, *(word for word in arguments[:1] if word in COMMANDS)])
         # What typer says of a word that is not one of several.
         text = message().rstrip(".").replace(": Value error, ", ": ")
+        text = re.sub(r"Input should be a valid (integer|number)\b[^(]*", lambda kind: _KINDS[kind[1]], text)
         if "unexpected extra argument" in text:
             text += "; put a pattern in quotes: --image 'images/*.tif'"
         return _fail(f"{text} (see {command} --help)", int(getattr(error, "exit_code", 2)))
