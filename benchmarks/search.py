@@ -12,9 +12,11 @@ chain                 training of a plain residual chain out of the same operati
 unet, pspnet          training of U-Net or PSPNet
 unet-at-half          training of a U-Net that reads the image at half its resolution
 fit                   networks of several sizes compete, the chosen one is trained to the end (``fit``)
+fit-random            as fit with goal ``accurate``; the sizes that compete are drawn at random
 chain-w32-s4          as chain, 32 channels at a quarter of the resolution, at the rate of ``fit``, 0.1; so w24-s4 and
                       w16-s4; w16-s2 is the chain of the preset at this rate
 unet-slow             U-Net at the rate of ``fit``
+unet-half-slow        U-Net that reads the image at half its resolution, at the rate of ``fit``
 without-hdc           as halving, in a space without ``hdc_3x3`` (paper, section IV)
 without-short-skips   as halving; cells read only the two layers before theirs
 without-long-skips    as halving; encoder and decoder are not joined
@@ -47,10 +49,12 @@ import os
 import platform
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +68,8 @@ from napari_autosegnet.events import Epoch, Event, FinalistTrained
 from napari_autosegnet.model import Model
 from napari_autosegnet.presets import fit_settings, search_settings, train_settings
 from napari_autosegnet.run import Run
+from napari_autosegnet.search import candidates
+from napari_autosegnet.search.candidates import Size
 from napari_autosegnet.settings import Network, SplitSettings
 
 Counts = npt.NDArray[np.int64]
@@ -90,6 +96,8 @@ class Arm:
     train: dict[str, Any] = field(default_factory=dict)
     #: What `api.fit` is given instead of all that.
     fit: dict[str, Any] | None = None
+    #: Sizes that compete in it; those that the package has found useful by default.
+    sizes: Callable[[int], list[Size]] | None = None
     #: Changes the sections that are trained on.
     sections: Callable[[main_job.Problem], str] | None = None
 
@@ -166,6 +174,17 @@ def _size(width: int, stride: int) -> dict[str, Any]:
     return {"network": network, "optimization": {"learning_rate": 0.1}}
 
 
+def sizes_at_random(seed: int) -> list[Size]:
+    """Sizes in random order: from half to an eighth of the resolution, 8 to 48 channels, 1 to 3 cells."""
+    grid = [
+        Size(stem_stride=stride, base_width=width, cells=cells)
+        for stride in (2, 4, 8)
+        for width in (8, 16, 24, 32, 48)
+        for cells in (1, 2, 3)
+    ]
+    return [grid[index] for index in np.random.default_rng(seed).permutation(len(grid))]
+
+
 SUITE: dict[str, Arm] = {
     "reinforce": Arm({"strategy": "reinforce"}),
     "evolution": Arm({"strategy": "evolution"}),
@@ -177,11 +196,13 @@ SUITE: dict[str, Arm] = {
     "unet-at-half": Arm(network="unet-half"),
     "pspnet": Arm(network="pspnet"),
     "fit": Arm(fit={}),
+    "fit-random": Arm(fit={"goal": "accurate"}, sizes=sizes_at_random),
     "chain-w24-s4": Arm(network="plain", train=_size(24, 4)),
     "chain-w32-s4": Arm(network="plain", train=_size(32, 4)),
     "chain-w16-s4": Arm(network="plain", train=_size(16, 4)),
     "chain-w16-s2": Arm(network="plain", train=_size(16, 2)),
     "unet-slow": Arm(network="unet", train={"optimization": {"learning_rate": 0.1}}),
+    "unet-half-slow": Arm(network="unet-half", train={"optimization": {"learning_rate": 0.1}}),
 }
 ABLATIONS: dict[str, Arm] = {
     "without-hdc": Arm(
@@ -248,7 +269,9 @@ class Task:
         architecture: Path | None = None
         if arm.fit is not None:
             settings = fit_settings(self.preset, budget=self.budget, seed=seed, **arm.fit)
-            model = api.fit(run, **pair, preset=self.preset, settings=settings, device=self.device)
+            drawn_by = zlib.crc32(f"{problem.classes} {seed}".encode())
+            with mock.patch.object(candidates, "SIZES", arm.sizes(drawn_by) if arm.sizes else candidates.SIZES):
+                model = api.fit(run, **pair, preset=self.preset, settings=settings, device=self.device)
             return self._finished(name, seed, 0.0, began, model)
         if arm.search is not None:
             settings = search_settings(self.preset, budget=SEARCH_SHARE * self.budget, seed=seed, **arm.search)
