@@ -34,6 +34,16 @@ def test_below_the_minimum_of_any_class_it_is_not_known() -> None:
     assert quality(LEAST_PIXELS, LEAST_PIXELS).known and not quality(LEAST_PIXELS, LEAST_PIXELS - 1).known
 
 
+def test_of_many_classes_the_one_that_wants_painting_most_is_named() -> None:
+    pixels = {f"class {number}": 100 + number for number in range(1, 21)} | {"class 21": 500}
+    assert Checked(pixels=pixels, sections=3).too_little() == (
+        "fewer than 500 of 20 classes, fewest of 'class 1' (101); paint more of them, in several places"
+    )
+    nothing = Quality(pixels=dict.fromkeys("abcdef", 500), sections=1, mean_iou=0.1, iou=dict.fromkeys("abcde", 0.0))
+    assert nothing.weakness is not None
+    assert nothing.weakness.startswith("it finds nothing of 5 classes; paint more of them")
+
+
 def test_a_class_that_is_not_found_is_no_plain_success() -> None:
     found = quality(600, 60_000, iou=(0.0, 0.99))
     assert found.mean_iou > 0.49 and found.missed == ["membrane"]

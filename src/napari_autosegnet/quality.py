@@ -12,6 +12,8 @@ from napari_autosegnet.plain_text import counted
 #: pixels of each class the mean IoU lies within 0.06 of that on very many strokes in half of the cases and within 0.17
 #: in 95 %; with 100 pixels it is 0.10 and 0.31. Pixels of one stroke are much alike, so fewer say next to nothing.
 LEAST_PIXELS = 500
+#: Of more classes than these only the number is said, and the one that wants painting most.
+MOST_NAMED = 4
 #: A mean IoU that is less than this above what one gets without looking at the image is no better than that.
 NEAR_CHANCE = 0.05
 
@@ -70,10 +72,16 @@ class Checked(BaseModel):
 
     def too_little(self) -> str:
         """Of which classes there is too little, and what to do about it; empty when there is enough of all."""
-        parts = [f"{count:,} of '{name}'" for name, count in self.scarce.items()]
-        if not parts:
+        scarce = self.scarce
+        if not scarce:
             return ""
-        return f"{listed(parts)}, where {LEAST_PIXELS:,} are needed; paint more of {_it(len(parts))}, in several places"
+        if len(scarce) <= MOST_NAMED:
+            parts = [f"{count:,} of '{name}'" for name, count in scarce.items()]
+            there = f"{listed(parts)}, where {LEAST_PIXELS:,} are needed"
+        else:
+            fewest = min(scarce, key=lambda name: scarce[name])
+            there = f"fewer than {LEAST_PIXELS:,} of {len(scarce)} classes, fewest of '{fewest}' ({scarce[fewest]:,})"
+        return f"{there}; paint more of {_it(len(scarce))}, in several places"
 
 
 class Quality(Checked):
@@ -114,8 +122,9 @@ class Quality(Checked):
     def weakness(self) -> str | None:
         """What speaks against using it, in words; None when nothing does."""
         if self.missed:
-            names = listed([f"'{name}'" for name in self.missed])
-            return f"it finds nothing of {names}; paint more of {_it(len(self.missed))}, or let a network learn longer"
+            count = len(self.missed)
+            names = f"{count} classes" if count > MOST_NAMED else listed([f"'{name}'" for name in self.missed])
+            return f"it finds nothing of {names}; paint more of {_it(count)}, or let a network learn longer"
         if self.known and self.mean_iou < self.chance + NEAR_CHANCE:
             return (
                 f"it is hardly better than guessing (mean IoU {self.mean_iou:.2f}, guessing gives {self.chance:.2f}); "
