@@ -16,6 +16,7 @@ from napari_autosegnet.data.annotations import (
     ClassInfo,
     LabelMapping,
     annotated_pixels,
+    class_color,
     default_classes,
     infer_mapping,
     name_from_file,
@@ -285,3 +286,12 @@ def test_numbered_objects_are_no_classes(tmp_path: Path) -> None:
 def test_ranges_that_are_none(text: str) -> None:
     with pytest.raises(UserError, match="in the classes is no"):
         parse_classes(text)
+
+
+def test_every_class_has_a_color_of_its_own() -> None:
+    colors = [class_color(place) for place in range(255)]
+    assert len(set(colors)) == len(colors) and tuple(colors[: len(PALETTE)]) == PALETTE
+    # The first 40 differ by more than a shade.
+    parts = np.array([[int(color[at : at + 2], 16) for at in (1, 3, 5)] for color in colors[:40]])
+    apart = np.linalg.norm(parts[:, None] - parts, axis=-1) + 1000 * np.eye(40)
+    assert apart.min() > 15, apart.min()

@@ -6,6 +6,7 @@ Classes are numbered 1..K; 0 is not annotated. How a file's values are read as c
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ MAX_SEPARATE_CLASSES = 6
 _MAX_CLASSES = 255
 _MAX_RANGE = 2**16
 _LONGEST_NAME = 100
+#: Multiples of it lie far from each other on the circle of hues, however many there are.
+_GOLDEN = 0.618034
 
 
 class ClassInfo(BaseModel):
@@ -141,9 +144,19 @@ class LabelMapping(BaseModel):
         return target
 
 
+def class_color(place: int) -> str:
+    """Color (``#rrggbb``) of the class at this place, from 0 on: of `PALETTE`, then hues a golden section apart."""
+    if place < len(PALETTE):
+        return PALETTE[place]
+    # As they go round the circle, light and dark ones by turns.
+    further = place - len(PALETTE)
+    rgb = colorsys.hls_to_rgb(further * _GOLDEN % 1, (0.75, 0.35, 0.6, 0.5)[further % 4], 0.7)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
 def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
     """Classes with the default colors, in order."""
-    return tuple(ClassInfo(name=name, color=PALETTE[i % len(PALETTE)]) for i, name in enumerate(names))
+    return tuple(ClassInfo(name=name, color=class_color(place)) for place, name in enumerate(names))
 
 
 def parse_classes(text: str) -> LabelMapping:

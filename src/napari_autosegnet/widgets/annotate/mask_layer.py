@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, PALETTE, are_objects
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, are_objects, class_color
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
@@ -134,7 +134,7 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
         taken = {each.value for each in given} | set(meaning)
         if not 0 < value < 256:  # 0 means not annotated, and values are painted as bytes
             value = next(free for free in range(1, 256) if free not in taken)
-        given.append(LabelClass(value, name, PALETTE[number % len(PALETTE)]))
+        given.append(LabelClass(value, name, class_color(number)))
     if session.nothing_is_painted():
         classes.adopt(given)
     values, _ = classes.matched(given)

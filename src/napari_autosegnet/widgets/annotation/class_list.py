@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
 from napari_autosegnet.data.annotations import (
     MAX_UNNAMED_CLASSES,
-    PALETTE,
     ClassInfo,
     LabelMapping,
+    class_color,
     default_classes,
     name_problem,
 )
@@ -175,7 +176,7 @@ class ClassList(QObject):
         new = sorted(value for value in values - known if value > 0)
         if len(values) <= MAX_UNNAMED_CLASSES:
             for value in new:
-                color = PALETTE[len(classes) % len(PALETTE)]
+                color = class_color(len(classes))
                 classes = (*classes, LabelClass(value, self._free_name(value), color))
                 self._found.add(value)
         self._found &= {each.value for each in classes}
@@ -194,7 +195,7 @@ class ClassList(QObject):
 
     def _free_color(self, used: set[str] | None = None) -> str:
         used = {each.color for each in self._classes} if used is None else used
-        return next((color for color in PALETTE if color not in used), PALETTE[len(self._classes) % len(PALETTE)])
+        return next(color for color in map(class_color, count()) if color not in used)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import PALETTE, LabelMapping, name_from_file, parse_classes
+from napari_autosegnet.data.annotations import LabelMapping, class_color, name_from_file, parse_classes
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.proofreading.opened import shown_levels, store_of
@@ -321,7 +321,7 @@ def stored_classes(group: OmeGroup) -> tuple[LabelClass, ...]:
     colors = group.class_colors
     values = sorted(names) if names else sorted(colors.keys() - {0})
     return tuple(
-        LabelClass(value, names.get(value, f"class {value}"), colors.get(value, PALETTE[position % len(PALETTE)]))
+        LabelClass(value, names.get(value, f"class {value}"), colors.get(value, class_color(position)))
         for position, value in enumerate(values)
     )
 

@@ -17,7 +17,7 @@ from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
-from napari_autosegnet.data.annotations import PALETTE
+from napari_autosegnet.data.annotations import PALETTE, class_color
 from napari_autosegnet.events import Epoch, Event, QualityMeasured, Step
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.run import RunHistory
@@ -248,11 +248,11 @@ class PlotRow(QWidget):
         yield from self.plot.curves
         if self.plot.each_class:
             for place, name in enumerate(history.class_names(self.plot.step)):
-                yield Curve(f"iou/{name}", name, self._colors.get(name, PALETTE[place % len(PALETTE)]))
+                yield Curve(f"iou/{name}", name, self._colors.get(name, class_color(place)))
 
         if self.plot.each_network:
             for place, network in enumerate(history.networks(self.plot.step)):
-                yield Curve("mean_iou", _short(network), PALETTE[place % len(PALETTE)], network=network)
+                yield Curve("mean_iou", _short(network), class_color(place), network=network)
 
     def _make_view(self) -> None:
         graphics, self._view, self._axes = make_view(self, _HEIGHT)
