@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.settings import OptimizationSettings
 from napari_autosegnet.training.optimizers import Adam, make_optimizer, orthogonalised
@@ -70,6 +72,18 @@ def test_only_hidden_convolutions_are_orthogonalised_and_nothing_is_left_out() -
     listed = [id(p) for group in optimizer.groups for p in group.weights]
     assert sorted(listed) == sorted(id(p) for p in network.parameters())
     assert [group.decay for group in optimizer.groups] == [1e-4, 0.0, 1e-4]
+
+
+def test_muon_leaves_the_head_alone_whose_pixels_learn_from_less() -> None:
+    chain = SearchSpace(cells=1, levels=1).plain
+    network = SegmentationNetwork(chain, in_channels=1, classes=3, levels=1, base_width=8, max_width=8, stem_stride=4)
+    settings = OptimizationSettings()
+    optimizer = make_optimizer(network, settings)
+    (head,) = [group for group in optimizer.groups if any(p is network.head.weight for p in group.weights)]
+    assert not head.orthogonal and head.first_rate == 4 * settings.learning_rate
+    assert len(head.weights) == 1 and head.decay == settings.weight_decay
+    listed = [id(p) for group in optimizer.groups for p in group.weights]
+    assert sorted(listed) == sorted(id(p) for p in network.parameters())
 
 
 def test_sgd_is_torchs_sgd() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -119,6 +120,8 @@ class SegmentationNetwork(nn.Module):
             before, now = now, (widths[level], 0)
         self.head = nn.Conv2d(widths[0], classes * stem_stride**2, 1)
         self.apply(_initialize)
+        if stem_stride > 1:
+            _start_alike(self.head, stem_stride**2)
 
     def forward(self, x: Tensor, architecture: Architecture | None = None) -> Tensor:
         """Logits (n, classes, y, x) of images (n, in_channels, y, x); y and x are multiples of ``stride``."""
@@ -140,6 +143,17 @@ class SegmentationNetwork(nn.Module):
             before, now = now, layer(before, now, skip=skip, layer=architecture.up)
         logits: Tensor = self.head(now)
         return functional.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits
+
+
+def _start_alike(head: nn.Conv2d, pixels: int) -> None:
+    """Let all pixels that a head writes at once begin with the same weights (Aitken et al. 2017).
+
+    Otherwise labels of a network that has learned little change from pixel to pixel.
+    """
+    if head.weight.is_meta:
+        return
+    with torch.no_grad():
+        head.weight.copy_(head.weight[::pixels].repeat_interleave(pixels, dim=0))
 
 
 def _initialize(module: nn.Module) -> None:
