@@ -31,7 +31,7 @@ class Patience:
         return self.since >= PATIENCE
 
 
-# %% The best epoch is kept, whenever it ends; Ctrl-C in a shell and `napari-autosegnet runs stop` do the same
+# %% What it learned is kept, whenever it ends; Ctrl-C in a shell and `napari-autosegnet runs stop` do the same
 patience = Patience()
 model = api.train(
     Path("runs/watched"),

@@ -183,7 +183,7 @@ def train(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Model:
-    """Train a network from scratch; the best epoch by validation mean IoU becomes ``RUN/model``.
+    """Train a network from scratch; the latest epoch that is not surely worse than the best becomes ``RUN/model``.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from napari_autosegnet.settings import NetworkSettings, OptimizationSettings, Tr
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
 from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.validation import PatchScores
 
 SETTINGS = TrainSettings(
     epochs=4,
@@ -78,6 +80,33 @@ def test_where_too_little_is_checked_the_last_weights_are_kept() -> None:
     best = trainer.run().best
     assert trainer.data.checked.scarce and best.mean_iou < 0.2
     assert all((best.weights[name] == value).all() for name, value in trainer.learner.current.state_dict().items())
+
+
+def scored(*right: int) -> PatchScores:
+    """So many of 100 pixels of each class are right on each patch."""
+    return PatchScores(np.array([[[each, 100 - each], [100 - each, each]] for each in right]), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("average", "kept"),
+    [
+        (0.9, 3),  # the fourth epoch is worse on all patches, the third on half of them
+        (0.0, 1),  # each epoch is another network
+    ],
+)
+def test_the_latest_epoch_is_kept_unless_it_is_surely_worse(
+    average: float, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = [scored(90, 90, 90, 90), scored(80, 99, 80, 99), scored(99, 80, 80, 99), scored(80, 81, 80, 81)]
+    waiting = iter(epochs)
+    monkeypatch.setattr("napari_autosegnet.training.trainer.score_network", lambda *_, **__: next(waiting))
+    trainer = Trainer(network(), blobs(), SETTINGS.changed(optimization={"average_weights": average}))
+    weights: list[dict[str, torch.Tensor]] = []
+    trainer.run(on_epoch=lambda: weights.append(copy.deepcopy(trainer.learner.current.state_dict())))
+    assert len(weights) == len(epochs)
+    assert trainer.best.mean_iou == epochs[kept - 1].mean_iou
+    assert epochs[0].mean_iou == max(each.mean_iou for each in epochs)
+    assert all(torch.equal(trainer.best.weights[name], value) for name, value in weights[kept - 1].items())
 
 
 def pspnet() -> nn.Module:

@@ -129,7 +129,7 @@ class Candidate:
 
     @property
     def scores(self) -> PatchScores:
-        """Those of its best epoch."""
+        """Those of the epoch that is kept."""
         assert self.trainer.best.scores is not None
         return self.trainer.best.scores
 

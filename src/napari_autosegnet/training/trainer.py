@@ -32,7 +32,7 @@ from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import Cosine, Schedule
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
-from napari_autosegnet.training.validation import PatchScores, score_network
+from napari_autosegnet.training.validation import PatchScores, paired_interval, score_network
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What the best epoch reached, and how long the training took.
+    """What the epoch that is kept reached, and how long the training took.
 
     ``unchecked`` are weights that have learned on from there, from the validation part as well.
     """
@@ -146,6 +146,8 @@ class Trainer:
         #: Scores at the end of the last epoch, and what the best one reached.
         self.last: PatchScores | None = None
         self.best = Validation()
+        #: The highest scores of any epoch.
+        self.highest: PatchScores | None = None
         self._keep()
 
     def run(
@@ -156,7 +158,7 @@ class Trainer:
         should_stop: ShouldStop = never_stop,
         on_epoch: Callable[[], None] | None = None,
     ) -> TrainingResult:
-        """Train until the budget is used up or a stop is asked for; the best epoch is kept.
+        """Train until the budget is used up or a stop is asked for; the best epoch is kept (see `_is_to_be_kept`).
 
         No more than so many ``epochs`` at this call. ``on_epoch`` is called after each one; its time is not counted.
 
@@ -219,6 +221,7 @@ class Trainer:
             network.load_state_dict(self.best.weights)
             scores = self._scores(network)
             self.best = replace(self._reached(scores), weights=self.best.weights, scores=scores)
+            self.highest = scores
         self._keep()
 
     def _make_loss(self) -> Loss:
@@ -304,11 +307,25 @@ class Trainer:
             return False
         self.last = scores
         reached = self._reached(scores)
-        # A maximum over what says next to nothing would be one over noise: then the latest, an average, is the best.
-        if self.data.checked.scarce or reached.is_better_than(self.best):
+        if self._is_to_be_kept(reached, scores):
             weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
             self.best = replace(reached, weights=weights, scores=scores)
+        if self.highest is None or scores.mean_iou > self.highest.mean_iou:
+            self.highest = scores
         return True
+
+    def _is_to_be_kept(self, reached: Validation, scores: PatchScores) -> bool:
+        """Whether an epoch is the best so far.
+
+        Averaged weights mostly get better, and the epoch that scores highest is partly the luckiest. So the latest is
+        the best unless it is surely worse than that one (docs/benchmarks/few-strokes.md). Without an average each
+        epoch is another network, and the highest score counts.
+        """
+        if self.data.checked.scarce or self.highest is None:
+            return True
+        if not self.settings.optimization.average_weights:
+            return reached.is_better_than(self.best)
+        return paired_interval(self.highest, scores)[0] <= 0
 
     @single_threaded()
     def _scores(self, network: nn.Module) -> PatchScores:
@@ -366,6 +383,7 @@ class Trainer:
             "patches_at_once": self.patches_at_once,
             "patches": self.patches.state,
             "last": _state(self.last),
+            "highest": _state(self.highest),
             "best": vars(self.best) | {"scores": _state(self.best.scores)},
         }
 
@@ -375,7 +393,7 @@ class Trainer:
             self.learner.rate_factor = state["rate_factor"]
             self.budget.epoch, self.budget.elapsed, self.steps = state["epoch"], state["elapsed"], state["steps"]
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
-            self.last = _of_state(state["last"])
+            self.last, self.highest = _of_state(state["last"]), _of_state(state["highest"])
             self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
