@@ -206,6 +206,13 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no model"):
         Model.load(tmp_path / "nothing")
     make_model().save(tmp_path)
+    description = (tmp_path / "model.json").read_bytes()
+    (tmp_path / "model.json").unlink()
+    (tmp_path / "model.json").mkdir()
+    with pytest.raises(UserError, match="cannot read the model"):
+        Model.load(tmp_path)
+    (tmp_path / "model.json").rmdir()
+    (tmp_path / "model.json").write_bytes(description)
     weights = (tmp_path / "weights.safetensors").read_bytes()
     (tmp_path / "weights.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(UserError, match=r"weights of .* are damaged"):

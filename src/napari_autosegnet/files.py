@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def refuse_pipe(path: Path, advice: str) -> None:
         raise UserError(f"{path} is no file but a pipe or a device; {advice}")
 
 
-def refuse_foreign(path: Path, mark: bytes) -> None:
-    """Refuse to replace what is not a file with a mark that those of this program bear.
+def refuse_foreign(path: Path, is_own: Callable[[bytes], bool]) -> None:
+    """Refuse to replace what is not a file of this program, which its content tells.
 
     Raises
     ------
@@ -90,10 +90,10 @@ def refuse_foreign(path: Path, mark: bytes) -> None:
     if not os.path.lexists(path):
         return
     try:
-        is_own = mark in path.read_bytes()
+        may_go = is_own(path.read_bytes())
     except OSError:
-        is_own = False
-    if not is_own:
+        may_go = False
+    if not may_go:
         raise UserError(f"{path} exists and was not written by this program; choose another name")
 
 

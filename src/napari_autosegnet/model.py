@@ -347,7 +347,7 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
             if not file.is_file():
                 raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
             description = None
-            if description_file.is_file():
+            if description_file.exists():  # what is no file there cannot be read, and is told
                 _check_size(description_file.stat().st_size, MAX_DESCRIPTION, description_file)
                 description = description_file.read_bytes()
             with open(file, "rb") as handle:

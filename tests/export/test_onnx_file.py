@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from napari_autosegnet.cli.app import run
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.onnx_file import noise, onnx_runner, write_onnx
-from napari_autosegnet.files import refuse_foreign
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
 from small_models import small_forest, small_model
@@ -47,7 +47,8 @@ def test_the_file_gives_what_the_model_gives_at_every_size(model: Model, tmp_pat
     assert (about["stride"], about["halo"], about["context"]) == ("2", "22", "1")
     assert about["fingerprint"] == model.fingerprint
     assert list(file.parent.glob("*.onnx")) == [file] and not list(file.parent.glob(".*.partial"))
-    refuse_foreign(file, b"napari-autosegnet")  # another export may take its place
+    with pytest.raises(UserError, match="a forest cannot"):  # but for that another export might take its place
+        write_onnx(small_forest(), file)
 
 
 def test_the_check_sees_a_file_of_other_weights(model: Model) -> None:
@@ -108,13 +109,26 @@ def test_without_the_extra_the_error_names_it(
     assert len(error.splitlines()) == 1 and not out.exists()
 
 
+def other_programs_onnx(remark: bytes) -> bytes:
+    import onnx
+
+    graph = onnx.helper.make_graph([], "other", [], [], doc_string=remark.decode())
+    content: bytes = onnx.helper.make_model(graph, producer_name="another program").SerializeToString()
+    return content
+
+
 def test_nothing_but_an_export_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not even by an export of a zipped model to where that lies."""
     small_model().save(tmp_path / "model")
     archive = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "model"))
     other = tmp_path / "other.onnx"
     other.write_bytes(b"another program's")
-    for out in (archive, other):
+    mentions = tmp_path / "mentions.onnx"
+    mentions.write_bytes(other_programs_onnx(b"compared with napari-autosegnet"))
+    package = tmp_path / "package.zip"
+    with zipfile.ZipFile(package, "w") as zoo:
+        zoo.writestr("weights.onnx", other_programs_onnx(b""))
+    for out in (archive, other, mentions, package):
         before = out.read_bytes()
         assert run(["export", "--model", str(archive), "--out", str(out)]) == 1
         assert f"{out} exists and was not written by this program; choose another name" in capsys.readouterr().err
@@ -123,9 +137,16 @@ def test_nothing_but_an_export_is_replaced(tmp_path: Path, capsys: pytest.Captur
     picture.write_bytes(b"of a microscope")
     assert run(["show", str(archive), "--out", str(picture)]) == 1
     assert picture.read_bytes() == b"of a microscope"
+    from matplotlib.figure import Figure
+
     for kind in ("png", "svg", "pdf"):
         words = ["show", str(archive), "--out", str(tmp_path / f"drawn.{kind}")]
         assert run(words) == run(words) == 0
+        plot = tmp_path / f"plot.{kind}"
+        Figure().savefig(plot, metadata={"Title": "napari-autosegnet"})
+        before = plot.read_bytes()
+        assert run(["show", str(archive), "--out", str(plot)]) == 1
+        assert plot.read_bytes() == before
 
 
 def test_a_name_that_says_another_kind_is_refused(tmp_path: Path) -> None:

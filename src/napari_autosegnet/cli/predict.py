@@ -22,7 +22,6 @@ from napari_autosegnet.cli.options import (
 )
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.predict import PredictJob
-from napari_autosegnet.plain_text import counted
 from napari_autosegnet.settings import PredictSettings
 
 
@@ -78,7 +77,4 @@ def predict(
     if summary.failed:
         for failed in summary.failed:
             print_note(f"error: {failed}")
-        others = "" if len(summary.failed) == summary.blocks else ", the others are done"
-        count = f"{len(summary.failed)} of {counted(summary.blocks, 'block')}"
-        print_note(f"error: {count} failed{others}; the same command tries again")
         raise typer.Exit(1)

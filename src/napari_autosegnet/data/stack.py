@@ -25,6 +25,8 @@ from napari_autosegnet.units import Triple
 
 Array = npt.NDArray[Any]
 
+#: Several times those of the largest volumes; a number beyond is an axis that is none, or damage.
+MAX_SECTIONS = 10**6
 #: So many planes of an array without names of axes may as well be channels.
 _MAX_DOUBTFUL_PLANES = 4
 
@@ -371,6 +373,11 @@ def stack_of_array(
     sizes = dict(zip(axes, array.shape, strict=True))
     if not {"y", "x"} <= set(axes):
         raise UserError(f"{path or name} has the axes {', '.join(axes)}; an image needs y and x")
+    if sizes.get("z", 1) > MAX_SECTIONS:
+        raise UserError(
+            f"{path or name} says that it has {sizes['z']} sections, more than the {MAX_SECTIONS} that can be read; "
+            "cut out a part, or check the order of its axes"
+        )
     channels = sizes.get("c", 1) - alpha
     by_axis = dict(zip(axes, chunks, strict=True)) if chunks else {}
     point = time_point(sizes.get("t"), time, path or name)

@@ -8,11 +8,13 @@ it, too.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import tempfile
 import unicodedata
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +97,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     """
     if path.suffix.lower() != ".zip":
         raise UserError(f"'{path.name}' is no name for a bioimage.io package; call it NAME.zip")
-    refuse_foreign(path, WEIGHTS.encode())
+    refuse_foreign(path, _was_written_here)
     need_extra("onnx", "onnxruntime", "onnxscript", "bioimageio.core")
     about = about or About()
     # Before the work that takes long.
@@ -120,6 +122,15 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
         with replacing(path) as temporary:
             save_bioimageio_package(description, output_path=temporary)
     return difference
+
+
+def _was_written_here(content: bytes) -> bool:
+    """Whether a zip holds what only packages of this program hold together: ONNX weights and a model of ours."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {WEIGHTS, WEIGHTS_FILE, DESCRIPTION_FILE} <= set(archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _description(model: Model, parts: Path, name: str, about: About, image: ImageStack | None, *, opset: int) -> Any:

@@ -32,6 +32,7 @@ from napari_autosegnet.data.normalization import LIMIT
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_foreign, replacing
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
+from napari_autosegnet.inference.output.ledger import program_version
 from napari_autosegnet.model import Model
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ INPUT, OUTPUT = "image", "probabilities"
 TOLERANCE = 1e-3
 #: protobuf, which ONNX files are written in, holds no more than 2 GiB.
 MAX_WEIGHTS = 2**31 - 2**24
-#: What a file says that was written here.
-_MARK = b"napari-autosegnet"
+#: Who made a file, in the field that ONNX has for it.
+_PRODUCER = "napari-autosegnet"
 _EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -70,7 +71,8 @@ def write_onnx(model: Model, path: Path) -> float:
     """
     if path.suffix.lower() != ".onnx":
         raise UserError(f"'{path.name}' is no name for an ONNX file; call it NAME.onnx")
-    refuse_foreign(path, _MARK)
+    need_extra(*_EXTRA)
+    refuse_foreign(path, _was_written_here)
     content = onnx_model(model).SerializeToString()
     difference = largest_difference(model, content)
     if difference > TOLERANCE:
@@ -81,6 +83,16 @@ def write_onnx(model: Model, path: Path) -> float:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return difference
+
+
+def _was_written_here(content: bytes) -> bool:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return bool(onnx.load_model_from_string(content).producer_name == _PRODUCER)
+    except DecodeError:
+        return False
 
 
 def need_extra(*packages: str) -> None:
@@ -149,6 +161,7 @@ def onnx_model(model: Model, *, normalizes: bool = True) -> onnx.ModelProto:
         "fingerprint": model.fingerprint,
     }.items():
         proto.metadata_props.add(key=key, value=value)
+    proto.producer_name, proto.producer_version = _PRODUCER, program_version()
     proto.graph.doc_string = __doc__ or ""
     onnx.checker.check_model(proto, full_check=True)
     return proto

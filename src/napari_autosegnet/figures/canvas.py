@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: What every file of matplotlib says, and no picture of a microscope.
-_MARK = b"atplotlib"
+#: Who made a drawing, as matplotlib writes it into the metadata of each format: no other program's picture says this.
+_MAKER = "napari-autosegnet"
+_MAKER_KEY = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
+_MADE_HERE = {
+    "png": rb"tEXtSoftware\0%s",
+    "svg": rb"<dc:creator>\s*<cc:Agent>\s*<dc:title>%s</dc:title>",
+    "pdf": rb"/Creator \(%s\)",
+}
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 INK = "#2b2f36"
 FAINT = "#8a9099"
@@ -51,8 +58,8 @@ def save(figure: Figure, path: Path, *, title: str, description: str | None = No
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"cannot draw {path.name}: give a file name that ends in {', '.join(FORMATS)}")
-    refuse_foreign(path, _MARK)
-    metadata: dict[str, Any] = {"Title": title}
+    refuse_foreign(path, lambda content: re.search(_MADE_HERE[kind] % _MAKER.encode(), content) is not None)
+    metadata: dict[str, Any] = {"Title": title, _MAKER_KEY[kind]: _MAKER}
     if kind == "svg":
         # Without the date the same content gives the same file.
         metadata |= {"Description": description or title, "Date": None}

@@ -14,6 +14,7 @@ another order (`BlockPlan.seen`), which are sections of that plane.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -196,7 +197,7 @@ class BlockPlan:
         return sum(plan.windows * math.prod(plan.window) for plan in self.seen.values())
 
     def __len__(self) -> int:
-        return math.prod(self.grid) if self.region is None else sum(1 for _ in self.indices())
+        return self.count
 
     def __iter__(self) -> Iterator[Block]:
         return (self[index] for index in self.indices())
@@ -206,13 +207,18 @@ class BlockPlan:
         if self.region is None:
             yield from range(math.prod(self.grid))
             return
-        ranges = [
-            range(span[0] // step, -(-span[1] // step)) for span, step in zip(self.region, self.block, strict=True)
-        ]
-        for z in ranges[0]:
-            for y in ranges[1]:
-                for x in ranges[2]:
-                    yield self.index((z, y, x))
+        for position in itertools.product(*self._places(self.region)):
+            yield self.index(position)
+
+    @property
+    def count(self) -> int:
+        """How many blocks are computed; other than ``len``, it has no limit."""
+        return math.prod(self.grid) if self.region is None else math.prod(map(len, self._places(self.region)))
+
+    def _places(self, region: Box) -> tuple[range, range, range]:
+        """Which places of the grid a region touches, along each axis."""
+        z, y, x = (range(start // step, -(-end // step)) for (start, end), step in zip(region, self.block, strict=True))
+        return z, y, x
 
     def index(self, position: Shape) -> int:
         """Number of the block at a place of the grid."""

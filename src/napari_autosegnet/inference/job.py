@@ -65,6 +65,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: About 1.6 * 10**14 voxels of whole blocks; the list of what is to be done stays below a gigabyte.
+MAX_BLOCKS = 10**7
+
+
 @dataclass
 class VolumeJob:
     """A volume, a model, and where the result goes."""
@@ -183,11 +187,16 @@ def open_job(
     block = choose_block(shape, chunks, settings.block, whole_sections=predictor.whole_sections, largest=largest)
     if out is not None and out.suffix.lower() == ".png":
         block = shape
+    plan = predictor.plan(shape, block, region=region, planes=planes)
+    if plan.count > MAX_BLOCKS:
+        raise UserError(
+            f"{image.path or image.name} of {' x '.join(map(str, shape))} voxels takes {plan.count} blocks, more than "
+            f"the {MAX_BLOCKS} of one result; segment a part of it with --region"
+        )
     output = open_output(out, image, model.classes, settings, chunks=chunks, block=block, mask=mask)
     if scale is None:
         scale = check_gray_values(model.normalization, image, settings.gray_values, report)
     survey = ImageSurvey(image, model.normalization, scale)
-    plan = predictor.plan(shape, block, region=region, planes=planes)
     return VolumeJob(image, mask, survey, predictor, plan, output, settings)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.events import DeviceChosen, Finished, Report, Stopped, silent
+from napari_autosegnet.events import DeviceChosen, Failed, Finished, Report, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.job import JobModel
 from napari_autosegnet.settings import PredictSettings
@@ -98,6 +98,8 @@ class PredictJob(JobModel):
             )
         if summary.stopped:
             report(Stopped(step="predict", reason="a stop was asked for; finished blocks are kept"))
+        elif summary.failed:
+            report(Failed(step="predict", text=summary.failure))
         else:
             report(Finished(step="predict", seconds=time.monotonic() - started))
         return summary

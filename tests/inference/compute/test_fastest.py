@@ -62,7 +62,7 @@ def test_the_tile_that_takes_least_time_is_taken_and_told(model: Model, monkeypa
 
     monkeypatch.setattr(predictor, "measured", measured)
     assert fastest_tile(predictor, plan, report=told) == 1152
-    assert "1024 x 1024" in told.texts[-1]
+    assert "windows of 1024 x 1024 2912 h 42 min" in told.texts[-1]
     large = 1.4
     assert fastest_tile(predictor, plan, report=told) == 768
     small = predictor.plan((10, 512, 512), (10, 512, 512))

@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from napari_autosegnet.duration import format_duration
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import BlockPlan, round_up
 from napari_autosegnet.inference.compute.engines import EngineName, usual_engine
@@ -74,7 +75,8 @@ def fastest_tile(predictor: Predictor, plan: BlockPlan, *, report: Report = sile
     if seconds[best] > CLEARLY * seconds[usual]:
         best = usual
     told = ", ".join(
-        f"windows of {plans[tile].window[0]} x {plans[tile].window[1]} {seconds[tile]:.0f} s" for tile in seconds
+        f"windows of {plans[tile].window[0]} x {plans[tile].window[1]} {format_duration(seconds[tile])}"
+        for tile in seconds
     )
     report(Note(text=f"tiles of at most {best} pixels (expected: {told})"))
     return best

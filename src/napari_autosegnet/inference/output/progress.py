@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, ProgressMade, Report, WarningRaised
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Shape
 from napari_autosegnet.inference.output.ledger import Status
+from napari_autosegnet.plain_text import counted
 
 if TYPE_CHECKING:
     from napari_autosegnet.inference.compute.predictor import Predictor
@@ -59,6 +60,14 @@ class PredictionSummary(BaseModel):
     halo_agreement: float | None
     precision: str
     precision_agreement: float | None
+
+    @property
+    def failure(self) -> str:
+        """One line on the failed blocks, where there are any."""
+        others = "" if len(self.failed) == self.blocks else ", the others are done"
+        return (
+            f"{len(self.failed)} of {counted(self.blocks, 'block')} failed{others}; start it again to try these again"
+        )
 
 
 class Progress:
