@@ -97,6 +97,18 @@ def refuse_foreign(path: Path, is_own: Callable[[bytes], bool]) -> None:
         raise UserError(f"{path} exists and was not written by this program; choose another name")
 
 
+def refuse_inside(path: Path, source: Path | None) -> None:
+    """Refuse to write into a folder of images, or a store, that is read: it would become one of them.
+
+    Raises
+    ------
+    UserError
+        When the path lies in it.
+    """
+    if source is not None and source.is_dir() and source.resolve() in path.resolve().parents:
+        raise UserError(f"{path} lies in {source}, which is read; choose another folder")
+
+
 def refuse_address(path: Path, advice: str) -> None:
     """Refuse what is to be written to an address such as ``s3://``.
 

@@ -59,3 +59,16 @@ def test_a_prediction_with_failed_blocks_is_not_called_finished(
     assert "finished in" not in error
     told = error.index("predict: failed: 1 of 2 blocks failed, the others are done; start it again to try these again")
     assert told < error.index("error: block 1 at 1:2,0:64,0:64: ")
+
+
+def test_nothing_is_written_into_the_folder_that_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be taken for one more section the next time."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for section in range(2):
+        Image.fromarray(np.full((8, 8), section, np.uint8)).save(images / f"s{section}.png")
+    for words in (["convert", "--labels"], ["resample", "--factor", "2", "--image"]):
+        out = images / ("out.tif" if words[0] == "convert" else "out.zarr")
+        assert run([*words, str(images), "--out", str(out)]) == 1
+        assert f"{out} lies in {images}, which is read; choose another folder" in capsys.readouterr().err
+        assert not out.exists()

@@ -16,6 +16,7 @@ from napari_autosegnet.data.images import tell_notes
 from napari_autosegnet.data.section_progress import SectionProgress
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import Note, Report, silent
+from napari_autosegnet.files import refuse_inside
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.ome_zarr.paths import zarrs_around
 from napari_autosegnet.ome_zarr.write import own_attributes, write_image
@@ -168,6 +169,7 @@ def write_cubes(
     around = zarrs_around(out)
     if around:
         raise UserError(f"{out} lies in another Zarr, {around[0]}; choose another folder")
+    refuse_inside(out, image.path)
     cubes = Cubes(image, factor)
     several = image.channels if image.channels > 1 else None
     progress = SectionProgress("cubes", cubes.shape[0], report)

@@ -10,7 +10,7 @@ from napari_autosegnet.data.section_progress import SectionProgress
 from napari_autosegnet.data.stack import Array
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import Report, silent
-from napari_autosegnet.files import replacing
+from napari_autosegnet.files import refuse_inside, replacing
 from napari_autosegnet.inference.output.file_kinds import Pixels, file_kind, pack, write_box
 from napari_autosegnet.interruption import ShouldStop, never_stop
 
@@ -53,6 +53,7 @@ def write_labels(
         raise UserError(f"labels are converted to .tif, .mrc, .h5, .nii or .nii.gz, not to {out.suffix or out.name}")
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; choose another name")
+    refuse_inside(out, labels.path)
     if labels.channels > 1 or labels.dtype.kind not in "ui":
         raise UserError(f"{what} holds {labels.channels} x {labels.dtype} per pixel, no labels; give one whole number")
     shape, axes = (labels.shape[1:], "yx") if labels.is_2d else (labels.shape, "zyx")
