@@ -55,8 +55,6 @@ class Problem:
     #: Sections that simple rules are tuned on; all of the training image when None.
     rule_sections: str | None = None
     boundary: str | None = None
-    #: Learning rate of the set, chosen on validation data, where the preset's does not do.
-    learning_rate: float | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,7 +98,6 @@ def industrial(data: Path, out: Path) -> Problem:
         out / "test" / "masks",
         "0:sound,255:defect",
         ["--group", f"group@{data / 'index.csv'}"],
-        learning_rate=0.1,
         notes=[
             f"{counts['train']} crops of {len(groups) - len(held_out)} groups to learn from, "
             f"{counts['test']} crops of {len(held_out)} groups scored."
@@ -218,11 +215,10 @@ def learn(problem: Problem, network: str, given: argparse.Namespace) -> dict[str
         return content
     run, log = given.out / network, given.out / f"{network}.log"
     data = ["--image", problem.image, "--labels", problem.labels, "--classes", problem.classes, *problem.split]
-    rate = [] if problem.learning_rate is None else ["--learning-rate", problem.learning_rate]
     seconds: dict[str, float] = {}
     if network == "searched" and not (run / "architecture.json").exists():
         began = time.monotonic()
-        own = ["--preset", given.preset, "--budget", given.search, *rate]
+        own = ["--preset", given.preset, "--budget", given.search]
         command("search", *data, "--run", run, *own, log=log)
         seconds["search"] = time.monotonic() - began
     elif network == "searched":
@@ -235,7 +231,7 @@ def learn(problem: Problem, network: str, given: argparse.Namespace) -> dict[str
         command("train", "--run", run, "--resume", log=log)
     else:
         source = [] if network == "searched" else [*data, "--network", network]
-        own = ["--preset", given.preset, "--budget", given.train, *rate]
+        own = ["--preset", given.preset, "--budget", given.train]
         command("train", *source, "--run", run, *own, log=log)
     seconds["train"] = before + time.monotonic() - began
     scores = json.loads(

@@ -50,7 +50,6 @@ _TRAIN: dict[Preset, Changes] = {
     "fast": {
         "patch_size": 128,
         "batch_size": 4,
-        "optimization": {"learning_rate": 0.5},
         "network": _FAST_NETWORK,
         "epochs": None,
         "budget": 1200.0,
