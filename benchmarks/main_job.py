@@ -264,7 +264,7 @@ def parameters(model: Path) -> int:
 def simple_rules(problem: Problem) -> dict[str, dict[str, Any]]:
     """One class everywhere and, with two classes, a blurred threshold tuned on the training part."""
     import baselines
-    from napari_autosegnet.data.annotations import open_labeled
+    from napari_autosegnet.data.labeled_stacks import open_labeled
 
     (learned,) = open_labeled([problem.image], [problem.labels], problem.classes)
     (tested,) = open_labeled([problem.test_image], [problem.test_labels], problem.classes)

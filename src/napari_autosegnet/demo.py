@@ -126,7 +126,7 @@ def _run_steps(out: Path, budget: float, device: str, report: Report, should_sto
 
 def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: str) -> None:
     from napari_autosegnet import figures
-    from napari_autosegnet.data.annotations import open_labeled
+    from napari_autosegnet.data.labeled_stacks import open_labeled
     from napari_autosegnet.device import choose_device
     from napari_autosegnet.inference.volume import predict_sections
     from napari_autosegnet.model import Model

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.annotations import LabeledStack, pair_stacks
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.labeled_stacks import LabeledStack, pair_stacks
 from napari_autosegnet.errors import UserError
 
 

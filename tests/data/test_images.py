@@ -242,7 +242,7 @@ def test_nan_is_refused_by_section() -> None:
     array[2, 1, 2] = np.inf
     stack = image_from_array(array, name="noisy")
     check_finite(stack.section(0), stack, 0)
-    with pytest.raises(UserError, match="section 2 of noisy has 2 pixels that are NaN or infinite"):
+    with pytest.raises(UserError, match="section 2 of noisy is NaN or infinite in 2 pixels"):
         check_finite(stack.section(2), stack, 2)
 
 

@@ -15,8 +15,8 @@ import zarr
 from PIL import Image
 
 from napari_autosegnet import api
-from napari_autosegnet.data.annotations import open_labeled
 from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from napari_autosegnet.data.annotations import LabeledStack, pair_stacks
 from napari_autosegnet.data.gray_match import GrayScale
 from napari_autosegnet.data.gray_values import SectionGray, section_gray
 from napari_autosegnet.data.images import image_from_array, open_image
+from napari_autosegnet.data.labeled_stacks import LabeledStack, pair_stacks
 from napari_autosegnet.data.normalization import LIMIT, Normalization, measure, spread
 from napari_autosegnet.data.sample import sample_folder
 from napari_autosegnet.data.split import Region

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_autosegnet.data.annotations import open_labeled
+from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.pairs import given_pairs, matched, open_pair, paired_files, tell_pairs
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError

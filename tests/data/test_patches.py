@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_autosegnet.architecture import SearchSpace
-from napari_autosegnet.data.annotations import LabeledStack, open_labeled, pair_stacks, parse_classes
+from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.labeled_stacks import LabeledStack, open_labeled, pair_stacks
 from napari_autosegnet.data.loaded_regions import reflected
 from napari_autosegnet.data.normalization import Normalization, measure
 from napari_autosegnet.data.patches import IGNORE, PatchSource
@@ -200,7 +201,7 @@ def test_bad_data_is_named() -> None:
     image = np.zeros((2, 20, 20), np.float32)
     image[1, 3, 3] = np.nan
     labels = two_classes(2, 20, 20)
-    with pytest.raises(UserError, match="section 1 of image has 1 pixel that is NaN"):
+    with pytest.raises(UserError, match="section 1 of image is NaN or infinite in 1 pixel; replace"):
         source_of(stack_of(image, labels), [full(1, 20, 20)])
     labels[0] = 0
     with pytest.raises(UserError, match="nothing is annotated in the training part"):

@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.annotations import annotated_pixels, open_labeled
 from napari_autosegnet.data.images import open_image
+from napari_autosegnet.data.labeled_stacks import annotated_pixels, open_labeled
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.data.split import region_pixels, split_stacks
 from napari_autosegnet.settings import SplitSettings

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels, open_labeled, pair_stacks
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels, open_labeled, pair_stacks
 from napari_autosegnet.data.split import Region, Split, parse_sections, region_pixels, split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_autosegnet.data.annotations import LabeledStack, LabelMapping, default_classes
+from napari_autosegnet.data.annotations import LabelMapping, default_classes
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.section_cuts import GAP_PIXELS
 from napari_autosegnet.data.split import Region, Split, region_pixels, split_stacks
 from napari_autosegnet.data.split_growth import grown_split

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels, pair_stacks
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels, pair_stacks
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.data.training_sections import fit_normalization, leave_out_constant, look_at_annotated

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_autosegnet.data.annotations import LabeledStack
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.patches import IGNORE
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.data.validation_patches import choose_patches, validation_patches

@@ -26,8 +26,9 @@ from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli import app
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.cli.runs import describe
-from napari_autosegnet.data.annotations import open_labeled, parse_classes
+from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.images import open_image
+from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import parse_event

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabeledStack, LabelMapping, default_classes
+from napari_autosegnet.data.annotations import LabelMapping, default_classes
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.stack import stack_of_array
 from napari_autosegnet.pixel_classifier.live import LiveClassifier, View, drawn_by_class
 

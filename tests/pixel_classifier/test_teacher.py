@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_autosegnet.data.annotations import LabeledStack, pair_stacks, parse_classes
+from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.data.labeled_stacks import LabeledStack, pair_stacks
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.pixel_classifier import teacher

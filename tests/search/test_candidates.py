@@ -90,9 +90,18 @@ def test_nothing_beats_what_is_on_the_front(field: list[tuple[float, float]]) ->
     candidates = [candidate(latency, mean_iou) for mean_iou, latency in field]
     front = pareto_front(candidates)
     assert front == sorted(front, key=lambda each: each.latency)
+    assert max(each.scores.mean_iou for each in candidates) == front[-1].scores.mean_iou
     for each in candidates:
-        beaten = any(o.latency < each.latency and o.scores.mean_iou >= each.scores.mean_iou for o in candidates)
-        assert beaten == (each not in front)
+        better = [other for other in front if other is not each and other.scores.mean_iou >= each.scores.mean_iou]
+        assert (each in front) == all(each.is_faster_than(other) for other in better)
+
+
+def test_a_speed_that_is_hardly_higher_saves_nobody() -> None:
+    usual, coarse, wide = candidate(33, 0.83), candidate(32, 0.77), candidate(46, 0.82)
+    assert pareto_front([usual, coarse, wide]) == [usual]
+    assert survivors([usual, coarse, wide], 2, "balanced", 0.005) == [usual, wide]
+    fast = candidate(20, 0.77)
+    assert pareto_front([usual, fast, wide]) == [fast, usual]
 
 
 def test_only_sizes_that_take_the_patches_compete() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
 from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.selection import ALL, Selection

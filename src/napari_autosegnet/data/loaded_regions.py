@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.augmentation import sent
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import check_finite
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import LIMIT, Constants, Normalization
 from napari_autosegnet.data.split import Region
 

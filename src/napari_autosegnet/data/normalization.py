@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.gray_match import AS_IS, GrayScale, GrayValues
 from napari_autosegnet.data.gray_values import SectionGray, gray_of_windows
 from napari_autosegnet.data.images import check_finite
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 

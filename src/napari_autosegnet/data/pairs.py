@@ -25,7 +25,7 @@ from napari_autosegnet.events import PairMatched
 from napari_autosegnet.plain_text import counted
 
 if TYPE_CHECKING:
-    from napari_autosegnet.data.annotations import LabeledStack
+    from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.events import Report
 
 #: Words in the names of label files, and of image files.

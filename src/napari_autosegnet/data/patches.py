@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.annotations import LabeledStack
 from napari_autosegnet.data.augmentation import canvas_size, change_gray_values, is_exact, sent, turn, warp, warp_grid
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region

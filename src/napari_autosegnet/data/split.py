@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
 from napari_autosegnet.data.groups import section_groups
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings

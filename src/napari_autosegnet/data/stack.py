@@ -266,10 +266,9 @@ def check_finite(section: Array, image: ImageStack, index: int) -> None:
         return
     bad = int(section.size - np.count_nonzero(np.isfinite(section)))
     if bad:
-        are = "is" if bad == 1 else "are"
         raise UserError(
-            f"section {index} of {image.path or image.name} has {counted(bad, 'pixel')} that {are} NaN or infinite; "
-            f"replace {'it' if bad == 1 else 'them'} (for example by 0) before training"
+            f"section {index} of {image.path or image.name} is NaN or infinite in {counted(bad, 'pixel')}; "
+            "replace these values (for example by 0) before training"
         )
 
 

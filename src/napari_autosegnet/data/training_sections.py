@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
 from napari_autosegnet.data.gray_match import AS_IS, GrayValues, match
 from napari_autosegnet.data.gray_values import SectionGray, section_gray
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
 from napari_autosegnet.data.normalization import WIDE_SPREAD, Normalization, NormalizationKind, measure, spread
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.annotations import LabeledStack
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region

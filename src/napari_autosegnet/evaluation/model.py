@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_autosegnet.data.annotations import LabelMapping, open_labeled
+from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.images import tell_notes
+from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.pairs import tell_pairs
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.device import choose_device

@@ -14,9 +14,9 @@ from napari_autosegnet.data.annotations import (
     LabelMapping,
     default_classes,
     name_from_file,
-    pair_stacks,
 )
 from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels, tell_notes
+from napari_autosegnet.data.labeled_stacks import pair_stacks
 from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.evaluation.scoring import ScoredSection, class_order, describe_order, score, sections_to_score

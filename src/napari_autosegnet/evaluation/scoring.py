@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo, LabeledStack, LabelMapping, annotated_pixels
+from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo, LabelMapping
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation.overlays import draw_overlay

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_autosegnet.data.annotations import annotated_pixels
+from napari_autosegnet.data.labeled_stacks import annotated_pixels
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.loaded_regions import section_reader
 from napari_autosegnet.errors import StoppedError

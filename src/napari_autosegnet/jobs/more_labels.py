@@ -30,7 +30,7 @@ from napari_autosegnet.json_files import read_json
 from napari_autosegnet.run import Run
 
 if TYPE_CHECKING:
-    from napari_autosegnet.data.annotations import LabeledStack
+    from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.jobs.model_making import ModelMaker
     from napari_autosegnet.training.trainer import TrainingData
 

@@ -18,7 +18,7 @@ from napari_autosegnet.settings import SearchSettings, SplitSettings, TrainSetti
 if TYPE_CHECKING:
     import torch
 
-    from napari_autosegnet.data.annotations import LabeledStack
+    from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.data.split import Region, Split
@@ -47,7 +47,7 @@ class LabeledData:
         split: SplitSettings | None = None,
     ) -> LabeledData:
         """Open what a user named: paths, or patterns."""
-        from napari_autosegnet.data.annotations import open_labeled
+        from napari_autosegnet.data.labeled_stacks import open_labeled
         from napari_autosegnet.data.pairs import given_pairs
 
         images, labels = given_pairs(images, labels)
@@ -63,7 +63,7 @@ class LabeledData:
         UserError
             When the run names no images, or they cannot be opened.
         """
-        from napari_autosegnet.data.annotations import open_labeled
+        from napari_autosegnet.data.labeled_stacks import open_labeled
 
         data = RunConfiguration.load(run).data
         if data is None or data.mapping is None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabeledStack, annotated_pixels
 from napari_autosegnet.data.gray_values import gray_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
 from napari_autosegnet.data.normalization import normalized
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, Places, drawn_by_class

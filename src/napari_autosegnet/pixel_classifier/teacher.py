@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabeledStack
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, section_reader
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region, region_pixels

@@ -150,8 +150,8 @@ class Candidate:
 def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance: float) -> list[Candidate]:
     """The ``count`` candidates to continue with: the one that `choose` takes, the usual size, then the best.
 
-    Whoever is both slower and worse than another one is left out before. The usual size leaves only to whoever is
-    surely better.
+    Whoever is worse than another one and not clearly faster is left out before. The usual size leaves only to whoever
+    is surely better.
     """
     chosen = choose(candidates, goal, tolerance)
     usual = _usual(candidates)
@@ -166,15 +166,12 @@ def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates than which no other is both faster and at least as good, fastest first."""
-    front = [
-        each
-        for each in candidates
-        if not any(
-            other.latency < each.latency and other.scores.mean_iou >= each.scores.mean_iou for other in candidates
-        )
-    ]
-    return sorted(front, key=lambda each: each.latency)
+    """The best candidate, and each that is clearly faster than all that are better than it; fastest first."""
+    front: list[Candidate] = []
+    for each in sorted(candidates, key=lambda each: (-each.scores.mean_iou, each.latency)):
+        if not front or each.is_faster_than(front[0]):
+            front.insert(0, each)
+    return front
 
 
 def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Candidate:

@@ -16,7 +16,8 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, ClassInfo, LabeledStack
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, ClassInfo
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run

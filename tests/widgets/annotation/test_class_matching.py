@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from napari_autosegnet.data.annotations import open_labeled
+from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotation.class_matching import renumbered

@@ -65,6 +65,16 @@ def show_finished(step: ApplyStep, job: Run, qtbot: Any) -> Any:
     return step.volume.layer
 
 
+def attach_running(step: ApplyStep, job: Run, qtbot: Any) -> None:
+    """Open a segmentation on which somebody works, and wait until its first event is known."""
+    events = Events()
+    step.volume.client.reported.connect(events)
+    job.report(BlocksPlanned(blocks=1))
+    step.volume.attach(job)
+    qtbot.waitUntil(lambda: bool(events.of(BlocksPlanned)), timeout=10_000)
+    idle(step, qtbot)
+
+
 def wait_for(step: ApplyStep, state: str, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: step.volume.client.state == state, timeout=60_000)
 
@@ -134,14 +144,9 @@ def test_a_store_that_could_not_be_read_is_looked_at_again(
 ) -> None:
     volume, job = step.volume, begun()
     said: list[str] = []
-    events = Events()
     volume.failed.connect(said.append)
-    volume.client.reported.connect(events)
     with job.locked():
-        job.report(BlocksPlanned(blocks=1))
-        volume.attach(job)
-        qtbot.waitUntil(lambda: bool(events.of(BlocksPlanned)), timeout=10_000)
-        idle(step, qtbot)
+        attach_running(step, job, qtbot)
         assert volume.layer is None and said == []
         pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64), np.uint8)
         predict_volume(small_model(), image_from_array(pixels), tmp_path / "result.ome.zarr", PredictSettings())
@@ -175,14 +180,10 @@ def test_a_result_in_a_file_is_shown_when_it_is_finished(
 ) -> None:
     if "nii" in ending:
         pytest.importorskip("nibabel", reason="the extra formats is not installed")
-    volume, job, events = step.volume, begun(f"result.{ending}"), Events()
+    volume, job = step.volume, begun(f"result.{ending}")
     predict_volume(small_model(), image_from_array(stack), tmp_path / f"result.{ending}", PredictSettings())
-    volume.client.reported.connect(events)
     with job.locked():
-        job.report(BlocksPlanned(blocks=1))
-        volume.attach(job)
-        qtbot.waitUntil(lambda: bool(events.of(BlocksPlanned)), timeout=10_000)
-        idle(step, qtbot)
+        attach_running(step, job, qtbot)
         assert volume.layer is None, "only what is finished can be read by everybody"
         job.report(Finished(step="predict"))
     qtbot.waitUntil(lambda: volume.layer is not None, timeout=10_000)

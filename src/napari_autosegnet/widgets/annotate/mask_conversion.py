@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES
+from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotate import mask_layer, numbered_objects
 from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, are_objects, class_color
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, class_color
+from napari_autosegnet.data.numbered_objects import are_objects
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, MAX_UNNAMED_CLASSES, LabeledStack
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES
+from napari_autosegnet.data.labeled_stacks import LabeledStack
+from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export

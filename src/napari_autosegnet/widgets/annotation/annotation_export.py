@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabeledStack, LabelMapping
+from napari_autosegnet.data.annotations import LabelMapping
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.quality import Checked

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MAX_SEPARATE_CLASSES, are_single_pieces, values_touch
+from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_single_pieces, values_touch
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.layers.layer_arrays import read_section, section_in_view, sections, spatial_shape
 from napari_autosegnet.widgets.layers.paint_history import painted_sections
