@@ -50,11 +50,21 @@ def test_one_name_joins_several_values() -> None:
         ("0:a:red,1:b", "'red' in the classes is no color"),
         ("0:a:#ff00001,1:b", "is no color"),
         ("0:a:#ff0000:x,1:b", "is not value:name"),
+        ("#ff00:a,#0000ff:b", "'#ff00' in the classes is no color"),
+        ("#ff0000:a,#FF0000:b", "the value #ff0000 comes twice"),
+        ("#ff0000:a,3:b", "name only colors, or only numbers"),
     ],
 )
 def test_classes_that_cannot_be_read(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_classes(text)
+
+
+@pytest.mark.parametrize("text", ["-1:a,0:b,255:a", "#ff0000:a,#00ff00:b:#123456"])
+def test_what_a_model_keeps_of_it_is_the_same_again(text: str) -> None:
+    mapping = parse_classes(text)
+    assert LabelMapping.from_written(mapping.classes, mapping.written()) == mapping
+    assert ["#00ff00" in mapping.written(), "255" in mapping.written()] == [mapping.colors, not mapping.colors]
 
 
 @pytest.mark.parametrize(

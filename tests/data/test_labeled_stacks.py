@@ -14,6 +14,9 @@ from napari_autosegnet.data.labeled_stacks import annotated_pixels, open_labeled
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 
+REST = "everything else not annotated"
+RED_AND_BLUE = np.where(np.eye(8, dtype=bool)[..., None], [255, 0, 0], [0, 0, 255]).astype(np.uint8)
+
 
 def saved(folder: Path, **arrays: np.ndarray) -> dict[str, Path]:
     for name, array in arrays.items():
@@ -43,11 +46,15 @@ def test_classes_are_those_of_all_files_together(tmp_path: Path) -> None:
     [
         ((3, 8, 8), np.zeros((2, 8, 8), np.uint8), None, "has 3 sections and its labels .* have 2"),
         ((3, 8, 8), np.zeros((3, 8, 9), np.uint8), None, "section 0 .* is 8x8 pixels and of its labels .* 8x9"),
-        ((8, 8), np.full((8, 8), 0.5, np.float32), None, "hold float32 values; save them as whole numbers"),
+        ((8, 8), np.full((8, 8), 0.5, np.float32), None, "hold fractions, as an image does"),
         ((8, 8), np.zeros((8, 8), np.uint8), None, "nothing is annotated"),
         ((8, 8), np.ones((8, 8), np.uint8), None, "only one class"),
         ((8, 8), np.eye(8, dtype=np.uint8), "0:a,2:b", r"name 2 \(b\), which no label has; the values .* are 0, 1"),
-        ((8, 8), np.dstack([np.eye(8), np.zeros((8, 8, 2))]).astype(np.uint8), None, "color picture"),
+        ((8, 8), RED_AND_BLUE, "0:a,1:b", "color picture; name its colors, .* '#0000ff:NAME,#ff0000:NAME'"),
+        ((8, 8), RED_AND_BLUE, "#ff0000:a,#00ff00:b", r"name #00ff00 \(b\), which .* occur are #0000ff, #ff0000"),
+        ((8, 8), RED_AND_BLUE * np.uint16(2), None, "color picture with values up to 510; save it with 8 bits"),
+        ((8, 8), np.arange(192, dtype=np.uint8).reshape(8, 8, 3), None, "in 64 colors, .* name the colors that"),
+        ((8, 8), RED_AND_BLUE * [0, 0, 1], None, "class .value #0000ff; #000000 is .* '#000000:background,#0000ff:obj"),
     ],
 )
 def test_labels_that_do_not_fit(
@@ -87,6 +94,41 @@ def test_counts_files_and_channels_must_fit(tmp_path: Path) -> None:
     # A gray label picture saved as RGB is taken for what it is.
     (stack,) = open_labeled([paths["image"]], [paths["rgb"]])
     np.testing.assert_array_equal(stack.target(0), eye)
+
+
+def test_colors_are_classes(tmp_path: Path) -> None:
+    """A mask painted in another program: a section without color is black or white, not 0 or 255."""
+    plain = np.zeros((8, 8, 3), np.uint8)
+    plain[:4] = 255
+    paths = saved(tmp_path, image=np.ones((2, 8, 8), np.uint8), labels=np.stack([RED_AND_BLUE, plain]))
+    (stack,) = open_labeled([paths["image"]], [paths["labels"]], "#FF0000:edge,#0000ff:cell,#ffffff:paper")
+    assert annotated_pixels(stack).tolist() == [[8, 56, 0], [0, 0, 32]]
+    np.testing.assert_array_equal(stack.target(0), 2 - np.eye(8))
+    np.testing.assert_array_equal(stack.target(1), np.repeat([3, 0], 4)[:, None].repeat(8, 1))
+    assert stack.mapping.describe() == "#ff0000 -> 1 edge, #0000ff -> 2 cell, #ffffff -> 3 paper, " + REST
+    (unnamed,) = open_labeled([paths["image"]], [paths["labels"]])
+    assert [each.color for each in unnamed.mapping.classes] == ["#0000ff", "#ff0000", "#ffffff"]
+    assert unnamed.mapping.describe() == "#0000ff -> 1 #0000ff, #ff0000 -> 2 #ff0000, #ffffff -> 3 #ffffff, " + REST
+
+
+def test_gray_labels_may_be_named_by_colors(tmp_path: Path) -> None:
+    paths = saved(tmp_path, image=np.ones((8, 8), np.uint8), labels=np.eye(8, dtype=np.uint8) * 255)
+    (stack,) = open_labeled([paths["image"]], [paths["labels"]], "#000000:a,#ffffff:b")
+    np.testing.assert_array_equal(stack.target(0), 1 + np.eye(8))
+
+
+def test_whole_numbers_in_floats_are_labels(tmp_path: Path) -> None:
+    """As programs write them that compute in floats; NaN is not annotated."""
+    labels = np.eye(8, dtype=np.float32) + 1
+    labels[0] = np.nan
+    paths = saved(tmp_path, image=np.ones((8, 8), np.uint8), labels=labels)
+    for classes in (None, "1:a,2:b"):
+        (stack,) = open_labeled([paths["image"]], [paths["labels"]], classes)
+        np.testing.assert_array_equal(stack.target(0)[1:], labels[1:])
+        assert not stack.target(0)[0].any()
+        assert annotated_pixels(stack).tolist() == [[49, 7]]
+    with pytest.raises(UserError, match="occur are 1, 2$"):
+        open_labeled([paths["image"]], [paths["labels"]], "1:a,3:b")
 
 
 def test_sections_that_are_named_in_two_orders_are_no_pair() -> None:

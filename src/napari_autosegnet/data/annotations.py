@@ -42,6 +42,7 @@ BOUNDARY_WORDS = ("boundary", "membrane", "border", "edge", "outline")
 #: More values than this without names are taken for instances, not classes.
 MAX_UNNAMED_CLASSES = 32
 _MAX_CLASSES = 255
+_COLORS_TO_NAME = 4
 _MAX_RANGE = 2**16
 _LONGEST_NAME = 100
 #: Multiples of it lie far from each other on the circle of hues, however many there are.
@@ -92,13 +93,15 @@ class LabelMapping(BaseModel):
     """How the values of label files are read as classes.
 
     ``values`` maps a value in the file to a class number 1..K (``classes[number - 1]``); every other
-    value is not annotated. Several values may be read as one class.
+    value is not annotated. Several values may be read as one class. Of labels painted in colors, a
+    value is a color, ``0xrrggbb``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=_MAX_CLASSES)]
     values: dict[int, int]
+    colors: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> LabelMapping:
@@ -119,7 +122,20 @@ class LabelMapping(BaseModel):
                 ranges[-1] = (ranges[-1][0], value, number)
             else:
                 ranges.append((value, value, number))
+        if self.colors:
+            return [(value_text(value, colors=True), number) for value, number in self.values.items()]
         return [(f"{first}" if first == last else f"{first}-{last}", number) for first, last, number in ranges]
+
+    def written(self) -> dict[str, int]:
+        """Class numbers by value, as a model's file has them: ``{"0": 1, "255": 2}``, ``{"#ff0000": 1}``."""
+        return {value_text(value, colors=self.colors): number for value, number in self.values.items()}
+
+    @classmethod
+    def from_written(cls, classes: Sequence[ClassInfo], written: Mapping[str, int]) -> LabelMapping:
+        """The mapping with these classes that `written` gave."""
+        colors = any(text.startswith("#") for text in written)
+        values = {int(text.removeprefix("#"), 16 if colors else 10): number for text, number in written.items()}
+        return cls(classes=tuple(classes), values=values, colors=colors)
 
     def target(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Class numbers (0 = not annotated, 1..K) of an array of label values, in its shape."""
@@ -134,6 +150,11 @@ class LabelMapping(BaseModel):
         place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
         target: npt.NDArray[np.uint8] = numbers[np.where(known[place] == labels, place + 1, 0)]
         return target
+
+
+def value_text(value: int, *, colors: bool) -> str:
+    """How a value is written: ``255``, or as a color, ``#ff0000``."""
+    return f"#{value:06x}" if colors else str(value)
 
 
 def class_color(place: int) -> str:
@@ -154,8 +175,9 @@ def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
 def parse_classes(text: str) -> LabelMapping:
     """Mapping from ``value:name[:#rrggbb],...``, for example ``0:membrane,255:cell`` or ``0:background,1-12:object``.
 
-    Classes are numbered in the order of the text. A name that comes twice joins the values in one
-    class (``0:membrane,32:membrane,255:cell``).
+    Of labels painted in colors, the value is a color: ``#ff0000:membrane,#0000ff:cell``. Classes are
+    numbered in the order of the text. A name that comes twice joins the values in one class
+    (``0:membrane,32:membrane,255:cell``).
 
     Raises
     ------
@@ -165,23 +187,21 @@ def parse_classes(text: str) -> LabelMapping:
     names: list[str] = []
     colors: dict[str, str] = {}
     values: dict[int, int] = {}
+    painted: set[bool] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         fields = [piece.strip() for piece in part.split(":")]
         if len(fields) not in (2, 3) or not fields[1]:
             raise UserError(f"'{part}' in the classes is not value:name; write for example 0:membrane,255:cell")
-        span = re.fullmatch(r"(-?\d{1,18})(?:\s*-\s*(\d{1,18}))?", fields[0])
-        if span is None:
-            raise UserError(f"'{fields[0]}' in the classes is no whole number; write for example 0:membrane,255:cell")
-        numbers = range(int(span[1]), int(span[2] or span[1]) + 1)
-        if not 0 < len(numbers) <= _MAX_RANGE:
-            raise UserError(f"'{fields[0]}' in the classes is no range of values; write for example 1-12:object")
+        numbers = _parse_values(fields[0])
+        painted.add(fields[0].startswith("#"))
         name = fields[1]
         problem = name_problem(name)
         if problem is not None:
             raise UserError(problem)
         for value in numbers:
             if value in values:
-                raise UserError(f"the value {value} comes twice in the classes; name each value once")
+                text = value_text(value, colors=True in painted)
+                raise UserError(f"the value {text} comes twice in the classes; name each value once")
         if name not in names:
             names.append(name)
         if len(fields) == 3:
@@ -190,6 +210,8 @@ def parse_classes(text: str) -> LabelMapping:
             except ValidationError as error:
                 raise UserError(f"'{fields[2]}' in the classes is no color; write it as #rrggbb") from error
         values.update(dict.fromkeys(numbers, names.index(name) + 1))
+    if len(painted) == 2:
+        raise UserError("the classes name colors and numbers; name only colors, or only numbers")
     if len(names) < 2:
         raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")
     if len(names) > _MAX_CLASSES:
@@ -197,10 +219,27 @@ def parse_classes(text: str) -> LabelMapping:
     classes = tuple(
         ClassInfo(name=info.name, color=colors.get(info.name, info.color)) for info in default_classes(names)
     )
-    return LabelMapping(classes=classes, values=values)
+    return LabelMapping(classes=classes, values=values, colors=True in painted)
 
 
-def infer_mapping(value_counts: Mapping[int, int]) -> LabelMapping:
+def _parse_values(text: str) -> range:
+    """The values that one part of the classes names: ``255``, ``1-12``, or ``#ff0000``."""
+    color = re.fullmatch("#([0-9a-fA-F]{6})", text)
+    if color is not None:
+        value = int(color[1], 16)
+        return range(value, value + 1)
+    if text.startswith("#"):
+        raise UserError(f"'{text}' in the classes is no color; write it as #rrggbb")
+    span = re.fullmatch(r"(-?\d{1,18})(?:\s*-\s*(\d{1,18}))?", text)
+    if span is None:
+        raise UserError(f"'{text}' in the classes is no whole number; write for example 0:membrane,255:cell")
+    values = range(int(span[1]), int(span[2] or span[1]) + 1)
+    if not 0 < len(values) <= _MAX_RANGE:
+        raise UserError(f"'{text}' in the classes is no range of values; write for example 1-12:object")
+    return values
+
+
+def infer_mapping(value_counts: Mapping[int, int], *, colors: bool = False) -> LabelMapping:
     """Mapping for label files whose values nobody named.
 
     Exactly the values 0 and 255 are two classes. Otherwise 0 (and what is negative) is not annotated,
@@ -210,6 +249,8 @@ def infer_mapping(value_counts: Mapping[int, int]) -> LabelMapping:
     ----------
     value_counts : mapping of int to int
         Pixels per value.
+    colors : bool
+        The values are colors, ``0xrrggbb``; black is not annotated.
 
     Raises
     ------
@@ -217,23 +258,44 @@ def infer_mapping(value_counts: Mapping[int, int]) -> LabelMapping:
         When nothing is annotated, there is only one class, or the values look like instances.
     """
     values = sorted(value for value, count in value_counts.items() if count > 0)
-    if values == [0, 255]:
+    if values == [0, 255] and not colors:
         return LabelMapping(classes=default_classes(["class 0", "class 255"]), values={0: 1, 255: 2})
-    positive = [value for value in values if value > 0]
-    if not positive:
+    texts = {value: value_text(value, colors=colors) for value in values if value > 0}
+    if not texts:
         raise UserError("nothing is annotated (every label is 0); annotate at least two classes")
-    if len(positive) == 1:
-        only = positive[0]
+    if len(texts) == 1:
+        (only,) = texts.values()
         if 0 in values:
+            nothing = value_text(0, colors=colors)
             raise UserError(
-                f"the labels have only one class (value {only}; 0 is not annotated); annotate a second one, or if "
-                f"everything is annotated use --classes 0:background,{only}:object"
+                f"the labels have only one class (value {only}; {nothing} is not annotated); annotate a second one, or "
+                f"if everything is annotated use --classes {_quoted(f'{nothing}:background,{only}:object')}"
             )
         raise UserError(f"the labels have only one class (value {only}); annotate a second one")
-    if len(positive) > MAX_UNNAMED_CLASSES:
+    if len(texts) > MAX_UNNAMED_CLASSES and colors:
         raise UserError(
-            f"the labels have {len(positive)} different values, which look like instances; give class labels, "
+            f"the labels are painted in {len(texts)} colors, probably mixtures at smooth edges; name the colors that "
+            f"are classes, for example --classes {colors_to_name(value_counts)}"
+        )
+    if len(texts) > MAX_UNNAMED_CLASSES:
+        raise UserError(
+            f"the labels have {len(texts)} different values, which look like instances; give class labels, "
             "or name the values that are classes with --classes"
         )
-    names = default_classes([f"class {value}" for value in positive])
-    return LabelMapping(classes=names, values={value: number for number, value in enumerate(positive, 1)})
+    if colors:
+        classes = tuple(ClassInfo(name=text, color=text) for text in texts.values())
+    else:
+        classes = default_classes([f"class {text}" for text in texts.values()])
+    numbers = {value: number for number, value in enumerate(texts, 1)}
+    return LabelMapping(classes=classes, values=numbers, colors=colors)
+
+
+def colors_to_name(color_counts: Mapping[int, int]) -> str:
+    """What to write after ``--classes`` for the most frequent colors; names are to be filled in."""
+    most = sorted(color_counts, key=lambda color: -color_counts[color])[:_COLORS_TO_NAME]
+    return _quoted(",".join(f"{value_text(color, colors=True)}:NAME" for color in sorted(most)))
+
+
+def _quoted(text: str) -> str:
+    """In quotes where the shell would read it otherwise: a # begins a comment there."""
+    return f"'{text}'" if "#" in text else text

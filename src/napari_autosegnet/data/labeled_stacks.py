@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabelMapping, infer_mapping, parse_classes
+from napari_autosegnet.data.annotations import (
+    LabelMapping,
+    colors_to_name,
+    infer_mapping,
+    parse_classes,
+    value_text,
+)
 from napari_autosegnet.data.images import ImageStack
+from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_objects
 from napari_autosegnet.data.pairs import matched, open_pairs
 from napari_autosegnet.data.selection import ALL, Selection
@@ -34,7 +41,7 @@ class LabeledStack:
         """Class numbers of a section ``(y, x)``: 0 = not annotated, 1..K."""
         if section in self._left_out:
             return np.zeros(self.labels.section_shape(section), np.uint8)
-        return self.mapping.target(_label_values(self.labels, section))
+        return self.mapping.target(_values_as_named(self.labels, section, self.mapping))
 
     def leave_out(self, section: int) -> None:
         """Take a section for not annotated from now on."""
@@ -73,15 +80,20 @@ def pair_stacks(
                 f"{_where(image)} has {counted(image.channels, 'channel')}, {_where(images[0])} has "
                 f"{images[0].channels}; give images of one kind"
             )
-    counts = [[_value_counts(label, section) for section in range(label.sections)] for label in labels]
+    mapping = None if classes is None else parse_classes(classes) if isinstance(classes, str) else classes
+    counts, colors = _value_counts(labels, named_colors=mapping is not None and mapping.colors)
     total: Counter[int] = Counter()
     for section in (section for stack in counts for section in stack):
         total.update(section)
-    if classes is None:
-        mapping = infer_mapping(total)
+    if mapping is None:
+        mapping = infer_mapping(total, colors=colors)
         _check_not_instances(labels, mapping)
     else:
-        mapping = parse_classes(classes) if isinstance(classes, str) else classes
+        if colors and not mapping.colors:
+            raise UserError(
+                f"the labels {_where(labels[0])} are a color picture; name its colors, for example --classes "
+                f"{colors_to_name(total)}"
+            )
         _check_named(mapping, total)
     stacks = []
     for image, label, sections in zip(images, labels, counts, strict=True):
@@ -114,8 +126,8 @@ def open_labeled(
     Raises
     ------
     UserError
-        When a file is missing or unreadable, names, counts or shapes do not fit, labels are no whole numbers
-        or have several channels, nothing or only one class is annotated, or ``classes`` names values
+        When a file is missing or unreadable, names, counts or shapes do not fit, labels are neither whole numbers
+        nor colors, nothing or only one class is annotated, or ``classes`` names values
         that do not occur.
     """
     pairs = open_pairs([Path(path) for path in images], [Path(path) for path in labels], read)
@@ -129,8 +141,6 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
                 f"{_where(one)} has {one.channels} channels and {_where(other)} as many sections; if these channels "
                 "are sections, say --axes zyx"
             )
-    if labels.dtype.kind not in "ui":
-        raise UserError(f"the labels {_where(labels)} hold {labels.dtype} values; save them as whole numbers")
     if labels.channels not in (1, 3):
         raise UserError(f"the labels {_where(labels)} have {labels.channels} channels; save them with one")
     if image.sections != labels.sections:
@@ -155,9 +165,9 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
 
 def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) -> None:
     """Refuse many values that are apart, or one piece each: objects with numbers, which would become classes."""
-    if len(mapping.classes) <= MAX_SEPARATE_CLASSES:
+    if len(mapping.classes) <= MAX_SEPARATE_CLASSES or mapping.colors:
         return
-    sections = (_label_values(label, section) for label in labels for section in range(label.sections))
+    sections = (_values(label, section).values for label in labels for section in range(label.sections))
     if not all(are_objects(values) for values in sections):
         return
     first, last = min(mapping.values), max(mapping.values)
@@ -173,32 +183,37 @@ def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
     missing = [value for value, number in mapping.values.items() if number not in painted]
     if missing:
         occurring = sorted(value for value, count in total.items() if count)
-        shown = ", ".join(map(str, occurring[:12])) + (", ..." if len(occurring) > 12 else "")
-        names = ", ".join(f"{value} ({mapping.classes[mapping.values[value] - 1].name})" for value in missing)
+        texts = [value_text(value, colors=mapping.colors) for value in occurring[:12]]
+        shown = ", ".join(texts) + (", ..." if len(occurring) > 12 else "")
+        names = ", ".join(
+            f"{value_text(value, colors=mapping.colors)} ({mapping.classes[mapping.values[value] - 1].name})"
+            for value in missing
+        )
         raise UserError(f"the classes name {names}, which no label has; the values that occur are {shown}")
 
 
-def _label_values(labels: ImageStack, section: int) -> npt.NDArray[Any]:
-    """Values ``(y, x)`` of a label section; a gray picture saved as RGB counts as gray."""
-    pixels = labels.section(section)
-    if pixels.shape[0] > 1 and not (pixels == pixels[:1]).all():
-        raise UserError(f"the labels {_where(labels)} are a color picture; save class numbers as a gray image")
-    first: npt.NDArray[Any] = pixels[0]
-    if first.dtype != np.uint64:
-        return first
-    # As signed numbers, which NumPy compares with others exactly.
-    if first.max() > np.iinfo(np.int64).max:
-        raise UserError(f"the labels {_where(labels)} hold {first.max()}; number the classes from 1")
-    return first.astype(np.int64)
+def _values(labels: ImageStack, section: int) -> LabelValues:
+    return label_values(labels.section(section), f"the labels {_where(labels)}")
 
 
-def _value_counts(labels: ImageStack, section: int) -> dict[int, int]:
-    values = _label_values(labels, section)
-    if values.dtype in (np.uint8, np.uint16):
-        counts = np.bincount(values.ravel())
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values_present, numbers = np.unique(values, return_counts=True)
-    return dict(zip(values_present.tolist(), numbers.tolist(), strict=True))
+def _values_as_named(labels: ImageStack, section: int, mapping: LabelMapping) -> npt.NDArray[Any]:
+    """Values ``(y, x)`` of a section, as colors where the mapping names colors."""
+    read = _values(labels, section)
+    return read.as_colors() if mapping.colors else read.values
+
+
+def _value_counts(labels: Sequence[ImageStack], *, named_colors: bool) -> tuple[list[list[dict[int, int]]], bool]:
+    """Pixels of each value, by file and section, and whether values are colors: when one section of one file is."""
+    counts: list[list[tuple[dict[int, int], bool]]] = []
+    for label in labels:
+        read = (_values(label, section) for section in range(label.sections))
+        counts.append([(values.counts(), values.are_colors) for values in read])
+    colors = named_colors or any(are_colors for file in counts for _, are_colors in file)
+
+    def as_named(values: dict[int, int], are_colors: bool) -> dict[int, int]:
+        return {gray_color(value): count for value, count in values.items()} if colors > are_colors else values
+
+    return [[as_named(*section) for section in file] for file in counts], colors
 
 
 def _where(stack: ImageStack) -> str:

@@ -76,4 +76,4 @@ def _trained_mapping(model: Model) -> LabelMapping:
     values = model.description.training.get("label_values")
     if not isinstance(values, dict):
         raise UserError("the model does not say how label values are read; give --classes")
-    return LabelMapping(classes=model.classes, values={int(value): int(number) for value, number in values.items()})
+    return LabelMapping.from_written(model.classes, values)

@@ -176,7 +176,7 @@ def _named(mapping: LabelMapping, stored: list[str] | None, *, given: bool) -> t
             + ",".join(f"VALUE:{name}" for name in stored)
         )
     shown = tuple(c.model_copy(update={"name": n}) for c, n in zip(mapping.classes, stored, strict=True))
-    return LabelMapping(classes=shown, values=mapping.values), stored
+    return mapping.model_copy(update={"classes": shown}), stored
 
 
 def _infos(mapping: LabelMapping, names: Sequence[str]) -> tuple[ClassInfo, ...]:

@@ -139,6 +139,7 @@ def class_order(classes: Sequence[ClassInfo], names: Sequence[str]) -> npt.NDArr
 def describe_order(mapping: LabelMapping, order: npt.NDArray[np.int64]) -> str:
     """One line for the user, with the class numbers of what is scored: the labels' names may come in another order."""
     parts = [
-        f"{value} -> {order[number] + 1} {mapping.classes[number - 1].name}" for value, number in mapping.values.items()
+        f"{value} -> {order[number] + 1} {mapping.classes[number - 1].name}"
+        for value, number in mapping.written().items()
     ]
     return ", ".join([*parts, "everything else not annotated"])

@@ -117,7 +117,7 @@ def train_forest(
         context=settings.context,
         training={
             "settings": settings.model_dump(mode="json"),
-            "label_values": {str(value): number for value, number in first.mapping.values.items()},
+            "label_values": first.mapping.written(),
             "pixels": len(everything.targets),
             "seconds": time.monotonic() - began,
         },

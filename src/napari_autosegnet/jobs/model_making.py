@@ -63,7 +63,6 @@ class ModelMaker:
         if result.unchecked is not None:
             network.load_state_dict(result.unchecked)
             scale_logits(network, 1 / temperature)
-        values = self.prepared.stacks[0].mapping.values
         quality = self.data.checked.with_scores(result.best.mean_iou, result.best.iou)
         return self.model(
             specification,
@@ -71,7 +70,7 @@ class ModelMaker:
             training={
                 "settings": self.settings.model_dump(mode="json"),
                 "temperature": temperature,
-                "label_values": {str(value): number for value, number in values.items()},
+                "label_values": self.prepared.stacks[0].mapping.written(),
                 "epochs": result.epochs,
                 "learned_from_everything": result.unchecked is not None,
                 "seconds": result.seconds,

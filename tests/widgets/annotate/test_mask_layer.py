@@ -21,7 +21,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
-from napari_autosegnet.widgets.annotate.mask_layer import find_values, read_mask, suggested_meaning
+from napari_autosegnet.widgets.annotate.mask_layer import MaskValues, find_values, read_mask, suggested_meaning
 from napari_autosegnet.widgets.layers.class_colors import LabelClass
 from napari_autosegnet.widgets.session import Session
 from small_layers import gray
@@ -140,7 +140,7 @@ def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, 
     dialog.accept()
     assert "No value is a class" in step.message.text()
     before = step.session.label_classes
-    step.masks.use_mask(viewer.layers["cells_mask"], {0: None, 255: "a:b"})
+    step.masks.use_mask(viewer.layers["cells_mask"], MaskValues({0: 1, 255: 1}), {0: None, 255: "a:b"})
     assert "holds a comma or colon" in step.message.text() and step.session.label_classes == before
     assert all(type(layer) is Image for layer in viewer.layers)
 
@@ -157,12 +157,25 @@ def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, 
 )
 def test_masks_of_every_kind_of_number(pixels: np.ndarray, values: list[int]) -> None:
     layer = Image(pixels, rgb=pixels.shape[-1] == 3)
-    assert list(find_values(layer, OPEN)) == values
+    assert list(find_values(layer, OPEN).pixels) == values
     read = read_mask(layer, {values[-1]: 3}, OPEN)
     plain = pixels[..., 0] if layer.rgb else pixels
     assert read is not None and read.dtype == np.uint8
     assert np.array_equal(read, np.where(plain == values[-1], 3, 0))
-    assert sum(find_values(layer, OPEN).values()) == plain.size
+    assert sum(find_values(layer, OPEN).pixels.values()) == plain.size
+
+
+def test_a_mask_painted_in_colors(make_session: Any) -> None:
+    """Red on black, and a section where nothing is painted."""
+    pixels = np.zeros((2, 8, 8, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[0, :2, :, 0] = 255
+    layer = Image(pixels, rgb=True, name="painted")
+    values = find_values(layer, OPEN)
+    assert values.are_colors and values.pixels == {0: 112, 0xFF0000: 16}
+    assert suggested_meaning(values, make_session().class_list) == {0: "#000000", 0xFF0000: "#ff0000"}
+    read = read_mask(layer, {0: 1, 0xFF0000: 2}, OPEN, colors=True)
+    assert read is not None and np.array_equal(read, 1 + (pixels[..., 0] > 0))
 
 
 def test_a_lazy_pyramid_is_read_at_full_resolution(tmp_path: Path) -> None:
@@ -171,16 +184,16 @@ def test_a_lazy_pyramid_is_read_at_full_resolution(tmp_path: Path) -> None:
     full = mask(2, 64, 64).astype(np.uint8)
     levels = [dask.array.from_array(full[:, ::step, ::step], chunks=(1, 16, 16)) for step in (1, 2)]
     layer = Image(levels, multiscale=True)
-    assert find_values(layer, OPEN) == {0: int((full == 0).sum()), 255: int((full == 255).sum())}
+    assert find_values(layer, OPEN).pixels == {0: int((full == 0).sum()), 255: int((full == 255).sum())}
     assert np.array_equal(read_mask(layer, {255: 2}, OPEN), full // 255 * 2)
 
 
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (np.full((8, 8), 0.5), "holds fractions"),
-        (np.full((8, 8), np.nan), "holds fractions"),
-        (np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "is a color picture"),
+        (np.full((8, 8), 0.5), "hold fractions"),
+        (np.full((8, 8), np.nan), "holds no numbers"),
+        (np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "more than 32 different colors"),
     ],
 )
 def test_images_are_refused_in_one_line(pixels: np.ndarray, words: str) -> None:
@@ -190,8 +203,8 @@ def test_images_are_refused_in_one_line(pixels: np.ndarray, words: str) -> None:
 
 def test_what_values_probably_mean(make_session: Any) -> None:
     classes = make_session().class_list
-    assert suggested_meaning({0: 5, 255: 5}, classes) == {0: "class 0", 255: "class 255"}
-    assert suggested_meaning({0: 5, 1: 5, 2: 5}, classes) == {0: None, 1: "class 1", 2: "class 2"}
+    assert suggested_meaning(MaskValues({0: 5, 255: 5}), classes) == {0: "class 0", 255: "class 255"}
+    assert suggested_meaning(MaskValues({0: 5, 1: 5, 2: 5}), classes) == {0: None, 1: "class 1", 2: "class 2"}
     classes.put([LabelClass(1, "cell", "#009e73"), LabelClass(2, "fat", "#e69f00")])
-    assert suggested_meaning({0: 5, 1: 5, 3: 5}, classes) == {0: None, 1: "cell", 3: "class 3"}
-    assert suggested_meaning({-1: 5, 2: 5}, classes) == {-1: None, 2: "fat"}
+    assert suggested_meaning(MaskValues({0: 5, 1: 5, 3: 5}), classes) == {0: None, 1: "cell", 3: "class 3"}
+    assert suggested_meaning(MaskValues({-1: 5, 2: 5}), classes) == {-1: None, 2: "fat"}

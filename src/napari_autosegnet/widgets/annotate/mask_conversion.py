@@ -13,6 +13,7 @@ from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotate import mask_layer, numbered_objects
 from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.annotate.mask_layer import MaskValues
 from napari_autosegnet.widgets.forms.message_line import sentence
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.session import Session
@@ -51,11 +52,11 @@ class MaskConversion(QObject):
         closing = self._session.background.closing
         self._read(layer, lambda: mask_layer.find_values(layer, closing), lambda values: self._take(layer, values))
 
-    def use_mask(self, layer: Image, meaning: mask_layer.Meaning) -> None:
+    def use_mask(self, layer: Image, values: MaskValues, meaning: mask_layer.Meaning) -> None:
         """Put annotation in the place of a mask; ``meaning`` says which class each of its values is."""
         session = self._session
         try:
-            values = mask_layer.class_values(session, meaning)
+            painted = mask_layer.class_values(session, meaning)
         except UserError as error:
             self.said.emit(sentence(error), "error")
             return
@@ -63,10 +64,13 @@ class MaskConversion(QObject):
         def show(pixels: Any) -> None:
             if pixels is not None and any(layer is each for each in session.viewer.layers):
                 mask_layer.use_as_annotation(session, layer, meaning, pixels)
-                classes = ", ".join(f"{value} is {name or 'not annotated'}" for value, name in meaning.items())
+                classes = ", ".join(
+                    f"{values.text(value)} is {name or 'not annotated'}" for value, name in meaning.items()
+                )
                 self.said.emit(f"'{layer.name}' is annotation now: {classes}.", "good")
 
-        self._read(layer, lambda: mask_layer.read_mask(layer, values, session.background.closing), show)
+        closing = session.background.closing
+        self._read(layer, lambda: mask_layer.read_mask(layer, painted, closing, colors=values.are_colors), show)
 
     def use_as_one_class(self, layer: Labels) -> None:
         """Make one class of all objects of a layer."""
@@ -84,9 +88,9 @@ class MaskConversion(QObject):
 
         self._read(layer, partial(numbered_objects.read_objects, layer, values, session.background.closing), show)
 
-    def _take(self, layer: Image, values: dict[int, int]) -> None:
+    def _take(self, layer: Image, values: MaskValues) -> None:
         """Ask what the values of a mask are; what looks like numbered objects is asked about as a layer of such is."""
-        if sum(value > 0 for value in values) <= MAX_SEPARATE_CLASSES:
+        if values.are_colors or sum(value > 0 for value in values.pixels) <= MAX_SEPARATE_CLASSES:
             self._ask(layer, values)
             return
 
@@ -99,13 +103,13 @@ class MaskConversion(QObject):
         closing = self._session.background.closing
         self._read(layer, lambda: mask_layer.read_objects(layer, closing), take)
 
-    def _ask(self, layer: Image, values: dict[int, int]) -> None:
+    def _ask(self, layer: Image, values: MaskValues) -> None:
         classes = self._session.class_list
         names = [] if classes.are_defaults else [each.name for each in classes.label_classes]
         meaning = mask_layer.suggested_meaning(values, classes)
         dialog = MaskDialog(layer.name, values, meaning, names, self._window)
         dialog.finished.connect(dialog.deleteLater)
-        dialog.accepted.connect(lambda: self.use_mask(layer, dialog.meaning))
+        dialog.accepted.connect(lambda: self.use_mask(layer, values, dialog.meaning))
         dialog.open()
 
     def _read(self, layer: Image | Labels, read: Callable[[], Any], then: Callable[[Any], None]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_autosegnet.widgets.annotate.mask_layer import MaskValues
 from napari_autosegnet.widgets.forms.form_rows import add_row, form_layout
 
 NOT_ANNOTATED = "not annotated"
@@ -18,8 +19,7 @@ class MaskDialog(QDialog):
     ----------
     name : str
         Of the mask.
-    values : Mapping[int, int]
-        Pixels of each value.
+    values : MaskValues
     suggested : Mapping[int, str | None]
         What is filled in at first; None: not annotated.
     classes : sequence of str
@@ -30,7 +30,7 @@ class MaskDialog(QDialog):
     def __init__(
         self,
         name: str,
-        values: Mapping[int, int],
+        values: MaskValues,
         suggested: Mapping[int, str | None],
         classes: Sequence[str],
         parent: QWidget | None = None,
@@ -41,13 +41,16 @@ class MaskDialog(QDialog):
         intro.setWordWrap(True)
         self.boxes: dict[int, QComboBox] = {}
         rows = form_layout()
-        total = sum(values.values())
-        for value, pixels in values.items():
+        total = sum(values.pixels.values())
+        for value, pixels in values.pixels.items():
             box = self.boxes[value] = QComboBox()
             box.setEditable(True)
             box.addItems(list(dict.fromkeys((NOT_ANNOTATED, *classes, *filter(None, suggested.values())))))
             box.setCurrentText(suggested[value] or NOT_ANNOTATED)
-            add_row(rows, f"{value}  ({pixels / total:.1%} of the pixels)", box, "Class of the pixels with this value")
+            text = f"{values.text(value)}  ({pixels / total:.1%} of the pixels)"
+            label = add_row(rows, text, box, "Class of the pixels with this value")
+            if values.are_colors:
+                label.setText(f'<span style="color: {values.text(value)}">\N{BLACK SQUARE}</span> {text}')
         buttons = QDialogButtonBox()
         cancel = buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
         if cancel is not None:

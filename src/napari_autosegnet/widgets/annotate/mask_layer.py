@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, class_color
+from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, class_color, value_text
+from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
 from napari_autosegnet.data.numbered_objects import are_objects
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
@@ -31,48 +34,69 @@ if TYPE_CHECKING:
 Meaning = Mapping[int, str | None]
 
 
+@dataclass(frozen=True)
+class MaskValues:
+    """Pixels of each value of a mask."""
+
+    pixels: dict[int, int]
+    #: The values are colors, ``0xrrggbb``.
+    are_colors: bool = False
+
+    def text(self, value: int) -> str:
+        """How a value is written for the user."""
+        return value_text(value, colors=self.are_colors)
+
+
 def images_of_mask(session: Session, layer: Image) -> list[Image]:
     """The other images of a layer's shape, which it may be a mask of."""
     shape = spatial_shape(layer)
     return [image for image in session.layers.images() if image is not layer and spatial_shape(image) == shape]
 
 
-def find_values(layer: Image, closing: threading.Event) -> dict[int, int]:
-    """Pixels of each value of a mask. Reads all of it: call it in a thread; ``closing`` ends it early.
+def find_values(layer: Image, closing: threading.Event) -> MaskValues:
+    """Read which values a mask has. Reads all of it: call it in a thread; ``closing`` ends it early.
 
     Raises
     ------
     UserError
-        When the layer is no mask: colors, fractions, or more values than there can be classes.
+        When the layer is no mask: fractions, no number at all, or more values than there can be classes.
     """
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for section in range(sections(layer)):
         if closing.is_set():
             break
-        values, numbers = np.unique(_whole_numbers(layer, section), return_counts=True)
-        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-            counts[value] = counts.get(value, 0) + number
+        counts.update(_values(layer, section, colors=layer.rgb).counts())
         if len(counts) > MAX_UNNAMED_CLASSES:
+            kind = "colors, which look like an image" if layer.rgb else "values, which look like gray values"
             raise UserError(
-                f"'{layer.name}' holds more than {MAX_UNNAMED_CLASSES} different values, which look like gray values "
-                "or single objects; a mask has one value per class. If they are objects, right-click the layer and "
-                "choose Convert to Labels"
+                f"'{layer.name}' holds more than {MAX_UNNAMED_CLASSES} different {kind} or single objects; a mask has "
+                "one value per class. If they are objects, right-click the layer and choose Convert to Labels"
             )
-    return dict(sorted(counts.items()))
+    if not counts and not closing.is_set():
+        raise UserError(f"'{layer.name}' holds no numbers; a mask has one whole number per class")
+    are_colors = layer.rgb and any(value != gray_color(value & 255) for value in counts)
+    gray_picture = layer.rgb and not are_colors
+    return MaskValues(
+        {value & 255 if gray_picture else value: pixels for value, pixels in sorted(counts.items())}, are_colors
+    )
 
 
-def suggested_meaning(values: Mapping[int, int], classes: ClassList) -> dict[int, str | None]:
+def suggested_meaning(values: MaskValues, classes: ClassList) -> dict[int, str | None]:
     """What the values of a mask probably mean: the class with that value, or a new one.
 
     Of two values the one that is 0 is a class, too: such a mask says something of every pixel. Of more, or where the
     classes were named before, 0 is what nobody annotated.
     """
     known = {} if classes.are_defaults else {each.value: each.name for each in classes.label_classes}
-    unpainted = 0 in values and 0 not in known and len(values) != 2
+    unpainted = 0 in values.pixels and 0 not in known and len(values.pixels) != 2
     return {
-        value: None if value == 0 and unpainted else known.get(value, f"class {value}" if value >= 0 else None)
-        for value in values
+        value: None if value == 0 and unpainted else known.get(value, _new_name(value, values) if value >= 0 else None)
+        for value in values.pixels
     }
+
+
+def _new_name(value: int, values: MaskValues) -> str:
+    return values.text(value) if values.are_colors else f"class {value}"
 
 
 def read_objects(layer: Image, closing: threading.Event) -> npt.NDArray[Any] | None:
@@ -82,7 +106,7 @@ def read_objects(layer: Image, closing: threading.Event) -> npt.NDArray[Any] | N
     """
     planes = []
     for section in range(sections(layer)):
-        pixels = _whole_numbers(layer, section)
+        pixels = _values(layer, section).values
         if closing.is_set() or not are_objects(pixels):
             return None
         planes.append(pixels)
@@ -145,8 +169,10 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
     return {value: by_name[name] for value, name in meaning.items() if name is not None}
 
 
-def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event) -> npt.NDArray[np.uint8] | None:
-    """The mask, without colors, with other values, 0 for all that are not named; None when it was ended early.
+def read_mask(
+    layer: Image, values: Mapping[int, int], closing: threading.Event, *, colors: bool = False
+) -> npt.NDArray[np.uint8] | None:
+    """The mask with other values, 0 for all that are not named; None when it was ended early.
 
     Reads all of it: call it in a thread.
     """
@@ -155,7 +181,7 @@ def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event)
     for section in range(sections(layer)):
         if closing.is_set():
             return None
-        pixels = _whole_numbers(layer, section)
+        pixels = _values(layer, section, colors=colors).values
         target = np.zeros(pixels.shape, np.uint8)
         for old, new in values.items():
             target[pixels == old] = new
@@ -163,18 +189,12 @@ def read_mask(layer: Image, values: Mapping[int, int], closing: threading.Event)
     return mask  # type: ignore[no-any-return]
 
 
-def _whole_numbers(layer: Image, section: int) -> npt.NDArray[Any]:
-    """Values (y, x) of a section; a gray picture saved with colors counts as gray."""
+def _values(layer: Image, section: int, *, colors: bool = False) -> LabelValues:
+    """Values (y, x) of a section, as colors or, of a gray picture saved with colors, as gray values."""
     pixels = read_section(layer, section)
-    if pixels.ndim == 3:
-        if not (pixels[..., :3] == pixels[..., :1]).all():
-            raise UserError(f"'{layer.name}' is a color picture; save class numbers as a gray image")
-        pixels = pixels[..., 0]
-    if pixels.dtype.kind == "f":
-        if not np.isfinite(pixels).all() or (pixels != np.round(pixels)).any():
-            raise UserError(f"'{layer.name}' holds fractions, as an image does; a mask has one whole number per class")
-        return pixels.astype(np.int64)
-    return pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
+    channels = np.moveaxis(pixels[..., :3], -1, 0) if pixels.ndim == 3 else pixels[np.newaxis]
+    read = label_values(channels, f"'{layer.name}'")
+    return LabelValues(read.as_colors(), are_colors=True) if colors else read
 
 
 def _place(session: Session, layer: Image) -> dict[str, Any]:
