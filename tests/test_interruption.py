@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from napari_autosegnet.cli import main
 from napari_autosegnet.interruption import clean_shutdown
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX here")
@@ -114,6 +116,18 @@ def test_a_signal_after_the_last_step_changes_nothing() -> None:
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "architecture" in out
+
+
+def test_an_interrupted_start_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starting(ModuleType):
+        @property
+        def run(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "napari_autosegnet.cli.app", Starting("app"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
 
 
 def test_the_handlers_are_put_back(tmp_path: Path) -> None:

@@ -189,6 +189,13 @@ def test_blocks_of_any_stage_belong_to_the_segmentation() -> None:
     assert status.fraction(START) == 0.75
 
 
+def test_time_tells_more_than_what_is_counted_on_the_way() -> None:
+    """A search with a budget counts its finalists, which are a small part of it."""
+    status = status_of(epoch(1, seconds=100.0, seconds_left=100.0), ProgressMade(done=0, total=6, seconds_left=50.0))
+    assert status.fraction(at(1)) == 0.75
+    assert status_of(epoch(1), ProgressMade(done=3, total=6)).fraction(START) == 0.5
+
+
 def test_time_stands_still_in_a_pause() -> None:
     events = [Started(step="train"), epoch(1, seconds=100.0, seconds_left=300.0)]
     status = status_of(*events)

@@ -20,6 +20,7 @@ from napari_autosegnet.events import (
     Event,
     FinalistTrained,
     Note,
+    ProgressMade,
     WarningRaised,
 )
 from napari_autosegnet.search.search import Search, SearchResult
@@ -87,6 +88,16 @@ def test_every_strategy_ends_with_a_winner(strategy: str, undisturbed: tuple[Sea
     assert len(last) == 2
     best = max(last, key=lambda f: (f.score or 0.0) + f.margin)
     assert (result.architecture, result.score) == (best.architecture, best.score)
+
+
+def test_ratings_and_trainings_of_finalists_are_counted(undisturbed: tuple[SearchResult, Events]) -> None:
+    """Each takes up to minutes in which nothing else is told."""
+    told = undisturbed[1].of(ProgressMade)
+    rated = [event for event in told if event.step == "candidates rated"]
+    assert [event.done for event in rated] == list(range(1, len(rated) + 1)) and rated[-1].total == len(rated)
+    trained = [event for event in told if event.step == "finalists trained"]
+    assert sorted({event.done for event in trained}) == [0, 1, 2, 3, 4] and {event.total for event in trained} == {5}
+    assert len(trained) > 2 * 5, "at its beginning, and after each epoch"
 
 
 def test_the_same_seed_finds_the_same(undisturbed: tuple[SearchResult, Events]) -> None:

@@ -19,6 +19,9 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names may hold what a terminal's encoding lacks, as Windows' cp1252; stderr writes it out by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
-    from napari_autosegnet.cli.app import run
+    try:
+        from napari_autosegnet.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # Ctrl-C while the program starts
+        sys.exit(130)

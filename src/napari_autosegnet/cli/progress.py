@@ -183,8 +183,8 @@ class Bar:
             case BlocksPlanned():
                 self._print(event)
                 self._advance("predict", "predict", event.done + event.skipped, event.blocks)
-            case Finished():
-                # A step may have counted for several things, V_rand for example.
+            case Finished() | CandidatesRated():
+                # What follows has a bar of its own. A step may have counted for several things, V_rand for example.
                 for task in self._tasks.values():
                     self._bar.remove_task(task)
                 self._tasks.clear()

@@ -93,13 +93,13 @@ class RunStatus:
 
     def fraction(self, now: datetime) -> float | None:
         """Fraction of the job that is done; None while nobody knows."""
-        if self._done_of_total is not None:
-            done, total = self._done_of_total
-            return done / max(1, total)
         left = self.seconds_left(now)
-        if left is None or self._total_seconds <= 0:
+        if left is not None and self._total_seconds > 0:
+            return min(1.0, max(0.0, 1 - left / self._total_seconds))
+        if self._done_of_total is None:
             return None
-        return min(1.0, max(0.0, 1 - left / self._total_seconds))
+        done, total = self._done_of_total
+        return done / max(1, total)
 
     def begin_job(self) -> None:
         """Forget the job before, but not what was reached."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
-from napari_autosegnet.events import CandidatesRated, Report
+from napari_autosegnet.events import CandidatesRated, ProgressMade, Report
 from napari_autosegnet.search.limits import Limits
 from napari_autosegnet.search.selection import Finalist
 from napari_autosegnet.search.strategies import Strategy
@@ -96,10 +96,12 @@ class Nominations:
         ratings = {a: self.best[a] for a in ranked}
         if rate_new:
             ratings = {}
-            for architecture in dict.fromkeys(ranked + self._propose(self.settings.selection.candidates)):
+            candidates = dict.fromkeys(ranked + self._propose(self.settings.selection.candidates))
+            for architecture in candidates:
                 if ratings and not is_time_left():
                     break
                 ratings[architecture] = self.supernet.rate(architecture)
+                report(ProgressMade(step="candidates rated", done=len(ratings), total=len(candidates)))
         ranked = sorted(ratings, key=ratings.__getitem__, reverse=True)
         if ranked:
             report(CandidatesRated(count=len(ranked), best=ratings[ranked[0]], worst=ratings[ranked[-1]]))

@@ -22,7 +22,9 @@ from napari_autosegnet.events import (
     ArchitectureFound,
     Epoch,
     Event,
+    FinalistTrained,
     Note,
+    ProgressMade,
     QualityMeasured,
     Report,
     WarningRaised,
@@ -328,7 +330,7 @@ class Search:
         time_left = None if settings.budget is None else self._seconds_left
         end = math.inf if time_left is None else self.budget.elapsed + 0.2 * time_left
         return Selection(
-            self.nominations.finalists(report, lambda: self.budget.elapsed <= end, rate_new=rate_new),
+            self.nominations.finalists(self._with_time(report), lambda: self.budget.elapsed <= end, rate_new=rate_new),
             self.data,
             self.specification,
             settings,
@@ -344,14 +346,25 @@ class Search:
             else None
         )
 
+    def _with_time(self, report: Report) -> Report:
+        """Adds to what is told of progress how much of the time budget is left, where there is one."""
+
+        def listen(event: Event) -> None:
+            if isinstance(event, ProgressMade) and self.settings.budget is not None:
+                event = event.model_copy(update={"seconds_left": self._seconds_left})
+            report(event)
+
+        return listen
+
     def _select(self, report: Report, should_stop: ShouldStop) -> None:
         assert self.selection is not None
 
         def listen(event: Event) -> None:
-            self._write_checkpoint()
+            if isinstance(event, FinalistTrained):
+                self._write_checkpoint()
             report(event)
 
-        self.selection.run(report=listen, should_stop=should_stop)
+        self.selection.run(report=self._with_time(listen), should_stop=should_stop)
 
     def _write_checkpoint(self) -> None:
         if self.checkpoint is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.events import FinalistTrained, Report, silent
+from napari_autosegnet.events import FinalistTrained, ProgressMade, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
@@ -166,7 +167,7 @@ class Selection:
                     continue
                 if should_stop():
                     return self.winner
-                if not self._train(finalist, len(competing), should_stop):
+                if not self._train(finalist, len(competing), report, should_stop):
                     return self.winner
                 report(
                     FinalistTrained(
@@ -184,7 +185,13 @@ class Selection:
             self.round += 1
         return self.winner
 
-    def _train(self, finalist: Finalist, competitors: int, should_stop: ShouldStop) -> bool:
+    def _report_progress(self, report: Report) -> None:
+        """A single training may take minutes."""
+        rounds = [max(1, math.ceil(len(self.finalists) / 2**round)) for round in range(self.rounds)]
+        done = sum(finalist.rounds for finalist in self.finalists)
+        report(ProgressMade(step="finalists trained", done=done, total=sum(rounds)))
+
+    def _train(self, finalist: Finalist, competitors: int, report: Report, should_stop: ShouldStop) -> bool:
         """Train a finalist for a round; after a stop it is as it was before, and False is returned."""
         trainer = self.trainers.get(finalist.architecture) or self.make_trainer(finalist, begins=True)
         if self.seconds is None:
@@ -198,7 +205,8 @@ class Selection:
             stopped = stopped or should_stop()
             return stopped
 
-        result = trainer.run(should_stop=stop)
+        self._report_progress(report)
+        result = trainer.run(should_stop=stop, on_epoch=partial(self._report_progress, report))
         if stopped:
             trainer.load_state(before)
             return False

@@ -11,11 +11,9 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPush
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.events import (
     CandidateRated,
-    CandidatesRated,
     DeviceChosen,
     Epoch,
     Event,
-    FinalistTrained,
     LabelsTaken,
     Note,
     ProgressMade,
@@ -150,13 +148,10 @@ class JobPanel(QWidget):
                 self._memory = event.memory or 0
             case CandidateRated(round=last, rounds=rounds) if last == rounds:
                 self._where = "measuring and writing the networks"
-            case CandidatesRated():
-                self._where = "choosing the best networks"
-            case FinalistTrained():
-                self._where = (
-                    f"training the best few alone: network {event.index} of {event.count}, "
-                    f"round {event.round} of {event.rounds}"
-                )
+            case ProgressMade(step="candidates rated", total=int(total)):
+                self._where = f"choosing the best networks: {event.done} of {total} rated"
+            case ProgressMade(step="finalists trained", total=int(total)):
+                self._where = f"training the best few alone: {event.done} of {total} trainings done"
             case ProgressMade(step="cubes", total=int(total)):
                 self._where = f"writing cubes: section {event.done} of {total}"
             case ProgressMade(total=int(total)):
