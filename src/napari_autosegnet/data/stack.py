@@ -379,7 +379,7 @@ def stack_of_array(
         )
     channels = sizes.get("c", 1) - alpha
     by_axis = dict(zip(axes, chunks, strict=True)) if chunks else {}
-    point = time_point(sizes.get("t"), time, path or name)
+    point = time_point(sizes.get("t"), time, path or name, axes)
     return ImageStack(
         ArraySource(array, list(axes), point, channels),
         name=name,
@@ -395,14 +395,17 @@ def stack_of_array(
     )
 
 
-def time_point(points: int | None, time: int | None, where: object) -> int:
+def time_point(points: int | None, time: int | None, where: object, axes: Sequence[str] = ()) -> int:
     """Index on the time axis, or the error that says what to choose."""
     if points is None or points == 1:
         if time not in (None, 0):
             raise UserError(f"{where} has one time point, so time point {time} cannot be read; leave it out")
         return 0
     if time is None:
-        raise UserError(f"{where} has {points} time points; say which one to read with --time (0 to {points - 1})")
+        choice = f"say which one to read with --time (0 to {points - 1})"
+        if axes and "z" not in axes:
+            choice += f", or take all of them as sections with --axes {''.join(axes).replace('t', 'z')}"
+        raise UserError(f"{where} has {points} time points; {choice}")
     if not 0 <= time < points:
         raise UserError(f"{where} has the time points 0 to {points - 1}, not {time}; choose one of them")
     return time

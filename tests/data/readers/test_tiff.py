@@ -95,6 +95,15 @@ def test_planar_and_transparent_samples(tmp_path: Path) -> None:
         np.testing.assert_array_equal(stack.read(ALL, slice(5, 20), slice(7, 9))[:, 0], planar[:, 5:20, 7:9])
 
 
+def test_a_time_series_without_sections_can_be_read_as_sections(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (3, 2, 20, 30), dtype=np.uint8)
+    path = tmp_path / "movie.ome.tif"
+    tifffile.imwrite(path, array, metadata={"axes": "TCYX"})
+    with pytest.raises(UserError, match="--time .0 to 2., or take all of them as sections with --axes zcyx$"):
+        open_image(path)
+    assert np.array_equal(whole(open_image(path, axes="zcyx")), array.swapaxes(0, 1))
+
+
 def test_ome_tiff_axes_scale_and_time(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 2**16, (2, 3, 4, 20, 30), dtype=np.uint16)
     path = tmp_path / "movie.ome.tif"
@@ -108,7 +117,7 @@ def test_ome_tiff_axes_scale_and_time(tmp_path: Path) -> None:
         "PhysicalSizeZUnit": "nm",
     }
     tifffile.imwrite(path, array, metadata=metadata, compression="zlib")
-    with pytest.raises(UserError, match="2 time points; say which one"):
+    with pytest.raises(UserError, match=r"2 time points; say which one to read with --time \(0 to 1\)$"):
         open_image(path)
     with pytest.raises(UserError, match="0 to 1, not 2"):
         open_image(path, time=2)

@@ -166,7 +166,7 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
     placement = stated_placement(file) if image is None else image.placement
     axes, alpha = tiff_axes(series, path, wanted=request.axes, labels=request.labels, alone=request.alone)
     sizes = dict(zip(axes, series.shape, strict=True))
-    time = time_point(sizes.get("t"), request.time, path)
+    time = time_point(sizes.get("t"), request.time, path, axes)
     of_several = image is not None and image.xml is not None
     check_planes(file, series, path, axes=axes, time=time, of_several=of_several)
     values, notes = pixel_values(file, list(series), path)
