@@ -62,12 +62,27 @@ def fit(
     ----------
     run : Path
         Run folder, made if missing. With ``resume`` all else comes from it.
-    images, labels, classes, time_point, channels, axes, split, device
-        As for `search`.
+    images : sequence of Path
+        To learn from; anything that `data.images.open_image` opens. Images in a folder, and those that patterns such as
+        ``images/*.tif`` fit, are paired with labels by their names; see `data.pairs`.
+    labels : sequence of Path
+        As many as ``images``, in their order.
+    classes : str, optional
+        Which label value is which class: ``0:membrane,255:cell``.
+    time_point : int, optional
+        What is read of images and labels, as are ``channels`` and ``axes``; see `data.images.open_image`.
+    channels : sequence of str, optional
+        Names or numbers.
+    axes : str, optional
+        Such as ``zyx``, for files that do not name their axes.
     preset : str
         ``fast`` for a laptop, ``standard`` for a GPU.
     settings : FitSettings, optional
         The preset's by default.
+    split : SplitSettings, optional
+        Which sections are trained on and validated with; chosen automatically by default.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``mps``.
     resume : bool
         Continue the fit that the run holds.
 
@@ -121,17 +136,25 @@ def search(
     ----------
     run : Path
         Run folder, made if missing. With ``resume`` all else comes from it.
-    images, labels : sequence of Path
-        As many of one as of the other; anything that `data.images.open_image` opens. Files in two folders, and those
-        that patterns such as ``images/*.tif`` fit, are paired by their names; see `data.pairs`.
+    images : sequence of Path
+        To learn from; anything that `data.images.open_image` opens. Images in a folder, and those that patterns such as
+        ``images/*.tif`` fit, are paired with labels by their names; see `data.pairs`.
+    labels : sequence of Path
+        As many as ``images``, in their order.
     classes : str, optional
-        ``0:membrane,255:cell``: which label value is which class.
-    time_point, channels, axes : optional
-        What of the images and labels is read; see `data.images.open_image`. The run keeps it.
+        Which label value is which class: ``0:membrane,255:cell``.
+    time_point : int, optional
+        What is read of images and labels, as are ``channels`` and ``axes``; see `data.images.open_image`.
+    channels : sequence of str, optional
+        Names or numbers.
+    axes : str, optional
+        Such as ``zyx``, for files that do not name their axes.
     preset : str
         The run keeps it: a training of what was found takes the same one by default.
-    settings, split : optional
-        The preset's and an automatic split by default.
+    settings : SearchSettings, optional
+        The preset's by default.
+    split : SplitSettings, optional
+        Which sections are trained on and validated with; chosen automatically by default.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``mps``.
     resume : bool
@@ -189,8 +212,18 @@ def train(
     ----------
     run : Path
         Run folder of a search, or a new one.
-    images, labels, classes, time_point, channels, axes, split
-        As for `search`; those of the run's search by default.
+    images : sequence of Path
+        To learn from, as for `fit`. Those of the run's search by default, read in the same way.
+    labels : sequence of Path
+        As many as ``images``, in their order.
+    classes : str, optional
+        Which label value is which class: ``0:membrane,255:cell``.
+    time_point : int, optional
+        What is read of images and labels, as are ``channels`` and ``axes``; see `data.images.open_image`.
+    channels : sequence of str, optional
+        Names or numbers.
+    axes : str, optional
+        Such as ``zyx``, for files that do not name their axes.
     architecture : Path, optional
         Architecture file; the run's own by default.
     network : str
@@ -261,8 +294,12 @@ def predict(
         New Zarr store: the image is written there as cubes first, and these are segmented; see `data.cubes`.
     mask : Path, optional
         Only where it is not 0.
-    time_point, channels, axes : optional
-        What of the image is read; see `data.images.open_image`.
+    time_point : int, optional
+        Which one is read; see `data.images.open_image`.
+    channels : sequence of str, optional
+        Names or numbers of those that are read.
+    axes : str, optional
+        Such as ``zyx``, for files that do not name their axes.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``mps``; of the workers, if there are several.
     scheduler : str, optional
@@ -338,8 +375,12 @@ def evaluate(
         How the values of ``labels`` are read; with a model that which it was trained with by default. A model
         and an OME-Zarr store know the names of their classes, so that the order does not matter; the class
         numbers of other predictions are in this order.
-    time_point, channels, axes : optional
-        With ``model``: what of the images and labels is read; see `data.images.open_image`.
+    time_point : int, optional
+        With ``model``: which one is read; see `data.images.open_image`.
+    channels : sequence of str, optional
+        Names or numbers of those that are read.
+    axes : str, optional
+        Such as ``zyx``, for files that do not name their axes.
     sections : str, optional
         Only these, for example ``24-29``.
     overlays : Path, optional
@@ -397,8 +438,14 @@ def export(
         ``onnx`` or ``bioimageio``.
     image : Path, optional
         For a package: an image that its test image and its cover are cut from.
-    name, description, authors, license
-        For a package: what the zoo wants to know; an author is ``NAME`` or ``NAME (AFFILIATION)``.
+    name : str
+        For a package, as are all that follow: what the zoo wants to know.
+    description : str
+        One or two sentences.
+    authors : sequence of str
+        Each is ``NAME`` or ``NAME (AFFILIATION)``.
+    license : str
+        An SPDX identifier, such as ``CC-BY-4.0``.
 
     Returns
     -------
