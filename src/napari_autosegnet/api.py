@@ -94,7 +94,7 @@ def fit(
     Raises
     ------
     UserError
-        When the data or the settings do not do, the run is in use, or it holds a model already, or when it was
+        When the data or the settings cannot be used, the run is in use, or it holds a model already, or when it was
         stopped before there was one.
     """
     from napari_autosegnet.jobs.fit import FitJob
@@ -158,7 +158,7 @@ def search(
     device : str
         ``auto``, ``cpu``, ``cuda``, ``mps``.
     resume : bool
-        Go on with the search that the run holds.
+        Continue the search that the run holds.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def search(
     Raises
     ------
     UserError
-        When the data or the settings do not do, the run is in use, or it holds a search already.
+        When the data or the settings cannot be used, the run is in use, or it holds a search already.
     """
     from napari_autosegnet.jobs.search import SearchJob
 
@@ -232,7 +232,7 @@ def train(
     settings : TrainSettings, optional
         By default those of the preset that the run was searched with, else of ``standard``.
     resume : bool
-        Go on with the training that the run holds.
+        Continue the training that the run holds.
     continue_with : Path or sequence of Path, optional
         New labels of the run's images, or of ``images``; training starts from the run's model instead of
         from scratch.
@@ -242,7 +242,7 @@ def train(
     Raises
     ------
     UserError
-        When the data or the settings do not do, the run is in use, or it holds a training already.
+        When the data or the settings cannot be used, the run is in use, or it holds a training already.
     """
     from napari_autosegnet.jobs.train import TrainJob
 

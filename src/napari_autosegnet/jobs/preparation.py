@@ -127,7 +127,7 @@ def prepare(
     Raises
     ------
     UserError
-        When there is no such device, or the images do not do for the settings.
+        When there is no such device, or the images do not fit the settings.
     """
     from napari_autosegnet.data.images import tell_notes
     from napari_autosegnet.data.pairs import tell_pairs

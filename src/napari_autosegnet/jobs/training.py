@@ -43,7 +43,7 @@ class Training:
     Raises
     ------
     UserError
-        When the data does not do for the settings or for the model that is continued from.
+        When the data does not fit the settings, or the model that is continued from.
     """
 
     def __init__(
