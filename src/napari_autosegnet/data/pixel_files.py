@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+import operator
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -88,6 +90,31 @@ class ChunkFiles(Sequence[Path]):
             return name in listed[parent]
 
         return [place for place in itertools.product(*self._ranges) if not is_there(place)]
+
+    def present(self) -> Iterator[tuple[int, ...]]:
+        """Places of the chunks or shards that have a file. Folders are walked, so it takes no longer the more miss."""
+        for parent, _, names in os.walk(self._folder):
+            for name in names:
+                key = (Path(parent) / name).relative_to(self._folder).as_posix()
+                if not re.fullmatch(r"(c[./])?\d+([./]\d+)*", key):
+                    continue
+                place = tuple(map(int, re.findall(r"\d+", key)))
+                if len(place) == len(self._ranges) and all(map(operator.contains, self._ranges, place)):
+                    yield place
+
+    def telling(self, axis: int, layer: int) -> Iterator[tuple[int, ...]]:
+        """Places that hold all values of one place along an axis: those that have a file, and one that has none."""
+        present = {place for place in self.present() if place[axis] == layer}
+        yield from present
+        ranges = [range(layer, layer + 1) if number == axis else each for number, each in enumerate(self._ranges)]
+        lengths = [len(each) for each in ranges]
+        # No list of all places: there may be 10**12.
+        for number in range(min(len(present) + 1, math.prod(lengths))):
+            indices = np.unravel_index(number, lengths)
+            place = tuple(each[int(index)] for each, index in zip(ranges, indices, strict=True))
+            if place not in present:
+                yield place
+                return
 
     @overload
     def __getitem__(self, index: int) -> Path: ...

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.pixel_files import files_of_array, release_pages
+from napari_autosegnet.data.gray_values import Window
+from napari_autosegnet.data.pixel_files import ChunkFiles, files_of_array, release_pages
 from napari_autosegnet.data.unwritten import unwritten_chunks
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.plain_text import counted
@@ -157,6 +158,10 @@ class ImageStack:
         """A line on sections of which chunks have no file; for it, folders on the disk are listed."""
         line = self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
         return line and f"{self.path or self.name}: {line}"
+
+    def telling(self, section: int) -> list[Window] | None:
+        """Parts ``(y, x)`` that hold all values of a section, for a Zarr of which most has no files; None: unknown."""
+        return self.source.telling(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
 
     @property
     def uniform(self) -> bool:
@@ -328,6 +333,9 @@ class _ChannelSource:
     def files(self) -> Sequence[Path]:
         return self.source.files()
 
+    def telling(self, section: int) -> list[Window] | None:
+        return self.source.telling(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
+
     def unwritten(self) -> str | None:
         return self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
 
@@ -353,6 +361,19 @@ class ArraySource:
 
     def files(self) -> Sequence[Path]:
         return files_of_array(self.array, {self.axes.index("t"): self.time} if "t" in self.axes else None)
+
+    def telling(self, section: int) -> list[Window] | None:
+        files = self.files()
+        if not isinstance(files, ChunkFiles) or "z" not in self.axes:
+            return None
+        z, y, x = (self.axes.index(axis) for axis in "zyx")
+        places = files.telling(z, section // files.unit[z])
+        rows_columns = {(place[y], place[x]) for place in places}  # several channels may lie in files of their own
+        height, width = files.unit[y], files.unit[x]
+        return [
+            (slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width))
+            for row, column in sorted(rows_columns)
+        ]
 
     def unwritten(self) -> str | None:
         return unwritten_chunks(self.files(), self.axes, getattr(self.array, "fill_value", 0))

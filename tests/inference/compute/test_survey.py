@@ -15,6 +15,7 @@ from napari_autosegnet.data.gray_match import GrayScale, GrayValues
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.normalization import Normalization
+from napari_autosegnet.data.pixel_files import ChunkFiles
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.predictor import Predictor
@@ -156,6 +157,20 @@ def test_little_is_read_of_a_large_section() -> None:
     blank = np.zeros_like(part)
     assert not survey.constant([0, 1], blank).any()
     assert source.pixels <= 2 * 2**14
+
+
+def test_of_a_huge_section_only_what_has_files_is_read(tmp_path: Path) -> None:
+    """Of a volume that was planned, most may never be written; to read it all would take years."""
+    size = 10**9
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(4, size, size), chunks=(1, 1000, 1000), dtype=np.uint8)
+    array[1, 5000, 7000] = 3
+    array[2, size - 1, size - 1] = 0  # which gives no file
+    image = open_image(tmp_path / "a.zarr")
+    constant = ImageSurvey(image).constant(range(4), np.zeros((1, 4, 8, 8), np.uint8))
+    assert constant.tolist() == [True, False, True, True]
+    files = image.files
+    assert isinstance(files, ChunkFiles) and list(files.present()) == [(1, 5, 7)]
+    assert image.telling(0) == [(slice(0, 1000), slice(0, 1000))]
 
 
 @pytest.mark.parametrize("kind", ["global", pytest.param("section", marks=pytest.mark.slow)])

@@ -39,6 +39,8 @@ from napari_autosegnet.inference.compute.patience import read_patiently
 _BYTES = 2**27
 #: Side of what is read at once where a section has to be read whole.
 _SIDE = 1024
+#: Sections of more pixels are read only where the files say that there is something.
+_MANY_PIXELS = 2**30
 #: Windows that are enough to see that a section is not constant: pixels in all, and side.
 _GLANCE, _GLANCE_SIDE = 2**14, 32
 
@@ -157,15 +159,30 @@ class ImageSurvey:
 
     def _constant_throughout(self, sections: list[int]) -> set[int]:
         """Those of some sections that have one value, after all of their pixels were read."""
-        left = {section: OneValue() for section in sections}
         height, width = self.image.shape[1:]
-        for y, x in itertools.product(range(0, height, _SIDE), range(0, width, _SIDE)):
-            for run in _runs(sorted(left), self._at_once()):
-                part = self._read(slice(run.start, run.stop), slice(y, y + _SIDE), slice(x, x + _SIDE))
-                for number, section in enumerate(run):
-                    # Of what is damaged nobody knows.
-                    if part is None or not left[section].see(part[:, number]):
-                        del left[section]
+        if height * width <= _MANY_PIXELS:
+            return self._constant_in(sections, [(slice(0, height), slice(0, width))])
+        return set().union(*(self._constant_in([section], self._telling_parts(section)) for section in sections))
+
+    def _telling_parts(self, section: int) -> Sequence[Window]:
+        """Parts of a huge section that hold all of its values: most of it may never have been written."""
+        height, width = self.image.shape[1:]
+        parts = self.image.telling(section)
+        return [(slice(0, height), slice(0, width))] if parts is None else parts
+
+    def _constant_in(self, sections: list[int], parts: Sequence[Window]) -> set[int]:
+        left = {section: OneValue() for section in sections}
+        for rows, columns in parts:
+            for y, x in itertools.product(
+                range(rows.start, rows.stop, _SIDE), range(columns.start, columns.stop, _SIDE)
+            ):
+                inside = slice(y, min(y + _SIDE, rows.stop)), slice(x, min(x + _SIDE, columns.stop))
+                for run in _runs(sorted(left), self._at_once()):
+                    part = self._read(slice(run.start, run.stop), *inside)
+                    for number, section in enumerate(run):
+                        # Of what is damaged nobody knows.
+                        if part is None or not left[section].see(part[:, number]):
+                            del left[section]
         return {section for section, seen in left.items() if seen.holds}
 
 
