@@ -57,3 +57,12 @@ def read_json(path: Path, advice: str) -> Any:
     if len(content) > MAX_BYTES:
         raise UserError(f"{path} is too large to be read ({path.stat().st_size} bytes); {advice}")
     return parse_json(content, path, advice)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none that can be read."""
+    try:
+        content = read_json(path, "choose another") if path.is_file() else None
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}

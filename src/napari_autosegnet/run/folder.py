@@ -29,7 +29,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Paused, Resumed, Step, format_event, parse_event
 from napari_autosegnet.files import append_line, refuse_address, write_atomically
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.json_files import read_json
+from napari_autosegnet.json_files import read_json, read_object
 from napari_autosegnet.locks import InUseError, held, is_held
 from napari_autosegnet.ome_zarr.paths import looks_like_zarr
 
@@ -92,18 +92,9 @@ def is_run(path: Path) -> bool:
         return True
     if config.is_file() and (path / "events.jsonl").is_file():
         return True
-    content = _object_in(config)
+    content = read_object(config)
     described = "version" in content and not content.keys().isdisjoint({"data", "fit", "search", "training"})
-    return described or _object_in(path / "job.json").get("step") in get_args(Step)
-
-
-def _object_in(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none. A pipe in its place would never end."""
-    try:
-        content = read_json(file, "choose another") if file.is_file() else None
-    except UserError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    return described or read_object(path / "job.json").get("step") in get_args(Step)
 
 
 def find_runs(folder: Path, depth: int = 2) -> Iterator[Run]:
@@ -212,6 +203,10 @@ class Run:
     @property
     def model_folder(self) -> Path:
         return self.file("model")
+
+    @property
+    def has_model(self) -> bool:
+        return (self.model_folder / "model.json").is_file()
 
     def checkpoint_file(self, name: Literal["fit", "search", "training"]) -> Path:
         return self.file("checkpoints", f"{name}.pt")

@@ -31,8 +31,9 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
+from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
 from napari_autosegnet.widgets.forms.form_rows import FOCUS_STYLE, named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, sentence
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.jobs.run_list import RunEntry, step_of
 from napari_autosegnet.widgets.jobs.running_work import RunningWork
 from napari_autosegnet.widgets.layers.class_colors import prepare_colors
@@ -112,9 +113,9 @@ class AutoSegNetDock(QWidget):
         for area in self._areas.values():
             self.pages.addWidget(area)
         self._steps: dict[str, QWidget] = {}
-        self.next_button = emphasized(QPushButton("Next: apply the model"))
-        self.next_button.setToolTip("Go to step 3; nothing starts yet")
-        self.next_button.clicked.connect(self._on_next)
+        self.next_button = emphasized(
+            push_button("Next: apply the model", "Go to step 3; nothing starts yet", lambda: self._go_to("apply"))
+        )
 
         self.setStyleSheet(FOCUS_STYLE)
         # Or else napari adds a stretch below.
@@ -259,11 +260,8 @@ class AutoSegNetDock(QWidget):
 
     def _show_next(self) -> None:
         run = self.session.run
-        there = self.step == "learn" and run is not None and (run.model_folder / "model.json").is_file()
+        there = self.step == "learn" and run is not None and run.has_model
         self.next_button.setVisible(there and not self.learn_step.client.active)
-
-    def _on_next(self) -> None:
-        self._go_to("apply")
 
     def _go_to(self, name: str) -> None:
         """Show a step whose button was pressed on a page that goes with it; the keyboard goes to its beginning."""

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_autosegnet.errors import UserError
-from napari_autosegnet.json_files import read_json
+from napari_autosegnet.json_files import read_object
 from napari_autosegnet.ome_zarr.metadata import image_group
 from napari_autosegnet.run import is_run
 from napari_autosegnet.widgets.files.image_files import image_file_layers, is_image_file
@@ -57,16 +56,7 @@ def _warn(notes: Iterable[str]) -> None:
 
 
 def is_model(path: Path) -> bool:
-    return str(_content(path / "model.json").get("format", "")).startswith("napari-autosegnet/")
-
-
-def _content(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none. A pipe in its place would hold up napari for ever."""
-    try:
-        content = read_json(file, "choose another") if file.is_file() else None
-    except UserError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    return str(read_object(path / "model.json").get("format", "")).startswith("napari-autosegnet/")
 
 
 def read_run(path: Path) -> list[LayerData]:

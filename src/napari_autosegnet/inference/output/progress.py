@@ -123,11 +123,6 @@ class Progress:
         return tuple(self._failed[index] for index in sorted(self._failed))
 
     @property
-    def is_new(self) -> bool:
-        """Whether any block was finished in this run."""
-        return self._new > 0
-
-    @property
     def is_hopeless(self) -> bool:
         """Whether nothing but failures was seen so far, and several of them."""
         return not self._new and len(self._failed) >= HOPELESS

@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -29,8 +28,9 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotate.class_table import ClassTable
 from napari_autosegnet.widgets.annotate.live_labels import LiveLabels
 from napari_autosegnet.widgets.annotate.mask_conversion import MaskConversion
+from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
 from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, sentence, tool_tip
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence, tool_tip, wrapped_label
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -55,30 +55,31 @@ class AnnotateStep(QWidget):
         self.masks = MaskConversion(session, self)
         self.masks.said.connect(self.message.say)
         self.masks.busy_changed.connect(self._show_mask_button)
-        intro = QLabel(
+        intro = wrapped_label(
             "Paint a little of every class: some strokes on several sections are enough, where the image looks "
             "different. What is left unpainted is not used."
         )
-        intro.setWordWrap(True)
         self.layer_rows = QGridLayout()
         self.layer_rows.setColumnStretch(0, 1)
         self.layer_rows.setHorizontalSpacing(8)
-        self.new_button = QPushButton("New annotation layer")
-        self.new_button.setToolTip("Add an empty Labels layer that fits the selected image, with the brush in hand")
-        self.new_button.clicked.connect(self._on_new)
+        self.new_button = push_button(
+            "New annotation layer",
+            "Add an empty Labels layer that fits the selected image, with the brush in hand",
+            self._on_new,
+        )
 
-        self.mask_button = QPushButton("Use as annotation")
-        self.mask_button.setToolTip("Take the selected image layer, a mask that was dropped here, as annotation")
-        self.mask_button.clicked.connect(lambda: self.masks.convert(session.viewer.layers.selection.active))
+        self.mask_button = push_button(
+            "Use as annotation",
+            "Take the selected image layer, a mask that was dropped here, as annotation",
+            lambda: self.masks.convert(session.viewer.layers.selection.active),
+        )
 
         self.table = ClassTable(session)
         self.table.complained.connect(lambda text: self.message.say(text, "error"))
-        self.add_button = QPushButton("Add class")
-        self.add_button.setToolTip("Add a class below the others, and take its brush")
-        self.add_button.clicked.connect(self._on_add)
-        self.remove_button = QPushButton("Remove class")
-        self.remove_button.setToolTip("What is painted in it stays in the layer, but is not used")
-        self.remove_button.clicked.connect(self._on_remove)
+        self.add_button = push_button("Add class", "Add a class below the others, and take its brush", self._on_add)
+        self.remove_button = push_button(
+            "Remove class", "What is painted in it stays in the layer, but is not used", self._on_remove
+        )
         self.zero_box = QCheckBox("Unpainted pixels are a class, too")
         self.zero_box.setToolTip(
             "Tick this when every pixel is labeled and the value 0 means something, such as background or membrane"
@@ -87,21 +88,21 @@ class AnnotateStep(QWidget):
 
         self.live = LiveLabels(session)
         self.status = MessageLine()
-        self.objects_button = QPushButton("Objects: one class")
-        self.objects_button.setToolTip("All objects become the class 'object', all around them the class 'background'")
-        self.objects_button.clicked.connect(self._on_objects)
-        self.classes_button = QPushButton()
-        self.classes_button.setToolTip("Each value is a class of its own")
-        self.classes_button.clicked.connect(self._on_classes)
-        self.next_button = emphasized(QPushButton("Next: learn from it"))
-        self.next_button.setToolTip("Go to step 2; nothing starts yet")
-        self.next_button.clicked.connect(lambda: session.step_finished.emit("annotate"))
-        self.save_button = QPushButton("Save ...")
-        self.save_button.setToolTip("Keep the annotation in a run folder")
-        self.save_button.clicked.connect(self._on_save)
-        self.load_button = QPushButton("Load ...")
-        self.load_button.setToolTip("Open the images and annotation of a run folder")
-        self.load_button.clicked.connect(self._on_load)
+        self.objects_button = push_button(
+            "Objects: one class",
+            "All objects become the class 'object', all around them the class 'background'",
+            self._on_objects,
+        )
+        self.classes_button = push_button("", "Each value is a class of its own", self._on_classes)
+        self.next_button = emphasized(
+            push_button(
+                "Next: learn from it",
+                "Go to step 2; nothing starts yet",
+                lambda: session.step_finished.emit("annotate"),
+            )
+        )
+        self.save_button = push_button("Save ...", "Keep the annotation in a run folder", self._on_save)
+        self.load_button = push_button("Load ...", "Open the images and annotation of a run folder", self._on_load)
 
         layout = QVBoxLayout(self)
         layout.addWidget(intro)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QGridLayout, QPushButton, QVBoxLayout, QWidget
 
+from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.message_line import MessageLine
 from napari_autosegnet.widgets.layers.layer_arrays import (
     full_resolution,
@@ -92,9 +93,11 @@ class AxesQuestion(QWidget):
             sizes = zip(full_resolution(layer).shape, axes, strict=False)
             words = " x ".join(f"{size} {_NAMES[axis]}" for size, axis in sizes if axis in _NAMES)
             words += ", channels last" * axes.endswith("c")
-            button = QPushButton(words)
-            button.setToolTip("This is asked once; to answer otherwise, open the file again")
-            button.clicked.connect(partial(self._answer, layer, axes))
+            button = push_button(
+                words,
+                "This is asked once; to answer otherwise, open the file again",
+                partial(self._answer, layer, axes),
+            )
             self.buttons[axes] = button
             place = (self._grid.rowCount(), 0, 1, 2) if axes.endswith("c") else (number // 2, number % 2, 1, 1)
             self._grid.addWidget(button, *place)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QDialog, QVBoxLayout, QWidget
 
 from napari_autosegnet.widgets.annotate.mask_layer import MaskValues
+from napari_autosegnet.widgets.forms.buttons import dialog_buttons
 from napari_autosegnet.widgets.forms.form_rows import add_row, form_layout
+from napari_autosegnet.widgets.forms.message_line import wrapped_label
 
 NOT_ANNOTATED = "not annotated"
 
@@ -37,8 +39,7 @@ class MaskDialog(QDialog):
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Use as annotation")
-        intro = QLabel(f"Which class is each value of '{name}'? Choose one, or type the name of a new one.")
-        intro.setWordWrap(True)
+        intro = wrapped_label(f"Which class is each value of '{name}'? Choose one, or type the name of a new one.")
         self.boxes: dict[int, QComboBox] = {}
         rows = form_layout()
         total = sum(values.pixels.values())
@@ -51,16 +52,9 @@ class MaskDialog(QDialog):
             label = add_row(rows, text, box, "Class of the pixels with this value")
             if values.are_colors:
                 label.setText(f'<span style="color: {values.text(value)}">\N{BLACK SQUARE}</span> {text}')
-        buttons = QDialogButtonBox()
-        cancel = buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
-        if cancel is not None:
-            cancel.setToolTip("Nothing is done")
-        self.use_button = QPushButton("Use as annotation")
-        self.use_button.setToolTip("Makes an annotation layer of it; the mask stays as it is")
-        self.use_button.setDefault(True)
-        buttons.addButton(self.use_button, QDialogButtonBox.ButtonRole.AcceptRole)
-        buttons.accepted.connect(self.accept)
-        buttons.rejected.connect(self.reject)
+        buttons, self.use_button = dialog_buttons(
+            self, "Use as annotation", "Makes an annotation layer of it; the mask stays as it is", self.accept
+        )
         layout = QVBoxLayout(self)
         layout.addWidget(intro)
         layout.addLayout(rows)

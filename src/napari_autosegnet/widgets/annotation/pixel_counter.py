@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ from superqt.utils import qdebounced
 
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_single_pieces, values_touch
 from napari_autosegnet.widgets.forms.background import Background
-from napari_autosegnet.widgets.layers.layer_arrays import read_section, section_in_view, sections, spatial_shape
-from napari_autosegnet.widgets.layers.paint_history import painted_sections
+from napari_autosegnet.widgets.layers.layer_arrays import read_section, sections, spatial_shape
+from napari_autosegnet.widgets.layers.paint_watch import PaintWatch
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -72,30 +72,27 @@ class PixelCounter(QObject):
         super().__init__(parent)
         # Of its own: a large layer takes minutes, and nothing else may wait for that.
         self._background = Background(self)
-        self._slider = Slider(viewer)
+        self._watch = PaintWatch(viewer, self)
+        self._watch.changed.connect(self._mark)
+        self._watch.replaced.connect(self._count_all)
         self._empty: set[int] = set()
-        self._layers: list[Labels] = []
         self._counts: dict[int, Counts] = {}
         self._dirty: dict[int, set[int]] = {}
-        self._painted: dict[int, set[int]] = {}
         self._waiting: set[int] = set()
         self._count_soon = qdebounced(self._count_dirty, timeout=_DELAY)
 
     def follow(self, layers: Sequence[Labels]) -> None:
         """Count these layers from now on, and no others."""
-        for layer in list(self._layers):
-            if not any(layer is other for other in layers):
-                self._forget(layer)
-        for layer in layers:
-            if not any(layer is other for other in self._layers):
-                self._layers.append(layer)
-                layer.events.paint.connect(self._on_paint)
-                layer.events.set_data.connect(self._on_shown)
-                layer.events.data.connect(self._on_data)
-                if id(layer) in self._empty:
-                    self._counts[id(layer)] = _no_counts(layer)
-                else:
-                    self._count_all(layer)
+        new, left = self._watch.follow(layers)
+        for layer in left:
+            self._counts.pop(id(layer), None)
+            self._dirty.pop(id(layer), None)
+            self._waiting.discard(id(layer))
+        for layer in new:
+            if id(layer) in self._empty:
+                self._counts[id(layer)] = _no_counts(layer)
+            else:
+                self._count_all(layer)
         self._empty.clear()
 
     def expect_empty(self, layer: Labels) -> None:
@@ -104,8 +101,7 @@ class PixelCounter(QObject):
 
     def close(self) -> None:
         self._count_soon.cancel()
-        for layer in list(self._layers):
-            self._forget(layer)
+        self.follow([])
         self._background.close()
 
     def counts(self, layer: Labels) -> Counts:
@@ -115,49 +111,22 @@ class PixelCounter(QObject):
     @property
     def is_complete(self) -> bool:
         """Whether every layer was counted as it is now."""
-        return not self._dirty and not self._waiting and all(self._counts[id(layer)].complete for layer in self._layers)
+        counted = all(self._counts[id(layer)].complete for layer in self._watch.layers)
+        return counted and not self._dirty and not self._waiting
 
-    # ------------------------------------------------------------ what changes
-
-    def _forget(self, layer: Labels) -> None:
-        layer.events.paint.disconnect(self._on_paint)
-        layer.events.set_data.disconnect(self._on_shown)
-        layer.events.data.disconnect(self._on_data)
-        self._layers = [other for other in self._layers if other is not layer]
-        for known in (self._counts, self._dirty, self._painted):
-            known.pop(id(layer), None)
-        self._slider.forget(layer)
-        self._waiting.discard(id(layer))
-
-    def _on_data(self, event: Any) -> None:
-        self._count_all(event.source)
-
-    def _on_paint(self, event: Any) -> None:
-        layer = event.source
-        painted = set(painted_sections(event.value, spatial_shape(layer)[:-2]))
-        self._painted.setdefault(id(layer), set()).update(painted)
-        self._mark(layer, painted)
-
-    def _on_shown(self, event: Any) -> None:
-        # Undo and redo say nothing but that the layer is drawn anew; they touch sections that were painted.
-        painted = self._painted.get(id(event.source))
-        if painted and not self._slider.moved(event.source):
-            self._mark(event.source, painted)
+    # ------------------------------------------------------------ counting
 
     def _mark(self, layer: Labels, painted: Iterable[int]) -> None:
         self._dirty.setdefault(id(layer), set()).update(painted)
         self._count_soon()
 
-    # ------------------------------------------------------------ counting
-
     def _count_all(self, layer: Labels) -> None:
         self._counts[id(layer)] = Counts(sections(layer))
         self._dirty.pop(id(layer), None)
-        self._painted.pop(id(layer), None)
         self._start(layer, range(sections(layer)))
 
     def _count_dirty(self) -> None:
-        for layer in list(self._layers):
+        for layer in self._watch.layers:
             if id(layer) in self._waiting:
                 self._count_soon()
                 continue
@@ -197,24 +166,6 @@ class PixelCounter(QObject):
             self._waiting.discard(id(layer))
             counts.complete = True
             self.counted.emit()
-
-
-class Slider:
-    """Tells layers that are drawn anew because another section is shown from those whose pixels changed."""
-
-    def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = viewer
-        self._sections: dict[int, int | None] = {}
-
-    def moved(self, layer: Labels) -> bool:
-        """Whether another section of the layer is in view than when this was asked last."""
-        section = section_in_view(self._viewer, layer)
-        before = self._sections.get(id(layer), section)
-        self._sections[id(layer)] = section
-        return before != section
-
-    def forget(self, layer: Labels) -> None:
-        self._sections.pop(id(layer), None)
 
 
 def _no_counts(layer: Labels) -> Counts:

@@ -8,21 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
-    QDialogButtonBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QMenu,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import qdebounced
 
 from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.annotations import ClassInfo
@@ -33,8 +31,9 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.output.file_kinds import file_filters, file_kind, loss
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply.volume_advice import VolumeAdvice
+from napari_autosegnet.widgets.forms.buttons import dialog_buttons, push_button
 from napari_autosegnet.widgets.forms.form_rows import add_row, named
-from napari_autosegnet.widgets.forms.message_line import MessageLine
+from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.layers.layer_arrays import stack_with_placement, time_in_view, time_points
 from napari_autosegnet.widgets.session import Session
@@ -90,18 +89,16 @@ class ApplyDialog(QDialog):
         )
         self.image_box.currentTextChanged.connect(self._on_image)
         self._looks = _Looks()
-        self._look_soon = QTimer(self)
-        self._look_soon.setSingleShot(True)
-        self._look_soon.setInterval(_PATIENCE)
-        self._look_soon.timeout.connect(self._look)
+        self._look_soon = qdebounced(self._look, timeout=_PATIENCE, parent=self)
         for gone in (self.finished, self.destroyed):
             gone.connect(self._looks.forget)
         self.file_line, file_row = _path_row(self._menu_of_sources())
         named(self.file_line, "File or folder", "Path or address of the image to segment")
         self.file_line.textChanged.connect(self._on_reading)
         self._file_rows = (file_row, self._reading_rows())
-        out_button = named(QPushButton("..."), "Choose the result", "Choose where the result is written")
-        out_button.clicked.connect(self._choose_out)
+        out_button = named(
+            push_button("...", "Choose where the result is written", self._choose_out), "Choose the result"
+        )
         self.out_line, out_row = _path_row(out_button)
         self.out_line.setPlaceholderText("a new folder in the runs folder")
         named(
@@ -119,21 +116,12 @@ class ApplyDialog(QDialog):
         )
         self.advice = VolumeAdvice(self.form, classes)
         self.message = MessageLine()
-        self.time_label = QLabel()
-        self.time_label.setWordWrap(True)
-        self.loss_label = QLabel()
-        self.loss_label.setWordWrap(True)
+        self.time_label = wrapped_label()
+        self.loss_label = wrapped_label()
         self.loss_label.hide()
-        buttons = QDialogButtonBox()
-        cancel = buttons.addButton(QDialogButtonBox.StandardButton.Cancel)
-        if cancel is not None:
-            cancel.setToolTip("Nothing is done")
-        self.start_button = QPushButton("Start")
-        self.start_button.setToolTip("In a program of its own: napari can be used meanwhile, or closed")
-        self.start_button.setDefault(True)
-        buttons.addButton(self.start_button, QDialogButtonBox.ButtonRole.AcceptRole)
-        buttons.accepted.connect(self._on_start)
-        buttons.rejected.connect(self.reject)
+        buttons, self.start_button = dialog_buttons(
+            self, "Start", "In a program of its own: napari can be used meanwhile, or closed", self._on_start
+        )
         rows = (("Image", self.image_box), *(("", row) for row in self._file_rows), ("Result", out_row))
         for place, (label, row) in enumerate(rows):
             self.form.rows.insertRow(place, label, row)
@@ -198,7 +186,7 @@ class ApplyDialog(QDialog):
         """Another image, or another part of it, is chosen: look at its voxels when it is clear which."""
         self._looks.begin()
         self.advice.take(None)
-        self._look_soon.start()
+        self._look_soon()
 
     def _look(self) -> None:
         looks, number = self._looks, self._looks.number
@@ -249,8 +237,7 @@ class ApplyDialog(QDialog):
         try:
             self.chosen = self.read()
         except UserError as error:
-            text = str(error)
-            self.message.say(text[:1].upper() + text[1:], "error")
+            self.message.say(capitalized(error), "error")
             return
         self.accept()
 
@@ -269,7 +256,7 @@ class ApplyDialog(QDialog):
             raise UserError(f"a result ends in .zarr, .mrc, .h5, .nii, .nii.gz or .tif, not '{out.name}'; change it")
         settings = self.form.value()
         assert isinstance(settings, PredictSettings)
-        if settings.planes == "all" and self._looks.is_under_way:
+        if settings.planes == "all" and self.is_looking:
             raise UserError("the size of the image's voxels is still being looked at; try again in a moment")
         cubes = self.advice.writes_cubes(settings)
         return Chosen(source, out, settings, read.time_point, read.channels, read.axes, cubes)

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QLabel,
     QMessageBox,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -27,7 +26,8 @@ from napari_autosegnet.widgets.apply.section_model import ModelSummary, summariz
 from napari_autosegnet.widgets.apply.slice_panel import SlicePanel
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob
 from napari_autosegnet.widgets.forms.background import Background
-from napari_autosegnet.widgets.forms.message_line import MessageLine, in_html
+from napari_autosegnet.widgets.forms.buttons import push_button
+from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, in_html, wrapped_label
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
 from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.session import Session
@@ -54,39 +54,40 @@ class ApplyStep(QWidget):
         self.volume = VolumeJob(session, self)
         self.corrections = Corrections(session, self)
 
-        self.model_label = QLabel()
-        self.model_label.setWordWrap(True)
-        self.choose_button = QPushButton("Choose another model ...")
-        self.choose_button.setToolTip("A run folder or a model folder, also one that somebody gave you")
-        self.choose_button.clicked.connect(self._on_choose)
+        self.model_label = wrapped_label()
+        self.choose_button = push_button(
+            "Choose another model ...",
+            "A run folder or a model folder, also one that somebody gave you",
+            self._on_choose,
+        )
         self.slices = SlicePanel(session, self.volume, self.corrections)
         self.slices.said.connect(self._say)
         self.slices.changed.connect(self._show_state)
-        self.stack_button = QPushButton("Segment a whole stack ...")
-        self.stack_button.setToolTip("A layer, or a file of any size; napari can be used meanwhile")
-        self.stack_button.clicked.connect(self._on_stack)
+        self.stack_button = push_button(
+            "Segment a whole stack ...", "A layer, or a file of any size; napari can be used meanwhile", self._on_stack
+        )
         self.panel = JobPanel(self.volume.client, keeps_best=False)
-        self.continue_button = QPushButton("Continue this segmentation")
-        self.continue_button.setToolTip("Blocks that are finished are not computed again")
-        self.continue_button.clicked.connect(self._ask_to_continue)
+        self.continue_button = push_button(
+            "Continue this segmentation", "Blocks that are finished are not computed again", self._ask_to_continue
+        )
         self.message = MessageLine()
         self.proofreading = ProofreadingPanel(session, self)
         self.proofreading.said.connect(self._say)
-        self.corrected_label = QLabel()
-        self.corrected_label.setWordWrap(True)
-        paint_label = QLabel("Paint the right classes over them: it is annotation, and counts at once.")
-        paint_label.setWordWrap(True)
+        self.corrected_label = wrapped_label()
+        paint_label = wrapped_label("Paint the right classes over them: it is annotation, and counts at once.")
         self.brushes = ClassBrushes(session, self)
         self.brushes.said.connect(lambda text: self._say(text, "error"))
-        self.take_button = QPushButton("Take corrections over as annotation")
-        self.take_button.setToolTip(
+        self.take_button = push_button(
+            "Take corrections over as annotation",
             "What you paint on a result itself stays on top of later results, also when the model has learned more, "
-            "until you undo it or take it over"
+            "until you undo it or take it over",
+            self.take_over,
         )
-        self.take_button.clicked.connect(self.take_over)
-        self.next_button = QPushButton("Next: learn from the corrections")
-        self.next_button.setToolTip("Go to step 2; nothing starts yet")
-        self.next_button.clicked.connect(lambda: session.step_finished.emit("apply"))
+        self.next_button = push_button(
+            "Next: learn from the corrections",
+            "Go to step 2; nothing starts yet",
+            lambda: session.step_finished.emit("apply"),
+        )
 
         layout = QVBoxLayout(self)
         for widget in (
@@ -184,7 +185,7 @@ class ApplyStep(QWidget):
     # ------------------------------------------------------------ what is shown
 
     def _say(self, text: str, kind: Any = "info") -> None:
-        self.message.say(text[:1].upper() + text[1:], kind)
+        self.message.say(capitalized(text), kind)
 
     def _show_state(self, _: object = None) -> None:
         model = self.model

@@ -19,7 +19,6 @@ from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.widgets.annotation.pixel_counter import Slider
 from napari_autosegnet.widgets.apply.kept_corrections import Patch, forget, keep, kept, kept_pixels, put_back
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
@@ -30,9 +29,9 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
     read_section,
     role,
     sections,
-    spatial_shape,
 )
-from napari_autosegnet.widgets.layers.paint_history import before, painted_sections, write_section
+from napari_autosegnet.widgets.layers.paint_history import before, write_section
+from napari_autosegnet.widgets.layers.paint_watch import PaintWatch
 from napari_autosegnet.widgets.layers.section_layers import image_behind, what_was_said
 from napari_autosegnet.widgets.session import Session
 
@@ -49,14 +48,14 @@ class Corrections(QObject):
     def __init__(self, session: Session, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._session = session
-        self._layers: list[Labels] = []
+        self._watch = PaintWatch(session.viewer, self)
+        self._watch.painted.connect(self._remember)
+        self._watch.changed.connect(self._mark)
+        self._watch.replaced.connect(self._on_replaced)
         #: Layer, then section: corrected pixels, as counted last.
         self._counted: dict[int, dict[int, int]] = {}
         #: Layer, then sections that may have changed since.
         self._dirty: dict[int, set[int]] = {}
-        #: Layer, then sections that were ever painted: undo and redo touch no others.
-        self._painted: dict[int, set[int]] = {}
-        self._slider = Slider(session.viewer)
         self._background = Background(self)
         self._count_soon = qdebounced(self._count, timeout=200)
         session.pairs_changed.connect(self._follow)
@@ -65,8 +64,7 @@ class Corrections(QObject):
     def release(self) -> None:
         """Let go of the viewer; the layers keep what they need."""
         self._count_soon.cancel()
-        for layer in list(self._layers):
-            self._forget(layer)
+        self._watch.follow([])
         self._background.close()
 
     @property
@@ -96,7 +94,7 @@ class Corrections(QObject):
             ),
             *(
                 (image_behind(self._session.viewer, layer), f"'{layer.name}'", section, patch)
-                for layer in self._layers
+                for layer in self._watch.layers
                 for section, patch in _patches(layer)
             ),
         ]
@@ -110,7 +108,7 @@ class Corrections(QObject):
             self._paint(image, section, patch)
         for image in self._session.layers.images():
             forget(image)
-        for layer in list(self._layers):
+        for layer in self._watch.layers:
             self._settle(layer)
         self.changed.emit(0)
         return sum(len(patch.values) for *_, patch in pending)
@@ -148,18 +146,12 @@ class Corrections(QObject):
     # ------------------------------------------------------------ following
 
     def _follow(self) -> None:
-        alive = [layer for layer in self._session.viewer.layers if can_be_corrected(layer)]
-        for layer in list(self._layers):
-            if not any(layer is other for other in alive):
-                self._keep(layer)
-                self._forget(layer)
-        for layer in alive:
-            if not any(layer is other for other in self._layers):
-                self._layers.append(layer)
-                layer.events.paint.connect(self._on_paint)
-                layer.events.set_data.connect(self._on_shown)
-                layer.events.data.connect(self._on_data)
-                self._mark(layer, what_was_said(layer))  # painted while no dock was open
+        new, left = self._watch.follow([layer for layer in self._session.viewer.layers if can_be_corrected(layer)])
+        for layer in left:
+            self._keep(layer)
+            self._drop(layer)
+        for layer in new:
+            self._mark(layer, what_was_said(layer))  # painted while no dock was open
 
     def _keep(self, layer: Labels) -> None:
         """The layer was closed: what is painted on it waits with its image."""
@@ -168,38 +160,20 @@ class Corrections(QObject):
             for section, patch in _patches(layer):
                 keep(image, section, patch)
 
-    def _forget(self, layer: Labels) -> None:
-        layer.events.paint.disconnect(self._on_paint)
-        layer.events.set_data.disconnect(self._on_shown)
-        layer.events.data.disconnect(self._on_data)
-        self._layers = [other for other in self._layers if other is not layer]
-        self._slider.forget(layer)
+    def _remember(self, layer: Labels, painted: set[int], item: list[Any]) -> None:
+        """Keep what the model said in sections that are painted for the first time."""
+        said = what_was_said(layer)
+        for section in painted:
+            if section < sections(layer) and section not in said:
+                said[section] = before(layer, section, item)
+
+    def _on_replaced(self, layer: Labels) -> None:
+        """Somebody gave the layer other pixels: nothing is known of them."""
+        what_was_said(layer).clear()
         self._drop(layer)
 
-    def _on_paint(self, event: Any) -> None:
-        layer = event.source
-        known = what_was_said(layer)
-        for section in set(painted_sections(event.value, spatial_shape(layer)[:-2])):
-            if section >= sections(layer):
-                continue
-            if section not in known:
-                known[section] = before(layer, section, event.value)
-            self._painted.setdefault(id(layer), set()).add(section)
-            self._mark(layer, [section])
-
-    def _on_shown(self, event: Any) -> None:
-        # Undo and redo say nothing but that the layer is drawn anew.
-        painted = self._painted.get(id(event.source))
-        if painted and not self._slider.moved(event.source):
-            self._mark(event.source, painted)
-
-    def _on_data(self, event: Any) -> None:
-        # Somebody gave the layer other pixels: nothing is known of them.
-        what_was_said(event.source).clear()
-        self._drop(event.source)
-
     def _drop(self, layer: Labels) -> None:
-        for known in (self._dirty, self._counted, self._painted):
+        for known in (self._dirty, self._counted):
             known.pop(id(layer), None)
         self._count_soon()
 
@@ -213,7 +187,7 @@ class Corrections(QObject):
         """Count the sections that changed, in the thread."""
         wanted = [
             (layer, section, what_was_said(layer)[section])
-            for layer in self._layers
+            for layer in self._watch.layers
             for section in sorted(self._dirty.get(id(layer), set()) & what_was_said(layer).keys())
         ]
         self._dirty.clear()

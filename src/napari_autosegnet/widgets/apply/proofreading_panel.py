@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup
@@ -21,6 +21,8 @@ from napari_autosegnet.widgets.apply.edit_painting import paint_edits
 from napari_autosegnet.widgets.files.object_features import ObjectFeatures
 from napari_autosegnet.widgets.files.readers import stored_classes
 from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.forms.buttons import push_button
+from napari_autosegnet.widgets.forms.message_line import sentence, wrapped_label
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA, data_in_view, folder_of, full_resolution, role
 from napari_autosegnet.widgets.session import Session
@@ -65,26 +67,34 @@ class ProofreadingPanel(QWidget):
         self.chosen: tuple[int, ...] = ()
         self._strokes: list[npt.NDArray[np.float64]] | None = None  # None while no object is split
 
-        self.label = QLabel()
-        self.label.setWordWrap(True)
-        self.begin_button = self._button("Mend objects", "", "Edits are kept beside the result", self.begin)
-        self.merge_button = self._button("Merge", "F6", "Makes the chosen objects one", self.merge)
-        self.split_button = self._button(
-            "Split by two strokes", "F7", "Draw two strokes on an object; it is cut between them", self.draw_strokes
+        self.label = wrapped_label()
+        self.begin_button = push_button("Mend objects", "Edits are kept beside the result", self.begin)
+        self.merge_button = push_button("Merge", "Makes the chosen objects one (F6)", self.merge)
+        self.split_button = push_button(
+            "Split by two strokes", "Draw two strokes on an object; it is cut between them (F7)", self.draw_strokes
         )
         self.split_button.setCheckable(True)
-        self.delete_button = self._button("Delete", "F8", "Makes the chosen objects background", self.delete)
-        self.undo_button = self._button("Undo", "F9", "Undoes the last edit, also of an earlier day", self.undo)
-        self.redo_button = self._button("Redo", "Shift+F9", "Does again what was undone", self.redo)
-        self.annotation_button = self._button(
+        self.delete_button = push_button("Delete", "Makes the chosen objects background (F8)", self.delete)
+        self.undo_button = push_button("Undo", "Undoes the last edit, also of an earlier day (F9)", self.undo)
+        self.redo_button = push_button("Redo", "Does again what was undone (Shift+F9)", self.redo)
+        self._keys = WindowKeys(
+            self,
+            {
+                "F6": self.merge_button.click,
+                "F7": self.split_button.click,
+                "F8": self.delete_button.click,
+                "F9": self.undo_button.click,
+                "Shift+F9": self.redo_button.click,
+            },
+        )
+        self.annotation_button = push_button(
             "Use edits as annotation",
-            "",
             "Paints the cut of each split, the inside of each merge, and what was deleted into the annotation, "
             "to learn from; what is painted there stays",
             self.use_as_annotation,
         )
-        self.export_button = self._button(
-            "Write edited objects ...", "", "A new store with all edits; the result stays as it is", self._on_export
+        self.export_button = push_button(
+            "Write edited objects ...", "A new store with all edits; the result stays as it is", self._on_export
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -98,9 +108,6 @@ class ProofreadingPanel(QWidget):
         layout.addLayout(grid)
         layout.addWidget(self.annotation_button)
         layout.addWidget(self.export_button)
-        buttons = (self.merge_button, self.split_button, self.delete_button, self.undo_button, self.redo_button)
-        keys = ("F6", "F7", "F8", "F9", "Shift+F9")
-        self._keys = WindowKeys(self, {key: each.click for key, each in zip(keys, buttons, strict=True)})
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.connect(self._on_layers)
         self.viewer.layers.selection.events.active.connect(self._on_layers)
@@ -117,12 +124,6 @@ class ProofreadingPanel(QWidget):
         self._end_strokes()
         self._background.close()
         self._export.close()
-
-    def _button(self, text: str, key: str, tip: str, action: Callable[[], object]) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(f"{tip} ({key})" if key else tip)
-        button.clicked.connect(lambda: action())
-        return button
 
     # ------------------------------------------------------------ which objects
 
@@ -316,7 +317,7 @@ class ProofreadingPanel(QWidget):
             except UserError as error:
                 self._say(str(error), "error")
             else:
-                said = " ".join(f"{note[:1].upper()}{note[1:]}." for note in looked[0].notes)
+                said = " ".join(map(sentence, looked[0].notes))
                 undo = f" Ctrl+Z on '{name}' takes them back." if count else ""
                 self._say(f"{count:,} voxels of edits are annotation now.{undo} {said}".strip(), "good")
             self._show_state()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Report
@@ -20,7 +20,7 @@ from napari_autosegnet.widgets.apply.corrections import Corrections
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, SectionModel, SectionResult
 from napari_autosegnet.widgets.apply.slice_progress import SliceProgress
 from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilities, model_of, probabilities_of
-from napari_autosegnet.widgets.forms.message_line import emphasized
+from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
@@ -71,9 +71,13 @@ class SlicePanel(QWidget):
         self.section_model = SectionModel()
         self.places: weakref.WeakKeyDictionary[Image, uncertainty.ShownPlaces] = weakref.WeakKeyDictionary()
 
-        self.slice_button = emphasized(QPushButton("Segment the slice in view"))
-        self.slice_button.setToolTip("In a layer of its own, over the image that is selected, or the topmost one")
-        self.slice_button.clicked.connect(self.segment)
+        self.slice_button = emphasized(
+            push_button(
+                "Segment the slice in view",
+                "In a layer of its own, over the image that is selected, or the topmost one",
+                self.segment,
+            )
+        )
         self.unsure_box = QCheckBox("Show where the model is unsure")
         self.unsure_box.setChecked(True)
         self.unsure_box.setToolTip("Adds a layer: the brighter a place, the less sure the model is")
@@ -82,14 +86,12 @@ class SlicePanel(QWidget):
         self.as_is_box.setVisible(False)
         self.progress = SliceProgress()
         self.progress.cancelled.connect(self._on_cancelled)
-        self.place_button = QPushButton("Go to the least certain place")
-        self.place_button.setToolTip(
-            "Painting the right classes there teaches the network most. Press again, or F3, for the next place"
+        self.place_button = push_button(
+            "Go to the least certain place",
+            "Painting the right classes there teaches the network most. Press again, or F3, for the next place",
+            self.go_to_least_certain,
         )
-        self.place_button.clicked.connect(self.go_to_least_certain)
-        self.back_button = QPushButton("Previous")
-        self.back_button.setToolTip("Back to the place that was shown before (Shift+F3)")
-        self.back_button.clicked.connect(self.go_back)
+        self.back_button = push_button("Previous", "Back to the place that was shown before (Shift+F3)", self.go_back)
         places = QHBoxLayout()
         places.addWidget(self.place_button, 1)
         places.addWidget(self.back_button)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QWidget
 from superqt.utils import qdebounced
 
 from napari_autosegnet.events import Event, ProgressMade, Report
 from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.forms.buttons import push_button
 
 _T = TypeVar("_T")
 #: Milliseconds before the bar is shown: most slices are done by then, and nothing flickers.
@@ -40,9 +41,7 @@ class SliceProgress(QWidget):
         self._background = Background(self)
         self._stop: threading.Event | None = None
         self.bar = QProgressBar()
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip("The layers stay as they are")
-        self.cancel_button.clicked.connect(self.cancel)
+        self.cancel_button = push_button("Cancel", "The layers stay as they are", self.cancel)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.bar, 1)

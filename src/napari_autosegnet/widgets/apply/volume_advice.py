@@ -15,7 +15,7 @@ from napari_autosegnet.plain_text import printable
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.units import unit_symbol
 from napari_autosegnet.widgets.forms.form_rows import named
-from napari_autosegnet.widgets.forms.message_line import sentence
+from napari_autosegnet.widgets.forms.message_line import sentence, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class VolumeAdvice:
     def __init__(self, form: SettingsForm, classes: Sequence[ClassInfo] = ()) -> None:
         self._form, self._classes = form, classes
         self._image: ImageStack | None = None
-        self.planes_label, self.objects_label = QLabel(), QLabel()
+        self.planes_label, self.objects_label = wrapped_label(), wrapped_label()
         self.cubes_box = named(
             QCheckBox("Write cubes first, and segment these"),
             "Write cubes first",
@@ -55,8 +55,6 @@ class VolumeAdvice:
         form.add_below("planes", self.cubes_box)
         form.add_below("planes", self.planes_label)
         form.add_below("instance_merge", self.objects_label)
-        for label in (self.planes_label, self.objects_label):
-            label.setWordWrap(True)
         form.changed.connect(self.refresh)
         self.refresh()
 

@@ -56,7 +56,6 @@ class ObjectFeatures:
     def __init__(self, objects: Proofreading) -> None:
         self._objects = objects
         self.table = _features(object_table_path(objects.store))
-        self._unit = objects.placement.unit
         self.follow(objects.log.done)
 
     def follow(self, edits: Iterable[Change]) -> None:

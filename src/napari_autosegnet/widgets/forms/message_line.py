@@ -1,11 +1,11 @@
-"""What a step says: one line on what is wrong or going on, and a button that stands out as the next one."""
+"""What a step says: one line on what is wrong or going on, labels that wrap, and words made sentences."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
 from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.quality import Quality
@@ -39,12 +39,11 @@ class MessageLine(QLabel):
         self.say("")
 
 
-def emphasized(button: QPushButton) -> QPushButton:
-    """The button in bold: the one that is next."""
-    font = button.font()
-    font.setBold(True)
-    button.setFont(font)
-    return button
+def wrapped_label(text: str = "") -> QLabel:
+    """A label whose text goes on in the next line where the dock is too narrow for it."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    return label
 
 
 def tool_tip(text: object) -> str:
@@ -57,7 +56,13 @@ def in_html(quality: Quality) -> str:
     return escaped(sentence(quality.sentence())).replace("Warning:", "<b>Warning:</b>")
 
 
+def capitalized(text: object) -> str:
+    """Words that begin with a capital; else they are as they were."""
+    words = str(text)
+    return words[:1].upper() + words[1:]
+
+
 def sentence(text: object) -> str:
     """Words with a capital and a full stop; nothing where there are none."""
     words = str(text or "").strip()
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!")) or not words else ".")
+    return capitalized(words) + ("" if words.endswith((".", "!")) or not words else ".")

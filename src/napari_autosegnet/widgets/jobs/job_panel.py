@@ -23,7 +23,8 @@ from napari_autosegnet.events import (
     WarningRaised,
 )
 from napari_autosegnet.plain_text import escaped
-from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
+from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence, wrapped_label
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 
 _STEPS = 1000
@@ -60,19 +61,15 @@ class JobPanel(QWidget):
         self._phase = ""
         self._where = ""
         self._memory = 0
-        self.status = QLabel()
-        self.status.setWordWrap(True)
+        self.status = wrapped_label()
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
         self.bar.setTextVisible(True)
         self.bar.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.note = MessageLine()
         self.pause = self._button("Pause", "Lets other programs have the computer; nothing is lost", self._toggle_pause)
-        self.stop = self._button("Stop, keep the best", "Ends it after the current step", client.stop)
+        self.stop = emphasized(self._button("Stop, keep the best", "Ends it after the current step", client.stop))
         self.cancel = self._button("Cancel", "", client.cancel)
-        font = self.stop.font()
-        font.setBold(True)
-        self.stop.setFont(font)
         self.stop.setVisible(keeps_best)
         self._keeps_best = keeps_best
         self._buttons = QWidget()
@@ -112,10 +109,7 @@ class JobPanel(QWidget):
         self._activity.close()
 
     def _button(self, text: str, tip: str, action: Callable[[], None]) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(lambda: self._press(action))
-        return button
+        return push_button(text, tip, lambda: self._press(action))
 
     def _press(self, action: Callable[[], None]) -> None:
         action()

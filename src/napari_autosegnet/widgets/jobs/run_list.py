@@ -35,7 +35,7 @@ def step_of(run: Run) -> Literal["annotate", "learn", "apply"]:
     """The step at which to continue a run."""
     if is_active(run) and _step_of_job(run) in ("fit", "search", "train"):
         return "learn"
-    if (run.model_folder / "model.json").is_file():
+    if run.has_model:
         return "apply"
     return "learn" if run.config_file.is_file() or run.architecture_file.is_file() else "annotate"
 

@@ -10,7 +10,9 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QMessageBox, QPushButton, QSizeP
 
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.plain_text import escaped, printable
-from napari_autosegnet.widgets.forms.message_line import tool_tip
+from napari_autosegnet.widgets.forms.buttons import push_button
+from napari_autosegnet.widgets.forms.form_rows import named
+from napari_autosegnet.widgets.forms.message_line import capitalized, tool_tip, wrapped_label
 from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
 from napari_autosegnet.widgets.jobs.work_list import WorkList
 
@@ -82,8 +84,7 @@ class RunningWork(QWidget):
 
     def _add(self, client: RunClient) -> None:
         row, name = len(self._labels), job_name(client)
-        label = self._labels[client] = QLabel()
-        label.setWordWrap(True)
+        label = self._labels[client] = wrapped_label()
         label.setTextFormat(Qt.TextFormat.RichText)
         label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._rows.addWidget(label, row, 0)
@@ -98,7 +99,7 @@ class RunningWork(QWidget):
 
     def _show_words(self) -> None:
         for client, label in self._labels.items():
-            label.setText(f"<b>{escaped(_capitalized(job_name(client)))}</b> {escaped(_progress(client))}")
+            label.setText(f"<b>{escaped(capitalized(job_name(client)))}</b> {escaped(_progress(client))}")
 
 
 def job_name(client: RunClient) -> str:
@@ -108,7 +109,7 @@ def job_name(client: RunClient) -> str:
 
 def ask_to_compete(others: Sequence[RunClient], parent: QWidget, start: Callable[[], None]) -> None:
     """Ask whether a job is to start beside those that are under way."""
-    lines = [f"{_capitalized(job_name(client))}: {_progress(client)}." for client in others]
+    lines = [f"{capitalized(job_name(client))}: {_progress(client)}." for client in others]
     box = QMessageBox(QMessageBox.Icon.Question, "Another job is under way", "\n".join(lines), parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setInformativeText("Jobs that run at the same time slow each other down, and may run out of memory.")
@@ -132,12 +133,4 @@ def _progress(client: RunClient) -> str:
 
 
 def _button(text: str, tip: str, action: Callable[[], object]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tool_tip(tip))
-    button.setAccessibleName(tip)
-    button.clicked.connect(lambda: action())
-    return button
-
-
-def _capitalized(words: str) -> str:
-    return words[:1].upper() + words[1:]
+    return named(push_button(text, tool_tip(tip), lambda: action()), tip)

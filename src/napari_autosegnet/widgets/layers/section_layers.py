@@ -138,12 +138,6 @@ def show_uncertainty(
     return layer
 
 
-def shown_section(layer: Layer) -> int:
-    """Section of the image at which a layer of one section lies."""
-    about = layer.metadata.get(METADATA, {})
-    return int(about.get("section", 0))
-
-
 def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
     """Image that a layer of this program was computed from, also when it was closed and opened again.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.errors import UserError
@@ -16,8 +15,9 @@ from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.presets import PRESETS, Preset, search_settings, train_settings
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import Network, SearchSettings, TrainSettings
+from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.form_rows import add_row, form_layout
-from napari_autosegnet.widgets.forms.message_line import MessageLine
+from napari_autosegnet.widgets.forms.message_line import MessageLine, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class AdvancedLearning(QWidget):
         order = (first, *(preset for preset in PRESETS if preset != first))
         self.search_form = SettingsForm(SearchSettings, {PRESET_WORDS[each]: search_settings(each) for each in order})
         self.search_problem, self.train_problem = MessageLine(), MessageLine()
-        self.search_button = self._button(
-            "Start the search", "Finds an architecture for the annotation", self.start_search, self.search_problem
+        self.search_button = push_button(
+            "Start the search",
+            "Finds an architecture for the annotation",
+            lambda: step.attempt(self.start_search, self.search_problem),
         )
         self.network = QComboBox()
         for name, text in _NETWORKS.items():
@@ -71,10 +73,11 @@ class AdvancedLearning(QWidget):
             "forest of the live labels",
         )
         self.train_form = SettingsForm(TrainSettings, {PRESET_WORDS[each]: train_settings(each) for each in PRESETS})
-        self.train_words = QLabel()
-        self.train_words.setWordWrap(True)
-        self.train_button = self._button(
-            "Start the training", "Trains this network from scratch", self.start_training, self.train_problem
+        self.train_words = wrapped_label()
+        self.train_button = push_button(
+            "Start the training",
+            "Trains this network from scratch",
+            lambda: step.attempt(self.start_training, self.train_problem),
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -84,12 +87,6 @@ class AdvancedLearning(QWidget):
         layout.addLayout(choice)
         for widget in (self.train_form, self.train_words, self.train_button, self.train_problem):
             layout.addWidget(widget)
-
-    def _button(self, text: str, tip: str, action: Callable[[], None], line: MessageLine) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(lambda: self._step.attempt(action, line))
-        return button
 
     @property
     def chosen_network(self) -> Network:

@@ -21,8 +21,9 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.widgets.annotate.class_brushes import ClassBrushes
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarize
+from napari_autosegnet.widgets.forms.buttons import emphasized
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
-from napari_autosegnet.widgets.forms.message_line import MessageLine, emphasized, in_html, sentence
+from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, in_html, sentence, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
 from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
@@ -162,7 +163,7 @@ class LearnStep(QWidget):
     @property
     def has_model(self) -> bool:
         """Whether the run has a model already."""
-        return self.run is not None and (self.run.model_folder / "model.json").is_file()
+        return self.run is not None and self.run.has_model
 
     @property
     def has_architecture(self) -> bool:
@@ -316,7 +317,7 @@ class LearnStep(QWidget):
         try:
             action()
         except UserError as error:
-            line.say(str(error)[:1].upper() + str(error)[1:], "error")
+            line.say(capitalized(error), "error")
         self.refresh()
 
     def _press(self, index: int) -> None:
@@ -418,7 +419,6 @@ _WHAT = (
 
 
 def _rich_label() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
+    label = wrapped_label()
     label.setTextFormat(Qt.TextFormat.RichText)
     return label

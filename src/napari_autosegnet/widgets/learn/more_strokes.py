@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_autosegnet.events import Epoch, Event, LabelsTaken, QualityMeasured, Started
 from napari_autosegnet.quality import LEAST_PIXELS, Checked
+from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.message_line import MessageLine
 
 #: Seconds of learning before anything is said, and by how much the quality rises in its second half if time helps.
@@ -67,9 +68,11 @@ class MoreStrokes(QWidget):
         super().__init__(parent)
         self._curve = QualityCurve()
         self.words = MessageLine()
-        self.button = QPushButton("Go to the least certain place")
-        self.button.setToolTip("Of the slice in view. What you paint there is learned from at once")
-        self.button.clicked.connect(lambda: self.asked.emit())
+        self.button = push_button(
+            "Go to the least certain place",
+            "Of the slice in view. What you paint there is learned from at once",
+            lambda: self.asked.emit(),
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.words)

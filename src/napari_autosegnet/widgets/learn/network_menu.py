@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, Signal
-from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_autosegnet.data.annotations import PALETTE
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.jobs.menu import MenuEntry, choose_network, read_menu
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import narrow
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.learn.plots import color_axes, make_view
@@ -48,8 +48,9 @@ class NetworkMenu(QWidget):
         self._items: list[Any] = []
         self.points: Any = None
         self.plot: QWidget | None = None
-        self.title = QLabel("<b>Networks to choose from</b>: mean IoU against speed. Click on a point to take it")
-        self.title.setWordWrap(True)
+        self.title = wrapped_label(
+            "<b>Networks to choose from</b>: mean IoU against speed. Click on a point to take it"
+        )
         self.box = named(
             QComboBox(),
             "Network",
@@ -58,8 +59,7 @@ class NetworkMenu(QWidget):
         )
         narrow(self.box)
         self.box.activated.connect(lambda index: self.choose(self._entries[index].name))
-        self.about = QLabel()
-        self.about.setWordWrap(True)
+        self.about = wrapped_label()
         self.message = MessageLine()
         self._rows = QVBoxLayout(self)
         self._rows.setContentsMargins(0, 0, 0, 0)

@@ -14,13 +14,14 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from superqt.utils import qthrottled
 
 from napari_autosegnet.data.annotations import PALETTE, class_color
 from napari_autosegnet.events import Epoch, Event, QualityMeasured, Step
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.run import RunHistory
+from napari_autosegnet.widgets.forms.message_line import wrapped_label
 
 _HEIGHT = 120
 _REDRAW = 250  # milliseconds
@@ -126,8 +127,7 @@ class LivePlots(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        self.missing = QLabel("To see curves here, install pyqtgraph: pip install pyqtgraph")
-        self.missing.setWordWrap(True)
+        self.missing = wrapped_label("To see curves here, install pyqtgraph: pip install pyqtgraph")
         layout.addWidget(self.missing)
         for row in self.rows:
             layout.addWidget(row)
@@ -202,9 +202,8 @@ class PlotRow(QWidget):
         self._items: dict[Curve, Any] = {}
         self._view: Any = None
         self._axes: tuple[Any, ...] = ()
-        self.legend = QLabel()
+        self.legend = wrapped_label()
         self.legend.setTextFormat(Qt.TextFormat.RichText)
-        self.legend.setWordWrap(True)
         self.setToolTip(plot.tip)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._rows = QVBoxLayout(self)
