@@ -316,7 +316,7 @@ class AutoSegNetDock(QWidget):
             self._window = None
         self._prepare_soon.cancel()
         if "learn" in self._steps:
-            self.learn_step.shutdown()
+            self.learn_step.release()
         if "apply" in self._steps:
             self.apply_step.release()
         self.annotate_step.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
+from napari.layers import Labels
+
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
+from napari_autosegnet.widgets.annotate.numbered_objects import read_objects
 
 
 @pytest.fixture
@@ -73,6 +77,13 @@ def test_objects_become_one_class(number: int, apart: int, as_image: bool, step:
     assert not step.table.isHidden() and not step.add_button.isHidden()
     assert session.problem() is None and step.objects_button.isHidden() and "one class now" in step.message.text()
     assert not masks.visible and masks in session.viewer.layers and np.array_equal(masks.data, pixels)
+
+
+def test_objects_of_a_time_series_stay_in_their_sections() -> None:
+    pixels = np.zeros((2, 3, 16, 16), np.uint16)
+    pixels[0, 1, 2:5, 2:5], pixels[1, 2, 8:12, 8:12] = 1, 2
+    wanted = np.where(pixels > 0, 2, 1) * pixels.any((2, 3), keepdims=True)
+    assert np.array_equal(read_objects(Labels(pixels), {0: 1, 1: 2}, threading.Event()), wanted)
 
 
 def test_classes_stay_classes(step: Any, settled: Any) -> None:

@@ -57,7 +57,7 @@ def make_step(
     for step in made:
         if step.run is not None and (process := find(step.run)) is not None:
             process.kill()
-        step.shutdown()
+        step.release()
 
 
 def wait(qtbot: Any, step: LearnStep, *states: str) -> None:
@@ -198,7 +198,7 @@ def test_the_run_goes_on_when_the_step_is_closed_and_is_found_again(
     press(qtbot, step.primary)
     qtbot.waitUntil(lambda: step.plots.epochs > 0 or not step.client.active, timeout=LONG)
     run = step.run
-    step.shutdown()
+    step.release()
     step.session.close()
     process = find(run)
     assert process is not None and process.alive

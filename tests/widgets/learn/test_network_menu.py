@@ -53,4 +53,4 @@ def test_one_network_is_no_choice(make_session: Callable[..., Any], qtbot: Any, 
         # Its quality may not be known: the list would say a figure.
         assert [each.isHidden() for each in (menu.title, menu.box)] == [alone, alone]
         assert menu.plot is None or menu.plot.isHidden() == alone
-    menu.close_menu()
+    menu.release()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
@@ -19,7 +18,6 @@ from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
     axes_of,
     channel_count,
-    data_in_view,
     depth,
     full_resolution,
     is_rgb,
@@ -27,6 +25,7 @@ from napari_autosegnet.widgets.layers.layer_arrays import (
     shows_sections,
     spatial_shape,
     stack_around,
+    window_in_view,
 )
 from napari_autosegnet.widgets.session import Session
 
@@ -244,16 +243,10 @@ class LiveLabels(QWidget):
         pixels = MAX_PIXELS // channel_count(image)
         if height * width <= pixels:
             return _Place(image, section, (0, height), (0, width))
-        viewer = session.viewer
-        center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
         # In steps, so that moving about does not begin anew with every pixel.
         side = int(pixels**0.5)
-        step = side // 4
-        spans = []
-        for length, middle in zip((height, width), center, strict=True):
-            start = int(np.clip(round((middle - side / 2) / step) * step, 0, max(0, length - side)))
-            spans.append((start, min(length, start + side)))
-        return _Place(image, section, spans[0], spans[1])
+        rows, columns = window_in_view(session.viewer, image, side, side // 4)
+        return _Place(image, section, (rows.start, rows.stop), (columns.start, columns.stop))
 
     def _missing(self, place: _Place) -> str | None:
         """What has to be done before there can be labels; empty where the step asks for it already."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +152,6 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
     if not names:
         raise UserError("no value is a class; choose a class for one at least")
     check_names(names)
-    classes = session.class_list
     given: list[LabelClass] = []
     for number, name in enumerate(names):
         value = next(value for value, its_name in meaning.items() if its_name == name)
@@ -160,11 +159,7 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
         if not 0 < value < 256:  # 0 means not annotated, and values are painted as bytes
             value = next(free for free in range(1, 256) if free not in taken)
         given.append(LabelClass(value, name, class_color(number)))
-    if session.nothing_is_painted():
-        classes.adopt(given)
-    values, _ = classes.matched(given)
-    have = {each.name for each in classes.label_classes}
-    classes.extend([LabelClass(values[each.value], each.name, each.color) for each in given if each.name not in have])
+    values = session.values_of(tuple(given))
     by_name = {each.name: values[each.value] for each in given}
     return {value: by_name[name] for value, name in meaning.items() if name is not None}
 
@@ -176,17 +171,27 @@ def read_mask(
 
     Reads all of it: call it in a thread.
     """
-    shape = spatial_shape(layer)
-    mask = empty_labels(shape)
-    for section in range(sections(layer)):
-        if closing.is_set():
-            return None
+
+    def read(section: int) -> npt.NDArray[np.uint8]:
         pixels = _values(layer, section, colors=colors).values
         target = np.zeros(pixels.shape, np.uint8)
         for old, new in values.items():
             target[pixels == old] = new
-        mask[section_index(layer, section) or ...] = target
-    return mask  # type: ignore[no-any-return]
+        return target
+
+    return by_section(layer, read, closing)
+
+
+def by_section(
+    layer: Image | Labels, read: Callable[[int], npt.NDArray[Any]], closing: threading.Event
+) -> npt.NDArray[np.uint8] | None:
+    """Labels in the shape of a layer, whose sections (y, x) ``read`` gives; None when it was ended early."""
+    labels = empty_labels(spatial_shape(layer))
+    for section in range(sections(layer)):
+        if closing.is_set():
+            return None
+        labels[section_index(layer, section) or ...] = read(section)
+    return labels  # type: ignore[no-any-return]
 
 
 def _values(layer: Image, section: int, *, colors: bool = False) -> LabelValues:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.widgets.annotate.mask_layer import class_values
+from napari_autosegnet.widgets.annotate.mask_layer import by_section, class_values
 from napari_autosegnet.widgets.layers.class_colors import annotation_layer
-from napari_autosegnet.widgets.layers.layer_arrays import empty_labels, place_on, read_section, sections, spatial_shape
+from napari_autosegnet.widgets.layers.layer_arrays import place_on, read_section
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -34,15 +34,12 @@ def read_objects(layer: Labels, values: dict[int, int], closing: threading.Event
 
     A section without an object is not annotated. Reads all of it: call it in a thread.
     """
-    shape = spatial_shape(layer)
-    mask = empty_labels(shape)
-    for section in range(sections(layer)):
-        if closing.is_set():
-            return None
+
+    def read(section: int) -> npt.NDArray[Any]:
         is_object = read_section(layer, section) > 0
-        if is_object.any():
-            mask[section if len(shape) == 3 else ...] = np.where(is_object, values[1], values[0])
-    return mask  # type: ignore[no-any-return]
+        return np.where(is_object, values[1], values[0] if is_object.any() else 0)
+
+    return by_section(layer, read, closing)
 
 
 def use_one_class(session: Session, layer: Labels, pixels: npt.NDArray[np.uint8]) -> Labels:

@@ -279,19 +279,18 @@ class ProofreadingPanel(QWidget):
         def refuse(text: str) -> None:
             layer.refresh(extent=False)  # of edits that were made elsewhere
             layer.features = features.table
-            self._say(text, "error")
-            self._show_state()
+            self._refuse(text)
 
         self._call(work, show, refuse)
 
     def _call(
         self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[str], None] | None = None
     ) -> None:
-        def refuse(text: str) -> None:
-            self._say(text, "error")
-            self._show_state()
+        self._background.call(work, then, failed or self._refuse)
+        self._show_state()
 
-        self._background.call(work, then, failed or refuse)
+    def _refuse(self, text: str) -> None:
+        self._say(text, "error")
         self._show_state()
 
     def _say(self, text: str, kind: str) -> None:
@@ -389,15 +388,11 @@ class ProofreadingPanel(QWidget):
         if objects is None:
             return
 
-        def refuse(text: str) -> None:
-            self._say(text, "error")
-            self._show_state()
-
         def done(written: Path) -> None:
             self._say(f"The edited objects lie in {written}.", "good")
             self._show_state()
 
-        self._export.call(partial(_export, objects.store, out, self._export.closing.is_set), done, refuse)
+        self._export.call(partial(_export, objects.store, out, self._export.closing.is_set), done, self._refuse)
         self._say("The edited objects are being written ...", "info")
         self._show_state()
 

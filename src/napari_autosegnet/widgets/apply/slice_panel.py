@@ -106,7 +106,7 @@ class SlicePanel(QWidget):
     def release(self) -> None:
         """Let go of napari's window and of the thread."""
         self._keys.release()
-        self.progress.close_thread()
+        self.progress.release()
 
     def show_state(self, model: ModelSummary | None) -> None:
         """Offer what can be done with a model and the image in view."""
@@ -225,27 +225,37 @@ class SlicePanel(QWidget):
         if known is not None:
             self._go(image, known)
             return
-        annotated = annotation_reader(self._session, image)
+        out = self._store_with_probabilities(image)
+        if out is None:
+            self._look_in_slice(image, section)
+        else:
+            self._look_in_stack(image, section, out)
 
-        def look(answer: SectionResult) -> None:
-            self._show_slice(image, section, answer)
+    def _look_in_slice(self, image: Image, section: int) -> None:
+        """Segment a slice, and go to its least certain place."""
+        annotated, shown = annotation_reader(self._session, image), self.places[image]
+
+        def look(result: SectionResult) -> None:
+            self._show_slice(image, section, result)
             self._session.background.call(
-                lambda: uncertainty.least_certain(answer.uncertainty, section, annotated(section), shown.visited),
+                lambda: uncertainty.least_certain(result.uncertainty, section, annotated(section), shown.visited),
                 lambda place: self._go_to_new(image, place),
                 self._refuse,
             )
 
-        out = self._store_with_probabilities(image)
-        if out is None or self._model is None:
-            self._compute(image, section, look)
-            return
-        model = self._model.path
+        self._compute(image, section, look)
+
+    def _look_in_stack(self, image: Image, section: int, out: Path) -> None:
+        """Go to the least certain place of a result; of the slice where the model was trained on since."""
+        assert self._model is not None
+        annotated, shown, model = annotation_reader(self._session, image), self.places[image], self._model.path
+        first, sections = self._volume.time_point * depth(image), depth(image)
 
         def search(report: Report, should_stop: ShouldStop) -> tuple[bool, uncertainty.Place | None]:
+            """Whether the result is the model's, and its place."""
             read = _uncertainty_of(out, model)
             if read is None:
                 return False, None
-            first, sections = self._volume.time_point * depth(image), depth(image)
             place = uncertainty.least_certain_of_volume(
                 read,
                 lambda section: annotated(first + section),
@@ -257,10 +267,11 @@ class SlicePanel(QWidget):
             return True, None if place is None else replace(place, section=first + place.section)
 
         def go(answer: tuple[bool, uncertainty.Place | None]) -> None:
-            if answer[0]:
-                self._go_to_new(image, answer[1])
-            else:  # the model was trained on since
-                self._compute(image, section, look)
+            is_of_model, place = answer
+            if is_of_model:
+                self._go_to_new(image, place)
+            else:
+                self._look_in_slice(image, section)
 
         self._say("Looking for the least certain place ...")
         self.progress.call(search, go, self._refuse)

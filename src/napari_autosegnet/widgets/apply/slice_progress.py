@@ -95,7 +95,7 @@ class SliceProgress(QWidget):
             self._end()
             self.cancelled.emit()
 
-    def close_thread(self) -> None:
+    def release(self) -> None:
         """Forget what waits, and wait for what is under way."""
         self._background.close()
 

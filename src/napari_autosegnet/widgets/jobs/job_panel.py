@@ -103,7 +103,7 @@ class JobPanel(QWidget):
         self.note.clear()
         self._on_state(self.client.state)
 
-    def close_activity(self) -> None:
+    def release(self) -> None:
         """Take the job out of napari's activity dock."""
         self._clock.stop()
         self._activity.close()

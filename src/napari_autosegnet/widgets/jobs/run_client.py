@@ -323,7 +323,7 @@ class RunClient(QObject):
     def _note(self, event: Event) -> None:
         match event:
             case Finished() | Failed() | Stopped():
-                return
+                pass
             case Paused():
                 self._wanted.discard("pause")
                 if self._state in ("starting", "working"):
@@ -331,13 +331,9 @@ class RunClient(QObject):
             case Resumed():
                 if self._state == "paused":
                     self._set_state("working")
-            case _:
-                self._note_working()
-
-    def _note_working(self) -> None:
-        # In the past nobody knows yet whether somebody still works.
-        if self._caught_up and self._state not in ("working", "paused", "stopping"):
-            self._set_state("working")
+            # In the past nobody knows yet whether somebody still works.
+            case _ if self._caught_up and self._state not in ("working", "paused", "stopping"):
+                self._set_state("working")
 
     def _settle(self) -> None:
         """Compare the state with whether somebody works on the run."""

@@ -296,6 +296,19 @@ def data_in_view(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt
     return np.asarray(layer.world_to_data(np.asarray(point, float)[-layer.ndim :] / _units_per_unit(viewer, layer)))
 
 
+def window_in_view(viewer: ViewerModel, image: Image, side: int, step: int = 1) -> tuple[slice, slice]:
+    """Rows and columns of a section around the middle of the view, ``side`` pixels of each at most.
+
+    With a larger ``step`` they stay the same while the view is moved a little.
+    """
+    center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
+    spans = []
+    for length, middle in zip(spatial_shape(image)[-2:], center, strict=True):
+        start = int(np.clip(round((middle - side // 2) / step) * step, 0, max(0, length - side)))
+        spans.append(slice(start, min(length, start + side)))
+    return spans[0], spans[1]
+
+
 def view_of_data(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Where in the viewer a point of a layer's data lies."""
     return np.asarray(layer.data_to_world(point), float) * _units_per_unit(viewer, layer)

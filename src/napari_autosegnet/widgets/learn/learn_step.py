@@ -125,7 +125,7 @@ class LearnStep(QWidget):
         self._on_run(session.run)
         self.refresh()
 
-    def shutdown(self) -> None:
+    def release(self) -> None:
         """Let go of the run and the viewer; a worker continues by itself."""
         if self._is_open:
             self._is_open = False
@@ -133,13 +133,13 @@ class LearnStep(QWidget):
             self.preview.close()
             self.strokes.close()
             self.brushes.release()
-            self.menu.close_menu()
+            self.menu.release()
             self.client.close()
-            self.panel.close_activity()
+            self.panel.release()
 
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802
         """Free what the step holds."""
-        self.shutdown()
+        self.release()
         super().closeEvent(event)
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802

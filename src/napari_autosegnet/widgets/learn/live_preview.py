@@ -23,11 +23,10 @@ from napari_autosegnet.widgets.apply.uncertainty import Place, ShownPlaces, go_t
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import (
-    data_in_view,
     section_in_view,
     shows_sections,
-    spatial_shape,
     stack_around,
+    window_in_view,
 )
 from napari_autosegnet.widgets.session import Session
 
@@ -40,11 +39,11 @@ if TYPE_CHECKING:
 MAX_SIDE = 1024
 _NAME, _UNSURE_NAME = "training preview", "training uncertainty"
 _WAIT = 400  # milliseconds after the view has come to rest
-_KEPT_PLACES = 16
+_MAX_GIVEN = 16
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Slice:
     """Where a slice lies: the image, its section, and the first row and column."""
 
     image: Image
@@ -67,12 +66,16 @@ class LivePreview(QObject):
         super().__init__(parent)
         self._session = session
         self._client = client
-        self._places: dict[int, _Place] = {}
-        self._shown: weakref.WeakKeyDictionary[Image, ShownPlaces] = weakref.WeakKeyDictionary()
-        self._round = 0
+        #: The slices that the worker was given, by when their file was written: an answer names that.
+        self._given: dict[int, _Slice] = {}
+        #: Counts how often they were forgotten: one that is on the way to the worker then is of no use, either.
+        self._times_forgotten = 0
+        #: The least certain places that were shown.
+        self._uncertain_places: weakref.WeakKeyDictionary[Image, ShownPlaces] = weakref.WeakKeyDictionary()
         self._layer: Labels | None = None
         self._unsure: Image | None = None
-        self._seen: tuple[_Place, npt.NDArray[np.float32]] | None = None
+        #: The last result that was shown: where it lies, and its uncertainty.
+        self._last_shown: tuple[_Slice, npt.NDArray[np.float32]] | None = None
         self._enabled = True
         self._is_aside = False
         self._offer_soon = qdebounced(self._offer_slice, timeout=_WAIT)
@@ -107,7 +110,7 @@ class LivePreview(QObject):
         """Ask for previews, or leave the worker to its training."""
         self._enabled = enabled
         if not enabled:
-            self._forget_places()
+            self._forget_given()
             self._remove_layers()
             if self._client.active:
                 source = preview_file(self._client.run, "input")
@@ -133,14 +136,14 @@ class LivePreview(QObject):
 
     def _on_state(self, state: str) -> None:
         if state == "starting":
-            self._forget_places()
+            self._forget_given()
         if self._client.active:
             self._on_view()
 
-    def _forget_places(self) -> None:
+    def _forget_given(self) -> None:
         """What was given to the worker is of no use any more, and what is on the way to it neither."""
-        self._places.clear()
-        self._round += 1
+        self._given.clear()
+        self._times_forgotten += 1
 
     def _on_view(self, event: Any = None) -> None:
         if self._enabled and self._is_learning:
@@ -156,15 +159,15 @@ class LivePreview(QObject):
         in_view = self._in_view()
         if in_view is None:
             return
-        (place, window), device, closing = in_view, self._session.device, self._session.background.closing
+        (where, window), device, closing = in_view, self._session.device, self._session.background.closing
 
         def compute() -> tuple[Any, ...] | None:
             from napari_autosegnet.model import Model
 
             model = Model.load(folder)
-            pixels, gray = _read_slice(place, window)
+            pixels, gray = _read_slice(where, window)
             predicted = predicted_slice(model, pixels, gray, device, closing.is_set)
-            return None if predicted is None else (*predicted, place, model.classes)
+            return None if predicted is None else (*predicted, where, model.classes)
 
         def show(computed: tuple[Any, ...] | None) -> None:
             if computed is not None:
@@ -172,54 +175,40 @@ class LivePreview(QObject):
 
         self._session.background.call(compute, show, refuse)
 
-    def _in_view(self) -> tuple[_Place, tuple[slice, slice]] | None:
+    def _in_view(self) -> tuple[_Slice, tuple[slice, slice]] | None:
         """The slice in view, and the part of it that is looked at; None where none is shown as it lies."""
         image = self._session.layers.image_in_view()
         section = None if image is None else section_in_view(self._session.viewer, image)
         if image is None or section is None or not shows_sections(self._session.viewer):
             return None
-        window = self._window(image)
-        return _Place(image, section, (window[0].start, window[1].start)), window
+        window = window_in_view(self._session.viewer, image, MAX_SIDE)
+        return _Slice(image, section, (window[0].start, window[1].start)), window
 
     def _offer_slice(self) -> None:
         in_view = self._in_view()
         if in_view is None or not self._is_learning or not self._enabled:
             return
-        place, window = in_view
-        if next(reversed(self._places.values()), None) == place:
+        where, window = in_view
+        if next(reversed(self._given.values()), None) == where:
             return
-        run, turn = self._client.run, self._round
+        run, times_forgotten = self._client.run, self._times_forgotten
 
         def write() -> int:
-            return write_slice(run, *_read_slice(place, window))
+            return write_slice(run, *_read_slice(where, window))
 
         def remember(modified: int) -> None:
-            if turn == self._round:
-                self._remember(modified, place)
+            if times_forgotten == self._times_forgotten:
+                self._given[modified] = where
+                while len(self._given) > _MAX_GIVEN:
+                    del self._given[next(iter(self._given))]
 
         self._session.background.call(write, remember, _nothing)
-
-    def _window(self, image: Image) -> tuple[slice, slice]:
-        """Rows and columns around the middle of the view."""
-        sides = spatial_shape(image)[-2:]
-        viewer = self._session.viewer
-        center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
-        spans = []
-        for side, middle in zip(sides, center, strict=True):
-            start = int(np.clip(round(middle) - MAX_SIDE // 2, 0, max(0, side - MAX_SIDE)))
-            spans.append(slice(start, min(side, start + MAX_SIDE)))
-        return spans[0], spans[1]
-
-    def _remember(self, modified: int, place: _Place) -> None:
-        self._places[modified] = place
-        while len(self._places) > _KEPT_PLACES:
-            del self._places[next(iter(self._places))]
 
     def _take(self, event: Event) -> None:
         if not isinstance(event, PreviewDrawn) or not self._enabled:
             return
-        place = self._places.get(event.input)
-        if place is None:
+        where = self._given.get(event.input)
+        if where is None:
             return
         run = self._client.run
         classes = _classes_of(event)
@@ -227,27 +216,27 @@ class LivePreview(QObject):
         def read() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             return _read(preview_file(run, "labels")), _read(preview_file(run, "uncertainty"))
 
-        self._session.background.call(read, lambda loaded: self._show(loaded[0], loaded[1], place, classes), _nothing)
+        self._session.background.call(read, lambda loaded: self._show(loaded[0], loaded[1], where, classes), _nothing)
 
     def _show(
         self,
         labels: npt.NDArray[np.uint8],
         uncertainty: npt.NDArray[np.float32],
-        place: _Place,
+        where: _Slice,
         classes: tuple[ClassInfo, ...] = (),
     ) -> None:
-        viewer, image = self._session.viewer, place.image
+        viewer, image = self._session.viewer, where.image
         if image not in viewer.layers or not self._enabled:
             return
-        self._seen = place, uncertainty
+        self._last_shown = where, uncertainty
         active = viewer.layers.selection.active
         if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not image:
             self._remove_layers()  # nobody updates what lies on an image that is no longer looked at
         self._unsure = section_layers.show_uncertainty(
-            viewer, image, place.section, uncertainty, _UNSURE_NAME, place.origin, visible=False
+            viewer, image, where.section, uncertainty, _UNSURE_NAME, where.origin, visible=False
         )
         self._layer = section_layers.show_labels(
-            viewer, image, place.section, labels, classes or self._session.classes, _NAME, place.origin
+            viewer, image, where.section, labels, classes or self._session.classes, _NAME, where.origin
         )
         # Whoever is painting keeps painting.
         if active is not None:
@@ -256,20 +245,20 @@ class LivePreview(QObject):
 
     def go_to_least_certain(self, refuse: Callable[[str], None]) -> None:
         """Move to the place of the slice that was shown last where painting teaches most, with the brush in hand."""
-        if self._seen is None or self._seen[0].image not in self._session.viewer.layers:
+        if self._last_shown is None or self._last_shown[0].image not in self._session.viewer.layers:
             refuse("There is no result of the slice in view yet; it comes in a moment.")
             return
-        (place, unsure), session = self._seen, self._session
-        image, (top, left) = place.image, place.origin
-        shown = self._shown.setdefault(image, ShownPlaces())
+        (where, unsure), session = self._last_shown, self._session
+        image, (top, left) = where.image, where.origin
+        shown = self._uncertain_places.setdefault(image, ShownPlaces())
         annotated = annotation_reader(session, image)
 
         def look() -> Place | None:
-            painted = annotated(place.section)
+            painted = annotated(where.section)
             if painted is not None:
                 painted = painted[top : top + unsure.shape[0], left : left + unsure.shape[1]]
             visited = [(section, y - top, x - left) for section, y, x in shown.visited]
-            return least_certain(unsure, place.section, painted, visited)
+            return least_certain(unsure, where.section, painted, visited)
 
         def go(found: Place | None) -> None:
             if found is None:
@@ -294,11 +283,11 @@ def _classes_of(event: PreviewDrawn) -> tuple[ClassInfo, ...]:
         return ()
 
 
-def _read_slice(place: _Place, window: tuple[slice, slice]) -> tuple[npt.NDArray[Any], SectionGray]:
+def _read_slice(where: _Slice, window: tuple[slice, slice]) -> tuple[npt.NDArray[Any], SectionGray]:
     """Pixels (c, y, x) of a part of a slice, and the gray values of all of it."""
     from napari_autosegnet.inference.compute.survey import ImageSurvey
 
-    stack, number = stack_around(place.image, place.section)
+    stack, number = stack_around(where.image, where.section)
     (gray,) = ImageSurvey(stack).look([number])
     return stack.read(slice(number, number + 1), *window)[:, 0], gray
 

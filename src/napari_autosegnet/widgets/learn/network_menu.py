@@ -69,7 +69,7 @@ class NetworkMenu(QWidget):
         session.viewer.layers.selection.events.active.connect(self._show_costs)
         self.hide()
 
-    def close_menu(self) -> None:
+    def release(self) -> None:
         """Let go of the viewer."""
         self._session.viewer.layers.selection.events.active.disconnect(self._show_costs)
 
