@@ -12,6 +12,7 @@ from napari_autosegnet.events import Started
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import PredictSettings
+from run_configs import update_config
 
 #: Turns the text red, sets the window's title, goes up a line, clears it, and turns the direction of what follows.
 ORDERS = "\x1b[31m\x1b]0;owned\x07\x1b[1A\x1b[2K\x9b5n\u202e\u2028"
@@ -23,7 +24,7 @@ NASTY = ORDERS + MARKUP + FAKED
 def write_strange_run(folder: Path) -> Run:
     """A run whose events hold orders to terminals and markup in every text."""
     run = Run.create(folder)
-    run.update_config(preset=NASTY, data={}, search={})
+    update_config(run, preset=NASTY, data={}, search={})
     run.architecture_file.write_text(SearchSpace().sample(np.random.default_rng(0)).to_json())
     iou = {f"mine {NASTY}": 0.5, "cell": 0.25}
     told = [

@@ -28,6 +28,7 @@ from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.training.metrics import Scores
+from run_configs import update_config
 from small_models import small_model
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +175,7 @@ def test_a_preset_keeps_its_say(called: dict[str, Any]) -> None:
 
 
 def test_training_takes_the_preset_that_the_run_was_searched_with(called: dict[str, Any], tmp_path: Path) -> None:
-    Run.create(tmp_path / "run").update_config(preset="fast")
+    update_config(Run.create(tmp_path / "run"), preset="fast")
     assert run(["train", "--run", str(tmp_path / "run")]) == 0
     assert called["settings"] == train_settings("fast")
     assert run(["train", "--run", str(tmp_path / "new")]) == 0
@@ -381,7 +382,7 @@ def test_show_an_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_show_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Run.create(tmp_path / "run")
-    folder.update_config(data={})
+    update_config(folder, data={})
     folder.report(Epoch(step="search", epoch=1, epochs=2, loss=1.0, reward=0.5, best_reward=0.6, seconds=1.0))
     assert run(["show", str(folder.path)]) == 0
     out = capsys.readouterr().out
@@ -394,7 +395,7 @@ def test_show_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show_a_run_whose_network_was_not_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Run.create(tmp_path / "run")
-    folder.update_config(data={})
+    update_config(folder, data={})
     small_model("unet").save(folder.model_folder)
     assert run(["show", str(folder.path)]) == 0
     out = capsys.readouterr().out
@@ -412,7 +413,7 @@ def test_show_what_is_none_of_these(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_show_prints_nothing_when_it_cannot_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Run.create(tmp_path / "run")
-    folder.update_config(data={})
+    update_config(folder, data={})
     folder.report(Epoch(step="train", epoch=1, epochs=2, loss=1.0, mean_iou=0.5, seconds=1.0))
     assert run(["show", str(folder.path), "--curves", "--out", str(tmp_path / "c.bmp")]) == 1
     assert "ends in .png" in _error(capsys)

@@ -12,13 +12,14 @@ from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.events import Epoch, Finished, QualityMeasured, Stopped
 from napari_autosegnet.run import Run, find_runs
+from run_configs import update_config
 from strange_runs import FAKED, ORDERS, is_harmless, write_strange_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     made = Run.create(tmp_path / "runs" / "first")
-    made.update_config(data={})
+    update_config(made, data={})
     for epoch in range(1, 4):
         made.report(Epoch(step="search", epoch=epoch, epochs=3, loss=0.5, reward=0.1 * epoch, best_reward=0.2 * epoch))
     made.report(Finished(step="search", seconds=3.0))
@@ -32,7 +33,7 @@ def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
 
 def test_runs_are_found_two_levels_deep(run: Run, tmp_path: Path) -> None:
     deeper = Run.create(tmp_path / "a" / "b" / "c")
-    deeper.update_config(data={})
+    update_config(deeper, data={})
     deeper.report(Epoch(step="search", epoch=1))
     (tmp_path / ".hidden").mkdir()
     assert [found.path for found in find_runs(tmp_path)] == [run.path]
@@ -191,7 +192,7 @@ def test_a_run_that_leads_elsewhere_is_named_and_hides_no_other(
 def test_what_may_not_be_read_hides_no_other_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret, other = tmp_path / "runs" / "a secret", Run.create(tmp_path / "runs" / "b other")
     secret.mkdir()
-    other.update_config(search={})
+    update_config(other, search={})
     other.events_file.mkdir()  # to root all files are open
     secret.chmod(0)
     try:

@@ -23,6 +23,7 @@ from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings, TrainSettings
+from run_configs import update_config
 
 NORMALIZATION = Normalization(mean=(100.0,), std=(40.0,))
 PIXELS = np.random.default_rng(0).integers(1, 255, (6, 64, 64), dtype=np.uint8)
@@ -183,7 +184,7 @@ def test_a_changed_normalization_is_not_gone_on_with(files: tuple[Path, Path], t
         resume = begin(run.path, files, step)
         content = run.read_config()[section]
         content["normalization"]["mean"][0] += 30.0
-        run.update_config(**{section: content})
+        update_config(run, **{section: content})
         with pytest.raises(UserError, match="the normalization is not the one"):
             resume()
 

@@ -39,6 +39,7 @@ from napari_autosegnet.settings import (
 )
 from napari_autosegnet.training.learner import MAX_ROLLBACKS
 from napari_autosegnet.training.trainer import TrainingData
+from run_configs import update_config
 from small_disks import mounted
 from small_models import small_model
 
@@ -147,7 +148,7 @@ def test_a_search_that_is_ended_goes_on(images: tuple[Path, Path], tmp_path: Pat
     before = epochs(run)
     config = Run(run).read_config()
     config["search"]["epochs"] = before + 1
-    Run(run).update_config(**config)
+    update_config(Run(run), **config)
     assert api.search(run, resume=True, device="cpu") is not None
     assert epochs(run) == before + 1
 

@@ -20,6 +20,7 @@ from napari_autosegnet.jobs.training_start import TrainingStart, check_same_clas
 from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import Network, SplitSettings, TrainSettings
+from run_configs import update_config
 from small_models import small_model
 
 SETTINGS = TrainSettings(epochs=3)
@@ -72,7 +73,7 @@ def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_training_is_not_begun_twice(run: Run) -> None:
-    run.update_config(training=SETTINGS.model_dump(mode="json"))
+    update_config(run, training=SETTINGS.model_dump(mode="json"))
     with pytest.raises(UserError, match="holds a training already"):
         fresh(run, "plain", None, None)
 
@@ -87,14 +88,14 @@ def test_a_training_is_not_begun_twice(run: Run) -> None:
     ],
 )
 def test_what_cannot_be_resumed(run: Run, content: dict[str, Any], message: str) -> None:
-    run.update_config(**content)
+    update_config(run, **content)
     with pytest.raises(UserError, match=message):
         TrainingStart.resume(run, RunConfiguration.load(run))
 
 
 def test_what_is_resumed(run: Run) -> None:
     plain = SearchSpace().plain
-    run.update_config(training=SETTINGS.model_dump(mode="json"), network="plain", training_architecture=plain.digest)
+    update_config(run, training=SETTINGS.model_dump(mode="json"), network="plain", training_architecture=plain.digest)
     run.training_architecture_file.write_text(plain.to_json())
     assert TrainingStart.resume(run, RunConfiguration.load(run)) == TrainingStart("plain", plain, SETTINGS)
     # One whose weights have the same shapes would go on as another network, without a word.

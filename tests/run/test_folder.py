@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,13 @@ import small_jobs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Note, Started
 from napari_autosegnet.interruption import never_stop
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.job_file import read_job, run_job, write_job
 from napari_autosegnet.jobs.preview import preview_file
 from napari_autosegnet.jobs.worker_info import log_file, write_info
 from napari_autosegnet.run import Run
 from napari_autosegnet.run.folder import ENTRIES
+from run_configs import update_config
 
 
 def test_events_are_read_back_without_a_line_cut_short(tmp_path: Path) -> None:
@@ -32,14 +33,6 @@ def test_events_are_read_back_without_a_line_cut_short(tmp_path: Path) -> None:
     with open(run.events_file, "a") as handle:
         handle.write('{"event": "epoch", "lo')
     assert [event.loss for event in run.events()] == [0.5, 0.25]
-
-
-def test_config_keeps_other_sections(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run")
-    run.update_config(search={"epochs": 3})
-    run.update_config(training={"epochs": 4})
-    assert run.read_config() == {"version": 1, "search": {"epochs": 3}, "training": {"epochs": 4}}
-    assert json.loads(run.config_file.read_text()) == run.read_config()
 
 
 def test_open_refuses_other_folders(tmp_path: Path) -> None:
@@ -119,7 +112,7 @@ def _entries(folder: Path) -> set[str]:
     ("name", "use"),
     [
         ("config.json", lambda run: run.read_config()),
-        ("config.json", lambda run: run.update_config(search={})),
+        ("config.json", lambda run: RunConfiguration().save(run)),
         ("events.jsonl", lambda run: run.report(Note(text="x"))),
         ("events.jsonl", lambda run: run.events()),
         (".lock", lambda run: run.is_active),
@@ -161,7 +154,7 @@ def test_a_pipe_in_a_run_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_a_run_may_itself_lie_behind_a_link(tmp_path: Path) -> None:
-    Run.create(tmp_path / "scratch" / "run").update_config(search={})
+    update_config(Run.create(tmp_path / "scratch" / "run"), search={})
     (tmp_path / "run").symlink_to(tmp_path / "scratch" / "run", target_is_directory=True)
     run = Run.open(tmp_path / "run")
     run.report(Note(text="x"))

@@ -19,6 +19,7 @@ from napari_autosegnet.widgets import session as session_module
 from napari_autosegnet.widgets.dock import STEPS, AutoSegNetDock
 from napari_autosegnet.widgets.jobs.run_list import newest_runs, step_of
 from napari_autosegnet.widgets.preferences import Preferences
+from run_configs import update_config
 from small_models import small_model
 
 
@@ -57,7 +58,7 @@ def test_steps_are_reached_by_their_buttons_and_by_what_is_next(make_dock: Any, 
 def test_a_run_with_a_model_offers_to_apply_it(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:
     dock = make_dock()
     run = Run.create(runs_folder / "earlier")
-    run.update_config(search={})
+    update_config(run, search={})
     small_model().save(run.model_folder)
     dock.open(run.path)
     assert dock.step == "apply" and dock.session.run.path == run.path
@@ -107,9 +108,9 @@ def test_preferences_that_change_are_followed(
 
 
 def test_the_dock_goes_on_with_what_is_under_way(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:
-    Run.create(runs_folder / "old").update_config(search={})
+    update_config(Run.create(runs_folder / "old"), search={})
     run = Run.create(runs_folder / "busy")
-    run.update_config(search={})
+    update_config(run, search={})
     (run.path / "job.json").write_text('{"step": "search"}')
     with run.locked():
         dock = make_dock()
@@ -156,7 +157,7 @@ def test_small_windows_scroll_and_nothing_is_cut_off_sideways(make_dock: Any, qt
 def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     for number, name in enumerate(("b", "a")):
         run = Run.create(tmp_path / name)
-        run.update_config(search={})
+        update_config(run, search={})
         run.report(Epoch(step="search", epoch=1))
         stamp = 1e9 + number
         for path in (run.path, run.events_file):
@@ -180,7 +181,7 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
 def test_a_run_is_opened_at_its_step(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     assert step_of(run) == "annotate"
-    run.update_config(search={})
+    update_config(run, search={})
     assert step_of(run) == "learn"
     run.model_folder.mkdir()
     (run.model_folder / "model.json").write_text("{}")

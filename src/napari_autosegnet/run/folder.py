@@ -16,7 +16,6 @@ somebody else: none of its files is opened through a link, which could lead anyw
 
 from __future__ import annotations
 
-import json
 import stat
 import time
 from collections.abc import Iterator
@@ -218,12 +217,6 @@ class Run:
                 f"{self.config_file} is not of version {CONFIG_VERSION} that this program reads; start a new run"
             )
         return content
-
-    def update_config(self, **sections: Any) -> None:
-        """Replace the named sections (JSON-able values) of ``config.json`` and keep the others."""
-        content = self.read_config() if self.config_file.exists() else {"version": CONFIG_VERSION}
-        content.update(sections)
-        write_atomically(self.config_file, json.dumps(content, indent=1) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

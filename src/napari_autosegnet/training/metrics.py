@@ -233,20 +233,17 @@ class Calibration:
     ----------
     bins
         Number of bins (15 in the paper).
-    device
-        Where the sums live; the device of the batches.
     """
 
-    def __init__(self, bins: int = 15, device: torch.device | str = "cpu") -> None:
+    def __init__(self, bins: int = 15) -> None:
         self.bins = bins
-        # Rows: pixels, sum of probabilities, pixels that are right. MPS knows no float64.
-        kind = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self._sums = torch.zeros(3, bins, dtype=kind, device=device)
+        #: Rows: pixels, sum of probabilities, pixels that are right.
+        self._sums = torch.zeros(3, bins, dtype=torch.float64)
 
     def add(self, probabilities: Tensor, truth: Tensor) -> None:
         """Count a batch: probabilities ``(n, K, ...)``, class indices ``(n, ...)`` with `IGNORE`."""
-        confidence, prediction = probabilities.to(self._sums.device).max(dim=1)
-        truth = truth.to(self._sums.device)
+        confidence, prediction = probabilities.cpu().max(dim=1)
+        truth = truth.cpu()
         counted = (truth >= 0).to(self._sums.dtype).flatten()
         confidence = confidence.to(self._sums.dtype).flatten()
         slot = (confidence * self.bins).long().clamp(0, self.bins - 1)
@@ -257,7 +254,7 @@ class Calibration:
     @property
     def error(self) -> float | None:
         """Expected calibration error, 0 to 1; ``None`` when no annotated pixel was counted."""
-        pixels, confidence, right = self._sums.cpu().double()
+        pixels, confidence, right = self._sums
         total = float(pixels.sum())
         return float((confidence - right).abs().sum()) / total if total else None
 

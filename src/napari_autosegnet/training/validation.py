@@ -17,6 +17,8 @@ from napari_autosegnet.training.threads import WorkerThreads
 
 #: Draws of patches for an interval.
 BOOTSTRAP = 2000
+#: Fraction of the draws that lie in an interval.
+CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ class PatchScores:
         return cls(state["counts"].cpu().numpy(), state["loss"])
 
 
-def paired_interval(ours: PatchScores, theirs: PatchScores, *, confidence: float = 0.9) -> tuple[float, float]:
+def paired_interval(ours: PatchScores, theirs: PatchScores) -> tuple[float, float]:
     """Where the difference of two networks' mean IoU lies, by drawing the same patches for both (bootstrap)."""
-    return _central(_bootstrapped(ours) - _bootstrapped(theirs), confidence)
+    return _central(_bootstrapped(ours) - _bootstrapped(theirs))
 
 
-def interval(scores: PatchScores, *, confidence: float = 0.9) -> tuple[float, float]:
+def interval(scores: PatchScores) -> tuple[float, float]:
     """Where a network's mean IoU lies, by drawing patches (bootstrap)."""
-    return _central(_bootstrapped(scores), confidence)
+    return _central(_bootstrapped(scores))
 
 
 def _bootstrapped(scores: PatchScores) -> npt.NDArray[np.float64]:
@@ -71,8 +73,8 @@ def _bootstrapped(scores: PatchScores) -> npt.NDArray[np.float64]:
     return means
 
 
-def _central(values: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _central(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

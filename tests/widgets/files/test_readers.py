@@ -26,6 +26,7 @@ from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation
 from napari_autosegnet.widgets.layers.layer_arrays import role
 from napari_autosegnet.widgets.layers.writer import write_annotation
 from napari_autosegnet.widgets.preferences import Preferences
+from run_configs import update_config
 from small_models import small_model
 
 CLASSES = (LabelClass(1, "membrane", "#112233"), LabelClass(4, "cell", "#aabbcc"))
@@ -211,18 +212,19 @@ def test_a_run_of_the_command_line_is_opened_from_its_config(tmp_path: Path) -> 
 
     data = write_data(tmp_path / "data")
     run = Run.create(tmp_path / "run")
-    run.update_config(
+    update_config(
+        run,
         data={
             "images": [str(path) for path in data["images"]],
             "labels": [str(path) for path in data["labels"]],
             "mapping": parse_classes(data["classes"]).model_dump(mode="json"),
             "split": {},
-        }
+        },
     )
     image, labels = [layer(*each) for each in readers.run_layers(run.path)]
     assert image.data.shape == labels.data.shape == (256, 256)
     assert set(np.unique(labels.data)) <= {1, 2, 3}
-    run.update_config(data={"images": [str(tmp_path / "gone.tif")], "labels": ["x"], "mapping": {}})
+    update_config(run, data={"images": [str(tmp_path / "gone.tif")], "labels": ["x"], "mapping": {}})
     with pytest.raises(UserError, match="cannot be read"):
         readers.run_layers(run.path)
 
@@ -259,7 +261,7 @@ def test_folders_of_a_run_are_shown_in_pairs(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     mapping = parse_classes("1:a,2:b").model_dump(mode="json")
     paths = {name: [str(tmp_path / name)] for name in ("images", "labels")}
-    run.update_config(data={**paths, "mapping": mapping, "split": {}})
+    update_config(run, data={**paths, "mapping": mapping, "split": {}})
     image, labels = [layer(*each) for each in readers.run_layers(run.path)]
     assert [int(section[0, 0]) for section in np.asarray(image.data)] == [1, 2]
     assert [int(section[0, 0]) for section in labels.data] == [1, 2]

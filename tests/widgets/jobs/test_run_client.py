@@ -32,6 +32,7 @@ from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.jobs.worker_process import last_words, launch
+from run_configs import update_config
 from run_followers import EPOCH, LONG, Follower, write_events
 from small_jobs import ENDLESS
 
@@ -276,7 +277,7 @@ def test_another_run_is_followed_while_a_job_is_starting(
     follow: Callable[..., Follower], run: Run, tmp_path: Path
 ) -> None:
     other = Run.create(tmp_path / "other")
-    other.update_config(training={})
+    update_config(other, training={})
     other.report(Started(step="train"))
     other.report(Finished(step="train"))
     go = threading.Event()
@@ -298,7 +299,7 @@ def test_another_run_is_followed_while_a_job_is_starting(
 
 def test_a_run_that_broke_off_while_nobody_looked(follow: Callable[..., Follower], run: Run) -> None:
     write_events(run, {"event": "started", "step": "train"}, EPOCH)
-    run.update_config(training={})
+    update_config(run, training={})
     follower = follow(run)
     follower.until("died")
     assert follower.client.can_resume and follower.states == ["died"]

@@ -22,6 +22,7 @@ from napari_autosegnet.events import Epoch, Started
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.jobs.worker_process import find, launch
+from run_configs import update_config
 
 LONG = 240_000
 
@@ -114,7 +115,7 @@ def test_work_of_a_shell_is_found_and_dozens_are_counted(make_dock: Any, qtbot: 
     with ExitStack() as held:
         for number in range(6):
             run = Run.create(runs_folder / f"shell-{number}")
-            run.update_config(search={})
+            update_config(run, search={})
             held.enter_context(run.locked())
             run.report(Started(step="search"))
             run.report(Epoch(step="search", epoch=1, seconds=1e5, seconds_left=3e5))

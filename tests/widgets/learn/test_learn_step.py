@@ -28,6 +28,7 @@ from napari_autosegnet.widgets.files.sample_data import axons_labeled
 from napari_autosegnet.widgets.jobs.worker_process import find
 from napari_autosegnet.widgets.learn.advanced import PRESET_WORDS
 from napari_autosegnet.widgets.learn.learn_step import LearnStep
+from run_configs import update_config
 from small_jobs import ENDLESS
 from small_models import small_model
 
@@ -263,7 +264,7 @@ def test_a_forest_is_trained_like_a_network(qtbot: Any, make_step: Callable[...,
 def test_a_forest_is_not_said_to_continue(qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path) -> None:
     step, run = make_step(), Run(tmp_path / "runs" / "forest")
     write_run(run, {"event": "started", "step": "train"}, {"event": "finished", "step": "train", "seconds": 1.0})
-    run.update_config(network="forest")
+    update_config(run, network="forest")
     small_model().save(run.model_folder)
     step.session.run = run
     wait(qtbot, step, "finished")
@@ -272,7 +273,7 @@ def test_a_forest_is_not_said_to_continue(qtbot: Any, make_step: Callable[..., L
     # It was stopped, and has no epochs.
     stopped = Run(tmp_path / "runs" / "stopped")
     write_run(stopped, {"event": "started", "step": "train"}, {"event": "stopped", "step": "train", "reason": "asked"})
-    stopped.update_config(network="forest")
+    update_config(stopped, network="forest")
     step.session.run = stopped
     wait(qtbot, step, "stopped", "died")
     assert "forest ended early" in step.words.text() and "epoch" not in step.words.text()
@@ -296,7 +297,7 @@ def test_a_worker_that_cannot_begin_is_explained(qtbot: Any, make_step: Callable
 
 def write_run(run: Run, *events: dict[str, Any]) -> None:
     run.path.mkdir(parents=True)
-    run.update_config(data={}, search={}, training={}, preset="paper")
+    update_config(run, data={}, search={}, training={}, preset="paper")
     now = datetime.now(UTC).isoformat()
     run.events_file.write_text("".join(json.dumps({"time": now} | event) + "\n" for event in events))
 

@@ -20,6 +20,7 @@ from napari_autosegnet.widgets.layers.class_colors import kept_classes
 from napari_autosegnet.widgets.layers.layer_arrays import METADATA
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
 from napari_autosegnet.widgets.session import Session
+from run_configs import update_config
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def preview(
     """Of a training that is under way."""
     session = Session(make_napari_viewer())
     run = Run.create(runs_folder / "busy")
-    run.update_config(training={})
+    update_config(run, training={})
     run.report(Started(step="train"))
     run.report(Epoch(step="train", epoch=1))
     client = RunClient(step="train")

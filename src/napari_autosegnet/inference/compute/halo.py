@@ -22,7 +22,7 @@ from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
 from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
-from napari_autosegnet.inference.compute.check_crops import SECTIONS, TARGET, Crop, check_crops
+from napari_autosegnet.inference.compute.check_crops import TARGET, Crop, check_crops
 from napari_autosegnet.inference.compute.predictor import WHOLE, Predictor
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import HaloFigure
@@ -40,7 +40,6 @@ def measure_halo(
     *,
     device: torch.device | str = "cpu",
     target: float = TARGET,
-    sections: int = SECTIONS,
     side: int = SIDE,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
@@ -57,8 +56,8 @@ def measure_halo(
         The images that it was trained on; a few sections, spread evenly, are looked at.
     target : float
         Share of pixels that have to agree.
-    sections, side : int
-        How many sections, and the largest side of the crop of each.
+    side : int
+        The largest side of the crop of each section.
 
     Returns
     -------
@@ -69,7 +68,7 @@ def measure_halo(
     """
     predictor = Predictor(model, device, tile=WHOLE, halo=0, report=report)
     stride, exact = predictor.stride, predictor.exact_halo
-    crops = [crop for crop in check_crops(model, images, side, sections) if min(crop.shape[2:]) >= 4 * stride]
+    crops = [crop for crop in check_crops(model, images, side) if min(crop.shape[2:]) >= 4 * stride]
     if not crops:
         return None
     whole = [_whole_labels(predictor, crop) for crop in crops]

@@ -284,7 +284,7 @@ def notes_of_edits(path: Path) -> tuple[str, ...]:
     return shown_levels(folder)[2]
 
 
-def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
+def labels_layer(path: Path) -> LayerData:
     """Labels layer on the store itself, so that what is painted reaches it; multiscale where it is large.
 
     A result of a prediction can be corrected, anything else is annotation. Numbered objects are shown as their log of
@@ -300,7 +300,7 @@ def labels_layer(path: Path, name: str | None = None, **more: Any) -> LayerData:
     levels: list[Any] = list(shown_levels(path)[0] if are_objects else arrays)
     classes = stored_classes(group)
     make = result_layer if is_prediction else annotation_layer
-    about = make(classes, name=name or _store_name(path), **_place(image), **more)
+    about = make(classes, name=_store_name(path), **_place(image))
     about.pop("channel_axis", None)
     if are_objects:
         about["metadata"][METADATA]["role"] = "objects"  # numbers, not classes: nothing there is a correction

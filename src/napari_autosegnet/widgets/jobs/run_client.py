@@ -43,8 +43,6 @@ class RunClient(QObject):
 
     Parameters
     ----------
-    run : Run, optional
-        Followed from the beginning; `attach` takes another one.
     step : str, optional
         Only the jobs of this step; all by default.
     parent : QObject, optional
@@ -66,7 +64,7 @@ class RunClient(QObject):
     finished = Signal()
     caught_up = Signal()
 
-    def __init__(self, run: Run | None = None, *, step: Step | None = None, parent: QObject | None = None) -> None:
+    def __init__(self, *, step: Step | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.step = step
         self._threads: ThreadPoolExecutor | None = None
@@ -75,9 +73,7 @@ class RunClient(QObject):
         self._timer.timeout.connect(self._tick)
         self._state: State = "idle"
         self._reason = ""
-        self._forget(run)
-        if run is not None:
-            self.attach()
+        self._forget(None)
 
     def _forget(self, run: Run | None) -> None:
         self._run = run
@@ -165,9 +161,8 @@ class RunClient(QObject):
 
     # -- what can be asked for -------------------------------------------------------------------------------------
 
-    def attach(self, run: Run | None = None) -> None:
-        """Follow the run (the one known by default) from its first event on, and whoever works on it now."""
-        run = run or self.run
+    def attach(self, run: Run) -> None:
+        """Follow a run from its first event on, and whoever works on it now."""
         if self._starting is not None and not self._starting.done() and self.attached_to(run):
             return
         # A job that is starting in another run starts nevertheless, and is found there later.
