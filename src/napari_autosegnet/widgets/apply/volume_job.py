@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from superqt.utils import qthrottled
 
 from napari_autosegnet.data.images import open_labels
-from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event
 from napari_autosegnet.inference.output.file_kinds import file_kind
@@ -82,8 +82,9 @@ class VolumeJob(QObject):
         self.client = RunClient(step="predict", parent=self)
         self.client.reported.connect(self._take)
         self.client.state_changed.connect(self._on_state)
+        #: What is segmented: a layer, or a file and what of it is read.
         self._image: Image | None = None
-        self._file: PredictJob | None = None
+        self._file: tuple[Path, Selection] | None = None
         self._out: Path | None = None
         self._model = Path()
         self._layer: Labels | None = None
@@ -132,32 +133,29 @@ class VolumeJob(QObject):
         cubes = _free(target.with_name(f"{file_name(name)}-cubes.zarr")) if chosen.cubes else None
         self._started_here = run.path
         device = self._session.device
+        read = Selection(time_point=chosen.time_point, channels=chosen.channels, axes=chosen.axes)
 
-        def job(image: Path, time: int | None) -> PredictJob:
+        def job() -> PredictJob:
+            image, time = _file(source, run, read.time_point)
             return PredictJob(
                 model=model,
                 image=image,
                 out=target,
                 cubes=cubes,
-                selection=Selection(time_point=time, channels=chosen.channels, axes=chosen.axes),
+                selection=read.model_copy(update={"time_point": time}),
                 settings=chosen.settings,
                 device=device,
             )
 
-        if isinstance(source, Path):
-            given = job(source, chosen.time_point)
-            self._begin(None, given, target, model)
-            self.time_point = chosen.time_point or 0
-            self.client.attach(run)
-            self.client.start(lambda: given)
+        if cubes is not None:
+            self._begin(None, (cubes, ALL), target, model)  # the result lies on them
+        elif isinstance(source, Path):
+            self._begin(None, (source, read), target, model)
         else:
-            if cubes is None:
-                self._begin(source, None, target, model)
-                self.time_point = chosen.time_point or 0
-            else:  # which the result lies on, not on the layer
-                self._begin(None, job(cubes, None), target, model)
-            self.client.attach(run)
-            self.client.start(lambda: job(*_file(source, run, chosen.time_point)))
+            self._begin(source, None, target, model)
+            self.time_point = read.time_point or 0
+        self.client.attach(run)
+        self.client.start(job)
 
     def writes_elsewhere(self) -> Path | None:
         """Store outside its folder that a job which was not started here would write to; None where there is none.
@@ -179,13 +177,13 @@ class VolumeJob(QObject):
         job = read_job(run)
         if not isinstance(job, PredictJob):
             raise UserError(f"{run.path} holds no segmentation; choose another folder")
-        self._begin(None, job, job.store, job.model)
-        self.time_point = job.selection.time_point or 0
+        self._begin(None, job.segmented, job.store, job.model)
         self.client.attach(run)
 
-    def _begin(self, image: Image | None, file: PredictJob | None, out: Path, model: Path) -> None:
+    def _begin(self, image: Image | None, file: tuple[Path, Selection] | None, out: Path, model: Path) -> None:
         self._image, self._file, self._out, self._model = image, file, out, model
-        self._layer, self._opening, self.time_point = None, False, 0
+        self._layer, self._opening = None, False
+        self.time_point = 0 if file is None else file[1].time_point or 0
 
     # ------------------------------------------------------------ following
 
@@ -290,7 +288,7 @@ class VolumeJob(QObject):
 
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:
         """An image layer that came from the file that is segmented."""
-        source = None if self._file is None else self._file.segmented[0]
+        source = None if self._file is None else self._file[0]
         for image in self._session.layers.images():
             path = getattr(image.source, "path", None)
             # Of a time series, one time point is segmented.
@@ -301,9 +299,9 @@ class VolumeJob(QObject):
 
     def _add_source(self) -> None:
         """Show the image that was given as a file beneath its result."""
-        file = self._file
-        if file is None:
+        if self._file is None:
             return
+        path, read = self._file
 
         def add(opened: tuple[Any, dict[str, Any]]) -> None:
             data, about = opened
@@ -311,7 +309,6 @@ class VolumeJob(QObject):
             for layer in layers if isinstance(layers, list) else [layers]:
                 self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
 
-        path, read = file.segmented
         self._session.background.call(
             lambda: image_layer(path, time=read.time_point, channels=read.channels, axes=read.axes),
             add,
@@ -341,13 +338,15 @@ def _free(path: Path) -> Path:
     return next(each for each in chain([path], numbered) if not (each.exists() or each.is_symlink()))
 
 
-def _file(layer: Image, run: Run, time: int | None) -> tuple[Path, int | None]:
-    """File that holds a layer, or its time point, and the time point to read of it."""
-    path = file_of(layer, time or 0)
+def _file(source: Image | Path, run: Run, time: int | None) -> tuple[Path, int | None]:
+    """File that holds a layer, or its time point, and the time point to read of it; a file is what it is."""
+    if isinstance(source, Path):
+        return source, time
+    path = file_of(source, time or 0)
     if path is not None:
         return path, time
-    path = (run.path / f"{file_name(layer.name)}.ome.zarr").absolute()
-    write_image_layer(layer, path, time or 0)
+    path = (run.path / f"{file_name(source.name)}.ome.zarr").absolute()
+    write_image_layer(source, path, time or 0)
     return path, None
 
 
