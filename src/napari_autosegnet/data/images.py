@@ -12,6 +12,7 @@ from typing import Any
 
 from napari_autosegnet.data.readers.folders import folder_files
 from napari_autosegnet.data.readers.formats import ReadRequest, open_path
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.data.stack import ImageStack, check_finite, stack_of_array, triple
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.events import Note, Report
@@ -23,6 +24,7 @@ __all__ = [
     "image_from_array",
     "open_image",
     "open_labels",
+    "open_selected",
     "tell_notes",
 ]
 
@@ -61,6 +63,11 @@ def open_image(
     """
     stack = _open(ReadRequest(Path(path), time, None if axes is None else axes.lower(), files=files))
     return stack if channels is None else stack.with_channels(channels)
+
+
+def open_selected(path: str | Path, read: Selection, files: Sequence[Path] | None = None) -> ImageStack:
+    """Open what is selected of an image; see `open_image`."""
+    return open_image(path, time=read.time_point, channels=read.channels, axes=read.axes, files=files)
 
 
 def open_labels(

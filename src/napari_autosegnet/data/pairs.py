@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_autosegnet.data.images import ImageStack, folder_files, open_image, open_labels
+from napari_autosegnet.data.images import ImageStack, folder_files, open_labels, open_selected
 from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.stack import natural_key
@@ -53,7 +53,7 @@ def open_pairs(
 def open_pair(image: Path, labels: Path, read: Selection = ALL) -> tuple[ImageStack, ImageStack]:
     """Open an image and its labels, the sections of both in one order; see `paired_files`."""
     ours, theirs = paired_files(image, labels)
-    opened = open_image(image, time=read.time_point, channels=read.channels, axes=read.axes, files=ours)
+    opened = open_selected(image, read, ours)
     marks = _open_alike(labels, read.time_point, read.axes, theirs)
     if theirs is None and marks.path == opened.path:
         raise UserError(f"{labels} is given as an image and as its labels; give the labels that belong to it")

@@ -13,7 +13,7 @@ import numpy as np
 from napari_autosegnet.data.cubes import check_isotropic
 from napari_autosegnet.data.gray_match import GrayScale
 from napari_autosegnet.data.identity import image_identity, same_identity
-from napari_autosegnet.data.images import ImageStack, open_image, tell_notes
+from napari_autosegnet.data.images import ImageStack, open_image, open_selected, tell_notes
 from napari_autosegnet.data.pairs import paired_files
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
@@ -130,7 +130,7 @@ class VolumeRequest:
         UserError
             When one of them cannot be opened.
         """
-        image = open_image(self.image, time=self.read.time_point, channels=self.read.channels, axes=self.read.axes)
+        image = open_selected(self.image, self.read)
         mask = None if self.mask is None else open_image(self.mask, files=paired_files(self.image, self.mask)[1])
         return Model.load(self.model), image, mask
 

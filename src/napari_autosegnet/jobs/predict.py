@@ -106,12 +106,10 @@ class PredictJob(JobModel):
 
     def _write_cubes(self, cubes: Path, report: Report, should_stop: ShouldStop) -> None:
         from napari_autosegnet.data.cubes import cubes_of
-        from napari_autosegnet.data.images import open_image
+        from napari_autosegnet.data.images import open_selected
         from napari_autosegnet.model import Model
 
         if self.mask is not None:
             raise UserError("a mask lies on the image and not on its cubes; leave --mask or --cubes out")
         Model.load(self.model)  # before the minutes of writing
-        read = self.selection
-        image = open_image(self.image, time=read.time_point, channels=read.channels, axes=read.axes)
-        cubes_of(image, cubes, report=report, should_stop=should_stop)
+        cubes_of(open_selected(self.image, self.selection), cubes, report=report, should_stop=should_stop)

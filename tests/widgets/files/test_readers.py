@@ -12,6 +12,7 @@ pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from napari_autosegnet.data.annotations import default_classes
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
 from napari_autosegnet.ome_zarr.metadata import OmeGroup
@@ -173,7 +174,7 @@ def test_one_time_point_is_shown_beneath_its_result(tmp_path: Path, axes: str) -
     group = zarr.open_group(tmp_path / "a.zarr", mode="w", attributes={"ome": {"multiscales": [multiscale]}})
     for name in ("0", "1"):
         group.create_array(name, data=pixels)
-    levels, about = readers.image_layer(tmp_path / "a.zarr", time=1)
+    levels, about = readers.image_layer(tmp_path / "a.zarr", Selection(time_point=1))
     assert len(levels) == 2
     for level in levels:
         assert np.array_equal(np.asarray(level), pixels.take(1, axes.index("t")))

@@ -24,7 +24,7 @@ from superqt.utils import qdebounced
 
 from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.data.images import ImageStack, open_image
+from napari_autosegnet.data.images import ImageStack, open_selected
 from napari_autosegnet.data.readers.formats import parts_of
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
@@ -299,7 +299,7 @@ class _Looks:
 def _opened(source: Image | Path, read: Selection) -> ImageStack:
     """The image as a job opens it; for a thread."""
     if isinstance(source, Path):
-        return open_image(source, time=read.time_point, channels=read.channels, axes=read.axes)
+        return open_selected(source, read)
     return stack_with_placement(source, read.time_point or 0)
 
 

@@ -310,7 +310,7 @@ class VolumeJob(QObject):
                 self._session.viewer.layers.move(self._session.viewer.layers.index(layer), 0)
 
         self._session.background.call(
-            lambda: image_layer(path, time=read.time_point, channels=read.channels, axes=read.axes),
+            lambda: image_layer(path, read),
             add,
             self.failed.emit,
         )

@@ -74,18 +74,15 @@ def annotated_layers(annotated: AnnotatedImage) -> list[LayerData]:
     """
     from napari_autosegnet.data.pairs import open_pair, paired_files
 
-    read = annotated.selection
     files, _ = paired_files(annotated.image, annotated.labels)
-    data, about = image_layer(
-        annotated.image, time=read.time_point, channels=read.channels, axes=read.axes, files=files
-    )
+    data, about = image_layer(annotated.image, annotated.selection, files)
     about |= {"name": annotated.name, **annotated.place}
     if about.get("rgb") and "channel_axis" in about:
         data, about = _colors_last(data, about)
     placed: dict[str, Any] = {key: about[key] for key in ("scale", "translate", "units") if key in about}
     if about.pop("channels", False) and about.get("channel_axis") == 0:
         data, about = _channels_first(data, about)
-    labels = _annotation(annotated, open_pair(annotated.image, annotated.labels, read)[1], placed)
+    labels = _annotation(annotated, open_pair(annotated.image, annotated.labels, annotated.selection)[1], placed)
     return [(data, about, "image"), labels]
 
 
@@ -198,15 +195,8 @@ def annotated_images(path: Path) -> list[AnnotatedImage]:
         raise UserError(f"the annotation in {path} cannot be read ({type(error).__name__}: {error})") from error
 
 
-def image_layer(
-    path: Path,
-    *,
-    time: int | None = None,
-    channels: Sequence[str] | None = None,
-    axes: str | None = None,
-    files: Sequence[Path] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Data and attributes of an Image layer for anything that `open_image` opens.
+def image_layer(path: Path, read: Selection = ALL, files: Sequence[Path] | None = None) -> tuple[Any, dict[str, Any]]:
+    """Data and attributes of an Image layer for anything that `open_image` opens; ``files`` of a folder.
 
     Of an OME-Zarr every level and channel, at one time point.
 
@@ -215,12 +205,12 @@ def image_layer(
     UserError
         When it cannot be opened.
     """
-    from napari_autosegnet.data.images import open_image
+    from napari_autosegnet.data.images import open_selected
 
     group = image_group(path)
     if group is not None:
-        return _ome_image(group, time=time or 0)
-    stack = open_image(path, time=time, channels=channels, axes=axes, files=files)
+        return _ome_image(group, time=read.time_point or 0)
+    stack = open_selected(path, read, files)
     about: dict[str, Any] = {"name": stack.name, **placement_of(stack)}
     if stack.channels in (3, 4) and stack.dtype == np.uint8:
         about["rgb"] = True
