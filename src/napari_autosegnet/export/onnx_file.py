@@ -31,6 +31,7 @@ from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.normalization import LIMIT
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_foreign, replacing
+from napari_autosegnet.inference.compute.engines import onnx_session
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.inference.output.ledger import program_version
 from napari_autosegnet.model import Model
@@ -202,12 +203,7 @@ def noise(model: Model, generator: np.random.Generator, height: int, width: int)
 def onnx_runner(content: bytes) -> Any:
     """Function from images (n, c, y, x) to probabilities (n, K, y, x), computed by onnxruntime on the CPU."""
     need_extra("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(content)
     return lambda images: session.run([OUTPUT], {INPUT: np.asarray(images, np.float32)})[0]
 
 

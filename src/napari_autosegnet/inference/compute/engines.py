@@ -72,8 +72,6 @@ class OnnxEngine:
         return torch.from_numpy(outputs[0])
 
     def _session(self, shape: tuple[int, ...]) -> Any:
-        import onnxruntime
-
         file = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode(False):
             warnings.simplefilter("ignore")  # the older exporter needs no onnxscript, and no time
@@ -86,10 +84,17 @@ class OnnxEngine:
                 opset_version=17,
                 dynamo=False,
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+        return onnx_session(file.getvalue())
+
+
+def onnx_session(content: bytes) -> Any:
+    """ONNX Runtime's session of a file, on the CPU, with as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def make_engine(name: EngineName, network: nn.Module, device: torch.device) -> Engine:
