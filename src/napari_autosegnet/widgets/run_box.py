@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy
 
 from napari_autosegnet.plain_text import printable
 from napari_autosegnet.run import Run, is_run
@@ -25,14 +25,13 @@ class RunBox(QComboBox):
     Parameters
     ----------
     session : Session
-    parent : QWidget, optional
     """
 
     #: A folder was chosen.
     chosen = Signal(object)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self._session = session
         self._listed: list[RunEntry] = []
         named(self, "Run", "A run is a folder that keeps annotation, search, network and curves")

@@ -48,7 +48,6 @@ class Session(QObject):
     ----------
     viewer : napari.components.ViewerModel
         Its layers are what is annotated and segmented. A proxy, which napari gives to plugins, will do, too.
-    parent : QObject, optional
 
     Attributes
     ----------
@@ -82,8 +81,8 @@ class Session(QObject):
     #: A step is done ("annotate", "learn", "apply"): the dock may offer the next one.
     step_finished = Signal(str)
 
-    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
         # A proxy makes a new object of a layer at every look, and here layers are known by their identity.
         viewer = inspect.unwrap(viewer)
         self.viewer = viewer

@@ -44,11 +44,10 @@ class AnnotateStep(QWidget):
     ----------
     session : Session
         Shared with the other steps.
-    parent : QWidget, optional
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self.session = session
 
         self.message = MessageLine()

@@ -34,11 +34,10 @@ class AxesQuestion(QWidget):
     Parameters
     ----------
     session : Session
-    parent : QWidget, optional
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self._session = session
         self._looked_into: weakref.WeakSet[Image] = weakref.WeakSet()
         self._looking = 0

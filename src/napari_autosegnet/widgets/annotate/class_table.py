@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
-    QWidget,
 )
 
 from napari_autosegnet.errors import UserError
@@ -49,8 +48,8 @@ class ClassTable(QTableWidget):
     #: A name that was typed cannot be used: why.
     complained = Signal(str)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(0, len(_HEADINGS), parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__(0, len(_HEADINGS))
         self._session = session
         named(
             self,

@@ -66,7 +66,6 @@ class LiveLabels(QWidget):
     Parameters
     ----------
     session : Session
-    parent : QWidget, optional
 
     Attributes
     ----------
@@ -74,8 +73,8 @@ class LiveLabels(QWidget):
         Shows them.
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self.session = session
         self._background = Background(self)
         self._classifier: LiveClassifier | None = None

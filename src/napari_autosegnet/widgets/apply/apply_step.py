@@ -40,11 +40,10 @@ class ApplyStep(QWidget):
     ----------
     session : Session
         Shared with the other steps.
-    parent : QWidget, optional
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self.session = session
         self._chosen: Path | None = None
         self.model: ModelSummary | None = None

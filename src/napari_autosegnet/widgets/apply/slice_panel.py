@@ -47,7 +47,6 @@ class SlicePanel(QWidget):
         Whose latest result may hold probabilities of a whole stack.
     corrections : Corrections
         What was painted on earlier results of the slice.
-    parent : QWidget, optional
 
     Attributes
     ----------
@@ -60,10 +59,8 @@ class SlicePanel(QWidget):
     #: A slice is begun, done or cancelled.
     changed = Signal()
 
-    def __init__(
-        self, session: Session, volume: VolumeJob, corrections: Corrections, parent: QWidget | None = None
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session, volume: VolumeJob, corrections: Corrections) -> None:
+        super().__init__()
         self._session = session
         self._volume = volume
         self._corrections = corrections

@@ -27,17 +27,13 @@ class SliceProgress(QWidget):
 
     *Cancel* takes effect at once, also while a model is loaded or a file is read, which cannot be interrupted: that
     comes to its end in the thread, and its result is dropped.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
     """
 
     #: The call under way was cancelled.
     cancelled = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._background = Background(self)
         self._stop: threading.Event | None = None
         self.bar = QProgressBar()

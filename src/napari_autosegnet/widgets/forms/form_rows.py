@@ -83,11 +83,10 @@ class FoldedSection(QWidget):
     title : str
         Text of the button that unfolds it.
     content : QWidget
-    parent : QWidget, optional
     """
 
-    def __init__(self, title: str, content: QWidget, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, title: str, content: QWidget) -> None:
+        super().__init__()
         self._title, self.content = title, content
         self.button = QPushButton()
         self.button.setCheckable(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy
 
 from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.quality import Quality
@@ -19,8 +19,8 @@ _COLORS: dict[Kind, str] = {"info": "#56b4e9", "error": "#d55e00", "good": "#009
 class MessageLine(QLabel):
     """A wrapped line with a colored edge; hidden while it has nothing to say."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.setWordWrap(True)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

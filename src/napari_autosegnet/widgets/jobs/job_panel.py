@@ -48,14 +48,13 @@ class JobPanel(QWidget):
         Of one step.
     keeps_best : bool
         Whether an orderly stop keeps a result, so that there are two ways to end the job.
-    parent : QWidget, optional
     """
 
     #: Something changed that a step may want to show otherwise.
     changed = Signal()
 
-    def __init__(self, client: RunClient, *, keeps_best: bool = True, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, client: RunClient, *, keeps_best: bool = True) -> None:
+        super().__init__()
         self.client = client
         self._device = ""
         self._phase = ""

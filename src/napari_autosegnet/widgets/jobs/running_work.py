@@ -38,14 +38,13 @@ class RunningWork(QWidget):
     work : WorkList
     is_in_sight : callable
         Whether the step that is shown shows the job of a client anyway.
-    parent : QWidget, optional
     """
 
     #: The job of this client is asked for.
     asked_for = Signal(object)
 
-    def __init__(self, work: WorkList, is_in_sight: Callable[[RunClient], bool], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, work: WorkList, is_in_sight: Callable[[RunClient], bool]) -> None:
+        super().__init__()
         self._work = work
         self._is_in_sight = is_in_sight
         self._labels: dict[RunClient, QLabel] = {}

@@ -38,15 +38,10 @@ _SKIPS = 20.0
 
 
 class ArchitectureView(QWidget):
-    """Three columns (down, bridge, up), a box for each cell with its two operations and what they read.
+    """Three columns (down, bridge, up), a box for each cell with its two operations and what they read."""
 
-    Parameters
-    ----------
-    parent : QWidget, optional
-    """
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.architecture: Architecture | None = None
         self.score: float | None = None
         self.final = False

@@ -48,7 +48,6 @@ class LearnStep(QWidget):
     ----------
     session : Session
         State that the steps share.
-    parent : QWidget, optional
 
     Attributes
     ----------
@@ -56,8 +55,8 @@ class LearnStep(QWidget):
         Follows all jobs of the session's run.
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self.session = session
         self.client = RunClient(parent=self)
         self.is_starting_anew = False

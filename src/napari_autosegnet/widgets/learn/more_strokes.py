@@ -64,8 +64,8 @@ class MoreStrokes(QWidget):
     #: The button was pressed.
     asked = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._curve = QualityCurve()
         self.words = MessageLine()
         self.button = push_button(

@@ -32,14 +32,13 @@ class NetworkMenu(QWidget):
     Parameters
     ----------
     session : Session
-    parent : QWidget, optional
     """
 
     #: Another network became the run's model.
     chosen = Signal()
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self._session = session
         self._run: Run | None = None
         self._entries: list[MenuEntry] = []

@@ -111,7 +111,6 @@ class LivePlots(QWidget):
     ----------
     plots : sequence of Plot
         What is drawn.
-    parent : QWidget, optional
 
     Attributes
     ----------
@@ -119,8 +118,8 @@ class LivePlots(QWidget):
         One for each plot.
     """
 
-    def __init__(self, plots: Sequence[Plot], parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, plots: Sequence[Plot]) -> None:
+        super().__init__()
         self.rows = [PlotRow(plot, self) for plot in plots]
         self._history = RunHistory()
         self._too_little_checked = False

@@ -29,14 +29,13 @@ class RunImages(QWidget):
     Parameters
     ----------
     session : Session
-    parent : QWidget, optional
     """
 
     #: The images of this run, and their annotation, were opened.
     loaded = Signal(object)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session) -> None:
+        super().__init__()
         self._session = session
         self._images: list[AnnotatedImage] = []
         self._is_loading = False
