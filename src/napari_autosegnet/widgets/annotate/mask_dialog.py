@@ -39,7 +39,8 @@ class MaskDialog(QDialog):
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Use as annotation")
-        intro = wrapped_label(f"Which class is each value of '{name}'? Choose one, or type the name of a new one.")
+        kind = "color" if values.are_colors else "value"
+        intro = wrapped_label(f"Which class is each {kind} of '{name}'? Choose one, or type the name of a new one.")
         self.boxes: dict[int, QComboBox] = {}
         rows = form_layout()
         total = sum(values.pixels.values())
@@ -49,7 +50,7 @@ class MaskDialog(QDialog):
             box.addItems(list(dict.fromkeys((NOT_ANNOTATED, *classes, *filter(None, suggested.values())))))
             box.setCurrentText(suggested[value] or NOT_ANNOTATED)
             text = f"{values.text(value)}  ({pixels / total:.1%} of the pixels)"
-            label = add_row(rows, text, box, "Class of the pixels with this value")
+            label = add_row(rows, text, box, f"Class of the pixels with this {kind}")
             if values.are_colors:
                 label.setText(f'<span style="color: {values.text(value)}">\N{BLACK SQUARE}</span> {text}')
         buttons, self.use_button = dialog_buttons(

@@ -131,7 +131,7 @@ class AdvancedLearning(QWidget):
         Raises
         ------
         UserError
-            When a setting does not do.
+            When a setting cannot be used.
         """
         step, chosen = self._step, self.search_form.preset.currentText()
         job = {
@@ -148,7 +148,7 @@ class AdvancedLearning(QWidget):
         Raises
         ------
         UserError
-            When a setting does not do, or there is nothing to train on.
+            When a setting cannot be used, or there is nothing to train on.
         """
         step, network, run = self._step, self.chosen_network, self._step.run
         missing, annotation = step.session.problem(), step.annotation()
@@ -168,7 +168,7 @@ class AdvancedLearning(QWidget):
         Raises
         ------
         UserError
-            When a setting does not do.
+            When a setting cannot be used.
         """
         step, settings, run = self._step, self._train_settings(), self._step.client.run
         annotation, device = step.annotation(), self._step.session.device

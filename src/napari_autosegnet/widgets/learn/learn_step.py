@@ -251,7 +251,7 @@ class LearnStep(QWidget):
         Raises
         ------
         UserError
-            When the time does not do.
+            When the time cannot be used.
         """
         settings = self.form.value()
         assert isinstance(settings, FitSettings)
