@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,14 +23,19 @@ class Trained:
     """What a candidate asks of its trainer."""
 
     best: Validation
+    curve: list[float]
 
 
-def candidate(latency: float, *mean_iou: float, size: Size = SIZES[1]) -> Candidate:
+def candidate(
+    latency: float, *mean_iou: float, size: Size = SIZES[1], curve: Sequence[float] | None = None
+) -> Candidate:
     """With a patch for each mean IoU: of 1000 pixels of each of two classes so many are right."""
     right = [round(1000 * 2 * value / (1 + value)) for value in mean_iou]
     counts = np.array([[[number, 1000 - number], [1000 - number, number]] for number in right])
     specification = size.specification(128, NetworkSettings(), in_channels=1, classes=2)
-    return Candidate(size, specification, latency, cast("Any", Trained(Validation(scores=PatchScores(counts, 0.0)))))
+    scores = PatchScores(counts, 0.0)
+    trained = Trained(Validation(scores=scores), [scores.mean_iou] if curve is None else list(curve))
+    return Candidate(size, specification, latency, cast("Any", trained))
 
 
 @pytest.mark.parametrize(("goal", "latency"), [("accurate", 80.0), ("balanced", 40.0), ("fast", 10.0)])
@@ -102,6 +108,40 @@ def test_a_speed_that_is_hardly_higher_saves_nobody() -> None:
     assert survivors([usual, coarse, wide], 2, "balanced", 0.005) == [usual, wide]
     fast = candidate(20, 0.77)
     assert pareto_front([usual, fast, wide]) == [fast, usual]
+
+
+RISING = [0.4, 0.5, 0.6, 0.65, 0.7, 0.72]
+
+
+def test_a_slow_network_that_leads_epoch_by_epoch_goes_on() -> None:
+    """Large networks learn more from an epoch, and have done fewer of them when the first ones leave."""
+    usual = candidate(30, 0.72, size=SIZES[0], curve=RISING)
+    fast = candidate(10, 0.71, curve=[*RISING, 0.71, 0.71])
+    slow = candidate(90, 0.70, curve=[0.45, 0.62, 0.70])
+    slower = candidate(90, 0.70, curve=[0.45, 0.60, 0.65])
+    assert slow.lead_by_epoch(usual) == pytest.approx(0.11) and usual.lead_by_epoch(slow) == 0
+    for goal in ("balanced", "accurate"):
+        assert survivors([usual, fast, slower, slow], 2, goal, 0.005) == [usual, slow]
+        assert survivors([usual, fast, slower, slow], 3, goal, 0.005) == [usual, slow, slower]
+    assert survivors([usual, fast, slow], 2, "fast", 0.005) == [fast, usual]
+    behind = candidate(90, 0.70, curve=[0.3, 0.5, 0.604])
+    assert survivors([usual, fast, behind], 2, "balanced", 0.005) == [usual, fast]
+
+
+@pytest.mark.parametrize(
+    ("curve", "leads"),
+    [
+        ([0.6, 0.7, 0.73, 0.75], True),
+        ([0.6, 0.7, 0.66, 0.75], False),  # one good epoch
+        ([0.6, 0.7, 0.7, 0.715], False),  # not ahead yet
+        ([0.3, 0.4, 0.5, 0.55, 0.73, 0.75], False),  # as many epochs: the score alone has to be surely better
+    ],
+)
+def test_the_usual_size_is_left_to_what_leads_now_and_epoch_by_epoch(curve: list[float], leads: bool) -> None:
+    usual = candidate(30, 0.7, 0.8, 0.75, 0.72, size=SIZES[0], curve=RISING)
+    better = candidate(90, 0.9, 0.72, 0.76, 0.7, curve=curve)
+    assert not better.is_surely_better_than(usual)
+    assert (choose([usual, better], "balanced", 0.005) is better) == leads == better.leads(usual, 0.005)
 
 
 def test_only_sizes_that_take_the_patches_compete() -> None:

@@ -135,6 +135,7 @@ def test_resumed_equals_undisturbed(tmp_path: Path, network: Callable[[], nn.Mod
     result = second.run()
     assert result.epochs == SETTINGS.epochs
     assert result.best.mean_iou == expected.best.mean_iou
+    assert second.curve == undisturbed.curve and len(second.curve) == SETTINGS.epochs
     for name, value in undisturbed.learner.network.state_dict().items():
         assert torch.equal(value, second.learner.network.state_dict()[name]), name
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.architecture import SearchSpace
@@ -18,6 +19,8 @@ from napari_autosegnet.training.validation import PatchScores, paired_interval
 #: A network is faster than another one if it takes less than this fraction of its time.
 CLEARLY_FASTER = 0.85
 GOALS: tuple[Goal, ...] = get_args(Goal)
+#: Last epochs of a candidate that are compared with those of another one.
+_EPOCHS_COMPARED = 2
 #: With goal ``fast``, so much worse may a network be than the best.
 NEARLY_AS_GOOD = 0.02
 
@@ -146,21 +149,45 @@ class Candidate:
     def is_faster_than(self, other: Candidate) -> bool:
         return self.latency < CLEARLY_FASTER * other.latency
 
+    def lead_by_epoch(self, other: Candidate) -> float:
+        """By how much its last epochs were better than the same epochs of one that has come further in the same time.
+
+        0 against one that has not come further. A large network learns more from an epoch, which takes longer; what it
+        will be at the end shows in that before it shows in its score.
+        """
+        epochs = len(self.trainer.curve)
+        return _recent(self, epochs) - _recent(other, epochs) if epochs < len(other.trainer.curve) else 0.0
+
+    def leads(self, other: Candidate, margin: float) -> bool:
+        """Whether it is better by more than a margin, now as well as epoch by epoch."""
+        now = _recent(self, len(self.trainer.curve)) - _recent(other, len(other.trainer.curve))
+        return now > margin and self.lead_by_epoch(other) > margin
+
+
+def _recent(candidate: Candidate, epochs: int) -> float:
+    """Mean IoU of the last of its first so many epochs; one epoch alone is partly luck."""
+    return float(np.mean(candidate.trainer.curve[max(0, epochs - _EPOCHS_COMPARED) : epochs]))
+
 
 def survivors(candidates: Sequence[Candidate], count: int, goal: Goal, tolerance: float) -> list[Candidate]:
     """The ``count`` candidates to continue with: the one that `choose` takes, the usual size, then the best.
 
-    Whoever is worse than another one and not clearly faster is left out before. The usual size leaves only to whoever
-    is surely better.
+    Whoever is worse than another one and not clearly faster is left out before, unless it leads epoch by epoch. The
+    usual size leaves only to whoever is surely better.
     """
     chosen = choose(candidates, goal, tolerance)
     usual = _usual(candidates)
     if usual is not None and chosen.is_surely_better_than(usual):
         usual = None
     front = list(candidates) if goal == "accurate" else pareto_front(candidates)
+
+    def lead(each: Candidate) -> float:
+        ahead = 0.0 if goal == "fast" else each.lead_by_epoch(chosen)
+        return ahead if ahead > tolerance else 0.0
+
     ranked = sorted(
         candidates,
-        key=lambda each: (each is not chosen, each is not usual, each not in front, -each.scores.mean_iou),
+        key=lambda each: (each is not chosen, each is not usual, -lead(each), each not in front, -each.scores.mean_iou),
     )
     return ranked[:count]
 
@@ -177,8 +204,9 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
 def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Candidate:
     """The candidate that a goal asks for.
 
-    ``accurate`` is the best. ``balanced`` is the usual size, or the best if that is surely better; a faster one
-    replaces it that surely loses no more than the tolerance. ``fast`` is the fastest that is within `NEARLY_AS_GOOD`.
+    ``accurate`` is the best. ``balanced`` is the usual size, or the best if that is surely better or leads it by more
+    than the tolerance (`Candidate.leads`); a faster one replaces it that surely loses no more than the tolerance.
+    ``fast`` is the fastest that is within `NEARLY_AS_GOOD`.
 
     A few validation patches hardly tell networks apart, and the best of several is partly the luckiest. So the usual
     size, which is right for most data, is left on evidence only (docs/benchmarks/sizes.md).
@@ -187,7 +215,9 @@ def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Can
     if goal == "accurate":
         return best
     usual = _usual(candidates)
-    reference = best if usual is None or best.is_surely_better_than(usual) else usual
+    reference = best
+    if usual is not None and not (best.is_surely_better_than(usual) or best.leads(usual, tolerance)):
+        reference = usual
 
     def is_good(each: Candidate) -> bool:
         if goal == "fast":

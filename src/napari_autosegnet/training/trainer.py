@@ -148,6 +148,8 @@ class Trainer:
         self.best = Validation()
         #: The highest scores of any epoch.
         self.highest: PatchScores | None = None
+        #: Mean IoU of each epoch that was validated.
+        self.curve: list[float] = []
         self._keep()
 
     def run(
@@ -185,6 +187,8 @@ class Trainer:
                 break
             self.budget.epoch += 1
             self.steps += epoch.steps
+            if self.checks and self.last is not None:
+                self.curve.append(self.last.mean_iou)
             self._keep()
             self._write_checkpoint()
             report(self._progress(epoch.loss))
@@ -384,6 +388,7 @@ class Trainer:
             "patches": self.patches.state,
             "last": _state(self.last),
             "highest": _state(self.highest),
+            "curve": list(self.curve),
             "best": vars(self.best) | {"scores": _state(self.best.scores)},
         }
 
@@ -395,6 +400,7 @@ class Trainer:
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
             self.last, self.highest = _of_state(state["last"]), _of_state(state["highest"])
             self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
+            self.curve = list(state["curve"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
