@@ -49,7 +49,7 @@ def with_nan() -> np.ndarray:
     ("pixels", "marks", "classes", "message"),
     [
         (lambda: image().astype(np.complex64), labels, None, "complex64"),
-        (image, lambda: labels().astype(np.float32), None, "whole numbers"),
+        (image, lambda: labels() + np.float32(0.5), None, "hold fractions"),
         (image, lambda: labels(size=60), None, "of the image's size"),
         (image, lambda: labels(sections=7), None, "7"),
         (image, lambda: np.zeros_like(labels()), None, "annotate"),
