@@ -137,8 +137,7 @@ def search(
     run : Path
         Run folder, made if missing. With ``resume`` all else comes from it.
     images : sequence of Path
-        To learn from; anything that `data.images.open_image` opens. Images in a folder, and those that patterns such as
-        ``images/*.tif`` fit, are paired with labels by their names; see `data.pairs`.
+        To learn from, as for `fit`.
     labels : sequence of Path
         As many as ``images``, in their order.
     classes : str, optional

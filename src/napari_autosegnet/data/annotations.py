@@ -187,20 +187,20 @@ def parse_classes(text: str) -> LabelMapping:
     names: list[str] = []
     colors: dict[str, str] = {}
     values: dict[int, int] = {}
-    painted: set[bool] = set()
+    are_colors: set[bool] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         fields = [piece.strip() for piece in part.split(":")]
         if len(fields) not in (2, 3) or not fields[1]:
             raise UserError(f"'{part}' in the classes is not value:name; write for example 0:membrane,255:cell")
         numbers = _parse_values(fields[0])
-        painted.add(fields[0].startswith("#"))
+        are_colors.add(fields[0].startswith("#"))
         name = fields[1]
         problem = name_problem(name)
         if problem is not None:
             raise UserError(problem)
         for value in numbers:
             if value in values:
-                text = value_text(value, colors=True in painted)
+                text = value_text(value, colors=True in are_colors)
                 raise UserError(f"the value {text} comes twice in the classes; name each value once")
         if name not in names:
             names.append(name)
@@ -210,7 +210,7 @@ def parse_classes(text: str) -> LabelMapping:
             except ValidationError as error:
                 raise UserError(f"'{fields[2]}' in the classes is no color; write it as #rrggbb") from error
         values.update(dict.fromkeys(numbers, names.index(name) + 1))
-    if len(painted) == 2:
+    if len(are_colors) == 2:
         raise UserError("the classes name colors and numbers; name only colors, or only numbers")
     if len(names) < 2:
         raise UserError("fewer than two classes are named; a segmentation needs two, for example 0:background,1:object")
@@ -219,7 +219,7 @@ def parse_classes(text: str) -> LabelMapping:
     classes = tuple(
         ClassInfo(name=info.name, color=colors.get(info.name, info.color)) for info in default_classes(names)
     )
-    return LabelMapping(classes=classes, values=values, colors=True in painted)
+    return LabelMapping(classes=classes, values=values, colors=True in are_colors)
 
 
 def _parse_values(text: str) -> range:

@@ -211,7 +211,9 @@ def _value_counts(labels: Sequence[ImageStack], *, named_colors: bool) -> tuple[
     colors = named_colors or any(are_colors for file in counts for _, are_colors in file)
 
     def as_named(values: dict[int, int], are_colors: bool) -> dict[int, int]:
-        return {gray_color(value): count for value, count in values.items()} if colors > are_colors else values
+        if are_colors or not colors:
+            return values
+        return {gray_color(value): count for value, count in values.items()}
 
     return [[as_named(*section) for section in file] for file in counts], colors
 

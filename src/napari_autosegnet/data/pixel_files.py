@@ -102,7 +102,7 @@ class ChunkFiles(Sequence[Path]):
                 if len(place) == len(self._ranges) and all(map(operator.contains, self._ranges, place)):
                     yield place
 
-    def telling(self, axis: int, layer: int) -> Iterator[tuple[int, ...]]:
+    def representative_places(self, axis: int, layer: int) -> Iterator[tuple[int, ...]]:
         """Places that hold all values of one place along an axis: those that have a file, and one that has none."""
         present = {place for place in self.present() if place[axis] == layer}
         yield from present

@@ -159,9 +159,11 @@ class ImageStack:
         line = self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
         return line and f"{self.path or self.name}: {line}"
 
-    def telling(self, section: int) -> list[Window] | None:
+    def representative_parts(self, section: int) -> list[Window] | None:
         """Parts ``(y, x)`` that hold all values of a section, for a Zarr of which most has no files; None: unknown."""
-        return self.source.telling(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
+        return (
+            self.source.representative_parts(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
+        )
 
     @property
     def uniform(self) -> bool:
@@ -333,8 +335,10 @@ class _ChannelSource:
     def files(self) -> Sequence[Path]:
         return self.source.files()
 
-    def telling(self, section: int) -> list[Window] | None:
-        return self.source.telling(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
+    def representative_parts(self, section: int) -> list[Window] | None:
+        return (
+            self.source.representative_parts(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
+        )
 
     def unwritten(self) -> str | None:
         return self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
@@ -362,12 +366,12 @@ class ArraySource:
     def files(self) -> Sequence[Path]:
         return files_of_array(self.array, {self.axes.index("t"): self.time} if "t" in self.axes else None)
 
-    def telling(self, section: int) -> list[Window] | None:
+    def representative_parts(self, section: int) -> list[Window] | None:
         files = self.files()
         if not isinstance(files, ChunkFiles) or "z" not in self.axes:
             return None
         z, y, x = (self.axes.index(axis) for axis in "zyx")
-        places = files.telling(z, section // files.unit[z])
+        places = files.representative_places(z, section // files.unit[z])
         rows_columns = {(place[y], place[x]) for place in places}  # several channels may lie in files of their own
         height, width = files.unit[y], files.unit[x]
         return [

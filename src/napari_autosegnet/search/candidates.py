@@ -165,7 +165,7 @@ class Candidate:
 
 
 def _recent(candidate: Candidate, epochs: int) -> float:
-    """Mean IoU of the last of its first so many epochs; one epoch alone is partly luck."""
+    """Mean IoU after so many epochs, averaged over the last two of them: one alone is partly luck."""
     return float(np.mean(candidate.trainer.curve[max(0, epochs - _EPOCHS_COMPARED) : epochs]))
 
 

@@ -170,7 +170,7 @@ def test_of_a_huge_section_only_what_has_files_is_read(tmp_path: Path) -> None:
     assert constant.tolist() == [True, False, True, True]
     files = image.files
     assert isinstance(files, ChunkFiles) and list(files.present()) == [(1, 5, 7)]
-    assert image.telling(0) == [(slice(0, 1000), slice(0, 1000))]
+    assert image.representative_parts(0) == [(slice(0, 1000), slice(0, 1000))]
 
 
 @pytest.mark.parametrize("kind", ["global", pytest.param("section", marks=pytest.mark.slow)])

@@ -162,12 +162,12 @@ class ImageSurvey:
         height, width = self.image.shape[1:]
         if height * width <= _MANY_PIXELS:
             return self._constant_in(sections, [(slice(0, height), slice(0, width))])
-        return set().union(*(self._constant_in([section], self._telling_parts(section)) for section in sections))
+        return set().union(*(self._constant_in([section], self._representative_parts(section)) for section in sections))
 
-    def _telling_parts(self, section: int) -> Sequence[Window]:
+    def _representative_parts(self, section: int) -> Sequence[Window]:
         """Parts of a huge section that hold all of its values: most of it may never have been written."""
         height, width = self.image.shape[1:]
-        parts = self.image.telling(section)
+        parts = self.image.representative_parts(section)
         return [(slice(0, height), slice(0, width))] if parts is None else parts
 
     def _constant_in(self, sections: list[int], parts: Sequence[Window]) -> set[int]:
