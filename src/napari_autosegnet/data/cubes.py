@@ -46,7 +46,7 @@ def check_isotropic(image: ImageStack) -> None:
     UserError
         When it is one section, or the sides of its voxels differ by more than `ISOTROPIC`.
     """
-    name = image.path or image.name
+    name = image.display_name
     if image.sections == 1:
         raise UserError(f"{name} is one section, which has no other planes; leave --planes all out")
     if is_isotropic(image):
@@ -91,7 +91,7 @@ class Cubes:
     """
 
     def __init__(self, image: ImageStack, factor: float | None = None) -> None:
-        what = image.path or image.name
+        what = image.display_name
         z, y, x = (abs(side) for side in image.scale)
         if image.sections < 2:
             raise UserError(f"{what} is one section; cubes need a volume")
@@ -212,7 +212,5 @@ def cubes_of(image: ImageStack, out: Path, *, report: Report = silent, should_st
         cubes = write_cubes(image, out, report=report, should_stop=should_stop)
         report(Note(text=f"{image.sections} sections became {cubes.shape[0]}: {out}"))
     elif not same_identity((own_attributes(out) or {}).get(_MADE_OF), image_identity(image)):
-        raise UserError(
-            f"{out} exists and holds no cubes of {image.path or image.name} as it is now; give another name"
-        )
+        raise UserError(f"{out} exists and holds no cubes of {image.display_name} as it is now; give another name")
     return out

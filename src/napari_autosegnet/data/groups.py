@@ -52,7 +52,7 @@ def section_groups(stacks: Sequence[LabeledStack], path: Path, column: str) -> l
             _check_order_is_all(stack, rows, columns, path)
             if len(rows) not in (count, total):
                 raise UserError(
-                    f"the table {path} has {len(rows)} rows and {stack.image.path or stack.image.name} has {count} "
+                    f"the table {path} has {len(rows)} rows and {stack.image.display_name} has {count} "
                     "sections; give one row per section in order, or a column 'file' with their names"
                 )
             matched = [row[column] for row in (rows if len(rows) == count else rows[done : done + count])]
@@ -86,7 +86,7 @@ def _check_order_is_all(stack: LabeledStack, rows: list[dict[str, str]], columns
     names, key = _names(stack), _name_column(columns)
     if names and key is not None and rows:
         raise UserError(
-            f"the column '{key}' of {path} names no image of {stack.image.path or stack.image.name} (it has "
+            f"the column '{key}' of {path} names no image of {stack.image.display_name} (it has "
             f"'{rows[0][key]}', the first image is '{names[0]}'); give their names there, or leave that column out"
         )
 

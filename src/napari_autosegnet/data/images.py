@@ -16,6 +16,7 @@ from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.data.stack import ImageStack, check_finite, stack_of_array, triple
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.events import Note, Report
+from napari_autosegnet.units import Placement
 
 __all__ = [
     "ImageStack",
@@ -116,9 +117,8 @@ def image_from_array(
     axes = list("zyx"[-spatial:])
     if channel_axis is not None:
         axes.insert(channel_axis % dimensions, "c")
-    return stack_of_array(
-        array, axes, name=name, scale=triple(scale, 1.0), translation=triple(translation, 0.0), time=None
-    )
+    placement = Placement(triple(scale, 1.0), triple(translation, 0.0))
+    return stack_of_array(array, axes, name=name, placement=placement, time=None)
 
 
 def _open(request: ReadRequest) -> ImageStack:

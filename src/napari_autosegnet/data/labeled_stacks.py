@@ -77,7 +77,7 @@ def pair_stacks(
         _check_pair(image, label)
         if image.channels != images[0].channels:
             raise UserError(
-                f"{_where(image)} has {counted(image.channels, 'channel')}, {_where(images[0])} has "
+                f"{image.display_name} has {counted(image.channels, 'channel')}, {images[0].display_name} has "
                 f"{images[0].channels}; give images of one kind"
             )
     mapping = None if classes is None else parse_classes(classes) if isinstance(classes, str) else classes
@@ -91,7 +91,7 @@ def pair_stacks(
     else:
         if colors and not mapping.colors:
             raise UserError(
-                f"the labels {_where(labels[0])} are a color picture; name its colors, for example --classes "
+                f"the labels {labels[0].display_name} are a color picture; name its colors, for example --classes "
                 f"{colors_to_name(total)}"
             )
         _check_named(mapping, total)
@@ -138,28 +138,28 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
     for one, other in ((image, labels), (labels, image)):
         if one.sections == 1 < one.channels == other.sections:
             raise UserError(
-                f"{_where(one)} has {one.channels} channels and {_where(other)} as many sections; if these channels "
-                "are sections, say --axes zyx"
+                f"{one.display_name} has {one.channels} channels and {other.display_name} as many sections; "
+                "if these channels are sections, say --axes zyx"
             )
     if labels.channels not in (1, 3):
-        raise UserError(f"the labels {_where(labels)} have {labels.channels} channels; save them with one")
+        raise UserError(f"the labels {labels.display_name} have {labels.channels} channels; save them with one")
     if image.sections != labels.sections:
         raise UserError(
-            f"{_where(image)} has {counted(image.sections, 'section')} and its labels {_where(labels)} have "
+            f"{image.display_name} has {counted(image.sections, 'section')} and its labels {labels.display_name} have "
             f"{labels.sections}; give labels for every section (0 = not annotated)"
         )
     for section in range(image.sections):
         if image.section_shape(section) != labels.section_shape(section):
             ours, theirs = ("x".join(map(str, stack.section_shape(section))) for stack in (image, labels))
             raise UserError(
-                f"section {section} of {_where(image)} is {ours} pixels and of its labels {_where(labels)} {theirs}; "
-                "give labels of the image's size"
+                f"section {section} of {image.display_name} is {ours} pixels and of its labels "
+                f"{labels.display_name} {theirs}; give labels of the image's size"
             )
     if image.section_names and labels.section_names:
-        order = matched(image.section_names, labels.section_names, where=(_where(image), _where(labels)))
+        order = matched(image.section_names, labels.section_names, where=(image.display_name, labels.display_name))
         if order != list(range(image.sections)):
             raise UserError(
-                f"{_where(image)} and {_where(labels)} name their sections in two orders; open them as a pair"
+                f"{image.display_name} and {labels.display_name} name their sections in two orders; open them as a pair"
             )
 
 
@@ -193,7 +193,7 @@ def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
 
 
 def _values(labels: ImageStack, section: int) -> LabelValues:
-    return label_values(labels.section(section), f"the labels {_where(labels)}")
+    return label_values(labels.section(section), f"the labels {labels.display_name}")
 
 
 def _values_as_named(labels: ImageStack, section: int, mapping: LabelMapping) -> npt.NDArray[Any]:
@@ -216,7 +216,3 @@ def _value_counts(labels: Sequence[ImageStack], *, named_colors: bool) -> tuple[
         return {gray_color(value): count for value, count in values.items()}
 
     return [[as_named(*section) for section in file] for file in counts], colors
-
-
-def _where(stack: ImageStack) -> str:
-    return str(stack.path or stack.name)

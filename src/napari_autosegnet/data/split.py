@@ -433,4 +433,4 @@ def _extent(stacks: Sequence[LabeledStack], number: int) -> str:
         return "it was erased meanwhile"
     height, width = (int(np.ptp(np.concatenate(axis))) + 1 for axis in zip(*pixels, strict=True))
     which = f"section {first}" if first == last else f"sections {first} to {last}"
-    return f"all of it lies within {height} x {width} pixels of {which} of {stack.image.path or stack.image.name}"
+    return f"all of it lies within {height} x {width} pixels of {which} of {stack.image.display_name}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from napari_autosegnet.data.pixel_files import ChunkFiles, files_of_array, relea
 from napari_autosegnet.data.unwritten import unwritten_chunks
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.plain_text import counted
-from napari_autosegnet.units import Triple
+from napari_autosegnet.units import Placement, Triple
 
 Array = npt.NDArray[Any]
 
@@ -30,18 +31,27 @@ Array = npt.NDArray[Any]
 MAX_SECTIONS = 10**6
 #: So many planes of an array without names of axes may as well be channels.
 _MAX_DOUBTFUL_PLANES = 4
+_UNKNOWN = Placement()
 
 
-class PixelSource(Protocol):
+class PixelSource(ABC):
     """Where the pixels come from."""
 
+    @abstractmethod
     def read(self, z: slice, y: slice, x: slice) -> Array:
         """Region of uniform sections as ``(c, z, y, x)``; the slices are plain (start, stop, step 1)."""
-        ...
 
+    @abstractmethod
     def files(self) -> Sequence[Path]:
         """The files that the pixels lie in, as far as they are known; chunks of background may be missing."""
-        ...
+
+    def unwritten(self) -> str | None:
+        """A line on sections of which chunks have no file; None where there is none, or nobody can tell."""
+        return None
+
+    def representative_parts(self, section: int) -> list[Window] | None:
+        """Parts ``(y, x)`` that hold all values of a section; None where they are not known."""
+        return None
 
 
 class ImageStack:
@@ -137,6 +147,11 @@ class ImageStack:
         return f"<ImageStack {self.name}: {self.sections} sections of {size}, {self.channels} channels, {self.dtype}>"
 
     @property
+    def display_name(self) -> str:
+        """What messages call it: its path, or the name of an array."""
+        return str(self.path or self.name)
+
+    @property
     def voxels_are_unknown(self) -> bool:
         """Whether the source says nothing of the size of its voxels."""
         return self.unit is None and self.scale == (1.0, 1.0, 1.0)
@@ -156,14 +171,12 @@ class ImageStack:
 
     def unwritten(self) -> str | None:
         """A line on sections of which chunks have no file; for it, folders on the disk are listed."""
-        line = self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
-        return line and f"{self.path or self.name}: {line}"
+        line = self.source.unwritten()
+        return line and f"{self.display_name}: {line}"
 
     def representative_parts(self, section: int) -> list[Window] | None:
         """Parts ``(y, x)`` that hold all values of a section, for a Zarr of which most has no files; None: unknown."""
-        return (
-            self.source.representative_parts(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
-        )
+        return self.source.representative_parts(section)
 
     @property
     def uniform(self) -> bool:
@@ -221,7 +234,7 @@ class ImageStack:
             else:
                 known = f"{', '.join(names)} or " if names else ""
                 raise UserError(
-                    f"{self.path or self.name} has no channel '{channel}'; choose among {known}0 to {self.channels - 1}"
+                    f"{self.display_name} has no channel '{channel}'; choose among {known}0 to {self.channels - 1}"
                 )
         stack = copy.copy(self)
         stack.source = _ChannelSource(self.source, chosen)
@@ -252,13 +265,13 @@ class ImageStack:
         except UserError:
             raise
         except Exception as error:  # decoders raise whatever they like on damaged files
-            where = self.path or self.name
-            raise UserError(f"cannot read {where}, sections {z.start}-{z.stop - 1}: {one_line(error)}") from error
+            sections = f"sections {z.start}-{z.stop - 1}"
+            raise UserError(f"cannot read {self.display_name}, {sections}: {one_line(error)}") from error
         return np.ascontiguousarray(pixels, dtype=self.dtype)
 
     def _need_uniform(self) -> None:
         if not self._uniform:
-            raise UserError(f"the sections of {self.path or self.name} differ in size; give images of one size")
+            raise UserError(f"the sections of {self.display_name} differ in size; give images of one size")
 
 
 def check_finite(section: Array, image: ImageStack, index: int) -> None:
@@ -274,31 +287,52 @@ def check_finite(section: Array, image: ImageStack, index: int) -> None:
     bad = int(section.size - np.count_nonzero(np.isfinite(section)))
     if bad:
         raise UserError(
-            f"section {index} of {image.path or image.name} is NaN or infinite in {counted(bad, 'pixel')}; "
+            f"section {index} of {image.display_name} is NaN or infinite in {counted(bad, 'pixel')}; "
             "replace these values (for example by 0) before training"
         )
 
 
-def stack_of_unnamed(
+def stack_of_file(
     array: Any,
     path: Path,
-    time: int | None,
-    axes: str | None = None,
     *,
-    chunks: Sequence[int] | None = None,
+    time: int | None,
+    wanted: str | None,
+    stated: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
     **about: Any,
 ) -> ImageStack:
-    """Stack over an array whose axes have no names: ``[z,] y, x`` and a last axis of 3 or 4 is RGB(A).
+    """Stack over the array in a file.
 
-    ``axes``, such as ``tczyx``, names them instead.
+    Parameters
+    ----------
+    wanted : str, optional
+        Its axes as the user names them, such as ``tczyx``.
+    stated : sequence of str, optional
+        Its axes as the file names them. Without either, they are ``[z,] y, x``, and a last axis of 3 or 4 is RGB(A).
     """
     shape = array.shape
-    if axes is not None:
-        if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("tczyx"):
-            raise UserError(f"{path} has {len(shape)} axes, not '{axes}'; name each once by t, c, z, y or x")
-        stack = stack_of_array(array, axes, name=path.name, path=path, time=time, chunks=chunks, **about)
-        stack.selection["axes"] = axes
+    if wanted is not None:
+        if len(wanted) != len(shape) or len(set(wanted)) != len(wanted) or set(wanted) - set("tczyx"):
+            raise UserError(f"{path} has {len(shape)} axes, not '{wanted}'; name each once by t, c, z, y or x")
+        stack = stack_of_array(array, wanted, name=path.name, path=path, time=time, notes=notes, **about)
+        stack.selection["axes"] = wanted
         return stack
+    alpha = False
+    if stated is None:
+        stated = _usual_axes(shape, path)
+        alpha = "c" in stated and shape[-1] == 4
+        if alpha:
+            note = "the last axis is read as red, green, blue, and transparency, which is left out; else say --axes"
+            notes = [*notes, f"{path}: {note}"]
+        elif stated == "zyx" and 1 < shape[0] <= _MAX_DOUBTFUL_PLANES:
+            note = "the first of its axes, which have no names, is read as sections; of channels, say --axes cyx"
+            notes = [*notes, f"{path}: {note}"]
+    return stack_of_array(array, stated, name=path.name, path=path, time=time, alpha=alpha, notes=notes, **about)
+
+
+def _usual_axes(shape: Sequence[int], path: Path) -> str:
+    """What the axes of an array without names most likely are."""
     color = len(shape) in (3, 4) and shape[-1] in (3, 4)
     spatial = len(shape) - color
     if len(shape) < 2:
@@ -306,23 +340,13 @@ def stack_of_unnamed(
     if spatial not in (2, 3):
         raise UserError(
             f"{path} has {len(shape)} axes without names; say which is which with --axes, for example "
-            f"--axes {'tczyx'[-len(shape) :] if len(shape) < 5 else 'tczyx'}"
+            f"--axes {'tczyx'[-len(shape) :]}"
         )
-    usual = [*"zyx"[-spatial:], *(["c"] if color else [])]
-    alpha = color and shape[-1] == 4
-    if alpha:
-        note = (
-            f"{path}: the last axis is read as red, green, blue, and transparency, which is left out; else say --axes"
-        )
-        about["notes"] = [*about.get("notes", ()), note]
-    elif spatial == 3 and not color and 1 < shape[0] <= _MAX_DOUBTFUL_PLANES:
-        note = f"{path}: the first of its axes, which have no names, is read as sections; of channels, say --axes cyx"
-        about["notes"] = [*about.get("notes", ()), note]
-    return stack_of_array(array, usual, name=path.name, path=path, time=time, alpha=alpha, chunks=chunks, **about)
+    return "zyx"[-spatial:] + "c" * color
 
 
 @dataclass
-class _ChannelSource:
+class _ChannelSource(PixelSource):
     """Some channels of another source."""
 
     source: PixelSource
@@ -336,16 +360,14 @@ class _ChannelSource:
         return self.source.files()
 
     def representative_parts(self, section: int) -> list[Window] | None:
-        return (
-            self.source.representative_parts(section) if isinstance(self.source, ArraySource | _ChannelSource) else None
-        )
+        return self.source.representative_parts(section)
 
     def unwritten(self) -> str | None:
-        return self.source.unwritten() if isinstance(self.source, ArraySource | _ChannelSource) else None
+        return self.source.unwritten()
 
 
 @dataclass
-class ArraySource:
+class ArraySource(PixelSource):
     """Anything indexed like a numpy array; ``axes`` are its axes by name (t, c, z, y, x)."""
 
     array: Any
@@ -392,8 +414,11 @@ def stack_of_array(
     alpha: bool = False,
     chunks: Sequence[int] | None = None,
     path: Path | None = None,
+    placement: Placement = _UNKNOWN,
+    notes: Sequence[str] = (),
     **about: Any,
 ) -> ImageStack:
+    """Stack over an array with these axes; ``alpha``: the last of its channels is left out."""
     sizes = dict(zip(axes, array.shape, strict=True))
     if not {"y", "x"} <= set(axes):
         raise UserError(f"{path or name} has the axes {', '.join(axes)}; an image needs y and x")
@@ -412,10 +437,14 @@ def stack_of_array(
         shapes=[(sizes["y"], sizes["x"])] * sizes.get("z", 1),
         channels=channels,
         dtype=array.dtype,
+        scale=placement.scale,
+        translation=placement.translation,
+        unit=placement.unit,
         is_2d="z" not in axes,
         chunks=(by_axis.get("z", 1), by_axis["y"], by_axis["x"]) if by_axis else None,
         time_points=sizes.get("t", 1),
         selection={"time point": point} if point else {},
+        notes=[*notes, *(f"{path or name}: {note}" for note in placement.notes)],
         **about,
     )
 

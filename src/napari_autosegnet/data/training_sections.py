@@ -79,7 +79,7 @@ def fit_normalization(
     for (index, _), gray in {**training, **validation}.items():
         if not np.isfinite(gray.std).all():
             image = stacks[index].image
-            raise UserError(f"the gray values of {image.path or image.name} are too large; scale them down")
+            raise UserError(f"the gray values of {image.display_name} are too large; scale them down")
     together = list({**training, **validation}.values())
     if wanted == "auto" and spread(together) > WIDE_SPREAD:
         kind = "section"

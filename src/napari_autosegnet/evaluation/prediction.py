@@ -136,14 +136,14 @@ class _PredictionReader:
 
 def _no_prediction(stack: ImageStack, what: str) -> str:
     return (
-        f"{stack.path or stack.name} {what}, but a prediction holds class numbers 1 to K (0: none) as whole numbers; "
+        f"{stack.display_name} {what}, but a prediction holds class numbers 1 to K (0: none) as whole numbers; "
         "give labels as predict writes them, not probabilities or gray values"
     )
 
 
 def _check_picture(picture: ImageStack, predicted: ImageStack) -> None:
     """Refuse an image that the prediction is not of."""
-    ours, theirs = picture.path or picture.name, predicted.path or predicted.name
+    ours, theirs = picture.display_name, predicted.display_name
     if picture.sections != predicted.sections:
         raise UserError(
             f"{ours} has {counted(picture.sections, 'section')} and the prediction {theirs} has {predicted.sections}; "

@@ -166,7 +166,7 @@ def _check_sizes(stacks: Sequence[LabeledStack], min_size: int) -> None:
             if min(stack.image.section_shape(section)) < min_size:
                 y, x = stack.image.section_shape(section)
                 raise UserError(
-                    f"section {section} of {stack.image.path or stack.image.name} is {y}x{x} pixels; "
+                    f"section {section} of {stack.image.display_name} is {y}x{x} pixels; "
                     f"give images of at least {min_size}x{min_size}"
                 )
 

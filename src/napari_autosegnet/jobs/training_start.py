@@ -123,7 +123,7 @@ class TrainingStart:
                 fits = False
             if not fits:
                 raise UserError(
-                    f"the gray values of {stack.image.path or stack.image.name} are not in the range of the images "
+                    f"the gray values of {stack.image.display_name} are not in the range of the images "
                     "that the model has learned from; give it in their range, or train from scratch in a new run"
                 )
         return kept.model_copy(update={"seen": kept.seen.with_more(measured.seen)})

@@ -129,6 +129,10 @@ def test_named_dimensions_of_a_zarr_array(tmp_path: Path) -> None:
     stack = open_image(tmp_path / "a.zarr")
     assert (stack.channels, stack.shape, stack.chunks) == (3, (2, 10, 12), (1, 10, 12))
     np.testing.assert_array_equal(whole(stack), data.swapaxes(0, 1))
+    # The names may be wrong: what the user says counts, as for HDF5 and TIFF.
+    renamed = open_image(tmp_path / "a.zarr", axes="czyx")
+    assert (renamed.channels, renamed.shape) == (2, (3, 10, 12))
+    np.testing.assert_array_equal(whole(renamed), data)
 
 
 def test_zarr_groups_that_are_no_image(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
-from napari_autosegnet.data.stack import ImageStack, stack_of_array, stack_of_unnamed
+from napari_autosegnet.data.stack import ImageStack, stack_of_file
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import in_one_unit
 
@@ -52,12 +52,15 @@ def open_digital_micrograph(request: ReadRequest) -> ImageStack:
     if min(image.shape) < 1 or path.stat().st_size < image.begin + math.prod(image.shape) * dtype.itemsize:
         raise UserError(f"{path} is shorter than its header says, or its header is damaged; copy the file again")
     array: npt.NDArray[Any] = np.memmap(path, dtype, "r", image.begin, image.shape)
-    placed = in_one_unit(image.sizes, image.units)
-    notes += [f"{path}: {note}" for note in placed.notes]
-    about: dict[str, Any] = {"scale": placed.scale, "unit": placed.unit, "notes": notes}
-    if request.axes is not None or len(image.shape) > 3:
-        return stack_of_unnamed(array, path, request.time, request.axes, **about)
-    return stack_of_array(array, "zyx"[-len(image.shape) :], name=path.name, path=path, time=request.time, **about)
+    return stack_of_file(
+        array,
+        path,
+        time=request.time,
+        wanted=request.axes,
+        stated="zyx"[-len(image.shape) :] if len(image.shape) <= 3 else None,
+        placement=in_one_unit(image.sizes, image.units),
+        notes=notes,
+    )
 
 
 class _Image:

@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.pixel_values import not_applied
-from napari_autosegnet.data.stack import Array, ImageStack, natural_key, stack_of_array, stack_of_unnamed
+from napari_autosegnet.data.stack import Array, ImageStack, natural_key, stack_of_file
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import Placement, in_one_unit
 
@@ -56,20 +56,19 @@ def open_hdf5(request: ReadRequest) -> ImageStack:
         file = _open(path)
         dataset = _dataset(file, path, request.within)
         _check_filters(dataset, path)
-        placed, axes = _placement(dataset), _axes(dataset)
-        notes = [*placed.notes, *not_applied(dataset.attrs), *_never_written(dataset)]
+        placement, axes = _placement(dataset), _axes(dataset)
+        notes = [*not_applied(dataset.attrs), *_never_written(dataset)]
     place = Path(f"{path}:{dataset.name}")
-    pixels = _Pixels(dataset, [path, *_other_files(dataset, path)])
-    about: dict[str, Any] = {
-        "scale": placed.scale,
-        "translation": placed.translation,
-        "unit": placed.unit,
-        "notes": [f"{place}: {note}" for note in notes],
-        "chunks": dataset.chunks,
-    }
-    if request.axes is not None or axes is None:
-        return stack_of_unnamed(pixels, place, request.time, request.axes, **about)
-    return stack_of_array(pixels, axes, name=path.name, path=place, time=request.time, **about)
+    return stack_of_file(
+        _Pixels(dataset, [path, *_other_files(dataset, path)]),
+        place,
+        time=request.time,
+        wanted=request.axes,
+        stated=axes,
+        placement=placement,
+        chunks=dataset.chunks,
+        notes=[f"{place}: {note}" for note in notes],
+    )
 
 
 def images_in_hdf5(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
-from napari_autosegnet.data.stack import ImageStack, positive, stack_of_array, stack_of_unnamed
+from napari_autosegnet.data.stack import ImageStack, positive, stack_of_file
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import in_one_unit
 
@@ -37,12 +37,15 @@ def open_mrc(request: ReadRequest) -> ImageStack:
     array: npt.NDArray[Any] = np.memmap(path, dtype, "r", begin, shape)
     if dtype.kind == "i" and dtype.itemsize == 1 and _has_unsigned_bytes(header):
         array = array.view(np.uint8)
-    placed = in_one_unit(voxel, ["angstrom"] * 3)
-    about: dict[str, Any] = {"scale": placed.scale, "unit": placed.unit, "notes": notes}
-    if request.axes is not None:
-        return stack_of_unnamed(array, path, request.time, request.axes, **about)
-    axes = "tzyx" if len(shape) == 4 else _axes(header)[-len(shape) :]
-    return stack_of_array(array, axes, name=path.name, path=path, time=request.time, **about)
+    return stack_of_file(
+        array,
+        path,
+        time=request.time,
+        wanted=request.axes,
+        stated="tzyx" if len(shape) == 4 else _axes(header)[-len(shape) :],
+        placement=in_one_unit(voxel, ["angstrom"] * 3),
+        notes=notes,
+    )
 
 
 def _read_header(path: Path) -> tuple[Any, np.dtype[Any], tuple[int, ...], list[float | None]]:

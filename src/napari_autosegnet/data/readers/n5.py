@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.tensors import open_tensor, steps_of
-from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_unnamed
+from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_file
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.paths import read_metadata
 from napari_autosegnet.units import in_one_unit
@@ -27,17 +25,15 @@ def open_n5(request: ReadRequest) -> ImageStack:
     if not any(steps) and isinstance(given, dict):
         steps = [*[None] * 3, *(float(step) for step in reversed(given["dimensions"]))][-3:]
         units = [str(given.get("unit", ""))] * 3
-    placed = in_one_unit(steps, units)
-    described: dict[str, Any] = {
-        "scale": placed.scale,
-        "unit": placed.unit,
-        "notes": [f"{path}: {note}" for note in placed.notes],
-        "chunks": tensor.chunks,
-    }
-    if request.axes is not None or len(tensor.shape) > 3:
-        return stack_of_unnamed(tensor, path, request.time, request.axes, **described)
-    axes = "zyx"[-len(tensor.shape) :]
-    return stack_of_array(tensor, axes, name=path.name, path=path, time=request.time, **described)
+    return stack_of_file(
+        tensor,
+        path,
+        time=request.time,
+        wanted=request.axes,
+        stated="zyx"[-len(tensor.shape) :] if len(tensor.shape) <= 3 else None,
+        placement=in_one_unit(steps, units),
+        chunks=tensor.chunks,
+    )
 
 
 FORMAT = Format(

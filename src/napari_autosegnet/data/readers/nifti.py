@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.pixel_values import PixelValues, ValuesOf, polynomial
 from napari_autosegnet.data.readers.section_files import KEPT_BYTES
-from napari_autosegnet.data.stack import Array, ImageStack, stack_of_array, stack_of_unnamed
+from napari_autosegnet.data.stack import Array, ImageStack, stack_of_file
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import in_one_unit
 
@@ -46,21 +46,13 @@ def open_nifti(request: ReadRequest) -> ImageStack:
         stored = _Gzipped(path, about)
     values = _values(about)
     array = stored if values is None else ValuesOf(stored, values)
-    placed = in_one_unit(about.sizes, [about.unit] * 3)
-    notes = [f"{path}: {note}" for note in placed.notes]
-    if request.axes is not None or len(about.shape) > 5:
-        return stack_of_unnamed(
-            array, path, request.time, request.axes, scale=placed.scale, unit=placed.unit, notes=notes
-        )
-    return stack_of_array(
+    return stack_of_file(
         array,
-        "ctzyx"[-len(about.shape) :],
-        name=path.name,
-        path=path,
+        path,
         time=request.time,
-        scale=placed.scale,
-        unit=placed.unit,
-        notes=notes,
+        wanted=request.axes,
+        stated="ctzyx"[-len(about.shape) :] if len(about.shape) <= 5 else None,
+        placement=in_one_unit(about.sizes, [about.unit] * 3),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
-from napari_autosegnet.data.stack import ImageStack, stack_of_unnamed
+from napari_autosegnet.data.stack import ImageStack, stack_of_file
 from napari_autosegnet.errors import UserError
 
 
@@ -16,7 +16,7 @@ def open_npy(request: ReadRequest) -> ImageStack:
         raise UserError(
             f"{request.path} holds no numbers, or is damaged; save an array of numbers with numpy.save"
         ) from error
-    return stack_of_unnamed(array, request.path, request.time, request.axes)
+    return stack_of_file(array, request.path, time=request.time, wanted=request.axes)
 
 
 FORMAT = Format(".npy", open_npy, suffixes=(".npy",), magic=((0, b"\x93NUMPY"),))

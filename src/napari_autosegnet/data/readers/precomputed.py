@@ -17,7 +17,7 @@ def open_precomputed(request: ReadRequest) -> ImageStack:
     offset = about["scales"][0].get("voxel_offset", [0, 0, 0])
     # The channels have no length.
     steps, units = steps_of(tensor)
-    placed = in_one_unit(steps, units, [place * (step or 0.0) for place, step in zip(offset[::-1], steps, strict=True)])
+    origin = [place * (step or 0.0) for place, step in zip(offset[::-1], steps, strict=True)]
     return stack_of_array(
         tensor,
         "czyx",
@@ -25,10 +25,7 @@ def open_precomputed(request: ReadRequest) -> ImageStack:
         path=path,
         time=request.time,
         chunks=tensor.chunks,
-        scale=placed.scale,
-        translation=placed.translation,
-        unit=placed.unit,
-        notes=[f"{path}: {note}" for note in placed.notes],
+        placement=in_one_unit(steps, units, origin),
     )
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_autosegnet.data.stack import Array
+from napari_autosegnet.data.stack import Array, PixelSource
 
 #: Decoded sections that are kept for the next read take no more memory than this, unless one alone does.
 KEPT_BYTES = 2**30
 
 
 @dataclass
-class SectionFiles:
+class SectionFiles(PixelSource):
     """One file per section. Blocks are read one by one, so what one read decodes is kept.
 
     Parameters

@@ -176,11 +176,10 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
     about: dict[str, Any] = {
         "name": path.name,
         "path": path,
-        "scale": placement.scale,
-        "unit": placement.unit,
+        "placement": placement,
         "pyramid_levels": len(series.levels),
         "level_shapes": _level_shapes(series.levels, axes),
-        "notes": [*notes, *(f"{path}: {note}" for note in placement.notes)],
+        "notes": notes,
     }
     array = _array_of(series)
     chunks = None
@@ -264,7 +263,7 @@ def _page_array(page: tifffile.TiffPage, values: PixelValues | None) -> Any:
 
 
 @dataclass
-class _PagesSource:
+class _PagesSource(PixelSource):
     """Sections with a source each."""
 
     sources: Sequence[PixelSource]

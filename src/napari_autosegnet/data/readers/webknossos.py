@@ -71,7 +71,6 @@ def _open_layer(layer: dict[str, Any], about: dict[str, Any], root: Path, time: 
     given = scale if isinstance(scale, dict) else {"factor": scale}
     sizes = [float(size) * step for size, step in zip(given["factor"], finest["mag"], strict=True)][::-1]
     origin = [within[axis].start * size for axis, size in zip("zyx", sizes, strict=True)]
-    placed = in_one_unit(sizes, [given.get("unit", "nanometer")] * 3, origin)
     return stack_of_array(
         tensor,
         axes,
@@ -79,10 +78,7 @@ def _open_layer(layer: dict[str, Any], about: dict[str, Any], root: Path, time: 
         path=root,
         time=time,
         chunks=tensor.chunks,
-        scale=placed.scale,
-        translation=placed.translation,
-        unit=placed.unit,
-        notes=[f"{root}: {note}" for note in placed.notes],
+        placement=in_one_unit(sizes, [given.get("unit", "nanometer")] * 3, origin),
     )
 
 

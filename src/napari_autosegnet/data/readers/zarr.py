@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.pixel_values import not_applied
-from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_unnamed
+from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_file
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, images_of_plate
 from napari_autosegnet.ome_zarr.nodes import open_node
@@ -113,7 +113,6 @@ def _open_level(
     axes = image.axes
     if len(set(axes)) != len(axes) or set(axes) - set("tczyx") or len(axes) != len(array.shape):
         raise UserError(f"{path} has the axes {', '.join(axes)}; an image has y, x and at most t, c and z")
-    placed = image.placement(level)
     return stack_of_array(
         array,
         axes,
@@ -121,10 +120,8 @@ def _open_level(
         path=path,
         time=time,
         chunks=array.chunks,
-        scale=placed.scale,
-        translation=placed.translation,
-        unit=placed.unit,
-        notes=[f"{path}: {note}" for note in (*placed.notes, *not_applied(array.attrs))],
+        placement=image.placement(level),
+        notes=[f"{path}: {note}" for note in not_applied(array.attrs)],
         pyramid_levels=1 if group is None else len(image.levels),
         level_shapes=[] if group is None else _level_shapes(group, image),
     )
@@ -147,15 +144,26 @@ def _level_shapes(group: zarr.Group, image: OmeImage) -> list[tuple[int, int, in
     return shapes
 
 
-def _open_plain(array: zarr.Array[Any], path: Path, time: int | None, axes: str | None = None) -> ImageStack:
-    notes = [f"{path}: {note}" for note in not_applied(array.attrs)]
+def _open_plain(array: zarr.Array[Any], path: Path, time: int | None, axes: str | None) -> ImageStack:
+    return stack_of_file(
+        array,
+        path,
+        time=time,
+        wanted=axes,
+        stated=_named_axes(array),
+        chunks=array.chunks,
+        notes=[f"{path}: {note}" for note in not_applied(array.attrs)],
+    )
+
+
+def _named_axes(array: zarr.Array[Any]) -> list[str] | None:
+    """Names of an array's axes (t, c, z, y, x), as Zarr 3 or xarray keeps them; None where it has no such names."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == len(array.shape):
-        short = {"time": "t", "channel": "c", "channels": "c"}
-        named = [short.get(name, name) for name in (str(name).lower() for name in names)]
-        if {"y", "x"} <= set(named) <= set("tczyx"):
-            return stack_of_array(array, named, name=path.name, path=path, time=time, chunks=array.chunks, notes=notes)
-    return stack_of_unnamed(array, path, time, axes, chunks=array.chunks, notes=notes)
+    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) != len(array.shape):
+        return None
+    short = {"time": "t", "channel": "c", "channels": "c"}
+    axes = [short.get(name, name) for name in (str(name).lower() for name in names)]
+    return axes if {"y", "x"} <= set(axes) <= set("tczyx") else None
 
 
 FORMAT = Format("Zarr, OME-Zarr", open_zarr, suffixes=(".zarr",), takes_folder=looks_like_zarr)

@@ -244,8 +244,10 @@ def layer_stack(layer: Image | Labels, time: int = 0) -> ImageStack:
         name=layer.name,
         time=time if "t" in axes else None,
         alpha=alpha,
-        scale=triple([float(layer.scale[place]) for place in space], 1.0),
-        translation=triple([float(layer.translate[place]) for place in space], 0.0),
+        placement=Placement(
+            triple([float(layer.scale[place]) for place in space], 1.0),
+            triple([float(layer.translate[place]) for place in space], 0.0),
+        ),
     )
 
 
