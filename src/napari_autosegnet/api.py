@@ -8,14 +8,23 @@ folder, and tells its progress to a `Report`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.architecture import Architecture
-from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.jobs.arguments import (
+    AnyPath,
+    AnyPaths,
+    Channels,
+    as_path,
+    as_paths,
+    as_selection,
+    model_folder,
+    optional_path,
+    plain_refusals,
+)
 from napari_autosegnet.presets import FitPreset, Preset
 from napari_autosegnet.settings import (
     FitSettings,
@@ -28,6 +37,8 @@ from napari_autosegnet.settings import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from napari_autosegnet.inference.volume import PredictionSummary
@@ -37,13 +48,13 @@ if TYPE_CHECKING:
 
 
 def fit(
-    run: Path,
-    images: Sequence[Path] = (),
-    labels: Sequence[Path] = (),
+    run: AnyPath,
+    images: AnyPaths = (),
+    labels: AnyPaths = (),
     *,
     classes: str | None = None,
     time_point: int | None = None,
-    channels: Sequence[str] | None = None,
+    channels: Channels | None = None,
     axes: str | None = None,
     preset: FitPreset = "standard",
     settings: FitSettings | None = None,
@@ -60,18 +71,18 @@ def fit(
 
     Parameters
     ----------
-    run : Path
+    run : path
         Run folder, made if missing. With ``resume`` all else comes from it.
-    images : sequence of Path
+    images : path, or sequence of them
         To learn from; anything that `data.images.open_image` opens. Images in a folder, and those that patterns such as
         ``images/*.tif`` fit, are paired with labels by their names; see `data.pairs`.
-    labels : sequence of Path
+    labels : path, or sequence of them
         As many as ``images``, in their order.
     classes : str, optional
         Which label value is which class: ``0:membrane,255:cell``.
     time_point : int, optional
         What is read of images and labels, as are ``channels`` and ``axes``; see `data.images.open_image`.
-    channels : sequence of str, optional
+    channels : str or int, or sequence of them, optional
         Names or numbers.
     axes : str, optional
         Such as ``zyx``, for files that do not name their axes.
@@ -99,28 +110,29 @@ def fit(
     """
     from napari_autosegnet.jobs.fit import FitJob
 
-    job = FitJob(
-        images=tuple(images),
-        labels=tuple(labels),
-        classes=classes,
-        selection=Selection(time_point=time_point, channels=channels, axes=axes),
-        preset=preset,
-        settings=settings,
-        split=split,
-        device=device,
-        resume=resume,
-    )
-    return job.run(run, report=report, should_stop=should_stop)
+    with plain_refusals():
+        job = FitJob(
+            images=as_paths(images, "images"),
+            labels=as_paths(labels, "labels"),
+            classes=classes,
+            selection=as_selection(time_point, channels, axes),
+            preset=preset,
+            settings=settings,
+            split=split,
+            device=device,
+            resume=resume,
+        )
+    return job.run(as_path(run, "run"), report=report, should_stop=should_stop)
 
 
 def search(
-    run: Path,
-    images: Sequence[Path] = (),
-    labels: Sequence[Path] = (),
+    run: AnyPath,
+    images: AnyPaths = (),
+    labels: AnyPaths = (),
     *,
     classes: str | None = None,
     time_point: int | None = None,
-    channels: Sequence[str] | None = None,
+    channels: Channels | None = None,
     axes: str | None = None,
     preset: Preset = "standard",
     settings: SearchSettings | None = None,
@@ -134,17 +146,17 @@ def search(
 
     Parameters
     ----------
-    run : Path
+    run : path
         Run folder, made if missing. With ``resume`` all else comes from it.
-    images : sequence of Path
+    images : path, or sequence of them
         To learn from, as for `fit`.
-    labels : sequence of Path
+    labels : path, or sequence of them
         As many as ``images``, in their order.
     classes : str, optional
         Which label value is which class: ``0:membrane,255:cell``.
     time_point : int, optional
         What is read of images and labels, as are ``channels`` and ``axes``; see `data.images.open_image`.
-    channels : sequence of str, optional
+    channels : str or int, or sequence of them, optional
         Names or numbers.
     axes : str, optional
         Such as ``zyx``, for files that do not name their axes.
@@ -171,36 +183,37 @@ def search(
     """
     from napari_autosegnet.jobs.search import SearchJob
 
-    job = SearchJob(
-        images=tuple(images),
-        labels=tuple(labels),
-        classes=classes,
-        selection=Selection(time_point=time_point, channels=channels, axes=axes),
-        preset=preset,
-        settings=settings,
-        split=split,
-        device=device,
-        resume=resume,
-    )
-    return job.run(run, report=report, should_stop=should_stop)
+    with plain_refusals():
+        job = SearchJob(
+            images=as_paths(images, "images"),
+            labels=as_paths(labels, "labels"),
+            classes=classes,
+            selection=as_selection(time_point, channels, axes),
+            preset=preset,
+            settings=settings,
+            split=split,
+            device=device,
+            resume=resume,
+        )
+    return job.run(as_path(run, "run"), report=report, should_stop=should_stop)
 
 
 def train(
-    run: Path,
+    run: AnyPath,
     *,
-    images: Sequence[Path] = (),
-    labels: Sequence[Path] = (),
+    images: AnyPaths = (),
+    labels: AnyPaths = (),
     classes: str | None = None,
     time_point: int | None = None,
-    channels: Sequence[str] | None = None,
+    channels: Channels | None = None,
     axes: str | None = None,
-    architecture: Path | None = None,
+    architecture: AnyPath | None = None,
     network: Network = "searched",
     settings: TrainSettings | None = None,
     split: SplitSettings | None = None,
     device: str = "auto",
     resume: bool = False,
-    continue_with: Path | Sequence[Path] | None = None,
+    continue_with: AnyPaths | None = None,
     on_epoch: OnEpoch | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
@@ -209,21 +222,21 @@ def train(
 
     Parameters
     ----------
-    run : Path
+    run : path
         Run folder of a search, or a new one.
-    images : sequence of Path
+    images : path, or sequence of them
         To learn from, as for `fit`. Those of the run's search by default, read in the same way.
-    labels : sequence of Path
+    labels : path, or sequence of them
         As many as ``images``, in their order.
     classes : str, optional
         Which label value is which class: ``0:membrane,255:cell``.
     time_point : int, optional
         What is read of images and labels, as are ``channels`` and ``axes``; see `data.images.open_image`.
-    channels : sequence of str, optional
+    channels : str or int, or sequence of them, optional
         Names or numbers.
     axes : str, optional
         Such as ``zyx``, for files that do not name their axes.
-    architecture : Path, optional
+    architecture : path, optional
         Architecture file; the run's own by default.
     network : str
         ``searched``, ``plain`` for a chain of the search's operations that needs no search, or ``unet``,
@@ -232,7 +245,7 @@ def train(
         By default those of the preset that the run was searched with, else of ``standard``.
     resume : bool
         Continue the training that the run holds.
-    continue_with : Path or sequence of Path, optional
+    continue_with : path, or sequence of them, optional
         New labels of the run's images, or of ``images``; training starts from the run's model instead of
         from scratch.
     on_epoch : callable, optional
@@ -245,36 +258,37 @@ def train(
     """
     from napari_autosegnet.jobs.train import TrainJob
 
-    job = TrainJob(
-        images=tuple(images),
-        labels=tuple(labels),
-        classes=classes,
-        selection=Selection(time_point=time_point, channels=channels, axes=axes),
-        architecture=architecture,
-        network=network,
-        settings=settings,
-        split=split,
-        device=device,
-        resume=resume,
-        continue_with=(continue_with,) if isinstance(continue_with, Path) else tuple(continue_with or ()),
-    )
-    return job.run(run, on_epoch=on_epoch, report=report, should_stop=should_stop)
+    with plain_refusals():
+        job = TrainJob(
+            images=as_paths(images, "images"),
+            labels=as_paths(labels, "labels"),
+            classes=classes,
+            selection=as_selection(time_point, channels, axes),
+            architecture=optional_path(architecture, "architecture"),
+            network=network,
+            settings=settings,
+            split=split,
+            device=device,
+            resume=resume,
+            continue_with=as_paths(continue_with, "continue_with"),
+        )
+    return job.run(as_path(run, "run"), on_epoch=on_epoch, report=report, should_stop=should_stop)
 
 
 def predict(
-    model: Path,
-    image: Path,
-    out: Path | None = None,
+    model: AnyPath,
+    image: AnyPath,
+    out: AnyPath | None = None,
     *,
-    cubes: Path | None = None,
-    mask: Path | None = None,
+    cubes: AnyPath | None = None,
+    mask: AnyPath | None = None,
     time_point: int | None = None,
-    channels: Sequence[str] | None = None,
+    channels: Channels | None = None,
     axes: str | None = None,
     settings: PredictSettings | None = None,
     device: str = "auto",
     scheduler: str | None = None,
-    slurm: Path | None = None,
+    slurm: AnyPath | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> PredictionSummary:
@@ -282,20 +296,20 @@ def predict(
 
     Parameters
     ----------
-    model : Path
-        ``RUN/model``, or a zip of one.
-    image : Path
+    model : path
+        A run with a trained model, its ``RUN/model``, or a zip of one.
+    image : path
         Anything that `data.images.open_image` opens.
-    out : Path, optional
+    out : path, optional
         Zarr store (``.zarr``), TIFF or, for a 2D image, PNG. An unfinished result is continued. By default the
         result goes under ``labels/`` of the image, which must be OME-Zarr.
-    cubes : Path, optional
+    cubes : path, optional
         New Zarr store: the image is written there as cubes first, and these are segmented; see `data.cubes`.
-    mask : Path, optional
+    mask : path, optional
         Only where it is not 0.
     time_point : int, optional
         Which one is read; see `data.images.open_image`.
-    channels : sequence of str, optional
+    channels : str or int, or sequence of them, optional
         Names or numbers of those that are read.
     axes : str, optional
         Such as ``zyx``, for files that do not name their axes.
@@ -303,7 +317,7 @@ def predict(
         ``auto``, ``cpu``, ``cuda``, ``mps``; of the workers, if there are several.
     scheduler : str, optional
         Address of a dask scheduler, whose workers do the work; they see all paths under the same names.
-    slurm : Path, optional
+    slurm : path, optional
         YAML file with the arguments of ``dask_jobqueue.SLURMCluster`` and the number of ``workers``.
 
     Returns
@@ -320,34 +334,35 @@ def predict(
     """
     from napari_autosegnet.jobs.predict import PredictJob
 
-    job = PredictJob(
-        model=model,
-        image=image,
-        out=out,
-        cubes=cubes,
-        mask=mask,
-        selection=Selection(time_point=time_point, channels=channels, axes=axes),
-        settings=settings or PredictSettings(),
-        device=device,
-        scheduler=scheduler,
-        slurm=slurm,
-    )
+    with plain_refusals():
+        job = PredictJob(
+            model=model_folder(as_path(model, "model")),
+            image=as_path(image, "image"),
+            out=optional_path(out, "out"),
+            cubes=optional_path(cubes, "cubes"),
+            mask=optional_path(mask, "mask"),
+            selection=as_selection(time_point, channels, axes),
+            settings=settings or PredictSettings(),
+            device=device,
+            scheduler=scheduler,
+            slurm=optional_path(slurm, "slurm"),
+        )
     return job.run(report=report, should_stop=should_stop)
 
 
 def evaluate(
     *,
-    labels: Sequence[Path],
-    images: Sequence[Path] = (),
-    prediction: Path | None = None,
-    objects: Path | None = None,
-    model: Path | None = None,
+    labels: AnyPaths,
+    images: AnyPaths = (),
+    prediction: AnyPath | None = None,
+    objects: AnyPath | None = None,
+    model: AnyPath | None = None,
     classes: str | None = None,
     time_point: int | None = None,
-    channels: Sequence[str] | None = None,
+    channels: Channels | None = None,
     axes: str | None = None,
     sections: str | None = None,
-    overlays: Path | None = None,
+    overlays: AnyPath | None = None,
     gray_values: GrayValuesChoice = "checked",
     device: str = "auto",
     report: Report = silent,
@@ -359,30 +374,30 @@ def evaluate(
 
     Parameters
     ----------
-    labels : sequence of Path
+    labels : path, or sequence of them
         The truth.
-    images : sequence of Path
+    images : path, or sequence of them
         With ``model``: the images, paired with the labels. With ``prediction``: optional, one, for overlays.
-    prediction : Path, optional
+    prediction : path, optional
         What `predict` wrote, or a label image with class numbers 1..K.
-    objects : Path, optional
+    objects : path, optional
         With ``prediction``: true objects, each with a number of its own, 0 for none. The prediction's numbered objects
         are compared with them over the whole volume.
-    model : Path, optional
-        ``RUN/model``, or a zip of one.
+    model : path, optional
+        A run with a trained model, its ``RUN/model``, or a zip of one.
     classes : str, optional
         How the values of ``labels`` are read; with a model that which it was trained with by default. A model
         and an OME-Zarr store know the names of their classes, so that the order does not matter; the class
         numbers of other predictions are in this order.
     time_point : int, optional
         With ``model``: which one is read; see `data.images.open_image`.
-    channels : sequence of str, optional
+    channels : str or int, or sequence of them, optional
         Names or numbers of those that are read.
     axes : str, optional
         Such as ``zyx``, for files that do not name their axes.
     sections : str, optional
         Only these, for example ``24-29``.
-    overlays : Path, optional
+    overlays : path, optional
         Folder for pictures of prediction and truth.
     gray_values : "checked" or "as-is"
         With ``model``: an image in another range than the model's is scaled where that can be told, else refused, or
@@ -398,50 +413,51 @@ def evaluate(
     """
     from napari_autosegnet.jobs.evaluate import EvaluateJob
 
-    job = EvaluateJob(
-        labels=tuple(labels),
-        images=tuple(images),
-        prediction=prediction,
-        objects=objects,
-        model=model,
-        classes=classes,
-        selection=Selection(time_point=time_point, channels=channels, axes=axes),
-        sections=sections,
-        overlays=overlays,
-        gray_values=gray_values,
-        device=device,
-    )
+    with plain_refusals():
+        job = EvaluateJob(
+            labels=as_paths(labels, "labels"),
+            images=as_paths(images, "images"),
+            prediction=optional_path(prediction, "prediction"),
+            objects=optional_path(objects, "objects"),
+            model=None if model is None else model_folder(as_path(model, "model")),
+            classes=classes,
+            selection=as_selection(time_point, channels, axes),
+            sections=sections,
+            overlays=optional_path(overlays, "overlays"),
+            gray_values=gray_values,
+            device=device,
+        )
     return job.run(report=report, should_stop=should_stop)
 
 
 def export(
-    model: Path,
-    out: Path,
+    model: AnyPath,
+    out: AnyPath,
     *,
     format: Literal["onnx", "bioimageio"] = "onnx",
-    image: Path | None = None,
+    image: AnyPath | None = None,
     name: str = "",
     description: str = "",
-    authors: Sequence[str] = (),
+    authors: str | Sequence[str] = (),
     license: str = "",
 ) -> float:
     """Write a model for other programs; needs the extra ``export``.
 
     Parameters
     ----------
-    model : Path
-        ``RUN/model``, or a zip of one.
-    out : Path
+    model : path
+        A run with a trained model, its ``RUN/model``, or a zip of one.
+    out : path
         ``NAME.onnx``, or ``NAME.zip`` for a package of the bioimage.io model zoo.
     format : str
         ``onnx`` or ``bioimageio``.
-    image : Path, optional
+    image : path, optional
         For a package: an image that its test image and its cover are cut from.
     name : str
         For a package, as are all that follow: what the zoo wants to know.
     description : str
         One or two sentences.
-    authors : sequence of str
+    authors : str, or sequence of them
         Each is ``NAME`` or ``NAME (AFFILIATION)``.
     license : str
         An SPDX identifier, such as ``CC-BY-4.0``.
@@ -458,29 +474,32 @@ def export(
     """
     from napari_autosegnet.jobs.export import ExportJob
 
-    job = ExportJob(
-        model=model,
-        out=out,
-        format=format,
-        image=image,
-        name=name,
-        description=description,
-        authors=tuple(authors),
-        license=license,
-    )
+    with plain_refusals():
+        job = ExportJob(
+            model=model_folder(as_path(model, "model")),
+            out=as_path(out, "out"),
+            format=format,
+            image=optional_path(image, "image"),
+            name=name,
+            description=description,
+            authors=(authors,) if isinstance(authors, str) else tuple(authors),
+            license=license,
+        )
     return job.run()
 
 
-def export_objects(result: Path, out: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop) -> Path:
+def export_objects(
+    result: AnyPath, out: AnyPath, *, report: Report = silent, should_stop: ShouldStop = never_stop
+) -> Path:
     """Write the numbered objects of a result, with the edits made in napari, as a new store.
 
     The result stays as it is. The new store has the same levels and numbers; a table of its objects lies beside it.
 
     Parameters
     ----------
-    result : Path
+    result : path
         A store with numbered objects.
-    out : Path
+    out : path
         The new store, ``NAME.zarr``; it must not exist.
 
     Raises
@@ -493,13 +512,13 @@ def export_objects(result: Path, out: Path, *, report: Report = silent, should_s
     from napari_autosegnet.inference.proofreading.export import export_edited
     from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 
-    objects = Proofreading(result, should_stop)
+    objects = Proofreading(as_path(result, "result"), should_stop)
     for text in objects.log.notes:
         report(Note(text=text))
-    return export_edited(objects, out, report, should_stop)
+    return export_edited(objects, as_path(out, "out"), report, should_stop)
 
 
-def use_edits(result: Path, labels: NDArray[Any], *, should_stop: ShouldStop = never_stop) -> NDArray[Any]:
+def use_edits(result: AnyPath, labels: NDArray[Any], *, should_stop: ShouldStop = never_stop) -> NDArray[Any]:
     """Paint what the edits of a result's objects say into an annotation, in place, where that is 0.
 
     The cut of a split becomes boundary, what lies between merged objects becomes theirs, and what was deleted becomes
@@ -507,7 +526,7 @@ def use_edits(result: Path, labels: NDArray[Any], *, should_stop: ShouldStop = n
 
     Parameters
     ----------
-    result : Path
+    result : path
         A store with numbered objects, as `predict` writes it, that were edited.
     labels : array
         The annotation (z, y, x) or (y, x), in the class numbers of the result (1 for the first class).
@@ -525,7 +544,7 @@ def use_edits(result: Path, labels: NDArray[Any], *, should_stop: ShouldStop = n
     from napari_autosegnet.inference.proofreading.annotation import annotation_of_edits
     from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 
-    objects = Proofreading(result, should_stop)
+    objects = Proofreading(as_path(result, "result"), should_stop)
     shape = objects.levels[0].shape
     if labels.shape != shape:
         raise UserError(f"the annotation has the shape {labels.shape}, the objects {shape}; give one of the same image")

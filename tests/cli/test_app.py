@@ -251,6 +251,17 @@ def test_wrong_command_lines(words: list[str], part: str, capsys: pytest.Capture
     assert "--help)" in line
 
 
+@pytest.mark.parametrize("form", [("--image=~/im.tif",), ("--image", "~/im.tif")])
+def test_a_home_folder_that_the_shell_left_as_it_was(
+    form: tuple[str, ...], called: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run(["search", *form, "--labels", "~lab.tif", "--run", "~"]) == 0
+    assert called["images"] == (tmp_path / "im.tif",) and called["labels"] == (Path("~lab.tif"),)
+    assert called["run"] == tmp_path
+
+
 # Errors
 
 
@@ -269,6 +280,7 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 1, "error: File name too long x; give a shorter name"),
         (OSError(errno.EIO, "Input/output error", "x"), 1, "error: Input/output error x; check the disk, or the"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: Permission denied x; choose another"),
+        (OSError(errno.EFBIG, "File too large", "x"), 1, "error: File too large x; choose another disk, or let the"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

@@ -42,8 +42,10 @@ COMMANDS = {
 _MACHINE_ERRORS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EFBIG: "choose another disk, or let the program write larger files (ulimit -f)",
     errno.EROFS: "choose another folder",
     errno.EACCES: "choose another folder or change its permissions",
+    errno.EPERM: "choose another folder or change its permissions",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EIO: "check the disk, or the connection to it",
     errno.ESTALE: "check the connection to the network drive",
@@ -137,7 +139,9 @@ def run(arguments: Sequence[str]) -> int:
     except OSError:
         return _fail("the folder that you are in is gone; change to another one with cd", 1)
     try:
-        status = typer.main.get_command(app)(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        status = typer.main.get_command(app)(
+            args=[_at_home(word) for word in arguments], prog_name=PROGRAM, standalone_mode=False
+        )
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error), 1)
@@ -167,6 +171,11 @@ def run(arguments: Sequence[str]) -> int:
             text += "; put a pattern in quotes: --image 'images/*.tif'"
         return _fail(f"{text} (see {command} --help)", int(getattr(error, "exit_code", 2)))
     return status if isinstance(status, int) else 0
+
+
+def _at_home(word: str) -> str:
+    """A word whose path begins with ``~``, which shells leave as it is within quotes and behind ``--out=``."""
+    return re.sub(r"\A(--[a-z-]+=)?(~)(?=[/\\]|\Z)", lambda match: (match[1] or "") + os.path.expanduser("~"), word)
 
 
 def _fail(message: str, status: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from napari_autosegnet.cli.job import model_folder, print_json, print_paths
+from napari_autosegnet.cli.job import print_json, print_paths
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.options import Json, described
+from napari_autosegnet.jobs.arguments import model_folder
 from napari_autosegnet.jobs.export import ExportFormat, ExportJob
 
 

@@ -119,9 +119,3 @@ def print_paths(**paths: Path) -> None:
     width = max(len(name) for name in paths)
     for name, path in paths.items():
         print_line(f"{name:<{width}}  {path}")
-
-
-def model_folder(path: Path) -> Path:
-    """The model's folder, for a run its ``model``."""
-    inside = path / "model"
-    return inside if (inside / "model.json").is_file() and not (path / "model.json").is_file() else path

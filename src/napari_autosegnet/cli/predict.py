@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import model_folder, print_json, print_paths, run_job, same_command_line
+from napari_autosegnet.cli.job import print_json, print_paths, run_job, same_command_line
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import (
     Axes,
@@ -21,6 +21,7 @@ from napari_autosegnet.cli.options import (
     takes_settings,
 )
 from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.jobs.arguments import model_folder
 from napari_autosegnet.jobs.predict import PredictJob
 from napari_autosegnet.settings import PredictSettings
 

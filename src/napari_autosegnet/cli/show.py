@@ -9,10 +9,11 @@ import typer
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli.fit import print_menu
-from napari_autosegnet.cli.job import model_folder, print_json
+from napari_autosegnet.cli.job import print_json
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.jobs.arguments import model_folder
 from napari_autosegnet.jobs.menu import read_menu
 from napari_autosegnet.run import Run
 

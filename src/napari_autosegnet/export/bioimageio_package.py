@@ -114,9 +114,15 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
         raise UserError(f"the ONNX file differs from the model by {difference:.1e}; install other versions of torch")
     with tempfile.TemporaryDirectory() as folder, _quiet_validation():
         parts = Path(folder)
-        (parts / WEIGHTS).write_bytes(content)
-        model.save(parts)
-        description = _description(model, parts, name, about, image, opset=proto.opset_import[0].version)
+        try:
+            (parts / WEIGHTS).write_bytes(content)
+            model.save(parts)
+            description = _description(model, parts, name, about, image, opset=proto.opset_import[0].version)
+        except OSError as error:
+            raise UserError(
+                f"cannot write temporary files in {parts.parent}: {error.strerror or error}; free some space there, or "
+                "set TMPDIR to another folder"
+            ) from error
         from bioimageio.spec import save_bioimageio_package
 
         with replacing(path) as temporary:

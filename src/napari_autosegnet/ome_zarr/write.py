@@ -155,4 +155,6 @@ def write_image(
         # Last: a store without metadata is not read as finished.
         group.attrs.put(attributes)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error

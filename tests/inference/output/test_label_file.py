@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,6 +81,26 @@ def test_what_is_no_labels_or_cannot_be_written_is_one_line(tmp_path: Path, caps
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
         assert not (tmp_path / out).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit for the size of files is POSIX")
+@pytest.mark.parametrize("limit", [0, 1000, 4000])
+def test_hdf5_that_the_disk_does_not_take_is_one_line(
+    limit: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HDF5 tells it in words of its own, and as a RuntimeError where it is met late."""
+    import resource
+
+    np.save(tmp_path / "labels.npy", PIXELS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        status = app.run(["convert", "--labels", str(tmp_path / "labels.npy"), "--out", str(tmp_path / "out.h5")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert status == 1 and last.startswith(f"error: cannot write {tmp_path / 'out.h5'}: File too large; ")
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.npy"]
 
 
 def test_what_changes_values_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import errno
 import gzip
 import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -290,19 +291,27 @@ def _make_hdf5(file: Path, pixels: Pixels, image: ImageStack) -> None:
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # what nobody wrote is 0 anyway
     settings.set_obj_track_times(False)  # two runs would differ
-    with h5py.File(file, "w") as new:
-        space = h5py.h5s.create_simple(pixels.shape)
-        kind = h5py.h5t.py_create(pixels.dtype)
-        dataset = h5py.Dataset(h5py.h5d.create(new.id, _hdf5_name(pixels).encode(), kind, space, settings))
-        for dimension, axis in zip(dataset.dims, pixels.axes, strict=True):
-            dimension.label = axis
-        flat = 1 if image.is_2d else 0
-        dataset.attrs["resolution"] = image.scale[flat:]
-        dataset.attrs["offset"] = image.translation[flat:]
-        steps = _steps(image, "micrometer")
-        if steps is not None:
-            dataset.attrs["units"] = [image.unit] * (3 - flat)
-            dataset.attrs["element_size_um"] = steps  # what Fiji reads
+    try:
+        with h5py.File(file, "w") as new:
+            space = h5py.h5s.create_simple(pixels.shape)
+            kind = h5py.h5t.py_create(pixels.dtype)
+            dataset = h5py.Dataset(h5py.h5d.create(new.id, _hdf5_name(pixels).encode(), kind, space, settings))
+            for dimension, axis in zip(dataset.dims, pixels.axes, strict=True):
+                dimension.label = axis
+            flat = 1 if image.is_2d else 0
+            dataset.attrs["resolution"] = image.scale[flat:]
+            dataset.attrs["offset"] = image.translation[flat:]
+            steps = _steps(image, "micrometer")
+            if steps is not None:
+                dataset.attrs["units"] = [image.unit] * (3 - flat)
+                dataset.attrs["element_size_um"] = steps  # what Fiji reads
+    except (OSError, RuntimeError) as error:
+        number = re.search(
+            r"errno = (\d+)", str(error)
+        )  # HDF5 names what the system said in the midst of its own words
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def _hdf5_begin(file: Path, pixels: Pixels) -> int:
