@@ -102,7 +102,7 @@ def fitting_sizes(patch_size: int, settings: NetworkSettings) -> list[Size]:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RoundLimits:
     """How far a candidate trains in a round, and from which fraction of that on its rate falls."""
 
     round: int = -1
@@ -128,7 +128,7 @@ class Candidate:
     specification: NetworkSpecification
     latency: float
     trainer: Trainer
-    limits: Limits = Limits()
+    limits: RoundLimits = RoundLimits()
 
     @property
     def scores(self) -> PatchScores:

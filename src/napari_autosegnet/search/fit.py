@@ -24,7 +24,7 @@ from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report,
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import parameter_count
-from napari_autosegnet.search.candidates import Candidate, Limits, Size, choose, fitting_sizes, survivors
+from napari_autosegnet.search.candidates import Candidate, RoundLimits, Size, choose, fitting_sizes, survivors
 from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latency
 from napari_autosegnet.search.turns import take_turns
 from napari_autosegnet.settings import FitSettings
@@ -181,7 +181,7 @@ class Fit:
             self.round, self.budget.elapsed = state["round"], state["elapsed"]
             for entry in state["candidates"]:
                 candidate = self._make(Size.model_validate(entry["size"]), entry["latency"])
-                candidate.limits = Limits(**entry["limits"])
+                candidate.limits = RoundLimits(**entry["limits"])
                 self._keep_to_limits(candidate)
                 candidate.trainer.load_state(entry["trainer"])
                 if state["data"] != self.data.version:  # ended before it was told how the new labels are scored
@@ -301,7 +301,7 @@ class Fit:
                     left = max(0.0, settings.budget - self.budget.elapsed)
                     seconds = budget.elapsed + (left if is_last else own_time)
                 budget.epochs, budget.seconds = epochs, seconds
-                candidate.limits = Limits(self.round, epochs, seconds, budget.fraction_used() if is_last else None)
+                candidate.limits = RoundLimits(self.round, epochs, seconds, budget.fraction_used() if is_last else None)
             self._keep_to_limits(candidate)
 
     def _keep_to_limits(self, candidate: Candidate) -> None:
