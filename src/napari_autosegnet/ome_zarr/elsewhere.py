@@ -11,15 +11,16 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import ZipFile
 
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore, WrapperStore, ZipStore
 
 from napari_autosegnet.addresses import address_of
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.ome_zarr.paths import zip_around
+from napari_autosegnet.ome_zarr.paths import METADATA_FILES, zip_around
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -50,7 +51,19 @@ def store_of(path: Path) -> tuple[Any, str]:
         return _remote_store(address), ""
     archive = zip_around(path)
     assert archive is not None
-    return ZipStore(archive, mode="r"), path.relative_to(archive).as_posix().removeprefix(".")
+    within = path.relative_to(archive).parts
+    folder = _packed_folder(archive)
+    if folder is not None and within[:1] != (folder,):
+        within = (folder, *within)
+    return ZipStore(archive, mode="r"), "/".join(within)
+
+
+def _packed_folder(archive: Path) -> str | None:
+    """The one folder that a zip holds where a store was packed with its folder, as file managers do; else None."""
+    with ZipFile(archive) as content:
+        tops = {PurePosixPath(name).parts[0] for name in content.namelist()} - {"__MACOSX"}
+        names = {f"{top}/{name}" for top in tops for name in METADATA_FILES}
+        return tops.pop() if len(tops) == 1 and not names.isdisjoint(content.namelist()) else None
 
 
 def _remote_store(address: str) -> RemoteStore:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,19 @@ def test_ome_zarr(tmp_path: Path, version: str, axes: str) -> None:
         assert (stack.scale, stack.translation, stack.chunks) == ((50.0, 4.0, 4.0), (100.0, 0.0, 0.0), (8, 8, 8))
     else:
         assert (stack.scale, stack.translation, stack.chunks) == ((1.0, 4.0, 4.0), (0.0, 0.0, 0.0), (1, 8, 8))
+
+
+def test_a_store_that_was_zipped_with_its_folder(tmp_path: Path) -> None:
+    """As file managers do it, those of macOS with a folder of their own beside it."""
+    array = np.random.default_rng(0).integers(0, 2**16, (3, 20, 30), dtype=np.uint16)
+    store = ome_group(tmp_path / "image.ome.zarr", "0.5", array, "zyx")
+    ome_group(store / "labels" / "cells", "0.5", array + 1, "zyx")
+    shutil.make_archive(str(tmp_path / "image.zarr"), "zip", tmp_path, store.name)
+    with zipfile.ZipFile(tmp_path / "image.zarr.zip", "a") as archive:
+        archive.writestr(f"__MACOSX/{store.name}/._zarr.json", "")
+    for within in ("", "0", store.name):
+        np.testing.assert_array_equal(whole(open_image(tmp_path / "image.zarr.zip" / within))[0], array)
+    np.testing.assert_array_equal(whole(open_image(tmp_path / "image.zarr.zip" / "labels" / "cells"))[0], array + 1)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

@@ -45,7 +45,7 @@ def open_folder(request: ReadRequest) -> ImageStack:
 
     shapes: list[tuple[int, int]] = []
     kinds: list[tuple[int, object]] = []
-    notes: list[str] = []
+    told: dict[str, list[str]] = {}  # by what is left without the name of the file
     largest = 0
     for file in files:
         section = opened(file)
@@ -54,11 +54,16 @@ def open_folder(request: ReadRequest) -> ImageStack:
         height, width = section.section_shape(0)
         shapes.append((height, width))
         kinds.append((section.channels, section.dtype))
-        notes.extend(section.notes)
+        for note in section.notes:
+            told.setdefault(note.replace(str(file), ""), []).append(note)
         largest = max(largest, height * width * section.channels * section.dtype.itemsize)
         if kinds[-1] != kinds[0]:
             first, other = (f"{dtype} with {counted(channels, 'channel')}" for channels, dtype in (kinds[0], kinds[-1]))
             raise UserError(f"{file.name} is {other}, {files[0].name} is {first}; give images of one kind in {path}")
+    notes: list[str] = []
+    for alike in told.values():
+        more = f"; the same holds for {counted(len(alike) - 1, 'other file')} of {path}" if len(alike) > 1 else ""
+        notes.append(alike[0] + more)
     if not request.labels:
         notes.extend(f"{path}: {note}" for note in _left_out([file.stem for file in files]))
     return ImageStack(

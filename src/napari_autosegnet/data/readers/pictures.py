@@ -19,6 +19,12 @@ from napari_autosegnet.errors import UserError
 if TYPE_CHECKING:
     import PIL.Image
 
+#: What Pillow calls the formats that are read; MPO is the JPEG of many cameras.
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB")
+#: PNG's numbers for gray with alpha, colors, and colors with alpha.
+_NOT_PLAIN_GRAY = (2, 4, 6)
+#: A tag of EXIF.
+_ORIENTATION = 274
 #: Modes of Pillow whose numbers are neither gray nor red, green and blue.
 _OTHER_COLORS = ("CMYK", "YCbCr", "LAB", "HSV")
 
@@ -26,7 +32,7 @@ _OTHER_COLORS = ("CMYK", "YCbCr", "LAB", "HSV")
 def open_picture(request: ReadRequest) -> ImageStack:
     path = request.path
     time_point(None, request.time, path)
-    shape, channels, dtype = _describe(path, labels=request.labels)
+    shape, channels, dtype, notes = _describe(path, labels=request.labels)
     return ImageStack(
         SectionFiles([path], lambda file: _decode(file, labels=request.labels)),
         name=path.name,
@@ -37,6 +43,7 @@ def open_picture(request: ReadRequest) -> ImageStack:
         is_2d=True,
         sections_at_once=sections_at_once(shape[0] * shape[1] * channels * dtype.itemsize),
         section_names=(path.stem,),
+        notes=notes,
     )
 
 
@@ -74,14 +81,38 @@ def _opened(file: Path) -> Iterator[PIL.Image.Image]:
             raise UserError(f"{file} is no PNG, JPEG or BMP, or damaged; copy it again") from error
 
 
-def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dtype[Any]]:
+def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dtype[Any], list[str]]:
+    """Height and width, channels, type of pixels, and what is to be known of how it is read."""
     with _opened(file) as picture:
-        if labels and picture.format == "JPEG":
+        if picture.format not in _FORMATS:
+            raise UserError(f"{file} is {picture.format}, whatever its name says; save it anew as PNG or TIFF")
+        if labels and picture.format in ("JPEG", "MPO"):
             raise lossy_labels(file)
+        if picture.format == "PNG" and getattr(picture, "n_frames", 1) > 1:
+            raise UserError(f"{file} holds {picture.n_frames} pictures; save each in a file of its own")
         if picture.mode in _OTHER_COLORS:
             raise UserError(f"the colors of {file} are {picture.mode}; save it as gray or RGB")
+        notes = []
+        if _loses_bits(file, picture):
+            if labels:
+                raise UserError(f"{file} has 16 bits and colors or alpha, which are read with 8; save it as gray")
+            notes.append(f"{file} has 16 bits and colors or alpha, which are read with 8; TIFF keeps them")
+        # Pillow would decode a whole PNG to look for a tag behind its pixels.
+        has_tags = picture.format != "PNG" or "exif" in picture.info
+        orientation = picture.getexif().get(_ORIENTATION, 1) if has_tags else 1
+        if orientation != 1:
+            notes.append(f"{file} is read as it is stored; its orientation tag ({orientation}) asks viewers to turn it")
         _, channels, dtype = _picture_mode(picture.mode, labels=labels)
-        return (picture.height, picture.width), channels, np.dtype(dtype)
+        return (picture.height, picture.width), channels, np.dtype(dtype), notes
+
+
+def _loses_bits(file: Path, picture: PIL.Image.Image) -> bool:
+    """Whether it is a PNG of which Pillow reads the upper 8 of 16 bits."""
+    if picture.format != "PNG":
+        return False
+    with file.open("rb") as handle:
+        depth, colors = handle.read(26)[24:]
+    return depth == 16 and colors in _NOT_PLAIN_GRAY
 
 
 def _decode(file: Path, *, labels: bool) -> Array:
