@@ -38,6 +38,8 @@ def test_fractions_are_no_labels(value: float) -> None:
 
 
 def test_bits_and_large_numbers() -> None:
+    halves = label_values(np.array([[[0, 1, np.nan]]], np.float16), "labels")
+    assert halves.values.tolist() == [[0, 1, NO_NUMBER]]
     assert label_values(np.array([[[True, False]]]), "labels").counts() == {0: 1, 1: 1}
     assert label_values(np.full((1, 2, 2), 2**62, np.uint64), "labels").counts() == {2**62: 4}
     with pytest.raises(UserError, match="number the classes from 1"):

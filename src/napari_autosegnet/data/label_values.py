@@ -83,7 +83,7 @@ def _whole(numbers: npt.NDArray[np.floating], where: str) -> npt.NDArray[np.int6
     missing = np.isnan(numbers)
     present = np.where(missing, 0, numbers)
     # Beyond 2^53, doubles skip whole numbers.
-    if (present != np.round(present)).any() or np.abs(present).max(initial=0) > 2**53:
+    if (present != np.round(present)).any() or float(np.abs(present).max(initial=0)) > 2**53:
         raise UserError(f"{where} hold fractions, as an image does; labels have one whole number per class")
     values: npt.NDArray[np.int64] = np.where(missing, NO_NUMBER, present.astype(np.int64))
     return values

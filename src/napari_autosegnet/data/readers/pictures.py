@@ -88,8 +88,9 @@ def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dty
             raise UserError(f"{file} is {picture.format}, whatever its name says; save it anew as PNG or TIFF")
         if labels and picture.format in ("JPEG", "MPO"):
             raise lossy_labels(file)
-        if picture.format == "PNG" and getattr(picture, "n_frames", 1) > 1:
-            raise UserError(f"{file} holds {picture.n_frames} pictures; save each in a file of its own")
+        pictures = getattr(picture, "n_frames", 1)
+        if picture.format == "PNG" and pictures > 1:
+            raise UserError(f"{file} holds {pictures} pictures; save each in a file of its own")
         if picture.mode in _OTHER_COLORS:
             raise UserError(f"the colors of {file} are {picture.mode}; save it as gray or RGB")
         notes = []
