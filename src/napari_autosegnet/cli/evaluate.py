@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from napari_autosegnet.cli.job import print_json, run_job
+from napari_autosegnet.cli.learning import differ_in_number
 from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.options import Axes, Channels, Device, Json, TimePoint, described
-from napari_autosegnet.cli.search import differ_in_number
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.arguments import model_folder
 from napari_autosegnet.jobs.evaluate import EvaluateJob

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
-from napari_autosegnet.cli.lines import print_line, print_note
+from napari_autosegnet.cli.learning import RENAMED, end_by_epochs, run_folder
+from napari_autosegnet.cli.lines import print_note, print_table
 from napari_autosegnet.cli.options import (
     Axes,
     Changes,
@@ -21,7 +22,6 @@ from napari_autosegnet.cli.options import (
     described,
     takes_settings,
 )
-from napari_autosegnet.cli.search import RENAMED, end_by_epochs, run_folder
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.menu import MenuEntry, choose_network, model_of, read_menu
@@ -89,9 +89,13 @@ def _print_result(folder: Path, as_json: bool) -> None:
     menu = read_menu(run)
     chosen = next(entry.name for entry in menu if entry.chosen)
     if as_json:
-        more = {entry.name: {"megapixels_per_second": entry.megapixels_per_second} for entry in menu}
         networks = [
-            {**entry.model_dump(mode="json"), **more[entry.name], "model": model_of(run, entry)} for entry in menu
+            {
+                **entry.model_dump(mode="json"),
+                "megapixels_per_second": entry.megapixels_per_second,
+                "model": model_of(run, entry),
+            }
+            for entry in menu
         ]
         print_json({"run": folder, "model": run.model_folder, "chosen": chosen, "networks": networks})
         return
@@ -119,6 +123,4 @@ def print_menu(menu: list[MenuEntry]) -> None:
                 ", ".join(words),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print_line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)

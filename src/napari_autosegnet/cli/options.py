@@ -73,7 +73,7 @@ TimePoint = Annotated[int | None, described(Selection, "time_point", "--time")]
 # A tuple in truth: typer makes several values of one where it sees one.
 Channels = Annotated[
     str | None,
-    described(Selection, "channels", metavar="NAME,...", parser=_parse_words),
+    described(Selection, "channels", metavar=WORDS, parser=_parse_words),
 ]
 Axes = Annotated[str | None, described(Selection, "axes")]
 Device = Annotated[str, described(JobModel, "device")]

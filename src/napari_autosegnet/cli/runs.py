@@ -11,11 +11,10 @@ import typer
 
 from napari_autosegnet.cli.groups import command_group
 from napari_autosegnet.cli.job import command_line, print_json
-from napari_autosegnet.cli.lines import print_line, print_note
+from napari_autosegnet.cli.lines import print_line, print_note, print_table
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, parse_event
-from napari_autosegnet.plain_text import printable
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run, RunStatus, find_runs
 
@@ -53,10 +52,8 @@ def list_runs(
             score = "not known"
         checked = "-" if quality is None else quality.extent()
         cells = (each["run"], each["state"], each["step"], each["epoch"], score, checked, each["time"])
-        rows.append(tuple(printable(cell or "-") for cell in cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print_line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        rows.append(tuple(str(cell or "-") for cell in cells))
+    print_table(rows)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
+from napari_autosegnet.cli.learning import RENAMED, check_pairs, end_by_epochs, refuse_changes
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import (
     Axes,
@@ -21,7 +22,6 @@ from napari_autosegnet.cli.options import (
     described,
     takes_settings,
 )
-from napari_autosegnet.cli.search import RENAMED, check_pairs, end_by_epochs, refuse_changes
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.events import QualityMeasured
 from napari_autosegnet.jobs.train import TrainJob

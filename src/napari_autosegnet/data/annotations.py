@@ -192,16 +192,15 @@ def parse_classes(text: str) -> LabelMapping:
         fields = [piece.strip() for piece in part.split(":")]
         if len(fields) not in (2, 3) or not fields[1]:
             raise UserError(f"'{part}' in the classes is not value:name; write for example 0:membrane,255:cell")
-        numbers = _parse_values(fields[0])
+        named, name = _parse_values(fields[0]), fields[1]
         are_colors.add(fields[0].startswith("#"))
-        name = fields[1]
         problem = name_problem(name)
         if problem is not None:
             raise UserError(problem)
-        for value in numbers:
-            if value in values:
-                text = value_text(value, colors=True in are_colors)
-                raise UserError(f"the value {text} comes twice in the classes; name each value once")
+        twice = next((value for value in named if value in values), None)
+        if twice is not None:
+            shown = value_text(twice, colors=True in are_colors)
+            raise UserError(f"the value {shown} comes twice in the classes; name each value once")
         if name not in names:
             names.append(name)
         if len(fields) == 3:
@@ -209,7 +208,7 @@ def parse_classes(text: str) -> LabelMapping:
                 colors[name] = ClassInfo(name=name, color=f"#{fields[2].removeprefix('#')}").color
             except ValidationError as error:
                 raise UserError(f"'{fields[2]}' in the classes is no color; write it as #rrggbb") from error
-        values.update(dict.fromkeys(numbers, names.index(name) + 1))
+        values.update(dict.fromkeys(named, names.index(name) + 1))
     if len(are_colors) == 2:
         raise UserError("the classes name colors and numbers; name only colors, or only numbers")
     if len(names) < 2:

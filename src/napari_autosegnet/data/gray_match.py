@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from napari_autosegnet.data.gray_values import SectionGray
+from napari_autosegnet.data.gray_values import SectionGray, median_gray
 
 #: Deviations outside the range of the training sections' means at which an image is of another kind.
 FAR = 5.0
@@ -151,11 +151,10 @@ def match(
     step : int
         A number that all of the image's values are multiples of.
     """
-    told = [section for section in sections if not section.constant and any(section.std)]
-    if not told:
+    image = _usual(sections)
+    if image is None:
         return AS_IS
     ours, theirs = np.dtype(seen.dtype), np.dtype(dtype)
-    image = _median(told)
     scale = _scale(seen, image, theirs, step)
     if scale is not None:
         return scale
@@ -200,12 +199,8 @@ def _holds(seen: GrayValues, image: SectionGray, scale: GrayScale) -> bool:
 
 def unlike_in_words(seen: GrayValues, sections: Sequence[SectionGray]) -> str | None:
     """One line on gray values that are taken as they are but lie away from all that was seen; None if they do not."""
-    told = [section for section in sections if not section.constant and any(section.std)]
-    if not told:
-        return None
-    image = _median(told)
-    away = _difference(seen, image)
-    if away < UNLIKE:
+    image = _usual(sections)
+    if image is None or (away := _difference(seen, image)) < UNLIKE:
         return None
     return (
         f"the gray values ({_in_words(image.mean, image.std)}) are {away:.1f} deviations from those that the model has "
@@ -249,13 +244,10 @@ def _full_range(dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(about.min), float(about.max)
 
 
-def _median(sections: Sequence[SectionGray]) -> SectionGray:
-    """Gray values in the middle of those of some sections."""
-    mean, std, low, high = (
-        tuple(np.median([getattr(section, part) for section in sections], axis=0).tolist())
-        for part in ("mean", "std", "low", "high")
-    )
-    return SectionGray(mean, std, low, high, pixels=0, constant=False)
+def _usual(sections: Sequence[SectionGray]) -> SectionGray | None:
+    """Gray values in the middle of the sections' that show something; None where none does."""
+    telling = [section for section in sections if not section.constant and any(section.std)]
+    return median_gray(telling) if telling else None
 
 
 def _outside(seen: GrayValues, image: SectionGray, scale: GrayScale = AS_IS) -> Values:

@@ -70,6 +70,15 @@ def section_gray(pixels: Array) -> SectionGray:
     return gray
 
 
+def median_gray(sections: Sequence[SectionGray]) -> SectionGray:
+    """Gray values in the middle of those of some sections, which some odd ones change little."""
+    mean, std, low, high = (
+        tuple(np.median([getattr(section, part) for section in sections], axis=0).tolist())
+        for part in ("mean", "std", "low", "high")
+    )
+    return SectionGray(mean, std, low, high, pixels=0, constant=False)
+
+
 def sample_windows(height: int, width: int, pixels: int = MAX_PIXELS, side: int = WINDOW_SIDE) -> list[Window]:
     """The whole of a section if it has no more than so many pixels, else windows spread evenly over it."""
     if height * width <= pixels:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_autosegnet.data.labeled_stacks import LabeledStack
-from napari_autosegnet.data.pairs import partners
+from napari_autosegnet.data.name_matching import partners
 from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_pipe

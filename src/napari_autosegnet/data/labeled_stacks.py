@@ -20,8 +20,9 @@ from napari_autosegnet.data.annotations import (
 )
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
+from napari_autosegnet.data.name_matching import matched
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_objects
-from napari_autosegnet.data.pairs import matched, open_pairs
+from napari_autosegnet.data.pairs import open_pairs
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import counted
@@ -62,6 +63,17 @@ def annotated_pixels(stack: LabeledStack) -> npt.NDArray[np.int64]:
             dtype=np.int64,
         )
     return stack._pixels
+
+
+def annotated_sections(stack: LabeledStack) -> list[int]:
+    """Sections in which something is annotated, rising."""
+    sections: list[int] = np.flatnonzero(annotated_pixels(stack).any(axis=1)).tolist()
+    return sections
+
+
+def annotated_places(stacks: Sequence[LabeledStack]) -> list[tuple[int, int]]:
+    """Stack and section, by their numbers, of all sections in which something is annotated, rising."""
+    return [(index, section) for index, stack in enumerate(stacks) for section in annotated_sections(stack)]
 
 
 def pair_stacks(

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_sections
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.selection import ALL, Selection
@@ -103,10 +103,9 @@ def pixel_digest(stack: ImageStack, sections: Iterable[str] | None = None) -> st
 
 
 def _digests(stack: LabeledStack, context: int) -> PairDigests:
-    annotated = np.flatnonzero(annotated_pixels(stack).any(axis=1))
     near = {
         section
-        for each in annotated.tolist()
+        for each in annotated_sections(stack)
         for section in range(max(0, each - context), min(stack.image.sections, each + context + 1))
     }
     names = _names(stack.image)

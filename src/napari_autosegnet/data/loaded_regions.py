@@ -36,15 +36,12 @@ class LoadedSections:
         context: int,
         device: torch.device,
     ) -> None:
+        self.stacks = stacks
         self.context = context
         self.channels = len(normalization.mean)
         self._sections: dict[tuple[int, int], Tensor] = {}
         self._constants: dict[tuple[int, int], Constants] = {}
-        shown = {
-            (region.stack, self._nearest(stacks[region.stack], region.section, offset))
-            for region in regions
-            for offset in range(-context, context + 1)
-        }
+        shown = {place for region in regions for place in self._places(region)}
         self._raw = all(stacks[index].image.dtype == np.uint8 for index, _ in shown)
         pixels = sum(int(np.prod(stacks[i].image.section_shape(s))) for i, s in shown) * self.channels
         self.device = _place(device, pixels * (1 if self._raw else 4))
@@ -60,13 +57,13 @@ class LoadedSections:
             )
             self._sections[index, section] = torch.from_numpy(values).to(self.device)
 
-    def around(self, stacks: Sequence[LabeledStack], region: Region) -> list[Tensor]:
+    def around(self, region: Region) -> list[Tensor]:
         """Pixels of a region in its section and those around it: views ``(c, y, x)``."""
-        return [self._sections[place][:, slice(*region.y), slice(*region.x)] for place in self._places(stacks, region)]
+        return [self._sections[place][:, slice(*region.y), slice(*region.x)] for place in self._places(region)]
 
-    def constants(self, stacks: Sequence[LabeledStack], region: Region) -> Tensor:
+    def constants(self, region: Region) -> Tensor:
         """Mean and deviation of the channels that `around` gives, ``(2, c, 1, 1)`` float32 on the CPU."""
-        here = [self._constants[place] for place in self._places(stacks, region)]
+        here = [self._constants[place] for place in self._places(region)]
         values = [np.concatenate([part.mean[0] for part in here]), np.concatenate([part.std[0] for part in here])]
         return torch.from_numpy(np.array(values, np.float32))[:, :, None, None]
 
@@ -77,18 +74,18 @@ class LoadedSections:
         mean, std = sent(torch.stack(list(constants), dim=1), patches.device)
         return patches.float().sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
 
-    def _places(self, stacks: Sequence[LabeledStack], region: Region) -> list[tuple[int, int]]:
-        """Stack and number of a region's section and of those around it."""
-        return [
-            (region.stack, self._nearest(stacks[region.stack], region.section, offset))
-            for offset in range(-self.context, self.context + 1)
-        ]
+    def _places(self, region: Region) -> list[tuple[int, int]]:
+        """Stack and number of a region's section and of those around it.
 
-    def _nearest(self, stack: LabeledStack, section: int, offset: int) -> int:
-        """The section at an offset; the stack's ends are repeated, and so is what differs in shape."""
-        image = stack.image
-        nearest = min(max(section + offset, 0), image.sections - 1)
-        return nearest if image.section_shape(nearest) == image.section_shape(section) else section
+        Beyond the stack's ends the last section counts again, and in place of one of another shape the region's own.
+        """
+        image = self.stacks[region.stack].image
+        around = range(region.section - self.context, region.section + self.context + 1)
+        nearest = [min(max(section, 0), image.sections - 1) for section in around]
+        shape = image.section_shape(region.section)
+        return [
+            (region.stack, section if image.section_shape(section) == shape else region.section) for section in nearest
+        ]
 
 
 def _place(device: torch.device, size: int) -> torch.device:
@@ -113,13 +110,9 @@ class LoadedRegion:
 
     @classmethod
     def load(
-        cls,
-        stacks: Sequence[LabeledStack],
-        region: Region,
-        sections: LoadedSections,
-        taught: npt.NDArray[np.uint8] | None = None,
+        cls, region: Region, sections: LoadedSections, taught: npt.NDArray[np.uint8] | None = None
     ) -> LoadedRegion:
-        stack = stacks[region.stack]
+        stack = sections.stacks[region.stack]
         target = np.ascontiguousarray(stack.target(region.section)[slice(*region.y), slice(*region.x)])
         classes = len(stack.mapping.classes)
         pixels = np.bincount(target.ravel(), minlength=classes + 1)[1:]
@@ -128,8 +121,8 @@ class LoadedRegion:
             target = np.where((target == 0) & (taught > 0), taught + np.uint8(classes), target)
             counts = np.bincount(target.ravel(), minlength=2 * classes + 1)[classes + 1 :]
         return cls(
-            sections.around(stacks, region),
-            sections.constants(stacks, region),
+            sections.around(region),
+            sections.constants(region),
             torch.from_numpy(target).to(sections.device),
             pixels,
             counts,
@@ -203,8 +196,8 @@ def section_reader(
 
     def read(rows: slice, columns: slice) -> npt.NDArray[np.float32]:
         window = region(rows, columns)
-        pixels = _joined(sections.around(stacks, window))[None]
-        finished: npt.NDArray[np.float32] = sections.finish(pixels, [sections.constants(stacks, window)])[0].numpy()
+        pixels = _joined(sections.around(window))[None]
+        finished: npt.NDArray[np.float32] = sections.finish(pixels, [sections.constants(window)])[0].numpy()
         return finished
 
     return read

@@ -105,7 +105,7 @@ class Normalization(BaseModel):
         if self.kind == "global":
             return Constants(np.tile(mean, (len(sections), 1)), np.tile(std, (len(sections), 1)))
         least = scale.factor * np.array(self.least_std or [0.0] * len(self.mean))
-        own = [_own(section, mean, least) for section in sections]
+        own = [_own(section, least) for section in sections]
         return Constants(np.array([mean for mean, _ in own]), np.array([std for _, std in own]))
 
     def apply(self, array: npt.NDArray[Any], section: SectionGray | None = None) -> npt.NDArray[np.float32]:
@@ -126,13 +126,13 @@ class Normalization(BaseModel):
 
 
 def _own(
-    section: SectionGray | None, mean: npt.NDArray[np.float64], least: npt.NDArray[np.float64]
+    section: SectionGray | None, least: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """A section's mean and deviation; a channel of one value becomes zero."""
     if section is None:
         raise ValueError("this normalization needs the gray values of every section")
-    own, std = np.array(section.mean), np.maximum(np.array(section.std), least)
-    return own, np.where(_is_flat(own, std), 1.0, std)
+    mean, std = np.array(section.mean), np.maximum(np.array(section.std), least)
+    return mean, np.where(_is_flat(mean, std), 1.0, std)
 
 
 def _is_flat(mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -80,21 +80,17 @@ class PatchSource:
         self._canvas = size if augmentation is None else canvas_size(size, augmentation)
         self._images = LoadedSections(stacks, regions, normalization, context, self.device)
         labels = [None] * len(regions) if taught is None else taught
-        self.regions = [
-            LoadedRegion.load(stacks, region, self._images, own) for region, own in zip(regions, labels, strict=True)
-        ]
-        self.regions = [region for region in self.regions if region.pixels.any()]
+        loaded = (LoadedRegion.load(region, self._images, own) for region, own in zip(regions, labels, strict=True))
+        self.regions = [region for region in loaded if region.pixels.any()]
         if not self.regions:
             raise UserError("nothing is annotated in the training part; annotate at least two classes there")
         pixels = np.stack([region.pixels for region in self.regions]).astype(np.float64)
-        self.class_frequencies = torch.from_numpy((pixels.sum(0) / pixels.sum()).astype(np.float32))
-        areas = np.array([region.area for region in self.regions], dtype=np.float64)
-        occurring = pixels.sum(0) > 0
-        fraction = pixels.sum(0) / pixels.sum()
-        self._seeks_classes = bool(
-            (fraction[occurring] < RARE_FRACTION).any() or pixels.sum() < DENSE_FRACTION * areas.sum()
-        )
-        self._classes = np.flatnonzero(occurring)
+        frequencies = pixels.sum(0) / pixels.sum()
+        self.class_frequencies = torch.from_numpy(frequencies.astype(np.float32))
+        area = sum(region.area for region in self.regions)
+        self._classes = np.flatnonzero(frequencies)
+        is_sparse = pixels.sum() < DENSE_FRACTION * area
+        self._seeks_classes = bool(is_sparse or (frequencies[self._classes] < RARE_FRACTION).any())
         self._by_annotation = np.cumsum(pixels.sum(1) / pixels.sum())
         self._by_class = np.cumsum(pixels / np.maximum(pixels.sum(0), 1), axis=0)
         self._by_taught = np.cumsum([0 if region.taught is None else region.taught.sum() for region in self.regions])

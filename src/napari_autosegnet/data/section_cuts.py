@@ -95,7 +95,8 @@ class Plane:
         """Rows and columns ``(2, n)`` of connected strokes of a class, the largest first."""
         painted = [target for target in self.targets.values() if (target == number + 1).any()]
         chosen = painted[:: max(1, math.ceil(len(painted) / _MAX_SECTIONS))]
-        return sorted((stroke for target in chosen for stroke in _strokes(target == number + 1)), key=_by_size)
+        strokes = (stroke for target in chosen for stroke in _strokes(target == number + 1))
+        return sorted(strokes, key=_size, reverse=True)
 
 
 def _strokes(painted: npt.NDArray[np.bool_]) -> list[Places]:
@@ -114,8 +115,8 @@ def _strokes(painted: npt.NDArray[np.bool_]) -> list[Places]:
     return strokes
 
 
-def _by_size(stroke: Places) -> int:
-    return -int(stroke.shape[1])
+def _size(stroke: Places) -> int:
+    return int(stroke.shape[1])
 
 
 @dataclass(frozen=True)
@@ -312,10 +313,10 @@ class _BoxSearch:
     def _seeds(self, number: int) -> Iterator[_Placed]:
         """Boxes around whole strokes of a class, then around pieces of them."""
         strokes = [(index, stroke) for index, plane in enumerate(self._planes) for stroke in plane.strokes(number)]
-        strokes.sort(key=lambda each: _by_size(each[1]))
+        strokes.sort(key=lambda each: _size(each[1]), reverse=True)
         wanted = self._fraction * self._total[number]
-        by_size = sorted(strokes, key=lambda each: abs(each[1].shape[1] - wanted))
-        for index, stroke in by_size[:_MAX_STROKES]:
+        best_fitting = sorted(strokes, key=lambda each: abs(_size(each[1]) - wanted))
+        for index, stroke in best_fitting[:_MAX_STROKES]:
             yield _Placed(index, _around(stroke))
         for fraction in (self._fraction, 0.0):
             for index, stroke in strokes[:_MAX_CUT_STROKES]:

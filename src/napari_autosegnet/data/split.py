@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.groups import section_groups
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels, annotated_places, annotated_sections
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
@@ -133,12 +133,8 @@ def full_extent(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tup
 
 
 def _whole(stacks: Sequence[LabeledStack], places: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
+    """Whole sections, each by the numbers of its stack and its own."""
     return tuple(Region(stack, section, *full_extent(stacks[stack], section)) for stack, section in sorted(places))
-
-
-def annotated_sections(stack: LabeledStack) -> list[int]:
-    """Sections in which something is annotated, rising."""
-    return [int(section) for section in np.flatnonzero(annotated_pixels(stack).sum(1))]
 
 
 def _out_of_sight(
@@ -196,7 +192,7 @@ def _split_by_group(
     if not separator or not column or not path:
         raise UserError(f"the group '{group}' is not COLUMN@index.csv; write for example group@index.csv")
     groups = section_groups(stacks, Path(path), column)
-    places = [(index, section) for index, stack in enumerate(stacks) for section in annotated_sections(stack)]
+    places = annotated_places(stacks)
     if not places:
         raise UserError("no section is annotated; annotate at least two classes")
     members: dict[str, list[tuple[int, int]]] = {}
@@ -267,24 +263,23 @@ def _exchanged(
 def _split_automatically(
     stacks: Sequence[LabeledStack], fraction: float, gap: int, generator: np.random.Generator
 ) -> Split:
-    annotated = [annotated_sections(stack) for stack in stacks]
-    if not any(annotated):
+    places = annotated_places(stacks)
+    if not places:
         raise UserError("no section is annotated; annotate at least two classes")
-    units = [[(index, sections[0])] for index, sections in enumerate(annotated) if sections]
     single = all(stack.image.sections == 1 for stack in stacks)
-    if single and len(units) >= _IMAGES_TO_HOLD_OUT:
-        training, validation = _hold_out(stacks, units, fraction, generator)
+    if single and len(places) >= _IMAGES_TO_HOLD_OUT:
+        training, validation = _hold_out(stacks, [[place] for place in places], fraction, generator)
         split = Split(_whole(stacks, training), _whole(stacks, validation))
         if not _missing(stacks, split):
             return split
     parts = []
     to_cut: dict[int, list[int]] = {}
-    for index, (stack, sections) in enumerate(zip(stacks, annotated, strict=True)):
-        blocks = _cut_between_sections(stack, index, sections, fraction, gap, generator) if sections else None
-        if blocks is not None:
+    for index in range(len(stacks)):
+        blocks = _cut_between_sections(stacks, index, fraction, gap, generator)
+        if blocks is None:
+            to_cut[index] = annotated_sections(stacks[index])
+        else:
             parts.append(blocks)
-        elif sections:
-            to_cut[index] = sections
     parts += _cut_within_sections(stacks, to_cut, fraction, gap, generator)
     return Split(
         tuple(sorted((region for part in parts for region in part.training), key=_place)),
@@ -297,18 +292,19 @@ def _place(region: Region) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
 
 
 def _cut_between_sections(
-    stack: LabeledStack, index: int, sections: list[int], fraction: float, gap: int, generator: np.random.Generator
+    stacks: Sequence[LabeledStack], index: int, fraction: float, gap: int, generator: np.random.Generator
 ) -> Split | None:
-    """One block of sections for validation, ``gap`` sections from the rest; None when there are too few.
+    """One block of a stack's sections for validation, ``gap`` sections from the rest; None when there are too few.
 
     A whole section must not be more than the wanted fraction: of two with a few strokes each half would be lost.
     Of the blocks that leave every class on both sides, one is taken that costs the fewest training
     sections; at random where several do.
     """
+    sections = annotated_sections(stacks[index])
     if fraction * len(sections) < 1:
         return None
     size = round(fraction * len(sections))
-    pixels = annotated_pixels(stack)
+    pixels = annotated_pixels(stacks[index])
     occurring = pixels.sum(0) > 0
     candidates: list[tuple[int, list[int], list[int]]] = []
     for start in range(len(sections) - size + 1):
@@ -323,11 +319,8 @@ def _cut_between_sections(
     most = max(count for count, _, _ in candidates)
     candidates = [candidate for candidate in candidates if candidate[0] == most]
     _, rest, block = candidates[int(generator.integers(len(candidates)))]
-    return Split(_whole_sections(stack, index, rest), _whole_sections(stack, index, block))
-
-
-def _whole_sections(stack: LabeledStack, index: int, sections: Sequence[int]) -> tuple[Region, ...]:
-    return tuple(Region(index, section, *full_extent(stack, section)) for section in sections)
+    training, validation = ([(index, section) for section in part] for part in (rest, block))
+    return Split(_whole(stacks, training), _whole(stacks, validation))
 
 
 def _cut_within_sections(

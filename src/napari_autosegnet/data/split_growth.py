@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from napari_autosegnet.data.labeled_stacks import LabeledStack
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_sections
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes, gap_between, widened, without_all
 from napari_autosegnet.data.split import (
     Region,
     Split,
-    annotated_sections,
     check_classes,
     full_extent,
     neighbors,

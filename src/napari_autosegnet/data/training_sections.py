@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from napari_autosegnet.data.gray_match import AS_IS, GrayValues, match
-from napari_autosegnet.data.gray_values import SectionGray, section_gray
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
+from napari_autosegnet.data.gray_values import SectionGray, median_gray, section_gray
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_places
 from napari_autosegnet.data.normalization import WIDE_SPREAD, Normalization, NormalizationKind, measure, spread
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError
@@ -27,11 +27,7 @@ _SHOWN = 8
 
 def look_at_annotated(stacks: Sequence[LabeledStack]) -> dict[Place, SectionGray]:
     """Gray values of every section in which something is annotated."""
-    return {
-        (index, int(section)): section_gray(stack.image.section(int(section)))
-        for index, stack in enumerate(stacks)
-        for section in np.flatnonzero(annotated_pixels(stack).sum(1))
-    }
+    return {place: section_gray(stacks[place[0]].image.section(place[1])) for place in annotated_places(stacks)}
 
 
 def leave_out_constant(stacks: Sequence[LabeledStack], grays: Mapping[Place, SectionGray], report: Report) -> None:
@@ -95,7 +91,7 @@ def fit_normalization(
 
 def _tell_odd(stacks: Sequence[LabeledStack], grays: Mapping[Place, SectionGray], report: Report) -> None:
     """Name the sections that a model of the others would refuse."""
-    usual = _median(list(grays.values()))
+    usual = median_gray(list(grays.values()))
     first = stacks[next(iter(grays))[0]].image.dtype
     seen = GrayValues.of([usual], first)
     odd = [place for place, gray in grays.items() if match(seen, [gray], stacks[place[0]].image.dtype) != AS_IS]
@@ -106,15 +102,6 @@ def _tell_odd(stacks: Sequence[LabeledStack], grays: Mapping[Place, SectionGray]
             "--normalization section"
         )
         report(Note(text=text))
-
-
-def _median(sections: Sequence[SectionGray]) -> SectionGray:
-    """Gray values in the middle of those of some sections."""
-    mean, std, low, high = (
-        tuple(np.median([getattr(section, part) for section in sections], axis=0).tolist())
-        for part in ("mean", "std", "low", "high")
-    )
-    return SectionGray(mean, std, low, high, pixels=0, constant=False)
 
 
 def _listed(stacks: Sequence[LabeledStack], places: Sequence[Place]) -> str:

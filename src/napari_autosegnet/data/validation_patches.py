@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,17 @@ from napari_autosegnet.data.loaded_regions import LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
+
+
+class _Patch(NamedTuple):
+    """A square of a region that may be chosen."""
+
+    region: LoadedRegion
+    top: int
+    left: int
+    target: Tensor  # (side, side), 0 where another patch counts
+    pixels: npt.NDArray[np.int64]  # (K,)
+    section: tuple[int, int]  # numbers of stack and section
 
 
 def validation_patches(
@@ -65,31 +77,25 @@ def validation_patches(
     sections = LoadedSections(stacks, regions, normalization, context, torch.device("cpu"))
     classes = len(stacks[0].mapping.classes)
     side = _validation_side(regions, size, stride)
-    places: list[tuple[LoadedRegion, int, int]] = []
-    targets: list[Tensor] = []
-    pixels: list[npt.NDArray[np.int64]] = []
-    origins: list[tuple[int, int]] = []
+    patches: list[_Patch] = []
     for region in regions:
-        loaded = LoadedRegion.load(stacks, region, sections)
+        loaded = LoadedRegion.load(region, sections)
         for top, rows in _tiles(loaded.shape[0], side):
             for left, columns in _tiles(loaded.shape[1], side):
                 target = torch.zeros((side, side), dtype=torch.uint8)
                 target[rows, columns] = loaded.crop_target(top, left, side)[rows, columns]
-                counts = np.bincount(target.numpy().ravel(), minlength=classes + 1)[1:]
-                if counts.any():
-                    places.append((loaded, top, left))
-                    targets.append(target)
-                    pixels.append(counts)
-                    origins.append((region.stack, region.section))
-    if not places:
+                pixels = np.bincount(target.numpy().ravel(), minlength=classes + 1)[1:]
+                if pixels.any():
+                    patches.append(_Patch(loaded, top, left, target, pixels, (region.stack, region.section)))
+    if not patches:
         raise UserError("nothing is annotated in the validation part; annotate at least two classes there")
-    chosen = list(range(len(places)))
     if limit is not None:
-        chosen = choose_patches(np.stack(pixels), max(1, limit * size**2 // side**2), generator)
-    images = torch.stack([places[i][0].crop_image(places[i][1], places[i][2], side) for i in chosen])
-    labels = torch.stack([targets[i] for i in chosen]).to(torch.int64).sub_(1)
-    finished = sections.finish(images.to(device), [places[i][0].constants for i in chosen])
-    return finished, labels.to(device), len({origins[i] for i in chosen})
+        count = max(1, limit * size**2 // side**2)
+        patches = [patches[index] for index in choose_patches(np.stack([p.pixels for p in patches]), count, generator)]
+    images = torch.stack([patch.region.crop_image(patch.top, patch.left, side) for patch in patches])
+    targets = torch.stack([patch.target for patch in patches]).to(torch.int64).sub_(1)
+    finished = sections.finish(images.to(device), [patch.region.constants for patch in patches])
+    return finished, targets.to(device), len({patch.section for patch in patches})
 
 
 def _validation_side(regions: Sequence[Region], size: int, stride: int) -> int:

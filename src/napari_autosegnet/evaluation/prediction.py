@@ -44,7 +44,7 @@ def evaluate_prediction(
         raise UserError("a prediction is scored against one label file; give one --labels, and at most one --image")
     if overlays is not None and not images:
         raise UserError("overlays show the prediction on its image; give --image too")
-    store = prediction / "labels" / "segmentation"
+    store = prediction / LABELS
     predicted, marks, picture = _opened(
         store if store.is_dir() else prediction, labels[0], images[0] if images else None, report
     )

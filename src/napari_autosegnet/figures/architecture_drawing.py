@@ -159,7 +159,7 @@ class _LayerPlan:
 
     @staticmethod
     def _gap(lanes: int) -> float:
-        return 0.34 + max(0, lanes) * _LANE
+        return 0.34 + lanes * _LANE
 
     def draw(self, axes: Axes, kind: str, left: float, top: float, width: float, height: float) -> None:
         color = KIND_COLORS[kind]

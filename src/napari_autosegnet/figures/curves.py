@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from napari_autosegnet.events import Event, Step
 from napari_autosegnet.figures.architecture_drawing import KIND_COLORS
 from napari_autosegnet.figures.canvas import FAINT, figure_of, plain_axes, save
 from napari_autosegnet.run import RunHistory
+
+#: Colors of lines, told apart by color-blind eyes (Okabe and Ito).
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def draw_curves(events: Iterable[Event], path: Path) -> None:
@@ -53,7 +57,7 @@ def draw_curves(events: Iterable[Event], path: Path) -> None:
     figure = figure_of(4.4 * columns, 3.2 * rows)
     for index, (title, step, curves) in enumerate(drawn):
         axes = figure.add_subplot(rows, columns, index + 1)
-        for color, (label, points) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        for color, (label, points) in zip(itertools.cycle(_COLORS), curves.items(), strict=False):
             few = len(points) < 30
             axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=1.6, marker="." if few else None)
         if (top := highest_shown(curves)) is not None:
@@ -74,9 +78,3 @@ def highest_shown(curves: Mapping[str, Sequence[tuple[float, float]]]) -> float 
     first = max((points[0][1] for points in curves.values()), default=0.0)
     later = max((value for points in curves.values() for _, value in points[1:]), default=0.0)
     return 1.1 * later if 0 < later < first / 3 else None
-
-
-def _cycle(count: int) -> list[str]:
-    # The colors of lines are the field's usual ones for the color-blind (Okabe and Ito).
-    colors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
-    return [colors[index % len(colors)] for index in range(count)]

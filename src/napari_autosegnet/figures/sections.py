@@ -161,10 +161,12 @@ def _colored(
     gray: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8], classes: Sequence[NamedColor]
 ) -> npt.NDArray[np.float64]:
     """The gray image tinted by class, with the outlines of each class in its full color."""
+    from matplotlib.colors import to_rgb
+
     picture = np.repeat(gray[..., None], 3, axis=2)
     edges = _edges(labels)
     for number, info in enumerate(classes, start=1):
-        color = np.array([int(info.color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        color = np.array(to_rgb(info.color))
         inside = labels == number
         picture[inside] = 0.6 * picture[inside] + 0.4 * color
         picture[inside & edges] = color

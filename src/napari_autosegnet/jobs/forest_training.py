@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_autosegnet.data.labeled_stacks import annotated_pixels
+from napari_autosegnet.data.labeled_stacks import annotated_places
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.loaded_regions import section_reader
 from napari_autosegnet.errors import StoppedError
@@ -77,7 +77,7 @@ def train_forest(
     fitted: list[AnnotatedPixels] = []
     in_training: list[npt.NDArray[np.bool_]] = []
     checked: list[AnnotatedPixels] = []
-    places = list(_annotated_places(prepared))
+    places = annotated_places(prepared.stacks)
     for done, place in enumerate(places, start=1):
         if should_stop():
             raise StoppedError("the training was stopped before the forest was fitted, so there is no model")
@@ -128,13 +128,6 @@ def train_forest(
     return model
 
 
-def _annotated_places(prepared: PreparedData) -> Iterator[tuple[int, int]]:
-    """Stack and number of every section in which something is annotated."""
-    for index, stack in enumerate(prepared.stacks):
-        for section in np.flatnonzero(annotated_pixels(stack).any(1)):
-            yield index, int(section)
-
-
 class _SectionPixels:
     """The annotated pixels of a section.
 
@@ -158,17 +151,14 @@ class _SectionPixels:
 
     def drawn_for_validation(self, limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
         """Places of pixels in the validation part, of each class as many as there are."""
-        return _drawn(np.flatnonzero((self.part == _VALIDATION) & (self.target > 0)), limit, generator)
+        places = np.flatnonzero((self.part == _VALIDATION) & (self.target > 0))
+        return places if len(places) <= limit else np.sort(generator.choice(places, limit, replace=False))
 
     def pixels(self, places: npt.NDArray[np.int64]) -> AnnotatedPixels:
         """Features and classes of some pixels."""
         width, targets = self.target.shape[1], self.target.ravel()[places].astype(np.int64) - 1
         features = features_at(self._read, places, width, threads=torch.get_num_threads())
         return AnnotatedPixels(features, targets)
-
-
-def _drawn(places: npt.NDArray[np.int64], limit: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    return places if len(places) <= limit else np.sort(generator.choice(places, limit, replace=False))
 
 
 def _divided(training: AnnotatedPixels, checked: Sequence[AnnotatedPixels], prepared: PreparedData) -> bool:

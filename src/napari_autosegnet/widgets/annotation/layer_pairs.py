@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_autosegnet.data.pairs import partners
+from napari_autosegnet.data.name_matching import partners
 from napari_autosegnet.widgets.layers.layer_arrays import (
     is_ambiguous,
     is_stack,
