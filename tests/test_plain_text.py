@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_autosegnet.plain_text import escaped, printable
+from napari_autosegnet.plain_text import escaped, listed, printable
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,7 @@ def test_what_is_printable_stays_so(text: str) -> None:
 
 def test_markup_is_text_in_a_label() -> None:
     assert escaped('<img src="x">&\n') == r"&lt;img src=&quot;x&quot;&gt;&amp;\n"
+
+
+def test_a_long_list_says_how_much_more_there_is() -> None:
+    assert (listed([1, 2], 2), listed("abcde", 2), listed([], 2)) == ("1, 2", "a, b and 3 more", "")

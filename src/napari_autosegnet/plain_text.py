@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from collections.abc import Sequence
 
 #: Control characters, surrogates, line separators, and format characters such as those that turn the direction of text.
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -24,6 +25,12 @@ def escaped(text: object) -> str:
 def counted(count: int, word: str) -> str:
     """``1 section``, ``1,240 sections``."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def listed(items: Sequence[object], most: int) -> str:
+    """The first few, and how many there are besides: ``a, b and 3 more``."""
+    more = len(items) - most
+    return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _steers(char: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -106,7 +107,7 @@ def _print_result(folder: Path, as_json: bool) -> None:
     print_note(f"next: {command_line('predict', '--model', run.model_folder)} --image IMAGE --out RESULT")
 
 
-def print_menu(menu: list[MenuEntry]) -> None:
+def print_menu(menu: Sequence[MenuEntry]) -> None:
     """The networks of a fit as a table, the best first."""
     rows = [("network", "", "mean IoU", "against the best", "Mpx/s", "weights", "trained", "is")]
     for entry in menu:

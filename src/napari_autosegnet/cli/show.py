@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from napari_autosegnet import figures
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.cli.fit import print_menu
 from napari_autosegnet.cli.job import print_json
@@ -14,7 +17,7 @@ from napari_autosegnet.cli.lines import print_line
 from napari_autosegnet.cli.runs import describe
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.jobs.arguments import model_folder
-from napari_autosegnet.jobs.menu import read_menu
+from napari_autosegnet.jobs.menu import MenuEntry, read_menu
 from napari_autosegnet.run import Run
 
 _GIVE = "give an architecture.json, a model folder, a zip of one, or a run folder"
@@ -34,59 +37,78 @@ def show(
     """
     if curves and out is None:
         raise typer.BadParameter("say where to draw them with --out FILE.svg", param_hint="'--curves'")
-    from napari_autosegnet import figures
-
-    run = Run.open(what) if (what / "config.json").is_file() else None
-    if curves and run is None:
+    if curves and not _is_run(what):
         raise UserError(f"{what} is not a run folder (it has no config.json); only runs have curves")
-
-    architecture: Architecture | None = None
-    levels: int | None = None
-    values: dict[str, Any] = {} if run is None else describe(run)
-    menu = [] if run is None else read_menu(run)
-    if run is not None and run.architecture_file.is_file():
-        architecture = Architecture.load(run.architecture_file)
-    elif what.is_file() and what.suffix.lower() != ".zip":
-        try:
-            architecture = Architecture.load(what)
-        except UserError:
-            if what.suffix.lower() == ".json":
-                raise
-            raise UserError(f"{what} is no architecture, model or run; {_GIVE}") from None
-    elif run is None or run.model_folder.is_dir():
-        model = _model_values(what)
-        architecture, levels = model.pop("architecture"), model.get("levels")
-        values |= model
-
+    shown = _Shown.of(what)
     # Before anything is printed: what cannot be drawn has no other result either.
-    if out is not None:
-        if curves and run is not None:
-            figures.draw_curves(run.events(), out)
-        elif architecture is not None:
-            figures.draw_architecture(architecture, out, levels=levels)
-        else:
+    if curves and out is not None:
+        figures.draw_curves(Run.open(what).events(), out)
+    elif out is not None:
+        if shown.architecture is None:
             raise UserError(f"{what} has no searched architecture to draw; draw the curves of a run with --curves")
+        figures.draw_architecture(shown.architecture, out, levels=shown.levels)
     if as_json:
-        content = None if architecture is None else architecture.model_dump(mode="json")
-        networks = {"networks": [entry.model_dump(mode="json") for entry in menu]} if menu else {}
-        print_json({**values, "architecture": content, **networks})
+        print_json(shown.as_json())
     else:
-        for name, value in values.items():
+        shown.print()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What there is to show: facts by name, an architecture, and the networks of a fit."""
+
+    values: dict[str, Any]
+    architecture: Architecture | None
+    levels: int | None = None
+    menu: Sequence[MenuEntry] = ()
+
+    @classmethod
+    def of(cls, path: Path) -> _Shown:
+        if _is_run(path):
+            run = Run.open(path)
+            values, menu = describe(run), read_menu(run)
+            if run.architecture_file.is_file():
+                return cls(values, Architecture.load(run.architecture_file), menu=menu)
+            if not run.model_folder.is_dir():
+                return cls(values, None, menu=menu)
+            shown = _of_model(path)
+            return cls({**values, **shown.values}, shown.architecture, shown.levels, menu)
+        if not path.is_file() or path.suffix.lower() == ".zip":
+            return _of_model(path)
+        try:
+            return cls({}, Architecture.load(path))
+        except UserError:
+            if path.suffix.lower() == ".json":
+                raise
+            raise UserError(f"{path} is not an architecture, a model, or a run; {_GIVE}") from None
+
+    def as_json(self) -> dict[str, Any]:
+        content = None if self.architecture is None else self.architecture.model_dump(mode="json")
+        networks = {"networks": [entry.model_dump(mode="json") for entry in self.menu]} if self.menu else {}
+        return {**self.values, "architecture": content, **networks}
+
+    def print(self) -> None:
+        for name, value in self.values.items():
             print_line(f"{name.replace('_', ' '):<12} {_plain(value)}")
-        if values:
+        if self.values:
             print_line()
-        if architecture is not None:
-            text = figures.describe_architecture(architecture)
+        if self.architecture is not None:
+            for line in figures.describe_architecture(self.architecture).split("\n"):
+                print_line(line)
+        elif "network" in self.values:
+            print_line(f"no searched architecture: {self.values['network']}")
         else:
-            text = f"no searched architecture: {values['network']}" if "network" in values else "no architecture yet"
-        for line in text.split("\n"):
-            print_line(line)
-        if menu:
+            print_line("no architecture yet")
+        if self.menu:
             print_line()
-            print_menu(menu)
+            print_menu(self.menu)
 
 
-def _model_values(path: Path) -> dict[str, Any]:
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _of_model(path: Path) -> _Shown:
     """What a model says about itself."""
     if not path.exists():
         raise UserError(f"{path} does not exist; {_GIVE}")
@@ -107,7 +129,7 @@ def _model_values(path: Path) -> dict[str, Any]:
             "max_width": network.max_width,
             "parameters": sum(parameter.numel() for parameter in model.network("cpu").parameters()),
         }
-    return {
+    values = {
         "network": "plain" if is_plain else network.network,
         **size,
         "classes": [each.name for each in model.classes],
@@ -116,8 +138,8 @@ def _model_values(path: Path) -> dict[str, Any]:
         "halo": None if model.halo is None else model.halo.model_dump(mode="json"),
         "half_precision": dict(model.half_precision),
         "metrics": model.metrics,
-        "architecture": network.architecture,
     }
+    return _Shown(values, architecture, size.get("levels"))
 
 
 def _plain(value: Any) -> str:

@@ -25,7 +25,7 @@ from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_ob
 from napari_autosegnet.data.pairs import open_pairs
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.plain_text import counted
+from napari_autosegnet.plain_text import counted, listed
 
 
 @dataclass
@@ -195,8 +195,7 @@ def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
     missing = [value for value, number in mapping.values.items() if number not in painted]
     if missing:
         occurring = sorted(value for value, count in total.items() if count)
-        texts = [value_text(value, colors=mapping.colors) for value in occurring[:12]]
-        shown = ", ".join(texts) + (", ..." if len(occurring) > 12 else "")
+        shown = listed([value_text(value, colors=mapping.colors) for value in occurring], 12)
         names = ", ".join(
             f"{value_text(value, colors=mapping.colors)} ({mapping.classes[mapping.values[value] - 1].name})"
             for value in missing

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import listed
 
 #: Words in the names of label files, and of image files.
 _LABEL_WORDS = (
@@ -158,20 +159,15 @@ def _lonely(images: Sequence[str], labels: Sequence[str], keys: tuple[list[str],
     """Which names have no partner, in words."""
     if keys is None:
         twice = [name for side in (images, labels) for name, count in Counter(side).items() if count > 1]
-        which = f" ({_listed(twice)})" if twice else ""
+        which = f" ({listed(twice, _MAX_SHOWN)})" if twice else ""
         return f"several files have names that are alike{which}; give each image and its labels a name of their own"
     ours, theirs = (
         [name for name, key in zip(names, side, strict=True) if key not in other]
         for names, side, other in ((images, keys[0], keys[1]), (labels, keys[1], keys[0]))
     )
     parts = [
-        f"{what} {_listed(names)}"
+        f"{what} {listed(names, _MAX_SHOWN)}"
         for what, names in (("images without labels:", ours), ("labels without an image:", theirs))
         if names
     ]
     return f"{'; '.join(parts)}; rename or remove these"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_SHOWN
-    return ", ".join(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")

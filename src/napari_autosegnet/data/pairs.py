@@ -18,7 +18,7 @@ from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import PairMatched
-from napari_autosegnet.plain_text import counted
+from napari_autosegnet.plain_text import counted, listed
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.labeled_stacks import LabeledStack
@@ -94,7 +94,7 @@ def given_pairs(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[Pa
     ours, theirs = ([file for path in paths for file in _expanded(path)] for paths in (images, labels))
     names = _list_names(ours), _list_names(theirs)
     if len(ours) > len(images) or len(theirs) > len(labels):
-        order = matched(*names, where=(_shown(images), _shown(labels)))
+        order = matched(*names, where=(listed(images, 2), listed(labels, 2)))
         return ours, [theirs[index] for index in order]
     if len(ours) != len(theirs):
         counts = f"{counted(len(ours), 'image')} and {counted(len(theirs), 'label file')}"
@@ -157,10 +157,6 @@ def _expanded(path: Path) -> list[Path]:
     if not files:
         raise UserError(f"no file fits '{path}'; check the pattern")
     return sorted(files, key=lambda file: natural_key(str(file)))
-
-
-def _shown(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:2])) + (", ..." if len(paths) > 2 else "")
 
 
 def _list_names(paths: Sequence[Path]) -> list[str]:

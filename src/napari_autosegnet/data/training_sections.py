@@ -17,6 +17,7 @@ from napari_autosegnet.data.normalization import WIDE_SPREAD, Normalization, Nor
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report
+from napari_autosegnet.plain_text import listed
 from napari_autosegnet.settings import NormalizationChoice
 
 #: Stack and number of a section.
@@ -45,12 +46,9 @@ def leave_out_constant(stacks: Sequence[LabeledStack], grays: Mapping[Place, Sec
         raise UserError("all annotated sections are constant (one gray value throughout); check the images")
     for stack, section in constant:
         stacks[stack].leave_out(section)
-    report(
-        Note(
-            text=f"{_sections(len(constant))} constant (one gray value throughout) and left out of the training: "
-            + _listed(stacks, constant),
-        )
-    )
+    are = "1 section is" if len(constant) == 1 else f"{len(constant)} sections are"
+    names = _named(stacks, constant)
+    report(Note(text=f"{are} constant (one gray value throughout) and left out of the training: {names}"))
 
 
 def fit_normalization(
@@ -98,16 +96,15 @@ def _tell_odd(stacks: Sequence[LabeledStack], grays: Mapping[Place, SectionGray]
     if odd:
         text = (
             f"the gray values of {len(odd)} of {len(grays)} sections are far from those of the others, whose mean "
-            f"is about {usual.mean[0]:.4g}: {_listed(stacks, odd)}; save all in one range, or take "
+            f"is about {usual.mean[0]:.4g}: {_named(stacks, odd)}; save all in one range, or take "
             "--normalization section"
         )
         report(Note(text=text))
 
 
-def _listed(stacks: Sequence[LabeledStack], places: Sequence[Place]) -> str:
+def _named(stacks: Sequence[LabeledStack], places: Sequence[Place]) -> str:
     """Names of sections, or their numbers, the first few."""
-    shown = [_name(stacks, *place) for place in places[:_SHOWN]]
-    return ", ".join(shown) + (", ..." if len(places) > _SHOWN else "")
+    return listed([_name(stacks, *place) for place in places], _SHOWN)
 
 
 def _name(stacks: Sequence[LabeledStack], index: int, section: int) -> str:
@@ -117,7 +114,3 @@ def _name(stacks: Sequence[LabeledStack], index: int, section: int) -> str:
     if image.sections == 1:
         return image.name
     return str(section) if len(stacks) == 1 else f"{image.name} {section}"
-
-
-def _sections(count: int) -> str:
-    return "1 section is" if count == 1 else f"{count} sections are"

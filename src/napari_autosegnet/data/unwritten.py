@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_autosegnet.data.pixel_files import ChunkFiles
 from napari_autosegnet.ome_zarr.write import own_attributes
+from napari_autosegnet.plain_text import listed
 
 #: In larger arrays nobody looks: listing them may take minutes on a network drive.
 _MAX_CHUNKS = 2**18
@@ -52,5 +53,5 @@ def _runs(places: Sequence[int], step: int, size: int) -> str:
         run = [place for _, place in group]
         first, last = run[0] * step, min(size, (run[-1] + 1) * step) - 1
         runs.append(str(first) if first == last else f"{first}-{last}")
-    listed = ", ".join(runs[:_SHOWN]) + (", ..." if len(runs) > _SHOWN else "")
-    return f"section {listed}" if listed.isdecimal() else f"sections {listed}"
+    shown = listed(runs, _SHOWN)
+    return f"section {shown}" if shown.isdecimal() else f"sections {shown}"

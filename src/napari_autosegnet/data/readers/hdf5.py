@@ -18,6 +18,7 @@ from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.pixel_values import not_applied
 from napari_autosegnet.data.stack import Array, ImageStack, natural_key, stack_of_file
 from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.plain_text import listed
 from napari_autosegnet.units import Placement, in_one_unit
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ def _dataset(file: h5py.File, path: Path, within: str | None) -> h5py.Dataset:
         file = node if isinstance(node, h5py.Group) else file
     names = _image_names(file)
     prefix = "" if file.name == "/" else file.name
-    listed = [f"{path}:{prefix}/{name}" for name in names]
-    such_as = ", ".join(listed[:_MAX_SHOWN]) + (f" and {len(listed) - _MAX_SHOWN} more" if listed[_MAX_SHOWN:] else "")
+    such_as = listed([f"{path}:{prefix}/{name}" for name in names], _MAX_SHOWN)
     if within and not isinstance(node, h5py.Group):
         raise UserError(f"{path} has no dataset {within}; give one of {such_as}")
     if not names:

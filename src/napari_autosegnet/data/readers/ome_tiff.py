@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 from napari_autosegnet.data.readers.tiff_pages import TIFF_SUFFIXES
 from napari_autosegnet.data.stack import positive
 from napari_autosegnet.errors import UserError, one_line
+from napari_autosegnet.plain_text import listed
 from napari_autosegnet.units import Placement, in_one_unit
 
 #: Names of the pictures that slide scanners put beside the image.
@@ -107,8 +108,9 @@ def _choose(images: Sequence[Element], path: Path, identity: str | None) -> Elem
         here = [image for image in real if path in _files(image, path, identity)]
         if len(here) != 1:
             names = [image.get("Name") or str(number) for number, image in enumerate(real)]
-            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise UserError(f"{path} holds {len(real)} images ({shown}); save the one wanted in a file of its own")
+            raise UserError(
+                f"{path} holds {len(real)} images ({listed(names, 8)}); save the one that you want in a file of its own"
+            )
         real = here
     return real[0] if real else None
 

@@ -15,6 +15,7 @@ from napari_autosegnet.data.readers.pixel_values import PixelValues, inverted, p
 from napari_autosegnet.data.readers.tiff_pages import file_of
 from napari_autosegnet.data.stack import positive
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.plain_text import counted, listed
 from napari_autosegnet.units import Placement, in_one_unit, unit_name
 
 if TYPE_CHECKING:
@@ -165,7 +166,10 @@ def check_planes(
     wanted = numbers.ravel().tolist()
     missing = [number for number in wanted if _is_missing(pages[number])]
     if missing:
-        raise UserError(_missing(path, missing, len(wanted)))
+        raise UserError(
+            f"{path} describes {counted(len(wanted), 'plane')}, of which {len(missing)} are not in it (counted from 0: "
+            f"{listed(missing, 6)}); copy it again, or save the planes that are there as a new file"
+        )
     check_extents([pages[number] for number in wanted], path)
 
 
@@ -195,20 +199,8 @@ def _described_pages(
 
 def _disagreement(path: Path, described: int, there: int) -> UserError:
     return UserError(
-        f"{path} describes {_planes(described)} and holds {there}: it was cut off, or changed by another program; "
-        "copy it again, or save it anew with the program that wrote it"
-    )
-
-
-def _planes(count: int) -> str:
-    return f"{count} plane" if count == 1 else f"{count} planes"
-
-
-def _missing(path: Path, missing: Sequence[int], count: int) -> str:
-    shown = ", ".join(map(str, missing[:6])) + (", ..." if len(missing) > 6 else "")
-    return (
-        f"{path} describes {_planes(count)}, of which {len(missing)} are not in it (counted from 0: {shown}); "
-        "copy it again, or save the planes that are there as a new file"
+        f"{path} describes {counted(described, 'plane')} and holds {there}: it was cut off, or changed by another "
+        "program; copy it again, or save it again with the program that wrote it"
     )
 
 
