@@ -203,7 +203,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, change: dict[str, objec
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no model"):
+    with pytest.raises(UserError, match="is not a model"):
         Model.load(tmp_path / "nothing")
     make_model().save(tmp_path)
     description = (tmp_path / "model.json").read_bytes()

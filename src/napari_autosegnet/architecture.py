@@ -136,7 +136,7 @@ class Architecture(_Frozen):
         Raises
         ------
         UserError
-            When the text is no architecture, or one of a newer version.
+            When the text is not an architecture, or one of a newer version.
         """
         return cls._from_content(parse_json(text, source, _GIVE), source)
 
@@ -148,7 +148,7 @@ class Architecture(_Frozen):
     @classmethod
     def _from_content(cls, content: Any, source: str) -> Architecture:
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise UserError(f"{source} is no architecture (no format '{FORMAT}'); {_GIVE}")
+            raise UserError(f"{source} is not an architecture (no format '{FORMAT}'); {_GIVE}")
         version = content.pop("version", None)
         if version != FORMAT_VERSION:
             raise UserError(

@@ -149,7 +149,7 @@ def _read_summary(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {name: content[name] for name in ("mean_iou", "iou", "seconds", "paths")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no summary of a demo ({error}); give another --out") from error
+        raise UserError(f"{file} is not a summary of a demo ({error}); give another --out") from error
 
 
 def check_window() -> None:

@@ -23,7 +23,7 @@ def parse_duration(value: str | float) -> float:
     whole = "".join(number + unit for number, unit in parts)
     units_fit = all(unit in _UNITS or (not unit and len(parts) == 1) for _, unit in parts)
     if not parts or whole != text or not units_fit:
-        raise UserError(f"'{value}' is no time; write for example 90s, 10m, 1h or 1h30m")
+        raise UserError(f"'{value}' is not a time; write for example 90s, 10m, 1h or 1h30m")
     seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
     if seconds <= 0:
         raise UserError("a time must be more than 0 seconds")

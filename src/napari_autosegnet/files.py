@@ -76,7 +76,7 @@ def refuse_pipe(path: Path, advice: str) -> None:
         When it is one; it ends in the advice.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"{path} is no file but a pipe or a device; {advice}")
+        raise UserError(f"{path} is not a file but a pipe or a device; {advice}")
 
 
 def refuse_foreign(path: Path, is_own: Callable[[bytes], bool]) -> None:

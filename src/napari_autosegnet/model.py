@@ -42,7 +42,7 @@ FORMAT = "napari-autosegnet/model"
 SCHEMA_VERSION = 1
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-#: A file beyond these sizes is no model of this program (or a zip bomb) and is not read.
+#: A file beyond these sizes is not a model of this program (or a zip bomb) and is not read.
 MAX_DESCRIPTION = 16 * 2**20
 MAX_WEIGHTS = 4 * 2**30
 
@@ -273,14 +273,14 @@ class Model:
         Raises
         ------
         UserError
-            When there is no model, it is damaged, or of a version that this program does not read.
+            When there is not a model, it is damaged, or of a version that this program does not read.
         """
         place = Path(path)
         with _opened(place) as (text, handle, size):
             head = _read_head(handle, size, place)
             texts = [each for each in (text, _embedded_description(head, place)) if each is not None]
             if not texts:
-                raise UserError(f"{place} is no model (it has no {DESCRIPTION_FILE}); {_GIVE}")
+                raise UserError(f"{place} is not a model (it has no {DESCRIPTION_FILE}); {_GIVE}")
             # After a crash between the two files the description is that of the older weights.
             descriptions = [_parse(each, place) for each in texts]
             content = head + _read_numbers(handle, size - len(head), descriptions, place)
@@ -310,7 +310,7 @@ def _damaged_weights(place: Path) -> UserError:
 def _parse(text: bytes, place: Path) -> ModelDescription:
     content = parse_json(text, f"{place}/{DESCRIPTION_FILE}", "copy the model again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{place} is no model of napari-autosegnet; {_GIVE}")
+        raise UserError(f"{place} is not a model of napari-autosegnet; {_GIVE}")
     schema = content.get("schema_version")
     if schema != SCHEMA_VERSION:
         newer = isinstance(schema, int) and schema > SCHEMA_VERSION
@@ -345,7 +345,7 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
         else:
             file, description_file = place / WEIGHTS_FILE, place / DESCRIPTION_FILE
             if not file.is_file():
-                raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
+                raise UserError(f"{place} is not a model (it has no {WEIGHTS_FILE}); {_GIVE}")
             description = None
             if description_file.exists():  # what is no file there cannot be read, and is told
                 _check_size(description_file.stat().st_size, MAX_DESCRIPTION, description_file)
@@ -355,7 +355,7 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
     except OSError as error:
         raise UserError(f"cannot read the model {place}: {error.strerror or 'it is damaged'}; {_GIVE}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"cannot read the model {place}: it is no zip, or a damaged one; {_GIVE}") from error
+        raise UserError(f"cannot read the model {place}: it is not a zip, or a damaged one; {_GIVE}") from error
     except RuntimeError as error:
         raise UserError(f"cannot read the model {place}: it is encrypted or packed in an odd way; {_GIVE}") from error
 
@@ -372,7 +372,7 @@ def _members(archive: zipfile.ZipFile, place: Path) -> dict[str, zipfile.ZipInfo
         _check_size(member.file_size, limits[name], place)
         members[name] = member
     if WEIGHTS_FILE not in members:
-        raise UserError(f"{place} is no model (it has no {WEIGHTS_FILE}); {_GIVE}")
+        raise UserError(f"{place} is not a model (it has no {WEIGHTS_FILE}); {_GIVE}")
     return members
 
 

@@ -91,9 +91,9 @@ def test_cubes_that_are_there_are_used_again_and_nothing_else_is(tmp_path: Path)
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        ((20, 4, 4), r"voxels of image are 20 x 4 x 4 \(z, y, x\), but .* at most; leave --planes all out"),
-        ((10, 4, 4), r"at most; write cubes first \(--cubes NAME.zarr\), or leave --planes all out"),
-        ((4, 8, 4), r"at most; leave --planes all out"),
+        ((20, 4, 4), r"voxels of image are 20 x 4 x 4 \(z, y, x\), but .* at most; leave out --planes all"),
+        ((10, 4, 4), r"at most; write cubes first \(--cubes NAME.zarr\), or leave out --planes all"),
+        ((4, 8, 4), r"at most; leave out --planes all"),
         ((-10, 4, 4), r"voxels of image are 10 x 4 x 4"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_prediction_writes_cubes_first_and_goes_on_with_them(
     assert "write cubes first (--cubes NAME.zarr)" in capsys.readouterr().err
     first = ["predict", *words, "--image", image, "--cubes", cubes, "--out", str(tmp_path / "a.zarr")]
     assert app.run([*first, "--mask", image]) == 1
-    assert "leave --mask or --cubes out" in capsys.readouterr().err
+    assert "leave out --mask or --cubes" in capsys.readouterr().err
     assert not (tmp_path / "cubes.zarr").exists()
     assert app.run(first) == 0
     told = capsys.readouterr().err
@@ -136,7 +136,7 @@ def test_a_prediction_writes_cubes_first_and_goes_on_with_them(
         ((4, 8, 8), (10.0, 10.0, 10.0), [], "as close as its pixels already"),
         ((4, 8, 8), (1.0, 1.0, 1.0), [], "resample --factor"),
         ((4, 8, 8), (50.0, 10.0, 10.0), [], "at most 4 are bridged"),
-        ((4, 8, 8), (20.0, 10.0, 5.0), [], "no squares"),
+        ((4, 8, 8), (20.0, 10.0, 5.0), [], "are not square"),
         ((1, 8, 8), (20.0, 10.0, 10.0), [], "one section"),
         ((4, 8, 8), (20.0, 10.0, 10.0), ["--factor", "nan"], "no number"),
         ((4, 8, 8), (20.0, 10.0, 10.0), ["--out", "out.tif"], "must end in .zarr"),

@@ -145,7 +145,7 @@ def test_npy(tmp_path: Path, volume: np.ndarray) -> None:
     np.testing.assert_array_equal(whole(stack)[0], volume)
     assert stack.notes == ()
     np.save(tmp_path / "three.npy", volume[:3])
-    assert "is read as sections; of channels, say --axes cyx" in open_image(tmp_path / "three.npy").notes[0]
+    assert "is read as sections; of channels, use --axes cyx" in open_image(tmp_path / "three.npy").notes[0]
     assert open_image(tmp_path / "three.npy", axes="cyx").notes == ()
     np.save(tmp_path / "rgb.npy", np.moveaxis(volume[:3], 0, -1))
     assert open_image(tmp_path / "rgb.npy").channels == 3
@@ -171,9 +171,9 @@ def test_values_that_are_no_real_numbers_are_refused(dtype: Any) -> None:
     ("name", "content", "message"),
     [
         ("absent.tif", None, "there is no file"),
-        ("text.txt", b"x", "of no kind that can be read"),
+        ("text.txt", b"x", "is not in a format that can be read"),
         ("broken.tif", b"not a tiff", "cannot open"),
-        ("broken.png", b"not a png", "no PNG, JPEG or BMP, or damaged"),
+        ("broken.png", b"not a png", "is not a PNG, JPEG or BMP, or is damaged"),
         ("empty.npy", b"", "holds no numbers, or is damaged"),
     ],
 )

@@ -74,7 +74,7 @@ def test_channels_that_may_be_sections_are_named(tmp_path: Path, turned: str) ->
     paths = {name: tmp_path / f"{name}.tif" for name in ("image", "labels")}
     for name, path in paths.items():
         tifffile.imwrite(path, pixels, imagej=True, metadata={"axes": "CYX" if name == turned else "ZYX"})
-    with pytest.raises(UserError, match=f"{turned}.tif has 5 channels and .* as many sections; .* say --axes zyx"):
+    with pytest.raises(UserError, match=f"{turned}.tif has 5 channels and .* as many sections; .* use --axes zyx"):
         open_labeled([paths["image"]], [paths["labels"]])
     (stack,) = open_labeled([paths["image"]], [paths["labels"]], read=Selection(axes="zyx"))
     assert stack.image.sections == stack.labels.sections == 5
@@ -134,7 +134,7 @@ def test_whole_numbers_in_floats_are_labels(tmp_path: Path) -> None:
 def test_sections_that_are_named_in_two_orders_are_no_pair() -> None:
     image, labels = image_from_array(np.ones((2, 8, 8), np.uint8)), image_from_array(np.ones((2, 8, 8), np.uint8) * 2)
     image.section_names, labels.section_names = ("a", "b"), ("b", "a")
-    with pytest.raises(UserError, match="in two orders"):
+    with pytest.raises(UserError, match="in different orders"):
         pair_stacks([image], [labels], "1:a,2:b")
 
 

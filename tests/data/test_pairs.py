@@ -88,7 +88,7 @@ def test_patterns_are_paired_by_names(tmp_path: Path) -> None:
         ("c1", "c1_masks"),
         ("c1_2", "c1_2_masks"),
     }
-    with pytest.raises(UserError, match="no file fits"):
+    with pytest.raises(UserError, match="no file matches"):
         given_pairs([images / "*.tif"], [labels / "*.png"])
     with pytest.raises(UserError, match="labels without an image: c1_2_masks"):
         given_pairs([images / "c1.png"], [labels / "*.png"])

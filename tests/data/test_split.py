@@ -203,7 +203,7 @@ def test_named_sections_that_show_validation_are_left_out() -> None:
             {"train_sections": "0-5", "validation_sections": "5-8"},
             "sections 5 are named for training and",
         ),
-        ({"train_sections": "0-30"}, "no section 30 for training: the stacks have the sections 0 to 9"),
+        ({"train_sections": "0-30"}, "no section 30 for training; choose from 0 to 9"),
         (
             {"train_sections": "0-3", "validation_sections": "9"},
             "none of the sections named for validation is",
@@ -332,7 +332,7 @@ def test_groups_are_exchanged_until_every_class_is_on_both_sides(tmp_path: Path)
         ("h\na\nb\nc\n", "has no column 'g'; it has h"),
         ("g\na\nb\n", "has 2 rows and .* has 3 sections"),
         ("g,h\na,1\n,2\nc,3\n", "is empty for section 1"),
-        ("g\na\na\na\n", "one value in the column 'g'"),
+        ("g\na\na\na\n", "the same value in the column 'g'; choose a column"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path: Path, content: str, message: str) -> None:

@@ -44,22 +44,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("option", "name", "said"),
     [
-        ("--image", "pipe.tif", "is no file but a pipe or a device; save what comes through it as a file"),
-        ("--architecture", "pipe.tif", "is no file but a pipe or a device; give an architecture.json"),
-        ("--group", "part@pipe.tif", "is no file but a pipe or a device; give a CSV table"),
-        ("--group", "part@table.csv", "is no CSV table in UTF-8; save it as one"),
+        ("--image", "pipe.tif", "is not a file but a pipe or a device; save what comes through it as a file"),
+        ("--architecture", "pipe.tif", "is not a file but a pipe or a device; give an architecture.json"),
+        ("--group", "part@pipe.tif", "is not a file but a pipe or a device; give a CSV table"),
+        ("--group", "part@table.csv", "is not a CSV table in UTF-8; save it as one"),
         ("--group", "part@absent.csv", "absent.csv: No such file or directory; check the path"),
         ("--channels", "", "has no channel ''; choose among 0 to 0"),
         ("--channels", "\u00b2", "choose among 0 to 0"),
         ("--labels", "labels.jpg", "are compressed with JPEG, which changes values"),
         ("--labels", "jpeg.tif", "are compressed with JPEG, which changes values"),
         ("--image", "cmyk.jpg", "are CMYK; save it as gray or RGB"),
-        ("--image", "text.png", "text.png is no PNG, JPEG or BMP, or damaged; copy it again"),
-        ("--image", "cut.png", "cut.png is no PNG, JPEG or BMP, or damaged; copy it again"),
+        ("--image", "text.png", "text.png is not a PNG, JPEG or BMP, or is damaged; copy it again"),
+        ("--image", "cut.png", "cut.png is not a PNG, JPEG or BMP, or is damaged; copy it again"),
         ("--image", "objects.npy", "holds no numbers, or is damaged"),
         ("--image", "line.zarr", "has 1 axes, and an image at least y and x"),
         ("--image", "none.zarr", "'multiscales' is not a list of images"),
-        ("--run", "image.tif", "image.tif is no folder, as a run has to be; choose another --run"),
+        ("--run", "image.tif", "image.tif is not a folder, as a run has to be; choose another --run"),
         ("--run", "line.zarr", "line.zarr is a Zarr store and no place for a run; choose another --run"),
         ("--run", "model", "model is a model and no place for a run; choose another --run"),
     ],
@@ -86,4 +86,4 @@ def test_pictures_need_a_folder(
     monkeypatch.chdir(files)
     words = ["evaluate", "--prediction", "labels.tif", "--labels", "labels.tif", "--overlays", "image.tif"]
     assert run(words) == 1
-    assert "error: image.tif is no folder; give --overlays a folder" in capsys.readouterr().err
+    assert "error: image.tif is not a folder; give --overlays a folder" in capsys.readouterr().err

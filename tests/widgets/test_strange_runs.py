@@ -127,7 +127,7 @@ def test_no_file_has_a_result_replaced(
     dock.apply_step.continue_button.click()
     assert "asks to replace" in dock.apply_step.message.text()
     assert not dock.apply_step.volume.client.active and content(result) == before
-    with pytest.raises(UserError, match="which no file may"):
+    with pytest.raises(UserError, match="which a job file must not"):
         read_job(run)
 
 

@@ -45,7 +45,7 @@ def fit(
     preset: Annotated[FitPreset, described(FitJob, "preset")] = "standard",
     resume: Annotated[bool, described(FitJob, "resume", "--resume")] = False,
     choose: Annotated[
-        str | None, typer.Option(metavar="NETWORK", help="Make another network that --run has to offer its model")
+        str | None, typer.Option(metavar="NETWORK", help="Use another network of a finished --run as its model")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,

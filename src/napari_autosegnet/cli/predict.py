@@ -39,7 +39,7 @@ def predict(
     scheduler: Annotated[str | None, described(PredictJob, "scheduler", metavar="ADDRESS")] = None,
     slurm: Annotated[Path | None, described(PredictJob, "slurm")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an unfinished result; happens by itself anyway")
+        bool, typer.Option("--resume", help="Continue an unfinished result, which happens without it, too")
     ] = False,
     device: Device = "auto",
     as_json: Json = False,

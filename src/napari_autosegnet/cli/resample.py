@@ -19,14 +19,15 @@ def resample(
     image: Annotated[Path, typer.Option(help="A volume in any format that is read")],
     out: Annotated[Path, typer.Option(help="The new volume: NAME.zarr")],
     factor: Annotated[
-        float | None, typer.Option(help="Pixels between two sections; by default, from the size of the voxels")
+        float | None,
+        typer.Option(help="Distance between two sections in pixels (by default from the voxel size)"),
     ] = None,
     time: TimePoint = None,
     channels: Channels = None,
     axes: Axes = None,
     as_json: Json = False,
 ) -> None:
-    """Write a volume as cubes, for predict --planes all: sections between its own are interpolated.
+    """Write a volume with cubic voxels, for predict --planes all; the sections between are interpolated.
 
     Two sections at a time are in memory, and nothing is overwritten.
 

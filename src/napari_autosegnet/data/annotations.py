@@ -69,7 +69,7 @@ class ClassInfo(BaseModel):
     @classmethod
     def _is_color(cls, color: str) -> str:
         if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-            raise ValueError(f"'{color}' is no color; write it as #rrggbb")
+            raise ValueError(f"'{color}' is not a color; write it as #rrggbb")
         return color.lower()
 
 
@@ -176,13 +176,13 @@ def parse_classes(text: str) -> LabelMapping:
     """Mapping from ``value:name[:#rrggbb],...``, for example ``0:membrane,255:cell`` or ``0:background,1-12:object``.
 
     Of labels painted in colors, the value is a color: ``#ff0000:membrane,#0000ff:cell``. Classes are
-    numbered in the order of the text. A name that comes twice joins the values in one class
+    numbered in the order of the text. A name that appears twice joins the values in one class
     (``0:membrane,32:membrane,255:cell``).
 
     Raises
     ------
     UserError
-        When a part cannot be read, a value comes twice, or there are fewer than two classes.
+        When a part cannot be read, a value appears twice, or there are fewer than two classes.
     """
     names: list[str] = []
     colors: dict[str, str] = {}
@@ -200,14 +200,14 @@ def parse_classes(text: str) -> LabelMapping:
         twice = next((value for value in named if value in values), None)
         if twice is not None:
             shown = value_text(twice, colors=True in are_colors)
-            raise UserError(f"the value {shown} comes twice in the classes; name each value once")
+            raise UserError(f"the value {shown} appears twice in the classes; name each value once")
         if name not in names:
             names.append(name)
         if len(fields) == 3:
             try:
                 colors[name] = ClassInfo(name=name, color=f"#{fields[2].removeprefix('#')}").color
             except ValidationError as error:
-                raise UserError(f"'{fields[2]}' in the classes is no color; write it as #rrggbb") from error
+                raise UserError(f"'{fields[2]}' in the classes is not a color; write it as #rrggbb") from error
         values.update(dict.fromkeys(named, names.index(name) + 1))
     if len(are_colors) == 2:
         raise UserError("the classes name colors and numbers; name only colors, or only numbers")
@@ -228,13 +228,13 @@ def _parse_values(text: str) -> range:
         value = int(color[1], 16)
         return range(value, value + 1)
     if text.startswith("#"):
-        raise UserError(f"'{text}' in the classes is no color; write it as #rrggbb")
+        raise UserError(f"'{text}' in the classes is not a color; write it as #rrggbb")
     span = re.fullmatch(r"(-?\d{1,18})(?:\s*-\s*(\d{1,18}))?", text)
     if span is None:
-        raise UserError(f"'{text}' in the classes is no whole number; write for example 0:membrane,255:cell")
+        raise UserError(f"'{text}' in the classes is not a whole number; write for example 0:membrane,255:cell")
     values = range(int(span[1]), int(span[2] or span[1]) + 1)
     if not 0 < len(values) <= _MAX_RANGE:
-        raise UserError(f"'{text}' in the classes is no range of values; write for example 1-12:object")
+        raise UserError(f"'{text}' in the classes is not a range of values; write for example 1-12:object")
     return values
 
 

@@ -48,15 +48,15 @@ def check_isotropic(image: ImageStack) -> None:
     """
     name = image.display_name
     if image.sections == 1:
-        raise UserError(f"{name} is one section, which has no other planes; leave --planes all out")
+        raise UserError(f"{name} is a single section, which has no other planes; leave out --planes all")
     if is_isotropic(image):
         return
     z, y, x = (abs(side) for side in image.scale)
     can_be = max(y, x) <= _ALIKE * min(y, x) and _ALIKE < z / x <= FARTHEST
     raise UserError(
         f"the voxels of {name} are {z:g} x {y:g} x {x:g}{f' {image.unit}' if image.unit else ''} (z, y, x), but three "
-        f"planes need sides that differ by a factor of {ISOTROPIC:g} at most; "
-        f"{'write cubes first (--cubes NAME.zarr), or ' if can_be else ''}leave --planes all out"
+        f"planes need sides that differ by at most a factor of {ISOTROPIC:g}; "
+        f"{'write cubes first (--cubes NAME.zarr), or ' if can_be else ''}leave out --planes all"
     )
 
 
@@ -98,19 +98,23 @@ class Cubes:
         if factor is None:
             if image.voxels_are_unknown:
                 raise UserError(
-                    f"{what} says nothing of its voxels; give the pixels between two sections: resample --factor"
+                    f"{what} says nothing about the size of its voxels; give the distance between two sections in "
+                    "pixels: resample --factor"
                 )
             if min(z, y, x) <= 0 or max(x, y) > _ALIKE * min(x, y):
-                raise UserError(f"the pixels of {what} are no squares ({y:g} x {x:g}); only sections are added")
+                raise UserError(
+                    f"the pixels of {what} are not square ({y:g} x {x:g}), and only sections can be added; make them "
+                    "square first"
+                )
             factor = z / x
         if math.isnan(factor):
-            raise UserError("the factor is no number; give the pixels between two sections")
+            raise UserError("the factor is not a number; give the distance between two sections in pixels")
         if factor < _ALIKE:
-            raise UserError(f"the sections of {what} are as close as its pixels already; nothing is to be added")
+            raise UserError(f"the sections of {what} are already as close as its pixels; nothing needs to be added")
         if factor > FARTHEST:
             raise UserError(
-                f"the sections of {what} are {factor:g} pixels apart, and at most {FARTHEST:g} are bridged; segment it "
-                "in one plane"
+                f"the sections of {what} are {factor:g} pixels apart, and at most {FARTHEST:g} can be bridged; segment "
+                "it in one plane"
             )
         self._image = image
         self._step = 1 / factor
@@ -212,5 +216,7 @@ def cubes_of(image: ImageStack, out: Path, *, report: Report = silent, should_st
         cubes = write_cubes(image, out, report=report, should_stop=should_stop)
         report(Note(text=f"{image.sections} sections became {cubes.shape[0]}: {out}"))
     elif not same_identity((own_attributes(out) or {}).get(_MADE_OF), image_identity(image)):
-        raise UserError(f"{out} exists and holds no cubes of {image.display_name} as it is now; give another name")
+        raise UserError(
+            f"{out} exists and does not hold the cubes of {image.display_name} as it is now; give another name"
+        )
     return out

@@ -37,7 +37,7 @@ def section_groups(stacks: Sequence[LabeledStack], path: Path, column: str) -> l
     except OSError as error:
         raise UserError(f"cannot read the group table {path}: {error.strerror or error}; check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the group table {path} is no CSV table in UTF-8; save it as one") from error
+        raise UserError(f"the group table {path} is not a CSV table in UTF-8; save it as one") from error
     if column not in columns:
         raise UserError(f"the table {path} has no column '{column}'; it has {', '.join(columns) or 'none'}")
     total = sum(stack.image.sections for stack in stacks)
@@ -75,8 +75,8 @@ def _by_name(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str]
     lonely = [name for name, index in zip(names, rows_of_names, strict=True) if index is None]
     if lonely:
         raise UserError(
-            f"the column '{key}' of the group table has no row, or several, for '{lonely[0]}' and "
-            f"{len(lonely) - 1} other images; give each image one row"
+            f"the column '{key}' of the group table has no row, or several, for {listed(lonely, 1)}; give each image "
+            "one row"
         )
     return [rows[index][column] for index in rows_of_names if index is not None]
 
@@ -87,7 +87,7 @@ def _check_order_is_all(stack: LabeledStack, rows: list[dict[str, str]], columns
     if names and key is not None and rows:
         raise UserError(
             f"the column '{key}' of {path} names no image of {stack.image.display_name} (it has "
-            f"'{rows[0][key]}', the first image is '{names[0]}'); give their names there, or leave that column out"
+            f"'{rows[0][key]}', the first image is '{names[0]}'); give their names there, or remove that column"
         )
 
 

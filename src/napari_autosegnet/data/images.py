@@ -128,8 +128,8 @@ def _open(request: ReadRequest) -> ImageStack:
         raise
     except PermissionError as error:
         place = error.filename or request.path
-        raise UserError(f"cannot read {place}: {error.strerror}; ask its owner to let you, or copy it") from error
+        raise UserError(f"cannot read {place}: {error.strerror}; ask its owner for permission") from error
     except Exception as error:  # each library has errors of its own for damaged files
         raise UserError(
-            f"cannot open {request.path}, it may be damaged ({one_line(error)}); copy it again, or save it anew"
+            f"cannot open {request.path}, it may be damaged ({one_line(error)}); copy it again, or save it again"
         ) from error

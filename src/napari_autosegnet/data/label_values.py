@@ -62,7 +62,7 @@ def label_values(pixels: npt.NDArray[Any], where: str) -> LabelValues:
     if pixels.shape[0] > 1 and not (pixels == pixels[:1]).all():
         if pixels.dtype.kind == "f" or pixels.max() > 255:
             raise UserError(
-                f"{where} are a color picture with values up to {pixels.max()}; save it with 8 bits per channel"
+                f"{where} are a color picture with values up to {pixels.max()}; save them with 8 bits per channel"
             )
         red, green, blue = pixels.astype(np.int32)
         return LabelValues(red << 16 | green << 8 | blue, are_colors=True)
@@ -84,6 +84,6 @@ def _whole(numbers: npt.NDArray[np.floating], where: str) -> npt.NDArray[np.int6
     present = np.where(missing, 0, numbers)
     # Beyond 2^53, doubles skip whole numbers.
     if (present != np.round(present)).any() or float(np.abs(present).max(initial=0)) > 2**53:
-        raise UserError(f"{where} hold fractions, as an image does; labels have one whole number per class")
+        raise UserError(f"{where} hold fractions, as an image does; give labels, with one whole number for each class")
     values: npt.NDArray[np.int64] = np.where(missing, NO_NUMBER, present.astype(np.int64))
     return values

@@ -84,7 +84,7 @@ def pair_stacks(
         raise UserError("no image is given; give at least one image with its labels")
     if len(images) != len(labels):
         given = f"{counted(len(images), 'image')} and {counted(len(labels), 'label file')}"
-        raise UserError(f"{given} are given; they are paired in order, so give as many")
+        raise UserError(f"{given} are given; they are paired in order, so give one label file for each image")
     for image, label in zip(images, labels, strict=True):
         _check_pair(image, label)
         if image.channels != images[0].channels:
@@ -151,7 +151,7 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
         if one.sections == 1 < one.channels == other.sections:
             raise UserError(
                 f"{one.display_name} has {one.channels} channels and {other.display_name} as many sections; "
-                "if these channels are sections, say --axes zyx"
+                "if these channels are sections, use --axes zyx"
             )
     if labels.channels not in (1, 3):
         raise UserError(f"the labels {labels.display_name} have {labels.channels} channels; save them with one")
@@ -171,7 +171,8 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
         order = matched(image.section_names, labels.section_names, where=(image.display_name, labels.display_name))
         if order != list(range(image.sections)):
             raise UserError(
-                f"{image.display_name} and {labels.display_name} name their sections in two orders; open them as a pair"
+                f"{image.display_name} and {labels.display_name} list their sections in different orders; "
+                "open them as a pair"
             )
 
 

@@ -89,7 +89,7 @@ def given_pairs(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[Pa
     Raises
     ------
     UserError
-        When there are not as many of one as of the other, no file fits a pattern, or the names say something else.
+        When there are not as many of one as of the other, no file matches a pattern, or the names say something else.
     """
     ours, theirs = ([file for path in paths for file in _expanded(path)] for paths in (images, labels))
     names = _list_names(ours), _list_names(theirs)
@@ -155,7 +155,7 @@ def _expanded(path: Path) -> list[Path]:
         return [path]
     files = [Path(each) for each in glob.glob(str(path), recursive=True)]
     if not files:
-        raise UserError(f"no file fits '{path}'; check the pattern")
+        raise UserError(f"no file matches '{path}'; check the pattern")
     return sorted(files, key=lambda file: natural_key(str(file)))
 
 

@@ -157,13 +157,11 @@ def _split_as_named(stacks: Sequence[LabeledStack], settings: SplitSettings, gap
     both = set(named.get("training", ())) & set(named.get("validation", ()))
     if both:
         listed = ", ".join(map(str, sorted(both)[:8]))
-        raise UserError(f"sections {listed} are named for training and for validation; name each for one")
+        raise UserError(f"sections {listed} are named for training and for validation; name each for only one of them")
     deepest = max(stack.image.sections for stack in stacks)
     for part, sections in named.items():
         if sections[-1] >= deepest:
-            raise UserError(
-                f"there is no section {sections[-1]} for {part}: the stacks have the sections 0 to {deepest - 1}"
-            )
+            raise UserError(f"there is no section {sections[-1]} for {part}; choose from 0 to {deepest - 1}")
     parts: dict[str, list[tuple[int, int]]] = {"training": [], "validation": []}
     for index, stack in enumerate(stacks):
         annotated = annotated_sections(stack)
@@ -199,7 +197,9 @@ def _split_by_group(
     for place in places:
         members.setdefault(groups[place[0]][place[1]], []).append(place)
     if len(members) < 2:
-        raise UserError(f"all annotated sections have one value in the column '{column}'; a split needs two groups")
+        raise UserError(
+            f"all annotated sections have the same value in the column '{column}'; choose a column with several values"
+        )
     units = list(members.values())
     training, validation = _hold_out(stacks, units, fraction, generator)
     return Split(_whole(stacks, _out_of_sight(training, validation, context)), _whole(stacks, validation))

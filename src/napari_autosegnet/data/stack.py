@@ -323,10 +323,10 @@ def stack_of_file(
         stated = _usual_axes(shape, path)
         alpha = "c" in stated and shape[-1] == 4
         if alpha:
-            note = "the last axis is read as red, green, blue, and transparency, which is left out; else say --axes"
+            note = "the last axis is read as red, green, blue, and transparency, which is left out; else use --axes"
             notes = [*notes, f"{path}: {note}"]
         elif stated == "zyx" and 1 < shape[0] <= _MAX_DOUBTFUL_PLANES:
-            note = "the first of its axes, which have no names, is read as sections; of channels, say --axes cyx"
+            note = "the first of its axes, which have no names, is read as sections; of channels, use --axes cyx"
             notes = [*notes, f"{path}: {note}"]
     return stack_of_array(array, stated, name=path.name, path=path, time=time, alpha=alpha, notes=notes, **about)
 
@@ -456,7 +456,7 @@ def time_point(points: int | None, time: int | None, where: object, axes: Sequen
             raise UserError(f"{where} has one time point, so time point {time} cannot be read; leave it out")
         return 0
     if time is None:
-        choice = f"say which one to read with --time (0 to {points - 1})"
+        choice = f"choose one with --time (0 to {points - 1})"
         if axes and "z" not in axes:
             choice += f", or take all of them as sections with --axes {''.join(axes).replace('t', 'z')}"
         raise UserError(f"{where} has {points} time points; {choice}")

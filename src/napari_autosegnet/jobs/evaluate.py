@@ -51,7 +51,7 @@ class EvaluateJob(JobModel):
         from napari_autosegnet.evaluation.prediction import evaluate_prediction
 
         if self.overlays is not None and self.overlays.exists() and not self.overlays.is_dir():
-            raise UserError(f"{self.overlays} is no folder; give --overlays a folder, or a name that is free")
+            raise UserError(f"{self.overlays} is not a folder; give --overlays a folder, or a new name")
         started = time.monotonic()
         try:
             if self.objects is not None and self.prediction is None:

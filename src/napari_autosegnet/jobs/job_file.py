@@ -51,11 +51,11 @@ def read_job(run: Run) -> Job:
     if isinstance(job, PredictJob):
         if job.settings.overwrite:
             raise UserError(
-                f"{job_file(run)} asks to replace {job.store}, which no file may; start the segmentation again"
+                f"{job_file(run)} asks to replace {job.store}, which a job file must not; start the segmentation again"
             )
         if job.scheduler is not None or job.slurm is not None:
             raise UserError(
-                f"{job_file(run)} asks for other computers, which no file may; start the segmentation again"
+                f"{job_file(run)} asks for other computers, which a job file must not; start the segmentation again"
             )
     return job
 

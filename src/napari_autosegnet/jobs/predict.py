@@ -34,15 +34,15 @@ class PredictJob(JobModel):
     )
     cubes: Path | None = Field(
         None,
-        description="Where sections are up to four pixels apart: write the image as cubes there first, and segment "
-        "these (NAME.zarr)",
+        description="For sections up to four pixels apart: NAME.zarr, where the image is written with cubic voxels "
+        "first; these are segmented",
     )
     mask: Path | None = Field(None, description="Compute only where this image is not 0")
     selection: Selection = Field(ALL, description="What of the image is read")
     settings: PredictSettings = PredictSettings()
-    scheduler: str | None = Field(None, description="Let the workers of this dask scheduler do it")
+    scheduler: str | None = Field(None, description="Compute on the workers of this dask scheduler")
     slurm: Path | None = Field(
-        None, description="Let SLURM jobs do it: YAML file with queue, cores, memory, walltime, workers ..."
+        None, description="Compute in SLURM jobs: YAML file with queue, cores, memory, walltime, workers ..."
     )
 
     @property
@@ -110,6 +110,6 @@ class PredictJob(JobModel):
         from napari_autosegnet.model import Model
 
         if self.mask is not None:
-            raise UserError("a mask lies on the image and not on its cubes; leave --mask or --cubes out")
+            raise UserError("a mask lies on the image and not on its cubes; leave out --mask or --cubes")
         Model.load(self.model)  # before the minutes of writing
         cubes_of(open_selected(self.image, self.selection), cubes, report=report, should_stop=should_stop)

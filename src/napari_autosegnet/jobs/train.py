@@ -77,7 +77,7 @@ class TrainJob(LearningJob):
                 data = LabeledData.given(self.images, labels, self.classes, self.selection, self.split)
             elif self.selection != ALL:
                 raise UserError(
-                    "the run's own images are read as before; give --image to read others, or leave these out"
+                    "the run's own images are read as before; leave out --time, --channels and --axes, or give --image"
                 )
             else:
                 data = LabeledData.of_run(run, self.continue_with, self.split)

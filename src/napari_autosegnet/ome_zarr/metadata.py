@@ -202,7 +202,7 @@ class OmeGroup:
             return OmeImage.of(entries[number])
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"the OME-Zarr metadata of {self.folder} cannot be read ({one_line(error)}); write the image anew"
+                f"the OME-Zarr metadata of {self.folder} cannot be read ({one_line(error)}); write the image again"
             ) from error
 
 
@@ -247,7 +247,7 @@ def _check(image: Mapping[str, Any], folder: Path) -> None:
             version.Multiscale.model_validate_json(json.dumps(content))
         except ValidationError as error:
             raise UserError(
-                f"the OME-Zarr metadata of {folder} cannot be read {first_problem(error)}; write the image anew"
+                f"the OME-Zarr metadata of {folder} cannot be read {first_problem(error)}; write the image again"
             ) from error
 
 
@@ -262,8 +262,8 @@ def _check_transformations(image: Mapping[str, Any], folder: Path) -> None:
         if kinds not in (["scale"], ["scale", "translation"]):
             told = ", ".join(kinds) or "of an empty list"
             raise UserError(
-                f"'{_entry(level, 'path')}' in {folder} has the transformations {told}; it has to have a scale, and "
-                "may have a translation after it; write the image anew"
+                f"'{_entry(level, 'path')}' in {folder} has the transformations {told}; it needs a scale, and may "
+                "have a translation after it; write the image again"
             )
         for step in steps if isinstance(steps, list) else ():
             kind = _entry(step, "type")
@@ -271,8 +271,8 @@ def _check_transformations(image: Mapping[str, Any], folder: Path) -> None:
             numbers = given if isinstance(given, list) else []
             if given is not None and [isinstance(each, int | float) for each in numbers] != [True] * len(axes):
                 raise UserError(
-                    f"the {kind} of '{_entry(level, 'path')}' in {folder} is {given}; it has to be {len(axes)} "
-                    "numbers, one for each axis; write the image anew"
+                    f"the {kind} of '{_entry(level, 'path')}' in {folder} is {given}; it needs {len(axes)} "
+                    "numbers, one for each axis; write the image again"
                 )
 
 

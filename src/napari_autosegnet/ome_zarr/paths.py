@@ -44,7 +44,7 @@ def zip_around(path: Path) -> Path | None:
 
 
 def is_elsewhere(path: Path) -> bool:
-    """Whether a path leads to a store that is no folder."""
+    """Whether a path leads to a store that is not a folder."""
     return address_of(path) is not None or zip_around(path) is not None
 
 

@@ -52,7 +52,7 @@ def _refuse_link(path: Path) -> None:
     if stat.S_ISLNK(kind.st_mode) or getattr(kind, "st_reparse_tag", 0) == _JUNCTION:
         raise UserError(f"{path} is a link, and the files of a run are not opened through links; copy what it leads to")
     if not (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode)):
-        raise UserError(f"{path} is no file but a pipe or a device; remove it")
+        raise UserError(f"{path} is not a file but a pipe or a device; remove it")
 
 
 #: What programs open in a run folder, by the folder in it that holds it.
@@ -138,7 +138,7 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            raise UserError(f"{path} is no folder, as a run has to be; choose another --run") from error
+            raise UserError(f"{path} is not a folder, as a run has to be; choose another --run") from error
         except OSError as error:
             raise UserError(
                 f"cannot make the run folder {path}: {error.strerror or error}; choose another --run"

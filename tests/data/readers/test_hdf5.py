@@ -103,7 +103,7 @@ def test_what_is_damaged_or_missing_is_one_line(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"a\.h5 is not HDF5, or damaged .*copy the file again") as error:
+        with pytest.raises(UserError, match=r"a\.h5 is not an HDF5 file, or is damaged .*copy the file again") as error:
             open_image(path)
         assert "\n" not in str(error.value)
     with h5py.File(tmp_path / "b.h5", "w") as file:

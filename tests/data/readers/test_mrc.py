@@ -96,7 +96,7 @@ def test_what_is_damaged_is_one_line(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for size, message in (
         (len(whole) - 1, "shorter than its header says"),
-        (900, "is not MRC, or damaged"),
+        (900, "is not an MRC file, or is damaged"),
         (0, "MRC"),
     ):
         path.write_bytes(whole[:size])
@@ -104,7 +104,7 @@ def test_what_is_damaged_is_one_line(tmp_path: Path) -> None:
             open_image(path)
         assert "\n" not in str(error.value) and "copy the file again" in str(error.value)
     path.write_bytes(b"\xff" * len(whole))
-    with pytest.raises(UserError, match="is not MRC, or damaged"):
+    with pytest.raises(UserError, match="is not an MRC file, or is damaged"):
         open_image(path)
     path.write_bytes(whole[:8] + struct.pack("<i", 2) + whole[12:])  # half of the sections
     (note,) = open_image(path).notes

@@ -95,7 +95,7 @@ def test_what_is_damaged_or_too_large_is_one_line(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match=r"cannot read .*CRC"):
         open_image(path).section(0)
     path.write_bytes(gzip.compress(b"text" * 200))
-    with pytest.raises(UserError, match="is not NIfTI, or damaged"):
+    with pytest.raises(UserError, match="is not a NIfTI file, or is damaged"):
         open_image(path)
     monkeypatch.setattr(nifti, "KEPT_BYTES", 1000)
     with pytest.raises(UserError, match=r"takes 0\.0 GiB when it is decompressed; decompress it first \(gunzip\)"):

@@ -117,7 +117,7 @@ def test_ome_tiff_axes_scale_and_time(tmp_path: Path) -> None:
         "PhysicalSizeZUnit": "nm",
     }
     tifffile.imwrite(path, array, metadata=metadata, compression="zlib")
-    with pytest.raises(UserError, match=r"2 time points; say which one to read with --time \(0 to 1\)$"):
+    with pytest.raises(UserError, match=r"2 time points; choose one with --time \(0 to 1\)$"):
         open_image(path)
     with pytest.raises(UserError, match="0 to 1, not 2"):
         open_image(path, time=2)

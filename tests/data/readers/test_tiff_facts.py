@@ -94,7 +94,7 @@ def test_a_calibration_that_is_no_polynomial_is_refused(tmp_path: Path) -> None:
     for coefficients in ("c0=-1,5\nc1=1\n", "c0=nan\nc1=1\n", "c0=1\nc1=x\n"):
         text = f"ImageJ=1.54f\ncf=0\n{coefficients}"
         tifffile.imwrite(tmp_path / "b.tif", np.zeros((9, 10), np.uint16), description=text, metadata=None)
-        with pytest.raises(UserError, match=r"the calibration in .*b\.tif is damaged; save it anew with ImageJ"):
+        with pytest.raises(UserError, match=r"the calibration in .*b\.tif is damaged; save it again with ImageJ"):
             open_image(tmp_path / "b.tif")
 
 

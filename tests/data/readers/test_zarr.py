@@ -288,8 +288,8 @@ def test_a_level_has_a_scale_and_perhaps_a_translation(tmp_path: Path, kinds: li
     with pytest.raises(UserError) as error:
         open_image(path)
     assert str(error.value) == (
-        f"'1' in {path} has the transformations {told}; it has to have a scale, and may have a translation after it; "
-        "write the image anew"
+        f"'1' in {path} has the transformations {told}; it needs a scale, and may have a translation after it; "
+        "write the image again"
     )
 
 
@@ -314,7 +314,7 @@ def test_a_scale_needs_a_number_for_each_axis(tmp_path: Path, kind: str, numbers
     with pytest.raises(UserError) as error:
         open_image(path)
     assert str(error.value) == (
-        f"the {kind} of '1' in {path} is {numbers}; it has to be 3 numbers, one for each axis; write the image anew"
+        f"the {kind} of '1' in {path} is {numbers}; it needs 3 numbers, one for each axis; write the image again"
     )
 
 

@@ -187,7 +187,7 @@ def test_annotation_is_saved_and_loaded(
     qtbot.waitUntil(lambda: "cannot be read" in step.message.text(), timeout=10_000)
     (tmp_path / "file").write_text("")
     step.save(tmp_path / "file")
-    qtbot.waitUntil(lambda: "is no folder" in step.message.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "is not a folder" in step.message.text(), timeout=10_000)
     assert step.message.kind == "error" and "\n" not in step.message.text()
 
 

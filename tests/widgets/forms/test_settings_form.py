@@ -67,7 +67,7 @@ def test_advanced_fields_are_folded_away(qtbot: Any) -> None:
         ("epochs", "0", "'Maximum epochs' must be at least 1, not 0"),
         ("seed", "", "'Seed' is empty"),
         ("budget", "", "it would never end; give a number of epochs or a time budget"),
-        ("budget", "soon", "'Time': 'soon' is no time"),
+        ("budget", "soon", "'Time': 'soon' is not a time"),
         ("optimization.momentum", "1.5", "'Momentum' must be at most 1, not 1.5"),
         ("optimization.momentum", "x", "'Momentum' must be a number, not x"),
         ("optimization.momentum", "nan", "'Momentum' must be a finite number, not nan"),

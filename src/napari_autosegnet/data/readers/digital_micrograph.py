@@ -37,7 +37,7 @@ def open_digital_micrograph(request: ReadRequest) -> ImageStack:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the operating system, not of the library
         raise UserError(
-            f"{path} is not DigitalMicrograph, or damaged ({one_line(error)}); copy the file again"
+            f"{path} is not a DigitalMicrograph file, or is damaged ({one_line(error)}); copy the file again"
         ) from error
     images = [image for image in present if len(image.shape) >= 2 and image.kind != _COLORS]
     if not images:

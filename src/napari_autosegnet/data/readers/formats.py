@@ -153,7 +153,7 @@ def format_of(path: Path) -> Format:
         kind = next((each for each in of_files if _begins_like(head, each)), None)
     if kind is None:
         names = ", ".join(each.name for each in formats())
-        raise UserError(f"{path} is of no kind that can be read; give {names}")
+        raise UserError(f"{path} is not in a format that can be read; give one of {names}")
     return kind
 
 

@@ -92,7 +92,9 @@ def _in_one_line(path: Path) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # HDF5 has errors of many kinds
-        raise UserError(f"{path} is not HDF5, or damaged ({one_line(error)}); copy the file again") from error
+        raise UserError(
+            f"{path} is not an HDF5 file, or is damaged ({one_line(error)}); copy the file again"
+        ) from error
 
 
 def _image_names(group: h5py.Group) -> list[str]:
@@ -142,7 +144,7 @@ def _check_filters(dataset: h5py.Dataset, path: Path) -> None:
             known = name.decode(errors="replace").split(";")[0].strip() or f"filter {code}"
             raise UserError(
                 f"{path}:{dataset.name} is compressed with {known}, which is not installed; "
-                "pip install 'napari-autosegnet[formats]', or write it anew with gzip"
+                "pip install 'napari-autosegnet[formats]', or write it again with gzip"
             )
 
 

@@ -63,7 +63,9 @@ def _read_header(path: Path) -> tuple[Any, np.dtype[Any], tuple[int, ...], list[
         except OSError:
             raise
         except Exception as error:  # whatever a damaged header leads to
-            raise UserError(f"{path} is not MRC, or damaged ({one_line(error)}); copy the file again") from error
+            raise UserError(
+                f"{path} is not an MRC file, or is damaged ({one_line(error)}); copy the file again"
+            ) from error
     sizes = [positive(voxel[axis]) for axis in "zyx"]
     # As many digits as the header has.
     return header, dtype, shape, [None if size is None else float(f"{size:.6g}") for size in sizes]

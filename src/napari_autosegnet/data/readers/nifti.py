@@ -31,7 +31,9 @@ def open_nifti(request: ReadRequest) -> ImageStack:
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged file leads to
-        raise UserError(f"{path} is not NIfTI, or damaged ({one_line(error)}); copy the file again") from error
+        raise UserError(
+            f"{path} is not a NIfTI file, or is damaged ({one_line(error)}); copy the file again"
+        ) from error
     size = math.prod(about.shape) * about.dtype.itemsize
     if min(about.shape, default=0) < 1 or about.begin < 0:
         raise UserError(f"{path} is damaged: its header says that it has no pixels; copy the file again")

@@ -84,7 +84,7 @@ def _parsed(content: str | bytes, path: Path) -> Element:
         return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError) as error:
         raise UserError(
-            f"the OME-XML in {path} is ill-formed ({one_line(error)}); save the image anew, for example with Fiji"
+            f"the OME-XML in {path} is ill-formed ({one_line(error)}); save the image again, for example with Fiji"
         ) from error
 
 

@@ -78,7 +78,7 @@ def _opened(file: Path) -> Iterator[PIL.Image.Image]:
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for files that are damaged
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise UserError(f"{file} is no PNG, JPEG or BMP, or damaged; copy it again") from error
+            raise UserError(f"{file} is not a PNG, JPEG or BMP, or is damaged; copy it again") from error
 
 
 def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dtype[Any], list[str]]:

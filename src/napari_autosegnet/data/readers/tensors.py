@@ -69,7 +69,7 @@ def open_tensor(path: Path, driver: str, metadata: str, place: str = "") -> tupl
         raise
     except Exception as error:  # of the network, or of damaged metadata
         raise UserError(
-            f"{path / place} is no volume that can be read ({one_line(error)}); check the path, or copy it again"
+            f"{path / place} cannot be read as a volume ({one_line(error)}); check the path, or copy it again"
         ) from error
     tensor = tensor[tensorstore.d[:].translate_to[0]].T
     return Tensor(tensor, [] if address is not None else [path / place / metadata]), described

@@ -88,7 +88,9 @@ def open_tiff(request: ReadRequest) -> ImageStack:
         except Exception as error:  # tifffile raises whatever it likes on damaged files
             if is_out_of_memory(error):
                 raise
-            raise UserError(f"cannot open {request.path}: it is no TIFF, or damaged; copy the file again") from error
+            raise UserError(
+                f"cannot open {request.path}: it is not a TIFF, or is damaged; copy the file again"
+            ) from error
     if errors and not stack.notes:  # what was understood is told there
         stack.notes = (f"{request.path} may be damaged ({errors[0]}); compare it with what other programs show",)
     return stack
@@ -135,7 +137,9 @@ def _check_files(files: Sequence[Path], path: Path) -> None:
         except OSError as error:
             raise UserError(f"cannot open {other}, which {path} needs: {one_line(error.strerror or error)}") from error
         except (tifffile.TiffFileError, ValueError, IndexError, struct.error) as error:
-            raise UserError(f"{other}, which {path} needs, is no TIFF, or damaged; copy the file again") from error
+            raise UserError(
+                f"{other}, which {path} needs, is not a TIFF, or is damaged; copy the file again"
+            ) from error
         if damaged:
             raise UserError(f"{other}, which {path} needs, is damaged; copy the file again")
 
@@ -152,13 +156,13 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
         if image is None:
             raise
         raise UserError(
-            f"the OME-XML in {path} is wrong or incomplete; save the image anew, for example with Fiji"
+            f"the OME-XML in {path} is wrong or incomplete; save the image again, for example with Fiji"
         ) from error
     if series.kind in PLAIN_KINDS and (file.is_imagej or (image is not None and image.describes_planes)):
         whose = "ImageJ's description" if image is None else "the OME-XML"
         raise UserError(
             f"{whose} in {path} does not fit its pages: it was cut off, or changed by another program; "
-            "copy it again, or save it anew with the program that wrote it"
+            "copy it again, or save it again with the program that wrote it"
         )
     if len(file.series) > 1 and series.kind in (*PLAIN_KINDS, "shaped"):
         time_point(None, request.time, path)

@@ -120,8 +120,8 @@ def _ask_for_axes(series: tifffile.TiffPageSeries, path: Path) -> str:
     count = series.shape[-3]
     rest = "t" if len(series.shape) == 4 else ""
     raise UserError(
-        f"{path} holds {count} planes that may be sections or colors, its writer did not say which; "
-        f"say it with --axes {rest}zyx for sections or --axes {'z' if rest else ''}cyx for colors"
+        f"{path} holds {count} planes that may be sections or colors, and it does not say which; "
+        f"use --axes {rest}zyx for sections or --axes {'z' if rest else ''}cyx for colors"
     )
 
 
@@ -257,7 +257,7 @@ def pixel_values(file: tifffile.TiffFile, pages: Sequence[Any], path: Path) -> t
     keyframes = {id(page.keyframe): page.keyframe for page in pages if page is not None}
     conventions = {_is_min_is_white(keyframe) for keyframe in keyframes.values()}
     if len(conventions) > 1:
-        raise UserError(f"in {path} the smallest number is white in some planes and black in others; save it anew")
+        raise UserError(f"in {path} the smallest number is white in some planes and black in others; save it again")
     keyframe = next(iter(keyframes.values()))
     _check_colors(keyframe, path)
     notes = []
@@ -312,7 +312,7 @@ def _calibration(file: tifffile.TiffFile, dtype: np.dtype[Any], path: Path) -> P
         if len(coefficients) < 2 and not is_damaged:
             return None
         if is_damaged:
-            raise UserError(f"the calibration in {path} is damaged; save it anew with ImageJ")
+            raise UserError(f"the calibration in {path} is damaged; save it again with ImageJ")
         return polynomial(dtype, coefficients, clip=bool(about.get("zeroclip", False)))
     raise UserError(
         f"{path} is calibrated by ImageJ's function {_FUNCTIONS.get(function, function)}, which is not applied here; "
