@@ -16,7 +16,7 @@ def parse_duration(value: str | float) -> float:
     Raises
     ------
     UserError
-        When the text is no time, or zero.
+        When the text is not a time, or zero.
     """
     text = re.sub(r"(?<=\d)\s+(?=[a-z])|(?<=[a-z])\s+(?=\d)", "", str(value).strip().lower())
     parts = re.findall(r"(\d+(?:\.\d+)?)([a-z]*)", text)

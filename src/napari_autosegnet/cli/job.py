@@ -99,12 +99,12 @@ def _shell_word(word: object) -> str:
 
 
 def same_command_line(context: typer.Context, *without: str) -> str:
-    """The command line that is being carried out, as it was given, but for some of its words."""
+    """The current command line as it was given, without some of its words."""
     return command_line(context.info_name, *(word for word in context.obj or () if word not in without))
 
 
 def resuming_command_line(step: str, run: Path, *, device: str, as_json: bool) -> str:
-    """The command line that continues a run, whose folder keeps all but where and how it is shown."""
+    """The command line that continues a run; its folder keeps everything but the device and the form of the output."""
     place = [] if device == "auto" else ["--device", device]
     return command_line(step, "--run", run, "--resume", *place, *(["--json"] if as_json else []))
 

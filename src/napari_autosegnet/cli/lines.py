@@ -1,4 +1,4 @@
-"""Lines on stdout and stderr; what comes from names and files in them steers no terminal and fakes no line."""
+"""Lines on stdout and stderr, in which names and texts from files can neither steer the terminal nor fake a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from napari_autosegnet.plain_text import printable
 
 
 def print_line(line: object = "") -> None:
-    """A line of a command's result."""
+    """A line on stdout, of a command's result."""
     print(printable(line), flush=True)
 
 
@@ -22,5 +22,5 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_note(line: object) -> None:
-    """A line on what happens, beside the result."""
+    """A line on stderr about what happens."""
     print(printable(line), file=sys.stderr, flush=True)

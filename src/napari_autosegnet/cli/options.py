@@ -2,7 +2,7 @@
 
 The fields of a settings model become options of the same name with dashes; fields of nested models
 are flattened. Descriptions become help texts, fields marked advanced are listed apart. An option
-that is not given changes nothing, so that a preset keeps its say.
+that is not given changes nothing, so that the preset's value stays.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_duration(value: str | float) -> float:
     Raises
     ------
     typer.BadParameter
-        When the text is no time, or zero.
+        When the text is not a time, or zero.
     """
     # typer hands an option's default through its parser, too.
     try:
@@ -68,9 +68,9 @@ def described(model: type[BaseModel], field: str, *flags: str, **more: Any) -> A
     return typer.Option(*flags, help=model.model_fields[field].description, **more)
 
 
-#: What of a file is read, where, and how the result is shown: the same for every command.
+#: What is read of a file, the device, and how the result is shown: the same for every command.
 TimePoint = Annotated[int | None, described(Selection, "time_point", "--time")]
-# A tuple in truth: typer makes several values of one where it sees one.
+# In fact a tuple; where typer sees one, it takes several values.
 Channels = Annotated[
     str | None,
     described(Selection, "channels", metavar=WORDS, parser=_parse_words),

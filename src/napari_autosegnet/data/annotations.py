@@ -37,15 +37,15 @@ PALETTE: tuple[str, ...] = (
     "#aa4499",
     "#88ccee",
 )
-#: A class whose name holds one of these separates objects.
+#: A class whose name contains one of these separates objects.
 BOUNDARY_WORDS = ("boundary", "membrane", "border", "edge", "outline")
 #: More values than this without names are taken for instances, not classes.
 MAX_UNNAMED_CLASSES = 32
 _MAX_CLASSES = 255
 _COLORS_TO_NAME = 4
 _MAX_RANGE = 2**16
-_LONGEST_NAME = 100
-#: Multiples of it lie far from each other on the circle of hues, however many there are.
+_MAX_NAME_LENGTH = 100
+#: Multiples of the golden ratio lie far apart on the circle of hues, however many there are.
 _GOLDEN = 0.618034
 
 
@@ -74,19 +74,19 @@ class ClassInfo(BaseModel):
 
 
 def name_problem(name: str) -> str | None:
-    """What is wrong with the name of a class, in words; None when it will do."""
+    """What is wrong with the name of a class, in words; None if nothing is."""
     if not name.strip():
         return "a class needs a name; type one"
     if printable(name) != name:
-        return f"the class name '{printable(name)}' holds characters that cannot be shown; leave these out"
-    if len(name) > _LONGEST_NAME:
-        return f"the class name '{name[:20]} ...' has more than {_LONGEST_NAME} characters; shorten it"
+        return f"the class name '{printable(name)}' contains characters that cannot be shown; remove them"
+    if len(name) > _MAX_NAME_LENGTH:
+        return f"the class name '{name[:20]} ...' has more than {_MAX_NAME_LENGTH} characters; shorten it"
     return None
 
 
 def name_from_file(name: str) -> str:
-    """The name of a class that another program gave, as it may be called here; empty where nothing is left of it."""
-    return printable(name.strip())[:_LONGEST_NAME]
+    """A class name from another program's file, without what is not allowed here; it may become empty."""
+    return printable(name.strip())[:_MAX_NAME_LENGTH]
 
 
 class LabelMapping(BaseModel):
@@ -132,7 +132,7 @@ class LabelMapping(BaseModel):
 
     @classmethod
     def from_written(cls, classes: Sequence[ClassInfo], written: Mapping[str, int]) -> LabelMapping:
-        """The mapping with these classes that `written` gave."""
+        """The mapping of these classes that `written` was called on."""
         colors = any(text.startswith("#") for text in written)
         values = {int(text.removeprefix("#"), 16 if colors else 10): number for text, number in written.items()}
         return cls(classes=tuple(classes), values=values, colors=colors)
@@ -157,19 +157,19 @@ def value_text(value: int, *, colors: bool) -> str:
     return f"#{value:06x}" if colors else str(value)
 
 
-def class_color(place: int) -> str:
-    """Color (``#rrggbb``) of the class at this place, from 0 on: of `PALETTE`, then hues a golden section apart."""
-    if place < len(PALETTE):
-        return PALETTE[place]
-    # Hues come near each other again; then one is lighter than the other.
-    further = place - len(PALETTE)
+def class_color(index: int) -> str:
+    """Color (``#rrggbb``) of a class by its index: one of `PALETTE`, then hues a golden section apart."""
+    if index < len(PALETTE):
+        return PALETTE[index]
+    # Where hues come near each other again, one is lighter than the other.
+    further = index - len(PALETTE)
     rgb = colorsys.hls_to_rgb(further * _GOLDEN % 1, (0.75, 0.35, 0.6, 0.5)[further % 4], 0.7)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def default_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
     """Classes with the default colors, in order."""
-    return tuple(ClassInfo(name=name, color=class_color(place)) for place, name in enumerate(names))
+    return tuple(ClassInfo(name=name, color=class_color(index)) for index, name in enumerate(names))
 
 
 def parse_classes(text: str) -> LabelMapping:
@@ -296,5 +296,5 @@ def colors_to_name(color_counts: Mapping[int, int]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In quotes where the shell would read it otherwise: a # begins a comment there."""
+    """In quotes if the shell needs them, where # begins a comment."""
     return f"'{text}'" if "#" in text else text

@@ -1,4 +1,4 @@
-"""What of an array a key of numpy's kind asks for, so that no more than that is read."""
+"""Which part of an array a numpy-style key selects, so that no more than that is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def box_around(key: Any, shape: Sequence[int]) -> tuple[list[slice], tuple[Any, ...]]:
-    """The box around what a key asks for, and the key within the box."""
+    """The bounding box of what a key selects, and the key within that box."""
     keys = list(key) if isinstance(key, tuple) else [key]
     missing = [slice(None)] * (len(shape) - len([each for each in keys if each is not ...]))
     place = next((place for place, each in enumerate(keys) if each is ...), None)

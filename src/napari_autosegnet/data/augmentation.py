@@ -34,8 +34,8 @@ def canvas_size(size: int, settings: AugmentationSettings) -> int:
     return side + (side - size) % 2
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Values on a device, without waiting for it where that is safe."""
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Values moved to a device, without waiting for it where that is safe."""
     return values.to(device, non_blocking=device.type != "mps")
 
 
@@ -67,7 +67,7 @@ def warp_grid(
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # Rows: how far canvas x and y move for one pixel of patch x and y.
     matrix = torch.stack([cosine * mirror[0], -sine * mirror[1], sine * mirror[0], cosine * mirror[1]], 1)
-    matrix = sent(matrix.view(count, 2, 2), device)
+    matrix = to_device(matrix.view(count, 2, 2), device)
     steps = torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
     moved_x = steps[:, None] * matrix[:, None, :, 0]  # (n, size along x, 2)
     moved_y = steps[:, None] * matrix[:, None, :, 1]
@@ -82,7 +82,7 @@ def _displacement(count: int, size: int, largest: float, generator: torch.Genera
     points = max(2, math.ceil(size / ELASTIC_SPACING)) + 1
     strength = torch.rand(count, 1, 1, 1, generator=generator) * largest
     control = (torch.rand(count, 2, points, points, generator=generator) * 2 - 1) * strength
-    field = functional.interpolate(sent(control, device), (size, size), mode="bicubic", align_corners=True)
+    field = functional.interpolate(to_device(control, device), (size, size), mode="bicubic", align_corners=True)
     return field.clamp_(-largest, largest).permute(0, 2, 3, 1)  # bicubic overshoots
 
 
@@ -132,7 +132,7 @@ def change_gray_values(images: Tensor, settings: AugmentationSettings, generator
     if settings.noise > 0:
         strength = uniform(count, generator, 0, settings.noise)
         # Drawn on the CPU, so that every device sees the same patches.
-        noise = sent(torch.randn(images.shape, generator=generator), images.device)
+        noise = to_device(torch.randn(images.shape, generator=generator), images.device)
         images = images + _per_patch(strength, images) * noise
     return images
 
@@ -145,7 +145,7 @@ def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
     radius = max(1, min(math.ceil(2.5 * largest), images.shape[-1] - 1, images.shape[-2] - 1))
     steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernels = torch.exp(-0.5 * (steps / sigmas.clamp(min=1e-3)[:, None]) ** 2)
-    kernels = sent(kernels / kernels.sum(1, keepdim=True), images.device)
+    kernels = to_device(kernels / kernels.sum(1, keepdim=True), images.device)
     for axis in (-2, -1):
         length = images.shape[axis]
         padding = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
@@ -159,4 +159,4 @@ def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
 
 
 def _per_patch(values: Tensor, images: Tensor) -> Tensor:
-    return sent(values, images.device).view(-1, 1, 1, 1)
+    return to_device(values, images.device).view(-1, 1, 1, 1)

@@ -28,13 +28,11 @@ if TYPE_CHECKING:
 #: Longest side of a voxel over its shortest up to which the planes of a volume look alike: networks learn from patches
 #: that are zoomed by 10 %.
 ISOTROPIC = 1.25
-#: Sides of pixels, and sections and pixels, that differ by less than this factor need no other sections.
-_ALIKE = 1.01
+#: Lengths that differ by less than this factor count as equal.
+_EQUAL = 1.01
 #: Sections farther apart, in pixels, show too little of what lies between them (docs/how-to/volumes.md).
 FARTHEST = 4.0
-
-
-#: Where a store says what its cubes were made of.
+#: Attribute in which a store says what its cubes were made of.
 _MADE_OF = "cubes of"
 
 
@@ -52,7 +50,7 @@ def check_isotropic(image: ImageStack) -> None:
     if is_isotropic(image):
         return
     z, y, x = (abs(side) for side in image.scale)
-    can_be = max(y, x) <= _ALIKE * min(y, x) and _ALIKE < z / x <= FARTHEST
+    can_be = max(y, x) <= _EQUAL * min(y, x) and _EQUAL < z / x <= FARTHEST
     raise UserError(
         f"the voxels of {name} are {z:g} x {y:g} x {x:g}{f' {image.unit}' if image.unit else ''} (z, y, x), but three "
         f"planes need sides that differ by at most a factor of {ISOTROPIC:g}; "
@@ -101,7 +99,7 @@ class Cubes:
                     f"{what} says nothing about the size of its voxels; give the distance between two sections in "
                     "pixels: resample --factor"
                 )
-            if min(z, y, x) <= 0 or max(x, y) > _ALIKE * min(x, y):
+            if min(z, y, x) <= 0 or max(x, y) > _EQUAL * min(x, y):
                 raise UserError(
                     f"the pixels of {what} are not square ({y:g} x {x:g}), and only sections can be added; make them "
                     "square first"
@@ -109,7 +107,7 @@ class Cubes:
             factor = z / x
         if math.isnan(factor):
             raise UserError("the factor is not a number; give the distance between two sections in pixels")
-        if factor < _ALIKE:
+        if factor < _EQUAL:
             raise UserError(f"the sections of {what} are already as close as its pixels; nothing needs to be added")
         if factor > FARTHEST:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Gray values of whole sections, told by numbers that neither padding nor hot pixels change.
+"""Gray values of whole sections, in numbers that neither padding nor hot pixels change.
 
 A section's mean and deviation are the same for every tile, block and process that asks, because they depend on its
 pixels alone: on all of them up to `MAX_PIXELS`, in larger sections on windows spread evenly over it. Left out are

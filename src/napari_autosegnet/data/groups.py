@@ -11,6 +11,7 @@ from napari_autosegnet.data.name_matching import partners
 from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_pipe
+from napari_autosegnet.plain_text import listed
 
 _NAME_COLUMNS = ("file", "name", "filename", "image")
 _PAGE_COLUMNS = ("crop_index", "page", "section", "index")
@@ -68,8 +69,8 @@ def _by_name(stack: LabeledStack, rows: list[dict[str, str]], columns: list[str]
     names, key = _names(stack), _name_column(columns)
     if not names or key is None:
         return None
-    listed = [without_ending((row[key] or "").strip().replace("\\", "/").rsplit("/", 1)[-1]) for row in rows]
-    rows_of_names = partners([without_ending(name) for name in names], listed)
+    in_table = [without_ending((row[key] or "").strip().replace("\\", "/").rsplit("/", 1)[-1]) for row in rows]
+    rows_of_names = partners([without_ending(name) for name in names], in_table)
     if all(index is None for index in rows_of_names):
         return None
     lonely = [name for name, index in zip(names, rows_of_names, strict=True) if index is None]

@@ -1,4 +1,4 @@
-"""Whether an image is still the one that it was: what a run that is gone on with compares."""
+"""Whether an image is still the one that it was, which a resumed job checks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 
-#: Files that are looked at, at most; of more, so many that are evenly spread.
+#: At most this many files are looked at; of more, evenly spread ones.
 MAX_FILES = 2**16
-#: On a network a look at a file is a journey, and several can be under way.
+#: On a network drive each look at a file takes long, and several can be under way.
 _THREADS = 16
 _FILES_PER_THREAD = 1000
 
@@ -27,8 +27,9 @@ _SAMPLE_SIDE = 64
 def image_identity(image: ImageStack) -> dict[str, Any]:
     """What tells whether an image is still the same, as JSON: shape, type, what is read of it, its files, samples.
 
-    Of the files (the chunks of a Zarr, the sections of a folder) size and time of change count, not the content: it
-    takes no long read. At most `MAX_FILES` are looked at, so in a larger store a change of few chunks may be missed.
+    Of the files (the chunks of a Zarr, the sections of a folder) size and time of change count, not the content, which
+    would take long to read. At most `MAX_FILES` are looked at, so a change of few chunks of a larger store may be
+    missed.
     The samples are checksums of small boxes that are spread evenly over a volume of uniform sections.
     """
     shape = image.shape if image.uniform else [list(image.section_shape(number)) for number in range(image.sections)]
@@ -76,7 +77,7 @@ def line_of(file: Path) -> str:
 
 
 def _sample(image: ImageStack, z: slice, y: slice, x: slice) -> str | None:
-    """Checksum of a box; None where it cannot be read, which is for whoever needs it to say."""
+    """Checksum of a box; None where it cannot be read, which whoever needs it will report."""
     try:
         pixels = np.ascontiguousarray(image.read(z, y, x))
     except UserError:

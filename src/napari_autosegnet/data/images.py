@@ -79,7 +79,7 @@ def open_labels(
 
 
 def tell_notes(stacks: Iterable[ImageStack], report: Report) -> None:
-    """Tell what is to be known of how images and labels were read, each line once."""
+    """Report the notes on how images and labels were read, each once."""
     for note in dict.fromkeys(note for stack in stacks for note in (*stack.notes, stack.unwritten())):
         if note is not None:
             report(Note(text=note))

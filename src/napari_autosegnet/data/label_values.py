@@ -1,4 +1,4 @@
-"""What stands in the pixels of a label file: whole numbers, or colors."""
+"""What the pixels of a label file hold: whole numbers, or colors."""
 
 from __future__ import annotations
 

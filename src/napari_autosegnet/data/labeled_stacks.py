@@ -45,7 +45,7 @@ class LabeledStack:
         return self.mapping.target(_values_as_named(self.labels, section, self.mapping))
 
     def leave_out(self, section: int) -> None:
-        """Take a section for not annotated from now on."""
+        """Treat a section as not annotated from now on."""
         self._left_out.add(section)
         if self._pixels is not None:
             self._pixels[section] = 0

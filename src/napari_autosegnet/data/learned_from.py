@@ -1,7 +1,7 @@
-"""What a search or a training learns from, kept in its run: one that is gone on with learns from the same.
+"""What a search or a training learns from. Its run keeps it, so that it can only be resumed on the same data.
 
 `identity` tells cheaply whether a file was touched, for images of any size. Here it is the pixels that count, as they
-are read: a file that was copied, or written anew with the same content, is the same, and in a large stack nothing is
+are read: a file that was copied, or written again with the same content, is the same, and in a large stack nothing is
 read but what is annotated.
 """
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.augmentation import sent
+from napari_autosegnet.data.augmentation import to_device
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import check_finite
 from napari_autosegnet.data.labeled_stacks import LabeledStack
@@ -44,7 +44,7 @@ class LoadedSections:
         shown = {place for region in regions for place in self._places(region)}
         self._raw = all(stacks[index].image.dtype == np.uint8 for index, _ in shown)
         pixels = sum(int(np.prod(stacks[i].image.section_shape(s))) for i, s in shown) * self.channels
-        self.device = _place(device, pixels * (1 if self._raw else 4))
+        self.device = _device_for(pixels * (1 if self._raw else 4), device)
         for index, section in sorted(shown):
             image = stacks[index].image
             section_pixels = image.section(section)
@@ -71,7 +71,7 @@ class LoadedSections:
         """Normalized float32 of patches ``(n, c, y, x)`` as they were stored, by the `constants` of each."""
         if not self._raw:
             return patches
-        mean, std = sent(torch.stack(list(constants), dim=1), patches.device)
+        mean, std = to_device(torch.stack(list(constants), dim=1), patches.device)
         return patches.float().sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
 
     def _places(self, region: Region) -> list[tuple[int, int]]:
@@ -88,8 +88,8 @@ class LoadedSections:
         ]
 
 
-def _place(device: torch.device, size: int) -> torch.device:
-    """Where images of ``size`` bytes stay: the device, unless they would crowd out the network."""
+def _device_for(size: int, device: torch.device) -> torch.device:
+    """Where images of ``size`` bytes stay: on the device, unless they would crowd out the network."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if size > RESIDENT_FRACTION * free:
@@ -99,7 +99,7 @@ def _place(device: torch.device, size: int) -> torch.device:
 
 @dataclass
 class LoadedRegion:
-    """A region's pixels and targets; where in it a class is, is found out when it is asked for."""
+    """A region's pixels and targets; the places of a class in it are looked up when they are needed."""
 
     images: list[Tensor]  # (c, y, x) of each section shown, together the channels
     constants: Tensor  # (2, c, 1, 1): mean and deviation of these channels
@@ -182,7 +182,7 @@ class LoadedRegion:
 def section_reader(
     stacks: Sequence[LabeledStack], place: tuple[int, int], normalization: Normalization, context: int
 ) -> Callable[[slice, slice], npt.NDArray[np.float32]]:
-    """What gives normalized rows and columns ``(c, y, x)`` of a section, those around it as channels.
+    """A function that reads normalized rows and columns ``(c, y, x)`` of a section, those around it as channels.
 
     ``place`` holds the stack's and the section's number. What is asked for is cut at the section's borders.
     """

@@ -13,7 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_autosegnet.data.augmentation import canvas_size, change_gray_values, is_exact, sent, turn, warp, warp_grid
+from napari_autosegnet.data.augmentation import (
+    canvas_size,
+    change_gray_values,
+    is_exact,
+    to_device,
+    turn,
+    warp,
+    warp_grid,
+)
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
@@ -132,8 +140,8 @@ class PatchSource:
             images.append(image)
             targets.append(target)
             constants.append(region.constants)
-        batch = self._images.finish(sent(torch.stack(images), self.device), constants)
-        labels = sent(torch.stack(targets), self.device)
+        batch = self._images.finish(to_device(torch.stack(images), self.device), constants)
+        labels = to_device(torch.stack(targets), self.device)
         if settings is not None:
             if not is_exact(settings):
                 grid = warp_grid(count, self.size, self._canvas, settings, generator, self.device)

@@ -39,7 +39,7 @@ def files_of_array(array: Any, fixed: Mapping[int, int] | None = None) -> Sequen
 
 
 def release_pages(array: Any) -> None:
-    """Let go of what earlier reads touched of a file that is mapped into memory; the system still has it at hand.
+    """Free what earlier reads touched of a file that is mapped into memory; the system keeps it in its cache.
 
     Otherwise a file that was read once would count as memory of this process, which dask and clusters limit.
     """

@@ -1,4 +1,4 @@
-"""How far a volume is written, for whoever waits."""
+"""Progress while a volume is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS = 0.5
 
 
 class SectionProgress:
-    """Tells how many sections are written and the time left, not too often.
+    """Reports how many sections are written and the time left, at most twice a second.
 
     Parameters
     ----------

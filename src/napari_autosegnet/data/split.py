@@ -24,8 +24,8 @@ from napari_autosegnet.settings import SplitSettings
 
 #: Fewer separate images than this are each cut within, rather than held out whole.
 _IMAGES_TO_HOLD_OUT = 4
-#: Share of the annotated sections that must be left to train on, or the sections are cut instead.
-_LEAST_TRAINING_SHARE = 0.5
+#: Fraction of the annotated sections that must be left to train on, or the sections are cut instead.
+_MIN_TRAINING_FRACTION = 0.5
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ def _cut_between_sections(
     for start in range(len(sections) - size + 1):
         block = sections[start : start + size]
         rest = [section for section in sections if section < block[0] - gap or section > block[-1] + gap]
-        if len(rest) < _LEAST_TRAINING_SHARE * len(sections):
+        if len(rest) < _MIN_TRAINING_FRACTION * len(sections):
             continue
         if all((pixels[side].sum(0) > 0)[occurring].all() for side in (rest, block)):
             candidates.append((len(rest), rest, block))

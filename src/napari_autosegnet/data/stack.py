@@ -27,9 +27,9 @@ from napari_autosegnet.units import Placement, Triple
 
 Array = npt.NDArray[Any]
 
-#: Several times those of the largest volumes; a number beyond is an axis that is none, or damage.
+#: Several times as many as the largest volumes have; more means that another axis was taken for z, or damage.
 MAX_SECTIONS = 10**6
-#: So many planes of an array without names of axes may as well be channels.
+#: Up to this many planes of an array whose axes have no names may just as well be channels.
 _MAX_DOUBTFUL_PLANES = 4
 _UNKNOWN = Placement()
 
@@ -202,7 +202,7 @@ class ImageStack:
     def read(self, z: slice, y: slice, x: slice) -> Array:
         """Region as ``(c, z, y, x)``; only what lies in it is read.
 
-        Slices have step 1 and are cut at the stack's borders, as in numpy.
+        Slices have step 1 and are clipped at the stack's borders, as in numpy.
 
         Raises
         ------

@@ -18,7 +18,7 @@ _SHOWN = 6
 
 
 def unwritten_chunks(files: Sequence[Any], axes: Sequence[str], fill: Any) -> str | None:
-    """A line on sections that are there in part; None where there is none, or nobody can tell.
+    """A line on sections that are only partly there; None where there are none, or it cannot be told.
 
     Whole sections without a file are left to whoever sees that they are constant. What this program wrote is whole:
     its empty chunks have no files.

@@ -58,7 +58,7 @@ class RunConfiguration(BaseModel):
         Whether the training began with the weights of the run's model.
     """
 
-    # What others keep here is left as it is.
+    # Fields that others keep here stay.
     model_config = ConfigDict(extra="allow")
 
     version: int = CONFIG_VERSION

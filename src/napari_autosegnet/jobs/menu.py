@@ -1,4 +1,4 @@
-"""What a fit has to offer: networks that are more accurate or faster, each a model of its own."""
+"""The networks that a fit offers, some more accurate, some faster, each with a model of its own."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.jobs.model_making import ModelMaker
     from napari_autosegnet.training.trainer import TrainingData
 
-_ADVICE = "paint on, and it is written again"
+_ADVICE = "continue painting, and it is written again"
 
 
 class _Handed(BaseModel):
@@ -137,7 +137,7 @@ class MoreLabels:
         learned_from = LearnedFrom.of(data.stacks, normalization, context=settings.context)
         configuration.data, configuration.fitted_on = data.description, learned_from
         configuration.grown_split, configuration.labels_taken = prepared.split, patches.version
-        # Before a checkpoint tells of it: what it holds is rated anew, if it does not.
+        # Before a checkpoint knows of it: one that does not is rated again.
         configuration.save(self._run)
         self.maker = replace(self.maker, prepared=prepared, data=patches)
         learned, checked = (_pixels(prepared, part) for part in (prepared.split.training, prepared.split.validation))

@@ -1,4 +1,4 @@
-"""What a network in training makes of the section in view, by way of the files in ``RUN/preview``."""
+"""What a network in training predicts for the section in view, exchanged through the files in ``RUN/preview``."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _read_slice(run: Run) -> tuple[npt.NDArray[Any], SectionGray]:
 
 
 class Preview:
-    """What the network makes of the slice that somebody looks at, at the end of an epoch.
+    """What the network predicts, at the end of an epoch, for the slice that somebody looks at.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Zarr stores that are no folders: behind an address (HTTP, S3, Google Cloud), or in a zip.
+"""Zarr stores that are not folders: behind an address (HTTP, S3, Google Cloud), or in a zip.
 
 Credentials are those that s3fs and gcsfs find in the usual places of the environment, such as ``~/.aws`` or
 ``AWS_ACCESS_KEY_ID``; none is given here, so none can be kept.
@@ -101,9 +101,9 @@ class RemoteStore(WrapperStore[FsspecStore]):
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name]
-        value = await self._tried(lambda: self._store.get(key, prototype, byte_range))
+        value = await self._with_retries(lambda: self._store.get(key, prototype, byte_range))
         if value is not None:
-            value = _part(value, byte_range)
+            value = _within(value, byte_range)
         if value is not None and name not in self._kept:
             self._kept[name] = value
             self._kept_bytes += len(value)
@@ -117,15 +117,15 @@ class RemoteStore(WrapperStore[FsspecStore]):
         return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        return await self._tried(lambda: self._store.exists(key))
+        return await self._with_retries(lambda: self._store.exists(key))
 
-    async def _tried(self, read: Callable[[], Awaitable[Value]]) -> Value:
+    async def _with_retries(self, read: Callable[[], Awaitable[Value]]) -> Value:
         for number in range(len(WAITS) + 1):
             try:
                 value = await read()
             except Exception as error:
                 waits = WAITS if self._was_reached else WAITS[:_FIRST_WAITS]
-                if number >= len(waits) or not _may_pass(error):
+                if number >= len(waits) or not _is_temporary(error):
                     raise
                 await asyncio.sleep(waits[number] * random.uniform(1, 1.5))
             else:
@@ -134,8 +134,8 @@ class RemoteStore(WrapperStore[FsspecStore]):
         raise AssertionError
 
 
-def _part(value: Buffer, wanted: ByteRequest | None) -> Buffer:
-    """What was wanted of a file: simple web servers send all of it."""
+def _within(value: Buffer, wanted: ByteRequest | None) -> Buffer:
+    """The bytes that were wanted of a file; simple web servers send all of it."""
     if isinstance(wanted, RangeByteRequest) and len(value) > wanted.end - wanted.start:
         return value[wanted.start : wanted.end]
     if isinstance(wanted, SuffixByteRequest) and len(value) > wanted.suffix:
@@ -143,7 +143,7 @@ def _part(value: Buffer, wanted: ByteRequest | None) -> Buffer:
     return value
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     """Whether another try may succeed: the network was away, or the server is busy."""
     import aiohttp
 

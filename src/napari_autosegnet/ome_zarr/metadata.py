@@ -252,7 +252,7 @@ def _check(image: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_transformations(image: Mapping[str, Any], folder: Path) -> None:
-    """Refuse what is no scale and perhaps translation of a number for each axis; yaozarrs has words of its own."""
+    """Refuse all but a scale, perhaps with a translation after it, of one number per axis; yaozarrs is less clear."""
     axes, levels = image.get("axes"), image.get("datasets")
     if not isinstance(axes, list) or not isinstance(levels, list):
         return

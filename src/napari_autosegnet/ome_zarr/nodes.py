@@ -33,7 +33,7 @@ def open_node(folder: Path, mode: Mode = "r", advice: str = "copy the store agai
     try:
         if not is_elsewhere(folder):
             return zarr.open(folder, mode=mode)
-        from napari_autosegnet.ome_zarr.elsewhere import store_of  # what a disk needs not
+        from napari_autosegnet.ome_zarr.elsewhere import store_of  # not needed for stores on a disk
 
         store, path = store_of(folder)
         return zarr.open(store, path=path, mode="r")
@@ -45,7 +45,7 @@ def open_node(folder: Path, mode: Mode = "r", advice: str = "copy the store agai
                 f"{folder} cannot be read ({one_line(error)}); check the address, the network, and the credentials"
             ) from error
         if isinstance(error, OSError):
-            raise  # of the disk, which has words of its own
+            raise  # of the disk, whose own message is clear
         raise UserError(f"{_problem(folder, error)}; {advice}") from error
 
 

@@ -34,7 +34,7 @@ def is_array(folder: Path) -> bool:
 
 
 def looks_like_zarr(folder: Path) -> bool:
-    """Whether a folder is to be read as Zarr: also one that lost a file, so that this is what is said about it."""
+    """Whether a folder is to be read as Zarr: also one that lost a file, so that the error names it."""
     return any((folder / name).exists() for name in METADATA_FILES)
 
 
@@ -44,7 +44,7 @@ def zip_around(path: Path) -> Path | None:
 
 
 def is_elsewhere(path: Path) -> bool:
-    """Whether a path leads to a store that is not a folder."""
+    """Whether a path leads to a store that is not a folder: behind an address, or in a zip."""
     return address_of(path) is not None or zip_around(path) is not None
 
 

@@ -89,7 +89,7 @@ def update_consolidated(node: Path) -> None:
     for group in zarrs_around(node):
         if (group / ".zmetadata").is_file() or read_metadata(group / "zarr.json").get("consolidated_metadata"):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # no part of version 3 yet; and of files that are no Zarr
+                warnings.simplefilter("ignore")  # not part of version 3 yet; and about files that are not Zarr
                 zarr.consolidate_metadata(group)
 
 

@@ -85,7 +85,7 @@ def _image_numbers(tags: dict[str, Any]) -> list[int]:
 
 
 def _read_tags(path: Path) -> dict[str, Any]:
-    """Values in the file by their path; of long ones, such as pixels, the place."""
+    """Values in the file by their path; for long ones, such as pixels, their offset."""
     if not path.stat().st_size:
         raise ValueError("it is empty")
     with warnings.catch_warnings():

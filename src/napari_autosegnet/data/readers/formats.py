@@ -45,7 +45,7 @@ class ReadRequest:
     files : sequence of Path or None
         Of a folder only these, in this order.
     within : str or None
-        What of a file that holds several images.
+        Name of the image, in a file that holds several.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class Format:
     magic : tuple of (int, bytes)
         Places at the beginning of a file, and what stands at one of them whatever the file is called.
     takes_folder : callable or None
-        Whether a folder is one of this format, of which a file is none.
+        For formats of folders: whether a folder has it.
     takes_rest : bool
         It takes every folder that no other format does.
     is_section : bool
@@ -158,7 +158,7 @@ def format_of(path: Path) -> Format:
 
 
 def lossy_labels(path: Path) -> UserError:
-    """What is said of labels that are compressed with JPEG: values beside the borders are others by now."""
+    """The error for labels that are compressed with JPEG, whose values changed beside the borders."""
     return UserError(
         f"the labels {path} are compressed with JPEG, which changes values; "
         "save them as PNG or TIFF with the program that made them, or threshold them first"
@@ -199,7 +199,7 @@ def _begins_like(head: bytes, kind: Format) -> bool:
 
 
 def parts_of(path: Path) -> tuple[Path, str | None]:
-    """A path as the file that it leads to, and what in it is meant."""
+    """The file that a path leads to, and the name of an image in it where it has one: ``file.h5:/name``."""
     suffixes = "|".join(re.escape(suffix) for each in formats() if each.images_in for suffix in each.suffixes)
     inner = re.fullmatch(rf"(.*(?:{suffixes})):/*(.*)", path.as_posix(), re.IGNORECASE)
     return (path, None) if inner is None or path.exists() else (Path(inner[1]), inner[2])

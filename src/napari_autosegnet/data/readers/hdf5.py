@@ -51,7 +51,7 @@ class _Pixels:
 
 def open_hdf5(request: ReadRequest) -> ImageStack:
     if find_spec("hdf5plugin") is not None:
-        import_module("hdf5plugin")  # more ways of compression
+        import_module("hdf5plugin")  # more compression filters
     path = request.path
     with _in_one_line(path):
         file = _open(path)

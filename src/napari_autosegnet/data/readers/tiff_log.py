@@ -1,4 +1,4 @@
-"""What tifffile writes into its log while it reads: kept from the terminal, and told as part of one line."""
+"""What tifffile writes into its log while it reads: kept from the terminal, and reported as part of one line."""
 
 from __future__ import annotations
 
