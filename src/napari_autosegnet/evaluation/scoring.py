@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,7 @@ class ScoredSection:
     name: str
 
 
-@dataclass
-class _Boundary:
-    """Boundary probabilities and truth that are kept until all sections are there."""
-
-    index: int
-    probabilities: list[npt.NDArray[np.float16]] = field(default_factory=list)
-    truth: list[npt.NDArray[np.int64]] = field(default_factory=list)
-
-
-def boundary_class(names: Sequence[str]) -> int | None:
+def _boundary_class(names: Sequence[str]) -> int | None:
     """Index of the class that separates objects, by its name; None when there is not exactly one."""
     boundaries = [index for index, name in enumerate(names) if any(word in name.lower() for word in BOUNDARY_WORDS)]
     return boundaries[0] if len(boundaries) == 1 else None
@@ -57,11 +48,16 @@ def score(
     report: Report,
     should_stop: ShouldStop,
 ) -> Scores:
-    names = [c.name for c in classes]
-    matrix, calibration = ConfusionMatrix(len(names)), Calibration()
-    index = boundary_class(names)
-    boundary = None if index is None else _Boundary(index)
-    calibrated = False
+    """Score sections one by one; None stands for a constant one, which is left out.
+
+    Raises
+    ------
+    StoppedError
+        When a stop was asked for: the score of some sections would be taken for that of all.
+    UserError
+        When all sections are constant.
+    """
+    tally = _Tally([info.name for info in classes])
     done = missing = 0
     for section in sections:
         if should_stop():
@@ -71,39 +67,55 @@ def score(
         if section is None:
             missing += 1
             continue
-        matrix.add(section.prediction, section.truth)
-        if section.probabilities is not None:
-            calibrated = True
-            calibration.add(torch.from_numpy(section.probabilities)[None], torch.from_numpy(section.truth)[None])
-        if boundary is not None:
-            if section.probabilities is not None:
-                values = section.probabilities[boundary.index]
-            else:
-                values = (section.prediction == boundary.index).astype(np.float32)
-            boundary.probabilities.append(values.astype(np.float16))
-            boundary.truth.append(section.truth)
+        tally.add(section)
         if overlays is not None and section.image is not None:
             draw_overlay(section.image, section.prediction, section.truth, classes, overlays / f"{section.name}.png")
     if done < total:
-        # The score of some sections would be taken for that of all.
         raise StoppedError(f"the evaluation was stopped after {done} of {total} sections, so there is no score")
     if missing == total:
         raise UserError("nothing to score: the sections are constant (missing); choose sections with an image")
     if missing:
         report(Note(text=f"{missing} of {total} sections are constant (missing) and left out"))
-    agreement = None
-    if boundary is not None:
-        agreement = boundary_scores(
-            [p.astype(np.float32) for p in boundary.probabilities],
-            boundary.truth,
-            boundary.index,
-            report=report,
-            should_stop=should_stop,
-        )
-        if agreement is None and should_stop():
-            raise StoppedError("the evaluation was stopped before V_rand and V_info were known, so there is no score")
-    error = calibration.error if calibrated else None
-    return matrix.scores(names, sections=done - missing, boundary=agreement, expected_calibration_error=error)
+    return tally.scores(done - missing, report, should_stop)
+
+
+class _Tally:
+    """What is added up of all sections."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._matrix, self._calibration = ConfusionMatrix(len(names)), Calibration()
+        self._is_calibrated = False
+        self._boundary = _boundary_class(names)
+        # V_rand and V_info need all sections at once.
+        self._boundaries: list[npt.NDArray[np.float16]] = []
+        self._truths: list[npt.NDArray[np.int64]] = []
+
+    def add(self, section: ScoredSection) -> None:
+        truth, probabilities = section.truth, section.probabilities
+        self._matrix.add(section.prediction, truth)
+        if probabilities is not None:
+            self._is_calibrated = True
+            self._calibration.add(torch.from_numpy(probabilities)[None], torch.from_numpy(truth)[None])
+        if self._boundary is not None:
+            is_boundary = section.prediction == self._boundary
+            boundary = is_boundary if probabilities is None else probabilities[self._boundary]
+            self._boundaries.append(boundary.astype(np.float16))
+            self._truths.append(truth)
+
+    def scores(self, sections: int, report: Report, should_stop: ShouldStop) -> Scores:
+        agreement = None
+        if self._boundary is not None:
+            boundaries = [each.astype(np.float32) for each in self._boundaries]
+            agreement = boundary_scores(
+                boundaries, self._truths, self._boundary, report=report, should_stop=should_stop
+            )
+            if agreement is None and should_stop():
+                raise StoppedError(
+                    "the evaluation was stopped before V_rand and V_info were known, so there is no score"
+                )
+        error = self._calibration.error if self._is_calibrated else None
+        return self._matrix.scores(self._names, sections=sections, boundary=agreement, expected_calibration_error=error)
 
 
 def sections_to_score(stacks: Sequence[LabeledStack], sections: str | None, report: Report) -> list[tuple[int, int]]:

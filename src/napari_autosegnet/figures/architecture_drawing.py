@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from napari_autosegnet.architecture import LAYER_INPUTS, LAYER_KINDS, OPERATIONS, Architecture, Layer, Operation
 from napari_autosegnet.figures.canvas import FAINT, INK, PAPER, save, sheet
+from napari_autosegnet.figures.shapes import Point, line, panel, pill, rectangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,11 +93,11 @@ def draw_architecture(architecture: Architecture, path: Path, *, levels: int | N
     UserError
         When the suffix is none of these, or the file cannot be written.
     """
-    panels = {kind: _LayerPlan(architecture.layer(kind)) for kind in LAYER_KINDS}
+    plans = {kind: _LayerPlan(architecture.layer(kind)) for kind in LAYER_KINDS}
     levels = len(architecture.skips) if levels is None else levels
-    column = max(6.0, *(panel.width for panel in panels.values()))
-    top = max(panels["down"].height, _overview_height(levels))
-    bottom = max(panels["bridge"].height, panels["up"].height)
+    column = max(6.0, *(plan.width for plan in plans.values()))
+    top = max(plans["down"].height, _overview_height(levels))
+    bottom = max(plans["bridge"].height, plans["up"].height)
     margin, gap, legend = 0.3, 0.3, 0.62
     width = 2 * column + gap + 2 * margin
     height = top + bottom + 2 * gap + legend + margin
@@ -106,10 +105,10 @@ def draw_architecture(architecture: Architecture, path: Path, *, levels: int | N
     left, right = margin, margin + column + gap
     row = height - margin
     _draw_overview(axes, architecture, levels, left, row, column, top)
-    panels["down"].draw(axes, "down", right, row, column, top)
+    plans["down"].draw(axes, "down", right, row, column, top)
     row -= top + gap
-    panels["bridge"].draw(axes, "bridge", left, row, column, bottom)
-    panels["up"].draw(axes, "up", right, row, column, bottom)
+    plans["bridge"].draw(axes, "bridge", left, row, column, bottom)
+    plans["up"].draw(axes, "up", right, row, column, bottom)
     _draw_legend(axes, architecture, left, legend * 0.58, width - 2 * margin)
     save(figure, path, title="Architecture", description=describe_architecture(architecture))
 
@@ -124,11 +123,6 @@ _COLUMN_GAP = 0.24
 _LANE = 0.17
 _LABELS = 1.16  # room left of the cells for the names of the inputs
 _HEAD = 0.62
-
-
-class _Point(NamedTuple):
-    x: float
-    y: float
 
 
 class _LayerPlan:
@@ -163,7 +157,7 @@ class _LayerPlan:
 
     def draw(self, axes: Axes, kind: str, left: float, top: float, width: float, height: float) -> None:
         color = KIND_COLORS[kind]
-        _panel(axes, left, top, width, height, f"{kind} layer", _KIND_NOTE[kind], color)
+        panel(axes, left, top, width, height, f"{kind} layer", _KIND_NOTE[kind], color)
         first = left + _LABELS + (width - self.width) / 2
         centers = [
             first + index * (_CELL_WIDTH + _COLUMN_GAP) + _CELL_WIDTH / 2 for index in range(len(self.layer.cells))
@@ -182,9 +176,9 @@ class _LayerPlan:
         output = y + spare / 2 + 0.02
         for source in range(LAYER_INPUTS):
             read = source in self.layer.inputs_read
-            _pill(
+            pill(
                 axes,
-                _Point(first - 0.56, lane_of[source]),
+                Point(first - 0.56, lane_of[source]),
                 _source_name(source),
                 SOURCE_COLORS[source],
                 faint=not read,
@@ -200,7 +194,7 @@ class _LayerPlan:
     ) -> None:
         """The lane of an input or a cell, and the lines from it into the operations that read it."""
         targets = [
-            _Point(_operation_x(centers[index], place), tops[self.rows[index]] - 0.12)
+            Point(_operation_x(centers[index], place), tops[self.rows[index]] - 0.12)
             for index, cell in enumerate(self.layer.cells)
             for place, node in enumerate(cell.nodes)
             if node.input == source
@@ -209,20 +203,20 @@ class _LayerPlan:
             return
         color = SOURCE_COLORS[source % len(SOURCE_COLORS)]
         if source < LAYER_INPUTS:
-            start = [_Point(first - 0.22, lane)]
+            start = [Point(first - 0.22, lane)]
         else:
             cell = source - LAYER_INPUTS
-            start = [_Point(centers[cell], tops[self.rows[cell]] - _CELL_HEIGHT), _Point(centers[cell], lane)]
+            start = [Point(centers[cell], tops[self.rows[cell]] - _CELL_HEIGHT), Point(centers[cell], lane)]
         last = max(target.x for target in targets)
         for target in targets:
             if target.x == last:
-                _line(axes, [*start, _Point(target.x, lane), target], color, arrow=True)
+                line(axes, [*start, Point(target.x, lane), target], color, arrow=True)
             else:
-                _line(axes, [_Point(target.x, lane), target], color, arrow=True)
+                line(axes, [Point(target.x, lane), target], color, arrow=True)
                 axes.plot([target.x], [lane], marker="o", markersize=4.5, color=color, zorder=4)
 
     def _draw_cell(self, axes: Axes, kind: str, index: int, center: float, top: float) -> None:
-        _rectangle(
+        rectangle(
             axes,
             center - _CELL_WIDTH / 2,
             top - _CELL_HEIGHT,
@@ -243,11 +237,11 @@ class _LayerPlan:
             va="bottom",
             zorder=6,
         )
-        plus = _Point(center, top - 1.0)
+        plus = Point(center, top - 1.0)
         for place, node in enumerate(self.layer.cells[index].nodes):
             fill, edge, text, *_ = operation_style(node.operation)
             x = _operation_x(center, place)
-            _rectangle(
+            rectangle(
                 axes,
                 x - _OP_WIDTH / 2,
                 top - 0.12 - _OP_HEIGHT,
@@ -269,17 +263,17 @@ class _LayerPlan:
                 linespacing=1.05,
                 zorder=6,
             )
-            _line(axes, [_Point(x, top - 0.12 - _OP_HEIGHT), _Point(x, plus.y), plus], INK)
+            line(axes, [Point(x, top - 0.12 - _OP_HEIGHT), Point(x, plus.y), plus], INK)
         axes.plot(*plus, marker="o", markersize=12.5, markerfacecolor=PAPER, markeredgecolor=INK, zorder=5)
         axes.plot(*plus, marker="+", markersize=8, color=INK, markeredgewidth=1.3, zorder=6)
-        _line(axes, [_Point(center, plus.y), _Point(center, top - _CELL_HEIGHT)], INK)
+        line(axes, [Point(center, plus.y), Point(center, top - _CELL_HEIGHT)], INK)
 
     def _draw_output(self, axes: Axes, centers: list[float], tops: list[float], y: float) -> None:
         loose = self.layer.loose_ends
         left = min(centers[index] for index in loose) - 1.0
         right = max(centers[index] for index in loose) + 1.0
         text = "1×1 convolution" if len(loose) == 1 else "concatenate, 1×1 convolution"
-        _rectangle(axes, left, y - 0.32, right - left, 0.32, "#e9ecf1", "#6c7480", zorder=3)
+        rectangle(axes, left, y - 0.32, right - left, 0.32, "#e9ecf1", "#6c7480", zorder=3)
         axes.text(
             (left + right) / 2,
             y - 0.165,
@@ -291,9 +285,9 @@ class _LayerPlan:
             zorder=6,
         )
         for index in loose:
-            _line(
+            line(
                 axes,
-                [_Point(centers[index], tops[self.rows[index]] - _CELL_HEIGHT), _Point(centers[index], y)],
+                [Point(centers[index], tops[self.rows[index]] - _CELL_HEIGHT), Point(centers[index], y)],
                 INK,
                 arrow=True,
             )
@@ -316,7 +310,7 @@ def _draw_overview(
 ) -> None:
     """The network as a U: down on the left, HDC and bridge at the bottom, up on the right."""
     note = f"{levels} down layers" if levels > 1 else "1 down layer"
-    _panel(axes, left, top, width, height, "network", note, INK)
+    panel(axes, left, top, width, height, "network", note, INK)
     block, tall = 1.15, 0.36
     step = (height - _HEAD - 1.3) / levels
     inset = 0.72
@@ -326,44 +320,44 @@ def _draw_overview(
     ups = [left + width - inset - block / 2 - slant * level for level in range(levels + 1)]
 
     def place(x: float, y: float, text: str, color: str) -> None:
-        _rectangle(axes, x - block / 2, y - tall / 2, block, tall, color, color, zorder=3)
+        rectangle(axes, x - block / 2, y - tall / 2, block, tall, color, color, zorder=3)
         axes.text(x, y, text, fontsize=10, color=PAPER, ha="center", va="center", zorder=6, fontweight="bold")
 
     def side_note(x: float, y: float, text: str, align: Literal["left", "right"]) -> None:
         axes.text(x, y, text, fontsize=8.5, color=FAINT, ha=align, va="center", zorder=6)
 
-    _pill(axes, _Point(downs[0], ys[0] + tall / 2 + 0.55), "image", INK)
-    _pill(axes, _Point(ups[0], ys[0] + tall / 2 + 0.55), "classes", INK)
-    _line(axes, [_Point(downs[0], ys[0] + tall / 2 + 0.41), _Point(downs[0], ys[0] + tall / 2)], INK, arrow=True)
-    _line(axes, [_Point(ups[0], ys[0] + tall / 2), _Point(ups[0], ys[0] + tall / 2 + 0.41)], INK, arrow=True)
+    pill(axes, Point(downs[0], ys[0] + tall / 2 + 0.55), "image", INK)
+    pill(axes, Point(ups[0], ys[0] + tall / 2 + 0.55), "classes", INK)
+    line(axes, [Point(downs[0], ys[0] + tall / 2 + 0.41), Point(downs[0], ys[0] + tall / 2)], INK, arrow=True)
+    line(axes, [Point(ups[0], ys[0] + tall / 2), Point(ups[0], ys[0] + tall / 2 + 0.41)], INK, arrow=True)
     side_note(downs[0] + 0.1, ys[0] + tall / 2 + 0.24, "stem", "left")
     side_note(ups[0] - 0.1, ys[0] + tall / 2 + 0.24, "1×1, softmax", "right")
     for level in range(levels):
         place(downs[level], ys[level], "down", KIND_COLORS["down"])
         place(ups[level], ys[level], "up", KIND_COLORS["up"])
         side_note(downs[level] - block / 2 - 0.08, ys[level], "1" if level == 0 else f"1/{2**level}", "right")
-        ends = [_Point(downs[level] + block / 2, ys[level]), _Point(ups[level] - block / 2, ys[level])]
+        ends = [Point(downs[level] + block / 2, ys[level]), Point(ups[level] - block / 2, ys[level])]
         joined = architecture.skip_at(levels - 1 - level)
         middle = (ends[0].x + ends[1].x) / 2
         if joined:
-            _line(axes, ends, KIND_COLORS["hdc"], arrow=True, width=2.0, name=f"skip-{levels - 1 - level}")
+            line(axes, ends, KIND_COLORS["hdc"], arrow=True, width=2.0, name=f"skip-{levels - 1 - level}")
             axes.text(
                 middle, ys[level] + 0.05, "long skip", fontsize=8.5, color=KIND_COLORS["hdc"], ha="center", va="bottom"
             )
         else:
-            _line(axes, ends, "#d3d7dd", dashed=True)
+            line(axes, ends, "#d3d7dd", dashed=True)
             axes.text(middle, ys[level] + 0.05, "no skip", fontsize=8.5, color="#b4bac3", ha="center", va="bottom")
         lane = downs[level] + slant / 2
         low, high = ys[level + 1] + tall / 2, ys[level] - tall / 2
-        _line(axes, [_Point(lane, high), _Point(lane, low)], INK, arrow=True)
+        line(axes, [Point(lane, high), Point(lane, low)], INK, arrow=True)
         side_note(lane - 0.08, (low + high) / 2, "pool", "right")
         lane = ups[level] - slant / 2
-        _line(axes, [_Point(lane, low), _Point(lane, high)], INK, arrow=True)
+        line(axes, [Point(lane, low), Point(lane, high)], INK, arrow=True)
         side_note(lane + 0.08, (low + high) / 2, "upsample", "left")
     place(downs[-1], ys[-1], "HDC", KIND_COLORS["hdc"])
     side_note(downs[-1] - block / 2 - 0.08, ys[-1], f"1/{2**levels}", "right")
     place(ups[-1], ys[-1], "bridge", KIND_COLORS["bridge"])
-    _line(axes, [_Point(downs[-1] + block / 2, ys[-1]), _Point(ups[-1] - block / 2, ys[-1])], INK, arrow=True)
+    line(axes, [Point(downs[-1] + block / 2, ys[-1]), Point(ups[-1] - block / 2, ys[-1])], INK, arrow=True)
 
 
 def _draw_legend(axes: Axes, architecture: Architecture, left: float, y: float, width: float) -> None:
@@ -371,94 +365,6 @@ def _draw_legend(axes: Axes, architecture: Architecture, left: float, y: float, 
     for index, name in enumerate(used):
         fill, edge, _, meaning, *_ = operation_style(name)
         x = left + 0.1 + index * width / len(OPERATIONS)
-        _rectangle(axes, x, y - 0.11, 0.34, 0.22, fill, edge, zorder=3)
+        rectangle(axes, x, y - 0.11, 0.34, 0.22, fill, edge, zorder=3)
         axes.text(x + 0.44, y + 0.1, name, fontsize=10, color=INK, va="center", fontweight="bold")
         axes.text(x + 0.44, y - 0.11, meaning, fontsize=8.5, color=FAINT, va="center")
-
-
-def _panel(axes: Axes, left: float, top: float, width: float, height: float, title: str, note: str, color: str) -> None:
-    _rectangle(axes, left, top - height, width, height, PAPER, "#dfe3e8", zorder=0)
-    axes.text(left + 0.22, top - 0.31, title, fontsize=13, color=color, va="center", fontweight="bold")
-    axes.text(left + width - 0.22, top - 0.31, note, fontsize=9.5, color=FAINT, va="center", ha="right")
-
-
-def _pill(axes: Axes, center: _Point, text: str, color: str, *, faint: bool = False) -> None:
-    _rectangle(
-        axes, center.x - 0.36, center.y - 0.14, 0.72, 0.28, PAPER, "#d3d7dd" if faint else color, zorder=4, radius=0.14
-    )
-    axes.text(
-        *center, text, fontsize=9.5, color="#b4bac3" if faint else color, ha="center", va="center_baseline", zorder=6
-    )
-
-
-def _rectangle(
-    axes: Axes,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    fill: str,
-    edge: str,
-    *,
-    zorder: float,
-    radius: float = 0.07,
-    name: str | None = None,
-) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    patch = FancyBboxPatch(
-        (x, y),
-        width,
-        height,
-        boxstyle=f"round,pad=0,rounding_size={radius}",
-        facecolor=fill,
-        edgecolor=edge,
-        linewidth=1.2,
-        zorder=zorder,
-    )
-    patch.set_gid(name)
-    axes.add_patch(patch)
-
-
-def _line(
-    axes: Axes,
-    points: Sequence[_Point],
-    color: str,
-    *,
-    arrow: bool = False,
-    dashed: bool = False,
-    width: float = 1.5,
-    name: str | None = None,
-) -> None:
-    """A line through ``points`` with rounded corners, with an arrow head at its end if asked for."""
-    from matplotlib.patches import FancyArrowPatch
-    from matplotlib.path import Path as Outline
-
-    vertices: list[_Point] = [points[0]]
-    codes = [Outline.MOVETO]
-    for before, corner, after in zip(points, points[1:], points[2:], strict=False):
-        radius = min(0.09, math.dist(before, corner) / 2, math.dist(corner, after) / 2)
-        vertices += [_toward(corner, before, radius), corner, _toward(corner, after, radius)]
-        codes += [Outline.LINETO, Outline.CURVE3, Outline.CURVE3]
-    vertices.append(points[-1])
-    codes.append(Outline.LINETO)
-    patch = FancyArrowPatch(
-        path=Outline([tuple(vertex) for vertex in vertices], codes),
-        color=color,
-        linewidth=width,
-        arrowstyle="-|>,head_length=5,head_width=2.6" if arrow else "-",
-        shrinkA=0,
-        shrinkB=0,
-        fill=arrow,
-        linestyle=(0, (3, 3)) if dashed else "solid",
-        zorder=3,
-        capstyle="butt",
-        joinstyle="miter",
-    )
-    patch.set_gid(name)
-    axes.add_patch(patch)
-
-
-def _toward(start: _Point, end: _Point, distance: float) -> _Point:
-    length = math.dist(start, end) or 1.0
-    return _Point(start.x + (end.x - start.x) * distance / length, start.y + (end.y - start.y) * distance / length)
