@@ -83,7 +83,7 @@ def test_cubes_that_are_there_are_used_again_and_nothing_else_is(tmp_path: Path)
     write_image(tmp_path / "other.zarr", pixels.shape, np.uint8, pixels.__getitem__, placement=Placement())
     (tmp_path / "file.zarr").write_text("mine")
     for name in ("other.zarr", "file.zarr"):
-        with pytest.raises(UserError, match=f"{name} exists and holds no cubes"):
+        with pytest.raises(UserError, match=f"{name} exists and does not hold the cubes"):
             cubes_of(image, tmp_path / name)
     assert (tmp_path / "file.zarr").read_text() == "mine"
 
@@ -133,12 +133,12 @@ def test_a_prediction_writes_cubes_first_and_goes_on_with_them(
 @pytest.mark.parametrize(
     ("shape", "scale", "words", "message"),
     [
-        ((4, 8, 8), (10.0, 10.0, 10.0), [], "as close as its pixels already"),
+        ((4, 8, 8), (10.0, 10.0, 10.0), [], "already as close as its pixels"),
         ((4, 8, 8), (1.0, 1.0, 1.0), [], "resample --factor"),
-        ((4, 8, 8), (50.0, 10.0, 10.0), [], "at most 4 are bridged"),
+        ((4, 8, 8), (50.0, 10.0, 10.0), [], "at most 4 can be bridged"),
         ((4, 8, 8), (20.0, 10.0, 5.0), [], "are not square"),
         ((1, 8, 8), (20.0, 10.0, 10.0), [], "one section"),
-        ((4, 8, 8), (20.0, 10.0, 10.0), ["--factor", "nan"], "no number"),
+        ((4, 8, 8), (20.0, 10.0, 10.0), ["--factor", "nan"], "is not a number"),
         ((4, 8, 8), (20.0, 10.0, 10.0), ["--out", "out.tif"], "must end in .zarr"),
     ],
 )

@@ -42,5 +42,5 @@ def test_names_that_the_table_does_not_know_are_no_matter_of_order(tmp_path: Pat
     assert section_groups([stack], table(tmp_path, "g,file,page\nb,x,1\na,y,0\n"), "g") == [["a", "b"]]
     with pytest.raises(UserError, match=r"names no image of image \(it has .x.png., the first"):
         section_groups([stack], table(tmp_path, "g,file\na,x.png\nb,y.png\n"), "g")
-    with pytest.raises(UserError, match="has no row, or several, for 'img_2'"):
+    with pytest.raises(UserError, match="has no row, or several, for img_2; give"):
         section_groups([stack], table(tmp_path, "g,file\na,img_1.png\nb,img_3.png\n"), "g")

@@ -52,7 +52,7 @@ def test_classes_are_those_of_all_files_together(tmp_path: Path) -> None:
         ((8, 8), np.eye(8, dtype=np.uint8), "0:a,2:b", r"name 2 \(b\), which no label has; the values .* are 0, 1"),
         ((8, 8), RED_AND_BLUE, "0:a,1:b", "color picture; name its colors, .* '#0000ff:NAME,#ff0000:NAME'"),
         ((8, 8), RED_AND_BLUE, "#ff0000:a,#00ff00:b", r"name #00ff00 \(b\), which .* occur are #0000ff, #ff0000"),
-        ((8, 8), RED_AND_BLUE * np.uint16(2), None, "color picture with values up to 510; save it with 8 bits"),
+        ((8, 8), RED_AND_BLUE * np.uint16(2), None, "color picture with values up to 510; save them with 8 bits"),
         ((8, 8), np.arange(192, dtype=np.uint8).reshape(8, 8, 3), None, "in 64 colors, .* name the colors that"),
         ((8, 8), RED_AND_BLUE * [0, 0, 1], None, "class .value #0000ff; #000000 is .* '#000000:background,#0000ff:obj"),
     ],

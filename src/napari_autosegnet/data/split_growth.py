@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from napari_autosegnet.data.boxes import Box, widened, without_all
 from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_sections
-from napari_autosegnet.data.section_cuts import GAP_PIXELS, Box, Plane, cut_planes, gap_between, widened, without_all
+from napari_autosegnet.data.planes import Plane
+from napari_autosegnet.data.section_cuts import GAP_PIXELS, cut_planes, gap_between
 from napari_autosegnet.data.split import (
     Region,
     Split,
