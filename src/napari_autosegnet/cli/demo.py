@@ -10,7 +10,7 @@ import typer
 
 from napari_autosegnet.cli.job import command_line, print_json, print_paths, run_job, same_command_line
 from napari_autosegnet.cli.lines import print_line, print_note
-from napari_autosegnet.cli.options import parse_duration
+from napari_autosegnet.cli.options import Device, parse_duration
 from napari_autosegnet.errors import UserError
 
 
@@ -24,7 +24,7 @@ def demo(
             parser=parse_duration, metavar="TIME", help="Time for all steps together (default 5m)", show_default=False
         ),
     ] = 300.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object")] = False,
 ) -> None:
     """Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.

@@ -127,11 +127,11 @@ class Cubes:
         """A section (c, y, x); memory is needed for the two of the image beside it."""
         place = number * self._step
         below = min(math.floor(place + 1e-6), self._image.sections - 1)
-        share = max(0.0, place - below)
-        one = self._read(below)
-        if share < 1e-6:
-            return one
-        between = (1 - share) * one + share * self._read(below + 1)
+        weight = max(0.0, place - below)
+        section = self._read(below)
+        if weight < 1e-6:
+            return section
+        between = (1 - weight) * section + weight * self._read(below + 1)
         dtype = self._image.dtype
         return np.rint(between).astype(dtype) if dtype.kind in "ui" else between.astype(dtype)
 

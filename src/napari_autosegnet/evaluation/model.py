@@ -53,20 +53,20 @@ def evaluate_model(
 
     def scored() -> Iterator[ScoredSection | None]:
         for number, section in chosen:
-            stack = stacks[number]
-            result = predict_section(predictor, stack.image, section, survey=surveys[number], should_stop=should_stop)
+            stack, survey = stacks[number], surveys[number]
+            result = predict_section(predictor, stack.image, section, survey=survey, should_stop=should_stop)
             if result is None:
                 return
-            yield (
-                None
-                if surveys[number].is_constant(section)
-                else ScoredSection(
-                    order[stack.target(section)],
-                    result[0].astype(np.int64) - 1,
-                    result[1],
-                    stack.image.section(section) if overlays else None,
-                    f"{names[number]}-{section:04d}",
-                )
+            if survey.is_constant(section):
+                yield None
+                continue
+            labels, probabilities = result
+            yield ScoredSection(
+                truth=order[stack.target(section)],
+                prediction=labels.astype(np.int64) - 1,
+                probabilities=probabilities,
+                image=stack.image.section(section) if overlays else None,
+                name=f"{names[number]}-{section:04d}",
             )
 
     return score(scored(), len(chosen), loaded.classes, overlays, report, should_stop)

@@ -68,11 +68,11 @@ def evaluate_prediction(
     def scored() -> Iterator[ScoredSection]:
         for _, section in chosen:
             yield ScoredSection(
-                order[stack.target(section)],
-                reader.section(section),
-                None,
-                picture.section(section) if picture is not None and overlays else None,
-                f"{predicted.name}-{section:04d}",
+                truth=order[stack.target(section)],
+                prediction=reader.section(section),
+                probabilities=None,
+                image=picture.section(section) if picture is not None and overlays else None,
+                name=f"{predicted.name}-{section:04d}",
             )
 
     return score(scored(), len(chosen), _infos(mapping, names), overlays, report, should_stop)
