@@ -10,7 +10,7 @@ import tifffile
 
 from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.images import image_from_array
-from napari_autosegnet.data.labeled_stacks import annotated_pixels, open_labeled, pair_stacks
+from napari_autosegnet.data.labeled_stacks import open_labeled, pair_stacks
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 
@@ -29,7 +29,7 @@ def test_labeled_stack(tmp_path: Path) -> None:
     labels[0, :2], labels[0, 2:3], labels[2, 0, 0] = 1, 2, 2
     paths = saved(tmp_path, image=np.ones((3, 8, 9), np.uint8), labels=labels)
     (stack,) = open_labeled([paths["image"]], [paths["labels"]])
-    assert annotated_pixels(stack).tolist() == [[18, 9], [0, 0], [0, 1]]
+    assert stack.annotated_pixels.tolist() == [[18, 9], [0, 0], [0, 1]]
     np.testing.assert_array_equal(stack.target(0), labels[0])
     assert stack.target(0).dtype == np.uint8
 
@@ -37,7 +37,7 @@ def test_labeled_stack(tmp_path: Path) -> None:
 def test_classes_are_those_of_all_files_together(tmp_path: Path) -> None:
     paths = saved(tmp_path, i=np.ones((8, 8), np.uint8), a=np.full((8, 8), 1), b=np.full((8, 8), 3))
     stacks = open_labeled([paths["i"]] * 2, [paths["a"], paths["b"]])
-    assert [annotated_pixels(stack).tolist() for stack in stacks] == [[[64, 0]], [[0, 64]]]
+    assert [stack.annotated_pixels.tolist() for stack in stacks] == [[[64, 0]], [[0, 64]]]
     assert stacks[0].mapping == stacks[1].mapping
 
 
@@ -102,7 +102,7 @@ def test_colors_are_classes(tmp_path: Path) -> None:
     plain[:4] = 255
     paths = saved(tmp_path, image=np.ones((2, 8, 8), np.uint8), labels=np.stack([RED_AND_BLUE, plain]))
     (stack,) = open_labeled([paths["image"]], [paths["labels"]], "#FF0000:edge,#0000ff:cell,#ffffff:paper")
-    assert annotated_pixels(stack).tolist() == [[8, 56, 0], [0, 0, 32]]
+    assert stack.annotated_pixels.tolist() == [[8, 56, 0], [0, 0, 32]]
     np.testing.assert_array_equal(stack.target(0), 2 - np.eye(8))
     np.testing.assert_array_equal(stack.target(1), np.repeat([3, 0], 4)[:, None].repeat(8, 1))
     assert stack.mapping.describe() == "#ff0000 -> 1 edge, #0000ff -> 2 cell, #ffffff -> 3 paper, " + REST
@@ -126,7 +126,7 @@ def test_whole_numbers_in_floats_are_labels(tmp_path: Path) -> None:
         (stack,) = open_labeled([paths["image"]], [paths["labels"]], classes)
         np.testing.assert_array_equal(stack.target(0)[1:], labels[1:])
         assert not stack.target(0)[0].any()
-        assert annotated_pixels(stack).tolist() == [[49, 7]]
+        assert stack.annotated_pixels.tolist() == [[49, 7]]
     with pytest.raises(UserError, match="occur are 1, 2$"):
         open_labeled([paths["image"]], [paths["labels"]], "1:a,3:b")
 
@@ -144,7 +144,7 @@ def test_pairs_of_arrays() -> None:
     mapping = parse_classes("0:a,1:b")
     (stack,) = pair_stacks([image], [labels], mapping)
     assert stack.mapping is mapping
-    assert annotated_pixels(stack).tolist() == [[56, 8]]
+    assert stack.annotated_pixels.tolist() == [[56, 8]]
 
 
 # ---------------------------------------------------------------- real data
@@ -154,7 +154,7 @@ def test_isbi_labels_are_two_classes(shared_data: Path) -> None:
     folder = shared_data / "isbi2012"
     (stack,) = open_labeled([folder / "train-volume.tif"], [folder / "train-labels.tif"])
     assert stack.mapping.describe() == "0 -> 1 class 0, 255 -> 2 class 255, everything else not annotated"
-    share = annotated_pixels(stack).sum(0) / annotated_pixels(stack).sum()
+    share = stack.annotated_pixels.sum(0) / stack.annotated_pixels.sum()
     assert share[0] == pytest.approx(0.2196, abs=1e-4)
 
 
@@ -164,7 +164,7 @@ def test_vnc_merged_classes(shared_data: Path) -> None:
     (stack,) = open_labeled(
         [folder / "raw.tif"], [folder / "labels.tif"], f"{membranes},159:glia,191:mitochondrion,223:synapse,255:cell"
     )
-    pixels = annotated_pixels(stack).sum(0)
+    pixels = stack.annotated_pixels.sum(0)
     assert pixels.sum() == 20 * 1024 * 1024  # every value is named
     np.testing.assert_allclose(pixels / pixels.sum(), [0.172, 0.028, 0.054, 0.0056, 0.741], atol=2e-3)
 

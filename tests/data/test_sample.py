@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_autosegnet.data.images import open_image
-from napari_autosegnet.data.labeled_stacks import annotated_pixels, open_labeled
+from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.data.split import region_pixels, split_stacks
 from napari_autosegnet.settings import SplitSettings
@@ -27,7 +27,7 @@ def test_sample_is_as_published() -> None:
 def test_sample_is_three_classes(name: str, shares: list[float]) -> None:
     folder = sample_folder()
     stacks = open_labeled([folder / f"axon-sem-{name}.png"], [folder / f"axon-sem-{name}-labels.png"], SAMPLE_CLASSES)
-    pixels = annotated_pixels(stacks[0])[0]
+    pixels = stacks[0].annotated_pixels[0]
     np.testing.assert_allclose(pixels / pixels.sum(), shares, atol=1e-3)
     split = split_stacks(stacks, SplitSettings())
     for part in (split.training, split.validation):

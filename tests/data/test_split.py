@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels, open_labeled, pair_stacks
+from napari_autosegnet.data.labeled_stacks import LabeledStack, open_labeled, pair_stacks
 from napari_autosegnet.data.split import Region, Split, parse_sections, region_pixels, split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
@@ -167,7 +167,7 @@ def test_never_a_leak(depths: list[int], annotated: float, gap: int, fraction: f
     for part in (split.training, split.validation):
         assert part and (region_pixels(stacks, part).sum(0) > 0).all()
         for region in part:
-            assert annotated_pixels(stacks[region.stack])[region.section].any()
+            assert stacks[region.stack].annotated_pixels[region.section].any()
             height, width = stacks[region.stack].image.section_shape(region.section)
             assert 0 <= region.y[0] < region.y[1] <= height and 0 <= region.x[0] < region.x[1] <= width
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_autosegnet.data.images import image_from_array
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels, pair_stacks
+from napari_autosegnet.data.labeled_stacks import LabeledStack, pair_stacks
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.data.training_sections import fit_normalization, leave_out_constant, look_at_annotated
@@ -53,7 +53,7 @@ def test_constant_sections_are_left_out_and_named() -> None:
     stack = stack_of(image)
     normalization, notes = fitted([stack])
     assert notes == ["2 sections are constant (one gray value throughout) and left out of the training: 3, 7"]
-    assert np.flatnonzero(annotated_pixels(stack).sum(1)).tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]
+    assert np.flatnonzero(stack.annotated_pixels.sum(1)).tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]
     assert not stack.target(3).any() and stack.target(4).any()
     assert normalization.seen is not None and normalization.seen.lowest_std[0] > 0
 

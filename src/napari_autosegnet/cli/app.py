@@ -31,7 +31,7 @@ COMMANDS = {
     "evaluate": "Score a prediction, or a model on labeled images: IoU, Dice, accuracy, V_rand, V_info.",
     "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
     "convert": "Write labels as MRC, HDF5, NIfTI or TIFF, for other programs.",
-    "resample": "Write a volume with cubic voxels, for predict --planes all; the sections between are interpolated.",
+    "resample": "Write a volume with cubic voxels, for predict --planes all; sections in between are interpolated.",
     "objects": "Write numbered objects with the edits that were made in napari.",
     "show": "Show an architecture, a model or a run as text, and as a picture.",
     "runs": "List, follow, pause, resume and stop runs.",

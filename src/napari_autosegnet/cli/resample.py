@@ -27,7 +27,7 @@ def resample(
     axes: Axes = None,
     as_json: Json = False,
 ) -> None:
-    """Write a volume with cubic voxels, for predict --planes all; the sections between are interpolated.
+    """Write a volume with cubic voxels, for predict --planes all; sections in between are interpolated.
 
     Two sections at a time are in memory, and nothing is overwritten.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 
 
 def hold_out(
@@ -18,7 +18,7 @@ def hold_out(
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Choose whole units for validation, so that every class has about its ``fraction`` there."""
     pixels = np.array(
-        [sum(annotated_pixels(stacks[stack])[section] for stack, section in unit) for unit in units], dtype=np.float64
+        [sum(stacks[stack].annotated_pixels[section] for stack, section in unit) for unit in units], dtype=np.float64
     )
     fractions = (pixels / np.maximum(pixels.sum(0), 1))[:, pixels.sum(0) > 0]
     sizes = np.array([len(unit) for unit in units])

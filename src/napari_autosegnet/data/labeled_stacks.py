@@ -44,6 +44,22 @@ class LabeledStack:
             return np.zeros(self.labels.section_shape(section), np.uint8)
         return self.mapping.target(_values_as_named(self.labels, section, self.mapping))
 
+    @property
+    def annotated_pixels(self) -> npt.NDArray[np.int64]:
+        """Annotated pixels per section and class, ``(sections, K)``; read once, then remembered."""
+        if self._pixels is None:
+            classes = len(self.mapping.classes)
+            targets = (self.target(section) for section in range(self.labels.sections))
+            counts = [np.bincount(target.ravel(), minlength=classes + 1)[1:] for target in targets]
+            self._pixels = np.array(counts, dtype=np.int64)
+        return self._pixels
+
+    @property
+    def annotated_sections(self) -> list[int]:
+        """Sections in which something is annotated, rising."""
+        sections: list[int] = np.flatnonzero(self.annotated_pixels.any(axis=1)).tolist()
+        return sections
+
     def leave_out(self, section: int) -> None:
         """Treat a section as not annotated from now on."""
         self._left_out.add(section)
@@ -51,29 +67,9 @@ class LabeledStack:
             self._pixels[section] = 0
 
 
-def annotated_pixels(stack: LabeledStack) -> npt.NDArray[np.int64]:
-    """Annotated pixels per section and class, ``(sections, K)``; read once, then remembered."""
-    if stack._pixels is None:
-        classes = len(stack.mapping.classes)
-        stack._pixels = np.array(
-            [
-                np.bincount(stack.target(section).ravel(), minlength=classes + 1)[1:]
-                for section in range(stack.labels.sections)
-            ],
-            dtype=np.int64,
-        )
-    return stack._pixels
-
-
-def annotated_sections(stack: LabeledStack) -> list[int]:
-    """Sections in which something is annotated, rising."""
-    sections: list[int] = np.flatnonzero(annotated_pixels(stack).any(axis=1)).tolist()
-    return sections
-
-
 def annotated_places(stacks: Sequence[LabeledStack]) -> list[tuple[int, int]]:
     """Stack and section, by their numbers, of all sections in which something is annotated, rising."""
-    return [(index, section) for index, stack in enumerate(stacks) for section in annotated_sections(stack)]
+    return [(index, section) for index, stack in enumerate(stacks) for section in stack.annotated_sections]
 
 
 def pair_stacks(

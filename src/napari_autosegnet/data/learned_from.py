@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_sections
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.selection import ALL, Selection
@@ -105,7 +105,7 @@ def pixel_digest(stack: ImageStack, sections: Iterable[str] | None = None) -> st
 def _digests(stack: LabeledStack, context: int) -> PairDigests:
     near = {
         section
-        for each in annotated_sections(stack)
+        for each in stack.annotated_sections
         for section in range(max(0, each - context), min(stack.image.sections, each + context + 1))
     }
     names = _names(stack.image)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.boxes import Box
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.hold_out import hold_out
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels, annotated_places, annotated_sections
+from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_places
 from napari_autosegnet.data.planes import Plane
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, cut_planes
 from napari_autosegnet.errors import UserError
@@ -122,7 +122,7 @@ def region_pixels(stacks: Sequence[LabeledStack], regions: Sequence[Region]) -> 
     for index, region in enumerate(regions):
         stack = stacks[region.stack]
         if (region.y, region.x) == full_extent(stack, region.section):
-            pixels[index] = annotated_pixels(stack)[region.section]
+            pixels[index] = stack.annotated_pixels[region.section]
         else:
             target = stack.target(region.section)[slice(*region.y), slice(*region.x)]
             pixels[index] = np.bincount(target.ravel(), minlength=classes + 1)[1:]
@@ -167,7 +167,7 @@ def _split_as_named(stacks: Sequence[LabeledStack], settings: SplitSettings, gap
             raise UserError(f"there is no section {sections[-1]} for {part}; choose from 0 to {deepest - 1}")
     parts: dict[str, list[tuple[int, int]]] = {"training": [], "validation": []}
     for index, stack in enumerate(stacks):
-        annotated = annotated_sections(stack)
+        annotated = stack.annotated_sections
         for part, other in (("training", "validation"), ("validation", "training")):
             if part in named:
                 chosen = [section for section in annotated if section in set(named[part])]
@@ -228,7 +228,7 @@ def _split_automatically(
     for index in range(len(stacks)):
         blocks = _cut_between_sections(stacks, index, fraction, gap, generator)
         if blocks is None:
-            to_cut[index] = annotated_sections(stacks[index])
+            to_cut[index] = stacks[index].annotated_sections
         else:
             parts.append(blocks)
     parts += _cut_within_sections(stacks, to_cut, fraction, gap, generator)
@@ -251,11 +251,11 @@ def _cut_between_sections(
     Of the blocks that leave every class on both sides, one is taken that costs the fewest training
     sections; at random where several do.
     """
-    sections = annotated_sections(stacks[index])
+    sections = stacks[index].annotated_sections
     if fraction * len(sections) < 1:
         return None
     size = round(fraction * len(sections))
-    pixels = annotated_pixels(stacks[index])
+    pixels = stacks[index].annotated_pixels
     occurring = pixels.sum(0) > 0
     candidates: list[tuple[int, list[int], list[int]]] = []
     for start in range(len(sections) - size + 1):
@@ -345,7 +345,7 @@ def check_classes(stacks: Sequence[LabeledStack], split: Split, settings: SplitS
     missing = _missing(stacks, split)
     if not missing:
         return
-    pixels = np.sum([annotated_pixels(stack).sum(0) for stack in stacks], axis=0)
+    pixels = np.sum([stack.annotated_pixels.sum(0) for stack in stacks], axis=0)
     # The one that is painted least is most likely the one that there was no room for.
     number, part = min(missing, key=lambda each: pixels[each[0]])
     name = f"class {number + 1} ({stacks[0].mapping.classes[number].name})"
@@ -365,7 +365,7 @@ def _extent(stacks: Sequence[LabeledStack], number: int) -> str:
     places = [
         (index, int(section))
         for index, stack in enumerate(stacks)
-        for section in np.flatnonzero(annotated_pixels(stack)[:, number])
+        for section in np.flatnonzero(stack.annotated_pixels[:, number])
     ]
     painted = {index for index, _ in places}
     if len(painted) != 1:

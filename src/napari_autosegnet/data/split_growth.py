@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from napari_autosegnet.data.boxes import Box, widened, without_all
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_sections
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.planes import Plane
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, cut_planes, gap_between
 from napari_autosegnet.data.split import (
@@ -70,7 +70,7 @@ class _Growth:
 
     def run(self, settings: SplitSettings, *, is_cut: bool) -> Split:
         """The parts as they are now; ``is_cut``: sections are divided rather than learned from as a whole."""
-        annotated = annotated_sections(self._stack)
+        annotated = self._stack.annotated_sections
         near = [section for section in annotated if self._near(section)]
         far = [section for section in annotated if section not in set(near)]
         if is_cut:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo, LabelMapping
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_pixels
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.split import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation.overlays import draw_overlay
@@ -130,7 +130,7 @@ def sections_to_score(stacks: Sequence[LabeledStack], sections: str | None, repo
         for number, stack in enumerate(stacks)
         for section in (range(stack.labels.sections) if wanted is None else wanted)
     ]
-    annotated = [(number, section) for number, section in chosen if annotated_pixels(stacks[number])[section].any()]
+    annotated = [(number, section) for number, section in chosen if stacks[number].annotated_pixels[section].any()]
     if not annotated:
         raise UserError("nothing to score: no pixel is annotated here; choose sections with labels")
     if len(annotated) < len(chosen):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.gray_values import gray_of_windows, sample_windows
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_sections
+from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import normalized
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, Places, drawn_by_class
@@ -161,7 +161,7 @@ class LiveClassifier:
         should_stop: ShouldStop,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], bool]:
         """Features (n, f) and class numbers (n,) of the annotated pixels; whether they are all."""
-        sections = [(key, stack, section) for key, stack in annotated for section in annotated_sections(stack)]
+        sections = [(key, stack, section) for key, stack in annotated for section in stack.annotated_sections]
         # The one in view first: its features are there.
         sections.sort(key=lambda place: (place[0], place[2]) != (view.key, view.section))
         parts, targets, complete = [], [], True
