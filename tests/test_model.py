@@ -187,7 +187,7 @@ def test_names_and_colors_may_be_edited(tmp_path: Path) -> None:
     [
         ({"schema_version": 2}, "model version 2, this program reads 1; update"),
         ({"schema_version": 0}, "model version 0, this program reads 1; train it again"),
-        ({"format": "other"}, "no model of napari-autosegnet"),
+        ({"format": "other"}, "is not a model of napari-autosegnet"),
         ({"image_channels": 0}, "damaged at 'image_channels'"),
         ({"image_channels": 2}, "6 channels, the network 3"),
         ({"surprise": 1}, "damaged at 'surprise'"),
