@@ -273,7 +273,7 @@ class Model:
         Raises
         ------
         UserError
-            When there is not a model, it is damaged, or of a version that this program does not read.
+            When there is no model, it is damaged, or of a version that this program does not read.
         """
         place = Path(path)
         with _opened(place) as (text, handle, size):
@@ -355,7 +355,7 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
     except OSError as error:
         raise UserError(f"cannot read the model {place}: {error.strerror or 'it is damaged'}; {_GIVE}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"cannot read the model {place}: it is not a zip, or a damaged one; {_GIVE}") from error
+        raise UserError(f"cannot read the model {place}: it is not a zip, or is damaged; {_GIVE}") from error
     except RuntimeError as error:
         raise UserError(f"cannot read the model {place}: it is encrypted or packed in an odd way; {_GIVE}") from error
 

@@ -417,7 +417,8 @@ def test_show_a_run_whose_network_was_not_searched(tmp_path: Path, capsys: pytes
 def test_show_what_is_none_of_these(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"\x89PNG")
-    for what, text in ((picture, "is not an architecture, a model, or a run"), (tmp_path, "is not a run (it has no config.json)")):
+    texts = {picture: "is not an architecture, a model, or a run", tmp_path: "is not a run (it has no config.json)"}
+    for what, text in texts.items():
         assert run(["show", str(what)]) == 1
         line = _error(capsys)
         assert text in line and str(what) in line and "give an architecture.json" in line

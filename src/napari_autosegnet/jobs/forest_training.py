@@ -80,7 +80,7 @@ def train_forest(
     places = annotated_places(prepared.stacks)
     for done, place in enumerate(places, start=1):
         if should_stop():
-            raise StoppedError("the training was stopped before the forest was fitted, so there is not a model")
+            raise StoppedError("the training was stopped before the forest was fitted, so there is no model")
         section = _SectionPixels(prepared, place, settings.context)
         most = max(MIN_PER_CLASS, MAX_PIXELS // (len(places) * len(prepared.classes)))
         chosen = drawn_by_class(section.target.ravel(), most)
