@@ -93,7 +93,7 @@ def test_cubes_that_are_there_are_used_again_and_nothing_else_is(tmp_path: Path)
     [
         (
             (20, 4, 4),
-            r"voxels of image are 20 x 4 x 4 \(z, y, x\), but .* at most a factor of 1.25; leave out --planes all",
+            r"image are 20 x 4 x 4 \(z, y, x\), but .* at most a factor of 1.25; leave out --planes all",
         ),
         ((10, 4, 4), r"at most a factor of 1.25; write cubes first \(--cubes NAME.zarr\), or leave out --planes all"),
         ((4, 8, 4), r"at most a factor of 1.25; leave out --planes all"),
