@@ -12,7 +12,7 @@ from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.inference.blocks import PyramidPlan, pyramid_levels
 from napari_autosegnet.inference.output.ledger import Ledger, instance_ledger_path
 from napari_autosegnet.inference.output.store import LabelPyramid
-from napari_autosegnet.ome_zarr.metadata import image_label, multiscale
+from napari_autosegnet.ome_zarr.new_metadata import image_label, multiscale
 from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS
 from napari_autosegnet.ome_zarr.write import list_label, write_group, write_image
 from napari_autosegnet.units import Placement

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.ome_zarr.metadata import OmeVersion, group_attributes, image_label, multiscale
+from napari_autosegnet.ome_zarr.metadata import OmeVersion
+from napari_autosegnet.ome_zarr.new_metadata import group_attributes, image_label, multiscale
 from napari_autosegnet.ome_zarr.nodes import open_group
 from napari_autosegnet.ome_zarr.paths import damaged_file, is_node, read_metadata, remove_partials, zarrs_around
 from napari_autosegnet.units import Placement

@@ -19,7 +19,8 @@ from napari_autosegnet.inference.blocks import Block, Box, Level, PyramidPlan, S
 from napari_autosegnet.inference.output.arrays import BlockArray, as_bits
 from napari_autosegnet.inference.output.ledger import instance_ledger_path, object_table_path, scratch_path, sync_folder
 from napari_autosegnet.inference.output.places import Part, is_used, stranger, taken
-from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeVersion, image_label, multiscale, omero
+from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeVersion
+from napari_autosegnet.ome_zarr.new_metadata import image_label, multiscale, omero
 from napari_autosegnet.ome_zarr.paths import (
     INSTANCES,
     LABELS,

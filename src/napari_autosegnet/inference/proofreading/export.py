@@ -16,7 +16,8 @@ from napari_autosegnet.inference.output.ledger import locked, object_table_path,
 from napari_autosegnet.inference.output.store import LabelPyramid, remove_folder
 from napari_autosegnet.inference.proofreading.proofreading import Proofreading
 from napari_autosegnet.interruption import ShouldStop
-from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeVersion, image_label
+from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeVersion
+from napari_autosegnet.ome_zarr.new_metadata import image_label
 from napari_autosegnet.ome_zarr.paths import INSTANCES
 from napari_autosegnet.ome_zarr.write import list_label, write_group
 
