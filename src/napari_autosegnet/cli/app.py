@@ -135,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:
         129 after Ctrl-C, SIGTERM and the end of a terminal.
     """
     try:
-        os.getcwd()  # without it torch ends the program in words of its own
+        os.getcwd()  # without it torch would end the program with an unclear message
     except OSError:
         return _fail("the folder that you are in is gone; change to another one with cd", 1)
     try:

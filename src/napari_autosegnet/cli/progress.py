@@ -48,7 +48,7 @@ _FIGURES = ("loss", "reward", "best_reward", "mean_iou", "entropy")
 
 
 def sentence(event: Event) -> str | None:
-    """One line that tells an event to a person, or None for events that nobody needs to read."""
+    """One line for the user about an event; None for events that need no line."""
     words = _words(event)
     return None if words is None else printable(words)
 

@@ -239,7 +239,7 @@ def _parse_values(text: str) -> range:
 
 
 def infer_mapping(value_counts: Mapping[int, int], *, colors: bool = False) -> LabelMapping:
-    """Mapping for label files whose values nobody named.
+    """Mapping for label files whose values were not named.
 
     Exactly the values 0 and 255 are two classes. Otherwise 0 (and what is negative) is not annotated,
     and every other value is a class, in rising order.

@@ -26,7 +26,7 @@ STRONG = 5.0
 #: Where the type of the values is another, too, they may also be too near each other: within this fraction of the
 #: range that was seen. Of the same type such an image may just be nearly empty.
 NARROW = 1 / 12
-#: Deviations (of the means, plus the logarithm of contrasts) outside of what was seen at which that is told.
+#: Deviations (of the means, plus the logarithm of contrasts) outside of what was seen that call for a note.
 UNLIKE = 1.0
 #: Difference in means (in deviations) plus difference in contrast (logarithm) up to which a scaling is believed,
 #: and by how much it has to be better than none.
@@ -170,7 +170,7 @@ def match(
 
 
 def _scale(seen: GrayValues, image: SectionGray, dtype: np.dtype[Any], step: int) -> GrayScale | None:
-    """The scaling that explains an image's gray values clearly better than none; None when there is no such one."""
+    """A scaling that explains an image's gray values clearly better than leaving them; None if there is none."""
     plain = _difference(seen, image)
     stepped = GrayScale(float(step))
     # All values are multiples: that is more than a guess.

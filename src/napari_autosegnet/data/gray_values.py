@@ -194,7 +194,7 @@ def _robust(values: Array) -> tuple[float, float, float, float]:
     """Mean and deviation of some values (n,) without hot ones, and the range that most of them lie in."""
     levels, counts = _levels(values)
     total = int(counts.sum())
-    # One at least: also in a small image one pixel may be hot. In a tiny one nobody can tell.
+    # One at least: a small image may have a hot pixel, too. In a tiny one it cannot be told.
     rare = max(1, int(RARE * total)) if total >= _TINY else 0
     reached = np.cumsum(counts)
     low, high = (float(levels[np.searchsorted(reached, rank, side="right")]) for rank in (rare, total - 1 - rare))

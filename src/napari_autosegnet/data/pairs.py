@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.events import Report
 
-#: Pairs that are told.
+#: Pairs that are reported.
 _MAX_TOLD = 8
 
 

@@ -46,7 +46,7 @@ class PixelSource(ABC):
         """The files that the pixels lie in, as far as they are known; chunks of background may be missing."""
 
     def unwritten(self) -> str | None:
-        """A line on sections of which chunks have no file; None where there is none, or nobody can tell."""
+        """A line on sections of which chunks have no file; None where there are none, or it is not known."""
         return None
 
     def representative_parts(self, section: int) -> list[Window] | None:
@@ -91,7 +91,7 @@ class ImageStack:
     time_points : int
         How many stacks the source has, one after the other in time; another one is `at_time`.
     selection : dict
-        What of the source is read, where somebody chose: its time point, channels, names of axes.
+        What the user chose to read of the source: its time point, channels, names of axes.
     notes : tuple of str
         What is to be told of how the source was read, a line each; see `tell_notes`.
     """

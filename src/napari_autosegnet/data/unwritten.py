@@ -11,7 +11,7 @@ from napari_autosegnet.data.pixel_files import ChunkFiles
 from napari_autosegnet.ome_zarr.write import own_attributes
 from napari_autosegnet.plain_text import listed
 
-#: In larger arrays nobody looks: listing them may take minutes on a network drive.
+#: Larger arrays are not checked: listing their files may take minutes on a network drive.
 _MAX_CHUNKS = 2**18
 #: Runs of sections that are named.
 _SHOWN = 6
@@ -20,8 +20,8 @@ _SHOWN = 6
 def unwritten_chunks(files: Sequence[Any], axes: Sequence[str], fill: Any) -> str | None:
     """A line on sections that are only partly there; None where there are none, or it cannot be told.
 
-    Whole sections without a file are left to whoever sees that they are constant. What this program wrote is whole:
-    its empty chunks have no files.
+    Sections without any file are reported elsewhere, as constant ones. What this program wrote is complete: its empty
+    chunks have no files.
 
     Parameters
     ----------

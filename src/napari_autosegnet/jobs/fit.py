@@ -118,7 +118,7 @@ class FitJob(LearningJob):
 
 
 class _Keeper:
-    """Writes the model as it is so far, seldom enough to cost nothing, and shows it to whoever looks."""
+    """Writes the best model so far every now and then, and shows the current one at the end of each epoch."""
 
     def __init__(self, run: Run, labels: MoreLabels, on_epoch: OnEpoch | None) -> None:
         self._run = run
@@ -171,7 +171,7 @@ def _write_networks(
         )
         entries.append(entry)
         model = maker.finished(candidate.specification, candidate.result, candidate.trainer.threads)
-        # What nobody is told to take is applied with the exact halo, which needs no measurement.
+        # Networks that answer no goal use the exact halo, which needs no measurement.
         if entry.goals or entry.chosen:
             model = maker.with_figures(model, report, should_stop)
         model.save(model_of(run, entry))

@@ -40,8 +40,8 @@ def read_job(run: Run) -> Job:
     Raises
     ------
     UserError
-        When there is none or it is damaged, or it asks for a result to be replaced or for other computers: the folder
-        may be somebody else's, and the result mine.
+        When there is none or it is damaged, or it asks to replace a result or to use other computers: the folder may
+        come from somebody else.
     """
     content = read_json(job_file(run), "start the step again")
     try:

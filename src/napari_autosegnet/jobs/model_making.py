@@ -47,7 +47,7 @@ class ModelMaker:
         Weights that have learned on from them without checks are taken instead, with the same temperature and scores:
         on the validation part, which they have learned from, they would look better than they are.
         """
-        # First weights are drawn, which must not change what somebody else draws.
+        # Initial weights are drawn, which must not change what the training draws.
         with torch.random.fork_rng(devices=[]):
             network = specification.build()
         network.load_state_dict(result.best.weights)

@@ -2,8 +2,8 @@
 
 ::
 
-    RUN/annotation/2/       labels of the run's images, written completely before anybody is told of them
-        requests/labels     which they are; the latest counts, and stays there until there is a later one
+    RUN/annotation/2/       labels of the run's images, complete before the request is written
+        requests/labels     which files these are; it stays until a later one replaces it
 
 Whoever paints writes both, the worker reads them and keeps in ``config.json`` what it learns from.
 """

@@ -20,7 +20,7 @@ class WorkerInfo(BaseModel):
     """Which process works, or worked last, on a run.
 
     ``identity`` tells it from others of the same number (see `napari_autosegnet.processes.identity`). The folder may
-    come from anybody, so nothing is done to the process before that was compared.
+    come from somebody else, so nothing is done to the process before this was compared.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)

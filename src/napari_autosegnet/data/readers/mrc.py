@@ -54,7 +54,7 @@ def _read_header(path: Path) -> tuple[Any, np.dtype[Any], tuple[int, ...], list[
     from mrcfile.mrcfile import MrcFile
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it finds odd is looked at by whoever asks
+        warnings.simplefilter("ignore")  # the caller checks what mrcfile finds odd
         try:
             with MrcFile(str(path), permissive=True, header_only=True) as file:
                 header, voxel = file.header.copy(), file.voxel_size

@@ -63,7 +63,7 @@ def stated_axes(path: Path, shape: tuple[int, ...]) -> str | None:
         with tifffile_errors(), tifffile.TiffFile(path) as file:
             series = file.series[0]
             stated = [(axis, size) for axis, size in zip(series.axes, series.shape, strict=True) if axis != "S"]
-    except Exception:  # for whoever reads the pixels to say
+    except Exception:  # reading the pixels will report it
         return None
     if len(stated) != len(shape):
         stated = [(axis, size) for axis, size in stated if size > 1 or axis in "YX"]
@@ -91,7 +91,7 @@ def open_tiff(request: ReadRequest) -> ImageStack:
             raise UserError(
                 f"cannot open {request.path}: it is not a TIFF, or is damaged; copy the file again"
             ) from error
-    if errors and not stack.notes:  # what was understood is told there
+    if errors and not stack.notes:  # the notes explain what was understood
         stack.notes = (f"{request.path} may be damaged ({errors[0]}); compare it with what other programs show",)
     return stack
 

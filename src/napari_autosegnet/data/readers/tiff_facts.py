@@ -106,7 +106,7 @@ def _states_axes(series: tifffile.TiffPageSeries) -> bool:
 
 
 def _may_be_sections(series: tifffile.TiffPageSeries) -> bool:
-    """Whether colors, a plane for each, may be sections: so tifffile writes both where it is told nothing more."""
+    """Whether colors, a plane for each, may be sections: tifffile writes both alike by default."""
     keyframe = series.keyframe
     return (
         keyframe.axes == "SYX"
