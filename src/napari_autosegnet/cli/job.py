@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import time
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
 from napari_autosegnet.cli.lines import print_line, print_note
 from napari_autosegnet.cli.progress import progress
 from napari_autosegnet.errors import StoppedError
-from napari_autosegnet.events import Event, Finished, Report, SomeEvent, Stopped, listeners
+from napari_autosegnet.events import Event, Finished, Report, SomeEvent, Step, Stopped, listeners
 from napari_autosegnet.interruption import ShouldStop, clean_shutdown
 from napari_autosegnet.plain_text import printable
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.images import ImageStack
 
 Result = TypeVar("Result", covariant=True)
 
@@ -80,6 +84,20 @@ def run_job(work: Work[Result], *, resume: str | None = None) -> tuple[Result, L
                 print_note("stopped")
             raise typer.Exit(interruption.exit_status)
     return result, last
+
+
+def run_on_image(step: Step, image: ImageStack, work: Work[Result]) -> Result:
+    """As `run_job`, for work on one image: its notes come first, and the time that it took last."""
+    from napari_autosegnet.data.images import tell_notes
+
+    def noted(*, report: Report, should_stop: ShouldStop) -> Result:
+        started = time.monotonic()
+        tell_notes([image], report)
+        result = work(report=report, should_stop=should_stop)
+        report(Finished(step=step, seconds=time.monotonic() - started))
+        return result
+
+    return run_job(noted)[0]
 
 
 def command_line(*words: object) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,10 +32,7 @@ def export(
     """
     from napari_autosegnet import api
 
-    def work(**more: Any) -> Path:
-        return api.export_objects(result, out, **more)
-
-    written, _ = run_job(work)
+    written, _ = run_job(partial(api.export_objects, result, out))
     if as_json:
         print_json({"objects": written})
     else:

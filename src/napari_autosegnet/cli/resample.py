@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import print_json, print_paths, run_job
+from napari_autosegnet.cli.job import print_json, print_paths, run_on_image
 from napari_autosegnet.cli.lines import print_note
 from napari_autosegnet.cli.options import Axes, Channels, Json, TimePoint
-from napari_autosegnet.events import Finished, Report
-from napari_autosegnet.interruption import ShouldStop
 
 
 def resample(
@@ -29,23 +27,15 @@ def resample(
 ) -> None:
     """Write a volume with cubic voxels, for predict --planes all; sections in between are interpolated.
 
-    Two sections at a time are in memory, and nothing is overwritten.
+    Only two sections at a time are in memory, and nothing is overwritten.
 
     Example: [bold]napari-autosegnet resample --image stack.tif --out cubes.zarr[/bold]
     """
-    from napari_autosegnet.data.cubes import Cubes, write_cubes
-    from napari_autosegnet.data.images import open_image, tell_notes
+    from napari_autosegnet.data.cubes import write_cubes
+    from napari_autosegnet.data.images import open_image
 
     opened = open_image(image, time=time, channels=channels, axes=axes)
-
-    def work(*, report: Report, should_stop: ShouldStop) -> Cubes:
-        started = monotonic()
-        tell_notes([opened], report)
-        written = write_cubes(opened, out, factor, report=report, should_stop=should_stop)
-        report(Finished(step="resample", seconds=monotonic() - started))
-        return written
-
-    cubes, _ = run_job(work)
+    cubes = run_on_image("resample", opened, partial(write_cubes, opened, out, factor))
     print_note(f"{opened.sections} sections became {cubes.shape[0]}")
     if as_json:
         print_json({"image": out, "shape": cubes.shape})

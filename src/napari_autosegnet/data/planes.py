@@ -99,6 +99,7 @@ def _strokes(painted: npt.NDArray[np.bool_]) -> list[Places]:
 
 
 def size_of(stroke: Places) -> int:
+    """Pixels of a stroke."""
     return int(stroke.shape[1])
 
 
