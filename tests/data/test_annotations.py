@@ -70,9 +70,9 @@ def test_what_a_model_keeps_of_it_is_the_same_again(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mem\x1b[31mbrane", r"'mem\\x1b\[31mbrane' holds characters that cannot be shown"),
-        ("cell\nerror: faked", "holds characters that cannot be shown"),
-        ("a\u202eb", "holds characters that cannot be shown"),
+        ("mem\x1b[31mbrane", r"'mem\\x1b\[31mbrane' contains characters that cannot be shown"),
+        ("cell\nerror: faked", "contains characters that cannot be shown"),
+        ("a\u202eb", "contains characters that cannot be shown"),
         ("n" * 101, "more than 100 characters"),
     ],
 )
