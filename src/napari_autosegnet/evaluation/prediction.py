@@ -21,6 +21,7 @@ from napari_autosegnet.data.pairs import open_pair, paired_files, tell_pairs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.evaluation.scoring import ScoredSection, class_order, describe_order, score, sections_to_score
 from napari_autosegnet.events import DataRead, Note, Report, silent
+from napari_autosegnet.inference.output.unfinished import unfinished
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.ome_zarr.metadata import OmeGroup
 from napari_autosegnet.ome_zarr.paths import LABELS
@@ -58,6 +59,11 @@ def evaluate_prediction(
     tell_pairs([stack], report)
     if picture is not None:
         _check_picture(picture, predicted)
+    missing = unfinished(predicted.path) if predicted.path is not None else None
+    if missing is not None and sections is None:
+        raise UserError(f"{missing}; finish it with the command that made it, or score some --sections")
+    if missing is not None:
+        report(Note(text=missing))
     tell_notes([predicted, stack.labels, *([] if picture is None else [picture])], report)
     mapping, names = _named(stack.mapping, stored_names(prediction), given=classes is not None)
     order = class_order(mapping.classes, names)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from napari_autosegnet.data.section_progress import SectionProgress
 from napari_autosegnet.data.stack import Array
 from napari_autosegnet.errors import StoppedError, UserError
-from napari_autosegnet.events import Report, silent
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.files import refuse_inside, replacing
 from napari_autosegnet.inference.output.file_kinds import Pixels, file_kind, pack, write_box
+from napari_autosegnet.inference.output.unfinished import unfinished
 from napari_autosegnet.interruption import ShouldStop, never_stop
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def write_labels(
     shape, axes = (labels.shape[1:], "yx") if labels.is_2d else (labels.shape, "zyx")
     extremes = [(int(slab.min()), int(slab.max())) for _, slab in slabs()]
     lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
+    missing = unfinished(labels.path) if labels.path is not None else None
+    if missing is not None:
+        report(Note(text=missing))
     if lowest < 0:
         raise UserError(f"{what} holds {lowest}; labels are 0 or more")
     pixels = Pixels(shape, axes, kind.dtype(highest, what))

@@ -102,6 +102,16 @@ class Ledger:
         sync_folder(path.parent)
         return ledger
 
+    @classmethod
+    def look(cls, path: Path) -> Ledger | None:
+        """The ledger of a run, which may be writing it; None where there is none, or a damaged one."""
+        parts = cls.parts_of(path)
+        if not parts:
+            return None
+        ledger = cls(path, parts)
+        ledger._read(mend=False)
+        return ledger
+
     @staticmethod
     def parts_of(path: Path) -> dict[str, Any]:
         """Identity per part that a ledger was begun with; empty when there is none, or a damaged one."""
@@ -207,7 +217,7 @@ class Ledger:
         """Of a line; other ledgers have others."""
         return hashlib.sha256((self.fingerprint + json.dumps(entry)).encode()).hexdigest()[:16]
 
-    def _read(self) -> None:
+    def _read(self, *, mend: bool = True) -> None:
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -215,7 +225,7 @@ class Ledger:
         header, *lines = content.split(b"\n")
         self._check(header)
         torn = lines.pop() if lines else b""
-        if torn:
+        if torn and mend:
             # By a crash or a full disk. The next line must not be glued to it.
             os.truncate(self.path, len(content) - len(torn))
         for line in lines:
