@@ -22,7 +22,7 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
 from napari_autosegnet.data.name_matching import matched
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_objects
-from napari_autosegnet.data.pairs import open_pairs
+from napari_autosegnet.data.pairs import given_pairs, open_pair
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import counted, listed
@@ -120,7 +120,7 @@ def open_labeled(
     classes: str | LabelMapping | None = None,
     read: Selection = ALL,
 ) -> list[LabeledStack]:
-    """Open images and labels, paired as `pairs.open_pairs` says.
+    """Open images and labels, paired as `pairs.given_pairs` and `pairs.open_pair` say.
 
     Parameters
     ----------
@@ -138,7 +138,8 @@ def open_labeled(
         nor colors, nothing or only one class is annotated, or ``classes`` names values
         that do not occur.
     """
-    pairs = open_pairs([Path(path) for path in images], [Path(path) for path in labels], read)
+    given = zip(*given_pairs([Path(path) for path in images], [Path(path) for path in labels]), strict=True)
+    pairs = [open_pair(image, marks, read) for image, marks in given]
     return pair_stacks([image for image, _ in pairs], [marks for _, marks in pairs], classes)
 
 

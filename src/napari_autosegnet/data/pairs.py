@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 _MAX_TOLD = 8
 
 
-def open_pairs(
-    images: Sequence[Path], labels: Sequence[Path], read: Selection = ALL
-) -> list[tuple[ImageStack, ImageStack]]:
-    """Open images and their labels, as many of one as of the other; see `open_pair` and `given_pairs`."""
-    return [open_pair(image, marks, read) for image, marks in zip(*given_pairs(images, labels), strict=True)]
-
-
 def open_pair(image: Path, labels: Path, read: Selection = ALL) -> tuple[ImageStack, ImageStack]:
     """Open an image and its labels, the sections of both in one order; see `paired_files`."""
     ours, theirs = paired_files(image, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,35 +26,27 @@ def draw_overlay(
     from napari_autosegnet.figures import overlay
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    overlay(
-        image.mean(axis=0),
-        (prediction + 1).astype(np.uint8),
-        classes,
-        file,
-        truth=(truth + 1).astype(np.uint8),
-    )
+    labels, true = ((numbers + 1).astype(np.uint8) for numbers in (prediction, truth))
+    overlay(image.mean(axis=0), labels, classes, file, truth=true)
 
 
 def picture_names(images: Sequence[ImageStack]) -> list[str]:
     """A name for the pictures of each image: its own; with its folder's, and a number, where several are alike."""
     names = [image.name for image in images]
-
-    def alike() -> set[str]:
-        # Not all file systems tell A from a.
-        counts = Counter(name.lower() for name in names)
-        return {name for name, count in counts.items() if count > 1}
-
-    twice = alike()
+    counts = _counts(names)
     for index, image in enumerate(images):
         folder = image.path.absolute().parent.name if image.path is not None else ""
-        if names[index].lower() in twice and folder:
-            names[index] = f"{folder}-{names[index]}"
-    taken: set[str] = set()
-    twice = alike()
+        if counts[image.name.lower()] > 1 and folder:
+            names[index] = f"{folder}-{image.name}"
+    counts, taken = _counts(names), set[str]()
     for index, name in enumerate(names):
-        number = 1
-        while names[index].lower() in taken or (number == 1 and name.lower() in twice):
-            names[index] = f"{name}-{number}"
-            number += 1
+        numbered = (f"{name}-{number}" for number in itertools.count(1))
+        tried = numbered if counts[name.lower()] > 1 else itertools.chain([name], numbered)
+        names[index] = next(each for each in tried if each.lower() not in taken)
         taken.add(names[index].lower())
     return names
+
+
+def _counts(names: Sequence[str]) -> Counter[str]:
+    # Not all file systems tell A from a.
+    return Counter(name.lower() for name in names)

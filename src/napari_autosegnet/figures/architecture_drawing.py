@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from napari_autosegnet.architecture import LAYER_INPUTS, LAYER_KINDS, OPERATIONS, Architecture, Layer, Operation
 from napari_autosegnet.figures.canvas import FAINT, INK, PAPER, save, sheet
-from napari_autosegnet.figures.shapes import Point, line, panel, pill, rectangle
+from napari_autosegnet.figures.shapes import Point, box, line, panel, pill, rectangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,14 +175,9 @@ class _LayerPlan:
             y -= self._gap(len(lanes)) + spare
         output = y + spare / 2 + 0.02
         for source in range(LAYER_INPUTS):
-            read = source in self.layer.inputs_read
-            pill(
-                axes,
-                Point(first - 0.56, lane_of[source]),
-                _source_name(source),
-                SOURCE_COLORS[source],
-                faint=not read,
-            )
+            is_read = source in self.layer.inputs_read
+            center = Point(first - 0.56, lane_of[source])
+            pill(axes, center, _source_name(source), SOURCE_COLORS[source], faint=not is_read)
         for source, lane in lane_of.items():
             self._draw_source(axes, source, lane, first, centers, tops)
         for index in range(len(self.layer.cells)):
@@ -216,81 +211,32 @@ class _LayerPlan:
                 axes.plot([target.x], [lane], marker="o", markersize=4.5, color=color, zorder=4)
 
     def _draw_cell(self, axes: Axes, kind: str, index: int, center: float, top: float) -> None:
-        rectangle(
-            axes,
-            center - _CELL_WIDTH / 2,
-            top - _CELL_HEIGHT,
-            _CELL_WIDTH,
-            _CELL_HEIGHT,
-            "#fafbfc",
-            "#c9ced6",
-            zorder=2,
-        )
+        left, bottom = center - _CELL_WIDTH / 2, top - _CELL_HEIGHT
+        rectangle(axes, left, bottom, _CELL_WIDTH, _CELL_HEIGHT, "#fafbfc", "#c9ced6", zorder=2)
         source = LAYER_INPUTS + index
         color = FAINT if index in self.layer.loose_ends else SOURCE_COLORS[source % len(SOURCE_COLORS)]
-        axes.text(
-            center - _CELL_WIDTH / 2 + 0.1,
-            top - _CELL_HEIGHT + 0.1,
-            f"cell {index + 1}",
-            fontsize=9,
-            color=color,
-            va="bottom",
-            zorder=6,
-        )
+        axes.text(left + 0.1, bottom + 0.1, f"cell {index + 1}", fontsize=9, color=color, va="bottom", zorder=6)
         plus = Point(center, top - 1.0)
+        operations = top - 0.12 - _OP_HEIGHT
         for place, node in enumerate(self.layer.cells[index].nodes):
             fill, edge, text, *_ = operation_style(node.operation)
             x = _operation_x(center, place)
-            rectangle(
-                axes,
-                x - _OP_WIDTH / 2,
-                top - 0.12 - _OP_HEIGHT,
-                _OP_WIDTH,
-                _OP_HEIGHT,
-                fill,
-                edge,
-                zorder=3,
-                name=f"{kind}-{index}-{place}-{node.operation}",
-            )
-            axes.text(
-                x,
-                top - 0.12 - _OP_HEIGHT / 2,
-                text,
-                fontsize=10,
-                color=INK,
-                ha="center",
-                va="center",
-                linespacing=1.05,
-                zorder=6,
-            )
-            line(axes, [Point(x, top - 0.12 - _OP_HEIGHT), Point(x, plus.y), plus], INK)
+            name = f"{kind}-{index}-{place}-{node.operation}"
+            box(axes, x - _OP_WIDTH / 2, operations, _OP_WIDTH, _OP_HEIGHT, fill, edge, text, name=name)
+            line(axes, [Point(x, operations), Point(x, plus.y), plus], INK)
         axes.plot(*plus, marker="o", markersize=12.5, markerfacecolor=PAPER, markeredgecolor=INK, zorder=5)
         axes.plot(*plus, marker="+", markersize=8, color=INK, markeredgewidth=1.3, zorder=6)
-        line(axes, [Point(center, plus.y), Point(center, top - _CELL_HEIGHT)], INK)
+        line(axes, [Point(center, plus.y), Point(center, bottom)], INK)
 
     def _draw_output(self, axes: Axes, centers: list[float], tops: list[float], y: float) -> None:
         loose = self.layer.loose_ends
         left = min(centers[index] for index in loose) - 1.0
         right = max(centers[index] for index in loose) + 1.0
         text = "1×1 convolution" if len(loose) == 1 else "concatenate, 1×1 convolution"
-        rectangle(axes, left, y - 0.32, right - left, 0.32, "#e9ecf1", "#6c7480", zorder=3)
-        axes.text(
-            (left + right) / 2,
-            y - 0.165,
-            f"{text}  →  h[t]",
-            fontsize=10,
-            color=INK,
-            ha="center",
-            va="center",
-            zorder=6,
-        )
+        box(axes, left, y - 0.32, right - left, 0.32, "#e9ecf1", "#6c7480", f"{text}  →  h[t]")
         for index in loose:
-            line(
-                axes,
-                [Point(centers[index], tops[self.rows[index]] - _CELL_HEIGHT), Point(centers[index], y)],
-                INK,
-                arrow=True,
-            )
+            bottom = tops[self.rows[index]] - _CELL_HEIGHT
+            line(axes, [Point(centers[index], bottom), Point(centers[index], y)], INK, arrow=True)
 
 
 def _operation_x(center: float, place: int) -> float:
@@ -320,8 +266,7 @@ def _draw_overview(
     ups = [left + width - inset - block / 2 - slant * level for level in range(levels + 1)]
 
     def place(x: float, y: float, text: str, color: str) -> None:
-        rectangle(axes, x - block / 2, y - tall / 2, block, tall, color, color, zorder=3)
-        axes.text(x, y, text, fontsize=10, color=PAPER, ha="center", va="center", zorder=6, fontweight="bold")
+        box(axes, x - block / 2, y - tall / 2, block, tall, color, color, text, ink=PAPER, weight="bold")
 
     def side_note(x: float, y: float, text: str, align: Literal["left", "right"]) -> None:
         axes.text(x, y, text, fontsize=8.5, color=FAINT, ha=align, va="center", zorder=6)

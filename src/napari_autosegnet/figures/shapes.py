@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from napari_autosegnet.figures.canvas import FAINT, PAPER
+from napari_autosegnet.figures.canvas import FAINT, INK, PAPER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +33,28 @@ def pill(axes: Axes, center: Point, text: str, color: str, *, faint: bool = Fals
     )
     axes.text(
         *center, text, fontsize=9.5, color="#b4bac3" if faint else color, ha="center", va="center_baseline", zorder=6
+    )
+
+
+def box(
+    axes: Axes,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    fill: str,
+    edge: str,
+    text: str,
+    *,
+    ink: str = INK,
+    weight: str = "normal",
+    name: str | None = None,
+) -> None:
+    """A `rectangle` with a text in its middle."""
+    rectangle(axes, x, y, width, height, fill, edge, zorder=3, name=name)
+    middle = (x + width / 2, y + height / 2)
+    axes.text(
+        *middle, text, fontsize=10, color=ink, ha="center", va="center", linespacing=1.05, fontweight=weight, zorder=6
     )
 
 
