@@ -35,13 +35,16 @@ def gradient_radius(network: nn.Module, guess: int) -> int:
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 10_000), levels=st.integers(1, 2))
-def test_radius_is_that_of_the_gradient_at_the_worst_alignment(seed: int, levels: int) -> None:
+@given(seed=st.integers(0, 10_000), levels=st.integers(1, 2), stem=st.sampled_from([1, 2, 4]))
+def test_radius_is_that_of_the_gradient_at_the_worst_alignment(seed: int, levels: int, stem: int) -> None:
     architecture = SearchSpace().sample(np.random.default_rng(seed))
-    network = SegmentationNetwork(architecture, in_channels=1, classes=2, levels=levels, base_width=3, max_width=4)
+    network = SegmentationNetwork(
+        architecture, in_channels=1, classes=2, levels=levels, base_width=3, max_width=4, stem_stride=stem
+    )
     radius = receptive_field_radius(network)
     assert radius is not None
-    assert gradient_radius(network, radius) == radius
+    # An enlarging head reads three places along each axis for a pixel, and the farthest has weight zero.
+    assert radius - stem < gradient_radius(network, radius) <= radius
 
 
 @pytest.mark.parametrize("levels", [1, 2])

@@ -37,7 +37,7 @@ def test_widths_double_up_to_the_largest() -> None:
     st.integers(1, 3),
     st.integers(1, 3),
     st.integers(2, 5),
-    st.sampled_from([1, 2]),
+    st.sampled_from([1, 2, 4]),
     st.integers(1, 2),
 )
 def test_any_architecture_gives_logits_of_the_images_size(
@@ -54,17 +54,6 @@ def test_any_architecture_gives_logits_of_the_images_size(
     )
     y, x = network.stride * multiple, network.stride * (multiple + 1)
     assert network.eval()(torch.randn(1, channels, y, x)).shape == (1, classes, y, x)
-
-
-@pytest.mark.parametrize("stem", [2, 4])
-def test_pixels_that_are_written_at_once_begin_alike(stem: int) -> None:
-    network = SegmentationNetwork(
-        sample(0), in_channels=1, classes=3, levels=2, base_width=4, max_width=8, stem_stride=stem
-    )
-    logits = network.eval()(torch.randn(1, 1, 8 * stem, 8 * stem)).detach()
-    blocks = logits.unfold(2, stem, stem).unfold(3, stem, stem).flatten(4)
-    torch.testing.assert_close(blocks, blocks[..., :1].expand_as(blocks))
-    assert blocks[..., 0].std() > 0.01, "blocks differ, and so do classes"
 
 
 def test_transfer_from_64_to_512_restacks_the_same_layers() -> None:

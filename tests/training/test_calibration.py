@@ -12,6 +12,7 @@ from torch import nn
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.networks.baselines import PSPNet, UNet
+from napari_autosegnet.networks.heads import EnlargingHead
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.training.calibration import HIGHEST_TEMPERATURE, calibrate, fit_temperature
 from napari_autosegnet.training.threads import WorkerThreads
@@ -45,6 +46,9 @@ NETWORKS = {
     "searched": lambda: SegmentationNetwork(
         SearchSpace().plain, in_channels=1, classes=3, levels=2, base_width=8, max_width=16, stem_stride=2
     ),
+    "quarter": lambda: SegmentationNetwork(
+        SearchSpace().plain, in_channels=1, classes=3, levels=2, base_width=8, max_width=16, stem_stride=4
+    ),
     "unet": lambda: UNet(1, 3, base_width=8, levels=2),
     "pspnet": lambda: PSPNet(1, 3, base_width=8, depth=14),
 }
@@ -54,6 +58,8 @@ NETWORKS = {
 def test_a_network_is_scaled_as_a_whole_and_its_labels_stay(name: str) -> None:
     torch.manual_seed(0)
     network: nn.Module = NETWORKS[name]()
+    if isinstance(head := getattr(network, "head", None), EnlargingHead):
+        nn.init.normal_(head.fine.weight)
     images = torch.randn(4, 1, 32, 32)
     before = copy.deepcopy(network).eval()
     with torch.no_grad():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_autosegnet.architecture import SearchSpace
+from napari_autosegnet.networks.heads import EnlargingHead
 from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.presets import search_settings, train_settings
 from napari_autosegnet.settings import OptimizationSettings
@@ -79,9 +80,11 @@ def test_muon_leaves_the_head_alone_whose_pixels_learn_from_less() -> None:
     network = SegmentationNetwork(chain, in_channels=1, classes=3, levels=1, base_width=8, max_width=8, stem_stride=4)
     settings = OptimizationSettings()
     optimizer = make_optimizer(network, settings)
-    (head,) = [group for group in optimizer.groups if any(p is network.head.weight for p in group.weights)]
-    assert not head.orthogonal and head.first_rate == 4 * settings.learning_rate
-    assert len(head.weights) == 1 and head.decay == settings.weight_decay
+    head = network.head
+    assert isinstance(head, EnlargingHead)
+    for part, rate in ((head.coarse, settings.learning_rate), (head.fine, 4 * settings.learning_rate)):
+        (group,) = [group for group in optimizer.groups if any(p is part.weight for p in group.weights)]
+        assert not group.orthogonal and group.first_rate == rate and group.decay == settings.weight_decay
     listed = [id(p) for group in optimizer.groups for p in group.weights]
     assert sorted(listed) == sorted(id(p) for p in network.parameters())
 

@@ -62,8 +62,10 @@ class _Support:
     ``first`` and ``last`` are (cells,) arrays; cell ``i + cells`` has the values of cell ``i`` plus the period.
     """
 
-    def __init__(self, first: np.ndarray, last: np.ndarray, period: int) -> None:
+    def __init__(self, first: np.ndarray, last: np.ndarray, period: int, margin: int = 0) -> None:
         self.first, self.last, self.period = first, last, period
+        #: Cells that were added on each side for the next convolution.
+        self.margin = margin
 
     @classmethod
     def of_input(cls, period: int) -> _Support:
@@ -89,7 +91,7 @@ class _Support:
         if len(self.first) % stride:
             raise TypeError(f"stride {stride} on a map of {len(self.first)} cells per period; is network.stride right?")
         cells = len(self.first) // stride
-        start = np.arange(cells) * stride - padding
+        start = np.arange(cells) * stride - padding - self.margin
         return self.take(cells, (start + tap * dilation for tap in range(size)))
 
     def join(self, *others: _Support) -> _Support:
@@ -155,6 +157,10 @@ def _pool(x: _Support, kernel_size: Any, stride: Any = None, padding: Any = 0, *
     return x.slide(size, size if stride is None or stride == [] else _side(stride), _side(padding))
 
 
+def _pad(x: _Support, pad: Any, *rest: Any, **more: Any) -> _Support:
+    return _Support(x.first, x.last, x.period, margin=_side(pad))
+
+
 def _interpolate(
     x: _Support,
     size: Any = None,
@@ -198,6 +204,7 @@ _RULES: dict[Any, Callable[..., _Support]] = {
     functional.max_pool2d: _pool,
     torch.max_pool2d: _pool,
     functional.avg_pool2d: _pool,
+    functional.pad: _pad,
     functional.interpolate: _interpolate,
     functional.pixel_shuffle: _shuffle,
     torch.cat: _concatenate,

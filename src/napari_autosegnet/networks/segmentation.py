@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
+from napari_autosegnet.networks.heads import EnlargingHead
 from napari_autosegnet.networks.layers import InputFit, SearchedLayer
 from napari_autosegnet.networks.operations import HybridDilatedConvolution
 
@@ -49,7 +49,7 @@ class SegmentationNetwork(nn.Module):
         See `level_widths`.
     stem_stride : int
         1 computes at full resolution throughout, as the paper does. 2, 4 or 8 lets the stem reduce the
-        image and the head write that many sub-pixels per side, at a quarter, a sixteenth and so on of the work;
+        image and an `EnlargingHead` enlarge the logits, at a quarter, a sixteenth and so on of the work;
         the levels it takes over are not searched.
     """
 
@@ -118,10 +118,10 @@ class SegmentationNetwork(nn.Module):
                 joined = choices.skip_at(from_bridge)
             self.up.append(searched("up", widths[level], before, now, widths[level] if joined else 0))
             before, now = now, (widths[level], 0)
-        self.head = nn.Conv2d(widths[0], classes * stem_stride**2, 1)
+        self.head = (
+            nn.Conv2d(widths[0], classes, 1) if stem_stride == 1 else EnlargingHead(widths[0], classes, stem_stride)
+        )
         self.apply(_initialize)
-        if stem_stride > 1:
-            _start_alike(self.head, stem_stride**2)
 
     def forward(self, x: Tensor, architecture: Architecture | None = None) -> Tensor:
         """Logits (n, classes, y, x) of images (n, in_channels, y, x); y and x are multiples of ``stride``."""
@@ -142,18 +142,7 @@ class SegmentationNetwork(nn.Module):
             skip = encoded[-1 - from_bridge] if architecture.skip_at(from_bridge) else None
             before, now = now, layer(before, now, skip=skip, layer=architecture.up)
         logits: Tensor = self.head(now)
-        return functional.pixel_shuffle(logits, self.stem_stride) if self.stem_stride > 1 else logits
-
-
-def _start_alike(head: nn.Conv2d, pixels: int) -> None:
-    """Let all pixels that a head writes at once begin with the same weights (Aitken et al. 2017).
-
-    Otherwise labels of a network that has learned little change from pixel to pixel.
-    """
-    if head.weight.is_meta:
-        return
-    with torch.no_grad():
-        head.weight.copy_(head.weight[::pixels].repeat_interleave(pixels, dim=0))
+        return logits
 
 
 def _initialize(module: nn.Module) -> None:
@@ -163,3 +152,5 @@ def _initialize(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, EnlargingHead):
+        module.start()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_autosegnet.networks.heads import EnlargingHead
 from napari_autosegnet.training.precision import inference_precision
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 
@@ -77,8 +78,10 @@ def calibrate(network: nn.Module, images: Tensor, targets: Tensor, *, batch_size
 
 @torch.no_grad()
 def scale_logits(network: nn.Module, factor: float) -> None:
-    """Multiply the logits of a network with a ``head`` that ends in a convolution, in place."""
-    last = [module for module in network.get_submodule("head").modules() if isinstance(module, nn.Conv2d)][-1]
-    for value in (last.weight, last.bias):
-        if value is not None:
-            value *= factor
+    """Multiply the logits of a network with a ``head`` that ends in a convolution, or adds up two, in place."""
+    head = network.get_submodule("head")
+    convolutions = [module for module in head.modules() if isinstance(module, nn.Conv2d)]
+    for last in convolutions if isinstance(head, EnlargingHead) else convolutions[-1:]:
+        for value in (last.weight, last.bias):
+            if value is not None:
+                value *= factor

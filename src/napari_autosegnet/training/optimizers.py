@@ -162,19 +162,19 @@ class Adam:
 def make_optimizer(network: nn.Module, settings: OptimizationSettings) -> Optimizer:
     """Optimizer of a network's weights; biases and batch norm do not decay.
 
-    Muon leaves the head alone. One that writes s x s pixels at once has weights of its own for each of them, and Muon
-    would let these drift apart as fast as it teaches them what they have in common. As each learns from so many times
-    fewer pixels, their rate is s times as large (docs/benchmarks/sizes.md).
+    Muon leaves the head alone. An `EnlargingHead` has weights of its own for each of s x s pixels, and Muon would let
+    these drift apart as fast as it teaches what they have in common. As each learns from so many times fewer pixels,
+    their rate is s times as large (docs/benchmarks/sizes.md).
     """
     weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
     vectors = [p for p in weights.values() if p.ndim <= 1]
-    head, hidden, other = [], [], []
+    fine, hidden, other = [], [], []
     for name, parameter in weights.items():
         if parameter.ndim <= 1:
             continue
-        if name.startswith("head."):
-            head.append(parameter)
-        elif settings.optimizer == "muon" and _is_hidden_convolution(parameter):
+        if name.startswith("head.fine."):
+            fine.append(parameter)
+        elif settings.optimizer == "muon" and not name.startswith("head.") and _is_hidden_convolution(parameter):
             hidden.append(parameter)
         else:
             other.append(parameter)
@@ -183,7 +183,7 @@ def make_optimizer(network: nn.Module, settings: OptimizationSettings) -> Optimi
         [
             Group(other, rate, decay),
             Group(vectors, rate, 0.0),
-            Group(head, getattr(network, "stem_stride", 1) * rate, decay),
+            Group(fine, getattr(network, "stem_stride", 1) * rate, decay),
             Group(hidden, settings.muon_learning_rate, decay, orthogonal=True),
         ],
         settings.momentum,

@@ -1,0 +1,65 @@
+"""The last layer of a network that works coarser than its image."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@cache
+def _bilinear_kernel(stride: int) -> Tensor:
+    """Weights (s * s, 1, 3, 3) of a place and its neighbors in each pixel of the place."""
+    # Where the centers of the pixels are, in places.
+    offset = (torch.arange(stride) + 0.5) / stride - 0.5
+    distance = (torch.arange(-1, 2) - offset[:, None]).abs()
+    weights = (1 - distance).clamp_min(0)
+    return torch.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3)
+
+
+class EnlargingHead(nn.Module):
+    """Logits of s x s pixels for each place of a feature map.
+
+    What all pixels of a place have in common (``coarse``) is enlarged bilinearly, and what they differ by (``fine``) is
+    added, by sub-pixel convolution (Shi et al. 2016). The latter begins at zero: so what a network has learned in its
+    first seconds gives smooth borders, not blocks, and labels do not change from pixel to pixel where it is in doubt
+    (docs/benchmarks/sizes.md).
+
+    Parameters
+    ----------
+    width : int
+        Channels of the feature map.
+    classes : int
+    stride : int
+        s.
+    """
+
+    def __init__(self, width: int, classes: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.coarse = nn.Conv2d(width, classes, 1)
+        self.fine = nn.Conv2d(width, classes * stride**2, 1)
+
+    def start(self) -> None:
+        """Let all pixels of a place begin alike."""
+        nn.init.zeros_(self.fine.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (n, classes, s * y, s * x) of features (n, width, y, x)."""
+        coarse = self.coarse(features)
+        classes = coarse.shape[1]
+        # As `functional.interpolate`, but pixel by pixel of a place, so that both parts are laid out at once.
+        kernel = _bilinear_kernel(self.stride).to(self.coarse.weight).repeat(classes, 1, 1, 1)
+        enlarged = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), kernel, groups=classes)
+        return functional.pixel_shuffle(enlarged + self.fine(features), self.stride)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Networks of version 0.1 had nothing but a fine part, called as the whole.
+        for name in ("weight", "bias"):
+            if prefix + name in state_dict:
+                state_dict[f"{prefix}fine.{name}"] = state_dict.pop(prefix + name)
+                state_dict[f"{prefix}coarse.{name}"] = torch.zeros(getattr(self.coarse, name).shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
