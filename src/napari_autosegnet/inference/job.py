@@ -55,6 +55,7 @@ from napari_autosegnet.inference.output.ledger import (
 from napari_autosegnet.inference.output.output import Output, open_output
 from napari_autosegnet.inference.output.picture_output import FileOutput
 from napari_autosegnet.inference.output.store import ZarrOutput
+from napari_autosegnet.inference.output.unfinished import unfinished
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
 from napari_autosegnet.ome_zarr.metadata import ome_version
@@ -177,6 +178,8 @@ def open_job(
     shape = image.shape
     if mask is not None and mask.shape != shape:
         raise UserError(f"the mask has the shape {mask.shape}, the image {shape}; give a mask of the same shape")
+    if mask is not None and mask.path is not None and (missing := unfinished(mask.path)) is not None:
+        raise UserError(f"{missing}; finish it before it serves as a mask")
     region = None if settings.region is None else parse_region(settings.region, shape)
     planes, largest = XY, None
     if settings.planes == "all":

@@ -50,6 +50,9 @@ def test_half_a_result_is_not_taken_for_a_whole_one(
     assert api.evaluate(prediction=out, labels=tmp_path / "whole.tif", sections="0").accuracy == 1
     assert run(["convert", "--labels", str(out), "--out", str(tmp_path / "half.h5")]) == 0
     assert f"note: {told}" in capsys.readouterr().err
+    with pytest.raises(UserError, match="2 of 4 blocks are done, and the rest is 0; finish it before"):
+        api.predict(image.with_name("model"), image, tmp_path / "masked.zarr", mask=out, device="cpu")
+    assert not (tmp_path / "masked.zarr").exists()
     assert ledger.read_bytes() == content
     predict(image, out)
     assert unfinished(out) is None
