@@ -1,5 +1,5 @@
-"""From files to scores: `fit`, or `search` and `train`, then `predict` and `evaluate`; `export` for other programs;
-`export_objects` and `use_edits` for what was mended by hand.
+"""From files to scores: `fit`, or `search` and `train`, then `predict` and `evaluate`; `segment` for arrays; `export`
+for other programs; `export_objects` and `use_edits` for what was mended by hand.
 
 The commands, the worker and scripts call these. Each takes paths, keeps all it knows in the run
 folder, and tells its progress to a `Report`.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Note, Report, silent
+from napari_autosegnet.events import Note, ProgressMade, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.arguments import (
     AnyPath,
@@ -39,7 +39,8 @@ from napari_autosegnet.settings import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_autosegnet.inference.volume import PredictionSummary
     from napari_autosegnet.jobs.training import OnEpoch
@@ -337,7 +338,7 @@ def predict(
     with plain_refusals():
         job = PredictJob(
             model=model_folder(as_path(model, "model")),
-            image=as_path(image, "image"),
+            image=as_path(image, "image", instead="api.segment applies a model to an array"),
             out=optional_path(out, "out"),
             cubes=optional_path(cubes, "cubes"),
             mask=optional_path(mask, "mask"),
@@ -348,6 +349,63 @@ def predict(
             slurm=optional_path(slurm, "slurm"),
         )
     return job.run(report=report, should_stop=should_stop)
+
+
+def segment(
+    model: AnyPath,
+    image: ArrayLike,
+    *,
+    channel_axis: int | None = None,
+    settings: PredictSettings | None = None,
+    device: str = "auto",
+    report: Report = silent,
+) -> NDArray[np.uint8]:
+    """Apply a model to an array in memory; `predict` does the same with files of any size.
+
+    Parameters
+    ----------
+    model : path
+        A run with a trained model, its ``RUN/model``, or a zip of one.
+    image : array-like
+        ``(y, x)`` or ``(z, y, x)``, and one more axis where ``channel_axis`` is given: numpy, zarr, or dask. It is read
+        section by section.
+    channel_axis : int, optional
+        Axis of the channels; -1 for RGB.
+    settings : PredictSettings, optional
+        How a section is computed: halo, tile, precision, and gray values.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``mps``.
+
+    Returns
+    -------
+    ndarray
+        Labels of the image's shape without channels. 1 is the model's first class; 0 is where the image has no number,
+        and a section of one gray value.
+
+    Raises
+    ------
+    UserError
+        When the image does not fit the model.
+    """
+    import numpy as np
+
+    from napari_autosegnet.data.images import image_from_array
+    from napari_autosegnet.device import choose_device
+    from napari_autosegnet.inference.volume import checked_survey, make_predictor, predict_section
+    from napari_autosegnet.model import Model
+
+    settings = settings or PredictSettings()
+    stack = image_from_array(image if hasattr(image, "shape") else np.asarray(image), channel_axis=channel_axis)
+    opened = Model.load(model_folder(as_path(model, "model")))
+    survey = checked_survey(opened, stack, settings.gray_values, report)
+    predictor = make_predictor(opened, choose_device(device), settings, report)
+    labels = np.zeros(stack.shape, np.uint8)
+    for section in range(stack.sections):
+        predicted = predict_section(predictor, stack, section, survey=survey)
+        assert predicted is not None, "nobody asks it to stop"
+        labels[section] = predicted[0]
+        report(ProgressMade(done=section + 1, total=stack.sections))
+    return labels[0] if stack.is_2d else labels
 
 
 def evaluate(

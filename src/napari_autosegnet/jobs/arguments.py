@@ -15,10 +15,14 @@ from napari_autosegnet.errors import UserError, first_problem
 AnyPath = str | os.PathLike[str]
 AnyPaths = AnyPath | Sequence[AnyPath]
 Channels = str | int | Sequence[str | int]
+#: What to do with an array.
+IN_MEMORY = "save what is in memory as a file first, for example with numpy.save"
 
 
-def as_path(value: AnyPath, name: str) -> Path:
+def as_path(value: AnyPath, name: str, instead: str = IN_MEMORY) -> Path:
     """One path; ``~`` is the home folder.
+
+    ``instead`` says what to do with anything else.
 
     Raises
     ------
@@ -26,10 +30,7 @@ def as_path(value: AnyPath, name: str) -> Path:
         When it is none, an array for example.
     """
     if not isinstance(value, str | os.PathLike):
-        raise UserError(
-            f"{name} must be a path, not {type(value).__name__}; save what is in memory as a file first, for example "
-            "with numpy.save"
-        )
+        raise UserError(f"{name} must be a path, not {type(value).__name__}; {instead}")
     return Path(os.path.expanduser(value)) if Path(value).parts[:1] == ("~",) else Path(value)
 
 
