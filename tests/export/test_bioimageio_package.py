@@ -144,7 +144,7 @@ def test_without_words_and_image_it_is_made_of_noise(model: Model, tmp_path: Pat
     """What is left out is left open, not made up."""
     noise = sample_of(model, None, 64, 4)
     assert noise.shape == (3, 64, 64) and 100 < noise.mean() < 140 and noise.std() > 20
-    with pytest.raises(UserError, match="'do what you like' is no license"):
+    with pytest.raises(UserError, match="'do what you like' is not a license"):
         write_bioimageio(model, tmp_path / "model.zip", about=About(license="do what you like"))
     assert not (tmp_path / "model.zip").exists()
 

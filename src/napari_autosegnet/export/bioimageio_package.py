@@ -96,7 +96,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
         one that the zoo knows, or the file cannot be written.
     """
     if path.suffix.lower() != ".zip":
-        raise UserError(f"'{path.name}' is no name for a bioimage.io package; call it NAME.zip")
+        raise UserError(f"'{path.name}' is not a name for a bioimage.io package; call it NAME.zip")
     refuse_foreign(path, _was_written_here)
     need_extra("onnx", "onnxruntime", "onnxscript", "bioimageio.core")
     about = about or About()
@@ -284,7 +284,7 @@ def _check_license(license: str) -> None:
         LicenseId(license or "MIT")
     except ValidationError as error:
         raise UserError(
-            f"'{license}' is no license that the model zoo knows; give an SPDX identifier, for example CC-BY-4.0"
+            f"'{license}' is not a license that the model zoo knows; give an SPDX identifier, for example CC-BY-4.0"
         ) from error
 
 

@@ -71,7 +71,7 @@ def write_onnx(model: Model, path: Path) -> float:
         give what the model gives.
     """
     if path.suffix.lower() != ".onnx":
-        raise UserError(f"'{path.name}' is no name for an ONNX file; call it NAME.onnx")
+        raise UserError(f"'{path.name}' is not a name for an ONNX file; call it NAME.onnx")
     need_extra(*_EXTRA)
     refuse_foreign(path, _was_written_here)
     content = onnx_model(model).SerializeToString()

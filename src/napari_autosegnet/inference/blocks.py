@@ -135,7 +135,7 @@ class BlockPlan:
         if min(self.shape) < 1 or min(self.block) < 1 or self.stride < 1:
             raise ValueError("shape, block and stride are positive")
         if self.halo < 0 or self.halo % self.stride:
-            raise ValueError(f"a halo of {self.halo} is no multiple of the stride {self.stride}")
+            raise ValueError(f"a halo of {self.halo} is not a multiple of the stride {self.stride}")
         for span, size in zip(self.region or (), self.shape, strict=False):
             if not 0 <= span[0] < span[1] <= size:
                 raise UserError(f"the region {self.region} does not lie inside the volume {self.shape}; choose another")
@@ -428,7 +428,7 @@ def choose_chunks(
             wished[axis] = size
         elif size % wished[axis] and size < shape[axis]:
             raise UserError(
-                f"a block of {size} along {'zyx'[axis]} is no multiple of the output's chunks of {wished[axis]}; "
+                f"a block of {size} along {'zyx'[axis]} is not a multiple of the output's chunks of {wished[axis]}; "
                 f"take {round_up(size, wished[axis])}, or {wished[axis]} or less"
             )
     return wished[0], wished[1], wished[2]

@@ -293,7 +293,7 @@ def complete(job: VolumeJob, ledger: Ledger) -> None:
 def _no_result(place: Path, job: VolumeJob) -> str:
     """The line for something else in the output's place."""
     if place != job.output.path or not is_node(place):
-        return f"{place} exists and is no result of this program; give another --out"
+        return f"{place} exists and is not a result of this program; give another --out"
     image = job.image.path
     choices = (
         "give another --out" if image is None or ome_version(image) is None else "leave --out out, or give another"

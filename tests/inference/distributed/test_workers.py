@@ -164,8 +164,8 @@ def test_own_lifetimes_and_short_jobs(write: Any) -> None:
     ("text", "part"),
     [
         ("- a\n", "must hold settings"),
-        ("a: [\n", "is no YAML"),
-        ("[" * 5000, r"is no YAML \(it is not text, or nested too deeply\)"),
+        ("a: [\n", "is not YAML"),
+        ("[" * 5000, r"is not YAML \(it is not text, or nested too deeply\)"),
         ("workers: many\n", "must be a number"),
         ("workers: 0\n", "must be a number"),
     ],

@@ -48,7 +48,7 @@ def test_what_somebody_else_put_into_the_image_stays(model: Model, store: Path, 
     if place != "labels/segmentation":
         predict_volume(model, open_image(store), None, SETTINGS)
     zarr.create_array(store / place, data=noise(2, 40, 48))
-    refused(model, store, None, f"{place} exists and is no result of this program", **settings)
+    refused(model, store, None, f"{place} exists and is not a result of this program", **settings)
     if place != "labels/segmentation":
         predict_volume(model, open_image(store), None, OVERWRITE)  # which writes nothing there
     np.testing.assert_array_equal(zarr.open_array(store / place, mode="r")[:], noise(2, 40, 48))

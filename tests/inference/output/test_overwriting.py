@@ -49,7 +49,7 @@ def test_overwriting_leaves_what_is_no_result(
         write_ome(place, noise(2, 9, 9))
         more = {"format": "zarr"} if name == "plain.zarr" else {}
     before = tree(place.parent)
-    refused(model, picture, place, "is no result of this program|is another store and no result", **more)
+    refused(model, picture, place, "is not a result of this program|is another store and no result", **more)
     assert {k: v for k, v in tree(place.parent).items() if not k.endswith(".lock")} == before
 
 

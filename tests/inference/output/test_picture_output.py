@@ -141,11 +141,11 @@ def test_a_stopped_result_in_a_file_goes_on_and_other_libraries_read_it(
     # Somebody else's file is never overwritten, nor is a damaged one gone on with.
     whole = out.read_bytes()
     out.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="is no unfinished result .*start again with --overwrite") as error:
+    with pytest.raises(UserError, match="is not an unfinished result .*start again with --overwrite") as error:
         predict_volume(model, image, out, settings)
     assert "\n" not in str(error.value)
     (tmp_path / f"other.{ending}").write_bytes(b"mine")
-    with pytest.raises(UserError, match="exists and is no result of this program"):
+    with pytest.raises(UserError, match="exists and is not a result of this program"):
         predict_volume(model, image, tmp_path / f"other.{ending}", settings.model_copy(update={"overwrite": True}))
     assert (tmp_path / f"other.{ending}").read_bytes() == b"mine"
 

@@ -202,7 +202,7 @@ def test_what_cannot_be_edited_is_refused_in_one_line(store: Path) -> None:
         object_table_path(store).unlink()
         Proofreading(store, lambda: True)
     object_table_path(store).write_text("object\n7\n")
-    with pytest.raises(UserError, match="delete it, and the objects are measured anew"):
+    with pytest.raises(UserError, match="delete it, and the objects are measured again"):
         Proofreading(store)
     object_table_path(store).unlink()
     write_objects(store, np.where(two_balls() == 3, 4, 0), NANOMETERS)

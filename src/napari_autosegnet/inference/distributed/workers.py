@@ -187,9 +187,9 @@ def read_slurm_settings(path: Path, count: int) -> tuple[dict[str, Any], int]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; give a YAML file") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no YAML (it is not text, or nested too deeply); give a YAML file") from error
+        raise UserError(f"{path} is not YAML (it is not text, or nested too deeply); give a YAML file") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {one_line(error)}") from error
+        raise UserError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} must hold settings such as 'queue: gpu', 'cores: 4', 'memory: 16GB', 'workers: 8'")
     settings = dict(content)

@@ -136,7 +136,9 @@ class ObjectTable:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [[float(row[name]) for name in columns] for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{path} is no table of objects; delete it, and the objects are measured anew") from error
+            raise UserError(
+                f"{path} is not a table of objects; delete it, and the objects are measured again"
+            ) from error
         values = np.array(sorted(rows)).reshape(-1, len(columns))
         self.numbers, self.voxels = values[:, :2].astype(np.int64).T
         first, scale = np.array(placement.translation), np.abs(placement.scale)

@@ -121,7 +121,9 @@ def _output_at(
             )
         version = own
     elif out is None:
-        raise UserError("the image is no OME-Zarr that could hold the result; give --out, such as --out result.zarr")
+        raise UserError(
+            "the image is not an OME-Zarr, which could hold the result; give --out, such as --out result.zarr"
+        )
     else:
         within, place = False, _named(out)
         kind = file_kind(place)

@@ -82,7 +82,7 @@ class FileOutput:
                 if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
                     raise  # of the disk
                 raise UserError(
-                    f"{file} is no unfinished result ({one_line(error)}); start again with --overwrite"
+                    f"{file} is not an unfinished result ({one_line(error)}); start again with --overwrite"
                 ) from error
             self._begins[file] = begin
 

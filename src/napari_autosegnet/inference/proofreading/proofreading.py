@@ -136,7 +136,7 @@ class Proofreading:
         parts = _watershed(np.maximum(heights, level), markers, inside)
         new = max(self.log.highest, int(self._table.numbers.max(initial=0))) + 1
         if new > np.iinfo(self.levels[0].dtype).max:
-            raise UserError(f"{self.levels[0].dtype} holds no number for one more object; export the objects anew")
+            raise UserError(f"{self.levels[0].dtype} has no number left for one more object; export the objects again")
         self._do(Split.of(number, new, parts == 2, [span[0] for span in box]))
         return new
 
@@ -237,7 +237,7 @@ def _voxels(stroke: Stroke, shape: Shape) -> npt.NDArray[np.int64]:
     """Voxels (n, 3) along a line through points (z, y, x), as far as they lie in the volume."""
     points = np.asarray(stroke, float).reshape(-1, 3)
     if not np.isfinite(points).all():
-        raise UserError("a stroke has points that are no numbers; draw it again")
+        raise UserError("a stroke has points that are not numbers; draw it again")
     pieces = [points[:1]]
     for start, end in pairwise(points):
         steps = min(int(np.abs(end - start).max()) + 1, sum(shape))

@@ -90,7 +90,7 @@ class LiveLabels(QWidget):
         self.box.setChecked(True)
         self.box.setToolTip(
             "Once two classes have a stroke, the slice in view is labeled, and again after every stroke; "
-            "a preview, which is no annotation and is not saved"
+            "a preview, which is not annotation and is not saved"
         )
         self.box.toggled.connect(self._on_toggled)
         self.line = MessageLine()

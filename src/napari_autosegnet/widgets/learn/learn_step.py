@@ -177,7 +177,7 @@ class LearnStep(QWidget):
         self.preview_wanted.setVisible(active)
         self.brushes.setVisible(active or not anew)
         self.more_strokes.show_state(active=active)
-        again = ("Learn anew ...", self.ask_anew) if missing is None else None
+        again = ("Learn again ...", self.ask_anew) if missing is None else None
         if active:
             self._offer("", None)
         elif anew:
@@ -208,7 +208,7 @@ class LearnStep(QWidget):
     def _next_training(self) -> tuple[str, str, str]:
         """What has learned in the run, what can be done with more labels, and the button for it."""
         if has_forest(self.run):  # which has no weights to continue from
-            return "forest", "let it learn anew from all of it, in seconds", "Learn from all labels"
+            return "forest", "let it learn again from all of it, in seconds", "Learn from all labels"
         time = self.advanced.training_time
         return "network", f"let it continue{time and f' for up to {time}'}", "Add labels and continue"
 
@@ -406,9 +406,9 @@ class LearnStep(QWidget):
 
 _TIPS = {
     "Learn": "Starts in a program of its own: napari can be used meanwhile, or closed",
-    "Learn anew ...": "From scratch, in a new run; this one is kept",
+    "Learn again ...": "From scratch, in a new run; this one is kept",
     "Add labels and continue": "From the weights that the network has, with all that is painted now",
-    "Learn from all labels": "Fits the forest anew to all that is painted now",
+    "Learn from all labels": "Fits the forest again, to all that is painted now",
     "Train it": "Trains the network that was found, from scratch",
 }
 _WHAT = (

@@ -109,7 +109,7 @@ class NewStrokes(QObject):
             if added:
                 words = (
                     f"{listed(added)} came after the start: a network keeps the classes that it began with, so what "
-                    "is painted so is not learned. Stop, and learn anew, to have it."
+                    "is painted so is not learned. To have it, stop, and learn again."
                 )
             return words, time.monotonic() - began
 
@@ -145,6 +145,6 @@ def _added_classes(run: Run, names: list[str]) -> list[str]:
     if names[: len(began_with)] != began_with:
         raise UserError(
             f"it began with the classes {', '.join(began_with)}; give them these names and this order again, or learn "
-            "anew"
+            "again in a new run"
         )
     return [f"'{name}'" for name in names[len(began_with) :]]
