@@ -176,7 +176,7 @@ def test_a_wished_block_sets_the_chunks_or_is_a_multiple() -> None:
     shape = (100, 2000, 2000)
     assert choose_chunks(shape, (4, 100, 512), None) == (4, 100, 256)
     assert choose_block(shape, (4, 100, 256), (4, 100, 512)) == (4, 100, 512)
-    with pytest.raises(UserError, match="no multiple of the output's chunks of 256; take 512"):
+    with pytest.raises(UserError, match="not a multiple of the output's chunks of 256; take 512"):
         choose_chunks(shape, (16, 300, 512), None)
 
 

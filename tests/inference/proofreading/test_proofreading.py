@@ -191,7 +191,7 @@ def test_what_cannot_be_edited_is_refused_in_one_line(store: Path) -> None:
         (lambda: objects.split([(3, 8, 8)], [(2, 19, 5)]), "different objects"),
         (lambda: objects.split([(3, 8, 8)], [(-9, 8, 8)]), "within the volume"),
         (lambda: objects.split([(3, 8, 8)], [(3, 8, 8)]), "cover each other"),
-        (lambda: objects.split([(3, 8, 8)], [(3, 8, float("nan"))]), "no numbers"),
+        (lambda: objects.split([(3, 8, 8)], [(3, 8, float("nan"))]), "not numbers"),
     ):
         with pytest.raises(UserError, match=words):
             edit()
