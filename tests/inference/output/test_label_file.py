@@ -86,11 +86,13 @@ def test_what_is_no_labels_or_cannot_be_written_is_one_line(tmp_path: Path, caps
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit for the size of files is POSIX")
 @pytest.mark.parametrize("limit", [0, 1000, 4000])
 def test_hdf5_that_the_disk_does_not_take_is_one_line(
-    limit: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    limit: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HDF5 tells it in words of its own, and as a RuntimeError where it is met late."""
     import resource
 
+    # Python would cut short what it compiles of modules that are imported now, for all programs after this one.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     np.save(tmp_path / "labels.npy", PIXELS)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
