@@ -106,11 +106,12 @@ def test_a_run_keeps_all_that_it_knows(finished: Finished) -> None:
     assert model.specification.architecture == Architecture.load(run.architecture_file)
     assert [c.name for c in model.classes] == ["background", "myelin", "axon"]
     assert model.description.training["label_values"] == {"0": 1, "1": 2, "2": 3}
-    # Calibrated: the weights of the best epoch, the last convolution divided by the temperature.
+    # Calibrated: the weights of the best epoch, both parts of the head divided by the temperature.
     best = read_checkpoint(run.checkpoint_file("training"), torch.device("cpu"))["best"]["weights"]
     temperature = model.description.training["temperature"]
     assert temperature != 1
-    torch.testing.assert_close(model.weights["head.weight"] * temperature, best["head.weight"])
+    for part in ("head.coarse.weight", "head.fine.weight"):
+        torch.testing.assert_close(model.weights[part] * temperature, best[part])
     assert torch.equal(model.weights["stem.0.weight"], best["stem.0.weight"])
     kept = [event.event for event in run.events()]
     assert kept == finished.events

@@ -104,7 +104,7 @@ def test_identity_alone_is_not_sampled() -> None:
     ("change", "message"),
     [
         (lambda c: c.update(version=99), "version 99"),
-        (lambda c: c.pop("format"), "no architecture"),
+        (lambda c: c.pop("format"), "not an architecture"),
         (lambda c: c["down"]["cells"][0]["nodes"][0].update(operation="conv_7x7"), "damaged at 'down.cells.0"),
         (lambda c: c.update(skips=[]), "damaged at 'skips'"),
         (lambda c: c.update(surprise=1), "damaged at 'surprise'"),

@@ -96,7 +96,7 @@ def test_three_planes_are_for_volumes_of_cubes(tmp_path: Path, model: Model, noi
     flat = image_from_array(pixels, scale=(40.0, 8.0, 8.0), name="sections")
     with pytest.raises(UserError, match=r"sections are 40 x 8 x 8 \(z, y, x\).*factor of 1.25.*--planes all"):
         predict_volume(model, flat, tmp_path / "a.zarr", settings)
-    with pytest.raises(UserError, match="one section"):
+    with pytest.raises(UserError, match="a single section"):
         predict_volume(model, image_from_array(pixels[0]), tmp_path / "a.zarr", settings)
     assert not (tmp_path / "a.zarr").exists()
 

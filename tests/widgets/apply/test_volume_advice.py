@@ -99,8 +99,8 @@ def test_a_file_is_looked_at_too(open_dialog: Open, qtbot: Any, tmp_path: Path) 
     [
         ((8, 4, 4), "nm", 3, "Voxels are 8 x 4 x 4 nm, and three planes need cubes. As cubes, the volume has 5 "
          "sections instead of 3, 0.0 MB before they are compressed.", True, "tick 'Write cubes first', or choose"),
-        ((50, 4, 4), "nm", 3, "The sections of stack are 12.5 pixels apart, and at most 4 are bridged; segment it in "
-         "one plane.", False, "at most 4 are bridged"),
+        ((50, 4, 4), "nm", 3, "The sections of stack are 12.5 pixels apart, and at most 4 can be bridged; segment it "
+         "in one plane.", False, "at most 4 can be bridged"),
         ((4, 4, 4), "nm", 3, "", False, None),
         ((1, 1, 1), "pixel", 3, "The image says nothing of its voxels; they are taken for cubes.", False, None),
         ((8, 4, 4), "nm", 1, "One section has no other planes; choose xy.", False, "has no other planes"),

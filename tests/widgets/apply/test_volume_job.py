@@ -259,7 +259,7 @@ def test_a_worker_that_fails_says_why(step: ApplyStep, run: Run, qtbot: Any, tmp
     step.volume.start(run.model_folder, Chosen(image, tmp_path / "taken.zarr", PredictSettings()))
     qtbot.waitUntil(lambda: not step.volume.client.active, timeout=90_000)
     assert step.volume.client.state == "failed"
-    assert "no result of this program" in step.panel.note.text()
+    assert "not a result of this program" in step.panel.note.text()
 
 
 def test_one_time_point_and_channel_of_a_file_is_segmented(
