@@ -26,11 +26,6 @@ def coarse_network(stride: int) -> SegmentationNetwork:
     ).eval()
 
 
-def smoothed(logits: torch.Tensor, stride: int) -> torch.Tensor:
-    """Logits whose every place has one value, the pixel's in its middle, enlarged bilinearly."""
-    return functional.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
-
-
 @pytest.mark.parametrize("stride", [2, 4, 8])
 def test_a_new_network_gives_smooth_logits(stride: int) -> None:
     network = coarse_network(stride)
@@ -38,7 +33,8 @@ def test_a_new_network_gives_smooth_logits(stride: int) -> None:
     places: list[torch.Tensor] = []
     network.head.coarse.register_forward_hook(lambda module, given, result: places.append(result))
     logits = network(torch.randn(1, 1, 8 * stride, 8 * stride))
-    torch.testing.assert_close(logits, smoothed(places[0], stride))
+    enlarged = functional.interpolate(places[0], scale_factor=stride, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(logits, enlarged)
     assert logits.std() > 0.01, "places differ, and so do classes"
 
 
@@ -53,8 +49,7 @@ def test_pixels_of_a_place_learn_to_differ_from_the_first_step_on() -> None:
     assert per_pixel.std(1).min() > 0.1
 
 
-def test_a_head_that_had_only_a_fine_part_computes_the_same() -> None:
-    """Models that were saved before heads had two parts."""
+def test_a_model_from_before_heads_had_two_parts_computes_the_same() -> None:
     network = coarse_network(4)
     assert isinstance(network.head, EnlargingHead)
     nn.init.normal_(network.head.fine.weight)

@@ -57,7 +57,7 @@ class EnlargingHead(nn.Module):
         return functional.pixel_shuffle(enlarged + self.fine(features), self.stride)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # Networks of version 0.1 had nothing but a fine part, called as the whole.
+        # Older models have no coarse part, and the fine one's weights under the head's own name.
         for name in ("weight", "bias"):
             if prefix + name in state_dict:
                 state_dict[f"{prefix}fine.{name}"] = state_dict.pop(prefix + name)
