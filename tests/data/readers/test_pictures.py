@@ -24,7 +24,7 @@ def test_what_only_has_the_name_of_a_picture_is_refused(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(tmp_path / "mask.webp", quality=50)
     (tmp_path / "mask.webp").rename(tmp_path / "mask.png")
     for name, said in (("stack.png", "is TIFF"), ("mask.png", "is WEBP")):
-        with pytest.raises(UserError, match=f"{name} {said}, whatever its name says; save it anew as PNG or TIFF"):
+        with pytest.raises(UserError, match=f"{name} {said}, whatever its name says; save it again as PNG or TIFF"):
             open_labels(tmp_path / name)
 
 

@@ -172,7 +172,7 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, model: Model, image:
         predict_volume(model, image_from_array(noise(9, 9)), tmp_path / "a.png", PredictSettings(probabilities=True))
     with pytest.raises(UserError, match=r"cannot be written as \.jpg"):
         predict_volume(model, image, tmp_path / "out.jpg")
-    with pytest.raises(UserError, match="not an OME-Zarr, which could hold"):
+    with pytest.raises(UserError, match="not an OME-Zarr store, which could hold"):
         predict_volume(model, image, None)
 
 

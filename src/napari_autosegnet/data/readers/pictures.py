@@ -85,7 +85,7 @@ def _describe(file: Path, *, labels: bool) -> tuple[tuple[int, int], int, np.dty
     """Height and width, channels, type of pixels, and what is to be known of how it is read."""
     with _opened(file) as picture:
         if picture.format not in _FORMATS:
-            raise UserError(f"{file} is {picture.format}, whatever its name says; save it anew as PNG or TIFF")
+            raise UserError(f"{file} is {picture.format}, whatever its name says; save it again as PNG or TIFF")
         if labels and picture.format in ("JPEG", "MPO"):
             raise lossy_labels(file)
         pictures = getattr(picture, "n_frames", 1)

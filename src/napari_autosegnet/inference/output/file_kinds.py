@@ -306,9 +306,8 @@ def _make_hdf5(file: Path, pixels: Pixels, image: ImageStack) -> None:
                 dataset.attrs["units"] = [image.unit] * (3 - flat)
                 dataset.attrs["element_size_um"] = steps  # what Fiji reads
     except (OSError, RuntimeError) as error:
-        number = re.search(
-            r"errno = (\d+)", str(error)
-        )  # HDF5 names what the system said in the midst of its own words
+        # HDF5 says what the system said, in the midst of its own words.
+        number = re.search(r"errno = (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error

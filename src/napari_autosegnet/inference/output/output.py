@@ -122,7 +122,7 @@ def _output_at(
         version = own
     elif out is None:
         raise UserError(
-            "the image is not an OME-Zarr, which could hold the result; give --out, such as --out result.zarr"
+            "the image is not an OME-Zarr store, which could hold the result; give --out, such as --out result.zarr"
         )
     else:
         within, place = False, _named(out)
