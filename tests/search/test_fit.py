@@ -20,7 +20,8 @@ from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report
 from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.candidates import SIZES, Candidate
-from napari_autosegnet.search.fit import Fit, number_of_candidates, plan_rounds
+from napari_autosegnet.search.fit import TRAINING_COST, Fit, number_of_candidates, plan_rounds
+from napari_autosegnet.search.latency import LATENCY_SIDE
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
 from napari_autosegnet.training.patches_ahead import PatchStream
 from napari_autosegnet.training.trainer import Trainer
@@ -107,6 +108,33 @@ def test_sizes_that_are_too_slow_for_the_time_do_not_compete(monkeypatch: pytest
     fit = make(SETTINGS.changed(epochs=4, budget=1e4, candidates=None, choosing=0.5))
     fit.run()
     assert [each.size for each in fit.candidates] == [SIZES[0], SIZES[2]]
+
+
+@pytest.mark.parametrize(("epochs_in_first_round", "competes"), [(2.7, True), (2.3, False)])
+def test_about_three_epochs_in_the_first_round_are_enough(
+    epochs_in_first_round: float, competes: bool, monkeypatch: pytest.MonkeyPatch, use_threads: Callable[[int], None]
+) -> None:
+    use_threads(1)
+    settings = SETTINGS.changed(epochs=None, budget=1e4, candidates=None, choosing=0.5)
+    # Of eight, each has 1/3 of half of the time divided by eight.
+    seconds = 1e4 * 0.5 / 3 / 8 / epochs_in_first_round
+    pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
+    slow = 1000 * seconds / (TRAINING_COST * pixels / LATENCY_SIDE**2)
+
+    def latency(what: NetworkSpecification, device: torch.device) -> float:
+        return slow if what.stem_stride == 2 else 1e-3
+
+    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", latency)
+    fit = make(settings)
+    fit.run(should_stop=lambda: True)
+    assert any(each.size.stem_stride == 2 for each in fit.candidates) == competes
+
+
+def test_speeds_are_measured_again_after_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([90.0, 40.0, 60.0])
+    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", lambda what, device: next(measured, 70.0))
+    chosen = make(SETTINGS.changed(epochs=2, candidates=1)).run()
+    assert chosen is not None and chosen.latency == 40
 
 
 def test_all_networks_of_a_round_get_the_same_time() -> None:

@@ -154,6 +154,9 @@ class Fit:
                     report(Stopped(step="fit", reason="a stop was asked for"))
                     return self.chosen
                 for candidate in self.competing:
+                    # Whatever else the computer does makes a network slower, for seconds at a time, never faster.
+                    again = measured_latency(candidate.specification, self.device)
+                    candidate.latency = min(candidate.latency, again)
                     self._report_candidate(candidate, report)
                 self.round += 1
                 if self.round < len(self.rounds):
@@ -198,7 +201,7 @@ class Fit:
     def _enter(self, report: Report) -> None:
         """Build the candidates and measure how fast they are.
 
-        A size that would do less than `MIN_EPOCHS` in the first round does not compete. Where too few pixels are
+        A size that would do less than about `MIN_EPOCHS` in the first round does not compete. Where too few pixels are
         checked to compare networks, the usual size is alone.
         """
         settings, count = self.settings, number_of_candidates(self.settings, self.threads.count)
@@ -206,16 +209,14 @@ class Fit:
         if too_few_pixels:
             count = 1
         side_by_side = min(self.threads.count, count)
-        most_seconds, slower = math.inf, 1.0
+        most_seconds = math.inf
         if settings.budget is not None and settings.candidates is None:
             first = plan_rounds(count, settings.choosing)[0].fraction
-            most_seconds = first * settings.budget * side_by_side / MIN_EPOCHS
+            # Rounded: whether a size competes must not depend on how busy the computer is for a second.
+            most_seconds = first * settings.budget * side_by_side / (MIN_EPOCHS - 0.5)
         for size in fitting_sizes(settings.patch_size, settings.network):
             candidate = self._make(size)
-            if not self.candidates and side_by_side > 1:
-                with single_threaded():
-                    slower = measured_latency(candidate.specification, self.device) / candidate.latency
-            if not self.candidates or slower * self._seconds_of_epoch(candidate) <= most_seconds:
+            if not self.candidates or self._seconds_of_epoch(candidate, side_by_side) <= most_seconds:
                 self.candidates.append(candidate)
             if len(self.candidates) == count:
                 break
@@ -225,11 +226,14 @@ class Fit:
             little = "annotation" if too_few_pixels else "time"
             report(Note(text=f"there is too little {little} to compare networks; one of the usual size is trained"))
 
-    def _seconds_of_epoch(self, candidate: Candidate) -> float:
-        """What an epoch of a candidate takes with all threads, by its latency."""
-        settings = self.settings
+    def _seconds_of_epoch(self, candidate: Candidate, side_by_side: int) -> float:
+        """What an epoch of a candidate takes while so many train at a time, by its latency."""
+        settings, latency = self.settings, candidate.latency
+        if side_by_side > 1:
+            with single_threaded():
+                latency = measured_latency(candidate.specification, self.device)
         pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
-        return TRAINING_COST * pixels / LATENCY_SIDE**2 * candidate.latency / 1000
+        return TRAINING_COST * pixels / LATENCY_SIDE**2 * latency / 1000
 
     def _make(self, size: Size, latency: float | None = None) -> Candidate:
         settings = self.settings
