@@ -34,7 +34,7 @@ from napari_autosegnet.jobs.model_making import ModelMaker
 from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
 from napari_autosegnet.presets import fit_settings
 from napari_autosegnet.search.candidates import SIZES, Size
-from napari_autosegnet.search.latency import measured_latency
+from napari_autosegnet.search.latency import measured_latencies
 from napari_autosegnet.training.schedules import Steady
 from napari_autosegnet.training.trainer import Trainer
 from napari_autosegnet.training.validation import PatchScores, paired_interval
@@ -67,7 +67,7 @@ def learn(task: search.Task, size: Size, epochs: int | None, seed: int) -> dict[
         in_channels=prepared.normalization.channels(settings.context),
         classes=len(patches.class_names),
     )
-    latency = measured_latency(specification, prepared.device)
+    [latency] = measured_latencies([specification], prepared.device)
     torch.manual_seed(seed)
     trainer = Trainer(specification.build(), patches, settings, schedule=Steady())
     trainer.budget.epochs, trainer.budget.seconds = epochs, None if epochs else task.budget

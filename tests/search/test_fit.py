@@ -40,7 +40,14 @@ SETTINGS = FitSettings(
 @pytest.fixture(autouse=True)
 def _same_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which network is chosen may depend on how fast each is, and that is measured."""
-    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", lambda what, device: 100 / what.stem_stride)
+    measure(monkeypatch, lambda network: 100 / network.stem_stride)
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, latency: Callable[[NetworkSpecification], float]) -> None:
+    """Let networks take so many milliseconds."""
+    monkeypatch.setattr(
+        "napari_autosegnet.search.fit.measured_latencies", lambda networks, device: [latency(each) for each in networks]
+    )
 
 
 def make(settings: FitSettings = SETTINGS, checkpoint: Path | None = None) -> Fit:
@@ -101,10 +108,7 @@ def test_the_chosen_one_trains_to_the_end_at_a_falling_rate_on_everything() -> N
 
 
 def test_sizes_that_are_too_slow_for_the_time_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
-    def latency(what: NetworkSpecification, device: torch.device) -> float:
-        return 1e8 if what.stem_stride == 2 else 1e-3
-
-    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", latency)
+    measure(monkeypatch, lambda network: 1e8 if network.stem_stride == 2 else 1e-3)
     fit = make(SETTINGS.changed(epochs=4, budget=1e4, candidates=None, choosing=0.5))
     fit.run()
     assert [each.size for each in fit.candidates] == [SIZES[0], SIZES[2]]
@@ -121,20 +125,21 @@ def test_about_three_epochs_in_the_first_round_are_enough(
     pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
     slow = 1000 * seconds / (TRAINING_COST * pixels / LATENCY_SIDE**2)
 
-    def latency(what: NetworkSpecification, device: torch.device) -> float:
-        return slow if what.stem_stride == 2 else 1e-3
-
-    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", latency)
+    measure(monkeypatch, lambda network: slow if network.stem_stride == 2 else 1e-3)
     fit = make(settings)
     fit.run(should_stop=lambda: True)
     assert any(each.size.stem_stride == 2 for each in fit.candidates) == competes
 
 
-def test_speeds_are_measured_again_after_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = iter([90.0, 40.0, 60.0])
-    monkeypatch.setattr("napari_autosegnet.search.fit.measured_latency", lambda what, device: next(measured, 70.0))
-    chosen = make(SETTINGS.changed(epochs=2, candidates=1)).run()
-    assert chosen is not None and chosen.latency == 40
+def test_speeds_are_measured_again_after_each_round(
+    monkeypatch: pytest.MonkeyPatch, use_threads: Callable[[int], None]
+) -> None:
+    use_threads(1)
+    measured = iter([90.0, 80.0, 40.0, 50.0, 60.0, 30.0])  # two at first, both after each of two rounds
+    measure(monkeypatch, lambda network: next(measured))
+    fit = make(SETTINGS.changed(epochs=3, candidates=2))
+    fit.run()
+    assert [each.latency for each in fit.candidates] == [40, 30], "the lowest, also of the one that left"
 
 
 def test_all_networks_of_a_round_get_the_same_time() -> None:

@@ -25,7 +25,7 @@ from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import parameter_count
 from napari_autosegnet.search.candidates import Candidate, RoundLimits, Size, choose, fitting_sizes, survivors
-from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latency
+from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latencies
 from napari_autosegnet.search.turns import take_turns
 from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.training.budget import Budget
@@ -153,10 +153,8 @@ class Fit:
                 if not self._train_round(report, should_stop, on_epoch):
                     report(Stopped(step="fit", reason="a stop was asked for"))
                     return self.chosen
+                self._measure_again()
                 for candidate in self.competing:
-                    # Whatever else the computer does makes a network slower, for seconds at a time, never faster.
-                    again = measured_latency(candidate.specification, self.device)
-                    candidate.latency = min(candidate.latency, again)
                     self._report_candidate(candidate, report)
                 self.round += 1
                 if self.round < len(self.rounds):
@@ -231,9 +229,16 @@ class Fit:
         settings, latency = self.settings, candidate.latency
         if side_by_side > 1:
             with single_threaded():
-                latency = measured_latency(candidate.specification, self.device)
+                [latency] = measured_latencies([candidate.specification], self.device)
         pixels = settings.steps_per_epoch * settings.batch_size * settings.patch_size**2
         return TRAINING_COST * pixels / LATENCY_SIDE**2 * latency / 1000
+
+    def _measure_again(self) -> None:
+        """Measure how fast all candidates are, those that left, too: the menu compares them."""
+        latencies = measured_latencies([each.specification for each in self.candidates], self.device)
+        for candidate, latency in zip(self.candidates, latencies, strict=True):
+            # Whatever else the computer does makes a network slower, for seconds at a time, never faster.
+            candidate.latency = min(candidate.latency, latency)
 
     def _make(self, size: Size, latency: float | None = None) -> Candidate:
         settings = self.settings
@@ -241,7 +246,7 @@ class Fit:
             settings.patch_size, settings.network, in_channels=self.in_channels, classes=len(self.data.class_names)
         )
         if latency is None:
-            latency = measured_latency(specification, self.device)
+            [latency] = measured_latencies([specification], self.device)
         torch.manual_seed(settings.seed)
         network = specification.build()
         if settings.pretrained and self.data.checked.scarce:

@@ -7,7 +7,7 @@ import torch
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
-from napari_autosegnet.search.latency import measured_latency
+from napari_autosegnet.search.latency import measured_latencies
 
 
 class Limits:
@@ -60,7 +60,7 @@ class Limits:
         """Milliseconds of a forward pass of 512 x 512 pixels, measured once."""
         if architecture not in self._latencies:
             specification = self.specification.model_copy(update={"architecture": architecture})
-            self._latencies[architecture] = measured_latency(specification, self.device)
+            [self._latencies[architecture]] = measured_latencies([specification], self.device)
         return self._latencies[architecture]
 
     def refusal(self) -> UserError:
