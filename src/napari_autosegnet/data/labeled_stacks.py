@@ -24,6 +24,7 @@ from napari_autosegnet.data.name_matching import matched
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_objects
 from napari_autosegnet.data.pairs import given_pairs, open_pair
 from napari_autosegnet.data.selection import ALL, Selection
+from napari_autosegnet.data.soft_edges import MIN_VALUES, soft_edges
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import counted, listed
 
@@ -94,6 +95,7 @@ def pair_stacks(
     for section in (section for stack in counts for section in stack):
         total.update(section)
     if mapping is None:
+        _check_hard_edges(labels, total, colors=colors)
         mapping = infer_mapping(total, colors=colors)
         _check_not_instances(labels, mapping)
     else:
@@ -171,6 +173,15 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
                 f"{image.display_name} and {labels.display_name} list their sections in different orders; "
                 "open them as a pair"
             )
+
+
+def _check_hard_edges(labels: Sequence[ImageStack], total: Mapping[int, int], *, colors: bool) -> None:
+    """Refuse a mask with soft edges, whose mixed values would become classes."""
+    if colors or len(total) < MIN_VALUES:
+        return
+    edges = soft_edges(_values(label, section).values for label in labels for section in range(label.sections))
+    if edges is not None:
+        raise UserError(edges.describe())
 
 
 def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) -> None:

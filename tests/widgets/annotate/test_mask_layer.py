@@ -16,6 +16,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 import tifffile
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
@@ -176,6 +177,23 @@ def test_a_mask_painted_in_colors(make_session: Any) -> None:
     assert suggested_meaning(values, make_session().class_list) == {0: "#000000", 0xFF0000: "#ff0000"}
     read = read_mask(layer, {0: 1, 0xFF0000: 2}, OPEN, colors=True)
     assert read is not None and np.array_equal(read, 1 + (pixels[..., 0] > 0))
+
+
+@pytest.mark.parametrize(("steps", "rgb"), [(7, False), (7, True), (60, False)])
+def test_values_along_soft_edges_are_the_nearest_class(make_session: Any, qtbot: Any, steps: int, rgb: bool) -> None:
+    """Each became a class of its own, and more than 32 were refused."""
+    ramp = np.clip(np.arange(400) - 200, 0, steps) * 255 // steps
+    pixels = np.repeat(ramp[np.newaxis], 40, axis=0).astype(np.uint8)
+    layer = Image(np.dstack([pixels] * 3) if rgb else pixels, rgb=rgb, name="soft")
+    values = find_values(layer, OPEN)
+    assert values.edges is not None and values.pixels == {0: int((pixels < 128).sum()), 255: int((pixels > 127).sum())}
+    meaning = suggested_meaning(values, make_session().class_list)
+    assert meaning == {0: "class 0", 255: "class 255"}
+    dialog = MaskDialog("soft", values, meaning, [])
+    qtbot.addWidget(dialog)
+    assert any("edges are soft" in label.text() for label in dialog.findChildren(QLabel))
+    read = read_mask(layer, {0: 1, 255: 2}, OPEN, edges=values.edges)
+    assert read is not None and np.array_equal(read, 1 + (pixels > 127))
 
 
 def test_a_lazy_pyramid_is_read_at_full_resolution(tmp_path: Path) -> None:

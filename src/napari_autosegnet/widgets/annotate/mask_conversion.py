@@ -70,7 +70,8 @@ class MaskConversion(QObject):
                 self.said.emit(f"'{layer.name}' is annotation now: {classes}.", "good")
 
         closing = session.background.closing
-        self._read(layer, lambda: mask_layer.read_mask(layer, painted, closing, colors=values.are_colors), show)
+        read = partial(mask_layer.read_mask, layer, painted, closing, colors=values.are_colors, edges=values.edges)
+        self._read(layer, read, show)
 
     def use_as_one_class(self, layer: Labels) -> None:
         """Make one class of all objects of a layer."""

@@ -40,7 +40,10 @@ class MaskDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Use as annotation")
         kind = "color" if values.are_colors else "value"
-        intro = wrapped_label(f"Which class is each {kind} of '{name}'? Choose one, or type the name of a new one.")
+        question = f"Which class is each {kind} of '{name}'? Choose one, or type the name of a new one."
+        if values.edges is not None:
+            question += " Its edges are soft: the values in between count as the nearest of these."
+        intro = wrapped_label(question)
         self.boxes: dict[int, QComboBox] = {}
         rows = form_layout()
         total = sum(values.pixels.values())

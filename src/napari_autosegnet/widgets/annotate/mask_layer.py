@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, class_color, value_text
 from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
 from napari_autosegnet.data.numbered_objects import are_objects
+from napari_autosegnet.data.soft_edges import MIN_VALUES, SoftEdges, soft_edges
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
@@ -36,11 +37,12 @@ Meaning = Mapping[int, str | None]
 
 @dataclass(frozen=True)
 class MaskValues:
-    """Pixels of each value of a mask."""
+    """Pixels of each value of a mask; of one with soft edges, of the values that are classes."""
 
     pixels: dict[int, int]
     #: The values are colors, ``0xrrggbb``.
     are_colors: bool = False
+    edges: SoftEdges | None = None
 
     def text(self, value: int) -> str:
         """How a value is written for the user."""
@@ -62,23 +64,36 @@ def find_values(layer: Image, closing: threading.Event) -> MaskValues:
         When the layer is no mask: fractions, no number at all, or more values than there can be classes.
     """
     counts: Counter[int] = Counter()
-    for section in range(sections(layer)):
-        if closing.is_set():
-            break
-        counts.update(_values(layer, section, colors=layer.rgb).counts())
+    for read in _read_sections(layer, closing, colors=layer.rgb):
+        counts.update(read.counts())
         if len(counts) > MAX_UNNAMED_CLASSES:
-            kind = "colors, which look like an image" if layer.rgb else "values, which look like gray values"
-            raise UserError(
-                f"'{layer.name}' holds more than {MAX_UNNAMED_CLASSES} different {kind} or single objects; a mask has "
-                "one value per class. If they are objects, right-click the layer and choose Convert to Labels"
-            )
+            break
     if not counts and not closing.is_set():
         raise UserError(f"'{layer.name}' holds no numbers; a mask has one whole number per class")
     are_colors = layer.rgb and any(value != gray_color(value & 255) for value in counts)
+    if len(counts) >= MIN_VALUES and not are_colors:
+        edges = soft_edges(read.values for read in _read_sections(layer, closing))
+        if edges is not None:
+            hard = (LabelValues(edges.hardened(read.values), False) for read in _read_sections(layer, closing))
+            return MaskValues(_added(hard), edges=edges)
+    if len(counts) > MAX_UNNAMED_CLASSES:
+        kind = "colors, which look like an image" if layer.rgb else "values, which look like gray values"
+        raise UserError(
+            f"'{layer.name}' holds more than {MAX_UNNAMED_CLASSES} different {kind} or single objects; a mask has "
+            "one value per class. If they are objects, right-click the layer and choose Convert to Labels"
+        )
     gray_picture = layer.rgb and not are_colors
     return MaskValues(
         {value & 255 if gray_picture else value: pixels for value, pixels in sorted(counts.items())}, are_colors
     )
+
+
+def _added(sections: Iterable[LabelValues]) -> dict[int, int]:
+    """Pixels of each value in all sections."""
+    counts: Counter[int] = Counter()
+    for section in sections:
+        counts.update(section.counts())
+    return dict(sorted(counts.items()))
 
 
 def suggested_meaning(values: MaskValues, classes: ClassList) -> dict[int, str | None]:
@@ -165,15 +180,22 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
 
 
 def read_mask(
-    layer: Image, values: Mapping[int, int], closing: threading.Event, *, colors: bool = False
+    layer: Image,
+    values: Mapping[int, int],
+    closing: threading.Event,
+    *,
+    colors: bool = False,
+    edges: SoftEdges | None = None,
 ) -> npt.NDArray[np.uint8] | None:
     """The mask with other values, 0 for all that are not named; None when it was ended early.
 
-    Reads all of it: call it in a thread.
+    Reads all of it: call it in a thread. What ``edges`` calls soft is the class that is nearest.
     """
 
     def read(section: int) -> npt.NDArray[np.uint8]:
         pixels = _values(layer, section, colors=colors).values
+        if edges is not None:
+            pixels = edges.hardened(pixels)
         target = np.zeros(pixels.shape, np.uint8)
         for old, new in values.items():
             target[pixels == old] = new
@@ -192,6 +214,14 @@ def by_section(
             return None
         labels[section_index(layer, section) or ...] = read(section)
     return labels  # type: ignore[no-any-return]
+
+
+def _read_sections(layer: Image, closing: threading.Event, *, colors: bool = False) -> Iterator[LabelValues]:
+    """Values of each section, up to when ``closing`` is set."""
+    for section in range(sections(layer)):
+        if closing.is_set():
+            return
+        yield _values(layer, section, colors=colors)
 
 
 def _values(layer: Image, section: int, *, colors: bool = False) -> LabelValues:
