@@ -10,11 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+#: From this stride on, places are enlarged bilinearly: blocks of 2 x 2 pixels are not seen, and borders stay sharper.
+_SMOOTH_FROM = 4
+
+
 @cache
-def _bilinear_kernel(stride: int) -> Tensor:
+def _enlarging_kernel(stride: int) -> Tensor:
     """Weights (s * s, 1, 3, 3) of a place and its neighbors in each pixel of the place."""
     # Where the centers of the pixels are, in places.
     offset = (torch.arange(stride) + 0.5) / stride - 0.5
+    if stride < _SMOOTH_FROM:
+        offset = torch.zeros(stride)
     distance = (torch.arange(-1, 2) - offset[:, None]).abs()
     weights = (1 - distance).clamp_min(0)
     return torch.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3)
@@ -23,10 +29,10 @@ def _bilinear_kernel(stride: int) -> Tensor:
 class EnlargingHead(nn.Module):
     """Logits of s x s pixels for each place of a feature map.
 
-    What all pixels of a place have in common (``coarse``) is enlarged bilinearly, and what they differ by (``fine``) is
-    added, by sub-pixel convolution (Shi et al. 2016). The latter begins at zero: so what a network has learned in its
-    first seconds gives smooth borders, not blocks, and labels do not change from pixel to pixel where it is in doubt
-    (docs/benchmarks/sizes.md).
+    What all pixels of a place have in common (``coarse``) is enlarged, bilinearly where a place has 4 x 4 pixels or
+    more, and what they differ by (``fine``) is added, by sub-pixel convolution (Shi et al. 2016). The latter begins at
+    zero: so what a network has learned in its first seconds gives smooth borders, not blocks, and labels do not change
+    from pixel to pixel where it is in doubt (docs/benchmarks/sizes.md).
 
     Parameters
     ----------
@@ -52,7 +58,7 @@ class EnlargingHead(nn.Module):
         coarse = self.coarse(features)
         classes = coarse.shape[1]
         # As `functional.interpolate`, but pixel by pixel of a place, so that both parts are laid out at once.
-        kernel = _bilinear_kernel(self.stride).to(self.coarse.weight).repeat(classes, 1, 1, 1)
+        kernel = _enlarging_kernel(self.stride).to(self.coarse.weight).repeat(classes, 1, 1, 1)
         enlarged = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), kernel, groups=classes)
         return functional.pixel_shuffle(enlarged + self.fine(features), self.stride)
 
