@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 #: From this stride on, places are enlarged bilinearly: blocks of 2 x 2 pixels are not seen, and borders stay sharper.
 _SMOOTH_FROM = 4
 
