@@ -9,49 +9,27 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
-from napari_autosegnet.cli.learning import RENAMED, end_by_epochs, run_folder
+from napari_autosegnet.cli.job import command_line, print_json, print_paths, run_job
+from napari_autosegnet.cli.learning import Given, learning_command
 from napari_autosegnet.cli.lines import print_note, print_table
-from napari_autosegnet.cli.options import (
-    Axes,
-    Changes,
-    Channels,
-    Device,
-    Json,
-    TimePoint,
-    changed,
-    described,
-    takes_settings,
-)
-from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.cli.options import described
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.menu import MenuEntry, choose_network, model_of, read_menu
 from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.run import Run
-from napari_autosegnet.settings import FitSettings, SplitSettings
+from napari_autosegnet.settings import FitSettings
 
 PRESET_SETTINGS: dict[str, FitSettings] = {preset: fit_settings(preset) for preset in FIT_PRESETS}
 
 
-@takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
+@learning_command(PRESET_SETTINGS)
 def fit(
-    image: Annotated[list[Path] | None, described(FitJob, "images")] = None,
-    labels: Annotated[list[Path] | None, described(FitJob, "labels")] = None,
-    classes: Annotated[str | None, described(FitJob, "classes")] = None,
-    time: TimePoint = None,
-    channels: Channels = None,
-    axes: Axes = None,
+    given: Given,
     run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
     preset: Annotated[FitPreset, described(FitJob, "preset")] = "standard",
-    resume: Annotated[bool, described(FitJob, "resume", "--resume")] = False,
     choose: Annotated[
         str | None, typer.Option(metavar="NETWORK", help="Use another network of a finished --run as its model")
     ] = None,
-    device: Device = "auto",
-    as_json: Json = False,
-    *,
-    settings: Changes,
-    split: Changes,
 ) -> None:
     """From labeled images to a model in one go: find the network that they need, and train it.
 
@@ -61,28 +39,16 @@ def fit(
     Example: [bold]napari-autosegnet fit --image train.tif --labels labels.tif --classes 0:membrane,255:cell
     --run runs/isbi --preset fast --budget 20m[/bold]
     """
-    images, targets = image or [], labels or []
     if choose is not None:
         if run is None:
             raise typer.BadParameter("--choose needs the run folder to choose from", param_hint="'--run'")
         choose_network(Run.open(run), choose)
-        _print_result(run, as_json)
+        _print_result(run, given.as_json)
         return
-    folder = run_folder(run, images, targets, resume=resume, changes={**settings, **split})
-    job = FitJob(
-        images=tuple(images),
-        labels=tuple(targets),
-        classes=classes,
-        selection=Selection(time_point=time, channels=channels, axes=axes),
-        preset=preset,
-        settings=None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings)),
-        split=None if resume else changed(SplitSettings(), split, RENAMED),
-        device=device,
-        resume=resume,
-    )
-    again = resuming_command_line("fit", folder, device=device, as_json=as_json)
-    run_job(partial(job.run, folder), resume=again)
-    _print_result(folder, as_json)
+    folder = given.folder(run)
+    job = FitJob(preset=preset, **given.arguments(PRESET_SETTINGS[preset]))
+    run_job(partial(job.run, folder), resume=given.resuming("fit", folder))
+    _print_result(folder, given.as_json)
 
 
 def _print_result(folder: Path, as_json: bool) -> None:

@@ -121,12 +121,6 @@ def same_command_line(context: typer.Context, *without: str) -> str:
     return command_line(context.info_name, *(word for word in context.obj or () if word not in without))
 
 
-def resuming_command_line(step: str, run: Path, *, device: str, as_json: bool) -> str:
-    """The command line that continues a run; its folder keeps everything but the device and the form of the output."""
-    place = [] if device == "auto" else ["--device", device]
-    return command_line(step, "--run", run, "--resume", *place, *(["--json"] if as_json else []))
-
-
 def print_json(result: dict[str, Any]) -> None:
     """One object on stdout; paths as text."""
     print(json.dumps(result, indent=1, default=str))

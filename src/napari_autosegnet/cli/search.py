@@ -8,47 +8,25 @@ from typing import Annotated
 
 import typer
 
-from napari_autosegnet.cli.job import command_line, print_json, print_paths, resuming_command_line, run_job
-from napari_autosegnet.cli.learning import RENAMED, end_by_epochs, run_folder
+from napari_autosegnet.cli.job import command_line, print_json, print_paths, run_job
+from napari_autosegnet.cli.learning import Given, learning_command
 from napari_autosegnet.cli.lines import print_note
-from napari_autosegnet.cli.options import (
-    Axes,
-    Changes,
-    Channels,
-    Device,
-    Json,
-    TimePoint,
-    changed,
-    described,
-    takes_settings,
-)
-from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.cli.options import described
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import ArchitectureFound, QualityMeasured
 from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.presets import PRESETS, Preset, search_settings
 from napari_autosegnet.run import Run
-from napari_autosegnet.settings import SearchSettings, SplitSettings
+from napari_autosegnet.settings import SearchSettings
 
 PRESET_SETTINGS: dict[str, SearchSettings] = {preset: search_settings(preset) for preset in PRESETS}
 
 
-@takes_settings(settings=PRESET_SETTINGS, split={"": SplitSettings()}, renamed=RENAMED)
+@learning_command(PRESET_SETTINGS)
 def search(
-    image: Annotated[list[Path] | None, described(SearchJob, "images")] = None,
-    labels: Annotated[list[Path] | None, described(SearchJob, "labels")] = None,
-    classes: Annotated[str | None, described(SearchJob, "classes")] = None,
-    time: TimePoint = None,
-    channels: Channels = None,
-    axes: Axes = None,
+    given: Given,
     run: Annotated[Path | None, typer.Option(help="Run folder (default runs/IMAGE-DATE)")] = None,
     preset: Annotated[Preset, described(SearchJob, "preset")] = "standard",
-    resume: Annotated[bool, described(SearchJob, "resume", "--resume")] = False,
-    device: Device = "auto",
-    as_json: Json = False,
-    *,
-    settings: Changes,
-    split: Changes,
 ) -> None:
     """Find an architecture for labeled images.
 
@@ -58,25 +36,14 @@ def search(
     Example: [bold]napari-autosegnet search --image train.tif --labels labels.tif --classes 0:membrane,255:cell
     --run runs/isbi --preset fast --budget 10m[/bold]
     """
-    images, targets = image or [], labels or []
-    folder = run_folder(run, images, targets, resume=resume, changes={**settings, **split})
-    job = SearchJob(
-        images=tuple(images),
-        labels=tuple(targets),
-        classes=classes,
-        selection=Selection(time_point=time, channels=channels, axes=axes),
-        preset=preset,
-        settings=None if resume else changed(PRESET_SETTINGS[preset], end_by_epochs(settings)),
-        split=None if resume else changed(SplitSettings(), split, RENAMED),
-        device=device,
-        resume=resume,
-    )
-    again = resuming_command_line("search", folder, device=device, as_json=as_json)
+    folder = given.folder(run)
+    job = SearchJob(preset=preset, **given.arguments(PRESET_SETTINGS[preset]))
+    again = given.resuming("search", folder)
     architecture, last = run_job(partial(job.run, folder), resume=again)
     if architecture is None:
         raise UserError(f"the search was stopped before it rated any architecture; continue with: {again}")
     file = Run(folder).architecture_file
-    if as_json:
+    if given.as_json:
         quality, chosen = last.of(QualityMeasured), last.of(ArchitectureFound)
         print_json(
             {

@@ -92,8 +92,8 @@ class RunConfiguration(BaseModel):
         except ValidationError as error:
             raise UserError(f"{run.config_file} is damaged {first_problem(error)}; start a new run") from error
 
-    def unchanged(self, learned_from: LearnedFrom | None, advice: str) -> LearnedFrom:
-        """What was learned from, if the run's images and labels still hold just that.
+    def check_unchanged(self, learned_from: LearnedFrom | None, advice: str) -> None:
+        """Refuse to resume what learned from other pixels than the run's images and labels hold now.
 
         Raises
         ------
@@ -103,7 +103,6 @@ class RunConfiguration(BaseModel):
         if learned_from is None or self.data is None:
             raise UserError("the run does not say what it has learned from, so it cannot be resumed; start a new run")
         learned_from.check_data(self.data.images, self.data.labels, self.data.selection, advice=advice)
-        return learned_from
 
     def save(self, run: Run) -> None:
         """Write it into the run folder, without what is not known."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Sides of validation patches are a multiple of it, so that all sizes of networks take them.
 STRIDE = 16
-#: Most pixels, in training patches, that are scored at the end of an epoch.
-VALIDATION_PATCHES = 64
 #: Seconds between two writings of the model as it is so far.
 MODEL_EVERY = 20.0
 
@@ -52,43 +50,34 @@ class FitJob(LearningJob):
         should_stop: ShouldStop = never_stop,
     ) -> Model:
         """Fit in a run folder; see `api.fit`."""
-        from napari_autosegnet.data.learned_from import LearnedFrom
         from napari_autosegnet.jobs.configuration import RunConfiguration
         from napari_autosegnet.jobs.model_making import ModelMaker
         from napari_autosegnet.jobs.more_labels import MoreLabels
-        from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
+        from napari_autosegnet.jobs.preparation import prepare, training_data
         from napari_autosegnet.search.fit import Fit
         from napari_autosegnet.training.checkpoints import has_checkpoint
 
         run = Run.open(folder) if self.resume else Run.create(folder)
         with running(run, "fit", report, should_stop) as (report, should_stop):
-            configuration, learned_from = RunConfiguration.load(run), None
+            configuration = RunConfiguration.load(run)
             if self.resume:
                 self.refuse_other_data()
                 if configuration.fit is None:
                     raise UserError(f"{folder} holds no fit to resume; start it without --resume")
-                settings = configuration.fit
-                learned_from = configuration.unchanged(
-                    configuration.fitted_on, advice="put it back, or start a new run"
-                )
-                data = LabeledData.of_run(run)
             elif configuration.fit is not None or configuration.training is not None:
                 raise UserError(f"{folder} holds a model already; continue with --resume, or choose another --run")
             else:
-                settings = self.settings or fit_settings(self.preset)
-                data = LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+                configuration.preset, configuration.fit = self.preset, self.settings or fit_settings(self.preset)
+            settings, learned_from = configuration.fit, configuration.fitted_on
+            data = self.open_data(run, configuration, learned_from, advice="put it back, or start a new run")
             grown = configuration.grown_split
             divide = None if grown is None else lambda _: grown
             prepared = prepare(data, settings, device=self.device, report=report, divide=divide)
-            if learned_from is not None:
-                if grown is None:  # else it was measured on fewer sections
-                    learned_from.check_normalization(prepared.normalization)
-                prepared = replace(prepared, normalization=learned_from.normalization)
+            # That of a split that has grown was measured on fewer sections.
+            prepared = prepared.as_before(learned_from, checked=grown is None)
 
             def patches_of(prepared: PreparedData, report: Report) -> TrainingData:
-                return training_data(
-                    prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=report
-                )
+                return training_data(prepared, settings, stride=STRIDE, report=report)
 
             patches = replace(patches_of(prepared, report), version=configuration.labels_taken)
             checkpoint = run.checkpoint_file("fit")
@@ -100,8 +89,8 @@ class FitJob(LearningJob):
             )
             if not self.resume:
                 run.withdraw("labels")
-                configuration.preset, configuration.data, configuration.fit = self.preset, data.description, settings
-                configuration.fitted_on = LearnedFrom.of(data.stacks, prepared.normalization, context=settings.context)
+                configuration.data = data.description
+                configuration.fitted_on = prepared.learned_from(settings.context)
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.
             elif has_checkpoint(checkpoint):

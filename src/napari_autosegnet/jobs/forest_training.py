@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from napari_autosegnet.errors import StoppedError
 from napari_autosegnet.events import ProgressMade, QualityMeasured, Report
 from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.jobs.configuration import RunConfiguration
-from napari_autosegnet.jobs.preparation import LabeledData, PreparedData, prepare
+from napari_autosegnet.jobs.preparation import LabeledData, PreparedData
 from napari_autosegnet.jobs.training_start import TrainingStart
 from napari_autosegnet.model import Model
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, drawn_by_class
@@ -60,16 +60,14 @@ def train_forest(
     report: Report,
     should_stop: ShouldStop,
 ) -> Model:
-    """Fit a forest on all that is annotated, and write ``RUN/model``; see `napari_autosegnet.jobs.training.Training`.
+    """Fit a forest on all that is annotated, and write ``RUN/model``; see `jobs.training.train_network`.
 
     How good it is, is measured on the validation part with a forest of the training part. Where the annotation is too
     little to be divided it is not known.
     """
     began = time.monotonic()
     settings = start.settings
-    start.check_classes(data.stacks[0].mapping, configuration)
-    prepared = prepare(data, settings, device="cpu", report=report, every_class=False)
-    prepared = replace(prepared, normalization=start.normalization(prepared)).as_before(learned_from)
+    prepared = start.prepare(data, configuration, learned_from, device="cpu", report=report, every_class=False)
     if learned_from is None:
         remove_checkpoint(run.checkpoint_file("training"))
         start.save(run, configuration, data, prepared)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from napari_autosegnet.addresses import address_of
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
+
+if TYPE_CHECKING:
+    from napari_autosegnet.data.learned_from import LearnedFrom
+    from napari_autosegnet.jobs.configuration import RunConfiguration
+    from napari_autosegnet.jobs.preparation import LabeledData
 
 
 class JobModel(BaseModel):
@@ -66,3 +72,20 @@ class LearningJob(JobModel):
                 "a run that is resumed continues with the images, labels and classes that it began with; leave these "
                 "out, or start without --resume"
             )
+
+    def open_data(
+        self, run: Run, configuration: RunConfiguration, learned_from: LearnedFrom | None, *, advice: str
+    ) -> LabeledData:
+        """Open its images and labels; of a job that is resumed those of the run, which must still hold the same.
+
+        Raises
+        ------
+        UserError
+            When they cannot be opened, or do not; ``advice`` says what to do then.
+        """
+        from napari_autosegnet.jobs.preparation import LabeledData
+
+        if not self.resume:
+            return LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+        configuration.check_unchanged(learned_from, advice=advice)
+        return LabeledData.of_run(run)

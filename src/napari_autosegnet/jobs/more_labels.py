@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_autosegnet.addresses import absolute
-from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.split import Region, Split, region_pixels
 from napari_autosegnet.data.split_growth import grown_split
 from napari_autosegnet.errors import UserError, first_problem
@@ -134,8 +133,7 @@ class MoreLabels:
             normalization = normalization.model_copy(update={"seen": seen})
         prepared = replace(prepared, normalization=normalization)
         patches = replace(self._patches(prepared, silent), version=configuration.labels_taken + 1)
-        learned_from = LearnedFrom.of(data.stacks, normalization, context=settings.context)
-        configuration.data, configuration.fitted_on = data.description, learned_from
+        configuration.data, configuration.fitted_on = data.description, prepared.learned_from(settings.context)
         configuration.grown_split, configuration.labels_taken = prepared.split, patches.version
         # Before a checkpoint knows of it: one that does not is rated again.
         configuration.save(self._run)

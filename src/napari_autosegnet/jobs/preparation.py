@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Settings = SearchSettings | TrainSettings
 
+#: Most pixels, in training patches, that are scored at the end of an epoch.
+VALIDATION_PATCHES = 64
+
 
 @dataclass(frozen=True)
 class LabeledData:
@@ -97,18 +100,25 @@ class PreparedData:
     def classes(self) -> tuple[str, ...]:
         return tuple(each.name for each in self.stacks[0].mapping.classes)
 
-    def as_before(self, learned_from: LearnedFrom | None) -> PreparedData:
+    def as_before(self, learned_from: LearnedFrom | None, *, checked: bool = True) -> PreparedData:
         """With the very normalization that was learned with before, from which this one must not differ.
 
         Raises
         ------
         UserError
-            When it does.
+            When it does and is ``checked``.
         """
         if learned_from is None:
             return self
-        learned_from.check_normalization(self.normalization)
+        if checked:
+            learned_from.check_normalization(self.normalization)
         return replace(self, normalization=learned_from.normalization)
+
+    def learned_from(self, context: int) -> LearnedFrom:
+        """What a run keeps of it, to be resumed on the same data only."""
+        from napari_autosegnet.data.learned_from import LearnedFrom
+
+        return LearnedFrom.of(self.stacks, self.normalization, context=context)
 
 
 def prepare(
@@ -172,7 +182,12 @@ def _check_sizes(stacks: Sequence[LabeledStack], min_size: int) -> None:
 
 
 def training_data(
-    data: PreparedData, settings: Settings, *, stride: int, validation_patches: int, report: Report
+    data: PreparedData,
+    settings: Settings,
+    *,
+    stride: int,
+    validation_patches: int = VALIDATION_PATCHES,
+    report: Report,
 ) -> TrainingData:
     """Patches to train on, and to validate with: at most ``validation_patches`` of these."""
     import torch

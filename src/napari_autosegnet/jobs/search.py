@@ -31,9 +31,8 @@ class SearchJob(LearningJob):
         self, folder: Path, *, report: Report = silent, should_stop: ShouldStop = never_stop
     ) -> Architecture | None:
         """Search in a run folder; see `api.search`."""
-        from napari_autosegnet.data.learned_from import LearnedFrom
         from napari_autosegnet.jobs.configuration import RunConfiguration
-        from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
+        from napari_autosegnet.jobs.preparation import prepare, training_data
         from napari_autosegnet.networks.specification import NetworkSpecification
         from napari_autosegnet.search.search import Search
         from napari_autosegnet.training.checkpoints import has_checkpoint
@@ -41,21 +40,17 @@ class SearchJob(LearningJob):
         run = Run.open(folder) if self.resume else Run.create(folder)
         with running(run, "search", report, should_stop) as (report, should_stop):
             configuration = RunConfiguration.load(run)
-            learned_from = None
             if self.resume:
                 self.refuse_other_data()
                 if configuration.search is None:
                     raise UserError(f"{folder} holds no search to resume; start it without --resume")
-                preset, settings = configuration.preset, configuration.search
-                learned_from = configuration.unchanged(
-                    configuration.searched_on, advice="put it back, or start a new search"
-                )
-                data = LabeledData.of_run(run)
             elif configuration.search is not None:
                 raise UserError(f"{folder} holds a search already; continue it with --resume, or choose another --run")
             else:
-                preset, settings = self.preset, self.settings or search_settings(self.preset)
-                data = LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+                configuration.preset = self.preset
+                configuration.search = self.settings or search_settings(self.preset)
+            settings, learned_from = configuration.search, configuration.searched_on
+            data = self.open_data(run, configuration, learned_from, advice="put it back, or start a new search")
             prepared = prepare(data, settings, device=self.device, report=report).as_before(learned_from)
             size = partial(
                 NetworkSpecification.for_patches,
@@ -63,7 +58,7 @@ class SearchJob(LearningJob):
                 classes=len(prepared.classes),
             )
             specification = size(settings.patch_size, settings.network)
-            training = train_settings(preset)
+            training = train_settings(configuration.preset)
             search = Search(
                 training_data(
                     prepared,
@@ -78,10 +73,8 @@ class SearchJob(LearningJob):
                 final=size(training.patch_size, training.network),
             )
             if not self.resume:
-                configuration.preset, configuration.data, configuration.search = preset, data.description, settings
-                configuration.searched_on = LearnedFrom.of(
-                    data.stacks, prepared.normalization, context=settings.context
-                )
+                configuration.data = data.description
+                configuration.searched_on = prepared.learned_from(settings.context)
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.
             elif has_checkpoint(run.checkpoint_file("search")):

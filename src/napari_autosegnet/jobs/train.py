@@ -54,7 +54,7 @@ class TrainJob(LearningJob):
         from napari_autosegnet.jobs.configuration import RunConfiguration
         from napari_autosegnet.jobs.forest_training import train_forest
         from napari_autosegnet.jobs.preparation import LabeledData
-        from napari_autosegnet.jobs.training import Training
+        from napari_autosegnet.jobs.training import train_network
         from napari_autosegnet.jobs.training_start import TrainingStart
 
         run = Run.open(folder) if self.resume or not self.images else Run.create(folder)
@@ -63,8 +63,9 @@ class TrainJob(LearningJob):
             if self.resume:
                 self.refuse_other_data()
                 start = TrainingStart.resume(run, configuration)
-                learned_from = configuration.unchanged(
-                    configuration.trained_on,
+                learned_from = configuration.trained_on
+                configuration.check_unchanged(
+                    learned_from,
                     advice="put it back, start a new run, or train on from a finished model with new labels: "
                     "--continue-with, in napari 'Add labels and continue'",
                 )
@@ -85,7 +86,14 @@ class TrainJob(LearningJob):
                 return train_forest(
                     run, configuration, start, data, learned_from=learned_from, report=report, should_stop=should_stop
                 )
-            training = Training(
-                run, configuration, start, data, device=self.device, learned_from=learned_from, report=report
+            return train_network(
+                run,
+                configuration,
+                start,
+                data,
+                device=self.device,
+                learned_from=learned_from,
+                on_epoch=on_epoch,
+                report=report,
+                should_stop=should_stop,
             )
-            return training.finish(should_stop, on_epoch)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_autosegnet.architecture import Architecture, SearchSpace
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import Report
 from napari_autosegnet.files import write_atomically
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.presets import train_settings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from napari_autosegnet.data.annotations import LabelMapping
+    from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.jobs.preparation import LabeledData, PreparedData
     from napari_autosegnet.model import Model
@@ -94,20 +96,33 @@ class TrainingStart:
                 trained = SearchSpace().plain
         return cls(network, trained, settings or train_settings(configuration.preset))
 
-    def check_classes(self, mapping: LabelMapping, configuration: RunConfiguration) -> None:
-        """Refuse labels whose classes are not those of the model that is continued from; see `check_same_classes`."""
-        if self.model is not None:
-            kept = None if configuration.data is None else configuration.data.mapping
-            check_same_classes(self.model, mapping, kept)
-
-    def normalization(self, data: PreparedData) -> Normalization:
-        """What is measured; for a model that is continued from, the one that its weights were learned with.
+    def prepare(
+        self,
+        data: LabeledData,
+        configuration: RunConfiguration,
+        learned_from: LearnedFrom | None,
+        *,
+        device: str,
+        report: Report,
+        every_class: bool = True,
+    ) -> PreparedData:
+        """Split and normalize what is trained on, as before where a training is resumed or a model continued from.
 
         Raises
         ------
         UserError
-            When the gray values are unlike all that the model has seen.
+            When the data does not fit the settings, or the model that is continued from.
         """
+        from napari_autosegnet.jobs.preparation import prepare
+
+        if self.model is not None:
+            kept = None if configuration.data is None else configuration.data.mapping
+            check_same_classes(self.model, data.stacks[0].mapping, kept)
+        prepared = prepare(data, self.settings, device=device, report=report, every_class=every_class)
+        return replace(prepared, normalization=self._normalization(prepared)).as_before(learned_from)
+
+    def _normalization(self, data: PreparedData) -> Normalization:
+        """What is measured; for a model that is continued from, the one that its weights were learned with."""
         from napari_autosegnet.data.gray_match import AS_IS
         from napari_autosegnet.inference.compute.gray_check import GrayValuesError, check_gray_values
 
@@ -130,15 +145,13 @@ class TrainingStart:
 
     def save(self, run: Run, configuration: RunConfiguration, data: LabeledData, prepared: PreparedData) -> None:
         """Keep in the run what is trained, and on what; from then on it can be resumed."""
-        from napari_autosegnet.data.learned_from import LearnedFrom
-
         if self.architecture is not None:
             write_atomically(run.training_architecture_file, self.architecture.to_json())
         configuration.data = data.description
         configuration.network, configuration.training = self.network, self.settings
         configuration.training_architecture = None if self.architecture is None else self.architecture.digest
         configuration.continued = self.model is not None
-        configuration.trained_on = LearnedFrom.of(data.stacks, prepared.normalization, context=self.settings.context)
+        configuration.trained_on = prepared.learned_from(self.settings.context)
         # Last, and at once: from here on there is something to resume.
         configuration.save(run)
 
