@@ -22,7 +22,7 @@ from qtpy.QtCore import Qt  # noqa: E402
 
 from napari_autosegnet.run import Run  # noqa: E402
 from napari_autosegnet.widgets.dock import AutoSegNetDock  # noqa: E402
-from napari_autosegnet.widgets.layers.layer_arrays import role  # noqa: E402
+from napari_autosegnet.widgets.layers.notes import role  # noqa: E402
 from napari_autosegnet.widgets.preferences import PLUGIN  # noqa: E402
 from small_models import small_model  # noqa: E402
 

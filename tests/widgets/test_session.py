@@ -14,7 +14,9 @@ from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
-from napari_autosegnet.widgets.layers.layer_arrays import file_of, section_in_view, stack_around
+from napari_autosegnet.widgets.layers.layer_arrays import stack_around
+from napari_autosegnet.widgets.layers.layer_files import file_of
+from napari_autosegnet.widgets.layers.view import section_in_view
 from small_layers import gray, painted
 
 

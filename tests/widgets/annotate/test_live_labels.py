@@ -17,7 +17,7 @@ from qtpy.QtCore import Qt
 from napari_autosegnet.widgets.annotate import live_labels
 from napari_autosegnet.widgets.annotate.live_labels import LiveLabels
 from napari_autosegnet.widgets.dock import AutoSegNetDock
-from napari_autosegnet.widgets.layers.layer_arrays import role
+from napari_autosegnet.widgets.layers.notes import role
 from windows import activate
 
 HEIGHT, WIDTH = 48, 80

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, section_in_view
+from napari_autosegnet.widgets.layers.notes import METADATA
+from napari_autosegnet.widgets.layers.view import section_in_view
 from small_layers import gray, painted
 
 

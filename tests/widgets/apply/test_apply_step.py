@@ -22,7 +22,7 @@ from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply import section_model, uncertainty
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 from napari_autosegnet.widgets.layers import layer_arrays
-from napari_autosegnet.widgets.layers.layer_arrays import role
+from napari_autosegnet.widgets.layers.notes import role
 from napari_autosegnet.widgets.layers.section_layers import what_was_said
 from small_models import small_model
 from windows import activate

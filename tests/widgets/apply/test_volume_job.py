@@ -27,7 +27,7 @@ from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog, Chosen
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import role
+from napari_autosegnet.widgets.layers.notes import role
 from remembered_events import Events
 from small_models import small_model
 

@@ -19,7 +19,8 @@ from napari_autosegnet.data.images import image_from_array, open_image  # noqa: 
 from napari_autosegnet.errors import UserError  # noqa: E402
 from napari_autosegnet.widgets.files.image_files import image_file_layers, offered_endings  # noqa: E402
 from napari_autosegnet.widgets.files.stack_array import StackArray  # noqa: E402
-from napari_autosegnet.widgets.layers.layer_arrays import axes_of, file_of  # noqa: E402
+from napari_autosegnet.widgets.layers.axes import axes_of  # noqa: E402
+from napari_autosegnet.widgets.layers.layer_files import file_of  # noqa: E402
 from napari_autosegnet.widgets.preferences import PLUGIN  # noqa: E402
 from tensor_files import write_n5, write_precomputed  # noqa: E402
 

@@ -24,7 +24,7 @@ from napari_autosegnet.widgets.files import readers
 from napari_autosegnet.widgets.files.sample_data import axons, axons_labeled, labeled_stack, more_axons, own_stack
 from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import role
+from napari_autosegnet.widgets.layers.notes import role
 from napari_autosegnet.widgets.layers.writer import write_annotation
 from napari_autosegnet.widgets.preferences import Preferences
 from run_configs import update_config

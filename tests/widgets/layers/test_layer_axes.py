@@ -28,7 +28,10 @@ from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
 from napari_autosegnet.widgets.files.readers import run_layers
-from napari_autosegnet.widgets.layers.layer_arrays import axes_of, file_of, layer_stack, section_in_view, spatial_shape
+from napari_autosegnet.widgets.layers.axes import axes_of
+from napari_autosegnet.widgets.layers.layer_arrays import layer_stack, spatial_shape
+from napari_autosegnet.widgets.layers.layer_files import file_of
+from napari_autosegnet.widgets.layers.view import section_in_view
 from small_models import small_model
 
 GRAY = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), np.uint8)

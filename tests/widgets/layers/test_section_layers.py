@@ -14,8 +14,10 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari_autosegnet.data.annotations import default_classes
 from napari_autosegnet.widgets.apply.uncertainty import Place, go_to
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, data_in_view, place_on, section_in_view
+from napari_autosegnet.widgets.layers.layer_arrays import place_on
+from napari_autosegnet.widgets.layers.notes import METADATA
 from napari_autosegnet.widgets.layers.section_layers import show_labels, show_uncertainty
+from napari_autosegnet.widgets.layers.view import data_in_view, section_in_view
 from napari_autosegnet.widgets.session import Session
 
 CLASSES = default_classes(["cell", "wall"])

@@ -17,7 +17,7 @@ from napari_autosegnet.jobs.preview import preview_file, save_array
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA
+from napari_autosegnet.widgets.layers.notes import METADATA
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
 from napari_autosegnet.widgets.session import Session
 from run_configs import update_config

@@ -10,16 +10,16 @@ from qtpy.QtWidgets import QGridLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.message_line import MessageLine
-from napari_autosegnet.widgets.layers.layer_arrays import (
+from napari_autosegnet.widgets.layers.axes import (
     full_resolution,
     has_unnamed_planes,
     is_ambiguous,
     is_rgb,
     possible_axes,
-    role,
     set_axes,
     stated_by_file,
 )
+from napari_autosegnet.widgets.layers.notes import role
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from napari_autosegnet.widgets.annotate.class_brushes import KEYS, swatch, take_
 from napari_autosegnet.widgets.forms.form_rows import named
 from napari_autosegnet.widgets.forms.message_line import tool_tip
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
-from napari_autosegnet.widgets.layers.layer_arrays import section_in_view
+from napari_autosegnet.widgets.layers.view import section_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:

@@ -15,18 +15,9 @@ from napari_autosegnet.processes import available_cores
 from napari_autosegnet.widgets.forms.background import Background, in_words
 from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.layers import section_layers
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    axes_of,
-    channel_count,
-    depth,
-    full_resolution,
-    is_rgb,
-    section_in_view,
-    shows_sections,
-    spatial_shape,
-    stack_around,
-    window_in_view,
-)
+from napari_autosegnet.widgets.layers.axes import axes_of, full_resolution, is_rgb
+from napari_autosegnet.widgets.layers.layer_arrays import channel_count, depth, spatial_shape, stack_around
+from napari_autosegnet.widgets.layers.view import section_in_view, shows_sections, window_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:

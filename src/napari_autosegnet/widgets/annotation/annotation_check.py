@@ -21,15 +21,9 @@ from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPai
 from napari_autosegnet.widgets.annotation.pixel_counter import PixelCounter
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import sentence
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    channel_count,
-    depth,
-    is_ambiguous,
-    is_stack,
-    role,
-    spatial_shape,
-    time_points,
-)
+from napari_autosegnet.widgets.layers.axes import is_ambiguous
+from napari_autosegnet.widgets.layers.layer_arrays import channel_count, depth, is_stack, spatial_shape, time_points
+from napari_autosegnet.widgets.layers.notes import role
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

@@ -25,16 +25,9 @@ from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    axes_of,
-    file_of,
-    full_resolution,
-    is_rgb,
-    layer_placement,
-    layer_stack,
-    spatial_shape,
-    time_points,
-)
+from napari_autosegnet.widgets.layers.axes import axes_of, full_resolution, is_rgb
+from napari_autosegnet.widgets.layers.layer_arrays import layer_placement, layer_stack, spatial_shape, time_points
+from napari_autosegnet.widgets.layers.layer_files import file_of
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels

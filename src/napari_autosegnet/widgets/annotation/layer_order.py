@@ -23,8 +23,10 @@ from superqt.utils import qdebounced
 from napari_autosegnet.widgets.annotation.layer_pairs import LayerPairs
 from napari_autosegnet.widgets.annotation.pixel_counter import PixelCounter
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, section_in_view, spatial_shape
+from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
+from napari_autosegnet.widgets.layers.notes import role
 from napari_autosegnet.widgets.layers.section_layers import image_behind
+from napari_autosegnet.widgets.layers.view import section_in_view
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -85,7 +87,7 @@ class LayerOrder(QObject):
         from napari.layers import Image, Labels
 
         layers = self._viewer.layers
-        frames = [layer for layer in layers if layer.metadata.get(METADATA) == {"role": "marker"}]
+        frames = [layer for layer in layers if role(layer) == "marker"]
         wanted += frames
         covering = [layer for layer in layers if isinstance(layer, Image | Labels) or layer in frames]
         if any(is_now is not is_wanted for is_now, is_wanted in zip(covering[-len(wanted) :], wanted, strict=True)):

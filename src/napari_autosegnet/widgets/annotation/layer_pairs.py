@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_autosegnet.data.name_matching import partners
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    is_ambiguous,
-    is_stack,
-    role,
-    sections,
-    spatial_shape,
-)
+from napari_autosegnet.widgets.layers.axes import is_ambiguous
+from napari_autosegnet.widgets.layers.layer_arrays import is_stack, sections, spatial_shape
+from napari_autosegnet.widgets.layers.notes import role
 from napari_autosegnet.widgets.layers.section_layers import image_behind
 
 if TYPE_CHECKING:

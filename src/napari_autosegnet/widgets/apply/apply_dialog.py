@@ -35,7 +35,9 @@ from napari_autosegnet.widgets.forms.buttons import dialog_buttons, push_button
 from napari_autosegnet.widgets.forms.form_rows import add_row, named
 from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
-from napari_autosegnet.widgets.layers.layer_arrays import stack_with_placement, time_in_view, time_points
+from napari_autosegnet.widgets.layers.layer_arrays import time_points
+from napari_autosegnet.widgets.layers.layer_files import stack_with_placement
+from napari_autosegnet.widgets.layers.view import time_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:

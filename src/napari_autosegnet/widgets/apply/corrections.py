@@ -21,15 +21,10 @@ from superqt.utils import qdebounced
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.apply.kept_corrections import Patch, forget, keep, kept, kept_pixels, put_back
 from napari_autosegnet.widgets.forms.background import Background
+from napari_autosegnet.widgets.layers.axes import full_resolution
 from napari_autosegnet.widgets.layers.class_colors import kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    METADATA,
-    full_resolution,
-    pixel_indices,
-    read_section,
-    role,
-    sections,
-)
+from napari_autosegnet.widgets.layers.layer_arrays import pixel_indices, read_section, sections
+from napari_autosegnet.widgets.layers.notes import notes, role
 from napari_autosegnet.widgets.layers.paint_history import before, write_section
 from napari_autosegnet.widgets.layers.paint_watch import PaintWatch
 from napari_autosegnet.widgets.layers.section_layers import image_behind, what_was_said
@@ -248,8 +243,8 @@ def can_be_corrected(layer: Layer) -> bool:
     if not isinstance(layer, Labels) or layer.multiscale:
         return False
     if role(layer) == "result":
-        return not layer.metadata[METADATA].get("is_file")
-    return role(layer) == "preview" and not layer.metadata[METADATA].get("passing")
+        return not notes(layer).get("is_file")
+    return role(layer) == "preview" and not notes(layer).get("passing")
 
 
 def _corrected(layer: Labels, section: int, said: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

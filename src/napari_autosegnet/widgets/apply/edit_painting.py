@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.widgets.layers.layer_arrays import full_resolution
+from napari_autosegnet.widgets.layers.axes import full_resolution
 from napari_autosegnet.widgets.layers.section_layers import image_behind
 from napari_autosegnet.widgets.session import Session
 

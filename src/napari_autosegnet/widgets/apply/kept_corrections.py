@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, pixel_indices, spatial_shape
+from napari_autosegnet.widgets.layers.layer_arrays import pixel_indices, spatial_shape
+from napari_autosegnet.widgets.layers.notes import note, notes
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -46,8 +47,7 @@ class Patch:
 
 def kept(image: Image) -> dict[int, list[Patch]]:
     """Patches by section, the older first; they lie in the layer, and last as long as it does."""
-    about = image.metadata.get(METADATA)
-    patches: dict[int, list[Patch]] = about.get(_KEY, {}) if isinstance(about, dict) else {}
+    patches: dict[int, list[Patch]] = notes(image).get(_KEY, {})
     return patches
 
 
@@ -56,7 +56,9 @@ def keep(image: Image, section: int, patch: Patch) -> None:
     fitting, _ = patch.of_classes({each.name for each in patch.classes})
     if not len(fitting.values):
         return
-    image.metadata.setdefault(METADATA, {}).setdefault(_KEY, {}).setdefault(section, []).append(fitting)
+    if _KEY not in notes(image):
+        note(image, **{_KEY: {}})
+    kept(image).setdefault(section, []).append(fitting)
 
 
 def forget(image: Image) -> None:

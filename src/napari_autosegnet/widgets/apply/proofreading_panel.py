@@ -24,7 +24,10 @@ from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.message_line import sentence, wrapped_label
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, data_in_view, folder_of, full_resolution, role
+from napari_autosegnet.widgets.layers.axes import full_resolution
+from napari_autosegnet.widgets.layers.layer_files import folder_of
+from napari_autosegnet.widgets.layers.notes import METADATA, role
+from napari_autosegnet.widgets.layers.view import data_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -361,8 +364,7 @@ class ProofreadingPanel(QWidget):
 
     @property
     def _stroke_layer(self) -> Points | None:
-        about = {"role": "strokes"}
-        return next((each for each in self.viewer.layers if each.metadata.get(METADATA) == about), None)  # type: ignore[return-value]
+        return next((each for each in self.viewer.layers if role(each) == "strokes"), None)  # type: ignore[return-value]
 
     def _end_strokes(self) -> None:
         self._strokes = None

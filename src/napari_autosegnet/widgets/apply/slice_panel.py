@@ -23,14 +23,8 @@ from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilit
 from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers import section_layers
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    depth,
-    read_section,
-    section_in_view,
-    shows_sections,
-    spatial_shape,
-    stack_around,
-)
+from napari_autosegnet.widgets.layers.layer_arrays import depth, read_section, spatial_shape, stack_around
+from napari_autosegnet.widgets.layers.view import section_in_view, shows_sections
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -193,14 +187,12 @@ class SlicePanel(QWidget):
 
     def _show_slice(self, image: Image, section: int, result: SectionResult) -> None:
         viewer = self._session.viewer
-        active = viewer.layers.selection.active
-        shown: list[Any] = [
-            section_layers.show_slice(viewer, image, section, result.labels, result.classes, result.model)
-        ]
-        if self.unsure_box.isChecked():
-            shown.append(section_layers.show_uncertainty(viewer, image, section, result.uncertainty))
-        if active is not None:
-            viewer.layers.selection.active = active
+        with section_layers.kept_active(viewer):
+            shown: list[Any] = [
+                section_layers.show_slice(viewer, image, section, result.labels, result.classes, result.model)
+            ]
+            if self.unsure_box.isChecked():
+                shown.append(section_layers.show_uncertainty(viewer, image, section, result.uncertainty))
         self._corrections.put_back(shown[0], section)
         hiding = self._session.order.put(*shown)
         if hiding is not None:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, place_on, role, section_index, view_of_data
+from napari_autosegnet.widgets.layers.layer_arrays import place_on, section_index
+from napari_autosegnet.widgets.layers.notes import METADATA, notes, role
 from napari_autosegnet.widgets.layers.section_layers import image_behind, move_layer
+from napari_autosegnet.widgets.layers.view import view_of_data
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -145,13 +147,13 @@ def go_to(viewer: ViewerModel, image: Image, place: Place) -> None:
     frames = [_frame(center[len(channels) :], PLACE / 2 + beyond) for beyond in (_EDGE, 0)]
     _show_frame(viewer, frames, place_on(image))
     for layer in _covering(viewer, image):
-        layer.metadata[METADATA].setdefault("opacity", layer.opacity)
+        notes(layer).setdefault("opacity", layer.opacity)
         layer.opacity = min(layer.opacity, _SEE_THROUGH)
 
 
 def _show_frame(viewer: ViewerModel, frames: list[npt.NDArray[np.float64]], place: dict[str, Any]) -> None:
     """Move the frame here, or add it: napari needs a third of a second for a new layer of shapes."""
-    known = next((layer for layer in viewer.layers if layer.metadata.get(METADATA) == {"role": "marker"}), None)
+    known = next((layer for layer in viewer.layers if role(layer) == "marker"), None)
     if known is not None and known.ndim == frames[0].shape[-1]:
         known.data = frames
         move_layer(known, place)
@@ -178,7 +180,7 @@ def _show_frame(viewer: ViewerModel, frames: list[npt.NDArray[np.float64]], plac
 def stop_looking(viewer: ViewerModel, image: Image) -> None:
     """Show what a model said as it was shown before `go_to`."""
     for layer in _covering(viewer, image):
-        layer.opacity = layer.metadata[METADATA].pop("opacity", layer.opacity)
+        layer.opacity = notes(layer).pop("opacity", layer.opacity)
 
 
 def _covering(viewer: ViewerModel, image: Image) -> list[Layer]:

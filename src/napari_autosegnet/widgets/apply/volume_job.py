@@ -27,15 +27,12 @@ from napari_autosegnet.widgets.apply.section_model import summarize
 from napari_autosegnet.widgets.files.readers import LayerData, image_layer, labels_layer, notes_of_edits, placement_of
 from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.jobs.run_client import RunClient
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, result_layer
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    METADATA,
-    axes_of,
-    file_of,
-    place_on,
-    spatial_shape,
-    time_points,
-)
+from napari_autosegnet.widgets.layers.axes import axes_of
+from napari_autosegnet.widgets.layers.class_colors import numbered, result_layer
+from napari_autosegnet.widgets.layers.layer_arrays import place_on, spatial_shape, time_points
+from napari_autosegnet.widgets.layers.layer_files import file_of
+from napari_autosegnet.widgets.layers.notes import METADATA
+from napari_autosegnet.widgets.layers.section_layers import kept_active, source_notes
 from napari_autosegnet.widgets.layers.time_point import AtTimePoint
 from napari_autosegnet.widgets.session import Session
 
@@ -268,7 +265,7 @@ class VolumeJob(QObject):
         image = self._image if self._image in viewer.layers else self._fitting(shape)
         if image is not None:
             about |= place_on(image)
-            about["metadata"][METADATA] |= {"image": id(image), "image_name": image.name}
+            about["metadata"][METADATA] |= source_notes(image)
             about["name"] = f"{image.name} {what}"
             if "t" in axes_of(image):
                 count = time_points(image)
@@ -278,11 +275,8 @@ class VolumeJob(QObject):
         return data, image
 
     def _add(self, data: Any, about: dict[str, Any]) -> Labels:
-        layers = self._session.viewer.layers
-        active = layers.selection.active
-        layer = self._session.viewer.add_labels(data, **about)
-        if active is not None:
-            layers.selection.active = active
+        with kept_active(self._session.viewer):
+            layer = self._session.viewer.add_labels(data, **about)
         self._session.order.put(layer)
         return layer
 
@@ -355,9 +349,7 @@ def _result(out: Path, model: Path) -> LayerData:
     if file_kind(out) is None:
         return labels_layer(out / LABELS)
     stack = open_labels(out)
-    known = enumerate(summarize(model).classes, 1)
-    classes = [LabelClass(number, each.name, each.color) for number, each in known]
-    about = result_layer(classes, name=stack.name, **placement_of(stack))
+    about = result_layer(numbered(summarize(model).classes), name=stack.name, **placement_of(stack))
     about["metadata"][METADATA]["is_file"] = True
     return StackArray(stack, "yx" if stack.is_2d else "zyx"), about, "labels"
 

@@ -12,7 +12,7 @@ from napari_autosegnet.data.readers.formats import Format, formats, images_in
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.files.readers import LayerData, placement_of
 from napari_autosegnet.widgets.files.stack_array import StackArray
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA
+from napari_autosegnet.widgets.layers.notes import METADATA
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.images import ImageStack

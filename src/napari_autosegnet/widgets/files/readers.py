@@ -22,8 +22,8 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.files.object_features import small_table
 from napari_autosegnet.widgets.files.stack_array import StackArray
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, result_layer
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, numbered, result_layer
+from napari_autosegnet.widgets.layers.notes import METADATA
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -103,8 +103,7 @@ def annotation_alone(annotated: AnnotatedImage) -> LayerData:
 def _annotation(annotated: AnnotatedImage, stack: ImageStack, placed: dict[str, Any]) -> LayerData:
     mapping = annotated.mapping
     target = np.stack([mapping.target(stack.section(index)[0]) for index in range(stack.sections)])
-    classes = tuple(LabelClass(number, one.name, one.color) for number, one in enumerate(mapping.classes, start=1))
-    about = annotation_layer(classes, name=f"{annotated.name} annotation", **placed)
+    about = annotation_layer(numbered(mapping.classes), name=f"{annotated.name} annotation", **placed)
     return (target[0] if len(placed["scale"]) == 2 else target), about, "labels"
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.data.annotations import LabelMapping, infer_mapping, parse_classes
+from napari_autosegnet.data.annotations import infer_mapping, parse_classes
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
+from napari_autosegnet.widgets.layers.class_colors import annotation_layer, numbered
 from napari_autosegnet.widgets.preferences import read_preferences
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def axons_labeled() -> list[LayerData]:
     labels = mapping.target(open_labels(sample_folder() / "axon-sem-a-labels.png").section(0)[0])
     return [
         *axons(),
-        (labels, annotation_layer(named(mapping), name="axons annotation"), "labels"),
+        (labels, annotation_layer(numbered(mapping.classes), name="axons annotation"), "labels"),
     ]
 
 
@@ -72,17 +72,12 @@ def labeled_stack(folder: Path) -> list[LayerData]:
         values_present, numbers = np.unique(values, return_counts=True)
         mapping = infer_mapping(dict(zip(values_present.tolist(), numbers.tolist(), strict=True)))
         place: dict[str, Any] = {"scale": image.scale, "translate": image.translation}
-        about = annotation_layer(named(mapping), name=f"{image.name} annotation", **place)
+        about = annotation_layer(numbered(mapping.classes), name=f"{image.name} annotation", **place)
         return [
             (_whole(image), {"name": image.name, **place}, "image"),
             (mapping.target(values), about, "labels"),
         ]
     raise UserError(f"{folder} holds no NAME-volume.tif with a NAME-labels.tif beside it; choose another folder")
-
-
-def named(mapping: LabelMapping) -> tuple[LabelClass, ...]:
-    """Classes of a mapping, painted with their class numbers."""
-    return tuple(LabelClass(number, info.name, info.color) for number, info in enumerate(mapping.classes, start=1))
 
 
 def _pixels(file: str) -> npt.NDArray[Any]:

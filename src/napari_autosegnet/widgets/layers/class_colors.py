@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, Role
+from napari_autosegnet.data.annotations import ClassInfo
+from napari_autosegnet.widgets.layers.notes import METADATA, Role, note, notes
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -25,6 +26,11 @@ class LabelClass:
     value: int
     name: str
     color: str
+
+
+def numbered(classes: Iterable[ClassInfo]) -> tuple[LabelClass, ...]:
+    """Classes that are painted with their numbers."""
+    return tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(classes, start=1))
 
 
 def class_colormap(classes: Iterable[LabelClass]) -> Any:
@@ -51,10 +57,8 @@ def class_features(classes: Iterable[LabelClass]) -> dict[str, list[Any]]:
 
 def kept_classes(layer: Labels) -> tuple[LabelClass, ...]:
     """Classes that were kept in a layer's metadata; empty if there are none."""
-    about = layer.metadata.get(METADATA)
-    if not isinstance(about, dict):
-        return ()
-    return tuple(LabelClass(int(each["value"]), each["name"], each["color"]) for each in about.get("classes", ()))
+    kept = notes(layer).get("classes", ())
+    return tuple(LabelClass(int(each["value"]), each["name"], each["color"]) for each in kept)
 
 
 def prepare_colors(dtype: npt.DTypeLike) -> None:
@@ -71,11 +75,7 @@ def show_classes(layer: Labels, classes: tuple[LabelClass, ...]) -> None:
         return
     layer.colormap = class_colormap(classes)
     layer.features = class_features(classes)
-    kept = layer.metadata.get(METADATA)
-    layer.metadata = {
-        **layer.metadata,
-        METADATA: {**(kept if isinstance(kept, dict) else {}), **class_metadata(classes)[METADATA]},
-    }
+    note(layer, **class_metadata(classes)[METADATA])
 
 
 def annotation_layer(classes: Iterable[LabelClass], **about: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_autosegnet.widgets.layers.layer_arrays import full_resolution, read_section, section_index
+from napari_autosegnet.widgets.layers.axes import full_resolution
+from napari_autosegnet.widgets.layers.layer_arrays import read_section, section_index
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_autosegnet.widgets.layers.layer_arrays import section_in_view, spatial_shape
+from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.layers.paint_history import painted_sections
+from napari_autosegnet.widgets.layers.view import section_in_view
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

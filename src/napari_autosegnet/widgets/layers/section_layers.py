@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import ClassInfo
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes, result_layer, show_classes
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    METADATA,
-    Role,
-    empty_labels,
-    place_on,
-    read_section,
-    role,
-    spatial_shape,
-)
+from napari_autosegnet.widgets.layers.class_colors import LabelClass, kept_classes, numbered, result_layer, show_classes
+from napari_autosegnet.widgets.layers.layer_arrays import empty_labels, place_on, read_section, spatial_shape
+from napari_autosegnet.widgets.layers.notes import METADATA, Role, note, notes, role
 from napari_autosegnet.widgets.layers.paint_history import lay_beneath
 
 if TYPE_CHECKING:
@@ -43,24 +37,23 @@ def show_slice(
     result is that of another ``model``, other sections lose what the one before said, and keep what is painted.
     A model with other classes gets a layer of its own.
     """
-    named = _numbered(classes)
+    named = numbered(classes)
     fitting = (each for each in _known(viewer, image, "preview", SLICES) if _mean_the_same(kept_classes(each), named))
     layer = next(fitting, None)
     if layer is None:
         about = result_layer(named, role="preview", name=SLICES, **place_on(image))
-        about["metadata"][METADATA] |= {"shows": SLICES, "said": {}}
+        about["metadata"][METADATA] |= {"shows": SLICES, "said": {}, **source_notes(image)}
         layer = viewer.add_labels(empty_labels(spatial_shape(image)), **about)
-        _remember(layer, image)
     else:
         move_layer(layer, place_on(image))
         show_classes(layer, named)
     said, nothing = what_was_said(layer), np.zeros_like(labels)
-    if layer.metadata[METADATA].get("model") != model:
+    if notes(layer).get("model") != model:
         for other in said.keys() - {section}:
             lay_beneath(layer, other, said.pop(other), nothing)
             if read_section(layer, other).any():
                 said[other] = nothing
-        layer.metadata[METADATA]["model"] = model
+        note(layer, model=model)
     lay_beneath(layer, section, said.get(section, nothing), labels)
     said[section] = labels
     layer.refresh(extent=False)
@@ -73,7 +66,7 @@ def what_was_said(layer: Layer) -> dict[int, npt.NDArray[Any]]:
     Of whole results only those sections are kept that were painted. It lies in the layer, so that it is there as
     long as the layer is, whichever dock is open.
     """
-    said: dict[int, npt.NDArray[Any]] = layer.metadata[METADATA].setdefault("said", {})
+    said: dict[int, npt.NDArray[Any]] = notes(layer).setdefault("said", {})
     return said
 
 
@@ -91,7 +84,7 @@ def show_labels(
     ``origin`` is the row and column of the section at which the first pixel lies. Nobody can paint there: it would be
     lost with the next result.
     """
-    named = _numbered(classes)
+    named = numbered(classes)
     data, place = _placed(image, section, labels, origin)
     where = {"section": section, "origin": origin, "passing": True}
     layer = next(iter(_known(viewer, image, "preview", name)), None)
@@ -100,9 +93,8 @@ def show_labels(
         show_classes(layer, named)  # another model may have others
     else:
         about = result_layer(named, role="preview", name=name, **place)
-        about["metadata"][METADATA] |= {"shows": name, **where}
+        about["metadata"][METADATA] |= {"shows": name, **where, **source_notes(image)}
         layer = viewer.add_labels(data, **about)
-        _remember(layer, image)
     layer.editable = False
     return layer
 
@@ -131,10 +123,9 @@ def show_uncertainty(
         blending="translucent",
         opacity=0.9,
         visible=visible,
-        metadata={METADATA: {"role": "uncertainty", "shows": name, **where}},
+        metadata={METADATA: {"role": "uncertainty", "shows": name, **where, **source_notes(image)}},
         **place,
     )
-    _remember(layer, image)
     return layer
 
 
@@ -146,7 +137,7 @@ def image_behind(viewer: ViewerModel, layer: Layer) -> Image | None:
     from napari.layers import Image
 
     images = [other for other in viewer.layers if type(other) is Image and not role(other)]
-    about = layer.metadata.get(METADATA, {})
+    about = notes(layer)
     source = next((image for image in images if id(image) == about.get("image")), None)
     if source is not None or about.get("passing") or role(layer) not in ("result", "preview", "objects"):
         return source
@@ -162,12 +153,18 @@ def _unsure() -> Any:
     return Colormap([[1.0, 0.1, 0.6, 0.0], [1.0, 0.1, 0.6, 0.4]], name="unsure")
 
 
-def _remember(layer: Layer, image: Image) -> None:
-    layer.metadata[METADATA] |= {"image": id(image), "image_name": image.name}
+def source_notes(image: Image) -> dict[str, Any]:
+    """What is noted of a layer that was computed from an image, for `image_behind`."""
+    return {"image": id(image), "image_name": image.name}
 
 
-def _numbered(classes: Sequence[ClassInfo]) -> tuple[LabelClass, ...]:
-    return tuple(LabelClass(number, each.name, each.color) for number, each in enumerate(classes, start=1))
+@contextmanager
+def kept_active(viewer: ViewerModel) -> Iterator[None]:
+    """Whoever paints keeps painting: the layer that is active stays so, although napari selects what is added."""
+    active = viewer.layers.selection.active
+    yield
+    if active is not None:
+        viewer.layers.selection.active = active
 
 
 def _mean_the_same(old: Sequence[LabelClass], new: Sequence[LabelClass]) -> bool:
@@ -188,15 +185,13 @@ def _known(viewer: ViewerModel, image: Image, kind: Role, shows: str) -> list[An
     return [
         layer
         for layer in viewer.layers
-        if role(layer) == kind
-        and layer.metadata[METADATA].get("shows") == shows
-        and image_behind(viewer, layer) is image
+        if role(layer) == kind and notes(layer).get("shows") == shows and image_behind(viewer, layer) is image
     ]
 
 
 def _replace(layer: Any, data: npt.NDArray[Any], place: dict[str, Any], where: dict[str, Any]) -> None:
     # First where it lies, so that whoever is told of the new data finds it there.
-    layer.metadata[METADATA] |= where
+    note(layer, **where)
     move_layer(layer, place)
     layer.data = data
 

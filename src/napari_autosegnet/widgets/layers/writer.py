@@ -12,7 +12,8 @@ from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.output.file_kinds import file_kind
 from napari_autosegnet.inference.output.label_file import write_labels
 from napari_autosegnet.ome_zarr.write import write_image
-from napari_autosegnet.widgets.layers.layer_arrays import METADATA, layer_placement
+from napari_autosegnet.widgets.layers.layer_arrays import layer_placement
+from napari_autosegnet.widgets.layers.notes import METADATA
 
 
 def write_annotation(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

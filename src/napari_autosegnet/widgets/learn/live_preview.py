@@ -22,12 +22,8 @@ from napari_autosegnet.widgets.apply.slice_panel import annotation_reader
 from napari_autosegnet.widgets.apply.uncertainty import Place, ShownPlaces, go_to, least_certain
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
-from napari_autosegnet.widgets.layers.layer_arrays import (
-    section_in_view,
-    shows_sections,
-    stack_around,
-    window_in_view,
-)
+from napari_autosegnet.widgets.layers.layer_arrays import stack_around
+from napari_autosegnet.widgets.layers.view import section_in_view, shows_sections, window_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -229,18 +225,15 @@ class LivePreview(QObject):
         if image not in viewer.layers or not self._enabled:
             return
         self._last_shown = where, uncertainty
-        active = viewer.layers.selection.active
         if self.layer is not None and section_layers.image_behind(viewer, self.layer) is not image:
             self._remove_layers()  # nobody updates what lies on an image that is no longer looked at
-        self._unsure = section_layers.show_uncertainty(
-            viewer, image, where.section, uncertainty, _UNSURE_NAME, where.origin, visible=False
-        )
-        self._layer = section_layers.show_labels(
-            viewer, image, where.section, labels, classes or self._session.classes, _NAME, where.origin
-        )
-        # Whoever is painting keeps painting.
-        if active is not None:
-            viewer.layers.selection.active = active
+        with section_layers.kept_active(viewer):
+            self._unsure = section_layers.show_uncertainty(
+                viewer, image, where.section, uncertainty, _UNSURE_NAME, where.origin, visible=False
+            )
+            self._layer = section_layers.show_labels(
+                viewer, image, where.section, labels, classes or self._session.classes, _NAME, where.origin
+            )
         self._session.order.put(self._layer, self._unsure)
 
     def go_to_least_certain(self, refuse: Callable[[str], None]) -> None:

@@ -1,0 +1,77 @@
+"""What of a layer is in view: section, time point, rows and columns; and from places in its data to the viewer's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_autosegnet.widgets.layers.axes import axes_of
+from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape, time_points
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+
+
+def shows_sections(viewer: ViewerModel) -> bool:
+    """Whether the viewer shows y and x, as sections lie: not rolled, not in 3D."""
+    dims = viewer.dims
+    return tuple(dims.displayed) == (dims.ndim - 2, dims.ndim - 1)
+
+
+def section_in_view(viewer: ViewerModel, layer: Image | Labels) -> int | None:
+    """Section of a layer that the viewer shows; None when the viewer is outside the layer."""
+    leading = spatial_shape(layer)[:-2]
+    if not leading:
+        return 0
+    if viewer.dims.ndim < layer.ndim:
+        return None
+    place = np.round(data_in_view(viewer, layer, viewer.dims.point)[-2 - len(leading) : -2]).astype(int)
+    if (place < 0).any() or (place >= leading).any():
+        return None
+    return int(np.ravel_multi_index(tuple(place), leading))
+
+
+def time_in_view(viewer: ViewerModel, layer: Image) -> int | None:
+    """Time point of a layer at the viewer's slider, the nearest that there is; None when it has no time axis."""
+    axes = axes_of(layer)
+    if "t" not in axes:
+        return None
+    place = axes.index("t") - len(axes)
+    point = data_in_view(viewer, layer, viewer.dims.point)[place]
+    return int(np.clip(np.round(point), 0, time_points(layer) - 1))
+
+
+def data_in_view(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Where in a layer's data a point of the viewer (slider, camera) lies."""
+    return np.asarray(layer.world_to_data(np.asarray(point, float)[-layer.ndim :] / _units_per_unit(viewer, layer)))
+
+
+def window_in_view(viewer: ViewerModel, image: Image, side: int, step: int = 1) -> tuple[slice, slice]:
+    """Rows and columns of a section around the middle of the view, ``side`` pixels of each at most.
+
+    With a larger ``step`` they stay the same while the view is moved a little.
+    """
+    center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
+    spans = []
+    for length, middle in zip(spatial_shape(image)[-2:], center, strict=True):
+        start = int(np.clip(round((middle - side // 2) / step) * step, 0, max(0, length - side)))
+        spans.append(slice(start, min(length, start + side)))
+    return spans[0], spans[1]
+
+
+def view_of_data(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Where in the viewer a point of a layer's data lies."""
+    return np.asarray(layer.data_to_world(point), float) * _units_per_unit(viewer, layer)
+
+
+def _units_per_unit(viewer: ViewerModel, layer: Layer) -> npt.NDArray[np.float64]:
+    """Per axis of the layer: the viewer's units in one of the layer's. Layers in µm and in nm lie in one view."""
+    units = viewer.dims.units
+    # None when the layers have nothing in common; napari converts nothing then, either.
+    if units is None or len(units) < layer.ndim:
+        return np.ones(layer.ndim)
+    pairs = zip(layer.units, units[-layer.ndim :], strict=True)
+    return np.array([1.0 if own == shared else (1.0 * own).to(shared).magnitude for own, shared in pairs])
