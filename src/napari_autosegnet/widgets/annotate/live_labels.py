@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtGui import QHideEvent, QShowEvent
@@ -17,7 +16,7 @@ from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.axes import axes_of, full_resolution, is_rgb
 from napari_autosegnet.widgets.layers.layer_arrays import channel_count, depth, spatial_shape, stack_around
-from napari_autosegnet.widgets.layers.view import section_in_view, shows_sections, window_in_view
+from napari_autosegnet.widgets.layers.view import Slice, shows_sections, slice_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -33,20 +32,6 @@ MAX_PIXELS = 2**22
 _OPACITY = 0.4
 #: Milliseconds after the last of several changes.
 _WAIT = 30
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The part of a section that is to be labeled: first and last row and column."""
-
-    image: Image
-    section: int
-    y: tuple[int, int]
-    x: tuple[int, int]
-
-    @property
-    def is_whole(self) -> bool:
-        return (self.y[1], self.x[1]) == spatial_shape(self.image)[-2:] and (self.y[0], self.x[0]) == (0, 0)
 
 
 class LiveLabels(QWidget):
@@ -71,7 +56,7 @@ class LiveLabels(QWidget):
         self._classifier: LiveClassifier | None = None
         self._pairs = session.pairs()
         #: What is shown, or under way.
-        self._place: _Place | None = None
+        self._place: Slice | None = None
         self._is_busy = False
         self._wanted_again = False
         #: Not by the user.
@@ -207,7 +192,7 @@ class LiveLabels(QWidget):
 
         self._background.call(work, lambda labeled: self._take(labeled, place, classes), self._refuse)
 
-    def _take(self, view: LabeledView | None, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _take(self, view: LabeledView | None, place: Slice, classes: tuple[ClassInfo, ...]) -> None:
         if self._place is place and view is not None and self._is_wanted:
             self._show(view, place, classes)
         self._finish(again=view is not None and not view.complete)
@@ -223,22 +208,17 @@ class LiveLabels(QWidget):
             self._wanted_again = False
             self._ask()
 
-    def _place_in_view(self) -> _Place | None:
-        session = self.session
-        image = session.layers.image_in_view()
-        section = None if image is None else section_in_view(session.viewer, image)
-        if image is None or section is None:
+    def _place_in_view(self) -> Slice | None:
+        image = self.session.layers.image_in_view()
+        if image is None:
             return None
         height, width = spatial_shape(image)[-2:]
         pixels = MAX_PIXELS // channel_count(image)
-        if height * width <= pixels:
-            return _Place(image, section, (0, height), (0, width))
+        side = max(height, width) if height * width <= pixels else int(pixels**0.5)
         # In steps, so that moving about does not begin anew with every pixel.
-        side = int(pixels**0.5)
-        rows, columns = window_in_view(session.viewer, image, side, side // 4)
-        return _Place(image, section, (rows.start, rows.stop), (columns.start, columns.stop))
+        return slice_in_view(self.session.viewer, image, side, max(1, side // 4))
 
-    def _missing(self, place: _Place) -> str | None:
+    def _missing(self, place: Slice) -> str | None:
         """What has to be done before there can be labels; empty where the step asks for it already."""
         session = self.session
         if not session.pairs() or session.numbered_objects() is not None:
@@ -253,7 +233,7 @@ class LiveLabels(QWidget):
 
     # ------------------------------------------------------------ what is shown
 
-    def _show(self, view: LabeledView, place: _Place, classes: tuple[ClassInfo, ...]) -> None:
+    def _show(self, view: LabeledView, place: Slice, classes: tuple[ClassInfo, ...]) -> None:
         viewer = self.session.viewer
         if place.image not in viewer.layers:
             return
@@ -261,8 +241,7 @@ class LiveLabels(QWidget):
             self._remove_layer()
             self._place = place
         active = viewer.layers.selection.active
-        origin = (place.y[0], place.x[0])
-        layer = section_layers.show_labels(viewer, place.image, place.section, view.labels, classes, NAME, origin)
+        layer = section_layers.show_labels(viewer, place.image, place.section, view.labels, classes, NAME, place.origin)
         if layer is not self.layer:
             self.layer = layer
             layer.opacity = _OPACITY
@@ -272,11 +251,12 @@ class LiveLabels(QWidget):
         if self._is_hidden:
             layer.visible, self._is_hidden = True, False
         height, width = spatial_shape(place.image)[-2:]
+        rows, columns = place.rows, place.columns
         self.line.say(
             ""
             if place.is_whole
-            else f"The slice is large: labeled are rows {place.y[0]} to {place.y[1]} of {height} and columns "
-            f"{place.x[0]} to {place.x[1]} of {width}, around the middle of the view, at full resolution."
+            else f"The slice is large: labeled are rows {rows.start} to {rows.stop} of {height} and columns "
+            f"{columns.start} to {columns.stop} of {width}, around the middle of the view, at full resolution."
         )
 
     def _hide_layer(self) -> None:
@@ -301,11 +281,13 @@ def _import() -> LiveClassifier:
     return LiveClassifier(available_cores())
 
 
-def _view(place: _Place) -> View:
+def _view(place: Slice) -> View:
     from napari_autosegnet.pixel_classifier.live import View
 
     image, section = stack_around(place.image, place.section)
-    return View(_key(place.image, place.section // depth(place.image)), image, section, place.y, place.x)
+    key = _key(place.image, place.section // depth(place.image))
+    y, x = ((span.start, span.stop) for span in (place.rows, place.columns))
+    return View(key, image, section, y, x)
 
 
 def _key(image: Image, time: int) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,26 @@ from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape, time_po
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A section of an image, or a part of one: its rows and columns."""
+
+    image: Image
+    section: int
+    rows: slice
+    columns: slice
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """The first row and column."""
+        return self.rows.start, self.columns.start
+
+    @property
+    def is_whole(self) -> bool:
+        height, width = spatial_shape(self.image)[-2:]
+        return (self.rows, self.columns) == (slice(0, height), slice(0, width))
 
 
 def shows_sections(viewer: ViewerModel) -> bool:
@@ -49,17 +70,21 @@ def data_in_view(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt
     return np.asarray(layer.world_to_data(np.asarray(point, float)[-layer.ndim :] / _units_per_unit(viewer, layer)))
 
 
-def window_in_view(viewer: ViewerModel, image: Image, side: int, step: int = 1) -> tuple[slice, slice]:
-    """Rows and columns of a section around the middle of the view, ``side`` pixels of each at most.
+def slice_in_view(viewer: ViewerModel, image: Image | None, side: int, step: int = 1) -> Slice | None:
+    """What is looked at of an image: a section, and ``side`` rows and columns at most around the middle of the view.
 
-    With a larger ``step`` they stay the same while the view is moved a little.
+    With a larger ``step`` these stay the same while the view is moved a little. None where the viewer is outside of
+    the image, or there is none.
     """
+    section = None if image is None else section_in_view(viewer, image)
+    if image is None or section is None:
+        return None
     center = data_in_view(viewer, image, (*viewer.dims.point[:-2], *viewer.scene.camera.center[-2:]))[-2:]
     spans = []
     for length, middle in zip(spatial_shape(image)[-2:], center, strict=True):
         start = int(np.clip(round((middle - side // 2) / step) * step, 0, max(0, length - side)))
         spans.append(slice(start, min(length, start + side)))
-    return spans[0], spans[1]
+    return Slice(image, section, *spans)
 
 
 def view_of_data(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:

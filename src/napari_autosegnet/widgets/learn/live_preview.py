@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from napari_autosegnet.widgets.apply.uncertainty import Place, ShownPlaces, go_t
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import stack_around
-from napari_autosegnet.widgets.layers.view import section_in_view, shows_sections, window_in_view
+from napari_autosegnet.widgets.layers.view import Slice, shows_sections, slice_in_view
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
@@ -36,15 +36,6 @@ MAX_SIDE = 1024
 _NAME, _UNSURE_NAME = "training preview", "training uncertainty"
 _WAIT = 400  # milliseconds after the view has come to rest
 _MAX_GIVEN = 16
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """Where a slice lies: the image, its section, and the first row and column."""
-
-    image: Image
-    section: int
-    origin: tuple[int, int]
 
 
 class LivePreview(QObject):
@@ -63,7 +54,7 @@ class LivePreview(QObject):
         self._session = session
         self._client = client
         #: The slices that the worker was given, by when their file was written: an answer names that.
-        self._given: dict[int, _Slice] = {}
+        self._given: dict[int, Slice] = {}
         #: Counts how often they were forgotten: one that is on the way to the worker then is of no use, either.
         self._times_forgotten = 0
         #: The least certain places that were shown.
@@ -71,7 +62,7 @@ class LivePreview(QObject):
         self._layer: Labels | None = None
         self._unsure: Image | None = None
         #: The last result that was shown: where it lies, and its uncertainty.
-        self._last_shown: tuple[_Slice, npt.NDArray[np.float32]] | None = None
+        self._last_shown: tuple[Slice, npt.NDArray[np.float32]] | None = None
         self._enabled = True
         self._is_aside = False
         self._offer_soon = qdebounced(self._offer_slice, timeout=_WAIT)
@@ -155,15 +146,15 @@ class LivePreview(QObject):
         in_view = self._in_view()
         if in_view is None:
             return
-        (where, window), device, closing = in_view, self._session.device, self._session.background.closing
+        device, closing = self._session.device, self._session.background.closing
 
         def compute() -> tuple[Any, ...] | None:
             from napari_autosegnet.model import Model
 
             model = Model.load(folder)
-            pixels, gray = _read_slice(where, window)
+            pixels, gray = _read_slice(in_view)
             predicted = predicted_slice(model, pixels, gray, device, closing.is_set)
-            return None if predicted is None else (*predicted, where, model.classes)
+            return None if predicted is None else (*predicted, in_view, model.classes)
 
         def show(computed: tuple[Any, ...] | None) -> None:
             if computed is not None:
@@ -171,26 +162,21 @@ class LivePreview(QObject):
 
         self._session.background.call(compute, show, refuse)
 
-    def _in_view(self) -> tuple[_Slice, tuple[slice, slice]] | None:
-        """The slice in view, and the part of it that is looked at; None where none is shown as it lies."""
-        image = self._session.layers.image_in_view()
-        section = None if image is None else section_in_view(self._session.viewer, image)
-        if image is None or section is None or not shows_sections(self._session.viewer):
-            return None
-        window = window_in_view(self._session.viewer, image, MAX_SIDE)
-        return _Slice(image, section, (window[0].start, window[1].start)), window
+    def _in_view(self) -> Slice | None:
+        """The part of the slice that is looked at; None where none is shown as it lies."""
+        viewer = self._session.viewer
+        return slice_in_view(viewer, self._session.layers.image_in_view(), MAX_SIDE) if shows_sections(viewer) else None
 
     def _offer_slice(self) -> None:
-        in_view = self._in_view()
-        if in_view is None or not self._is_learning or not self._enabled:
+        where = self._in_view()
+        if where is None or not self._is_learning or not self._enabled:
             return
-        where, window = in_view
         if next(reversed(self._given.values()), None) == where:
             return
         run, times_forgotten = self._client.run, self._times_forgotten
 
         def write() -> int:
-            return write_slice(run, *_read_slice(where, window))
+            return write_slice(run, *_read_slice(where))
 
         def remember(modified: int) -> None:
             if times_forgotten == self._times_forgotten:
@@ -218,7 +204,7 @@ class LivePreview(QObject):
         self,
         labels: npt.NDArray[np.uint8],
         uncertainty: npt.NDArray[np.float32],
-        where: _Slice,
+        where: Slice,
         classes: tuple[ClassInfo, ...] = (),
     ) -> None:
         viewer, image = self._session.viewer, where.image
@@ -276,13 +262,13 @@ def _classes_of(event: PreviewDrawn) -> tuple[ClassInfo, ...]:
         return ()
 
 
-def _read_slice(where: _Slice, window: tuple[slice, slice]) -> tuple[npt.NDArray[Any], SectionGray]:
+def _read_slice(where: Slice) -> tuple[npt.NDArray[Any], SectionGray]:
     """Pixels (c, y, x) of a part of a slice, and the gray values of all of it."""
     from napari_autosegnet.inference.compute.survey import ImageSurvey
 
     stack, number = stack_around(where.image, where.section)
     (gray,) = ImageSurvey(stack).look([number])
-    return stack.read(slice(number, number + 1), *window)[:, 0], gray
+    return stack.read(slice(number, number + 1), where.rows, where.columns)[:, 0], gray
 
 
 def _read(source: Path) -> npt.NDArray[Any]:
