@@ -14,9 +14,10 @@ from napari_autosegnet.cli.job import command_line, print_json
 from napari_autosegnet.cli.lines import print_line, print_note, print_table
 from napari_autosegnet.cli.progress import PlainLines
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Event, parse_event
+from napari_autosegnet.events import Event
 from napari_autosegnet.quality import Quality
 from napari_autosegnet.run import Run, RunStatus, find_runs
+from napari_autosegnet.run.event_tail import EventTail
 
 SECONDS_BETWEEN_LOOKS = 0.3
 EVENTS_BEFORE = 10
@@ -149,20 +150,14 @@ def describe(run: Run) -> dict[str, Any]:
 
 def _events_as_they_come(run: Run) -> Iterator[Event]:
     """The last events so far, then new ones as long as a process works in the run."""
-    position = 0
-    rest = b""
+    tail, is_first = EventTail(run.events_file), True
     while True:
         # Asked before reading, so that what the process wrote last is still read.
         active = run.is_active
-        if run.events_file.exists():
-            # Events are appended and never rewritten, so what is new begins where the file ended.
-            with open(run.events_file, "rb") as handle:
-                handle.seek(position)
-                new = handle.read()
-            *complete, rest = (rest + new).split(b"\n")
-            events = [event for line in complete if (event := parse_event(line)) is not None]
-            yield from events if position else events[-EVENTS_BEFORE:]
-            position += len(new)
+        events: list[Event] = []
+        tail.read(events.append)
+        yield from events[-EVENTS_BEFORE:] if is_first else events
+        is_first = is_first and not events
         if not active:
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)

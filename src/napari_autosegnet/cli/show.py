@@ -67,7 +67,7 @@ class _Shown:
         if _is_run(path):
             run = Run.open(path)
             values, menu = describe(run), read_menu(run)
-            if run.architecture_file.is_file():
+            if run.has_architecture:
                 return cls(values, Architecture.load(run.architecture_file), menu=menu)
             if not run.model_folder.is_dir():
                 return cls(values, None, menu=menu)

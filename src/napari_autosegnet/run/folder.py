@@ -207,6 +207,11 @@ class Run:
     def has_model(self) -> bool:
         return (self.model_folder / "model.json").is_file()
 
+    @property
+    def has_architecture(self) -> bool:
+        """Whether a search left something to train."""
+        return self.architecture_file.is_file()
+
     def checkpoint_file(self, name: Literal["fit", "search", "training"]) -> Path:
         return self.file("checkpoints", f"{name}.pt")
 

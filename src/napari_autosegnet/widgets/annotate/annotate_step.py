@@ -240,11 +240,7 @@ class AnnotateStep(QWidget):
     # ------------------------------------------------------------ what is pressed
 
     def _tried(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-            self.message.clear()
-        except UserError as error:
-            self.message.say(str(error), "error")
+        self.message.attempt(action)
         self._show_state()
 
     def _on_new(self) -> None:

@@ -29,7 +29,7 @@ from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, in_html, wrapped_label
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
-from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
+from napari_autosegnet.widgets.jobs.running_work import unless_it_competes
 from napari_autosegnet.widgets.session import Session
 
 
@@ -239,11 +239,7 @@ class ApplyStep(QWidget):
                 self._say(str(error), "error")
             self._show_state()
 
-        others = self.session.work.others(run)
-        if others:
-            ask_to_compete(others, self, start)
-        else:
-            start()
+        unless_it_competes(self.session.work, run, self, start)
 
     def _ask_to_continue(self) -> None:
         """Go on with a job that broke off; asked first where its file says to write elsewhere."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import escaped, printable
 from napari_autosegnet.quality import Quality
 
@@ -37,6 +39,14 @@ class MessageLine(QLabel):
 
     def clear(self) -> None:
         self.say("")
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do what a button asks for, and say why not, if not."""
+        self.clear()
+        try:
+            action()
+        except UserError as error:
+            self.say(capitalized(error), "error")
 
 
 def wrapped_label(text: str = "") -> QLabel:

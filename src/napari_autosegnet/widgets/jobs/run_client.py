@@ -21,7 +21,7 @@ from napari_autosegnet.jobs.search import SearchJob
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import read_info
 from napari_autosegnet.run import Request, Run, RunStatus
-from napari_autosegnet.widgets.jobs.event_tail import EventTail
+from napari_autosegnet.run.event_tail import EventTail
 from napari_autosegnet.widgets.jobs.job_ending import can_be_continued, died_before_it_began, ending, note_cancelled
 from napari_autosegnet.widgets.jobs.worker_process import WorkerProcess, find, launch
 

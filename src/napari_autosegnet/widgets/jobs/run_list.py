@@ -37,7 +37,7 @@ def step_of(run: Run) -> Literal["annotate", "learn", "apply"]:
         return "learn"
     if run.has_model:
         return "apply"
-    return "learn" if run.config_file.is_file() or run.architecture_file.is_file() else "annotate"
+    return "learn" if run.config_file.is_file() or run.has_architecture else "annotate"
 
 
 def _changed(path: Path) -> float:

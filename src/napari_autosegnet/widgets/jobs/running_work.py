@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from qtpy.QtCore import Qt, QTimer, Signal
@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QMessageBox, QPushButton, QSizeP
 
 from napari_autosegnet.duration import format_duration
 from napari_autosegnet.plain_text import escaped, printable
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.form_rows import named
 from napari_autosegnet.widgets.forms.message_line import capitalized, tool_tip, wrapped_label
@@ -106,15 +107,28 @@ def job_name(client: RunClient) -> str:
     return f"{STEP_NAMES.get(client.job_step or '', 'job')} in '{printable(client.run.path.name)}'"
 
 
-def ask_to_compete(others: Sequence[RunClient], parent: QWidget, start: Callable[[], None]) -> None:
-    """Ask whether a job is to start beside those that are under way."""
+def unless_it_competes(
+    work: WorkList,
+    run: Run | None,
+    parent: QWidget,
+    start: Callable[[], None],
+    confirmed: Callable[[], None] | None = None,
+) -> None:
+    """Start a job in a run, or a new one; asked first where others are under way.
+
+    ``confirmed`` takes the place of ``start`` after the question.
+    """
+    others = work.others(run)
+    if not others:
+        start()
+        return
     lines = [f"{capitalized(job_name(client))}: {_progress(client)}." for client in others]
     box = QMessageBox(QMessageBox.Icon.Question, "Another job is under way", "\n".join(lines), parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setInformativeText("Jobs that run at the same time slow each other down, and may run out of memory.")
     box.addButton("Start anyway", QMessageBox.ButtonRole.AcceptRole)
     box.setDefaultButton(box.addButton("Do not start", QMessageBox.ButtonRole.RejectRole))
-    box.accepted.connect(start)
+    box.accepted.connect(confirmed or start)
     box.finished.connect(box.deleteLater)
     box.open()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
 
@@ -19,9 +19,9 @@ from napari_autosegnet.widgets.forms.buttons import push_button
 from napari_autosegnet.widgets.forms.form_rows import add_row, form_layout
 from napari_autosegnet.widgets.forms.message_line import MessageLine, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
-
-if TYPE_CHECKING:
-    from napari_autosegnet.widgets.learn.learn_step import LearnStep
+from napari_autosegnet.widgets.jobs.run_client import RunClient
+from napari_autosegnet.widgets.learn.starting import LearningStart
+from napari_autosegnet.widgets.session import Session
 
 #: What the presets are for, in the order of the box.
 PRESET_WORDS: dict[Preset, str] = {
@@ -44,13 +44,16 @@ class AdvancedLearning(QWidget):
 
     Parameters
     ----------
-    step : LearnStep
-        Shows their progress.
+    session : Session
+    client : RunClient
+        Follows the session's run.
+    starting : LearningStart
+        Starts them.
     """
 
-    def __init__(self, step: LearnStep) -> None:
+    def __init__(self, session: Session, client: RunClient, starting: LearningStart) -> None:
         super().__init__()
-        self._step = step
+        self._session, self._client, self._starting = session, client, starting
         first = likely_preset()
         order = (first, *(preset for preset in PRESETS if preset != first))
         self.search_form = SettingsForm(SearchSettings, {PRESET_WORDS[each]: search_settings(each) for each in order})
@@ -58,7 +61,7 @@ class AdvancedLearning(QWidget):
         self.search_button = push_button(
             "Start the search",
             "Finds an architecture for the annotation",
-            lambda: step.attempt(self.start_search, self.search_problem),
+            lambda: self.search_problem.attempt(self.start_search),
         )
         self.network = QComboBox()
         for name, text in _NETWORKS.items():
@@ -77,7 +80,7 @@ class AdvancedLearning(QWidget):
         self.train_button = push_button(
             "Start the training",
             "Trains this network from scratch",
-            lambda: step.attempt(self.start_training, self.train_problem),
+            lambda: self.train_problem.attempt(self.start_training),
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -111,13 +114,13 @@ class AdvancedLearning(QWidget):
 
     def refresh(self) -> None:
         """Say what is missing, and offer what can be done."""
-        step, missing = self._step, self._step.session.problem()
-        idle, searched = not step.client.active, self.chosen_network == "searched"
+        run, missing = self._session.run, self._session.problem()
+        idle, searched = not self._client.active, self.chosen_network == "searched"
         self.search_button.setEnabled(idle and missing is None)
         words = ""
-        if searched and not step.has_architecture:
+        if searched and (run is None or not run.has_architecture):
             words = "First search for an architecture, or choose the plain chain, which needs no search."
-        elif missing is not None and not self._run_has_data():
+        elif missing is not None and (run is None or not _holds(run, "data")):
             words = missing
         # None of the settings of a training are a forest's.
         self.train_form.setVisible(self.chosen_network != "forest")
@@ -133,14 +136,14 @@ class AdvancedLearning(QWidget):
         UserError
             When a setting cannot be used.
         """
-        step, chosen = self._step, self.search_form.preset.currentText()
+        chosen = self.search_form.preset.currentText()
         job = {
             "preset": next(preset for preset, words in PRESET_WORDS.items() if words == chosen),
             "settings": self.search_form.value(),
-            "device": step.session.device,
+            "device": self._session.device,
         }
-        run, annotation = step.new_run(), step.annotation()
-        step.start(run, "search", lambda: SearchJob(**annotation(run), **job))
+        run, annotation = self._starting.new_run(), self._starting.annotation()
+        self._starting.start(run, "search", lambda: SearchJob(**annotation(run), **job))
 
     def start_training(self) -> None:
         """Train from scratch: in the run of the search, or in a new one when that holds a model already.
@@ -150,17 +153,17 @@ class AdvancedLearning(QWidget):
         UserError
             When a setting cannot be used, or there is nothing to train on.
         """
-        step, network, run = self._step, self.chosen_network, self._step.run
-        missing, annotation = step.session.problem(), step.annotation()
-        job: dict[str, Any] = {"network": network, "settings": self._train_settings(), "device": step.session.device}
+        session, network, run = self._session, self.chosen_network, self._session.run
+        missing, annotation = session.problem(), self._starting.annotation()
+        job: dict[str, Any] = {"network": network, "settings": self._train_settings(), "device": session.device}
         if run is None or _holds(run, "training", "fit"):
             if network == "searched" and run is not None:
                 job["architecture"] = run.architecture_file.absolute()
             if missing is not None:
                 raise UserError(missing)
-            run = step.new_run()
+            run = self._starting.new_run()
         place = run
-        step.start(place, "train", lambda: TrainJob(**({} if missing else annotation(place)), **job))
+        self._starting.start(place, "train", lambda: TrainJob(**({} if missing else annotation(place)), **job))
 
     def continue_training(self) -> None:
         """Go on from the run's model with the annotation as it is now.
@@ -170,22 +173,19 @@ class AdvancedLearning(QWidget):
         UserError
             When a setting cannot be used.
         """
-        step, settings, run = self._step, self._train_settings(), self._step.client.run
-        annotation, device = step.annotation(), self._step.session.device
+        settings, run = self._train_settings(), self._client.run
+        annotation, device = self._starting.annotation(), self._session.device
 
         def job() -> TrainJob:
             given = annotation(run)
             return TrainJob(**given, settings=settings, device=device, continue_with=given["labels"])
 
-        step.start(run, "train", job)
+        self._starting.start(run, "train", job)
 
     def _train_settings(self) -> TrainSettings:
         settings = self.train_form.value()
         assert isinstance(settings, TrainSettings)
         return settings
-
-    def _run_has_data(self) -> bool:
-        return self._step.run is not None and _holds(self._step.run, "data")
 
 
 def has_forest(run: Run | None) -> bool:

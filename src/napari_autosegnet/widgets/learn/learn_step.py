@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent, QHideEvent, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt.utils import qdebounced
 
-from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import ArchitectureFound, Epoch, Event, QualityMeasured, Started
 from napari_autosegnet.jobs.fit import FitJob
-from napari_autosegnet.jobs.job_file import Job, Step
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.quality import LEAST_PIXELS, Quality
@@ -23,11 +20,10 @@ from napari_autosegnet.widgets.annotate.class_brushes import ClassBrushes
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, summarize
 from napari_autosegnet.widgets.forms.buttons import emphasized
 from napari_autosegnet.widgets.forms.form_rows import FoldedSection
-from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, in_html, sentence, wrapped_label
+from napari_autosegnet.widgets.forms.message_line import MessageLine, in_html, sentence, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.jobs.job_panel import JobPanel
 from napari_autosegnet.widgets.jobs.run_client import STEP_NAMES, RunClient
-from napari_autosegnet.widgets.jobs.running_work import ask_to_compete
 from napari_autosegnet.widgets.learn.advanced import AdvancedLearning, has_forest, likely_preset
 from napari_autosegnet.widgets.learn.architecture_view import ArchitectureView
 from napari_autosegnet.widgets.learn.live_preview import LivePreview
@@ -35,6 +31,7 @@ from napari_autosegnet.widgets.learn.more_strokes import MoreStrokes
 from napari_autosegnet.widgets.learn.network_menu import NetworkMenu
 from napari_autosegnet.widgets.learn.new_strokes import NewStrokes
 from napari_autosegnet.widgets.learn.plots import PLOTS, LivePlots
+from napari_autosegnet.widgets.learn.starting import LearningStart
 from napari_autosegnet.widgets.session import Session
 
 #: What the user is asked; all else is as the preset has it.
@@ -90,7 +87,10 @@ class LearnStep(QWidget):
         self.plots = LivePlots(PLOTS)
         self.menu = NetworkMenu(session)
         self.menu.chosen.connect(self._on_chosen)
-        self.advanced = AdvancedLearning(self)
+        self.starting = LearningStart(session, self.client, self)
+        self.starting.begun.connect(self._on_begun)
+        self.starting.refused.connect(lambda text: self.problem.say(text, "error"))
+        self.advanced = AdvancedLearning(session, self.client, self.starting)
         self.advanced_section = FoldedSection("Advanced: search and retrain, as in the paper", self.advanced)
         layout = QVBoxLayout(self)
         for widget in (
@@ -164,15 +164,11 @@ class LearnStep(QWidget):
         """Whether the run has a model already."""
         return self.run is not None and self.run.has_model
 
-    @property
-    def has_architecture(self) -> bool:
-        """Whether a search left something to train."""
-        return self.run is not None and self.run.architecture_file.is_file()
-
     def refresh(self) -> None:
         """Say what is needed or next, and offer it."""
         active, missing = self.client.active, self.session.problem()
-        anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or self.has_architecture)
+        has_architecture = self.run is not None and self.run.has_architecture
+        anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or has_architecture)
         self.form.setVisible(anew and not active)
         self.preview_wanted.setVisible(active)
         self.brushes.setVisible(active or not anew)
@@ -190,7 +186,7 @@ class LearnStep(QWidget):
                 words = "The training of the forest ended early; it can be done again, in seconds."
             elif self.has_model:
                 words += " The best network so far was kept: it can be applied, too."
-            self._offer(words, (f"Continue the {name}", self.continue_run), again)
+            self._offer(words, (f"Continue the {name}", self.starting.continue_run), again)
         elif self.has_model:
             name, then, button = self._next_training()
             words = f"<b>The {name} has learned.</b>"
@@ -255,81 +251,21 @@ class LearnStep(QWidget):
         """
         settings = self.form.value()
         assert isinstance(settings, FitSettings)
-        run, annotation = self.new_run(), self.annotation()
+        run, annotation = self.starting.new_run(), self.starting.annotation()
         job = {"preset": self.preset, "settings": settings, "device": self.session.device}
         self.strokes.follow(run)
-        self.start(run, "fit", lambda: FitJob(**annotation(run), **job))
-
-    def annotation(self) -> Callable[[Run], dict[str, Any]]:
-        """Writes the annotation into a run folder, and gives a job's arguments for it; to be called in a thread."""
-        session, split = self.session, self.session.split
-
-        def write(run: Run) -> dict[str, Any]:
-            data = session.export_annotation(run)
-            return {
-                "images": tuple(data.images),
-                "labels": tuple(data.labels),
-                "classes": data.classes,
-                "split": split,
-            }
-
-        return write
-
-    def start(self, run: Run, step: Step, job: Callable[[], Job]) -> None:
-        """Start a job in a run, which becomes the session's; asked first where it would compete with another one."""
-
-        def begin() -> None:
-            self.is_starting_anew = False
-            self.session.run = run
-            if not self.client.attached_to(run):
-                self.client.attach(run)
-            self._clear()
-            self.client.start(job, step)
-            self.session.work.follow_start(self.client)
-
-        self._unless_it_competes(run, begin)
-
-    def continue_run(self) -> None:
-        """Go on with the job that ended before it was done."""
-
-        def begin() -> None:
-            self.client.continue_run(self.session.device)
-            self.session.work.follow_start(self.client)
-
-        self._unless_it_competes(self.client.run, begin)
+        self.starting.start(run, "fit", lambda: FitJob(**annotation(run), **job))
 
     def ask_anew(self) -> None:
         """Offer to learn from scratch beside what is there."""
         self.is_starting_anew = True
-
-    def new_run(self) -> Run:
-        """A run named after the first image, or the current one when nothing was ever done in it."""
-        run = self.run
-        if run is not None and not run.config_file.exists() and not run.events_file.exists():
-            return run
-        pairs = self.session.pairs()
-        return Run(self.session.new_run_folder(pairs[0].image.name if pairs else "run"))
-
-    def attempt(self, action: Callable[[], None], line: MessageLine) -> None:
-        """Do what a button asks for; ``line`` says why not, if not."""
-        line.clear()
-        try:
-            action()
-        except UserError as error:
-            line.say(capitalized(error), "error")
         self.refresh()
 
     def _press(self, index: int) -> None:
         action = self._actions[index]
         if action is not None:
-            self.attempt(action, self.problem)
-
-    def _unless_it_competes(self, run: Run, begin: Callable[[], None]) -> None:
-        others = self.session.work.others(run)
-        if others:
-            ask_to_compete(others, self, lambda: self.attempt(begin, self.problem))
-        else:
-            begin()
+            self.problem.attempt(action)
+            self.refresh()
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -350,6 +286,10 @@ class LearnStep(QWidget):
         elif not self.client.attached_to(run):
             self.client.attach(run)
         self._refresh_soon()
+
+    def _on_begun(self) -> None:
+        self.is_starting_anew = False
+        self._clear()
 
     def _clear(self) -> None:
         """Show nothing of an earlier job."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class EventTail:
         self.path = path
         self._position = 0
 
-    def read(self, report: Report, seconds: float) -> bool:
+    def read(self, report: Report, seconds: float = math.inf) -> bool:
         """Hand over new events one by one, as long as there is time; returns whether there are more.
 
         Lines that are no events are left out. A line that is being written is read when it is complete.
