@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 
@@ -23,7 +22,7 @@ from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilit
 from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers import section_layers
-from napari_autosegnet.widgets.layers.layer_arrays import depth, read_section, spatial_shape, stack_around
+from napari_autosegnet.widgets.layers.layer_arrays import depth, stack_around
 from napari_autosegnet.widgets.layers.view import section_in_view, shows_sections
 from napari_autosegnet.widgets.session import Session
 
@@ -222,7 +221,7 @@ class SlicePanel(QWidget):
 
     def _look_in_slice(self, image: Image, section: int) -> None:
         """Segment a slice, and go to its least certain place."""
-        annotated, shown = annotation_reader(self._session, image), self.places[image]
+        annotated, shown = uncertainty.annotation_reader(self._session, image), self.places[image]
 
         def look(result: SectionResult) -> None:
             self._show_slice(image, section, result)
@@ -237,7 +236,11 @@ class SlicePanel(QWidget):
     def _look_in_stack(self, image: Image, section: int, out: Path) -> None:
         """Go to the least certain place of a result; of the slice where the model was trained on since."""
         assert self._model is not None
-        annotated, shown, model = annotation_reader(self._session, image), self.places[image], self._model.path
+        annotated, shown, model = (
+            uncertainty.annotation_reader(self._session, image),
+            self.places[image],
+            self._model.path,
+        )
         first, sections = self._volume.time_point * depth(image), depth(image)
 
         def search(report: Report, should_stop: ShouldStop) -> tuple[bool, uncertainty.Place | None]:
@@ -317,19 +320,3 @@ def _uncertainty_of(out: Path, model: Path) -> Any:
     if probabilities is None or model_of(out) != Model.load(model).fingerprint:
         return None
     return lambda section: normalized_entropy(probabilities(section))
-
-
-def annotation_reader(session: Session, image: Image) -> Any:
-    """Reads which pixels of a section are annotated already."""
-    layers = [pair.labels for pair in session.pairs() if pair.image is image]
-    values = [each.value for each in session.label_classes]
-
-    def read(section: int) -> Any:
-        if not layers:
-            return None
-        annotated = np.zeros(spatial_shape(image)[-2:], bool)
-        for layer in layers:
-            annotated |= np.isin(read_section(layer, section), values)
-        return annotated
-
-    return read

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.widgets.layers.layer_arrays import place_on, section_index
+from napari_autosegnet.widgets.layers.layer_arrays import place_on, read_section, section_index, spatial_shape
 from napari_autosegnet.widgets.layers.notes import METADATA, notes, role
 from napari_autosegnet.widgets.layers.section_layers import image_behind, move_layer
 from napari_autosegnet.widgets.layers.view import view_of_data
+from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -87,25 +88,44 @@ def least_certain(
     section: int,
     annotated: npt.NDArray[np.bool_] | None = None,
     visited: Visited = (),
+    origin: tuple[int, int] = (0, 0),
 ) -> Place | None:
     """The place of a section (y, x) with the highest mean uncertainty of pixels that are not annotated yet.
 
-    Places that were visited are left out; None when nothing is left.
+    Places that were visited are left out; None when nothing is left. The uncertainty may be that of a part of the
+    section, which begins at ``origin``.
     """
     from scipy.ndimage import uniform_filter
 
-    values = np.asarray(uncertainty, np.float32)
+    values, (top, left) = np.asarray(uncertainty, np.float32), origin
     if annotated is not None:
-        values = np.where(annotated, 0, values)
+        values = np.where(annotated[top : top + values.shape[0], left : left + values.shape[1]], 0, values)
     side = min(PLACE, *values.shape)
     # Beyond the border there is nothing to learn, so places at the border count less.
     means = uniform_filter(values, side, mode="constant")
     for where, y, x in visited:
         if where == section:
-            means[max(0, y - side) : y + side, max(0, x - side) : x + side] = 0
+            rows, columns = (slice(max(0, at - side), max(0, at + side)) for at in (y - top, x - left))
+            means[rows, columns] = 0
     row, column = divmod(int(means.argmax()), means.shape[1])
     best = float(means[row, column])
-    return Place(section, row, column, best) if best > 0 else None
+    return Place(section, top + row, left + column, best) if best > 0 else None
+
+
+def annotation_reader(session: Session, image: Image) -> Any:
+    """Reads which pixels of a section are annotated already."""
+    layers = [pair.labels for pair in session.pairs() if pair.image is image]
+    values = [each.value for each in session.label_classes]
+
+    def read(section: int) -> Any:
+        if not layers:
+            return None
+        annotated = np.zeros(spatial_shape(image)[-2:], bool)
+        for layer in layers:
+            annotated |= np.isin(read_section(layer, section), values)
+        return annotated
+
+    return read
 
 
 def least_certain_of_volume(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,7 @@ from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, PreviewDrawn
 from napari_autosegnet.jobs.preview import predicted_slice, preview_file, write_slice
-from napari_autosegnet.widgets.apply.slice_panel import annotation_reader
-from napari_autosegnet.widgets.apply.uncertainty import Place, ShownPlaces, go_to, least_certain
+from napari_autosegnet.widgets.apply.uncertainty import Place, ShownPlaces, annotation_reader, go_to, least_certain
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers import section_layers
 from napari_autosegnet.widgets.layers.layer_arrays import stack_around
@@ -227,25 +225,19 @@ class LivePreview(QObject):
         if self._last_shown is None or self._last_shown[0].image not in self._session.viewer.layers:
             refuse("There is no result of the slice in view yet; it comes in a moment.")
             return
-        (where, unsure), session = self._last_shown, self._session
-        image, (top, left) = where.image, where.origin
+        (where, unsure), session, image = self._last_shown, self._session, self._last_shown[0].image
         shown = self._uncertain_places.setdefault(image, ShownPlaces())
         annotated = annotation_reader(session, image)
 
         def look() -> Place | None:
-            painted = annotated(where.section)
-            if painted is not None:
-                painted = painted[top : top + unsure.shape[0], left : left + unsure.shape[1]]
-            visited = [(section, y - top, x - left) for section, y, x in shown.visited]
-            return least_certain(unsure, where.section, painted, visited)
+            return least_certain(unsure, where.section, annotated(where.section), shown.visited, where.origin)
 
         def go(found: Place | None) -> None:
             if found is None:
                 refuse("Every uncertain place here is annotated or was shown; go to another section.")
                 return
-            there = replace(found, y=found.y + top, x=found.x + left)
-            shown.add(there)
-            go_to(session.viewer, image, there)
+            shown.add(found)
+            go_to(session.viewer, image, found)
             try:
                 session.take_brush(image)
             except UserError as error:
