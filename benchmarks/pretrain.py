@@ -24,7 +24,7 @@ import search
 import sizes
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.events import silent
-from napari_autosegnet.jobs.fit import STRIDE, VALIDATION_PATCHES
+from napari_autosegnet.jobs.fit import STRIDE
 from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
 from napari_autosegnet.networks.pretrained import HEAD
 from napari_autosegnet.presets import fit_settings
@@ -62,7 +62,7 @@ def training_part(task: search.Task) -> TrainingData:
     settings = fit_settings("fast")
     data = LabeledData.given([task.problem.image], [task.problem.labels], task.problem.classes, split=task.split)
     prepared = prepare(data, settings, device="cpu", report=silent)
-    return training_data(prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=silent)
+    return training_data(prepared, settings, stride=STRIDE, report=silent)
 
 
 def pretrain(size: Size, sets: Sequence[TrainingData], seconds: float) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from rich.console import Console
 import search
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.events import silent
-from napari_autosegnet.jobs.fit import STRIDE, VALIDATION_PATCHES
+from napari_autosegnet.jobs.fit import STRIDE
 from napari_autosegnet.jobs.model_making import ModelMaker
 from napari_autosegnet.jobs.preparation import LabeledData, prepare, training_data
 from napari_autosegnet.presets import fit_settings
@@ -60,7 +60,7 @@ def learn(task: search.Task, size: Size, epochs: int | None, seed: int) -> dict[
     problem, settings = task.problem, fit_settings(task.preset, seed=seed)
     data = LabeledData.given([problem.image], [problem.labels], problem.classes, split=task.split)
     prepared = prepare(data, settings, device=task.device, report=silent)
-    patches = training_data(prepared, settings, stride=STRIDE, validation_patches=VALIDATION_PATCHES, report=silent)
+    patches = training_data(prepared, settings, stride=STRIDE, report=silent)
     specification = size.specification(
         settings.patch_size,
         settings.network,
