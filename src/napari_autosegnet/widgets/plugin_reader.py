@@ -10,7 +10,8 @@ from napari_autosegnet.json_files import read_object
 from napari_autosegnet.ome_zarr.metadata import image_group
 from napari_autosegnet.run import is_run
 from napari_autosegnet.widgets.files.image_files import image_file_layers, is_image_file
-from napari_autosegnet.widgets.files.readers import LayerData, notes_of, read_ome_zarr, run_layers
+from napari_autosegnet.widgets.files.readers import LayerData, notes_of, read_ome_zarr
+from napari_autosegnet.widgets.files.run_layers import run_layers
 from napari_autosegnet.widgets.preferences import PLUGIN
 
 Reader = Callable[[Any], list[LayerData]]

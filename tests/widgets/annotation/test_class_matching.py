@@ -84,7 +84,7 @@ def test_a_run_with_other_values_is_loaded_with_the_classes_here(
 def test_classes_that_are_new_are_added(make_session: Any, settled: Callable[[Any], None], saved: Path) -> None:
     from napari.layers import Layer
 
-    from napari_autosegnet.widgets.files.readers import run_layers
+    from napari_autosegnet.widgets.files.run_layers import run_layers
 
     session = make_session()
     own(session, settled, {1: "axon", 2: "membrane"})
@@ -102,7 +102,7 @@ def test_after_the_last_annotation_nothing_is_kept(
 ) -> None:
     from napari.layers import Layer
 
-    from napari_autosegnet.widgets.files.readers import run_layers
+    from napari_autosegnet.widgets.files.run_layers import run_layers
 
     session = make_session()
     labels = own(session, settled, {1: "axon", 2: "myelin"})

@@ -21,6 +21,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets import plugin_reader
 from napari_autosegnet.widgets.files import readers
+from napari_autosegnet.widgets.files.run_layers import run_layers
 from napari_autosegnet.widgets.files.sample_data import axons, axons_labeled, labeled_stack, more_axons, own_stack
 from napari_autosegnet.widgets.files.stack_array import StackArray
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer, kept_classes
@@ -222,12 +223,12 @@ def test_a_run_of_the_command_line_is_opened_from_its_config(tmp_path: Path) -> 
             "split": {},
         },
     )
-    image, labels = [layer(*each) for each in readers.run_layers(run.path)]
+    image, labels = [layer(*each) for each in run_layers(run.path)]
     assert image.data.shape == labels.data.shape == (256, 256)
     assert set(np.unique(labels.data)) <= {1, 2, 3}
     update_config(run, data={"images": [str(tmp_path / "gone.tif")], "labels": ["x"], "mapping": {}})
     with pytest.raises(UserError, match="cannot be read"):
-        readers.run_layers(run.path)
+        run_layers(run.path)
 
 
 def test_what_a_run_read_of_a_file_is_what_is_shown(tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_what_a_run_read_of_a_file_is_what_is_shown(tmp_path: Path) -> None:
     )
     run = Run.create(tmp_path / "run")
     RunConfiguration(data=data).save(run)
-    image, labels = [layer(*each) for each in readers.run_layers(run.path)]
+    image, labels = [layer(*each) for each in run_layers(run.path)]
     assert np.array_equal(np.asarray(image.data), pixels[1, 2]) and labels.data.shape == (16, 16)
 
 
@@ -263,7 +264,7 @@ def test_folders_of_a_run_are_shown_in_pairs(tmp_path: Path) -> None:
     mapping = parse_classes("1:a,2:b").model_dump(mode="json")
     paths = {name: [str(tmp_path / name)] for name in ("images", "labels")}
     update_config(run, data={**paths, "mapping": mapping, "split": {}})
-    image, labels = [layer(*each) for each in readers.run_layers(run.path)]
+    image, labels = [layer(*each) for each in run_layers(run.path)]
     assert [int(section[0, 0]) for section in np.asarray(image.data)] == [1, 2]
     assert [int(section[0, 0]) for section in labels.data] == [1, 2]
 

@@ -27,7 +27,7 @@ from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
 from napari_autosegnet.widgets.apply.apply_dialog import ApplyDialog
 from napari_autosegnet.widgets.apply.apply_step import ApplyStep
-from napari_autosegnet.widgets.files.readers import run_layers
+from napari_autosegnet.widgets.files.run_layers import run_layers
 from napari_autosegnet.widgets.layers.axes import axes_of
 from napari_autosegnet.widgets.layers.layer_arrays import layer_stack, spatial_shape
 from napari_autosegnet.widgets.layers.layer_files import file_of

@@ -302,7 +302,8 @@ class AnnotateStep(QWidget):
 
     def load(self, folder: Path) -> None:
         """Open the images and annotation of a run folder."""
-        from napari_autosegnet.widgets.files.readers import add_layers, run_layers
+        from napari_autosegnet.widgets.files.readers import add_layers
+        from napari_autosegnet.widgets.files.run_layers import run_layers
 
         def read() -> list[tuple[Any, ...]]:
             with _one_line(f"the annotation in {folder} cannot be loaded"):

@@ -16,9 +16,10 @@ from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.settings import GrayValuesChoice
 from napari_autosegnet.widgets.apply import uncertainty
 from napari_autosegnet.widgets.apply.corrections import Corrections
+from napari_autosegnet.widgets.apply.results import has_probabilities, model_of, probabilities_of
 from napari_autosegnet.widgets.apply.section_model import ModelSummary, SectionModel, SectionResult
 from napari_autosegnet.widgets.apply.slice_progress import SliceProgress
-from napari_autosegnet.widgets.apply.volume_job import VolumeJob, has_probabilities, model_of, probabilities_of
+from napari_autosegnet.widgets.apply.volume_job import VolumeJob
 from napari_autosegnet.widgets.forms.buttons import emphasized, push_button
 from napari_autosegnet.widgets.forms.window_keys import WindowKeys
 from napari_autosegnet.widgets.layers import section_layers

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import qthrottled
 
-from napari_autosegnet.data.images import open_labels
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, Event
 from napari_autosegnet.inference.output.file_kinds import file_kind
 from napari_autosegnet.jobs.job_file import read_job
 from napari_autosegnet.jobs.predict import PredictJob
-from napari_autosegnet.ome_zarr.paths import INSTANCES, LABELS, PROBABILITIES
+from napari_autosegnet.ome_zarr.paths import INSTANCES
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation.annotation_export import file_name, write_image_layer
 from napari_autosegnet.widgets.apply.corrections import can_be_corrected
-from napari_autosegnet.widgets.apply.section_model import summarize
-from napari_autosegnet.widgets.files.readers import LayerData, image_layer, labels_layer, notes_of_edits, placement_of
-from napari_autosegnet.widgets.files.stack_array import StackArray
+from napari_autosegnet.widgets.apply.results import objects_layer_of, result_layer_of
+from napari_autosegnet.widgets.files.readers import image_layer
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.layers.axes import axes_of
-from napari_autosegnet.widgets.layers.class_colors import numbered, result_layer
 from napari_autosegnet.widgets.layers.layer_arrays import place_on, spatial_shape, time_points
 from napari_autosegnet.widgets.layers.layer_files import file_of
 from napari_autosegnet.widgets.layers.notes import METADATA
@@ -224,7 +219,7 @@ class VolumeJob(QObject):
             return
         self._opening = True
         out, model = self._out, self._model
-        self._session.background.call(lambda: _result(out, model), self._show, self._look_again)
+        self._session.background.call(lambda: result_layer_of(out, model), self._show, self._look_again)
 
     def _look_again(self, text: str) -> None:
         """The store could not be read: the next block gives another chance."""
@@ -249,7 +244,7 @@ class VolumeJob(QObject):
         """Show the single objects, if they were asked for; they are numbered last."""
         out = self._out
         if out is not None and (out / INSTANCES).is_dir():
-            self._session.background.call(lambda: _objects(out), self._show_objects, self.failed.emit)
+            self._session.background.call(lambda: objects_layer_of(out), self._show_objects, self.failed.emit)
 
     def _show_objects(self, opened: tuple[Any, dict[str, Any], tuple[str, ...]]) -> None:
         data, about, notes = opened
@@ -342,47 +337,3 @@ def _file(source: Image | Path, run: Run, time: int | None) -> tuple[Path, int |
     path = (run.path / f"{file_name(source.name)}.ome.zarr").absolute()
     write_image_layer(source, path, time or 0)
     return path, None
-
-
-def _result(out: Path, model: Path) -> LayerData:
-    """Layer of a result: of a store the store itself, of a file what is looked at is read."""
-    if file_kind(out) is None:
-        return labels_layer(out / LABELS)
-    stack = open_labels(out)
-    about = result_layer(numbered(summarize(model).classes), name=stack.name, **placement_of(stack))
-    about["metadata"][METADATA]["is_file"] = True
-    return StackArray(stack, "yx" if stack.is_2d else "zyx"), about, "labels"
-
-
-def _objects(out: Path) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
-    """Layer of the numbered objects of a result, in napari's own colors: one per object; and what is doubtful of it."""
-    data, about, _ = labels_layer(out / INSTANCES)
-    about["metadata"] = {METADATA: {"role": "objects"}}
-    return data, about, notes_of_edits(out)
-
-
-def model_of(out: Path) -> str | None:
-    """Fingerprint of the model that made a result; None when it is not known."""
-    from napari_autosegnet.inference.output.ledger import Ledger, ledger_path
-
-    model = Ledger.parts_of(ledger_path(out)).get("model")
-    return model if isinstance(model, str) else None
-
-
-def has_probabilities(out: Path) -> bool:
-    """Whether the class probabilities of a result were written."""
-    return (out / PROBABILITIES / "0").is_dir()
-
-
-def probabilities_of(out: Path) -> Callable[[int], Any] | None:
-    """Reads the class probabilities (K, y, x) of a section of a result; None when it holds none. For a thread."""
-    from napari_autosegnet.ome_zarr.nodes import open_array
-
-    if not has_probabilities(out):
-        return None
-    array = open_array(out / PROBABILITIES / "0")
-
-    def read(section: int) -> Any:
-        return np.asarray(array[:, section] if array.ndim == 4 else array[:])
-
-    return read

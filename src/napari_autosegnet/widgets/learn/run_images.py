@@ -11,10 +11,9 @@ from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.run import Run
-from napari_autosegnet.widgets.files.readers import (
+from napari_autosegnet.widgets.files.readers import LayerData, add_layers
+from napari_autosegnet.widgets.files.run_layers import (
     AnnotatedImage,
-    LayerData,
-    add_layers,
     annotated_images,
     annotated_layers,
     annotation_alone,
