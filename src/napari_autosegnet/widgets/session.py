@@ -104,7 +104,7 @@ class Session(QObject):
         self.order = LayerOrder(self.layers, self._counter, self)
         self.work = WorkList(self._look_for_work, self.background, self)
         self._annotation_check = AnnotationCheck(
-            self.layers, self.class_list, self._matching, self._counter, self.background, self
+            self.layers, self.pairs, self.class_list, self._matching, self._counter, self.background, self
         )
         self._annotation_check.changed.connect(self.problem_changed)
         self._follow_soon = qdebounced(self.follow_layers, timeout=0)
@@ -259,7 +259,7 @@ class Session(QObject):
         alive = {id(layer) for layer in self.viewer.layers}
         before = [layer for layer in self._named if is_annotation(layer) and not self._matching.refusal(layer)]
         if before and not any(id(layer) in alive for layer in before):
-            self._use_pairs([])  # what is gone keeps its names
+            self._pairs = []  # what is gone keeps its names
             self.class_list.reset()
         self._files = {key: file for key, file in self._files.items() if key[0] in alive}
         for layer in self._named:
@@ -269,16 +269,12 @@ class Session(QObject):
             layer.events.name.connect(self._on_layers)
         pairs = self.layers.follow()
         self._matching.follow([pair.labels for pair in pairs], is_painted=not self.nothing_is_painted())
-        self._use_pairs([pair for pair in pairs if self._matching.is_matched(pair.labels)])
+        self._pairs = [pair for pair in pairs if self._matching.is_matched(pair.labels)]
         self._counter.follow([pair.labels for pair in self._pairs])
         self._take_values()
         self._show_classes()
         self.pairs_changed.emit()
         self._annotation_check.check()
-
-    def _use_pairs(self, pairs: list[LayerPair]) -> None:
-        self._pairs = pairs
-        self._annotation_check.follow(pairs)
 
     def numbered_objects(self) -> tuple[Labels, int] | None:
         """A layer in use whose values look like the numbers of objects, and how many they are."""
@@ -368,7 +364,7 @@ class Session(QObject):
 
     def sections_of(self, value: int) -> int:
         """Sections in which a value occurs."""
-        return sum(int(np.count_nonzero(self.counts(pair.labels).of(value))) for pair in self._pairs)
+        return self._annotation_check.sections_of(value)
 
     def problem(self) -> str | None:
         """What is missing before a search can start, in words; None when nothing is."""

@@ -220,7 +220,7 @@ def test_color_images_are_saved_and_loaded(
 def test_whatever_goes_wrong_is_told(
     step: AnnotateStep, session: Any, settled: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_autosegnet.widgets.files import readers
+    from napari_autosegnet.widgets.files import run_layers as readers
 
     def fail(*_: Any) -> None:
         raise ValueError("the disk\nis made of cheese")

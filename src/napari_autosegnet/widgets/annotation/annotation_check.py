@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,8 @@ class AnnotationCheck(QObject):
     Parameters
     ----------
     layers : LayerPairs
+    pairs : callable
+        Gives those in use.
     classes : ClassList
     matching : ClassMatching
     counter : PixelCounter
@@ -56,6 +58,7 @@ class AnnotationCheck(QObject):
     def __init__(
         self,
         layers: LayerPairs,
+        pairs: Callable[[], Sequence[LayerPair]],
         classes: ClassList,
         matching: ClassMatching,
         counter: PixelCounter,
@@ -65,11 +68,11 @@ class AnnotationCheck(QObject):
         super().__init__(parent)
         self.split = SplitSettings()
         self._layers = layers
+        self._pairs = pairs
         self._classes = classes
         self._matching = matching
         self._counter = counter
         self._background = background
-        self._pairs: tuple[LayerPair, ...] = ()
         self._problem: str | None = None
         self.checked: Checked | None = None
 
@@ -82,10 +85,6 @@ class AnnotationCheck(QObject):
     def is_counting(self) -> bool:
         """Whether pixels are counted, or values changed, whose number the answer depends on."""
         return not self._counter.is_complete or self._matching.is_busy
-
-    def follow(self, pairs: Sequence[LayerPair]) -> None:
-        """Say which pairs are in use."""
-        self._pairs = tuple(pairs)
 
     def check(self) -> None:
         """Look for what is missing; `changed` tells when it is something else than before."""
@@ -105,7 +104,7 @@ class AnnotationCheck(QObject):
     def annotations(self) -> list[ImageAnnotation]:
         """The pairs in use, those of one image together, at every time point with annotation."""
         by_image: dict[int, list[LayerPair]] = {}
-        for pair in self._pairs:
+        for pair in self._pairs():
             by_image.setdefault(id(pair.image), []).append(pair)
         return [
             ImageAnnotation(pairs[0].image, tuple(pair.labels for pair in pairs), time)
@@ -139,7 +138,11 @@ class AnnotationCheck(QObject):
 
     def pixels_of(self, value: int) -> int:
         """Pixels of a value in all pairs."""
-        return sum(int(self._counter.counts(pair.labels).of(value).sum()) for pair in self._pairs)
+        return sum(int(self._counter.counts(pair.labels).of(value).sum()) for pair in self._pairs())
+
+    def sections_of(self, value: int) -> int:
+        """Sections in which a value occurs."""
+        return sum(int(np.count_nonzero(self._counter.counts(pair.labels).of(value))) for pair in self._pairs())
 
     def numbered_objects(self) -> tuple[Labels, int] | None:
         """The first layer whose values look like the numbers of objects, and how many; None when there is none.
@@ -147,7 +150,7 @@ class AnnotationCheck(QObject):
         Those are more values than there can be classes, or more than a few that nobody named and that are apart or in
         one piece each, in every section. This is known once all is counted.
         """
-        for labels in (pair.labels for pair in self._pairs):
+        for labels in (pair.labels for pair in self._pairs()):
             counts = self._counter.counts(labels)
             values = [value for value in counts.values if value > 0]
             if len(counts.values) > MAX_UNNAMED_CLASSES:
@@ -169,12 +172,13 @@ class AnnotationCheck(QObject):
                 return refusal
         if self._matching.is_busy:
             return "Matching the classes ..."
-        if not self._pairs:
+        pairs = self._pairs()
+        if not pairs:
             nothing = "Make an annotation layer and paint some of every class in it." + self._mask_hint()
             return self._unlike_all_images() or nothing
-        if len({channel_count(pair.image) for pair in self._pairs}) > 1:
+        if len({channel_count(pair.image) for pair in pairs}) > 1:
             return "Some images are colored and some gray, or they differ in channels; use images of one kind."
-        if self._classes.zero_is_class and len({id(pair.image) for pair in self._pairs}) < len(self._pairs):
+        if self._classes.zero_is_class and len({id(pair.image) for pair in pairs}) < len(pairs):
             return "One image has several annotation layers, and unpainted counts as a class; use one layer per image."
         objects = self.numbered_objects()
         if objects is not None:
