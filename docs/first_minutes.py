@@ -134,7 +134,7 @@ def shoot(desk: Desk, image: Path, truth: Callable[[int], Array], mapping: Label
                 stroked = time.perf_counter()
                 there = desk.wait(lambda: live.layer is not None and live.layer.visible, 60)
                 desk.show(f"live labels, {there - stroked:.1f} s after the first stroke of the second class", there)
-    desk.wait(lambda: not live.is_busy and not dock.session.is_counting)
+    desk.wait(lambda: not live.is_busy and not dock.session.annotation.is_counting)
     desk.show(f"live labels after {STROKES} strokes of each class")
 
     desk.click(annotate.next_button)

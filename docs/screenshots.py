@@ -72,7 +72,7 @@ class Window:
         self.dock = self.open_dock()
         print(f"dock opened in {time.perf_counter() - began:.3f} s, imports included")
         self.session = self.dock.session
-        self.wait(lambda: not self.session.is_counting and not self.session.background.is_busy)
+        self.wait(lambda: not self.session.annotation.is_counting and not self.session.background.is_busy)
 
     def open_dock(self) -> AutoSegNetDock:
         from napari_autosegnet.widgets.dock import AutoSegNetDock
@@ -290,7 +290,7 @@ class Tutorial(Window):
     def settle(self) -> None:
         live, slices = self.dock.annotate_step.live, self.dock.apply_step.slices.progress
         self.wait(lambda: not (live.is_busy or slices.is_under_way))
-        self.wait(lambda: not (self.session.is_counting or self.session.background.is_busy))
+        self.wait(lambda: not (self.session.annotation.is_counting or self.session.background.is_busy))
 
     def score(self, name: str, truth: Array) -> None:
         """How much of a layer is right; for the log."""
@@ -321,7 +321,7 @@ def annotate(desk: Tutorial) -> None:
     desk.settle()
     painted = [STROKES] * len(CLASSES)
     # As the dock asks for it.
-    while (checked := desk.session.checked) is not None and checked.scarce and max(painted) < 3 * STROKES:
+    while (checked := desk.session.annotation.checked) is not None and checked.scarce and max(painted) < 3 * STROKES:
         wanted = [2 * (name in checked.scarce) for name in CLASSES]
         desk.paint([own[at : at + more] for own, at, more in zip(planned, painted, wanted, strict=True)])
         painted = [at + more for at, more in zip(painted, wanted, strict=True)]

@@ -45,6 +45,6 @@ def settled(qtbot: Any) -> Callable[[Any], None]:
 
     def wait(session: Any) -> None:
         qtbot.wait(10)
-        qtbot.waitUntil(lambda: not session.is_counting and not session.background.is_busy, timeout=60_000)
+        qtbot.waitUntil(lambda: not session.annotation.is_counting and not session.background.is_busy, timeout=60_000)
 
     return wait

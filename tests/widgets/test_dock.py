@@ -139,7 +139,7 @@ def test_nothing_is_left_when_it_closes(way: str, make_dock: Any, qtbot: Any) ->
         dock.close()
     qtbot.waitUntil(lambda: our_threads() == [], timeout=10_000)
     if way == "dock button":
-        with qtbot.assertNotEmitted(dock.session.pairs_changed, wait=100):
+        with qtbot.assertNotEmitted(dock.session.annotation.pairs_changed, wait=100):
             viewer.add_labels(np.zeros((64, 64), np.uint8))
 
 

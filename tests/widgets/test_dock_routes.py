@@ -91,8 +91,8 @@ def test_the_steps_work_whichever_way_the_dock_was_opened(
         (labels,) = dock.session.layers.labels()
         assert labels in viewer.layers and labels is viewer.layers.selection.active and labels.mode == "paint"
         labels.paint((0, 20, 20), 1)
-        qtbot.waitUntil(lambda: dock.session.pixels_of(1) == np.count_nonzero(labels.data), timeout=10_000)
-        (pair,) = dock.session.pairs()
+        qtbot.waitUntil(lambda: dock.session.annotation.pixels_of(1) == np.count_nonzero(labels.data), timeout=10_000)
+        (pair,) = dock.session.annotation.pairs()
         assert pair.image is image and pair.labels is labels
 
         # Apply: the slice is segmented.
@@ -104,7 +104,7 @@ def test_the_steps_work_whichever_way_the_dock_was_opened(
         qtbot.waitUntil(lambda: "preview" in [role(layer) for layer in viewer.layers], timeout=60_000)
         assert apply.message.kind != "error"
         viewer.layers.remove(labels)
-        qtbot.waitUntil(lambda: dock.session.pairs() == [], timeout=10_000)
+        qtbot.waitUntil(lambda: dock.session.annotation.pairs() == [], timeout=10_000)
 
 
 #: Runs in napari itself: presses what a person would press, and prints what came of it.
@@ -142,7 +142,7 @@ def steps():
     press(dock.annotate_step.new_button)
     (labels,) = dock.session.layers.labels()
     labels.paint((20, 20), 1)
-    while not dock.session.pixels_of(1):
+    while not dock.session.annotation.pixels_of(1):
         yield
     dock.open(MODEL)
     while dock.apply_step.model is None:
@@ -152,9 +152,9 @@ def steps():
         yield
     finish(
         layers=[layer.name for layer in viewer.layers],
-        pairs=[pair.name for pair in dock.session.pairs()],
+        pairs=[pair.name for pair in dock.session.annotation.pairs()],
         step=dock.step,
-        painted=dock.session.pixels_of(1),
+        painted=dock.session.annotation.pixels_of(1),
     )
 
 

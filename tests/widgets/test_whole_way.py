@@ -58,7 +58,9 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
     def settled() -> bool:
-        return not (session.is_counting or session.background.is_busy or dock.apply_step.slices.progress.is_under_way)
+        return not (
+            session.annotation.is_counting or session.background.is_busy or dock.apply_step.slices.progress.is_under_way
+        )
 
     def wait(condition: Callable[[], bool]) -> None:
         qtbot.waitUntil(condition, timeout=LONG)
@@ -83,7 +85,7 @@ def test_from_an_image_to_a_corrected_segmentation(make_dock: Callable[[], AutoS
         for y, x in places[:: len(places) // 60]:
             labels.paint((y, x), value)
     wait(settled)
-    assert [each.name for each in session.classes] == ["background", "myelin", "axon"]
+    assert [each.name for each in session.annotation.classes] == ["background", "myelin", "axon"]
     click(step.next_button)
 
     # Learn, long enough for myelin to be told from the rest.

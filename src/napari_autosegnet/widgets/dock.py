@@ -297,7 +297,7 @@ class AutoSegNetDock(QWidget):
         self.session.work.follow([entry.path for entry in entries if entry.active])
 
     def _on_images(self, run: Run) -> None:
-        self.session.follow_layers()  # now, so that they are known to be there and not counted yet
+        self.session.annotation.follow_layers()  # now, so that they are known to be there and not counted yet
         self.learn_step.strokes.follow(run)
 
     def _on_run_changed(self, run: Run | None) -> None:

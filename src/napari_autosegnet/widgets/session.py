@@ -1,44 +1,24 @@
-"""What the three steps share: layers and their pairs, classes, the run, and what is missing before a search.
-
-The lists follow the viewer: layers that are added, removed, renamed or reordered. Pixels are counted in a
-thread, and only those sections again that were painted.
-"""
+"""What the three steps share: the viewer and its annotation, the run, and the jobs that are under way."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
-from superqt.utils import qdebounced
 
-from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, ClassInfo
-from napari_autosegnet.data.labeled_stacks import LabeledStack
-from napari_autosegnet.errors import UserError
-from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
-from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
-from napari_autosegnet.widgets.annotation.annotation_check import AnnotationCheck
-from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation, ImageFiles
-from napari_autosegnet.widgets.annotation.class_list import ClassList
-from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
-from napari_autosegnet.widgets.annotation.layer_order import LayerOrder
-from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPairs, is_annotation
-from napari_autosegnet.widgets.annotation.pixel_counter import Counts, PixelCounter
+from napari_autosegnet.widgets.annotation.annotation import Annotation
+from napari_autosegnet.widgets.annotation.layer_pairs import LayerPairs
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.jobs.work_list import WorkList, active_runs
-from napari_autosegnet.widgets.layers.class_colors import LabelClass, prepare_colors, show_classes
-from napari_autosegnet.widgets.layers.layer_arrays import empty_labels, place_on, spatial_shape
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels
 
 
 class Session(QObject):
@@ -54,30 +34,18 @@ class Session(QObject):
     viewer : ViewerModel
     preferences : Preferences
         Runs folder, device and number of workers, from napari's preferences.
-    class_list : ClassList
-        The classes, to change them.
     background : Background
         A thread for whatever reads files or many pixels.
     layers : LayerPairs
-        Which layers there are, and which belong together; `pairs` are those that are used.
-    order : LayerOrder
-        Which of them lies on which.
+        Which layers there are, and which belong together.
+    annotation : Annotation
+        Of these layers.
     work : WorkList
         The jobs that are under way, whichever run is chosen.
     """
 
     #: Another run (or None) was chosen.
     run_changed = Signal(object)
-    #: Names, colors or values of the classes changed.
-    classes_changed = Signal()
-    #: Which layers there are, what they are called or how they are paired changed.
-    pairs_changed = Signal()
-    #: New counts of annotated pixels.
-    counts_changed = Signal()
-    #: `problem` has another answer.
-    problem_changed = Signal()
-    #: What was done without being asked for, in words.
-    noticed = Signal(str)
     #: A step is done ("annotate", "learn", "apply"): the dock may offer the next one.
     step_finished = Signal(str)
 
@@ -89,42 +57,13 @@ class Session(QObject):
         self.background = Background(self)
         self.layers = LayerPairs(viewer)
         self._run: Run | None = None
-        self.class_list = ClassList(self)
-        self.class_list.changed.connect(self._on_classes)
-        self._matching = ClassMatching(self.class_list, self.background, self)
-        self._matching.changed.connect(self._on_layers)
-        self._matching.noticed.connect(self.noticed)
-        self._named: list[Any] = []
-        #: Whether labels of a type can be colored without a pause.
-        self._colors_ready: dict[np.dtype[Any], bool] = {}
-        self._pairs: list[LayerPair] = []
-        self._files: ImageFiles = {}
-        self._counter = PixelCounter(viewer, self)
-        self._counter.counted.connect(self._on_counted)
-        self.order = LayerOrder(self.layers, self._counter, self)
+        self.annotation = Annotation(self.layers, self.background, self)
         self.work = WorkList(self._look_for_work, self.background, self)
-        self._annotation_check = AnnotationCheck(
-            self.layers, self.pairs, self.class_list, self._matching, self._counter, self.background, self
-        )
-        self._annotation_check.changed.connect(self.problem_changed)
-        self._follow_soon = qdebounced(self.follow_layers, timeout=0)
-        events = viewer.layers.events
-        for emitter in (events.inserted, events.removed, events.reordered):
-            emitter.connect(self._on_layers)
-        self.follow_layers()
 
     def close(self) -> None:
         """Let go of the viewer; the session is of no use after this."""
-        events = self.viewer.layers.events
-        for emitter in (events.inserted, events.removed, events.reordered):
-            emitter.disconnect(self._on_layers)
-        for layer in self._named:
-            layer.events.name.disconnect(self._on_layers)
-        self._named = []
-        self._follow_soon.cancel()
-        self.order.close()
+        self.annotation.close()
         self.work.close()
-        self._counter.close()
         self.background.close()
 
     # ------------------------------------------------------------ settings and run
@@ -142,11 +81,6 @@ class Session(QObject):
     def device(self) -> str:
         """``auto``, ``cpu``, ``cuda``, ``mps``."""
         return self.preferences.device
-
-    @property
-    def split(self) -> SplitSettings:
-        """How the annotation is divided into a part to learn from and one to validate on."""
-        return self._annotation_check.split
 
     @property
     def run(self) -> Run | None:
@@ -174,223 +108,3 @@ class Session(QObject):
         while (path := self.runs_folder / f"{stem}-{number}").exists():
             number += 1
         return path
-
-    # ------------------------------------------------------------ layers
-
-    def choose_image(self, labels: Labels, image: Image) -> None:
-        """Say which image a Labels layer belongs to."""
-        self.layers.choose_image(labels, image)
-        self.follow_layers()
-
-    def use(self, labels: Labels, used: bool) -> None:
-        """Count a Labels layer as annotation, or leave it out."""
-        self.layers.use(labels, used)
-        self.follow_layers()
-
-    def pairs(self) -> list[LayerPair]:
-        """Image and Labels layers that a search or a training would use."""
-        return list(self._pairs)
-
-    def new_labels(self, image: Image) -> Labels:
-        """Add an empty Labels layer of the image's shape, at its place, with a brush in hand."""
-        labels = self.viewer.add_labels(
-            empty_labels(spatial_shape(image)),
-            name=f"{image.name} annotation",
-            opacity=0.6,
-            **place_on(image),
-        )
-        self.layers.choose_image(labels, image)
-        self._counter.expect_empty(labels)
-        self.follow_layers()
-        self.viewer.layers.selection.active = labels
-        labels.selected_label = next((each.value for each in self.label_classes if each.value != 0), 1)
-        labels.mode = "paint"
-        return labels
-
-    def annotation_of(self, image: Image) -> Labels | None:
-        """The annotation layer of an image that strokes go into; None when there is none yet, and one can be made.
-
-        Raises
-        ------
-        UserError
-            When there can be none.
-        """
-        labels = [pair.labels for pair in self._pairs if pair.image is image]
-        if labels and all(each.multiscale for each in labels):
-            raise UserError(
-                f"'{labels[-1].name}' is a pyramid, which cannot be painted; "
-                "untick it in step 1, and a new layer is made to paint in"
-            )
-        if not labels and self.class_list.zero_is_class:
-            raise UserError(
-                f"'{image.name}' has no annotation yet, and unpainted pixels count as a class, so a new layer would "
-                "say that of all of it; open its full annotation, or untick 'Unpainted pixels are a class' in step 1"
-            )
-        return next((each for each in reversed(labels) if not each.multiscale), None)
-
-    def take_brush(self, image: Image) -> Labels:
-        """Select the annotation of an image, or a new layer, with the brush in hand.
-
-        Raises
-        ------
-        UserError
-            When there can be none.
-        """
-        labels = self.annotation_of(image)
-        if labels is None:
-            return self.new_labels(image)
-        labels.visible = True
-        self.viewer.layers.selection.active = labels
-        labels.mode = "paint"
-        return labels
-
-    def nothing_is_painted(self) -> bool:
-        """Whether no annotation in use holds a pixel of a class; not while it is counted."""
-        alive = {id(layer) for layer in self.viewer.layers}
-        counts = [self._counter.counts(pair.labels) for pair in self._pairs if id(pair.labels) in alive]
-        values = [each.value for each in self.label_classes]
-        return all(known.complete and not any(known.of(value).any() for value in values) for known in counts)
-
-    def _on_layers(self, event: Any = None) -> None:
-        self._follow_soon()
-
-    def follow_layers(self) -> None:
-        """Look again at the viewer's layers; this is done by itself soon after one comes, goes or is renamed."""
-        alive = {id(layer) for layer in self.viewer.layers}
-        before = [layer for layer in self._named if is_annotation(layer) and not self._matching.refusal(layer)]
-        if before and not any(id(layer) in alive for layer in before):
-            self._pairs = []  # what is gone keeps its names
-            self.class_list.reset()
-        self._files = {key: file for key, file in self._files.items() if key[0] in alive}
-        for layer in self._named:
-            layer.events.name.disconnect(self._on_layers)
-        self._named = list(self.viewer.layers)
-        for layer in self._named:
-            layer.events.name.connect(self._on_layers)
-        pairs = self.layers.follow()
-        self._matching.follow([pair.labels for pair in pairs], is_painted=not self.nothing_is_painted())
-        self._pairs = [pair for pair in pairs if self._matching.is_matched(pair.labels)]
-        self._counter.follow([pair.labels for pair in self._pairs])
-        self._take_values()
-        self._show_classes()
-        self.pairs_changed.emit()
-        self._annotation_check.check()
-
-    def numbered_objects(self) -> tuple[Labels, int] | None:
-        """A layer in use whose values look like the numbers of objects, and how many they are."""
-        return self._annotation_check.numbered_objects()
-
-    def take_for_classes(self, labels: Labels) -> None:
-        """Say that the values of a layer are classes, and not the numbers of objects."""
-        self.layers.take_for_classes(labels)
-        self._annotation_check.check()
-
-    def refusal(self, labels: Labels) -> str | None:
-        """Why a Labels layer is left out although it is ticked."""
-        return self._matching.refusal(labels)
-
-    # ------------------------------------------------------------ classes
-
-    @property
-    def label_classes(self) -> tuple[LabelClass, ...]:
-        """Classes with the value that each is painted with."""
-        return self.class_list.label_classes
-
-    @property
-    def classes(self) -> tuple[ClassInfo, ...]:
-        """Names and colors of the classes, in order: class number 1 first."""
-        return self.class_list.infos
-
-    def values_of(self, given: tuple[LabelClass, ...]) -> dict[int, int]:
-        """Value in the annotation for every value of a result, whose classes are added where they are missing.
-
-        Classes of one name are one class.
-        """
-        if self.nothing_is_painted():
-            self.class_list.adopt(given)
-        values, _ = self.class_list.matched(given)
-        have = {each.name for each in self.class_list.label_classes}
-        self.class_list.extend([replace(each, value=values[each.value]) for each in given if each.name not in have])
-        return values
-
-    def _on_classes(self) -> None:
-        self._show_classes()
-        self.classes_changed.emit()
-        self._annotation_check.check()
-        if self._matching.has_refused:
-            self._on_layers()  # with other classes a layer may fit
-
-    def _show_classes(self) -> None:
-        for pair in self._pairs:
-            if len(self._counter.counts(pair.labels).values) <= MAX_UNNAMED_CLASSES:
-                dtype = np.dtype(pair.labels.dtype)
-                if dtype not in self._colors_ready:
-                    self._prepare_colors(dtype)
-                elif self._colors_ready[dtype]:
-                    show_classes(pair.labels, self.label_classes)
-
-    def _prepare_colors(self, dtype: np.dtype[Any]) -> None:
-        def ready(_: None) -> None:
-            self._colors_ready[dtype] = True
-            self._show_classes()
-
-        self._colors_ready[dtype] = False
-        self.background.call(lambda: prepare_colors(dtype), ready)
-
-    def _take_values(self) -> None:
-        values: set[int] = set()
-        for pair in self._pairs:
-            values.update(self._counter.counts(pair.labels).values)
-        self.class_list.take_values(values, complete=not self.is_counting)
-
-    def _on_counted(self) -> None:
-        self._take_values()
-        self.counts_changed.emit()
-        self._annotation_check.check()
-
-    # ------------------------------------------------------------ counts and problem
-
-    def counts(self, labels: Labels) -> Counts:
-        """Pixels per value and section of a Labels layer that is in use."""
-        return self._counter.counts(labels)
-
-    @property
-    def is_counting(self) -> bool:
-        return self._annotation_check.is_counting
-
-    def pixels_of(self, value: int) -> int:
-        """Pixels of a value in all pairs."""
-        return self._annotation_check.pixels_of(value)
-
-    def sections_of(self, value: int) -> int:
-        """Sections in which a value occurs."""
-        return self._annotation_check.sections_of(value)
-
-    def problem(self) -> str | None:
-        """What is missing before a search can start, in words; None when nothing is."""
-        return self._annotation_check.problem
-
-    @property
-    def checked(self) -> Checked | None:
-        """What networks are going to be checked on; None while there is a problem."""
-        return self._annotation_check.checked
-
-    def annotated_stacks(self) -> list[tuple[ImageAnnotation, LabeledStack]]:
-        """The annotation in use, per image and time point, as far as it was counted."""
-        return self._annotation_check.stacks()
-
-    # ------------------------------------------------------------ export
-
-    def export_annotation(self, run: Run) -> ExportedData:
-        """Write the annotation into ``RUN/annotation/``. Call it in a thread.
-
-        Raises
-        ------
-        UserError
-            When `problem` says that something is missing, or the folder cannot be written.
-        """
-        problem = self._annotation_check.simple_problem()
-        if problem is not None:
-            raise UserError(problem)
-        annotations = self._annotation_check.annotations()
-        return annotation_export.export_annotation(run, annotations, self.class_list.mapping(), self._files)

@@ -40,7 +40,7 @@ def stripes(*shape: int) -> np.ndarray:
 def add_stack(session: Any, settled: Any, sections: int = 6) -> Any:
     session.viewer.add_image(np.zeros((sections, 48, 48), np.uint8), name="stack")
     labels = session.viewer.add_labels(stripes(sections, 48, 48), name="drawn")
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     return labels
 
@@ -63,7 +63,7 @@ def test_an_empty_viewer_says_what_to_do(step: AnnotateStep) -> None:
 
 def test_from_an_image_to_the_next_step(step: AnnotateStep, session: Any, settled: Any, qtbot: Any) -> None:
     session.viewer.add_image(np.zeros((6, 48, 48), np.uint8), name="stack")
-    session.follow_layers()
+    session.annotation.follow_layers()
     click(qtbot, step.new_button)
     settled(session)
     labels = session.viewer.layers["stack annotation"]
@@ -106,21 +106,21 @@ def test_classes_are_renamed_colored_added_and_removed(
 ) -> None:
     labels = add_stack(session, settled)
     step.table.item(0, 1).setText("membrane")
-    assert session.classes[0].name == "membrane"
+    assert session.annotation.classes[0].name == "membrane"
     step.table.item(1, 1).setText("membrane")
     assert "two classes are called 'membrane'" in step.message.text() and step.message.kind == "error"
     assert cell(step, 1, 1) == "class 2"
     monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor("#123456"))
     rectangle = step.table.visualItemRect(step.table.item(0, 0))
     qtbot.mouseClick(step.table.viewport(), Qt.MouseButton.LeftButton, pos=rectangle.center())
-    assert session.classes[0].color == "#123456"
+    assert session.annotation.classes[0].color == "#123456"
     assert labels.get_color(1) == pytest.approx([0x12 / 255, 0x34 / 255, 0x56 / 255, 1])
     assert not step.remove_button.isEnabled(), "two classes are the least"
     click(qtbot, step.add_button)
-    assert [each.value for each in session.label_classes] == [1, 2, 3] and labels.selected_label == 3
+    assert [each.value for each in session.annotation.label_classes] == [1, 2, 3] and labels.selected_label == 3
     assert "Nothing is painted as 'class 3'" in step.status.text()
     click(qtbot, step.remove_button)
-    assert [each.value for each in session.label_classes] == [1, 2]
+    assert [each.value for each in session.annotation.label_classes] == [1, 2]
     step.table.clearSelection()
     click(qtbot, step.add_button)
     step.table.clearSelection()
@@ -133,13 +133,13 @@ def test_unpainted_can_be_a_class(step: AnnotateStep, session: Any, settled: Any
     labels.data = labels.data - 1  # 0 and 1 now
     settled(session)
     assert "'class 2'" in step.status.text()
-    session.class_list.remove(2)
+    session.annotation.class_list.remove(2)
     step.zero_box.click()
     settled(session)
-    assert [(each.value, each.name) for each in session.label_classes] == [(0, "background"), (1, "class 1")]
+    assert [(each.value, each.name) for each in session.annotation.label_classes] == [(0, "background"), (1, "class 1")]
     assert step.next_button.isEnabled()
     step.zero_box.click()
-    assert not session.class_list.zero_is_class
+    assert not session.annotation.class_list.zero_is_class
 
 
 def test_layers_can_be_left_out_and_given_another_image(
@@ -147,7 +147,7 @@ def test_layers_can_be_left_out_and_given_another_image(
 ) -> None:
     labels = add_stack(session, settled)
     other = session.viewer.add_image(np.ones((6, 48, 48), np.uint8), name="same size")
-    session.follow_layers()
+    session.annotation.follow_layers()
     qtbot.wait(20)
     (box,) = [found for found in step.findChildren(QComboBox) if found.isVisible()]
     assert box.currentText() == "on stack"
@@ -156,7 +156,7 @@ def test_layers_can_be_left_out_and_given_another_image(
     qtbot.wait(20)  # the old row goes later
     (use,) = [found for found in step.findChildren(QCheckBox) if found.text() == "drawn"]
     use.click()
-    assert session.pairs() == [] and "annotation layer" in step.status.text()
+    assert session.annotation.pairs() == [] and "annotation layer" in step.status.text()
     qtbot.wait(20)
     labels.name = "a name that is much longer than a narrow dock can show"
     qtbot.waitUntil(lambda: any(found.text().startswith("a name that") for found in step.findChildren(QCheckBox)))
@@ -178,7 +178,7 @@ def test_annotation_is_saved_and_loaded(
     click(qtbot, step.load_button)
     qtbot.waitUntil(lambda: len(session.viewer.layers) == 2, timeout=10_000)
     settled(session)
-    assert session.problem() is None and session.classes[0].name == "membrane"
+    assert session.annotation.problem() is None and session.annotation.classes[0].name == "membrane"
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     click(qtbot, step.load_button)
     qtbot.waitUntil(lambda: "holds no annotation" in step.message.text(), timeout=10_000)
@@ -201,7 +201,7 @@ def test_color_images_are_saved_and_loaded(
     pixels = (255 * pixels).astype(np.uint8) if dtype == "uint8" else pixels
     session.viewer.add_image(pixels, rgb=True, name="photo")
     session.viewer.add_labels(stripes(*shape[:-1]))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     step.save(tmp_path / "run")
     qtbot.waitUntil(lambda: step.message.kind != "info", timeout=10_000)
@@ -214,7 +214,7 @@ def test_color_images_are_saved_and_loaded(
     image, _ = session.viewer.layers
     assert image.rgb and np.array_equal(np.asarray(image.data), pixels[..., :3])
     settled(session)
-    assert session.problem() is None
+    assert session.annotation.problem() is None
 
 
 def test_whatever_goes_wrong_is_told(
@@ -226,7 +226,7 @@ def test_whatever_goes_wrong_is_told(
         raise ValueError("the disk\nis made of cheese")
 
     add_stack(session, settled)
-    monkeypatch.setattr(type(session), "export_annotation", fail)
+    monkeypatch.setattr(type(session.annotation), "export", fail)
     step.save(tmp_path / "run")
     qtbot.waitUntil(lambda: "cannot be saved" in step.message.text(), timeout=10_000)
     monkeypatch.setattr(readers, "run_layers", fail)

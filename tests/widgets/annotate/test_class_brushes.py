@@ -20,7 +20,7 @@ def test_a_brush_makes_the_annotation_that_is_missing(make_session: Callable[...
     session = make_session()
     for name in ("first", "second"):
         session.viewer.add_image(np.zeros((3, 32, 32), np.uint8), name=name)
-    session.follow_layers()
+    session.annotation.follow_layers()
     brushes, told = ClassBrushes(session), []
     qtbot.addWidget(brushes)
     brushes.said.connect(told.append)
@@ -35,8 +35,8 @@ def test_a_brush_makes_the_annotation_that_is_missing(make_session: Callable[...
     brushes.take(7)  # a key without a class
     assert labels.selected_label == 1 and len(session.viewer.layers) == 3 and not any(told)
     # Unpainted is a class: its brush is the eraser, and a new layer would claim that all of its image is of it.
-    session.class_list.set_zero_is_class(True)
-    brushes.take(next(row for row, each in enumerate(session.label_classes) if each.value == 0))
+    session.annotation.class_list.set_zero_is_class(True)
+    brushes.take(next(row for row, each in enumerate(session.annotation.label_classes) if each.value == 0))
     assert labels.mode == "erase"
     session.viewer.layers.selection.active = session.viewer.layers["first"]
     brushes.take(1)
@@ -47,13 +47,13 @@ def test_many_classes_with_long_names_fit_a_narrow_dock(make_session: Callable[.
     session = make_session()
     session.viewer.add_labels(np.arange(1, 21, dtype=np.uint8).repeat(50).reshape(20, 50))
     session.viewer.add_image(np.zeros((20, 50), np.uint8))
-    session.follow_layers()
+    session.annotation.follow_layers()
     brushes = ClassBrushes(session)
     qtbot.addWidget(brushes)
-    while len(session.label_classes) < 20:
-        session.class_list.add()
+    while len(session.annotation.label_classes) < 20:
+        session.annotation.class_list.add()
     name = "endoplasmic reticulum & its contacts"
-    session.class_list.change(session.label_classes[0].value, name=name)
+    session.annotation.class_list.change(session.annotation.label_classes[0].value, name=name)
     assert len(brushes.buttons) == 20
     assert brushes.buttons[0].text() == "1 endoplasmic ..." and brushes.buttons[9].text() == "class 10"
     assert name.replace("&", "&amp;") in brushes.buttons[0].toolTip()

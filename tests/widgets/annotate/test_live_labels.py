@@ -78,7 +78,7 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     frame = viewer.window.add_dock_widget(dock, name="AutoSegNet")
     live, session = dock.annotate_step.live, dock.session
     viewer.dims.set_current_step(0, 0)
-    painted = session.new_labels(image)
+    painted = session.annotation.new_labels(image)
 
     def wait_for(section: int) -> Any:
         qtbot.waitUntil(lambda: is_shown(live), timeout=30_000)
@@ -94,8 +94,10 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     assert agreement(layer) > 0.9 and set(np.unique(layer.data)) == {1, 2}
     assert [each.name for each in viewer.layers] == [image.name, "Live labels", painted.name]
     assert viewer.layers.selection.active is painted and painted.mode == "paint" and not layer.editable
-    assert role(layer) == "preview" and [pair.labels for pair in session.pairs()] == [painted]
-    assert session.layers.labels() == [painted] and session.pixels_of(1) == np.count_nonzero(painted.data == 1)
+    assert role(layer) == "preview" and [pair.labels for pair in session.annotation.pairs()] == [painted]
+    assert session.layers.labels() == [painted] and session.annotation.pixels_of(1) == np.count_nonzero(
+        painted.data == 1
+    )
     assert layer.colormap.color_dict[2].tolist() == painted.colormap.color_dict[2].tolist()
 
     viewer.dims.set_current_step(0, 1)
@@ -152,9 +154,9 @@ KINDS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 def test_images_of_all_kinds_are_labeled(kind: str, make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
     live, (pixels, about) = make_live(), KINDS[kind]
     image = live.session.viewer.add_image(pixels, **about)
-    live.session.follow_layers()
+    live.session.annotation.follow_layers()
     live.session.viewer.dims.set_point(range(live.session.viewer.dims.ndim), image.data_to_world([0] * image.ndim))
-    painted = live.session.new_labels(image)
+    painted = live.session.annotation.new_labels(image)
     for value in (1, 2):
         stroke(painted, value, *(0 for _ in range(painted.ndim - 2)))
     qtbot.waitUntil(lambda: live.layer is not None or live.line.kind == "error", timeout=30_000)
@@ -168,8 +170,8 @@ def test_of_large_pyramids_the_part_in_view_is_labeled(
     live = make_live()
     viewer = live.session.viewer
     image = viewer.add_image([textures(), textures()[::2, ::2]], multiscale=True)
-    live.session.follow_layers()
-    painted = live.session.new_labels(image)
+    live.session.annotation.follow_layers()
+    painted = live.session.annotation.new_labels(image)
     viewer.scene.camera.center = (0, 0, 0)
     stroke(painted, 1)
     stroke(painted, 2)
@@ -187,9 +189,9 @@ def test_strokes_of_several_images_count_and_what_does_not_fit_is_said(
     live = make_live()
     session, viewer = live.session, live.session.viewer
     first, second = viewer.add_image(textures(2)), viewer.add_image(textures(2)[:, :-2])
-    session.follow_layers()
-    stroke(session.new_labels(first), 1, 0)
-    others = session.new_labels(second)
+    session.annotation.follow_layers()
+    stroke(session.annotation.new_labels(first), 1, 0)
+    others = session.annotation.new_labels(second)
     stroke(others, 2, 0)
     # It lies above both images, and the one under the selected annotation is looked at.
     for image in (second, first):
@@ -235,8 +237,8 @@ class Unreadable:
 def test_whatever_goes_wrong_is_one_line(make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
     live, array = make_live(), Unreadable()
     image = live.session.viewer.add_image(array, multiscale=False)
-    live.session.follow_layers()
-    painted = live.session.new_labels(image)
+    live.session.annotation.follow_layers()
+    painted = live.session.annotation.new_labels(image)
     array.error = OSError("input/output error\nsecond line")
     stroke(painted, 1)
     stroke(painted, 2)

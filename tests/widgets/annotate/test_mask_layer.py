@@ -81,14 +81,17 @@ def test_a_dropped_mask_becomes_annotation(dropped: Any, qtbot: Any, settled: An
     settled(session)
     assert [(type(layer), layer.name) for layer in viewer.layers] == [(Image, "cells"), (Labels, "cells_mask")]
     labels = viewer.layers["cells_mask"]
-    painted = {each.name: each.value for each in session.label_classes}
+    painted = {each.name: each.value for each in session.annotation.label_classes}
     assert set(painted) == {"membrane", "cell"} and 0 not in painted.values(), "0 goes on meaning not annotated"
     assert np.array_equal(labels.data == painted["membrane"], pixels == 0)
     assert np.array_equal(labels.data == painted["cell"], pixels == 255)
     assert tuple(labels.scale) == (30, 4, 4) and tuple(labels.translate) == (60, 8, 8)
     assert [str(unit) for unit in labels.units] == ["nanometer"] * 3
-    assert session.pixels_of(painted["cell"]) == np.count_nonzero(pixels) and session.problem() is None
-    assert [pair.image.name for pair in session.pairs()] == ["cells"]
+    assert (
+        session.annotation.pixels_of(painted["cell"]) == np.count_nonzero(pixels)
+        and session.annotation.problem() is None
+    )
+    assert [pair.image.name for pair in session.annotation.pairs()] == ["cells"]
 
 
 def test_its_classes_are_matched_with_those_that_are_painted(dropped: Any, qtbot: Any, settled: Any) -> None:
@@ -96,8 +99,8 @@ def test_its_classes_are_matched_with_those_that_are_painted(dropped: Any, qtbot
     session = step.session
     image = viewer.layers["cells"]
     own = viewer.add_labels(np.ones((4, 48, 40), np.uint8), name="own")
-    session.choose_image(own, image)
-    session.class_list.put([LabelClass(1, "cell", "#009e73"), LabelClass(2, "fat", "#e69f00")])
+    session.annotation.choose_image(own, image)
+    session.annotation.class_list.put([LabelClass(1, "cell", "#009e73"), LabelClass(2, "fat", "#e69f00")])
     settled(session)
     viewer.layers.selection.active = viewer.layers["cells_mask"]
     dialog = asked(step, qtbot)
@@ -107,9 +110,9 @@ def test_its_classes_are_matched_with_those_that_are_painted(dropped: Any, qtbot
     dialog.accept()
     qtbot.waitUntil(lambda: "is annotation now" in step.message.text(), timeout=20_000)
     settled(session)
-    assert [(each.value, each.name) for each in session.label_classes] == [(1, "cell"), (2, "fat")]
+    assert [(each.value, each.name) for each in session.annotation.label_classes] == [(1, "cell"), (2, "fat")]
     assert np.array_equal(viewer.layers["cells_mask"].data, pixels // 255)
-    assert len(session.pairs()) == 2 and session.refusal(viewer.layers["cells_mask"]) is None
+    assert len(session.annotation.pairs()) == 2 and session.annotation.refusal(viewer.layers["cells_mask"]) is None
 
 
 def test_a_mask_without_a_place_of_its_own_lies_on_its_image(dropped: Any, qtbot: Any, settled: Any) -> None:
@@ -140,9 +143,9 @@ def test_what_is_no_mask_stays_what_it_is_and_is_told(dropped: Any, qtbot: Any, 
         box.setCurrentText("not annotated")
     dialog.accept()
     assert "No value is a class" in step.message.text()
-    before = step.session.label_classes
+    before = step.session.annotation.label_classes
     step.masks.use_mask(viewer.layers["cells_mask"], MaskValues({0: 1, 255: 1}), {0: None, 255: "a:b"})
-    assert "holds a comma or colon" in step.message.text() and step.session.label_classes == before
+    assert "holds a comma or colon" in step.message.text() and step.session.annotation.label_classes == before
     assert all(type(layer) is Image for layer in viewer.layers)
 
 

@@ -66,16 +66,20 @@ def test_objects_become_one_class(number: int, apart: int, as_image: bool, step:
     step.objects_button.click()
     settled(session)
     settled(session)
-    (pair,) = session.pairs()
-    names = {each.value: each.name for each in session.label_classes}
-    assert list(names.values()) == ["background", "object"] and not session.class_list.zero_is_class
+    (pair,) = session.annotation.pairs()
+    names = {each.value: each.name for each in session.annotation.label_classes}
+    assert list(names.values()) == ["background", "object"] and not session.annotation.class_list.zero_is_class
     found = np.vectorize(lambda value: names.get(value, ""))(pair.labels.data)
     assert np.array_equal(found == "object", pixels > 0)
     seen = pixels.any((1, 2))
     assert (found[seen][pixels[seen] == 0] == "background").all() and (found[~seen] == "").all(), "nobody saw the rest"
     assert pair.labels.name == "masks as one class" and tuple(pair.labels.scale) == (2.0, 1.0, 1.0)
     assert not step.table.isHidden() and not step.add_button.isHidden()
-    assert session.problem() is None and step.objects_button.isHidden() and "one class now" in step.message.text()
+    assert (
+        session.annotation.problem() is None
+        and step.objects_button.isHidden()
+        and "one class now" in step.message.text()
+    )
     assert not masks.visible and masks in session.viewer.layers and np.array_equal(masks.data, pixels)
 
 
@@ -94,8 +98,8 @@ def test_classes_stay_classes(step: Any, settled: Any) -> None:
     assert step.classes_button.text() == "12 classes"
     step.classes_button.click()
     settled(session)
-    assert step.objects_button.isHidden() and len(session.label_classes) == 12
-    assert "numbered objects" not in (session.problem() or "")
+    assert step.objects_button.isHidden() and len(session.annotation.label_classes) == 12
+    assert "numbered objects" not in (session.annotation.problem() or "")
     session.viewer.layers.remove(masks)
     settled(session)
     # Values that touch and are in pieces, a few values, and values that somebody made classes of are not asked about.
@@ -104,15 +108,15 @@ def test_classes_stay_classes(step: Any, settled: Any) -> None:
     for pixels in (in_pieces, objects(6)):
         layer = session.viewer.add_labels(pixels)
         settled(session)
-        assert session.numbered_objects() is None and len(session.label_classes) == pixels.max()
+        assert session.annotation.numbered_objects() is None and len(session.annotation.label_classes) == pixels.max()
         session.viewer.layers.remove(layer)
         settled(session)
-    drawn = session.new_labels(session.viewer.layers["cells"])
+    drawn = session.annotation.new_labels(session.viewer.layers["cells"])
     for _ in range(10):
-        session.class_list.add()
+        session.annotation.class_list.add()
     drawn.data = objects(12).astype(np.uint8)
     settled(session)
-    assert session.numbered_objects() is None
+    assert session.annotation.numbered_objects() is None
 
 
 def test_what_touches_across_the_strips_that_are_counted(
@@ -125,4 +129,4 @@ def test_what_touches_across_the_strips_that_are_counted(
         pixels[0, 8 * index : 8 * index + 8, :40] = pixels[0, 8 * index : 8 * index + 8, 56:] = index + 1
     session.viewer.add_labels(pixels)
     settled(session)
-    assert session.numbered_objects() is None and len(session.label_classes) == 12
+    assert session.annotation.numbered_objects() is None and len(session.annotation.label_classes) == 12

@@ -15,49 +15,49 @@ from small_layers import gray, painted
 def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
     viewer = session.viewer
-    assert "Open an image" in session.problem()
+    assert "Open an image" in session.annotation.problem()
     image = viewer.add_image(gray(8, 48, 48))
-    session.follow_layers()
-    assert "annotation layer" in session.problem()
+    session.annotation.follow_layers()
+    assert "annotation layer" in session.annotation.problem()
     turned = viewer.add_labels(painted(8, 48, 40), name="turned")
-    session.follow_layers()
-    assert "'turned' has 8 x 48 x 40 pixels and 'Image' 8 x 48 x 48" in session.problem()
+    session.annotation.follow_layers()
+    assert "'turned' has 8 x 48 x 40 pixels and 'Image' 8 x 48 x 48" in session.annotation.problem()
     viewer.layers.remove(turned)
-    labels = session.new_labels(image)
+    labels = session.annotation.new_labels(image)
     settled(session)
-    assert "'class 1' or 'class 2'" in session.problem()
+    assert "'class 1' or 'class 2'" in session.annotation.problem()
     data = np.zeros((8, 48, 48), np.uint8)
     data[0, :4, :4], data[1, :4] = 1, 2
     labels.data = data
     settled(session)
-    assert session.problem() == (
+    assert session.annotation.problem() == (
         "Class 1 (class 1) has no pixel in the validation part; all of it lies within 4 x 4 pixels of section 0 of "
         "Image; paint it in a second place, in another section or 16 pixels away."
     )
     labels.data = painted(8, 48, 48)
     settled(session)
-    assert session.problem() is None
+    assert session.annotation.problem() is None
     labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
     settled(session)
-    assert "numbered objects" in session.problem()
+    assert "numbered objects" in session.annotation.problem()
     viewer.add_image(gray(8, 48, 48, 3), rgb=True)
     other = viewer.add_labels(painted(8, 48, 48))
-    session.follow_layers()
-    session.use(labels, True)
+    session.annotation.follow_layers()
+    session.annotation.use(labels, True)
     settled(session)
-    assert other in [pair.labels for pair in session.pairs()]
-    assert "colored and some gray" in session.problem()
+    assert other in [pair.labels for pair in session.annotation.pairs()]
+    assert "colored and some gray" in session.annotation.problem()
 
 
 def test_a_stroke_of_each_class_in_a_large_stack_is_enough(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
-    labels = session.new_labels(session.viewer.add_image(np.zeros((3, 2048, 2048), np.uint8)))
+    labels = session.annotation.new_labels(session.viewer.add_image(np.zeros((3, 2048, 2048), np.uint8)))
     for value, place in ((1, (1, 1000, slice(1000, 1060))), (2, (1, slice(980, 1040), 1090))):
         labels.data_setitem(np.nonzero(_only(labels.data.shape, place)), value)
     settled(session)
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    assert session.problem() is None
+    assert session.annotation.problem() is None
 
 
 def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
@@ -69,8 +69,8 @@ def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
 def test_an_image_with_too_many_axes_is_named_with_the_way_out(make_session: Any) -> None:
     session = make_session()
     session.viewer.add_image(gray(1, 1, 2, 3, 32, 32), name="movie")
-    session.follow_layers()
-    assert "'movie' has 6 axes" in session.problem() and "Split Stack" in session.problem()
+    session.annotation.follow_layers()
+    assert "'movie' has 6 axes" in session.annotation.problem() and "Split Stack" in session.annotation.problem()
 
 
 def test_transparency_is_no_color(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -78,6 +78,6 @@ def test_transparency_is_no_color(make_session: Any, settled: Callable[[Any], No
     for size, channels in ((64, 3), (48, 4)):
         session.viewer.add_image(gray(size, size, channels), rgb=True)
         session.viewer.add_labels(painted(size, size))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    assert session.problem() is None
+    assert session.annotation.problem() is None

@@ -31,9 +31,9 @@ def saved(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> 
     session = make_session()
     session.viewer.add_image(np.zeros((64, 64), np.uint8), name="theirs")
     session.viewer.add_labels(stripes(64, 64), **annotation_layer((MEMBRANE, CELL), name="x"))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    session.export_annotation(Run.create(tmp_path / "theirs"))
+    session.annotation.export(Run.create(tmp_path / "theirs"))
     return tmp_path / "theirs"
 
 
@@ -41,10 +41,10 @@ def own(session: Any, settled: Any, names: dict[int, str]) -> Any:
     """An image of 48 x 48 whose classes have names."""
     session.viewer.add_image(np.zeros((48, 48), np.uint8), name="own")
     labels = session.viewer.add_labels(stripes(48, 48), name="own drawn")
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     for value, name in names.items():
-        session.class_list.change(value, name=name)
+        session.annotation.class_list.change(value, name=name)
     settled(session)
     return labels
 
@@ -66,15 +66,15 @@ def test_a_run_with_other_values_is_loaded_with_the_classes_here(
     qtbot.addWidget(step)
     own(session, settled, {1: "cell", 2: "membrane"})
     step.load(saved)
-    qtbot.waitUntil(lambda: len(session.pairs()) == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: len(session.annotation.pairs()) == 2, timeout=10_000)
     settled(session)
-    assert [(each.value, each.name) for each in session.label_classes] == [(1, "cell"), (2, "membrane")]
+    assert [(each.value, each.name) for each in session.annotation.label_classes] == [(1, "cell"), (2, "membrane")]
     loaded = layer_of(session, "theirs annotation")
     assert np.array_equal(loaded.data, 3 - stripes(64, 64)) and loaded.editable
-    assert kept_classes(loaded) == session.label_classes
+    assert kept_classes(loaded) == session.annotation.label_classes
     assert "'membrane' 1 -> 2" in step.message.text()
-    assert session.problem() is None
-    data = session.export_annotation(Run.create(tmp_path / "both"))
+    assert session.annotation.problem() is None
+    data = session.annotation.export(Run.create(tmp_path / "both"))
     stacks = open_labeled(data.images, data.labels, data.classes)
     assert [info.name for info in stacks[1].mapping.classes] == ["cell", "membrane"]
     assert np.array_equal(stacks[1].target(0), 3 - stripes(64, 64))
@@ -90,10 +90,14 @@ def test_classes_that_are_new_are_added(make_session: Any, settled: Callable[[An
     own(session, settled, {1: "axon", 2: "membrane"})
     for each in run_layers(saved):
         session.viewer.add_layer(Layer.create(*each))
-    session.follow_layers()
-    assert len(session.pairs()) == 1, "it is not used before its values are known"
+    session.annotation.follow_layers()
+    assert len(session.annotation.pairs()) == 1, "it is not used before its values are known"
     settled(session)
-    assert [(each.value, each.name) for each in session.label_classes] == [(1, "axon"), (2, "membrane"), (3, "cell")]
+    assert [(each.value, each.name) for each in session.annotation.label_classes] == [
+        (1, "axon"),
+        (2, "membrane"),
+        (3, "cell"),
+    ]
     assert np.array_equal(layer_of(session, "theirs annotation").data, stripes(64, 64) + 1)
 
 
@@ -109,9 +113,9 @@ def test_after_the_last_annotation_nothing_is_kept(
     session.viewer.layers.clear()
     for each in run_layers(saved):
         session.viewer.add_layer(Layer.create(*each))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    assert [each.name for each in session.classes] == ["membrane", "cell"]
+    assert [each.name for each in session.annotation.classes] == ["membrane", "cell"]
     assert [each.name for each in kept_classes(labels)] == ["axon", "myelin"]
     assert np.array_equal(layer_of(session, "theirs annotation").data, stripes(64, 64))
 
@@ -121,9 +125,9 @@ def test_painted_classes_without_names_keep_their_meaning(make_session: Any, set
     own(session, settled, {})
     session.viewer.add_image(np.zeros((40, 40), np.uint8))
     named = session.viewer.add_labels(stripes(40, 40), **annotation_layer((MEMBRANE, CELL), name="named"))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    assert [each.name for each in session.classes] == ["class 1", "class 2", "membrane", "cell"]
+    assert [each.name for each in session.annotation.classes] == ["class 1", "class 2", "membrane", "cell"]
     assert np.array_equal(named.data, stripes(40, 40) + 2)
 
 
@@ -137,19 +141,22 @@ def test_annotation_in_a_file_is_left_out_rather_than_changed(
     store = zarr.create_array(tmp_path / "labels", data=stripes(40, 40))
     session.viewer.add_image(np.zeros((40, 40), np.uint8))
     theirs = session.viewer.add_labels(store, **annotation_layer((MEMBRANE, CELL), name="theirs"))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    assert [pair.labels for pair in session.pairs()] == [mine]
-    assert "'theirs' cannot be used" in session.problem() and "value 1 is 'membrane'" in session.problem()
+    assert [pair.labels for pair in session.annotation.pairs()] == [mine]
+    assert (
+        "'theirs' cannot be used" in session.annotation.problem()
+        and "value 1 is 'membrane'" in session.annotation.problem()
+    )
     assert kept_classes(theirs) == (MEMBRANE, CELL) and np.array_equal(store[:], stripes(40, 40))
-    session.use(theirs, False)
+    session.annotation.use(theirs, False)
     settled(session)
-    assert session.problem() is None
-    session.use(theirs, True)
+    assert session.annotation.problem() is None
+    session.annotation.use(theirs, True)
     session.viewer.layers.remove(mine)
     settled(session)
-    assert [pair.labels for pair in session.pairs()] == [theirs]
-    assert [each.name for each in session.classes] == ["membrane", "cell"]
+    assert [pair.labels for pair in session.annotation.pairs()] == [theirs]
+    assert [each.name for each in session.annotation.classes] == ["membrane", "cell"]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -157,21 +164,24 @@ def test_unpainted_is_not_taken_for_a_class(sparse: bool, make_session: Any, set
     session = make_session()
     session.viewer.add_image(np.zeros((48, 48), np.uint8))
     session.viewer.add_labels((stripes(48, 48) - 1) * 255)
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
-    session.class_list.change(0, name="membrane")
-    session.class_list.change(255, name="cell")
+    session.annotation.class_list.change(0, name="membrane")
+    session.annotation.class_list.change(255, name="cell")
     session.viewer.add_image(np.zeros((40, 40), np.uint8))
     data = stripes(40, 40)
     data[:20] = data[:20] * (not sparse)
     theirs = session.viewer.add_labels(data, **annotation_layer((MEMBRANE, CELL), name="theirs"))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     if sparse:
-        assert "unpainted pixels would count as 'membrane'" in session.problem() or "value" in session.problem()
-        assert len(session.pairs()) == 1 and np.array_equal(theirs.data, data)
+        assert (
+            "unpainted pixels would count as 'membrane'" in session.annotation.problem()
+            or "value" in session.annotation.problem()
+        )
+        assert len(session.annotation.pairs()) == 1 and np.array_equal(theirs.data, data)
     else:
-        assert session.problem() is None and len(session.pairs()) == 2
+        assert session.annotation.problem() is None and len(session.annotation.pairs()) == 2
         assert np.array_equal(theirs.data, (stripes(40, 40) - 1) * 255)
 
 

@@ -22,7 +22,7 @@ ONES = np.ones((32, 32), np.uint8)
 def session(make_session: Any) -> Any:
     session = make_session()
     session.viewer.add_image(np.zeros((2, 32, 32), np.uint8), name="stack")
-    session.follow_layers()
+    session.annotation.follow_layers()
     return session
 
 
@@ -37,12 +37,12 @@ def segment(session: Any, image: str = "stack") -> Any:
     shown = show_slice(viewer, viewer.layers[image], 0, ONES, CLASSES)
     unsure = show_uncertainty(viewer, viewer.layers[image], 0, ONES.astype(np.float32))
     viewer.layers.selection.active = active
-    return session.order.put(shown, unsure)
+    return session.annotation.order.put(shown, unsure)
 
 
 @pytest.mark.parametrize("brush", [True, False])
 def test_strokes_lie_above_the_result(session: Any, settled: Any, brush: bool) -> None:
-    labels = session.new_labels(session.viewer.layers["stack"])
+    labels = session.annotation.new_labels(session.viewer.layers["stack"])
     labels.paint((0, 5, 5), 1)
     labels.mode = "paint" if brush else "pan_zoom"
     settled(session)
@@ -51,7 +51,7 @@ def test_strokes_lie_above_the_result(session: Any, settled: Any, brush: bool) -
         assert names(session) == ["stack", "segmentation of the slice", "uncertainty", "stack annotation"]
         assert session.viewer.layers.selection.active is labels
     passing = show_labels(session.viewer, session.viewer.layers["stack"], 0, ONES, CLASSES, "training preview")
-    session.order.put(passing)
+    session.annotation.order.put(passing)
     assert names(session)[-2:] == ["training preview", "stack annotation"]
 
 
@@ -70,7 +70,7 @@ def test_full_annotation_does_not_hide_the_result_until_the_brush_is_taken(
 
 def test_whatever_the_brush_is_taken_for_comes_to_the_top(session: Any, settled: Any, qtbot: Any) -> None:
     viewer = session.viewer
-    labels = session.new_labels(viewer.layers["stack"])
+    labels = session.annotation.new_labels(viewer.layers["stack"])
     settled(session)
     segment(session)
     go_to(viewer, viewer.layers["stack"], Place(0, 10, 10, 0.5))
@@ -91,7 +91,7 @@ def test_whatever_the_brush_is_taken_for_comes_to_the_top(session: Any, settled:
 
 def test_annotation_of_other_images_stays_where_it_is(session: Any, settled: Any) -> None:
     viewer = session.viewer
-    session.new_labels(viewer.layers["stack"]).mode = "pan_zoom"
+    session.annotation.new_labels(viewer.layers["stack"]).mode = "pan_zoom"
     viewer.add_image(np.zeros((32, 32), np.uint8), name="flat")
     settled(session)
     segment(session, "flat")
@@ -102,14 +102,14 @@ def test_the_brush_is_taken_for_the_annotation_of_an_image(session: Any, settled
     from napari_autosegnet.errors import UserError
 
     image = session.viewer.layers["stack"]
-    labels = session.take_brush(image)
+    labels = session.annotation.take_brush(image)
     labels.visible, labels.mode = False, "pan_zoom"
     session.viewer.layers.selection.active = image
-    assert session.take_brush(image) is labels and labels.visible and labels.mode == "paint"
+    assert session.annotation.take_brush(image) is labels and labels.visible and labels.mode == "paint"
     assert session.viewer.layers.selection.active is labels
     settled(session)
-    session.class_list.set_zero_is_class(True)
+    session.annotation.class_list.set_zero_is_class(True)
     other = session.viewer.add_image(np.zeros((16, 16), np.uint8), name="other")
     settled(session)
     with pytest.raises(UserError, match="'other' has no annotation yet"):
-        session.take_brush(other)
+        session.annotation.take_brush(other)

@@ -22,7 +22,7 @@ def stack() -> np.ndarray:
 def session(make_session: Any, stack: np.ndarray) -> Any:
     session = make_session()
     session.viewer.add_image(stack, name="stack", scale=(50, 4, 4), translate=(100, 8, 8))
-    session.follow_layers()
+    session.annotation.follow_layers()
     return session
 
 

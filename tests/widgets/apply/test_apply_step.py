@@ -42,7 +42,7 @@ def test_gray_values_unlike_the_model_s_are_refused_until_somebody_insists(
         viewer.layers.clear()
         layer = viewer.add_image(data, name=name)
         viewer.dims.set_point(0, 1)
-        step.session.follow_layers()
+        step.session.annotation.follow_layers()
         viewer.layers.selection.active = layer
         step.slices.segment()
         idle(step, qtbot)
@@ -171,7 +171,7 @@ def test_corrections_outlive_every_press_of_the_button(step: ApplyStep, run: Run
     wanted = painted & (what_was_said(layer)[1] != wrong)  # the rest it says itself now
     qtbot.waitUntil(step.take_button.isEnabled, timeout=5000)
     qtbot.mouseClick(step.take_button, Qt.MouseButton.LeftButton)
-    annotation = step.session.pairs()[0].labels
+    annotation = step.session.annotation.pairs()[0].labels
     assert wanted.any() and np.array_equal(annotation.data[1] != 0, wanted) and step.corrections.pixels == 0
 
 
@@ -223,7 +223,7 @@ def test_an_image_that_does_not_fit_the_model_is_one_line(step: ApplyStep, run: 
     use_run(step, run, qtbot)
     step.session.viewer.layers.clear()
     step.session.viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo")
-    step.session.follow_layers()
+    step.session.annotation.follow_layers()
     step.slices.segment()
     idle(step, qtbot)
     assert (

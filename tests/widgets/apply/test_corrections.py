@@ -23,7 +23,7 @@ CLASSES = tuple(LabelClass(number, info.name, info.color) for number, info in en
 def session(make_session: Any) -> Any:
     session = make_session()
     session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack", scale=(10, 2, 2), translate=(5, 6, 7))
-    session.follow_layers()
+    session.annotation.follow_layers()
     return session
 
 
@@ -35,7 +35,7 @@ def result(request: Any, session: Any, tmp_path: Path) -> Any:
     if request.param == "zarr":
         data = zarr.create_array(tmp_path / "result", data=data, chunks=(1, 32, 32))
     layer = session.viewer.add_labels(data, **result_layer(CLASSES, name="result"))
-    session.follow_layers()
+    session.annotation.follow_layers()
     return layer
 
 
@@ -48,10 +48,10 @@ def test_what_differs_from_the_model_becomes_annotation(session: Any, result: An
     wanted = np.asarray(result.data[2]) == 2
     qtbot.waitUntil(lambda: corrections.pixels == np.count_nonzero(wanted), timeout=5000)
     assert corrections.take_over() == np.count_nonzero(wanted)
-    (pair,) = session.pairs()
+    (pair,) = session.annotation.pairs()
     assert np.array_equal(np.asarray(pair.labels.data), np.where(np.arange(4)[:, None, None] == 2, 2 * wanted, 0))
     assert tuple(pair.labels.scale) == (10, 2, 2)
-    assert [each.name for each in session.classes] == ["wall", "cell"]
+    assert [each.name for each in session.annotation.classes] == ["wall", "cell"]
     assert corrections.pixels == 0
     with pytest.raises(UserError, match="nothing was corrected"):
         corrections.take_over()
@@ -113,18 +113,21 @@ def test_corrections_can_be_of_the_class_with_value_0(make_session: Any, settled
     full = np.zeros((64, 64), np.uint8)
     full[:, ::2] = 255
     truth = session.viewer.add_labels(full, name="truth")
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     infos = (ClassInfo(name="class 0", color="#000001"), ClassInfo(name="class 255", color="#e69f00"))
     layer = show_slice(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), infos)
-    session.follow_layers()
+    session.annotation.follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.arange(5), np.full(5, 10)), 1)
     assert corrections.take_over() == 5
     settled(session)
     assert truth.data[:6, 10].tolist() == [0, 0, 0, 0, 0, 255]
-    assert [(each.value, each.name) for each in session.label_classes] == [(0, "class 0"), (255, "class 255")]
-    assert session.problem() is None
+    assert [(each.value, each.name) for each in session.annotation.label_classes] == [
+        (0, "class 0"),
+        (255, "class 255"),
+    ]
+    assert session.annotation.problem() is None
     corrections.release()
 
 
@@ -132,15 +135,15 @@ def test_classes_that_are_painted_are_not_replaced(make_session: Any, settled: A
     session = make_session()
     image = session.viewer.add_image(np.zeros((64, 64), np.uint8), name="im")
     labels = session.viewer.add_labels(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) % 3 + 1)
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     layer = show_slice(session.viewer, image, 0, np.full((64, 64), 2, np.uint8), INFOS)
-    session.follow_layers()
+    session.annotation.follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.arange(5), np.full(5, 10)), 1)
     corrections.take_over()
     names = ["class 1", "class 2", "class 3", "wall", "cell"]
-    assert [(each.value, each.name) for each in session.label_classes] == list(enumerate(names, 1))
+    assert [(each.value, each.name) for each in session.annotation.label_classes] == list(enumerate(names, 1))
     assert (labels.data[:5, 10] == 4).all()
     corrections.release()
 
@@ -150,7 +153,7 @@ def test_what_belongs_to_no_class_is_named_and_kept(session: Any, result: Any) -
     result.data_setitem((np.zeros(3, int), np.arange(3), np.arange(3)), np.array([2, 7, 7]))
     with pytest.raises(UserError, match=r"2 pixels of 'result' are painted with 7.*1 wall, 2 cell"):
         corrections.take_over()
-    assert session.pairs() == []
+    assert session.annotation.pairs() == []
     result.data_setitem((np.zeros(2, int), np.arange(1, 3), np.arange(1, 3)), 2)
     assert corrections.take_over() == 3
     corrections.release()
@@ -159,7 +162,7 @@ def test_what_belongs_to_no_class_is_named_and_kept(session: Any, result: Any) -
 def test_what_passes_with_the_next_epoch_is_not_painted_on(session: Any) -> None:
     image = session.viewer.layers["stack"]
     passing = show_labels(session.viewer, image, 1, np.ones((20, 20), np.uint8), INFOS, "training preview", (30, 40))
-    session.follow_layers()
+    session.annotation.follow_layers()
     corrections = Corrections(session)
     passing.data_setitem((np.zeros(1, int), np.array([5]), np.array([6])), 2)  # only a program can
     assert not passing.editable
@@ -171,19 +174,19 @@ def test_what_passes_with_the_next_epoch_is_not_painted_on(session: Any) -> None
 def test_a_pyramid_cannot_take_corrections(session: Any, result: Any, settled: Any) -> None:
     levels = [np.ones((4, 64, 64), np.uint8), np.ones((4, 32, 32), np.uint8)]
     pyramid = session.viewer.add_labels(levels, multiscale=True, name="pyramid")
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     corrections = Corrections(session)
     result.data_setitem((np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)), 2)
     with pytest.raises(UserError, match="'pyramid' is a pyramid"):
         corrections.take_over()
-    session.use(pyramid, False)
+    session.annotation.use(pyramid, False)
     assert corrections.take_over() == 1
     corrections.release()
 
 
 def test_corrections_make_no_layer_whose_unpainted_pixels_are_a_class(session: Any, result: Any) -> None:
-    session.class_list.set_zero_is_class(True)
+    session.annotation.class_list.set_zero_is_class(True)
     corrections = Corrections(session)
     result.data_setitem((np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)), 2)
     with pytest.raises(UserError, match="'stack' has no annotation yet"):
@@ -197,14 +200,14 @@ def test_classes_are_matched_by_name_and_other_annotation_stays(session: Any, re
     data[0] = 9
     labels = session.viewer.add_labels(data, **annotation_layer(own, name="mine", scale=(10, 2, 2)))
     labels.visible = False
-    session.follow_layers()
+    session.annotation.follow_layers()
     corrections = Corrections(session)
     result.brush_size = 4
     result.data_setitem((np.full(4, 3), np.arange(4), np.arange(4)), 2)
     corrections.take_over()
     assert labels.data[3, :4, :4].diagonal().tolist() == [3, 3, 3, 3]
     assert (labels.data[0] == 9).all() and np.count_nonzero(labels.data[3]) == 4
-    assert [each.name for each in session.classes] == ["cell", "dirt", "wall"]
+    assert [each.name for each in session.annotation.classes] == ["cell", "dirt", "wall"]
     labels.undo()
     assert not labels.data[3].any(), "taking over is one step that can be undone"
     corrections.release()
@@ -214,12 +217,12 @@ def test_corrections_of_one_slice_land_in_its_section(session: Any) -> None:
     image = session.viewer.layers["stack"]
     layer = show_slice(session.viewer, image, 2, np.ones((64, 64), np.uint8), INFOS)
     assert layer.data.shape == (4, 64, 64) and tuple(layer.translate) == (5, 6, 7)
-    session.follow_layers()
+    session.annotation.follow_layers()
     assert session.layers.image_in_view() is image and image_behind(session.viewer, layer) is image
     corrections = Corrections(session)
     layer.data_setitem((np.full(5, 2), np.arange(5), np.full(5, 9)), 2)
     assert corrections.take_over() == 5
-    assert np.argwhere(session.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
+    assert np.argwhere(session.annotation.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
     again = show_slice(session.viewer, image, 2, np.full((64, 64), 2, np.uint8), INFOS)
     assert again is layer and (layer.data[2] == 2).all() and corrections.pixels == 0, "it is annotation now"
     corrections.release()
@@ -228,7 +231,7 @@ def test_corrections_of_one_slice_land_in_its_section(session: Any) -> None:
 def test_the_image_of_a_correction_may_be_gone(session: Any) -> None:
     image = session.viewer.layers["stack"]
     layer = show_slice(session.viewer, image, 0, np.ones((64, 64), np.uint8), INFOS)
-    session.follow_layers()
+    session.annotation.follow_layers()
     corrections = Corrections(session)
     layer.data_setitem((np.zeros(1, int), np.zeros(1, int), np.zeros(1, int)), 2)
     session.viewer.layers.remove(image)
@@ -244,7 +247,7 @@ def slice_of(session: Any, section: int, value: int, infos: Any = INFOS, model: 
     """The layer of the slices after a model has said one value everywhere in a section."""
     image = session.viewer.layers["stack"]
     layer = show_slice(session.viewer, image, section, np.full((64, 64), value, np.uint8), infos, model)
-    session.follow_layers()
+    session.annotation.follow_layers()
     return layer
 
 
@@ -343,8 +346,8 @@ def test_a_model_with_other_classes_has_a_layer_of_its_own(session: Any, qtbot: 
     paint(second, 1, 2, column=20)
     counted(corrections, 10, qtbot)
     assert corrections.take_over() == 10
-    values = {each.name: each.value for each in session.class_list.label_classes}
-    annotated = session.pairs()[0].labels.data[1]
+    values = {each.name: each.value for each in session.annotation.class_list.label_classes}
+    annotated = session.annotation.pairs()[0].labels.data[1]
     assert (annotated[:5, 9] == values["cell"]).all() and (annotated[:5, 20] == values["wall"]).all()
     corrections.release()
 
@@ -355,7 +358,7 @@ def test_strokes_of_a_closed_layer_come_back_with_the_next_result(session: Any, 
     paint(layer, 1, 2)
     paint(layer, 2, 1, column=20)
     session.viewer.layers.remove(layer)
-    session.follow_layers()
+    session.annotation.follow_layers()
     counted(corrections, 10, qtbot)
     assert corrections.waiting_pixels == 10
     again = slice_of(session, 1, 1)
@@ -369,7 +372,7 @@ def test_strokes_of_a_closed_layer_come_back_with_the_next_result(session: Any, 
     counted(corrections, 5, qtbot)
     again.redo()
     assert corrections.take_over() == 10 and corrections.waiting_pixels == 0 and corrections.pixels == 0
-    annotated = session.pairs()[0].labels.data
+    annotated = session.annotation.pairs()[0].labels.data
     assert (annotated[1, :5, 9] == 2).all() and (annotated[2, :5, 20] == 1).all()
     assert np.count_nonzero(annotated) == 10
     corrections.release()
@@ -381,14 +384,14 @@ def test_strokes_of_classes_that_the_next_model_lacks_go_on_waiting(session: Any
     paint(layer, 1, 2, column=9)
     paint(layer, 1, 7, column=20)  # means nothing to any model
     session.viewer.layers.remove(layer)
-    session.follow_layers()
+    session.annotation.follow_layers()
     others = (ClassInfo(name="nucleus", color="#56b4e9"), ClassInfo(name="wall", color="#e69f00"))
     again = slice_of(session, 1, 1, others, "other")
     corrections.put_back(again, 1)
     assert (again.data[1] == 1).all() and corrections.waiting_pixels == 5
     assert corrections.take_over() == 5
-    names = {each.value: each.name for each in session.class_list.label_classes}
-    assert names[int(session.pairs()[0].labels.data[1, 0, 9])] == "cell"
+    names = {each.value: each.name for each in session.annotation.class_list.label_classes}
+    assert names[int(session.annotation.pairs()[0].labels.data[1, 0, 9])] == "cell"
     corrections.release()
 
 
@@ -417,9 +420,9 @@ def test_a_whole_result_that_is_closed_keeps_its_strokes_for_the_annotation(sess
     corrections = Corrections(session)
     paint(result, 2, 2)
     session.viewer.layers.remove(result)
-    session.follow_layers()
+    session.annotation.follow_layers()
     assert corrections.take_over() == 5
-    assert np.argwhere(session.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
+    assert np.argwhere(session.annotation.pairs()[0].labels.data).tolist() == [[2, y, 9] for y in range(5)]
     corrections.release()
 
 
@@ -448,7 +451,7 @@ def test_a_slice_knows_its_image_when_that_was_closed_and_opened_again(session: 
     with pytest.raises(UserError, match="closed"):
         corrections.take_over()
     session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack")
-    session.follow_layers()
+    session.annotation.follow_layers()
     assert slice_of(session, 1, 1) is layer and (layer.data[1, :5, 9] == 2).all()
     assert corrections.take_over() == 5
     corrections.release()

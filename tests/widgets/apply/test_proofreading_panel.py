@@ -195,7 +195,7 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     settle(panel, qtbot)
     target = viewer.layers["image annotation"]
     assert viewer.layers.selection.active is layer and target.mode == "pan_zoom"
-    names = {each.value: each.name for each in panel.session.label_classes}
+    names = {each.value: each.name for each in panel.session.annotation.label_classes}
     painted = np.array(target.data)
     assert {names[value] for value in np.unique(painted[painted > 0])} == {"membrane", "background"}
     np.testing.assert_array_equal(painted == next(v for v in names if names[v] == "background"), objects == 5)
@@ -213,7 +213,7 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     np.testing.assert_array_equal(target.data, np.where(own > 0, own, painted))
     target.undo()
     np.testing.assert_array_equal(target.data, own)
-    panel.session.class_list.set_zero_is_class(True)
+    panel.session.annotation.class_list.set_zero_is_class(True)
     panel.use_as_annotation()
     settle(panel, qtbot)
     assert said[-1].startswith("error: all of 'image annotation' is annotated")

@@ -18,7 +18,7 @@ from napari_autosegnet.widgets.layers.section_layers import show_uncertainty
 def session(make_session: Any) -> Any:
     session = make_session()
     session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack", scale=(10, 2, 2), translate=(5, 6, 7))
-    session.follow_layers()
+    session.annotation.follow_layers()
     return session
 
 

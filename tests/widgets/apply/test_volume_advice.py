@@ -32,7 +32,7 @@ def open_dialog(make_session: Any, qtbot: Any) -> Open:
         session = make_session()
         pixels = np.zeros((sections, 24, 32), np.uint8)
         session.viewer.add_image(pixels, name="stack", scale=scale, units=(unit,) * 3)
-        session.follow_layers()
+        session.annotation.follow_layers()
         dialog = ApplyDialog(session, CLASSES)
         qtbot.addWidget(dialog)
         qtbot.waitUntil(lambda: not dialog.is_looking, timeout=10_000)

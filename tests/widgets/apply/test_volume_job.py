@@ -40,7 +40,7 @@ def image(step: ApplyStep, stack: np.ndarray, tmp_path: Path) -> Any:
     step.session.viewer.layers.clear()
     (image,) = step.session.viewer.open(tmp_path / "stack.tif", plugin="napari")
     image.scale, image.translate, image.axis_labels = (50, 4, 4), (100, 8, 8), ("z", "y", "x")
-    step.session.follow_layers()
+    step.session.annotation.follow_layers()
     return image
 
 

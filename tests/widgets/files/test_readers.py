@@ -193,10 +193,10 @@ def test_a_run_folder_opens_its_images_and_annotation(make_session: Any, settled
     labels[:, ::2] = 4
     session.viewer.add_image(pixels, name="stack", scale=(50, 4, 4), translate=(5, 6, 7))
     session.viewer.add_labels(labels, **annotation_layer(CLASSES, name="x", scale=(50, 4, 4), translate=(5, 6, 7)))
-    session.follow_layers()
+    session.annotation.follow_layers()
     settled(session)
     run = Run.create(tmp_path / "run")
-    session.export_annotation(run)
+    session.annotation.export(run)
     moved = run.path.rename(tmp_path / "elsewhere")  # a run may be handed on
     reader = plugin_reader.get_reader(str(moved))
     assert reader is not None

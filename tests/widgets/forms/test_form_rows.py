@@ -49,7 +49,7 @@ def dock(make_napari_viewer: Callable[..., Any], qtbot: Any, runs_folder: Path) 
     viewer.window.add_dock_widget(dock, name="AutoSegNet")
     for name in STEPS:
         dock.show_step(name)
-    dock.session.new_labels(viewer.layers["second"])
+    dock.session.annotation.new_labels(viewer.layers["second"])
     run = Run.create(runs_folder / "earlier")
     for event in (Started(step="fit"), Finished(step="fit")):
         run.report(event)

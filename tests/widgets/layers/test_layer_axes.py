@@ -107,16 +107,16 @@ def test_a_time_series_follows_the_slider(
     assert np.array_equal(layer.data[1, 2], said)
 
     # What is annotated is learned from at each time point.
-    labels = session.new_labels(image)
+    labels = session.annotation.new_labels(image)
     rows, columns = np.divmod(np.arange(400), 20)
     for time, section in ((0, 1), (1, 0), (1, 2)):
         place = np.full(400, time), np.full(400, section)
         labels.data_setitem((*place, rows + 10, columns + 5), 1)
         labels.data_setitem((*place, rows + 40, columns + 5), 2)
     settled(session)
-    qtbot.waitUntil(lambda: session.problem() is None, timeout=5000)
+    qtbot.waitUntil(lambda: session.annotation.problem() is None, timeout=5000)
     run = Run.create(session.runs_folder / "learned")
-    exported = session.export_annotation(run)
+    exported = session.annotation.export(run)
     assert [open_image(path).section(1)[0].tolist() for path in exported.images] == GRAY[:, 1].tolist()
     assert [open_image(path).scale for path in exported.images] == [(5, 2, 2)] * 2
     assert [np.count_nonzero(layer[0]) for layer in run_layers(run.path)[1::2]] == [800, 1600]
@@ -178,7 +178,7 @@ def test_planes_are_asked_for_only_where_the_file_does_not_say(
         qtbot.waitUntil(lambda: axes_of(image) == known, timeout=5000)
         if "c" in known:
             assert image.data.shape[0] == 2 and image.axis_labels[0] == "channel"
-            assert spatial_shape(session.new_labels(image)) == image.data.shape[1:]
+            assert spatial_shape(session.annotation.new_labels(image)) == image.data.shape[1:]
 
 
 @pytest.mark.parametrize("answer", ["cyx", "zyx"])
@@ -188,11 +188,11 @@ def test_two_planes_are_what_one_says(
     tifffile.imwrite(tmp_path / "two.tif", GRAY[:, 0], photometric="minisblack", metadata=None)
     (image,) = session.viewer.open(tmp_path / "two.tif", plugin="napari")
     qtbot.waitUntil(lambda: bool(question.buttons), timeout=5000)
-    assert "'two' has 2 planes" in question.text.text() and "Say at the top" in str(session.problem())
+    assert "'two' has 2 planes" in question.text.text() and "Say at the top" in str(session.annotation.problem())
     assert [button.text() for button in question.buttons.values()] == ["2 channels", "2 sections"]
     qtbot.mouseClick(question.buttons[answer], Qt.MouseButton.LeftButton)
     assert question.isHidden() and session.layers.images() == [image]
-    session.follow_layers()
+    session.annotation.follow_layers()
     assert question.isHidden(), "asked once"
 
     model = small_model(image_channels=2 if answer == "cyx" else 1)
@@ -201,15 +201,15 @@ def test_two_planes_are_what_one_says(
     result = session.viewer.layers["segmentation of the slice"].data
     assert np.array_equal(result if answer == "cyx" else result[0], expected(model, stack, 0))
 
-    labels = session.new_labels(image)
+    labels = session.annotation.new_labels(image)
     where = (slice(5, 25), slice(5, 60)) if answer == "cyx" else (0, slice(5, 25), slice(5, 60))
     labels.data[where] = 1
     labels.data[where][10:] = 2
     labels.data = labels.data
     settled(session)
-    qtbot.waitUntil(lambda: session.problem() is None, timeout=5000)
+    qtbot.waitUntil(lambda: session.annotation.problem() is None, timeout=5000)
     run = Run.create(session.runs_folder / "learned")
-    exported = session.export_annotation(run)
+    exported = session.annotation.export(run)
     assert open_image(exported.images[0]).channels == model.description.image_channels
     (data, about, _), (target, shown, _) = run_layers(run.path)
     assert len(about["scale"]) == 3 and len(shown["scale"]) == target.ndim

@@ -42,8 +42,8 @@ def test_what_is_added_lies_on_the_image(make_napari_viewer: Callable[..., Any])
 
 def check_that_what_is_added_lies_on_the_image(viewer: Any, session: Session, place: dict[str, Any]) -> None:
     image = viewer.add_image(np.zeros((4, 64, 64), np.uint8), **place)
-    session.follow_layers()
-    annotation = session.new_labels(image)
+    session.annotation.follow_layers()
+    annotation = session.annotation.new_labels(image)
     labels = show_labels(viewer, image, 2, np.ones((32, 32), np.uint8), CLASSES, "preview", (20, 10))
     unsure = show_uncertainty(viewer, image, 2, np.ones((32, 32), np.float32), origin=(20, 10))
     go_to(viewer, image, Place(2, 30, 25, 0.5))

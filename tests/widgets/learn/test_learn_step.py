@@ -126,7 +126,10 @@ def choose_by_mouse_and_keyboard(qtbot: Any, step: LearnStep) -> None:
     qtbot.wait(50)
     entries = read_menu(run)
     assert len(entries) == 2 and menu.box.count() == 2
-    assert "±" in menu.box.itemText(0) and f"for all of '{step.session.pairs()[0].image.name}'" in menu.about.text()
+    assert (
+        "±" in menu.box.itemText(0)
+        and f"for all of '{step.session.annotation.pairs()[0].image.name}'" in menu.about.text()
+    )
     (before,) = [index for index, entry in enumerate(entries) if entry.chosen]
     for index in (1 - before, before):
         seen, name = np.array(step.preview.layer.data), entries[index].name
@@ -168,12 +171,12 @@ def test_search_and_retrain_under_advanced(qtbot: Any, make_step: Callable[..., 
     assert advanced.train_form.preset.currentText() == PRESET_WORDS["fast"]
     assert step.primary.text() == "Train it" and "It is still to be trained" in step.words.text()
     advanced.train_form.set_value(small_jobs.TRAIN)
-    labels = session.pairs()[0].labels
+    labels = session.annotation.pairs()[0].labels
     session.viewer.layers.selection.active = labels
     press(qtbot, advanced.train_button)
     wait(qtbot, step, "finished", "failed", "died")
     assert step.client.state == "finished", step.client.reason
-    assert session.viewer.layers.selection.active is labels and len(session.pairs()) == 1
+    assert session.viewer.layers.selection.active is labels and len(session.annotation.pairs()) == 1
     first = Model.load(run.model_folder)
     # More labels, and on from the model.
     labels.data[:20, :20] = 3
@@ -420,7 +423,9 @@ def test_the_viewer_is_closed_in_mid_run(qtbot: Any, make_napari_viewer: Callabl
     dock = axon_dock(viewer)
     step = dock.learn_step
     dock.show_step("learn")
-    qtbot.waitUntil(lambda: not dock.session.is_counting and not dock.session.background.is_busy, timeout=20_000)
+    qtbot.waitUntil(
+        lambda: not dock.session.annotation.is_counting and not dock.session.background.is_busy, timeout=20_000
+    )
     step.form.set_value(small_jobs.FIT.changed(epochs=ENDLESS))
     step.primary.click()
     qtbot.waitUntil(lambda: step.preview.layer is not None or not step.client.active, timeout=LONG)

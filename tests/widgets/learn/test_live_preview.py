@@ -78,7 +78,7 @@ class Training:
 def test_the_slice_is_given_again_after_the_box_was_off(preview: Any, qtbot: Any) -> None:
     live, session, run = preview
     session.viewer.add_image(np.zeros((64, 64), np.uint8))
-    session.follow_layers()
+    session.annotation.follow_layers()
     given = preview_file(run, "input")
     qtbot.waitUntil(given.is_file, timeout=10_000)
     live.set_enabled(False)
@@ -93,7 +93,7 @@ def test_the_part_in_view_follows_the_camera(preview: Any, qtbot: Any) -> None:
     _, session, _ = preview
     viewer, training = session.viewer, Training(*preview)
     viewer.add_image(np.broadcast_to(np.uint8(0), (3000, 3000)))
-    session.follow_layers()
+    session.annotation.follow_layers()
     viewer.scene.camera.center = (0, 600, 700)
     qtbot.waitUntil(lambda: training.origin() == (88, 188), timeout=10_000)
     viewer.scene.camera.center = (0, 2500, 2000)
@@ -104,7 +104,7 @@ def test_the_preview_lies_where_the_slice_does(preview: Any, qtbot: Any) -> None
     live, session, _ = preview
     viewer, training = session.viewer, Training(*preview)
     image = viewer.add_image(np.zeros((3, 1500, 200), np.uint8), scale=(5, 2, 2), translate=(10, 0, 4))
-    session.follow_layers()
+    session.annotation.follow_layers()
     viewer.scene.camera.center = (0, 2 * 1400, 0)
     viewer.dims.set_point(0, 20)
     qtbot.waitUntil(lambda: training.origin() == (476, 0), timeout=10_000)
@@ -123,7 +123,7 @@ def test_the_preview_lies_where_the_slice_does(preview: Any, qtbot: Any) -> None
     assert live.layer.translate.tolist() == [15, 2 * 476, 4]
     # On to another image: what lies on the first is not left behind.
     other = viewer.add_image(np.zeros((64, 64), np.uint8))
-    session.follow_layers()
+    session.annotation.follow_layers()
     qtbot.waitUntil(lambda: training.origin() == (0, 0), timeout=10_000)
     assert set(viewer.layers) == {image, other, live.layer, live.uncertainty}
     live.set_enabled(False)
@@ -134,7 +134,7 @@ def test_classes_are_those_of_the_training(preview: Any, qtbot: Any) -> None:
     live, session, _ = preview
     training = Training(*preview)
     session.viewer.add_image(np.zeros((64, 64), np.uint8))
-    session.follow_layers()
+    session.annotation.follow_layers()
     classes = [{"name": "axon", "color": "#009e73"}, {"name": "myelin", "color": "#e69f00"}]
     training.classes = tuple(classes)
     qtbot.waitUntil(lambda: bool(training.shown()), timeout=10_000)
@@ -144,7 +144,7 @@ def test_classes_are_those_of_the_training(preview: Any, qtbot: Any) -> None:
     about = training.shown()
     assert about["passing"] and about["origin"] == (0, 0)
     training.classes = ({"name": 1},)  # damaged: the dock's own
-    own = [each.name for each in session.classes]
+    own = [each.name for each in session.annotation.classes]
     qtbot.waitUntil(
         lambda: bool(training.shown()) and [each.name for each in kept_classes(live.layer)] == own, timeout=10_000
     )

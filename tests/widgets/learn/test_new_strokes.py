@@ -43,7 +43,7 @@ def test_strokes_that_are_painted_meanwhile_reach_the_worker(
     dock = painted_dock(viewer)
     settled(dock.session)
     dock.show_step("learn")
-    step, annotation = dock.learn_step, dock.session.pairs()[0].labels
+    step, annotation = dock.learn_step, dock.session.annotation.pairs()[0].labels
     told: list[Any] = []
     step.client.reported.connect(told.append)
 
@@ -71,8 +71,8 @@ def test_strokes_that_are_painted_meanwhile_reach_the_worker(
         qtbot.waitUntil(lambda: "least certain place" in viewer.layers, timeout=LONG)
         assert viewer.layers.selection.active is annotation and annotation.mode == "paint"
         # Another class is none of the running network's.
-        dock.session.class_list.add("vesicle")
-        annotation.paint((40, 100), dock.session.label_classes[-1].value)
+        dock.session.annotation.class_list.add("vesicle")
+        annotation.paint((40, 100), dock.session.annotation.label_classes[-1].value)
         qtbot.waitUntil(lambda: bool(step.strokes_problem.text()) or not step.client.active, timeout=LONG)
         assert step.strokes_problem.text().startswith("'vesicle' came after the start: ")
         qtbot.waitUntil(lambda: len(events(LabelsTaken)) == 2 or not step.client.active, timeout=LONG)

@@ -120,11 +120,11 @@ class AnnotateStep(QWidget):
         layout.addLayout(_row(self.save_button, self.load_button))
         layout.addStretch(1)
 
-        session.pairs_changed.connect(self._show_layers)
-        session.classes_changed.connect(self._show_state)
-        session.counts_changed.connect(self._show_layer_counts)
-        session.problem_changed.connect(self._show_state)
-        session.noticed.connect(self.message.say)
+        session.annotation.pairs_changed.connect(self._show_layers)
+        session.annotation.classes_changed.connect(self._show_state)
+        session.annotation.counts_changed.connect(self._show_layer_counts)
+        session.annotation.problem_changed.connect(self._show_state)
+        session.annotation.noticed.connect(self.message.say)
         # The counts of the section in view follow the slider, but not every tick of it.
         self._show_section_soon = qdebounced(self.table.show_counts, timeout=100)
         session.viewer.dims.events.point.connect(self._on_moved)
@@ -157,7 +157,7 @@ class AnnotateStep(QWidget):
             box.setToolTip(tool_tip(f"Use '{labels.name}' as annotation"))
             box.setChecked(session.layers.is_used(labels))
             box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            box.toggled.connect(partial(session.use, labels))
+            box.toggled.connect(partial(session.annotation.use, labels))
             self.layer_rows.addWidget(box, 2 * row, 0)
             counted = QLabel()
             self._count_labels[id(labels)] = counted
@@ -185,12 +185,12 @@ class AnnotateStep(QWidget):
             box.addItem(f"on {image.name}")
         chosen = self.session.layers.image_of(labels)
         box.setCurrentIndex(next((index for index, image in enumerate(choices) if image is chosen), 0))
-        box.activated.connect(lambda index: self.session.choose_image(labels, choices[index]))
+        box.activated.connect(lambda index: self.session.annotation.choose_image(labels, choices[index]))
         return box
 
     def _show_layer_counts(self) -> None:
         session = self.session
-        values = {each.value for each in session.label_classes}
+        values = {each.value for each in session.annotation.label_classes}
         for labels in session.layers.labels():
             shown = self._count_labels.get(id(labels))
             if shown is None:
@@ -198,10 +198,10 @@ class AnnotateStep(QWidget):
             if not session.layers.is_used(labels):
                 shown.setText("not used")
                 continue
-            if session.refusal(labels) is not None:
+            if session.annotation.refusal(labels) is not None:
                 shown.setText("other classes")
                 continue
-            counts = session.counts(labels)
+            counts = session.annotation.counts(labels)
             painted = sum((counts.of(value) for value in values), start=np.zeros(counts.sections, np.int64))
             annotated = int(np.count_nonzero(painted))
             shown.setText(f"{annotated} of {counts.sections} section{'' if counts.sections == 1 else 's'}")
@@ -217,16 +217,16 @@ class AnnotateStep(QWidget):
 
     def _show_state(self) -> None:
         session = self.session
-        self.zero_box.setChecked(session.class_list.zero_is_class)
-        self.remove_button.setEnabled(len(session.label_classes) > 2)
-        problem = session.problem()
+        self.zero_box.setChecked(session.annotation.class_list.zero_is_class)
+        self.remove_button.setEnabled(len(session.annotation.label_classes) > 2)
+        problem = session.annotation.problem()
         if problem is None:
-            scarcity = "" if session.checked is None else session.checked.scarcity()
+            scarcity = "" if session.annotation.checked is None else session.annotation.checked.scarcity()
             more = sentence(scarcity) or "More of it makes the result better."
             self.status.say(f"The annotation is enough to begin with. {more}", "info" if scarcity else "good")
         else:
             self.status.say(problem, "info")
-        objects = session.numbered_objects()
+        objects = session.annotation.numbered_objects()
         # Until it is answered what the values are, they are not shown as classes.
         for widget in (self.table, self.add_button, self.remove_button, self.zero_box):
             widget.setVisible(objects is None)
@@ -246,21 +246,21 @@ class AnnotateStep(QWidget):
     def _on_new(self) -> None:
         image = self.session.layers.image_in_view()
         if image is not None:
-            self.session.new_labels(image)
+            self.session.annotation.new_labels(image)
 
     def _on_objects(self) -> None:
-        objects = self.session.numbered_objects()
+        objects = self.session.annotation.numbered_objects()
         if objects is not None:
             self.masks.use_as_one_class(objects[0])
 
     def _on_classes(self) -> None:
-        objects = self.session.numbered_objects()
+        objects = self.session.annotation.numbered_objects()
         if objects is not None:
-            self.session.take_for_classes(objects[0])
+            self.session.annotation.take_for_classes(objects[0])
         self._show_state()
 
     def _on_add(self) -> None:
-        self._tried(self.session.class_list.add)
+        self._tried(self.session.annotation.class_list.add)
         self.table.choose_last()
 
     def _on_remove(self) -> None:
@@ -268,10 +268,10 @@ class AnnotateStep(QWidget):
         if value is None:
             self.message.say("Choose the class to remove in the table first.", "error")
         else:
-            self._tried(lambda: self.session.class_list.remove(value))
+            self._tried(lambda: self.session.annotation.class_list.remove(value))
 
     def _on_zero(self, checked: bool) -> None:
-        self._tried(lambda: self.session.class_list.set_zero_is_class(checked))
+        self._tried(lambda: self.session.annotation.class_list.set_zero_is_class(checked))
 
     def _on_save(self) -> None:
         start = self.session.run.path if self.session.run else self.session.runs_folder
@@ -284,7 +284,7 @@ class AnnotateStep(QWidget):
 
         def write() -> None:
             with _one_line(f"the annotation cannot be saved in {folder}"):
-                self.session.export_annotation(Run.create(folder))
+                self.session.annotation.export(Run.create(folder))
 
         self.message.say("Saving the annotation ...")
         self.session.background.call(

@@ -50,7 +50,7 @@ class AxesQuestion(QWidget):
         layout.addWidget(self.text)
         layout.addLayout(self._grid)
         self.setVisible(False)
-        session.pairs_changed.connect(self._follow)
+        session.annotation.pairs_changed.connect(self._follow)
         self._follow()
 
     def _follow(self) -> None:
@@ -104,5 +104,5 @@ class AxesQuestion(QWidget):
 
     def _answer(self, layer: Image, axes: str, _: bool = False) -> None:
         set_axes(layer, axes)
-        self._session.follow_layers()
+        self._session.annotation.follow_layers()
         self._follow()

@@ -52,7 +52,7 @@ class ClassBrushes(QWidget):
         self._row.setContentsMargins(0, 0, 0, 0)
         self._row.addWidget(QLabel("Paint:"))
         self._keys = WindowKeys(self, {str(index + 1): partial(self.take, index) for index in range(KEYS)})
-        session.classes_changed.connect(self._show_classes)
+        session.annotation.classes_changed.connect(self._show_classes)
         self._show_classes()
 
     def release(self) -> None:
@@ -66,7 +66,7 @@ class ClassBrushes(QWidget):
         if image is None or index >= len(self._shown):
             return
         try:
-            layer = session.annotation_of(image) or session.new_labels(image)
+            layer = session.annotation.annotation_of(image) or session.annotation.new_labels(image)
         except UserError as error:
             self.said.emit(str(error))
             return
@@ -76,7 +76,7 @@ class ClassBrushes(QWidget):
         self.said.emit("")
 
     def _show_classes(self) -> None:
-        classes = self._session.label_classes
+        classes = self._session.annotation.label_classes
         if classes == self._shown:
             return
         self._shown = classes

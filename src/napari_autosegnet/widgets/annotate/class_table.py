@@ -79,7 +79,7 @@ class ClassTable(QTableWidget):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.cellClicked.connect(self._on_clicked)
         self.itemChanged.connect(self._on_edited)
-        session.classes_changed.connect(self.show_classes)
+        session.annotation.classes_changed.connect(self.show_classes)
         # napari's own keys for its tools, which have letters, too, while this table is in sight.
         self._keys = WindowKeys(self, {str(row + 1): partial(self._choose, row) for row in range(KEYS)})
         self.show_classes()
@@ -92,7 +92,7 @@ class ClassTable(QTableWidget):
         """Fill the table anew."""
         chosen = self.chosen_value()
         self.blockSignals(True)
-        classes = self._session.label_classes
+        classes = self._session.annotation.label_classes
         self.setRowCount(len(classes))
         for row, each in enumerate(classes):
             color = QTableWidgetItem(swatch(each.color), "")
@@ -116,18 +116,18 @@ class ClassTable(QTableWidget):
     def show_counts(self) -> None:
         """Bring the numbers up to date."""
         session = self._session
-        here = [(pair, section_in_view(session.viewer, pair.image)) for pair in session.pairs()]
+        here = [(pair, section_in_view(session.viewer, pair.image)) for pair in session.annotation.pairs()]
         self.blockSignals(True)
-        for row, each in enumerate(session.label_classes):
+        for row, each in enumerate(session.annotation.label_classes):
             in_view = sum(
-                int(session.counts(pair.labels).of(each.value)[section])
+                int(session.annotation.counts(pair.labels).of(each.value)[section])
                 for pair, section in here
                 if section is not None
             )
             for column, number in (
                 (_HERE, in_view),
-                (_PIXELS, session.pixels_of(each.value)),
-                (_SECTIONS, session.sections_of(each.value)),
+                (_PIXELS, session.annotation.pixels_of(each.value)),
+                (_SECTIONS, session.annotation.sections_of(each.value)),
             ):
                 item = self.item(row, column)
                 if item is not None:
@@ -138,7 +138,7 @@ class ClassTable(QTableWidget):
     def chosen_value(self) -> int | None:
         """Value of the class whose row is chosen."""
         rows = {index.row() for index in self.selectedIndexes()}
-        classes = self._session.label_classes
+        classes = self._session.annotation.label_classes
         return next((classes[row].value for row in rows if row < len(classes)), None)
 
     def choose_last(self) -> None:
@@ -158,11 +158,11 @@ class ClassTable(QTableWidget):
             self._take_brush(self.currentRow())
 
     def _on_clicked(self, row: int, column: int) -> None:
-        chosen = self._session.label_classes[row]
+        chosen = self._session.annotation.label_classes[row]
         if column == _COLOR:
             color = QColorDialog.getColor(QColor(chosen.color), self, f"Color of {chosen.name}")
             if color.isValid():
-                self._session.class_list.change(chosen.value, color=color.name())
+                self._session.annotation.class_list.change(chosen.value, color=color.name())
             return
         self._take_brush(row)
 
@@ -174,20 +174,20 @@ class ClassTable(QTableWidget):
     def _take_brush(self, row: int) -> None:
         layer = self._annotation_in_hand()
         if layer is not None:
-            take_class(self._session.viewer, layer, self._session.label_classes[row])
+            take_class(self._session.viewer, layer, self._session.annotation.label_classes[row])
 
     def _annotation_in_hand(self) -> Labels | None:
         """The annotation layer that is selected, or the topmost one."""
-        layers = [pair.labels for pair in self._session.pairs()]
+        layers = [pair.labels for pair in self._session.annotation.pairs()]
         active = self._session.viewer.layers.selection.active
         return next((layer for layer in layers if layer is active), layers[-1] if layers else None)
 
     def _on_edited(self, item: QTableWidgetItem) -> None:
         if item.column() != _NAME:
             return
-        value = self._session.label_classes[item.row()].value
+        value = self._session.annotation.label_classes[item.row()].value
         try:
-            self._session.class_list.change(value, name=item.text())
+            self._session.annotation.class_list.change(value, name=item.text())
             self.complained.emit("")
         except UserError as error:
             self.complained.emit(str(error))

@@ -54,7 +54,7 @@ class LiveLabels(QWidget):
         self.session = session
         self._background = Background(self)
         self._classifier: LiveClassifier | None = None
-        self._pairs = session.pairs()
+        self._pairs = session.annotation.pairs()
         #: What is shown, or under way.
         self._place: Slice | None = None
         self._is_busy = False
@@ -77,9 +77,9 @@ class LiveLabels(QWidget):
 
         self._ask_soon = qdebounced(self._ask, timeout=_WAIT)
         self._look_soon = qdebounced(self._look, timeout=_WAIT)
-        session.counts_changed.connect(self._ask_soon)
-        session.classes_changed.connect(self._ask_soon)
-        session.pairs_changed.connect(self._on_pairs)
+        session.annotation.counts_changed.connect(self._ask_soon)
+        session.annotation.classes_changed.connect(self._ask_soon)
+        session.annotation.pairs_changed.connect(self._on_pairs)
         viewer = session.viewer
         self._view_events = (
             viewer.dims.events.current_step,
@@ -132,8 +132,8 @@ class LiveLabels(QWidget):
 
     def _on_pairs(self) -> None:
         # Also told when the layer of the labels is added.
-        if self.session.pairs() != self._pairs:
-            self._pairs = self.session.pairs()
+        if self.session.annotation.pairs() != self._pairs:
+            self._pairs = self.session.annotation.pairs()
             self._ask_soon()
 
     def _on_view(self, event: Any = None) -> None:
@@ -164,7 +164,7 @@ class LiveLabels(QWidget):
         if self._is_busy:
             self._wanted_again = True
             return
-        if not self._is_wanted or self.session.is_counting:
+        if not self._is_wanted or self.session.annotation.is_counting:
             return  # asked again when that changes
         place = self._place = self._place_in_view()
         if place is None:
@@ -176,9 +176,9 @@ class LiveLabels(QWidget):
             return
         if self._classifier is None:
             return  # it is being loaded
-        view, stacks = _view(place), self.session.annotated_stacks()
+        view, stacks = _view(place), self.session.annotation.annotated_stacks()
         annotated = [(_key(each.image, each.time), stack) for each, stack in stacks]
-        classifier, classes = self._classifier, self.session.classes
+        classifier, classes = self._classifier, self.session.annotation.classes
         self._is_busy = True
 
         def work() -> LabeledView | None:
@@ -221,13 +221,13 @@ class LiveLabels(QWidget):
     def _missing(self, place: Slice) -> str | None:
         """What has to be done before there can be labels; empty where the step asks for it already."""
         session = self.session
-        if not session.pairs() or session.numbered_objects() is not None:
+        if not session.annotation.pairs() or session.annotation.numbered_objects() is not None:
             return ""
-        if sum(session.pixels_of(each.value) > 0 for each in session.label_classes) < 2:
+        if sum(session.annotation.pixels_of(each.value) > 0 for each in session.annotation.label_classes) < 2:
             return "Paint a stroke of two classes, and the slice in view is labeled."
         if not shows_sections(session.viewer):
             return "Live labels need a view of y and x, in 2D; turn it back to see them."
-        if any(channel_count(pair.image) != channel_count(place.image) for pair in session.pairs()):
+        if any(channel_count(pair.image) != channel_count(place.image) for pair in session.annotation.pairs()):
             return f"'{place.image.name}' has other channels than the annotated images; select one of those."
         return None
 

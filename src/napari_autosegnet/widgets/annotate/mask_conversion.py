@@ -105,7 +105,7 @@ class MaskConversion(QObject):
         self._read(layer, lambda: mask_layer.read_objects(layer, closing), take)
 
     def _ask(self, layer: Image, values: MaskValues) -> None:
-        classes = self._session.class_list
+        classes = self._session.annotation.class_list
         names = [] if classes.are_defaults else [each.name for each in classes.label_classes]
         meaning = mask_layer.suggested_meaning(values, classes)
         dialog = MaskDialog(layer.name, values, meaning, names, self._window)

@@ -146,7 +146,7 @@ def use_as_annotation(session: Session, layer: Image, meaning: Meaning, pixels: 
         From `read_mask`, with the values of `class_values`.
     """
     names = {name for name in meaning.values() if name is not None}
-    classes = [each for each in session.class_list.label_classes if each.name in names]
+    classes = [each for each in session.annotation.class_list.label_classes if each.name in names]
     viewer = session.viewer
     labels = viewer.add_labels(pixels, **annotation_layer(classes, **_place(session, layer)))
     viewer.layers.remove(layer)
@@ -174,7 +174,7 @@ def class_values(session: Session, meaning: Meaning) -> dict[int, int]:
         if not 0 < value < 256:  # 0 means not annotated, and values are painted as bytes
             value = next(free for free in range(1, 256) if free not in taken)
         given.append(LabelClass(value, name, class_color(number)))
-    values = session.values_of(tuple(given))
+    values = session.annotation.values_of(tuple(given))
     by_name = {each.name: values[each.value] for each in given}
     return {value: by_name[name] for value, name in meaning.items() if name is not None}
 

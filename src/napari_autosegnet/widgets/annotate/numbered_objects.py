@@ -25,7 +25,7 @@ def object_values(session: Session, layer: Labels) -> dict[int, int]:
 
     The layer of the objects is not used any more, or else each of them would stay a class.
     """
-    session.use(layer, False)
+    session.annotation.use(layer, False)
     return class_values(session, _MEANING)
 
 
@@ -46,10 +46,10 @@ def use_one_class(session: Session, layer: Labels, pixels: npt.NDArray[np.uint8]
     """Add annotation in place of a layer of objects, which stays in the viewer, hidden and not used."""
     image = session.layers.image_of(layer)
     names = set(_MEANING.values())
-    classes = [each for each in session.class_list.label_classes if each.name in names]
+    classes = [each for each in session.annotation.class_list.label_classes if each.name in names]
     about: dict[str, Any] = annotation_layer(classes, name=f"{layer.name} as one class", **place_on(layer))
     labels = session.viewer.add_labels(pixels, **about)
     if image is not None:
-        session.choose_image(labels, image)
+        session.annotation.choose_image(labels, image)
     layer.visible = False
     return labels

@@ -111,7 +111,7 @@ class ApplyStep(QWidget):
         layout.addStretch(1)
 
         session.run_changed.connect(self._on_run)
-        session.pairs_changed.connect(self._show_state)
+        session.annotation.pairs_changed.connect(self._show_state)
         self.corrections.changed.connect(self._show_state)
         self.volume.failed.connect(lambda text: self._say(text, "error"))
         self.volume.written.connect(self.corrections.put_aside)

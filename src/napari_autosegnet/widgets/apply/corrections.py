@@ -53,7 +53,7 @@ class Corrections(QObject):
         self._dirty: dict[int, set[int]] = {}
         self._background = Background(self)
         self._count_soon = qdebounced(self._count, timeout=200)
-        session.pairs_changed.connect(self._follow)
+        session.annotation.pairs_changed.connect(self._follow)
         self._follow()
 
     def release(self) -> None:
@@ -223,12 +223,12 @@ class Corrections(QObject):
                 f"{number} pixels of {name} are painted with {values}, which is not a class of the model; "
                 f"paint one of its classes there ({names}), or undo them"
             )
-        self._session.annotation_of(image)
+        self._session.annotation.annotation_of(image)
 
     def _paint(self, image: Image, section: int, patch: Patch) -> None:
-        target = self._session.annotation_of(image) or self._session.new_labels(image)
+        target = self._session.annotation.annotation_of(image) or self._session.annotation.new_labels(image)
         painted = np.zeros(len(patch.values), np.int64)
-        for number, value in self._session.values_of(patch.classes).items():
+        for number, value in self._session.annotation.values_of(patch.classes).items():
             painted[patch.values == number] = value
         target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
         where = pixel_indices(target, section, patch.rows, patch.columns)

@@ -39,18 +39,18 @@ def paint_edits(
     image = image_behind(viewer, objects)
     if image is None:
         raise UserError(f"the image behind '{objects.name}' is not open; open it, and use the edits again")
-    target = session.annotation_of(image)
-    if target is not None and session.class_list.zero_is_class:
+    target = session.annotation.annotation_of(image)
+    if target is not None and session.annotation.class_list.zero_is_class:
         raise UserError(
             f"all of '{target.name}' is annotated, as unpainted pixels are a class; edits are painted only where "
             "nothing is annotated"
         )
     if target is None:
-        target = session.new_labels(image)
+        target = session.annotation.new_labels(image)
         # Whoever mends objects goes on clicking at them.
         target.mode = "pan_zoom"
         viewer.layers.selection.active = objects
-    values = session.values_of(classes)
+    values = session.annotation.values_of(classes)
     painted = edits.numbered(values).astype(full_resolution(target).dtype)
     target.visible = True  # napari keeps no slice of a hidden layer, and cannot change it then
     where = tuple(edits.places.T[3 - target.ndim :].astype(np.int64))

@@ -194,7 +194,7 @@ class SlicePanel(QWidget):
             if self.unsure_box.isChecked():
                 shown.append(section_layers.show_uncertainty(viewer, image, section, result.uncertainty))
         self._corrections.put_back(shown[0], section)
-        hiding = self._session.order.put(*shown)
+        hiding = self._session.annotation.order.put(*shown)
         if hiding is not None:
             self._say(f"'{hiding.name}' covers the result, because you paint in it. Hide it to see what lies beneath.")
 
@@ -305,7 +305,7 @@ class SlicePanel(QWidget):
     def take_brush(self, image: Image) -> bool:
         """Take the brush for the annotation of an image; whether that can be done, or a line says why not."""
         try:
-            self._session.take_brush(image)
+            self._session.annotation.take_brush(image)
         except UserError as error:
             self._say(str(error), "error")
             return False

@@ -114,8 +114,8 @@ def least_certain(
 
 def annotation_reader(session: Session, image: Image) -> Any:
     """Reads which pixels of a section are annotated already."""
-    layers = [pair.labels for pair in session.pairs() if pair.image is image]
-    values = [each.value for each in session.label_classes]
+    layers = [pair.labels for pair in session.annotation.pairs() if pair.image is image]
+    values = [each.value for each in session.annotation.label_classes]
 
     def read(section: int) -> Any:
         if not layers:

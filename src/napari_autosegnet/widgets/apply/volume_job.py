@@ -272,7 +272,7 @@ class VolumeJob(QObject):
     def _add(self, data: Any, about: dict[str, Any]) -> Labels:
         with kept_active(self._session.viewer):
             layer = self._session.viewer.add_labels(data, **about)
-        self._session.order.put(layer)
+        self._session.annotation.order.put(layer)
         return layer
 
     def _fitting(self, shape: tuple[int, ...]) -> Image | None:

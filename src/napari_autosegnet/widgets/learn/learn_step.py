@@ -114,8 +114,8 @@ class LearnStep(QWidget):
         layout.addStretch(1)
         self._refresh_later = qdebounced(self.refresh, timeout=0)
         session.run_changed.connect(self._on_run)
-        session.problem_changed.connect(self._refresh_soon)
-        session.classes_changed.connect(self._on_classes)
+        session.annotation.problem_changed.connect(self._refresh_soon)
+        session.annotation.classes_changed.connect(self._on_classes)
         self.panel.changed.connect(self._refresh_soon)
         self.client.reported.connect(self._take)
         self.client.state_changed.connect(self._on_state)
@@ -166,7 +166,7 @@ class LearnStep(QWidget):
 
     def refresh(self) -> None:
         """Say what is needed or next, and offer it."""
-        active, missing = self.client.active, self.session.problem()
+        active, missing = self.client.active, self.session.annotation.problem()
         has_architecture = self.run is not None and self.run.has_architecture
         anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or has_architecture)
         self.form.setVisible(anew and not active)
@@ -231,7 +231,7 @@ class LearnStep(QWidget):
         if quality is None:
             return
         lines = [in_html(quality) if not self.client.active else f"So far: {in_html(quality)}"]
-        colors = {each.name: each.color for each in self.session.classes}
+        colors = {each.name: each.color for each in self.session.annotation.classes}
         for name, iou in quality.iou.items():
             pixels = quality.pixels.get(name, 0)
             value = "not known yet" if iou is None or pixels < LEAST_PIXELS else f"{iou:.2f}"
@@ -316,7 +316,7 @@ class LearnStep(QWidget):
             self.more_strokes.show_state(active=self.client.active)
 
     def _on_classes(self) -> None:
-        self.plots.set_colors({each.name: each.color for each in self.session.classes})
+        self.plots.set_colors({each.name: each.color for each in self.session.annotation.classes})
         self._refresh_soon()
 
     def _on_state(self, state: str) -> None:

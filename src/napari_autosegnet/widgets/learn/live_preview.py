@@ -216,9 +216,9 @@ class LivePreview(QObject):
                 viewer, image, where.section, uncertainty, _UNSURE_NAME, where.origin, visible=False
             )
             self._layer = section_layers.show_labels(
-                viewer, image, where.section, labels, classes or self._session.classes, _NAME, where.origin
+                viewer, image, where.section, labels, classes or self._session.annotation.classes, _NAME, where.origin
             )
-        self._session.order.put(self._layer, self._unsure)
+        self._session.annotation.order.put(self._layer, self._unsure)
 
     def go_to_least_certain(self, refuse: Callable[[str], None]) -> None:
         """Move to the place of the slice that was shown last where painting teaches most, with the brush in hand."""
@@ -239,7 +239,7 @@ class LivePreview(QObject):
             shown.add(found)
             go_to(session.viewer, image, found)
             try:
-                session.take_brush(image)
+                session.annotation.take_brush(image)
             except UserError as error:
                 refuse(str(error))
 

@@ -64,7 +64,7 @@ class NetworkMenu(QWidget):
         self._rows.setContentsMargins(0, 0, 0, 0)
         for widget in (self.title, self.box, self.about, self.message):
             self._rows.addWidget(widget)
-        session.pairs_changed.connect(self._show_costs)
+        session.annotation.pairs_changed.connect(self._show_costs)
         session.viewer.layers.selection.events.active.connect(self._show_costs)
         self.hide()
 

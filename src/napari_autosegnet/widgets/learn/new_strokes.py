@@ -52,7 +52,7 @@ class NewStrokes(QObject):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._hand_over)
-        session.counts_changed.connect(self._look)
+        session.annotation.counts_changed.connect(self._look)
         client.state_changed.connect(self._look)
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class NewStrokes(QObject):
 
     def follow(self, run: Run) -> None:
         """What is painted from now on is for this run, which has what is there now."""
-        self._run, self._known = run, None if self._session.is_counting else self._annotation()
+        self._run, self._known = run, None if self._session.annotation.is_counting else self._annotation()
         self.said.emit("")
 
     @property
@@ -77,16 +77,16 @@ class NewStrokes(QObject):
 
     def _annotation(self) -> tuple[Any, ...]:
         """What tells one state of the annotation from another: pixels of each value and section of each layer."""
-        layers = [pair.labels for pair in self._session.pairs()]
+        layers = [pair.labels for pair in self._session.annotation.pairs()]
         return tuple(
-            (id(layer), value, self._session.counts(layer).of(value).tobytes())
+            (id(layer), value, self._session.annotation.counts(layer).of(value).tobytes())
             for layer in layers
-            for value in self._session.counts(layer).values
+            for value in self._session.annotation.counts(layer).values
             if value
         )
 
     def _look(self, state: object = None) -> None:
-        if self._known is None and not self._session.is_counting:
+        if self._known is None and not self._session.annotation.is_counting:
             self._known = self._annotation()
         if self._is_wanted and self._annotation() != self._known:
             self._timer.start(int(1000 * max(_REST, self._not_before - time.monotonic())))
@@ -95,15 +95,15 @@ class NewStrokes(QObject):
         run, now = self._run, self._annotation()
         if run is None or not self._is_wanted or now == self._known:
             return
-        if self._background.is_busy or self._session.is_counting:
+        if self._background.is_busy or self._session.annotation.is_counting:
             self._timer.start(int(1000 * _REST))
             return
-        names, session = [each.name for each in self._session.classes], self._session
+        names, session = [each.name for each in self._session.annotation.classes], self._session
 
         def work() -> tuple[str, float]:
             began = time.monotonic()
             added = _added_classes(run, names)
-            data = session.export_annotation(run)
+            data = session.annotation.export(run)
             hand_over_labels(run, data.images, data.labels)
             words = ""
             if added:

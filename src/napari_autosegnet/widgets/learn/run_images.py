@@ -46,7 +46,7 @@ class RunImages(QWidget):
         layout.addWidget(self.button)
         layout.addWidget(self.message)
         session.run_changed.connect(self._on_run)
-        session.pairs_changed.connect(self._on_layers)
+        session.annotation.pairs_changed.connect(self._on_layers)
         self._on_run(session.run)
 
     def load(self) -> None:

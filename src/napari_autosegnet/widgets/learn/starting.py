@@ -45,15 +45,15 @@ class LearningStart(QObject):
         run = self._session.run
         if run is not None and not run.config_file.exists() and not run.events_file.exists():
             return run
-        pairs = self._session.pairs()
+        pairs = self._session.annotation.pairs()
         return Run(self._session.new_run_folder(pairs[0].image.name if pairs else "run"))
 
     def annotation(self) -> Callable[[Run], dict[str, Any]]:
         """Writes the annotation into a run folder, and gives a job's arguments for it; to be called in a thread."""
-        session, split = self._session, self._session.split
+        session, split = self._session, self._session.annotation.split
 
         def write(run: Run) -> dict[str, Any]:
-            data = session.export_annotation(run)
+            data = session.annotation.export(run)
             return {
                 "images": tuple(data.images),
                 "labels": tuple(data.labels),
