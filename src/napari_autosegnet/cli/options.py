@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -159,14 +159,12 @@ def setting_options(model: type[BaseModel]) -> Iterator[SettingOption]:
 
 
 def takes_settings(
-    *, without: Sequence[str] = (), renamed: Mapping[str, str] | None = None, **models: Mapping[str, BaseModel]
+    *, renamed: Mapping[str, str] | None = None, **models: Mapping[str, BaseModel]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Replace parameters of a command function by the options of settings models.
 
     Parameters
     ----------
-    without
-        Options that the command does not offer.
     renamed
         ``"parameter.option"`` to another option name, where two models share one.
     **models
@@ -179,8 +177,6 @@ def takes_settings(
     for parameter, presets in models.items():
         for option in setting_options(type(next(iter(presets.values())))):
             name = new_names.get(f"{parameter}.{option.name}", option.name)
-            if name in without:
-                continue
             if name in options:
                 raise ValueError(f"two settings want the option --{name}")
             option = SettingOption(name, option.field)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation import Annotation
 from napari_autosegnet.widgets.annotation.layer_pairs import LayerPairs
 from napari_autosegnet.widgets.forms.background import Background
-from napari_autosegnet.widgets.jobs.work_list import WorkList, active_runs
+from napari_autosegnet.widgets.jobs.work_list import WorkList
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Session(QObject):
         self.layers = LayerPairs(viewer)
         self._run: Run | None = None
         self.annotation = Annotation(self.layers, self.background, self)
-        self.work = WorkList(self._look_for_work, self.background, self)
+        self.work = WorkList(lambda: (self.runs_folder, self._run), self.background, self)
 
     def close(self) -> None:
         """Let go of the viewer; the session is of no use after this."""
@@ -94,10 +93,6 @@ class Session(QObject):
         self._run = run
         if old != new:
             self.run_changed.emit(run)
-
-    def _look_for_work(self) -> Callable[[], list[Path]]:
-        folder, run = self.runs_folder, self._run
-        return lambda: active_runs(folder, run)
 
     def new_run_folder(self, name: str = "run") -> Path:
         """A path under the runs folder that is not taken; the folder is not made."""

@@ -28,7 +28,6 @@ class SettingsForm(QWidget):
         Fields that keep the preset's value.
     shown : sequence of str, optional
         Fields that are not folded away; those that are not marked advanced by default.
-    parent : QWidget, optional
 
     Attributes
     ----------
@@ -45,9 +44,8 @@ class SettingsForm(QWidget):
         presets: Mapping[str, BaseModel],
         hidden: Sequence[str] = (),
         shown: Sequence[str] | None = None,
-        parent: QWidget | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         self._model = model
         self._presets = dict(presets)
         self._value: BaseModel = next(iter(self._presets.values()))

@@ -24,8 +24,8 @@ class WorkList(QObject):
 
     Parameters
     ----------
-    search : callable
-        Gives a function that looks for runs that somebody works on; that one is called in a thread.
+    where : callable
+        Gives the folder of runs that is looked into, and a run that may lie elsewhere.
     background : Background
     parent : QObject, optional
     """
@@ -34,10 +34,10 @@ class WorkList(QObject):
     changed = Signal()
 
     def __init__(
-        self, search: Callable[[], Callable[[], list[Path]]], background: Background, parent: QObject | None = None
+        self, where: Callable[[], tuple[Path, Run | None]], background: Background, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
-        self._search = search
+        self._where = where
         self._background = background
         self._clients: list[RunClient] = []
         self._jobs: list[RunClient] = []
@@ -98,7 +98,7 @@ class WorkList(QObject):
     def look(self) -> None:
         """Look for jobs that somebody else started."""
         if not self._background.is_busy:
-            self._background.call(self._search(), self.follow)
+            self._background.call(partial(active_runs, *self._where()), self.follow)
 
 
 def active_runs(folder: Path, run: Run | None) -> list[Path]:
