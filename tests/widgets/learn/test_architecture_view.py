@@ -71,3 +71,4 @@ def test_a_click_opens_the_full_drawing(qtbot: Any) -> None:
     assert shown.width() == dialog.width() and not shown.allGray()
     with qtbot.waitSignal(dialog.destroyed):
         dialog.close()
+    view.release()

@@ -6,13 +6,13 @@ The small one is painted by Qt. The full one is `figures.draw_architecture`, dra
 from __future__ import annotations
 
 import math
-import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
-from qtpy.QtCore import QPointF, QRectF, QSize, QSizeF, Qt, QTimer
+from qtpy.QtCore import QPointF, QRectF, QSize, QSizeF, Qt
 from qtpy.QtGui import QColor, QFont, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen, QPixmap
 from qtpy.QtWidgets import QDialog, QSizePolicy, QWidget
 
@@ -26,6 +26,7 @@ from napari_autosegnet.architecture import (
 )
 from napari_autosegnet.events import ArchitectureFound
 from napari_autosegnet.figures import KIND_COLORS, SOURCE_COLORS, operation_style
+from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.form_rows import named
 
 _INK = QColor("#2b2f36")
@@ -55,8 +56,12 @@ class ArchitectureView(QWidget):
             "Below an operation stands what it reads: in 1 and in 2 are the two layers before, "
             "c1, c2 the cells of the same layer.\nClick, or press Return, for the full drawing.",
         )
-        self._drawing: _FullDrawing | None = None
+        self._background = Background(self)
         self.hide()
+
+    def release(self) -> None:
+        """Let go of the thread."""
+        self._background.close()
 
     def add(self, event: ArchitectureFound) -> None:
         """Show the architecture of an event, if it is one."""
@@ -165,39 +170,21 @@ class ArchitectureView(QWidget):
 
     def open_drawing(self) -> None:
         """Draw the architecture in full in a thread, and show it in a window when it is done."""
-        if self.architecture is not None and self._drawing is None:
-            self._drawing = _FullDrawing(self.architecture, self)
-            self._drawing.done.timeout.connect(self._show_drawing)
+        if self.architecture is not None and not self._background.is_busy:
+            self._background.call(partial(_drawn, self.architecture), self._show_drawing)
 
-    def _show_drawing(self) -> None:
-        drawing = self._drawing
-        if drawing is None or drawing.thread.is_alive():
-            return
-        self._drawing = None
-        drawing.done.stop()
-        drawing.done.deleteLater()
-        if drawing.content:
-            ArchitectureDialog(drawing.content, self).show()
+    def _show_drawing(self, content: bytes) -> None:
+        ArchitectureDialog(content, self).show()
 
 
-class _FullDrawing:
-    """A drawing under way, looked after by a timer."""
+def _drawn(architecture: Architecture) -> bytes:
+    """A picture of an architecture in full."""
+    from napari_autosegnet.figures import draw_architecture
 
-    def __init__(self, architecture: Architecture, parent: QWidget) -> None:
-        self.content = b""
-        self._architecture = architecture
-        self.thread = threading.Thread(target=self._draw, daemon=True)
-        self.done = QTimer(parent)
-        self.done.start(50)
-        self.thread.start()
-
-    def _draw(self) -> None:
-        from napari_autosegnet.figures import draw_architecture
-
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "architecture.png"
-            draw_architecture(self._architecture, path)
-            self.content = path.read_bytes()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "architecture.png"
+        draw_architecture(architecture, path)
+        return path.read_bytes()
 
 
 class ArchitectureDialog(QDialog):

@@ -133,6 +133,7 @@ class LearnStep(QWidget):
             self.strokes.close()
             self.brushes.release()
             self.menu.release()
+            self.architecture.release()
             self.client.close()
             self.panel.release()
 
