@@ -51,11 +51,13 @@ def train(
     if architecture is not None and network != "searched":
         raise typer.BadParameter(f"--network {network} has an architecture of its own", param_hint="'--architecture'")
 
+    if preset is None and not given.resume:
+        preset = RunConfiguration.load(Run(run)).preset
     job = TrainJob(
         architecture=architecture,
         network=network,
         continue_with=tuple(continue_with or ()),
-        **given.arguments(PRESET_SETTINGS[preset or RunConfiguration.load(Run(run)).preset]),
+        **given.arguments(PRESET_SETTINGS[preset or "standard"]),
     )
     _, last = run_job(partial(job.run, run), resume=given.resuming("train", run))
     folder = Run(run).model_folder

@@ -177,7 +177,7 @@ def test_a_mask_painted_in_colors(make_session: Any) -> None:
     layer = Image(pixels, rgb=True, name="painted")
     values = find_values(layer, OPEN)
     assert values.are_colors and values.pixels == {0: 112, 0xFF0000: 16}
-    assert suggested_meaning(values, make_session().class_list) == {0: "#000000", 0xFF0000: "#ff0000"}
+    assert suggested_meaning(values, make_session().annotation.class_list) == {0: "#000000", 0xFF0000: "#ff0000"}
     read = read_mask(layer, {0: 1, 0xFF0000: 2}, OPEN, colors=True)
     assert read is not None and np.array_equal(read, 1 + (pixels[..., 0] > 0))
 
@@ -223,7 +223,7 @@ def test_images_are_refused_in_one_line(pixels: np.ndarray, words: str) -> None:
 
 
 def test_what_values_probably_mean(make_session: Any) -> None:
-    classes = make_session().class_list
+    classes = make_session().annotation.class_list
     assert suggested_meaning(MaskValues({0: 5, 255: 5}), classes) == {0: "class 0", 255: "class 255"}
     assert suggested_meaning(MaskValues({0: 5, 1: 5, 2: 5}), classes) == {0: None, 1: "class 1", 2: "class 2"}
     classes.put([LabelClass(1, "cell", "#009e73"), LabelClass(2, "fat", "#e69f00")])
