@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
@@ -61,7 +62,7 @@ class AdvancedLearning(QWidget):
         self.search_button = push_button(
             "Start the search",
             "Finds an architecture for the annotation",
-            lambda: self.search_problem.attempt(self.start_search),
+            lambda: self._attempt(self.start_search, self.search_problem),
         )
         self.network = QComboBox()
         for name, text in _NETWORKS.items():
@@ -80,7 +81,7 @@ class AdvancedLearning(QWidget):
         self.train_button = push_button(
             "Start the training",
             "Trains this network from scratch",
-            lambda: self.train_problem.attempt(self.start_training),
+            lambda: self._attempt(self.start_training, self.train_problem),
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -181,6 +182,10 @@ class AdvancedLearning(QWidget):
             return TrainJob(**given, settings=settings, device=device, continue_with=given["labels"])
 
         self._starting.start(run, "train", job)
+
+    def _attempt(self, action: Callable[[], None], line: MessageLine) -> None:
+        line.attempt(action)
+        self.refresh()
 
     def _train_settings(self) -> TrainSettings:
         settings = self.train_form.value()
