@@ -15,11 +15,11 @@ _SMOOTH_FROM = 4
 
 @cache
 def _enlarging_kernel(stride: int) -> Tensor:
-    """Weights (s * s, 1, 3, 3) of a place and its neighbors in each pixel of the place."""
+    """Weights (s * s, 1, k, k) of a place, and of its neighbors where k is 3, in each pixel of the place."""
+    if stride < _SMOOTH_FROM:
+        return torch.ones(stride**2, 1, 1, 1)
     # Where the centers of the pixels are, in places.
     offset = (torch.arange(stride) + 0.5) / stride - 0.5
-    if stride < _SMOOTH_FROM:
-        offset = torch.zeros(stride)
     distance = (torch.arange(-1, 2) - offset[:, None]).abs()
     weights = (1 - distance).clamp_min(0)
     return torch.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3)
@@ -58,7 +58,9 @@ class EnlargingHead(nn.Module):
         classes = coarse.shape[1]
         # As `functional.interpolate`, but pixel by pixel of a place, so that both parts are laid out at once.
         kernel = _enlarging_kernel(self.stride).to(self.coarse.weight).repeat(classes, 1, 1, 1)
-        enlarged = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), kernel, groups=classes)
+        margin = kernel.shape[-1] // 2
+        padded = functional.pad(coarse, 4 * (margin,), mode="replicate")
+        enlarged = functional.conv2d(padded, kernel, groups=classes)
         return functional.pixel_shuffle(enlarged + self.fine(features), self.stride)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
