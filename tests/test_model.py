@@ -203,8 +203,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, change: dict[str, objec
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a model"):
+    with pytest.raises(UserError, match="there is no file or folder .*nothing; give a RUN/model folder"):
         Model.load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a model"):
+        Model.load(tmp_path)
     make_model().save(tmp_path)
     description = (tmp_path / "model.json").read_bytes()
     (tmp_path / "model.json").unlink()

@@ -344,6 +344,8 @@ def _opened(place: Path) -> Iterator[tuple[bytes | None, IO[bytes], int]]:
                     yield description, handle, weights.file_size
         else:
             file, description_file = place / WEIGHTS_FILE, place / DESCRIPTION_FILE
+            if not place.exists():
+                raise UserError(f"there is no file or folder {place}; {_GIVE}")
             if not file.is_file():
                 raise UserError(f"{place} is not a model (it has no {WEIGHTS_FILE}); {_GIVE}")
             description = None

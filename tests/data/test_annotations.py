@@ -129,7 +129,7 @@ def test_values_without_pixels_do_not_count() -> None:
         ([0, 1], "only one class .* --classes 0:background,1:object"),
         ([0, 7], "only one class .* --classes 0:background,7:object"),
         ([255], "only one class"),
-        (list(range(50)), "look like instances"),
+        (list(range(50)), "as an image or numbered objects have; give class labels"),
     ],
 )
 def test_values_that_are_no_classes(values: list[int], message: str) -> None:

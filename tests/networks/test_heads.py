@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -47,6 +48,15 @@ def test_pixels_of_a_place_learn_to_differ_from_the_first_step_on() -> None:
     assert head.fine.weight.grad is not None
     per_pixel = head.fine.weight.grad.view(2, 16, 4)
     assert per_pixel.std(1).min() > 0.1
+
+
+def test_a_head_computes_what_it_did_after_an_export() -> None:
+    """Where an export came first, its tensors without numbers were remembered, and `export` ended in a traceback."""
+    head = EnlargingHead(4, 2, 5)  # in a size that no other test has asked for
+    features = torch.randn(1, 4, 8, 8)
+    program = torch.export.export(head, (features,))
+    torch.testing.assert_close(program.module()(features), head(features))
+    assert np.isfinite(head(features).detach().numpy()).all()
 
 
 def test_a_model_from_before_heads_had_two_parts_computes_the_same() -> None:

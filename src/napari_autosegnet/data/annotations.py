@@ -278,7 +278,7 @@ def infer_mapping(value_counts: Mapping[int, int], *, colors: bool = False) -> L
         )
     if len(texts) > MAX_UNNAMED_CLASSES:
         raise UserError(
-            f"the labels have {len(texts)} different values, which look like instances; give class labels, "
+            f"the labels have {len(texts)} different values, as an image or numbered objects have; give class labels, "
             "or name the values that are classes with --classes"
         )
     if colors:

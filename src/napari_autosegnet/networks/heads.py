@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,15 +15,21 @@ _SMOOTH_FROM = 4
 
 
 @cache
-def _enlarging_kernel(stride: int) -> Tensor:
-    """Weights (s * s, 1, k, k) of a place, and of its neighbors where k is 3, in each pixel of the place."""
+def _enlarging_kernel(stride: int) -> list[list[list[list[float]]]]:
+    """Weights (s * s, 1, k, k) of a place, and of its neighbors where k is 3, in each pixel of the place.
+
+    As numbers: of tensors, the first to ask could be an export, whose tensors hold none.
+    """
     if stride < _SMOOTH_FROM:
-        return torch.ones(stride**2, 1, 1, 1)
+        return [[[[1.0]]]] * stride**2
     # Where the centers of the pixels are, in places.
-    offset = (torch.arange(stride) + 0.5) / stride - 0.5
-    distance = (torch.arange(-1, 2) - offset[:, None]).abs()
-    weights = (1 - distance).clamp_min(0)
-    return torch.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3)
+    offset = (np.arange(stride) + 0.5) / stride - 0.5
+    distance = np.abs(np.arange(-1, 2) - offset[:, None])
+    weights = np.maximum(1 - distance, 0)
+    kernel: list[list[list[list[float]]]] = (
+        np.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3).tolist()
+    )
+    return kernel
 
 
 class EnlargingHead(nn.Module):
@@ -57,7 +64,7 @@ class EnlargingHead(nn.Module):
         coarse = self.coarse(features)
         classes = coarse.shape[1]
         # As `functional.interpolate`, but pixel by pixel of a place, so that both parts are laid out at once.
-        kernel = _enlarging_kernel(self.stride).to(self.coarse.weight).repeat(classes, 1, 1, 1)
+        kernel = self.coarse.weight.new_tensor(_enlarging_kernel(self.stride)).repeat(classes, 1, 1, 1)
         margin = kernel.shape[-1] // 2
         padded = functional.pad(coarse, 4 * (margin,), mode="replicate")
         enlarged = functional.conv2d(padded, kernel, groups=classes)
