@@ -284,7 +284,7 @@ def test_what_a_worker_does_not_see_is_said_at_once(
         return real(there.replace(about, request=request), task)
 
     monkeypatch.setattr(module, "work", elsewhere)
-    with pytest.raises(UserError, match=r"worker .*: nowhere is not a model"):
+    with pytest.raises(UserError, match=r"worker .*: there is no file or folder nowhere"):
         on(cluster, request_for("many.zarr"))
 
 
