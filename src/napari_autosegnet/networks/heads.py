@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,20 +16,18 @@ _SMOOTH_FROM = 4
 
 
 @cache
-def _enlarging_kernel(stride: int) -> list[list[list[list[float]]]]:
+def _enlarging_kernel(stride: int) -> NDArray[np.float32]:
     """Weights (s * s, 1, k, k) of a place, and of its neighbors where k is 3, in each pixel of the place.
 
-    As numbers: of tensors, the first to ask could be an export, whose tensors hold none.
+    Not a tensor: the first to ask could be an export, whose tensors hold no numbers.
     """
     if stride < _SMOOTH_FROM:
-        return [[[[1.0]]]] * stride**2
+        return np.ones((stride**2, 1, 1, 1), np.float32)
     # Where the centers of the pixels are, in places.
     offset = (np.arange(stride) + 0.5) / stride - 0.5
     distance = np.abs(np.arange(-1, 2) - offset[:, None])
-    weights = np.maximum(1 - distance, 0)
-    kernel: list[list[list[list[float]]]] = (
-        np.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3).tolist()
-    )
+    weights = np.maximum(1 - distance, 0).astype(np.float32)
+    kernel: NDArray[np.float32] = np.einsum("ay,bx->abyx", weights, weights).reshape(stride**2, 1, 3, 3)
     return kernel
 
 
