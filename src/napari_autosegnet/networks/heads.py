@@ -16,13 +16,11 @@ _SMOOTH_FROM = 4
 
 
 @cache
-def _enlarging_kernel(stride: int) -> NDArray[np.float32]:
-    """Weights (s * s, 1, k, k) of a place, and of its neighbors where k is 3, in each pixel of the place.
+def _bilinear_kernel(stride: int) -> NDArray[np.float32]:
+    """Weights (s * s, 1, 3, 3) of a place and its neighbors in each pixel of the place.
 
     Not a tensor: the first to ask could be an export, whose tensors hold no numbers.
     """
-    if stride < _SMOOTH_FROM:
-        return np.ones((stride**2, 1, 1, 1), np.float32)
     # Where the centers of the pixels are, in places.
     offset = (np.arange(stride) + 0.5) / stride - 0.5
     distance = np.abs(np.arange(-1, 2) - offset[:, None])
@@ -60,14 +58,15 @@ class EnlargingHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (n, classes, s * y, s * x) of features (n, width, y, x)."""
-        coarse = self.coarse(features)
+        coarse, fine = self.coarse(features), self.fine(features)
+        if self.stride < _SMOOTH_FROM:
+            repeated = functional.interpolate(coarse, scale_factor=self.stride, mode="nearest")
+            return repeated + functional.pixel_shuffle(fine, self.stride)
         classes = coarse.shape[1]
         # As `functional.interpolate`, but pixel by pixel of a place, so that both parts are laid out at once.
-        kernel = self.coarse.weight.new_tensor(_enlarging_kernel(self.stride)).repeat(classes, 1, 1, 1)
-        margin = kernel.shape[-1] // 2
-        padded = functional.pad(coarse, 4 * (margin,), mode="replicate")
-        enlarged = functional.conv2d(padded, kernel, groups=classes)
-        return functional.pixel_shuffle(enlarged + self.fine(features), self.stride)
+        kernel = self.coarse.weight.new_tensor(_bilinear_kernel(self.stride)).repeat(classes, 1, 1, 1)
+        enlarged = functional.conv2d(functional.pad(coarse, (1, 1, 1, 1), mode="replicate"), kernel, groups=classes)
+        return functional.pixel_shuffle(enlarged + fine, self.stride)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Older models have no coarse part, and the fine one's weights under the head's own name.

@@ -331,7 +331,6 @@ class Trainer:
             return reached.is_better_than(self.best)
         return paired_interval(self.highest, scores)[0] <= 0
 
-    @single_threaded()
     def _scores(self, network: nn.Module) -> PatchScores:
         """Scores on the validation patches."""
         return score_network(

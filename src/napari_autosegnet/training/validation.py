@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from napari_autosegnet.training.losses import Loss
 from napari_autosegnet.training.metrics import class_iou
 from napari_autosegnet.training.precision import inference_precision
-from napari_autosegnet.training.threads import WorkerThreads
+from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 
 #: Draws of patches for an interval.
 BOOTSTRAP = 2000
@@ -78,6 +78,7 @@ def _central(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@single_threaded()
 def score_network(
     network: nn.Module,
     images: Tensor,

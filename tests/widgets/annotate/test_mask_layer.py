@@ -190,7 +190,7 @@ def test_values_along_soft_edges_are_the_nearest_class(make_session: Any, qtbot:
     layer = Image(np.dstack([pixels] * 3) if rgb else pixels, rgb=rgb, name="soft")
     values = find_values(layer, OPEN)
     assert values.edges is not None and values.pixels == {0: int((pixels < 128).sum()), 255: int((pixels > 127).sum())}
-    meaning = suggested_meaning(values, make_session().class_list)
+    meaning = suggested_meaning(values, make_session().annotation.class_list)
     assert meaning == {0: "class 0", 255: "class 255"}
     dialog = MaskDialog("soft", values, meaning, [])
     qtbot.addWidget(dialog)
