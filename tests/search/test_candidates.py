@@ -135,6 +135,7 @@ def test_a_slow_network_that_leads_epoch_by_epoch_goes_on() -> None:
         ([0.6, 0.7, 0.66, 0.75], False),  # one good epoch
         ([0.6, 0.7, 0.7, 0.715], False),  # not ahead yet
         ([0.3, 0.4, 0.5, 0.55, 0.73, 0.75], False),  # as many epochs: the score alone has to be surely better
+        ([], False),  # its only epoch was cut short
     ],
 )
 def test_the_usual_size_is_left_to_what_leads_now_and_epoch_by_epoch(curve: list[float], leads: bool) -> None:

@@ -282,9 +282,11 @@ def test_a_budget_that_is_used_up_before_the_first_step() -> None:
 
 def test_the_budget_ends_it() -> None:
     settings = SETTINGS.changed(epochs=10**6, budget=1.0)
-    result = Trainer(network(), blobs(), settings).run()
+    trainer = Trainer(network(), blobs(), settings)
+    result = trainer.run()
     assert 0.9 < result.seconds < 10
     assert result.best.weights
+    assert len(trainer.curve) == trainer.steps // settings.steps_per_epoch, "an epoch that was cut short is none"
 
 
 def test_unknown_devices_are_refused() -> None:

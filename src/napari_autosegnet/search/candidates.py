@@ -156,12 +156,13 @@ class Candidate:
         will be at the end shows in that before it shows in its score.
         """
         epochs = len(self.trainer.curve)
-        return _recent(self, epochs) - _recent(other, epochs) if epochs < len(other.trainer.curve) else 0.0
+        return _recent(self, epochs) - _recent(other, epochs) if 0 < epochs < len(other.trainer.curve) else 0.0
 
     def leads(self, other: Candidate, margin: float) -> bool:
         """Whether it is better by more than a margin, now as well as epoch by epoch."""
-        now = _recent(self, len(self.trainer.curve)) - _recent(other, len(other.trainer.curve))
-        return now > margin and self.lead_by_epoch(other) > margin
+        if self.lead_by_epoch(other) <= margin:
+            return False
+        return _recent(self, len(self.trainer.curve)) - _recent(other, len(other.trainer.curve)) > margin
 
 
 def _recent(candidate: Candidate, epochs: int) -> float:

@@ -148,7 +148,7 @@ class Trainer:
         self.best = Validation()
         #: The highest scores of any epoch.
         self.highest: PatchScores | None = None
-        #: Mean IoU of each epoch that was validated.
+        #: Mean IoU of each epoch that was validated and not cut short when the time was used up.
         self.curve: list[float] = []
         self._keep()
 
@@ -187,7 +187,7 @@ class Trainer:
                 break
             self.budget.epoch += 1
             self.steps += epoch.steps
-            if self.checks and self.last is not None:
+            if self.checks and self.last is not None and epoch.steps == self.settings.steps_per_epoch:
                 self.curve.append(self.last.mean_iou)
             self._keep()
             self._write_checkpoint()
