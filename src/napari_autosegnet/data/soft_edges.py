@@ -23,8 +23,9 @@ _MIN_BETWEEN = 0.5
 _MIN_SOLID = 0.005
 #: Of all pixels, at most this fraction is soft: more of them are an image.
 _MAX_SOFT = 0.5
-#: Classes are at least the range of values divided by this apart.
-_MIN_STEPS = 16
+#: Classes are at least this fraction of the range of values apart.
+_MIN_APART = 1 / 16
+#: Values from here on are not those of a drawing.
 _MAX_VALUES = 2**16
 
 
@@ -115,7 +116,7 @@ def _soft_edges(pixels: npt.NDArray[np.int64], between: npt.NDArray[np.int64]) -
 
 def _apart(values: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> list[int]:
     """Values without those that lie close to a more frequent one, as JPEG and sharpening leave beside edges."""
-    reach = np.ptp(values) / _MIN_STEPS if len(values) else 0
+    reach = _MIN_APART * np.ptp(values) if len(values) else 0
     kept: list[int] = []
     for value in sorted(values.tolist(), key=lambda value: -pixels[value]):
         if all(abs(value - other) >= reach for other in kept):
