@@ -9,7 +9,7 @@ import pytest
 
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.files import append_line, write_atomically
+from napari_autosegnet.files import append_line, refuse_unwritable, write_atomically
 from napari_autosegnet.inference.output.output import open_output
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import PredictSettings
@@ -22,6 +22,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(file / "below.json", "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_place_that_takes_no_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write_atomically(file, "old")
+    for path in (file / "below.onnx", file / "new" / "below.onnx", tmp_path / "new" / f"{'x' * 250}.onnx"):
+        with pytest.raises(UserError, match="cannot write .*; free some space or choose another folder"):
+            refuse_unwritable(path)
+    refuse_unwritable(file)
+    refuse_unwritable(tmp_path / "new" / "newer" / "model.onnx")
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "old"
 
 
 def test_a_line_is_appended_to_a_file_of_any_end(tmp_path: Path) -> None:

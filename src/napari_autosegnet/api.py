@@ -73,7 +73,8 @@ def fit(
     Parameters
     ----------
     run : path
-        Run folder, made if missing. With ``resume`` all else comes from it.
+        Run folder, made if missing. With ``resume`` all else comes from it, but ``images`` and ``labels`` that were
+        moved since can be given anew.
     images : path, or sequence of them
         To learn from; anything that `data.images.open_image` opens. Images in a folder, and those that patterns such as
         ``images/*.tif`` fit, are paired with labels by their names; see `data.pairs`.
@@ -148,7 +149,7 @@ def search(
     Parameters
     ----------
     run : path
-        Run folder, made if missing. With ``resume`` all else comes from it.
+        Run folder, made if missing. With ``resume`` all else comes from it, as for `fit`.
     images : path, or sequence of them
         To learn from, as for `fit`.
     labels : path, or sequence of them
@@ -245,7 +246,7 @@ def train(
     settings : TrainSettings, optional
         By default those of the preset that the run was searched with, else of ``standard``.
     resume : bool
-        Continue the training that the run holds.
+        Continue the training that the run holds; all else comes from it, as for `fit`.
     continue_with : path, or sequence of them, optional
         New labels of the run's images, or of ``images``; training starts from the run's model instead of
         from scratch.

@@ -32,7 +32,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
     What was there before is kept as ``keep``, if that is given.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -42,12 +42,41 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
             os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file that `replacing` could not write, before the work that takes long; no folder is made.
+
+    Raises
+    ------
+    UserError
+        When its folder, or the one that this would be made in, takes no file of that name.
+    """
+    around = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    trial = around / _temporary(path).name
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder")
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path inside a folder as seen from it, so that the folder can be moved; others as they are."""
+    inside = path.is_relative_to(folder.absolute())
+    return Path(os.path.relpath(path, folder.absolute())).as_posix() if inside else str(path)
 
 
 def append_line(path: Path, line: str) -> None:

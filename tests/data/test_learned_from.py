@@ -15,12 +15,14 @@ import zarr
 from PIL import Image
 
 from napari_autosegnet import api
+from napari_autosegnet.cli import app
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings, TrainSettings
 from run_configs import update_config
@@ -192,11 +194,45 @@ def test_a_changed_normalization_is_not_gone_on_with(files: tuple[Path, Path], t
 def test_a_resumed_run_takes_no_other_data(files: tuple[Path, Path], tmp_path: Path) -> None:
     for step in ("train", "search"):
         begin(tmp_path / step, files, step)
-    for given in ({"images": [files[0]], "labels": [files[1]]}, {"classes": "1:a,2:b"}, {"time_point": 1}):
-        with pytest.raises(UserError, match="continues with the images, labels and classes that it began with"):
+    for given in ({"classes": "1:a,2:b"}, {"time_point": 1}):
+        with pytest.raises(UserError, match="continues with the classes, time point, channels and axes that it began"):
             api.train(tmp_path / "train", resume=True, **given)
-    with pytest.raises(UserError, match="continues with the images, labels and classes that it began with"):
-        api.search(tmp_path / "search", [files[0]], [files[1]], resume=True)
+    with pytest.raises(UserError, match="give it or --continue-with"):
+        api.train(tmp_path / "train", resume=True, continue_with=[files[1]])
+    other = tmp_path / "other" / "image.tif"
+    other.parent.mkdir()
+    shutil.copy(files[0], other)
+    changed(other, 2)
+    config = (tmp_path / "train" / "config.json").read_bytes()
+    same = "give the same images and labels, in their order"
+    with pytest.raises(UserError, match=f"the image {other} is not the one that the run began with; {same}"):
+        api.train(tmp_path / "train", images=[other], labels=[files[1]], resume=True)
+    with pytest.raises(UserError, match=f"the labels {files[0]} are not those that the run began with; {same}"):
+        api.search(tmp_path / "search", labels=[files[0]], images=[other], resume=True)
+    with pytest.raises(UserError, match="the run began with 1 image, and 2 given; give the same, in their order"):
+        api.train(tmp_path / "train", images=[files[0], other], labels=[files[1], files[1]], resume=True)
+    assert (tmp_path / "train" / "config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize("step", ["search", "train"])
+def test_a_run_whose_images_were_moved_is_resumed_from_their_new_place(step: str, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "ny plats"
+    old.mkdir()
+    tifffile.imwrite(old / "image.tif", PIXELS, photometric="minisblack")
+    tifffile.imwrite(old / "labels.tif", MARKS, photometric="minisblack")
+    resume = begin(tmp_path / "run", (old / "image.tif", old / "labels.tif"), step)
+    old.rename(new)
+    with pytest.raises(UserError, match=rf"{old}/image\.tif .* not there; if moved, .* with --image beside --resume"):
+        resume()
+    (new / "image.tif").rename(new / "renamed.tif")
+    with pytest.raises(UserError, match=rf"the labels {old}/labels\.tif .* with --labels beside --resume"):
+        getattr(api, step)(tmp_path / "run", images=new / "renamed.tif", resume=True)
+    given = [f"--{what}={new / name}" for what, name in (("image", "renamed.tif"), ("labels", "labels.tif"))]
+    assert app.run([step, "--run", str(tmp_path / "run"), "--resume", "--device", "cpu", *given]) == 0
+    data = RunConfiguration.load(Run(tmp_path / "run")).data
+    assert data is not None and data.images == (new / "renamed.tif",) and data.labels == (new / "labels.tif",)
+    # The run knows the new place.
+    assert resume() is not None
 
 
 def test_a_search_is_not_gone_on_with_on_the_labels_of_a_later_training(

@@ -154,6 +154,19 @@ def test_a_name_that_says_another_kind_is_refused(tmp_path: Path) -> None:
         write_onnx(small_model(), tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("name", ["file/model.onnx", "file/model.zip"])
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    small_model().save(tmp_path / "model")
+    for module in ("onnx_file", "bioimageio_package"):
+        monkeypatch.setattr(f"napari_autosegnet.export.{module}.onnx_model", None)
+    assert run(["export", "--model", str(tmp_path / "model"), "--out", str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot write {tmp_path / name}: Not a directory; ") and error.count("\n") == 1
+
+
 def test_a_forest_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a forest cannot be written as ONNX"):
         write_onnx(small_forest(), tmp_path / "forest.onnx")

@@ -67,3 +67,28 @@ def test_a_damaged_configuration_gives_one_line(content: str, message: str, tmp_
     with pytest.raises(UserError, match=message) as raised:
         RunConfiguration.load(run)
     assert "\n" not in str(raised.value)
+
+
+def test_files_in_the_run_move_with_it(tmp_path: Path) -> None:
+    run, elsewhere = Run.create(tmp_path / "old"), tmp_path / "image.tif"
+    images = (elsewhere, run.path / "annotation" / "images" / "1.ome.zarr")
+    RunConfiguration(data=RunData(images=images, labels=images[1:])).save(run)
+    assert json.loads(run.config_file.read_text())["data"]["labels"] == ["annotation/images/1.ome.zarr"]
+    run.path.rename(tmp_path / "new")
+    data = RunConfiguration.load(Run(tmp_path / "new")).data
+    inside = tmp_path / "new" / "annotation" / "images" / "1.ome.zarr"
+    assert data is not None and data.images == (elsewhere, inside) and data.labels == (inside,)
+
+
+def test_what_is_gone_is_looked_for_by_its_name(tmp_path: Path) -> None:
+    here, gone, array = tmp_path / "here.tif", tmp_path / "gone.tif", tmp_path / "s.ome.zarr" / "0"
+    here.write_bytes(b"")
+    labels = tmp_path / "marks.tif"
+    configuration = RunConfiguration(data=RunData(images=(here, gone, array), labels=(labels,) * 3))
+    new = tmp_path / "new"
+    files = [new / "here.tif", new / "gone.tif", new / "other.ome.zarr" / "0"]
+    assert configuration.found_among(files) == {"images": (here, new / "gone.tif", array)}
+    files = [new / "other.ome.zarr" / "0", new / "s.ome.zarr" / "0", new / "marks.tif"]
+    found = {"images": (here, gone, new / "s.ome.zarr" / "0"), "labels": (new / "marks.tif",) * 3}
+    assert configuration.found_among(files) == found
+    assert configuration.found_among([]) == RunConfiguration().found_among(files) == {}

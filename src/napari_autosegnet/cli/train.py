@@ -45,7 +45,7 @@ def train(
 
     Example: [bold]napari-autosegnet train --run runs/isbi --preset fast --budget 30m[/bold]
     """
-    if given.image or given.labels:
+    if not given.resume and (given.image or given.labels):
         given.check_pairs()
     given.refuse_changes_of_resumed()
     if architecture is not None and network != "searched":

@@ -20,6 +20,7 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
+from napari_autosegnet.data.readers.formats import is_there
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 
@@ -53,15 +54,25 @@ class LearnedFrom(BaseModel):
     def check_data(
         self, images: Sequence[Path], labels: Sequence[Path], selection: Selection = ALL, *, advice: str
     ) -> None:
-        """Refuse files that hold other pixels, in what is read of them, than they did; ``advice`` says what to do then.
+        """Refuse files that are gone, or hold other pixels, in what is read of them, than they did.
+
+        Their names and places do not count. ``advice`` says what to do about other pixels.
 
         Raises
         ------
         UserError
-            When one does; it names the file.
+            When one is or does; it names the file.
         """
         if not len(images) == len(labels) == len(self.pairs):
             raise UserError(f"the run does not name the images that it began with; {advice}")
+        for what, option, paths in (("image", "--image", images), ("labels", "--labels", labels)):
+            gone = next((path for path in paths if not is_there(path)), None)
+            if gone is not None:
+                raise UserError(
+                    f"the {what} {gone} that the run began with {'is' if what == 'image' else 'are'} not there; if "
+                    f"moved, give the new place with {option} beside --resume, or in napari open it from there, then "
+                    "continue"
+                )
         for image, marks, kept in zip(images, labels, self.pairs, strict=True):
             pixels, targets = open_pair(image, marks, selection)
             if pixel_digest(targets) != kept.labels:

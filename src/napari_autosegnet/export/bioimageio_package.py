@@ -28,7 +28,7 @@ from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.export.onnx_file import INPUT, OUTPUT, largest_difference, need_extra, noise, onnx_model
 from napari_autosegnet.export.onnx_file import TOLERANCE as WRONG
-from napari_autosegnet.files import refuse_foreign, replacing
+from napari_autosegnet.files import refuse_foreign, refuse_unwritable, replacing
 from napari_autosegnet.inference.blocks import round_up
 from napari_autosegnet.inference.compute.block_pixels import pad_to_domain
 from napari_autosegnet.inference.compute.predictor import Predictor
@@ -98,6 +98,7 @@ def write_bioimageio(model: Model, path: Path, *, about: About | None = None, im
     if path.suffix.lower() != ".zip":
         raise UserError(f"'{path.name}' is not a name for a bioimage.io package; call it NAME.zip")
     refuse_foreign(path, _was_written_here)
+    refuse_unwritable(path)
     need_extra("onnx", "onnxruntime", "onnxscript", "bioimageio.core")
     about = about or About()
     # Before the work that takes long.

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.normalization import LIMIT
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.files import refuse_foreign, replacing
+from napari_autosegnet.files import refuse_foreign, refuse_unwritable, replacing
 from napari_autosegnet.inference.compute.engines import onnx_session
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.inference.output.ledger import program_version
@@ -74,6 +74,7 @@ def write_onnx(model: Model, path: Path) -> float:
         raise UserError(f"'{path.name}' is not a name for an ONNX file; call it NAME.onnx")
     need_extra(*_EXTRA)
     refuse_foreign(path, _was_written_here)
+    refuse_unwritable(path)
     content = onnx_model(model).SerializeToString()
     difference = largest_difference(model, content)
     if difference > TOLERANCE:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.learned_from import LearnedFrom
+from napari_autosegnet.data.pairs import given_pairs
+from napari_autosegnet.data.readers.formats import is_there
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError, first_problem
-from napari_autosegnet.files import write_atomically
+from napari_autosegnet.files import relative, write_atomically
+from napari_autosegnet.plain_text import counted
 from napari_autosegnet.presets import Preset
 from napari_autosegnet.run import Run
 from napari_autosegnet.run.folder import CONFIG_VERSION
@@ -88,23 +94,70 @@ class RunConfiguration(BaseModel):
         if not run.config_file.exists():
             return cls()
         try:
-            return cls.model_validate(run.read_config())
+            configuration = cls.model_validate(run.read_config())
         except ValidationError as error:
             raise UserError(f"{run.config_file} is damaged {first_problem(error)}; start a new run") from error
+        folder = run.path.absolute()
+        configuration.data = configuration._data_at(lambda path: path if address_of(path) else folder / path)
+        return configuration
 
-    def check_unchanged(self, learned_from: LearnedFrom | None, advice: str) -> None:
-        """Refuse to resume what learned from other pixels than the run's images and labels hold now.
+    def find_data(
+        self, learned_from: LearnedFrom | None, images: Sequence[Path], labels: Sequence[Path], advice: str
+    ) -> None:
+        """Take images and labels from where they lie now, by default from where they were.
 
         Raises
         ------
         UserError
-            When the run does not say, or a file holds other pixels; ``advice`` says what to do then.
+            When the run does not say what it has learned from, or a file is gone or holds other pixels; ``advice``
+            says what to do about the latter.
         """
         if learned_from is None or self.data is None:
             raise UserError("the run does not say what it has learned from, so it cannot be resumed; start a new run")
+        if images or labels:
+            found = given_pairs(images or self.data.images, labels or self.data.labels)
+            moved = dict(zip(("images", "labels"), (tuple(map(absolute, paths)) for paths in found), strict=True))
+            if len(moved["images"]) != len(learned_from.pairs):
+                began = counted(len(learned_from.pairs), "image")
+                raise UserError(
+                    f"the run began with {began}, and {len(moved['images'])} given; give the same, in their order"
+                )
+            self.data, advice = self.data.model_copy(update=moved), "give the same images and labels, in their order"
         learned_from.check_data(self.data.images, self.data.labels, self.data.selection, advice=advice)
+
+    def found_among(self, files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+        """Where images and labels may lie that are gone: files that are called as they are, for a job that resumes.
+
+        Whether they are the same, the job finds out. What is not found stays as it is.
+        """
+        if self.data is None:
+            return {}
+        kept = {"images": self.data.images, "labels": self.data.labels}
+        found = {name: tuple(_found(path, files) for path in paths) for name, paths in kept.items()}
+        return {name: paths for name, paths in found.items() if paths != kept[name]}
 
     def save(self, run: Run) -> None:
         """Write it into the run folder, without what is not known."""
-        content = {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+        # What the dock writes lies in the run, which may be moved as a whole.
+        kept = self.model_copy(update={"data": self._data_at(lambda path: Path(relative(path, run.path)))})
+        content = {name: value for name, value in kept.model_dump(mode="json").items() if value is not None}
         write_atomically(run.config_file, json.dumps(content, indent=1) + "\n")
+
+    def _data_at(self, place: Callable[[Path], Path]) -> RunData | None:
+        """The data, with all paths as ``place`` gives them."""
+        if self.data is None:
+            return None
+        images, labels = (tuple(map(place, paths)) for paths in (self.data.images, self.data.labels))
+        return self.data.model_copy(update={"images": images, "labels": labels})
+
+
+def _found(path: Path, files: Sequence[Path]) -> Path:
+    """Of files, the one whose path ends most like one that is gone; that itself where it is not, or none is like it."""
+    names = path.parts[::-1]
+
+    def alike(file: Path) -> int:
+        return len(list(takewhile(lambda both: both[0] == both[1], zip(names, file.parts[::-1], strict=False))))
+
+    best = max(files, key=alike, default=path)
+    # Of an array in a Zarr, the name alone says nothing: it is 0.
+    return path if is_there(path) or alike(best) < (1 if path.suffix else 2) else best

@@ -52,31 +52,31 @@ class LearningJob(JobModel):
     classes: str | None = Field(None, description="Label values and their classes, for example 0:membrane,255:cell")
     selection: Selection = Field(ALL, description="What of the images and labels is read")
     split: SplitSettings | None = Field(None, description="How the labels are divided for training and validation")
-    resume: bool = Field(False, description="Continue the job in --run where it stopped")
-
-    @property
-    def brings_data(self) -> bool:
-        """Whether it names images, labels or classes of its own."""
-        return bool(self.images or self.labels or self.classes or self.selection != ALL)
+    resume: bool = Field(
+        False,
+        description="Continue the job in --run where it stopped; --image and --labels only if they were moved since",
+    )
 
     def refuse_other_data(self) -> None:
-        """Refuse images, labels or classes beside ``resume``: they would be ignored, or mixed with the run's own.
+        """Refuse other classes, or parts of files, beside ``resume``: they would be ignored.
 
         Raises
         ------
         UserError
             When there are any.
         """
-        if self.brings_data:
+        if self.classes or self.selection != ALL:
             raise UserError(
-                "a run that is resumed continues with the images, labels and classes that it began with; leave these "
-                "out, or start without --resume"
+                "a run that is resumed continues with the classes, time point, channels and axes that it began with; "
+                "leave these out, or start without --resume"
             )
 
     def open_data(
         self, run: Run, configuration: RunConfiguration, learned_from: LearnedFrom | None, *, advice: str
     ) -> LabeledData:
         """Open its images and labels; of a job that is resumed those of the run, which must still hold the same.
+
+        If they were moved, ``images`` and ``labels`` say where they are, and the run remembers it.
 
         Raises
         ------
@@ -87,5 +87,7 @@ class LearningJob(JobModel):
 
         if not self.resume:
             return LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
-        configuration.check_unchanged(learned_from, advice=advice)
+        configuration.find_data(learned_from, self.images, self.labels, advice)
+        if self.images or self.labels:
+            configuration.save(run)
         return LabeledData.of_run(run)

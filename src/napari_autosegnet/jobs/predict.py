@@ -29,8 +29,8 @@ class PredictJob(JobModel):
     )
     out: Path | None = Field(
         None,
-        description="Where the labels go: NAME with .zarr, .tif, .mrc, .h5, .nii, or .nii.gz; without it under "
-        "labels/ of an OME-Zarr image",
+        description="Where the labels go: NAME with .zarr, .tif, .mrc, .h5, .nii, .nii.gz, or .png; a NAME without an "
+        "ending is a Zarr, too. Left out: under labels/ of an OME-Zarr image",
     )
     cubes: Path | None = Field(
         None,

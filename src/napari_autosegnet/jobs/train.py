@@ -37,10 +37,11 @@ class TrainJob(LearningJob):
         (), description="Start from the run's last weights with these new labels, once for each of its images"
     )
 
-    @property
-    def brings_data(self) -> bool:
-        """New labels count, too."""
-        return bool(self.continue_with) or super().brings_data
+    def refuse_other_data(self) -> None:
+        """New labels, too."""
+        if self.continue_with:
+            raise UserError("--resume continues with the labels that the run began with; give it or --continue-with")
+        super().refuse_other_data()
 
     def run(
         self,
@@ -64,16 +65,17 @@ class TrainJob(LearningJob):
                 self.refuse_other_data()
                 start = TrainingStart.resume(run, configuration)
                 learned_from = configuration.trained_on
-                configuration.check_unchanged(
-                    learned_from,
-                    advice="put it back, start a new run, or train on from a finished model with new labels: "
-                    "--continue-with, in napari 'Add labels and continue'",
-                )
             elif self.continue_with:
                 start = TrainingStart.continue_from(run, configuration, self.settings)
             else:
                 start = TrainingStart.fresh(run, configuration, self.network, self.architecture, self.settings)
-            if self.images:
+            if self.resume:
+                advice = (
+                    "put it back, start a new run, or train on from a finished model with new labels: "
+                    "--continue-with, in napari 'Add labels and continue'"
+                )
+                data = self.open_data(run, configuration, learned_from, advice=advice)
+            elif self.images:
                 labels = self.labels or self.continue_with
                 data = LabeledData.given(self.images, labels, self.classes, self.selection, self.split)
             elif self.selection != ALL:

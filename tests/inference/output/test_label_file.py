@@ -75,6 +75,7 @@ def test_what_is_no_labels_or_cannot_be_written_is_one_line(tmp_path: Path, caps
     for name, out, said in (
         ("fractions", "out.mrc", "holds 1 x float32 per pixel, no labels"),
         ("negative", "out.h5", "holds -1; labels are 0 or more"),
+        ("negative", "negative.npy/out.tif", "out.tif: Not a directory; free some space or choose another folder"),
         ("negative", "out.gz", "labels are converted to .tif, .mrc, .h5, .nii or .nii.gz, not to .gz"),
     ):
         assert app.run(["convert", "--labels", str(tmp_path / f"{name}.npy"), "--out", str(tmp_path / out)]) == 1

@@ -170,10 +170,19 @@ def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, model: Model, image:
         predict_volume(model, image, tmp_path / "out.png")
     with pytest.raises(UserError, match="probabilities cannot be written as PNG"):
         predict_volume(model, image_from_array(noise(9, 9)), tmp_path / "a.png", PredictSettings(probabilities=True))
-    with pytest.raises(UserError, match=r"cannot be written as \.jpg"):
-        predict_volume(model, image, tmp_path / "out.jpg")
+    for name in ("out.jpg", "out.txt", "run.v2", "out.zarr.zip", "out.Données"):
+        ending = Path(name).suffix
+        with pytest.raises(UserError, match=rf"cannot be written as \{ending}; give --out with \.zarr, \.tif, .*png"):
+            predict_volume(model, image, tmp_path / name)
+        assert not any(tmp_path.iterdir())
     with pytest.raises(UserError, match="not an OME-Zarr store, which could hold"):
         predict_volume(model, image, None)
+
+
+def test_a_name_without_an_ending_is_a_store(tmp_path: Path, model: Model, image: ImageStack) -> None:
+    for name in ("cells", "cells 2.5", "2026.11.30", "v1.zarr", "CELLS.ZARR", "run.5 um"):
+        predict_volume(model, image, tmp_path / name, PredictSettings(halo="exact"))
+        assert open_image(tmp_path / name / "labels" / "segmentation").shape == image.shape
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

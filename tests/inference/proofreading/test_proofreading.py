@@ -372,6 +372,9 @@ def test_edited_objects_are_exported_and_measured(tmp_path: Path, kind: str, tre
     assert object_table_path(out).read_text() == (tmp_path / "wanted.csv").read_text()
     with pytest.raises(UserError, match="exists; choose another name"):
         api.export_objects(store, out)
+    with pytest.raises(UserError, match=r"written as Zarr, not as \.tif; give --out NAME\.zarr, then convert it"):
+        api.export_objects(store, tmp_path / "mended.tif")
+    assert not (tmp_path / "mended.tif").exists()
     # One that was stopped leaves nothing; what a crash left is replaced.
     crashed = tmp_path / ".more.zarr.partial"
     crashed.mkdir()

@@ -227,7 +227,7 @@ def test_a_run_of_the_command_line_is_opened_from_its_config(tmp_path: Path) -> 
     assert image.data.shape == labels.data.shape == (256, 256)
     assert set(np.unique(labels.data)) <= {1, 2, 3}
     update_config(run, data={"images": [str(tmp_path / "gone.tif")], "labels": ["x"], "mapping": {}})
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="config.json is damaged at"):
         run_layers(run.path)
 
 

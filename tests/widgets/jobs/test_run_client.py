@@ -26,6 +26,7 @@ from qtpy.QtCore import QTimer
 import small_jobs
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Epoch, Finished, Paused, Started, Stopped
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.train import TrainJob
 from napari_autosegnet.jobs.worker_info import WorkerInfo, info_file, log_file
 from napari_autosegnet.model import Model
@@ -106,6 +107,29 @@ def test_pause_resume_close_attach_stop_and_go_on(
     assert max(event.epoch for event in second.events if isinstance(event, Epoch)) > epochs
     os.kill(pid_of(second), signal.SIGTERM)
     second.until("stopped")
+
+
+def test_a_run_whose_images_were_moved_goes_on_with_those_that_are_open(
+    follow: Callable[..., Follower], run: Run, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    data = small_jobs.write_data(old) | {"architecture": small_jobs.architecture_file(tmp_path)}
+    follower = follow(run)
+    follower.client.start(training(data, epochs=ENDLESS))
+    follower.until_epoch()
+    follower.client.stop()
+    follower.until("stopped")
+    old.rename(new)
+    follower.client.continue_run("cpu")
+    follower.until("failed")
+    assert "in napari open it from there, then continue" in follower.client.reason
+    follower.client.continue_run("cpu", [tmp_path / "other.tif", *new.iterdir()])
+    follower.until("working")
+    follower.until_epoch()
+    follower.client.stop()
+    follower.until("stopped")
+    kept = RunConfiguration.load(run).data
+    assert kept is not None and {path.parent for path in (*kept.images, *kept.labels)} == {new}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

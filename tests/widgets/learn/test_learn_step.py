@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 pytest.importorskip("pytestqt")
 pytest.importorskip("napari")
@@ -306,7 +307,7 @@ def write_run(run: Run, *events: dict[str, Any]) -> None:
 
 
 def test_a_broken_off_training_is_offered_to_go_on(
-    qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path
+    qtbot: Any, make_step: Callable[..., LearnStep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = make_step()
     run = Run(tmp_path / "runs" / "old")
@@ -326,6 +327,12 @@ def test_a_broken_off_training_is_offered_to_go_on(
     assert step.primary.text() == "Continue the training" and step.form.isHidden()
     assert step.advanced.train_form.preset.currentText() == PRESET_WORDS["paper"]
     assert step.plots.epochs == 1
+    # What is gone is looked for among the files that are open.
+    asked: list[Any] = []
+    monkeypatch.setattr(step.client, "continue_run", lambda *arguments: asked.append(arguments))
+    step.session.viewer.add_image(zarr.create_array(tmp_path / "opened.zarr", data=np.zeros((64, 64), np.uint8)))
+    press(qtbot, step.primary)
+    assert asked == [(step.session.device, [tmp_path / "opened.zarr"])]
     # Another run: nothing of the first is left.
     step.session.run = None
     qtbot.wait(20)

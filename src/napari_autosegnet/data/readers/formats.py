@@ -106,6 +106,12 @@ def formats() -> tuple[Format, ...]:
     return tuple(sorted(known, key=lambda each: (each.takes_folder is not None, each.takes_rest, each.name.lower())))
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; of what lies at an address nobody knows before it is opened."""
+    file, _ = parts_of(on_disk(path))
+    return is_elsewhere(file) or file.exists()
+
+
 def open_path(request: ReadRequest) -> ImageStack:
     """Open a file or folder of any format; ``file.h5:/name`` is one image of a file.
 
@@ -115,7 +121,7 @@ def open_path(request: ReadRequest) -> ImageStack:
         When there is none, or it cannot be read.
     """
     file, within = parts_of(on_disk(request.path))
-    if not is_elsewhere(file) and not file.exists():
+    if not is_there(file):
         raise UserError(f"there is no file or folder {file}; check the path")
     refuse_pipe(file, "save what comes through it as a file")
     kind = format_of(file)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.readers import hdf5, mrc, nifti
-from napari_autosegnet.data.readers.formats import Format, format_of, formats
+from napari_autosegnet.data.readers.formats import Format, format_of
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import replacing
 from napari_autosegnet.plain_text import printable
@@ -159,10 +159,9 @@ def file_filters() -> list[tuple[str, str]]:
     return [(f"{name} (*{ending})", ending) for name, ending in endings]
 
 
-def is_file_name(path: Path) -> bool:
-    """Whether a path ends like a file that can be read, or like an archive; a store has any other name."""
-    endings = (suffix for each in formats() if ".zarr" not in each.suffixes for suffix in each.suffixes)
-    return path.name.lower().endswith((*endings, ".gz", ".zip"))
+def is_store_name(path: Path) -> bool:
+    """Whether a result of that name is a Zarr store: ``NAME.zarr``, or a name without an ending, as ``cells 2.5``."""
+    return path.suffix.lower() == ".zarr" or re.fullmatch(r"\.[^\W\d][^\W_]*", path.suffix) is None
 
 
 def write_box(file: Path, begin: int, pixels: Pixels, box: Sequence[tuple[int, int]], values: npt.NDArray[Any]) -> None:

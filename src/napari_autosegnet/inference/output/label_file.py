@@ -10,7 +10,7 @@ from napari_autosegnet.data.section_progress import SectionProgress
 from napari_autosegnet.data.stack import Array
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import Note, Report, silent
-from napari_autosegnet.files import refuse_inside, replacing
+from napari_autosegnet.files import refuse_inside, refuse_unwritable, replacing
 from napari_autosegnet.inference.output.file_kinds import Pixels, file_kind, pack, write_box
 from napari_autosegnet.inference.output.unfinished import unfinished
 from napari_autosegnet.interruption import ShouldStop, never_stop
@@ -55,6 +55,7 @@ def write_labels(
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; choose another name")
     refuse_inside(out, labels.path)
+    refuse_unwritable(out)
     if labels.channels > 1 or labels.dtype.kind not in "ui":
         raise UserError(f"{what} holds {labels.channels} x {labels.dtype} per pixel, no labels; give one whole number")
     shape, axes = (labels.shape[1:], "yx") if labels.is_2d else (labels.shape, "zyx")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.files import refuse_address
 from napari_autosegnet.inference.blocks import Block, Level, PyramidPlan, Shape, pyramid_levels
-from napari_autosegnet.inference.output.file_kinds import WRITTEN, file_kind, is_file_name
+from napari_autosegnet.inference.output.file_kinds import WRITTEN, file_kind, is_store_name
 from napari_autosegnet.inference.output.picture_output import FileOutput, PngOutput
 from napari_autosegnet.inference.output.places import Part, is_same, lies_in
 from napari_autosegnet.inference.output.store import PlainZarrOutput, ZarrOutput
@@ -86,7 +86,7 @@ def open_output(
     block: Shape,
     mask: ImageStack | None = None,
 ) -> Output:
-    """Output for a path: TIFF, MRC, HDF5, NIfTI or PNG by its ending, else a Zarr store.
+    """Output for a path: TIFF, MRC, HDF5, NIfTI or PNG by its ending, a Zarr store without one.
 
     Without a path the result goes under the image's own ``labels/``, in the image's version of OME-Zarr.
 
@@ -128,7 +128,7 @@ def _output_at(
         within, place = False, _named(out)
         kind = file_kind(place)
         is_png = place.suffix.lower() == ".png"
-        if kind is None and not is_png and is_file_name(place):
+        if kind is None and not is_png and not is_store_name(place):
             raise UserError(f"labels cannot be written as {place.suffix}; give --out with {WRITTEN}")
         if settings.instances and (kind is not None or is_png or settings.format == "zarr"):
             raise UserError("numbered objects need an OME-Zarr store; give --out with .zarr, and no --format zarr")

@@ -12,6 +12,7 @@ from napari_autosegnet.files import refuse_address
 from napari_autosegnet.inference.blocks import Level, PyramidPlan, Shape, choose_block
 from napari_autosegnet.inference.instances.measurements import measured
 from napari_autosegnet.inference.instances.objects import tiles_of
+from napari_autosegnet.inference.output.file_kinds import is_store_name
 from napari_autosegnet.inference.output.ledger import locked, object_table_path, sync_folder
 from napari_autosegnet.inference.output.store import LabelPyramid, remove_folder
 from napari_autosegnet.inference.proofreading.proofreading import Proofreading
@@ -30,11 +31,13 @@ def export_edited(objects: Proofreading, out: Path, report: Report, should_stop:
     Raises
     ------
     UserError
-        When there is something at ``out``, or the disk is full.
+        When there is something at ``out``, its name is that of a file, or the disk is full.
     StoppedError
         When a stop was asked for.
     """
     refuse_address(out, "objects are written to a disk; give a folder")
+    if not is_store_name(out):
+        raise UserError(f"objects are written as Zarr, not as {out.suffix}; give --out NAME.zarr, then convert it")
     out = out.absolute()
     with locked(out):
         if out.exists() or out.is_symlink():

@@ -8,7 +8,6 @@ call it in a thread.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.labeled_stacks import LabeledStack
-from napari_autosegnet.files import write_atomically
+from napari_autosegnet.files import relative, write_atomically
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
@@ -231,9 +230,3 @@ def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path)
 def file_name(name: str) -> str:
     """A layer's name as part of a file name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:40] or "image"
-
-
-def relative(path: Path, folder: Path) -> str:
-    """A path inside the run folder as seen from ``folder``, so that the folder can be moved; others as they are."""
-    inside = path.is_relative_to(folder.absolute())
-    return Path(os.path.relpath(path, folder.absolute())).as_posix() if inside else str(path)

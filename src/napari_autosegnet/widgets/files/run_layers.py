@@ -12,7 +12,7 @@ import numpy as np
 from napari_autosegnet.data.annotations import LabelMapping, parse_classes
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.configuration import RunData
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.files.readers import IN_MEMORY, LayerData, image_layer, placement_of
@@ -143,13 +143,8 @@ def annotated_images(path: Path) -> list[AnnotatedImage]:
                 )
                 for entry in content["images"]
             ]
-        if not (path / "config.json").is_file():
-            return []
-        content = json.loads((path / "config.json").read_text(encoding="utf-8")).get("data")
-        if content is None:
-            return []
-        data = RunData.model_validate(content)
-        if data.mapping is None:
+        data = RunConfiguration.load(Run(path)).data
+        if data is None or data.mapping is None:
             return []
         pairs = zip(data.images, data.labels, strict=True)
         return [AnnotatedImage(image.stem, image, labels, data.mapping, {}, data.selection) for image, labels in pairs]

@@ -6,15 +6,17 @@ Nothing here waits: files are read in small pieces by a timer, written and proce
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Event, Failed, Finished, Note, Paused, Resumed, Step, Stopped
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.job_file import Job, read_job
 from napari_autosegnet.jobs.search import SearchJob
@@ -215,15 +217,23 @@ class RunClient(QObject):
         self._set_state("starting")
         self._timer.start()
 
-    def continue_run(self, device: str = "auto") -> None:
-        """Start a worker that continues where the last job of this step ended."""
-        match self.job_step or read_job(self.run).step:
+    def continue_run(self, device: str = "auto", open_files: Sequence[Path] = ()) -> None:
+        """Start a worker that continues where the last job of this step ended.
+
+        What it learns from and is gone is looked for among ``open_files``.
+        """
+        run = self.run
+
+        def resumed(job: type[FitJob] | type[SearchJob] | type[TrainJob]) -> Job:
+            return job(resume=True, device=device, **RunConfiguration.load(run).found_among(open_files))
+
+        match self.job_step or read_job(run).step:
             case "fit":
-                self.start(FitJob(resume=True, device=device))
+                self.start(lambda: resumed(FitJob), "fit")
             case "search":
-                self.start(SearchJob(resume=True, device=device))
+                self.start(lambda: resumed(SearchJob), "search")
             case "train":
-                self.start(TrainJob(resume=True, device=device))
+                self.start(lambda: resumed(TrainJob), "train")
             case _:
                 self.start(lambda: read_job(self.run), "predict")
 

@@ -13,7 +13,7 @@ from napari_autosegnet.widgets.layers.layer_arrays import is_stack, layer_placem
 from napari_autosegnet.widgets.layers.notes import notes
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
 
     from napari_autosegnet.data.images import ImageStack
 
@@ -55,9 +55,8 @@ def _file_behind(layer: Image | Labels, time: int) -> tuple[Path, ImageStack | N
     """File that a layer was read from, opened; None if there is none, or if it is of another shape."""
     from napari_autosegnet.data.images import open_image
 
-    image = notes(layer).get("file")  # of a file that holds several
-    path = folder_of(full_resolution(layer)) or image or layer.source.path
-    if not isinstance(path, str | Path) or not is_stack(layer):
+    path = source_of(layer)
+    if path is None or not is_stack(layer):
         return Path(), None
     try:
         opened = open_image(path, time=time if "t" in axes_of(layer) else None)
@@ -65,7 +64,18 @@ def _file_behind(layer: Image | Labels, time: int) -> tuple[Path, ImageStack | N
         fits = opened.uniform and (opened.shape, opened.channels) == (stack.shape, stack.channels)
     except UserError:
         return Path(), None
-    return Path(path), opened if fits else None
+    return path, opened if fits else None
+
+
+def source_of(layer: Layer) -> Path | None:
+    """File or folder that a layer of images or labels was read from; None if there is none."""
+    from napari.layers import Image, Labels
+
+    if not isinstance(layer, Image | Labels):
+        return None
+    image = notes(layer).get("file")  # of a file that holds several
+    path = folder_of(full_resolution(layer)) or image or layer.source.path
+    return Path(path) if isinstance(path, str | Path) else None
 
 
 def folder_of(array: Any) -> Path | None:

@@ -14,6 +14,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.forms.message_line import capitalized
 from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.jobs.running_work import unless_it_competes
+from napari_autosegnet.widgets.layers.layer_files import source_of
 from napari_autosegnet.widgets.session import Session
 
 
@@ -92,7 +93,8 @@ class LearningStart(QObject):
         """
 
         def begin() -> None:
-            self._client.continue_run(self._session.device)
+            files = (source_of(layer) for layer in self._session.viewer.layers)
+            self._client.continue_run(self._session.device, [file for file in files if file is not None])
             self._session.work.follow_start(self._client)
 
         self._unless_it_competes(self._client.run, begin)
