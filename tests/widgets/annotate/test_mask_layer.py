@@ -89,7 +89,7 @@ def test_a_dropped_mask_becomes_annotation(dropped: Any, qtbot: Any, settled: An
     assert [str(unit) for unit in labels.units] == ["nanometer"] * 3
     assert (
         session.annotation.pixels_of(painted["cell"]) == np.count_nonzero(pixels)
-        and session.annotation.problem() is None
+        and session.training_data.problem is None
     )
     assert [pair.image.name for pair in session.annotation.pairs()] == ["cells"]
 
@@ -112,7 +112,8 @@ def test_its_classes_are_matched_with_those_that_are_painted(dropped: Any, qtbot
     settled(session)
     assert [(each.value, each.name) for each in session.annotation.label_classes] == [(1, "cell"), (2, "fat")]
     assert np.array_equal(viewer.layers["cells_mask"].data, pixels // 255)
-    assert len(session.annotation.pairs()) == 2 and session.annotation.refusal(viewer.layers["cells_mask"]) is None
+    assert len(session.annotation.pairs()) == 2
+    assert session.annotation.matching.refusal(viewer.layers["cells_mask"]) is None
 
 
 def test_a_mask_without_a_place_of_its_own_lies_on_its_image(dropped: Any, qtbot: Any, settled: Any) -> None:

@@ -1,4 +1,4 @@
-"""The annotation in the viewer: layers and their pairs, classes, counts, and what is missing before a search.
+"""The annotation in the viewer: layers and their pairs, classes, and counts.
 
 The lists follow the viewer: layers that are added, removed, renamed or reordered. Pixels are counted in a
 thread, and only those sections again that were painted.
@@ -14,14 +14,7 @@ from qtpy.QtCore import QObject, Signal
 from superqt.utils import qdebounced
 
 from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, ClassInfo
-from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.quality import Checked
-from napari_autosegnet.run import Run
-from napari_autosegnet.settings import SplitSettings
-from napari_autosegnet.widgets.annotation import annotation_export
-from napari_autosegnet.widgets.annotation.annotation_check import AnnotationCheck
-from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation, ImageFiles
 from napari_autosegnet.widgets.annotation.class_list import ClassList
 from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
 from napari_autosegnet.widgets.annotation.layer_order import LayerOrder
@@ -52,6 +45,8 @@ class Annotation(QObject):
         The classes, to change them.
     layers : LayerPairs
         Which layers there are, and which belong together; `pairs` are those that are used.
+    matching : ClassMatching
+        Which layers can be read with these classes, and why others cannot.
     order : LayerOrder
         Which of them lies on which.
     """
@@ -62,8 +57,6 @@ class Annotation(QObject):
     pairs_changed = Signal()
     #: New counts of annotated pixels.
     counts_changed = Signal()
-    #: `problem` has another answer.
-    problem_changed = Signal()
     #: What was done without being asked for, in words.
     noticed = Signal(str)
 
@@ -74,21 +67,16 @@ class Annotation(QObject):
         self._background = background
         self.class_list = ClassList(self)
         self.class_list.changed.connect(self._on_classes)
-        self._matching = ClassMatching(self.class_list, background, self)
-        self._matching.changed.connect(self._on_layers)
-        self._matching.noticed.connect(self.noticed)
+        self.matching = ClassMatching(self.class_list, background, self)
+        self.matching.changed.connect(self._on_layers)
+        self.matching.noticed.connect(self.noticed)
         self._named: list[Any] = []
         #: Whether labels of a type can be colored without a pause.
         self._colors_ready: dict[np.dtype[Any], bool] = {}
         self._pairs: list[LayerPair] = []
-        self._files: ImageFiles = {}
         self._counter = PixelCounter(self.viewer, self)
         self._counter.counted.connect(self._on_counted)
         self.order = LayerOrder(layers, self._counter, self)
-        self._check = AnnotationCheck(
-            layers, self.pairs, self.class_list, self._matching, self._counter, background, self
-        )
-        self._check.changed.connect(self.problem_changed)
         self._follow_soon = qdebounced(self.follow_layers, timeout=0)
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
@@ -189,37 +177,22 @@ class Annotation(QObject):
     def follow_layers(self) -> None:
         """Look again at the viewer's layers; this is done by itself soon after one comes, goes or is renamed."""
         alive = {id(layer) for layer in self.viewer.layers}
-        before = [layer for layer in self._named if is_annotation(layer) and not self._matching.refusal(layer)]
+        before = [layer for layer in self._named if is_annotation(layer) and not self.matching.refusal(layer)]
         if before and not any(id(layer) in alive for layer in before):
             self._pairs = []  # what is gone keeps its names
             self.class_list.reset()
-        self._files = {key: file for key, file in self._files.items() if key[0] in alive}
         for layer in self._named:
             layer.events.name.disconnect(self._on_layers)
         self._named = list(self.viewer.layers)
         for layer in self._named:
             layer.events.name.connect(self._on_layers)
         pairs = self.layers.follow()
-        self._matching.follow([pair.labels for pair in pairs], is_painted=not self.nothing_is_painted())
-        self._pairs = [pair for pair in pairs if self._matching.is_matched(pair.labels)]
+        self.matching.follow([pair.labels for pair in pairs], is_painted=not self.nothing_is_painted())
+        self._pairs = [pair for pair in pairs if self.matching.is_matched(pair.labels)]
         self._counter.follow([pair.labels for pair in self._pairs])
         self._take_values()
         self._show_classes()
         self.pairs_changed.emit()
-        self._check.check()
-
-    def numbered_objects(self) -> tuple[Labels, int] | None:
-        """A layer in use whose values look like the numbers of objects, and how many they are."""
-        return self._check.numbered_objects()
-
-    def take_for_classes(self, labels: Labels) -> None:
-        """Say that the values of a layer are classes, and not the numbers of objects."""
-        self.layers.take_for_classes(labels)
-        self._check.check()
-
-    def refusal(self, labels: Labels) -> str | None:
-        """Why a Labels layer is left out although it is ticked."""
-        return self._matching.refusal(labels)
 
     # ------------------------------------------------------------ classes
 
@@ -248,8 +221,7 @@ class Annotation(QObject):
     def _on_classes(self) -> None:
         self._show_classes()
         self.classes_changed.emit()
-        self._check.check()
-        if self._matching.has_refused:
+        if self.matching.has_refused:
             self._on_layers()  # with other classes a layer may fit
 
     def _show_classes(self) -> None:
@@ -278,9 +250,8 @@ class Annotation(QObject):
     def _on_counted(self) -> None:
         self._take_values()
         self.counts_changed.emit()
-        self._check.check()
 
-    # ------------------------------------------------------------ counts and problem
+    # ------------------------------------------------------------ counts
 
     def counts(self, labels: Labels) -> Counts:
         """Pixels per value and section of a Labels layer that is in use."""
@@ -288,46 +259,13 @@ class Annotation(QObject):
 
     @property
     def is_counting(self) -> bool:
-        return self._check.is_counting
+        """Whether pixels are counted, or values changed, whose number is not known until then."""
+        return not self._counter.is_complete or self.matching.is_busy
 
     def pixels_of(self, value: int) -> int:
         """Pixels of a value in all pairs."""
-        return self._check.pixels_of(value)
+        return sum(int(self.counts(pair.labels).of(value).sum()) for pair in self._pairs)
 
     def sections_of(self, value: int) -> int:
         """Sections in which a value occurs."""
-        return self._check.sections_of(value)
-
-    def problem(self) -> str | None:
-        """What is missing before a search can start, in words; None when nothing is."""
-        return self._check.problem
-
-    @property
-    def split(self) -> SplitSettings:
-        """How the annotation is divided into a part to learn from and one to validate on."""
-        return self._check.split
-
-    @property
-    def checked(self) -> Checked | None:
-        """What networks are going to be checked on; None while there is a problem."""
-        return self._check.checked
-
-    def annotated_stacks(self) -> list[tuple[ImageAnnotation, LabeledStack]]:
-        """The annotation in use, per image and time point, as far as it was counted."""
-        return self._check.stacks()
-
-    # ------------------------------------------------------------ export
-
-    def export(self, run: Run) -> ExportedData:
-        """Write the annotation into ``RUN/annotation/``. Call it in a thread.
-
-        Raises
-        ------
-        UserError
-            When `problem` says that something is missing, or the folder cannot be written.
-        """
-        problem = self._check.simple_problem()
-        if problem is not None:
-            raise UserError(problem)
-        annotations = self._check.annotations()
-        return annotation_export.export_annotation(run, annotations, self.class_list.mapping(), self._files)
+        return sum(int(np.count_nonzero(self.counts(pair.labels).of(value))) for pair in self._pairs)

@@ -51,10 +51,10 @@ class LearningStart(QObject):
 
     def annotation(self) -> Callable[[Run], dict[str, Any]]:
         """Writes the annotation into a run folder, and gives a job's arguments for it; to be called in a thread."""
-        session, split = self._session, self._session.annotation.split
+        session, split = self._session, self._session.training_data.split
 
         def write(run: Run) -> dict[str, Any]:
-            data = session.annotation.export(run)
+            data = session.training_data.export(run)
             return {
                 "images": tuple(data.images),
                 "labels": tuple(data.labels),

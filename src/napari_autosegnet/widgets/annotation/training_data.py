@@ -1,8 +1,7 @@
-"""What is missing before a search can start, in words."""
+"""What a search or a training learns from: the annotation in use, what is missing of it, and its files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +10,14 @@ from qtpy.QtCore import QObject, Signal
 from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.quality import Checked
+from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
-from napari_autosegnet.widgets.annotation.annotation_export import ImageAnnotation
-from napari_autosegnet.widgets.annotation.class_list import ClassList
-from napari_autosegnet.widgets.annotation.class_matching import ClassMatching
-from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, LayerPairs, is_annotation
-from napari_autosegnet.widgets.annotation.pixel_counter import PixelCounter
+from napari_autosegnet.widgets.annotation.annotation import Annotation
+from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation, ImageFiles
+from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, is_annotation
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import sentence
 from napari_autosegnet.widgets.layers.axes import is_ambiguous
@@ -29,82 +28,68 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 
-class AnnotationCheck(QObject):
-    """Compares the annotation in use with what a search needs; what takes long is done in a thread.
+class TrainingData(QObject):
+    """Compares the annotation with what a search needs, and writes it; what takes long is done in a thread.
 
     Parameters
     ----------
-    layers : LayerPairs
-    pairs : callable
-        Gives those in use.
-    classes : ClassList
-    matching : ClassMatching
-    counter : PixelCounter
-        Counts the annotation in use.
+    annotation : Annotation
     background : Background
     parent : QObject, optional
 
     Attributes
     ----------
     split : SplitSettings
-        How the annotation is divided.
+        How the annotation is divided into a part to learn from and one to validate on.
+    problem : str or None
+        What is missing before a search can start, in words; None when nothing is.
     checked : Checked or None
         What networks are going to be checked on; None while there is a problem.
     """
 
-    #: `problem` has another answer.
+    #: `problem` or `checked` changed.
     changed = Signal()
 
-    def __init__(
-        self,
-        layers: LayerPairs,
-        pairs: Callable[[], Sequence[LayerPair]],
-        classes: ClassList,
-        matching: ClassMatching,
-        counter: PixelCounter,
-        background: Background,
-        parent: QObject | None = None,
-    ) -> None:
+    def __init__(self, annotation: Annotation, background: Background, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.split = SplitSettings()
-        self._layers = layers
-        self._pairs = pairs
-        self._classes = classes
-        self._matching = matching
-        self._counter = counter
-        self._background = background
-        self._problem: str | None = None
+        self.problem: str | None = None
         self.checked: Checked | None = None
+        self._annotation = annotation
+        self._classes = annotation.class_list
+        self._layers = annotation.layers
+        self._background = background
+        self._files: ImageFiles = {}
+        annotation.pairs_changed.connect(self._on_layers)
+        annotation.classes_changed.connect(self.check)
+        annotation.counts_changed.connect(self.check)
+        self.check()
 
-    @property
-    def problem(self) -> str | None:
-        """What is missing, in words; None when nothing is."""
-        return self._problem
-
-    @property
-    def is_counting(self) -> bool:
-        """Whether pixels are counted, or values changed, whose number the answer depends on."""
-        return not self._counter.is_complete or self._matching.is_busy
+    def _on_layers(self) -> None:
+        alive = {id(layer) for layer in self._layers.viewer.layers}
+        self._files = {key: file for key, file in self._files.items() if key[0] in alive}
+        self.check()
 
     def check(self) -> None:
         """Look for what is missing; `changed` tells when it is something else than before."""
-        problem = self.simple_problem()
-        if problem is None and not self.is_counting:
-            empty = [f"'{each.name}'" for each in self._classes.label_classes if not self.pixels_of(each.value)]
+        problem = self._simple_problem()
+        if problem is None and not self._annotation.is_counting:
+            classes, pixels_of = self._classes.label_classes, self._annotation.pixels_of
+            empty = [f"'{each.name}'" for each in classes if not pixels_of(each.value)]
             if empty:
                 problem = f"Nothing is painted as {' or '.join(empty)} yet; paint some, or remove the class."
         if problem is not None:
             self._set_problem(problem)
-        elif self.is_counting:
+        elif self._annotation.is_counting:
             self._set_problem("Counting the annotated pixels ...")
         else:
             stacks, split = [stack for _, stack in self.stacks()], self.split
             self._background.call(lambda: annotation_export.divide(stacks, split), self._on_divided, self._on_refused)
 
-    def annotations(self) -> list[ImageAnnotation]:
+    def _images(self) -> list[ImageAnnotation]:
         """The pairs in use, those of one image together, at every time point with annotation."""
         by_image: dict[int, list[LayerPair]] = {}
-        for pair in self._pairs():
+        for pair in self._annotation.pairs():
             by_image.setdefault(id(pair.image), []).append(pair)
         return [
             ImageAnnotation(pairs[0].image, tuple(pair.labels for pair in pairs), time)
@@ -113,13 +98,13 @@ class AnnotationCheck(QObject):
         ]
 
     def stacks(self) -> list[tuple[ImageAnnotation, LabeledStack]]:
-        """The annotation in use, with what was counted of it."""
+        """The annotation in use, per image and time point, as far as it was counted."""
         mapping, stacks = self._classes.mapping(), []
-        for annotation in self.annotations():
+        for annotation in self._images():
             here = _sections_of(annotation.image, annotation.time)
             pixels = np.stack(
                 [
-                    sum(self._counter.counts(layer).of(each.value)[here] for layer in annotation.labels)
+                    sum(self._annotation.counts(layer).of(each.value)[here] for layer in annotation.labels)
                     for each in self._classes.label_classes
                 ],
                 axis=1,
@@ -132,17 +117,9 @@ class AnnotationCheck(QObject):
         if time_points(image) == 1:
             return [0]
         values = [each.value for each in self._classes.label_classes]
-        counts = [self._counter.counts(pair.labels).of(value) for pair in pairs for value in values]
+        counts = [self._annotation.counts(pair.labels).of(value) for pair in pairs for value in values]
         painted = np.sum(counts, axis=0)
         return [time for time in range(time_points(image)) if np.any(painted[_sections_of(image, time)])]
-
-    def pixels_of(self, value: int) -> int:
-        """Pixels of a value in all pairs."""
-        return sum(int(self._counter.counts(pair.labels).of(value).sum()) for pair in self._pairs())
-
-    def sections_of(self, value: int) -> int:
-        """Sections in which a value occurs."""
-        return sum(int(np.count_nonzero(self._counter.counts(pair.labels).of(value))) for pair in self._pairs())
 
     def numbered_objects(self) -> tuple[Labels, int] | None:
         """The first layer whose values look like the numbers of objects, and how many; None when there is none.
@@ -150,8 +127,8 @@ class AnnotationCheck(QObject):
         Those are more values than there can be classes, or more than a few that nobody named and that are apart or in
         one piece each, in every section. This is known once all is counted.
         """
-        for labels in (pair.labels for pair in self._pairs()):
-            counts = self._counter.counts(labels)
+        for labels in (pair.labels for pair in self._annotation.pairs()):
+            counts = self._annotation.counts(labels)
             values = [value for value in counts.values if value > 0]
             if len(counts.values) > MAX_UNNAMED_CLASSES:
                 return labels, len(counts.values)
@@ -161,18 +138,36 @@ class AnnotationCheck(QObject):
                 return labels, len(values)
         return None
 
-    def simple_problem(self) -> str | None:
+    def take_for_classes(self, labels: Labels) -> None:
+        """Say that the values of a layer are classes, and not the numbers of objects."""
+        self._layers.take_for_classes(labels)
+        self.check()
+
+    def export(self, run: Run) -> ExportedData:
+        """Write the annotation into ``RUN/annotation/``. Call it in a thread.
+
+        Raises
+        ------
+        UserError
+            When something is missing that is known without counting, or the folder cannot be written.
+        """
+        problem = self._simple_problem()
+        if problem is not None:
+            raise UserError(problem)
+        return annotation_export.export_annotation(run, self._images(), self._classes.mapping(), self._files)
+
+    def _simple_problem(self) -> str | None:
         """What is missing as far as one can tell without counting."""
         if not self._layers.images():
             nothing = "Open an image: drop a file on the window, or use File > Open Sample > AutoSegNet."
             return self._deep_image() or nothing
         for labels in self._layers.labels():
-            refusal = self._matching.refusal(labels)
+            refusal = self._annotation.matching.refusal(labels)
             if refusal is not None:
                 return refusal
-        if self._matching.is_busy:
+        if self._annotation.matching.is_busy:
             return "Matching the classes ..."
-        pairs = self._pairs()
+        pairs = self._annotation.pairs()
         if not pairs:
             nothing = "Make an annotation layer and paint some of every class in it." + self._mask_hint()
             return self._unlike_all_images() or nothing
@@ -236,12 +231,12 @@ class AnnotationCheck(QObject):
 
     def _take(self, problem: str | None, checked: Checked | None) -> None:
         # Something may have changed since; then another check is under way.
-        if self.simple_problem() is None and not self.is_counting:
+        if self._simple_problem() is None and not self._annotation.is_counting:
             self._set_problem(problem, checked)
 
     def _set_problem(self, problem: str | None, checked: Checked | None = None) -> None:
-        if (problem, checked) != (self._problem, self.checked):
-            self._problem, self.checked = problem, checked
+        if (problem, checked) != (self.problem, self.checked):
+            self.problem, self.checked = problem, checked
             self.changed.emit()
 
 
