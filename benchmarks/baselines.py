@@ -27,7 +27,7 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
 from napari_autosegnet.data.labeled_stacks import LabeledStack, open_labeled
-from napari_autosegnet.data.split import parse_sections
+from napari_autosegnet.data.section_numbers import parse_sections
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.training.metrics import ConfusionMatrix, Scores, boundary_scores
 

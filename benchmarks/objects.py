@@ -30,7 +30,7 @@ from rich.console import Console
 from scipy.ndimage import label
 
 import main_job
-from napari_autosegnet.data.split import parse_sections
+from napari_autosegnet.data.section_numbers import parse_sections
 from napari_autosegnet.evaluation.objects import compare_objects
 
 #: Nanometers of a section and of a pixel.

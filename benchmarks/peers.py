@@ -38,7 +38,7 @@ from rich.console import Console
 
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.data.labeled_stacks import open_labeled
-from napari_autosegnet.data.split import parse_sections
+from napari_autosegnet.data.section_numbers import parse_sections
 from napari_autosegnet.training.metrics import class_iou
 from search import SETS
 

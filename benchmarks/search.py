@@ -166,7 +166,7 @@ class Task:
         quarters. Sets with a membrane also have ``v_rand`` and ``v_info``.
         """
         from napari_autosegnet.data.labeled_stacks import open_labeled
-        from napari_autosegnet.data.split import parse_sections
+        from napari_autosegnet.data.section_numbers import parse_sections
         from napari_autosegnet.device import choose_device
         from napari_autosegnet.inference.volume import predict_sections
         from napari_autosegnet.model import Model

@@ -85,7 +85,7 @@ def most_parameters(generator: np.random.Generator, levels: int) -> Architecture
 
 def half_of_training(problem: main_job.Problem) -> str:
     """The first half of the sections that a set trains on."""
-    from napari_autosegnet.data.split import parse_sections
+    from napari_autosegnet.data.section_numbers import parse_sections
 
     sections = parse_sections(_option(problem, "--train-sections"))
     return ",".join(map(str, sections[: len(sections) // 2]))

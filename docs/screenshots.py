@@ -321,7 +321,9 @@ def annotate(desk: Tutorial) -> None:
     desk.settle()
     painted = [STROKES] * len(CLASSES)
     # As the dock asks for it.
-    while (checked := desk.session.training_data.checked) is not None and checked.scarce and max(painted) < 3 * STROKES:
+    while (
+        (checked := desk.session.labeled_images.checked) is not None and checked.scarce and max(painted) < 3 * STROKES
+    ):
         wanted = [2 * (name in checked.scarce) for name in CLASSES]
         desk.paint([own[at : at + more] for own, at, more in zip(planned, painted, wanted, strict=True)])
         painted = [at + more for at, more in zip(painted, wanted, strict=True)]

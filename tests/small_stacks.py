@@ -9,7 +9,7 @@ from napari_autosegnet.data.annotations import parse_classes
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.labeled_stacks import LabeledStack, pair_stacks
 from napari_autosegnet.data.normalization import Normalization
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.regions import Region
 
 #: Pixels stay what they are.
 AS_IT_IS = Normalization(mean=(0.0,), std=(1.0,))

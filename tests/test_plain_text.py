@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_autosegnet.plain_text import escaped, listed, printable
+from napari_autosegnet.plain_text import escaped, listed, natural_key, printable
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,8 @@ def test_markup_is_text_in_a_label() -> None:
 
 def test_a_long_list_says_how_much_more_there_is() -> None:
     assert (listed([1, 2], 2), listed("abcde", 2), listed([], 2)) == ("1, 2", "a, b and 3 more", "")
+
+
+def test_natural_key() -> None:
+    names = ["a10", "a2", "b1", "a2b", "10", "9", "a1\u00b2"]
+    assert sorted(names, key=natural_key) == ["9", "10", "a1\u00b2", "a2", "a2b", "a10", "b1"]

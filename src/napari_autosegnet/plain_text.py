@@ -1,8 +1,9 @@
-"""Text that comes from files and names, made safe to show: some characters are orders, and some words are markup."""
+"""Text that comes from files and names, put in order and made safe to show: some characters are orders, too."""
 
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -31,6 +32,12 @@ def listed(items: Sequence[object], most: int) -> str:
     """The first few, and how many there are besides: ``a, b and 3 more``."""
     more = len(items) - most
     return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key by which ``slice2`` comes before ``slice10``."""
+    parts = re.split(r"(\d+)", text.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def _steers(char: str) -> bool:

@@ -9,6 +9,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Triple = tuple[float, float, float]
 
@@ -91,6 +92,22 @@ def unit_name(text: object) -> str | None:
 def unit_symbol(unit: str | None) -> str:
     """Symbol in OME-XML and on a scale bar; "pixel" where the unit is not known."""
     return _UNITS[unit][1] if unit in _UNITS else "pixel"
+
+
+def triple(values: Sequence[float] | None, missing: float) -> Triple:
+    """Numbers per axis as ``(z, y, x)``; what is not said is ``missing``."""
+    known = [float(value) for value in values or ()][-3:]
+    filled = [missing] * (3 - len(known)) + known
+    return filled[0], filled[1], filled[2]
+
+
+def positive(value: Any) -> float | None:
+    """A size as a number; None for what is no size."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def in_one_unit(

@@ -18,7 +18,6 @@ from napari_autosegnet.data.images import (
     open_image,
     open_labels,
 )
-from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
 
 ALL = slice(None)
@@ -126,9 +125,14 @@ def test_a_time_point_that_is_not_there_is_refused(tmp_path: Path, volume: np.nd
                 opened(path, time=7)
 
 
-def test_natural_key() -> None:
-    names = ["a10", "a2", "b1", "a2b", "10", "9", "a1\u00b2"]
-    assert sorted(names, key=natural_key) == ["9", "10", "a1\u00b2", "a2", "a2b", "a10", "b1"]
+def test_another_time_point_of_chosen_channels(tmp_path: Path) -> None:
+    movie = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 20, 30), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "movie.ome.tif", movie, metadata={"axes": "TCZYX"})
+    stack = open_image(tmp_path / "movie.ome.tif", time=0, channels=["1"])
+    assert stack.time_points == 3 and np.array_equal(whole(stack), movie[0, 1:])
+    later = stack.at_time(2)
+    assert np.array_equal(whole(later), movie[2, 1:]) and np.array_equal(whole(stack), movie[0, 1:])
+    assert later.selection == {"time point": 2, "channels chosen": [1]}
 
 
 def test_folder_of_different_kinds_is_refused(tmp_path: Path) -> None:

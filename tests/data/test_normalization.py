@@ -11,8 +11,8 @@ from napari_autosegnet.data.gray_values import SectionGray, section_gray
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.labeled_stacks import LabeledStack, pair_stacks
 from napari_autosegnet.data.normalization import LIMIT, Normalization, measure, spread
+from napari_autosegnet.data.regions import Region
 from napari_autosegnet.data.sample import sample_folder
-from napari_autosegnet.data.split import Region
 from napari_autosegnet.errors import UserError
 
 

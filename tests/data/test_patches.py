@@ -19,7 +19,8 @@ from napari_autosegnet.data.labeled_stacks import LabeledStack, open_labeled, pa
 from napari_autosegnet.data.loaded_regions import reflected
 from napari_autosegnet.data.normalization import Normalization, measure
 from napari_autosegnet.data.patches import IGNORE, PatchSource
-from napari_autosegnet.data.split import Region, split_stacks
+from napari_autosegnet.data.regions import Region
+from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.data.validation_patches import validation_patches
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import silent

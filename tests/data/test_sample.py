@@ -9,8 +9,9 @@ import pytest
 
 from napari_autosegnet.data.images import open_image
 from napari_autosegnet.data.labeled_stacks import open_labeled
+from napari_autosegnet.data.regions import region_pixels
 from napari_autosegnet.data.sample import SAMPLE_CLASSES, sample_folder
-from napari_autosegnet.data.split import region_pixels, split_stacks
+from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.settings import SplitSettings
 
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from napari_autosegnet.data.groups import section_groups
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.data.labeled_stacks import LabeledStack, open_labeled, pair_stacks
-from napari_autosegnet.data.split import Region, Split, parse_sections, region_pixels, split_stacks
+from napari_autosegnet.data.regions import Region, Split, region_pixels
+from napari_autosegnet.data.section_numbers import parse_sections
+from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
 

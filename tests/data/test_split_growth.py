@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_autosegnet.data.annotations import LabelMapping, default_classes
+from napari_autosegnet.data.array_stack import stack_of_array
 from napari_autosegnet.data.labeled_stacks import LabeledStack
+from napari_autosegnet.data.regions import Region, Split, region_pixels
 from napari_autosegnet.data.section_cuts import GAP_PIXELS
-from napari_autosegnet.data.split import Region, Split, region_pixels, split_stacks
+from napari_autosegnet.data.split import split_stacks
 from napari_autosegnet.data.split_growth import grown_split
-from napari_autosegnet.data.stack import stack_of_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
 

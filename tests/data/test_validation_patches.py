@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.patches import IGNORE
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.regions import Region
 from napari_autosegnet.data.validation_patches import choose_patches, validation_patches
 from small_stacks import AS_IT_IS, full, seeded, stack_of, two_classes
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from napari_autosegnet.data.annotations import LabelMapping, default_classes
+from napari_autosegnet.data.array_stack import stack_of_array
 from napari_autosegnet.data.labeled_stacks import LabeledStack
-from napari_autosegnet.data.stack import stack_of_array
 from napari_autosegnet.pixel_classifier.live import LiveClassifier, View, drawn_by_class
 
 MAPPING = LabelMapping(classes=default_classes(["smooth", "rough", "bright"]), values={1: 1, 2: 2, 7: 3})

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_autosegnet.data.array_stack import stack_of_array
 from napari_autosegnet.data.readers.folders import folder_files
 from napari_autosegnet.data.readers.formats import ReadRequest, open_path
 from napari_autosegnet.data.selection import Selection
-from napari_autosegnet.data.stack import ImageStack, check_finite, stack_of_array, triple
+from napari_autosegnet.data.stack import ImageStack, check_finite
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.events import Note, Report
-from napari_autosegnet.units import Placement
+from napari_autosegnet.units import Placement, triple
 
 __all__ = [
     "ImageStack",

@@ -15,7 +15,7 @@ from napari_autosegnet.data.gray_values import section_gray
 from napari_autosegnet.data.images import check_finite
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import LIMIT, Constants, Normalization
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.regions import Region
 
 #: A region with a smaller annotated fraction than this is sparse: patches are placed by annotated pixels.
 DENSE_FRACTION = 0.5

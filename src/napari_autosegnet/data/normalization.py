@@ -18,7 +18,7 @@ from napari_autosegnet.data.gray_match import AS_IS, GrayScale, GrayValues
 from napari_autosegnet.data.gray_values import SectionGray, gray_of_windows
 from napari_autosegnet.data.images import check_finite
 from napari_autosegnet.data.labeled_stacks import LabeledStack
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.regions import Region
 from napari_autosegnet.errors import UserError
 
 NormalizationKind = Literal["global", "section"]

@@ -15,10 +15,9 @@ from napari_autosegnet.data.images import ImageStack, folder_files, open_labels,
 from napari_autosegnet.data.name_matching import check_order, is_label_name, matched
 from napari_autosegnet.data.readers.formats import without_ending
 from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.data.stack import natural_key
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import PairMatched
-from napari_autosegnet.plain_text import counted, listed
+from napari_autosegnet.plain_text import counted, listed, natural_key
 
 if TYPE_CHECKING:
     from napari_autosegnet.data.labeled_stacks import LabeledStack

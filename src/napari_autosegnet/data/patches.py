@@ -25,7 +25,7 @@ from napari_autosegnet.data.augmentation import (
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.regions import Region
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import AugmentationSettings
 

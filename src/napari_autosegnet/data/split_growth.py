@@ -12,17 +12,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from napari_autosegnet.data.automatic_split import neighbors
 from napari_autosegnet.data.boxes import Box, widened, without_all
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.planes import Plane
+from napari_autosegnet.data.regions import Region, Split, full_extent
 from napari_autosegnet.data.section_cuts import GAP_PIXELS, cut_planes, gap_between
-from napari_autosegnet.data.split import (
-    Region,
-    Split,
-    check_classes,
-    full_extent,
-    neighbors,
-)
+from napari_autosegnet.data.split_classes import check_classes
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
 

@@ -14,7 +14,7 @@ from napari_autosegnet.data.gray_match import AS_IS, GrayValues, match
 from napari_autosegnet.data.gray_values import SectionGray, median_gray, section_gray
 from napari_autosegnet.data.labeled_stacks import LabeledStack, annotated_places
 from napari_autosegnet.data.normalization import WIDE_SPREAD, Normalization, NormalizationKind, measure, spread
-from napari_autosegnet.data.split import Split
+from napari_autosegnet.data.regions import Split
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report
 from napari_autosegnet.plain_text import listed

@@ -14,7 +14,7 @@ from torch import Tensor
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
-from napari_autosegnet.data.split import Region
+from napari_autosegnet.data.regions import Region
 from napari_autosegnet.errors import UserError
 
 

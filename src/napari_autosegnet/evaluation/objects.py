@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.images import ImageStack, open_labels
-from napari_autosegnet.data.split import parse_sections
+from napari_autosegnet.data.section_numbers import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import ProgressMade, Report
 from napari_autosegnet.interruption import ShouldStop

@@ -13,7 +13,7 @@ import torch
 
 from napari_autosegnet.data.annotations import BOUNDARY_WORDS, ClassInfo, LabelMapping
 from napari_autosegnet.data.labeled_stacks import LabeledStack
-from napari_autosegnet.data.split import parse_sections
+from napari_autosegnet.data.section_numbers import parse_sections
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation.overlays import draw_overlay
 from napari_autosegnet.events import Note, ProgressMade, Report

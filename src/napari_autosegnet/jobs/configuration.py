@@ -14,8 +14,8 @@ from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.learned_from import LearnedFrom
 from napari_autosegnet.data.pairs import given_pairs
 from napari_autosegnet.data.readers.formats import is_there
+from napari_autosegnet.data.regions import Split
 from napari_autosegnet.data.selection import Selection
-from napari_autosegnet.data.split import Split
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.files import relative, write_atomically
 from napari_autosegnet.plain_text import counted

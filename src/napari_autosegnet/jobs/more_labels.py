@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_autosegnet.addresses import absolute
-from napari_autosegnet.data.split import Region, Split, region_pixels
+from napari_autosegnet.data.regions import Region, Split, region_pixels
 from napari_autosegnet.data.split_growth import grown_split
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.events import LabelsTaken, Report, WarningRaised, silent

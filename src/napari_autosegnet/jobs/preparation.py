@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalization import Normalization
-    from napari_autosegnet.data.split import Region, Split
+    from napari_autosegnet.data.regions import Region, Split
     from napari_autosegnet.training.trainer import TrainingData
 
 Settings = SearchSettings | TrainSettings
@@ -141,7 +141,8 @@ def prepare(
     """
     from napari_autosegnet.data.images import tell_notes
     from napari_autosegnet.data.pairs import tell_pairs
-    from napari_autosegnet.data.split import region_pixels, split_stacks
+    from napari_autosegnet.data.regions import region_pixels
+    from napari_autosegnet.data.split import split_stacks
     from napari_autosegnet.data.training_sections import fit_normalization, leave_out_constant, look_at_annotated
     from napari_autosegnet.device import choose_device
 

@@ -144,7 +144,7 @@ def predicted_slice(
     import numpy as np
     import torch
 
-    from napari_autosegnet.data.stack import stack_of_array
+    from napari_autosegnet.data.array_stack import stack_of_array
     from napari_autosegnet.device import choose_device
     from napari_autosegnet.figures import normalized_entropy
     from napari_autosegnet.inference.compute.gray_check import scale_of

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, section_reader
 from napari_autosegnet.data.normalization import Normalization
-from napari_autosegnet.data.split import Region, region_pixels
+from napari_autosegnet.data.regions import Region, region_pixels
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, drawn_by_class
 from napari_autosegnet.pixel_classifier.features import features_at, pixel_features, reach
 from napari_autosegnet.pixel_classifier.trees import fit_trees, probabilities

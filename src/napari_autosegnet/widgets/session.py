@@ -11,8 +11,8 @@ from qtpy.QtCore import QObject, Signal
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation import Annotation
+from napari_autosegnet.widgets.annotation.labeled_images import LabeledImages
 from napari_autosegnet.widgets.annotation.layer_pairs import LayerPairs
-from napari_autosegnet.widgets.annotation.training_data import TrainingData
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.jobs.work_list import WorkList
 from napari_autosegnet.widgets.preferences import Preferences, read_preferences
@@ -40,7 +40,7 @@ class Session(QObject):
         Which layers there are, and which belong together.
     annotation : Annotation
         Of these layers.
-    training_data : TrainingData
+    labeled_images : LabeledImages
         What of it is learned from, and what is missing.
     work : WorkList
         The jobs that are under way, whichever run is chosen.
@@ -60,7 +60,7 @@ class Session(QObject):
         self.layers = LayerPairs(viewer)
         self._run: Run | None = None
         self.annotation = Annotation(self.layers, self.background, self)
-        self.training_data = TrainingData(self.annotation, self.background, self)
+        self.labeled_images = LabeledImages(self.annotation, self.background, self)
         self.work = WorkList(lambda: (self.runs_folder, self._run), self.background, self)
 
     def close(self) -> None:

@@ -178,7 +178,7 @@ def test_annotation_is_saved_and_loaded(
     click(qtbot, step.load_button)
     qtbot.waitUntil(lambda: len(session.viewer.layers) == 2, timeout=10_000)
     settled(session)
-    assert session.training_data.problem is None and session.annotation.classes[0].name == "membrane"
+    assert session.labeled_images.problem is None and session.annotation.classes[0].name == "membrane"
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     click(qtbot, step.load_button)
     qtbot.waitUntil(lambda: "holds no annotation" in step.message.text(), timeout=10_000)
@@ -214,7 +214,7 @@ def test_color_images_are_saved_and_loaded(
     image, _ = session.viewer.layers
     assert image.rgb and np.array_equal(np.asarray(image.data), pixels[..., :3])
     settled(session)
-    assert session.training_data.problem is None
+    assert session.labeled_images.problem is None
 
 
 def test_whatever_goes_wrong_is_told(
@@ -226,7 +226,7 @@ def test_whatever_goes_wrong_is_told(
         raise ValueError("the disk\nis made of cheese")
 
     add_stack(session, settled)
-    monkeypatch.setattr(type(session.training_data), "export", fail)
+    monkeypatch.setattr(type(session.labeled_images), "export", fail)
     step.save(tmp_path / "run")
     qtbot.waitUntil(lambda: "cannot be saved" in step.message.text(), timeout=10_000)
     monkeypatch.setattr(readers, "run_layers", fail)

@@ -89,7 +89,7 @@ def test_a_dropped_mask_becomes_annotation(dropped: Any, qtbot: Any, settled: An
     assert [str(unit) for unit in labels.units] == ["nanometer"] * 3
     assert (
         session.annotation.pixels_of(painted["cell"]) == np.count_nonzero(pixels)
-        and session.training_data.problem is None
+        and session.labeled_images.problem is None
     )
     assert [pair.image.name for pair in session.annotation.pairs()] == ["cells"]
 

@@ -76,7 +76,7 @@ def test_objects_become_one_class(number: int, apart: int, as_image: bool, step:
     assert pair.labels.name == "masks as one class" and tuple(pair.labels.scale) == (2.0, 1.0, 1.0)
     assert not step.table.isHidden() and not step.add_button.isHidden()
     assert (
-        session.training_data.problem is None
+        session.labeled_images.problem is None
         and step.objects_button.isHidden()
         and "one class now" in step.message.text()
     )
@@ -99,7 +99,7 @@ def test_classes_stay_classes(step: Any, settled: Any) -> None:
     step.classes_button.click()
     settled(session)
     assert step.objects_button.isHidden() and len(session.annotation.label_classes) == 12
-    assert "numbered objects" not in (session.training_data.problem or "")
+    assert "numbered objects" not in (session.labeled_images.problem or "")
     session.viewer.layers.remove(masks)
     settled(session)
     # Values that touch and are in pieces, a few values, and values that somebody made classes of are not asked about.
@@ -108,7 +108,7 @@ def test_classes_stay_classes(step: Any, settled: Any) -> None:
     for pixels in (in_pieces, objects(6)):
         layer = session.viewer.add_labels(pixels)
         settled(session)
-        assert session.training_data.numbered_objects() is None
+        assert session.labeled_images.numbered_objects() is None
         assert len(session.annotation.label_classes) == pixels.max()
         session.viewer.layers.remove(layer)
         settled(session)
@@ -117,7 +117,7 @@ def test_classes_stay_classes(step: Any, settled: Any) -> None:
         session.annotation.class_list.add()
     drawn.data = objects(12).astype(np.uint8)
     settled(session)
-    assert session.training_data.numbered_objects() is None
+    assert session.labeled_images.numbered_objects() is None
 
 
 def test_what_touches_across_the_strips_that_are_counted(
@@ -130,4 +130,4 @@ def test_what_touches_across_the_strips_that_are_counted(
         pixels[0, 8 * index : 8 * index + 8, :40] = pixels[0, 8 * index : 8 * index + 8, 56:] = index + 1
     session.viewer.add_labels(pixels)
     settled(session)
-    assert session.training_data.numbered_objects() is None and len(session.annotation.label_classes) == 12
+    assert session.labeled_images.numbered_objects() is None and len(session.annotation.label_classes) == 12

@@ -119,8 +119,8 @@ def test_zero_and_255_are_two_classes(make_session: Any, settled: Callable[[Any]
         (0, "class 0"),
         (255, "class 255"),
     ]
-    assert session.annotation.class_list.zero_is_class and session.training_data.problem is None
-    data = session.training_data.export(Run.create(tmp_path / "run"))
+    assert session.annotation.class_list.zero_is_class and session.labeled_images.problem is None
+    data = session.labeled_images.export(Run.create(tmp_path / "run"))
     (stack,) = open_labeled(data.images, data.labels, data.classes)
     assert np.array_equal(stack.target(1), np.where(full[1] == 255, 2, 1))
 
@@ -159,7 +159,7 @@ def test_several_images_and_several_layers_on_one_are_exported(
     viewer.add_labels(painted(64, 64))
     session.annotation.follow_layers()
     settled(session)
-    data = session.training_data.export(Run.create(tmp_path / "run"))
+    data = session.labeled_images.export(Run.create(tmp_path / "run"))
     assert len(data.images) == len(data.labels) == 2
     stacks = open_labeled(data.images, data.labels, data.classes)
     expected = below[0].copy()
@@ -178,10 +178,10 @@ def test_an_export_does_not_touch_the_one_before(
     session.annotation.follow_layers()
     settled(session)
     run = Run.create(tmp_path / "run")
-    first = session.training_data.export(run)
+    first = session.labeled_images.export(run)
     labels.data = 3 - painted(48, 48)
     settled(session)
-    second = session.training_data.export(run)
+    second = session.labeled_images.export(run)
     assert first.images == second.images and first.labels != second.labels
     for data, values in ((first, painted(48, 48)), (second, 3 - painted(48, 48))):
         assert np.array_equal(open_labeled(data.images, data.labels, data.classes)[0].target(0), values)
@@ -216,7 +216,7 @@ def test_classes_that_were_only_found_go_with_their_values(make_session: Any, se
     assert [each.name for each in session.annotation.classes] == [
         "class 1",
         "class 2",
-    ] and session.training_data.problem is None
+    ] and session.labeled_images.problem is None
     session.annotation.use(objects, True)
     settled(session)
     assert len(session.annotation.classes) == 20
@@ -323,7 +323,7 @@ def test_an_export_keeps_the_image_of_the_one_before(
         session.viewer.add_labels(painted(64, 64))
         session.annotation.follow_layers()
         settled(session)
-        found.append(session.training_data.export(run).images[0])
+        found.append(session.labeled_images.export(run).images[0])
     assert [open_image(path).section(0)[0].max() for path in found] == [10, 200]
 
 
@@ -332,12 +332,12 @@ def test_an_image_series_is_written_once(make_session: Any, settled: Callable[[A
     image = session.viewer.add_image(gray(2, 3, 40, 40), name="series")
     session.viewer.add_labels(np.stack([painted(3, 40, 40)] * 2), name="series annotation")
     settled(session)
-    first, again = (session.training_data.export(run) for _ in range(2))
+    first, again = (session.labeled_images.export(run) for _ in range(2))
     assert len(first.images) == 2 and first.images == again.images and not set(first.labels) & set(again.labels)
     image.data = image.data.copy()
     settled(session)
-    anew = session.training_data.export(run)
+    anew = session.labeled_images.export(run)
     assert not set(anew.images) & set(first.images) and all(path.exists() for path in (*first.images, *anew.images))
     image.scale = (1, 5, 2, 2)
     settled(session)
-    assert not set(session.training_data.export(run).images) & set(anew.images)
+    assert not set(session.labeled_images.export(run).images) & set(anew.images)

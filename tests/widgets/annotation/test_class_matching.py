@@ -33,7 +33,7 @@ def saved(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> 
     session.viewer.add_labels(stripes(64, 64), **annotation_layer((MEMBRANE, CELL), name="x"))
     session.annotation.follow_layers()
     settled(session)
-    session.training_data.export(Run.create(tmp_path / "theirs"))
+    session.labeled_images.export(Run.create(tmp_path / "theirs"))
     return tmp_path / "theirs"
 
 
@@ -73,8 +73,8 @@ def test_a_run_with_other_values_is_loaded_with_the_classes_here(
     assert np.array_equal(loaded.data, 3 - stripes(64, 64)) and loaded.editable
     assert kept_classes(loaded) == session.annotation.label_classes
     assert "'membrane' 1 -> 2" in step.message.text()
-    assert session.training_data.problem is None
-    data = session.training_data.export(Run.create(tmp_path / "both"))
+    assert session.labeled_images.problem is None
+    data = session.labeled_images.export(Run.create(tmp_path / "both"))
     stacks = open_labeled(data.images, data.labels, data.classes)
     assert [info.name for info in stacks[1].mapping.classes] == ["cell", "membrane"]
     assert np.array_equal(stacks[1].target(0), 3 - stripes(64, 64))
@@ -145,13 +145,13 @@ def test_annotation_in_a_file_is_left_out_rather_than_changed(
     settled(session)
     assert [pair.labels for pair in session.annotation.pairs()] == [mine]
     assert (
-        "'theirs' cannot be used" in session.training_data.problem
-        and "value 1 is 'membrane'" in session.training_data.problem
+        "'theirs' cannot be used" in session.labeled_images.problem
+        and "value 1 is 'membrane'" in session.labeled_images.problem
     )
     assert kept_classes(theirs) == (MEMBRANE, CELL) and np.array_equal(store[:], stripes(40, 40))
     session.annotation.use(theirs, False)
     settled(session)
-    assert session.training_data.problem is None
+    assert session.labeled_images.problem is None
     session.annotation.use(theirs, True)
     session.viewer.layers.remove(mine)
     settled(session)
@@ -176,12 +176,12 @@ def test_unpainted_is_not_taken_for_a_class(sparse: bool, make_session: Any, set
     settled(session)
     if sparse:
         assert (
-            "unpainted pixels would count as 'membrane'" in session.training_data.problem
-            or "value" in session.training_data.problem
+            "unpainted pixels would count as 'membrane'" in session.labeled_images.problem
+            or "value" in session.labeled_images.problem
         )
         assert len(session.annotation.pairs()) == 1 and np.array_equal(theirs.data, data)
     else:
-        assert session.training_data.problem is None and len(session.annotation.pairs()) == 2
+        assert session.labeled_images.problem is None and len(session.annotation.pairs()) == 2
         assert np.array_equal(theirs.data, (stripes(40, 40) - 1) * 255)
 
 

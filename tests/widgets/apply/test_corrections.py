@@ -127,7 +127,7 @@ def test_corrections_can_be_of_the_class_with_value_0(make_session: Any, settled
         (0, "class 0"),
         (255, "class 255"),
     ]
-    assert session.training_data.problem is None
+    assert session.labeled_images.problem is None
     corrections.release()
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("napari", reason="napari is not installed")
 npe2 = pytest.importorskip("npe2")
 
 from format_files import webknossos_layer, write_webknossos  # noqa: E402
-from napari_autosegnet.data import stack as stacks  # noqa: E402
+from napari_autosegnet.data import array_stack  # noqa: E402
 from napari_autosegnet.data.images import image_from_array, open_image  # noqa: E402
 from napari_autosegnet.errors import UserError  # noqa: E402
 from napari_autosegnet.widgets.files.image_files import image_file_layers, offered_endings  # noqa: E402
@@ -53,13 +53,13 @@ def test_files_are_opened_in_a_viewer_with_scale_and_unit(
         file.create_dataset("volumes/labels", data=PIXELS.astype(np.uint64))
     (tmp_path / "bad.mrc").write_bytes((tmp_path / "a.MRC").read_bytes()[:2000])
     read: list[int] = []
-    plain = stacks.ArraySource.read
+    plain = array_stack.ArraySource.read
 
     def count(source: Any, z: slice, y: slice, x: slice) -> Any:
         read.append(z.stop - z.start)
         return plain(source, z, y, x)
 
-    monkeypatch.setattr(stacks.ArraySource, "read", count)
+    monkeypatch.setattr(array_stack.ArraySource, "read", count)
     with npe2pm.tmp_plugin(manifest=manifest):
         viewer = make_napari_viewer()
         (mrc,) = viewer.open(str(tmp_path / "a.MRC"), plugin=PLUGIN)

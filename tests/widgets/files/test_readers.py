@@ -196,7 +196,7 @@ def test_a_run_folder_opens_its_images_and_annotation(make_session: Any, settled
     session.annotation.follow_layers()
     settled(session)
     run = Run.create(tmp_path / "run")
-    session.training_data.export(run)
+    session.labeled_images.export(run)
     moved = run.path.rename(tmp_path / "elsewhere")  # a run may be handed on
     reader = plugin_reader.get_reader(str(moved))
     assert reader is not None

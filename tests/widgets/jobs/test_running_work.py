@@ -73,7 +73,7 @@ def test_work_is_in_sight_whatever_is_shown_and_a_second_job_asks(
     # Another job would begin in a run of its own, beside the training.
     session.run = None
     dock.show_step("learn")
-    qtbot.waitUntil(lambda: session.training_data.problem is None, timeout=LONG)
+    qtbot.waitUntil(lambda: session.labeled_images.problem is None, timeout=LONG)
     learn.form.set_value(small_jobs.FIT.changed(epochs=small_jobs.ENDLESS))
     qtbot.waitUntil(lambda: not learn.primary.isHidden() and learn.primary.isEnabled(), timeout=LONG)
     qtbot.mouseClick(learn.primary, Qt.MouseButton.LeftButton)

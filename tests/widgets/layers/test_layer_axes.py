@@ -114,9 +114,9 @@ def test_a_time_series_follows_the_slider(
         labels.data_setitem((*place, rows + 10, columns + 5), 1)
         labels.data_setitem((*place, rows + 40, columns + 5), 2)
     settled(session)
-    qtbot.waitUntil(lambda: session.training_data.problem is None, timeout=5000)
+    qtbot.waitUntil(lambda: session.labeled_images.problem is None, timeout=5000)
     run = Run.create(session.runs_folder / "learned")
-    exported = session.training_data.export(run)
+    exported = session.labeled_images.export(run)
     assert [open_image(path).section(1)[0].tolist() for path in exported.images] == GRAY[:, 1].tolist()
     assert [open_image(path).scale for path in exported.images] == [(5, 2, 2)] * 2
     assert [np.count_nonzero(layer[0]) for layer in run_layers(run.path)[1::2]] == [800, 1600]
@@ -188,7 +188,7 @@ def test_two_planes_are_what_one_says(
     tifffile.imwrite(tmp_path / "two.tif", GRAY[:, 0], photometric="minisblack", metadata=None)
     (image,) = session.viewer.open(tmp_path / "two.tif", plugin="napari")
     qtbot.waitUntil(lambda: bool(question.buttons), timeout=5000)
-    assert "'two' has 2 planes" in question.text.text() and "Say at the top" in str(session.training_data.problem)
+    assert "'two' has 2 planes" in question.text.text() and "Say at the top" in str(session.labeled_images.problem)
     assert [button.text() for button in question.buttons.values()] == ["2 channels", "2 sections"]
     qtbot.mouseClick(question.buttons[answer], Qt.MouseButton.LeftButton)
     assert question.isHidden() and session.layers.images() == [image]
@@ -207,9 +207,9 @@ def test_two_planes_are_what_one_says(
     labels.data[where][10:] = 2
     labels.data = labels.data
     settled(session)
-    qtbot.waitUntil(lambda: session.training_data.problem is None, timeout=5000)
+    qtbot.waitUntil(lambda: session.labeled_images.problem is None, timeout=5000)
     run = Run.create(session.runs_folder / "learned")
-    exported = session.training_data.export(run)
+    exported = session.labeled_images.export(run)
     assert open_image(exported.images[0]).channels == model.description.image_channels
     (data, about, _), (target, shown, _) = run_layers(run.path)
     assert len(about["scale"]) == 3 and len(shown["scale"]) == target.ndim

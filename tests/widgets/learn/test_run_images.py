@@ -34,7 +34,7 @@ def run(make_session: Any, settled: Any, runs_folder: Path, tmp_path: Path) -> R
     session.viewer.add_labels(labels[128:256, :200], name="other annotation", metadata=about_labels["metadata"])
     settled(session)
     run = Run.create(runs_folder / "earlier")
-    session.training_data.export(run)
+    session.labeled_images.export(run)
     return run
 
 
@@ -57,7 +57,7 @@ def test_a_dock_that_is_attached_again_offers_the_images(
     assert np.array_equal(viewer.layers["axons"].data, pixels[:128, :128])
     assert np.array_equal(viewer.layers["other annotation"].data, labels[128:256, :200])
     assert [pair.image.name for pair in dock.session.annotation.pairs()] == ["axons", "other"]
-    assert dock.session.training_data.problem is None
+    assert dock.session.labeled_images.problem is None
     assert [each.name for each in dock.session.annotation.classes][1:] == ["myelin", "axon"]
     assert dock.images.isHidden()
 
@@ -85,7 +85,7 @@ def test_what_is_gone_is_told_and_the_rest_is_loaded(
     other = session.viewer.add_image(zarr.open_array(moved), name="other")
     settled(session)
     pairs = {pair.image.name: pair.labels for pair in session.annotation.pairs()}
-    assert pairs.keys() == {"axons", "other"} and session.training_data.problem is None
+    assert pairs.keys() == {"axons", "other"} and session.labeled_images.problem is None
     assert np.array_equal(pairs["other"].data, axons_labeled()[1][0][128:256, :200])
     assert tuple(pairs["other"].scale) == tuple(other.scale)
     # All images are closed: offered again; of a run without images nothing is.

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.array_stack import stack_of_file
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
-from napari_autosegnet.data.stack import ImageStack, stack_of_file
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.units import in_one_unit
 

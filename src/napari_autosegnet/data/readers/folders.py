@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from napari_autosegnet.data.array_stack import time_point
 from napari_autosegnet.data.readers.formats import Format, ReadRequest, format_of, is_section
 from napari_autosegnet.data.readers.section_files import SectionFiles, sections_at_once
-from napari_autosegnet.data.stack import Array, ImageStack, natural_key, time_point
+from napari_autosegnet.data.stack import Array, ImageStack
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.plain_text import counted
+from napari_autosegnet.plain_text import counted, natural_key
 
 
 def folder_files(path: Path) -> list[Path] | None:

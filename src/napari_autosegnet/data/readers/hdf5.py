@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_autosegnet.data.array_stack import stack_of_file
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.pixel_values import not_applied
-from napari_autosegnet.data.stack import Array, ImageStack, natural_key, stack_of_file
+from napari_autosegnet.data.stack import Array, ImageStack
 from napari_autosegnet.errors import UserError, one_line
-from napari_autosegnet.plain_text import listed
+from napari_autosegnet.plain_text import listed, natural_key
 from napari_autosegnet.units import Placement, in_one_unit
 
 if TYPE_CHECKING:

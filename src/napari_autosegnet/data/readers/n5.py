@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from napari_autosegnet.data.array_stack import stack_of_file
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.tensors import open_tensor, steps_of
-from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_file
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.paths import read_metadata
+from napari_autosegnet.plain_text import natural_key
 from napari_autosegnet.units import in_one_unit
 
 _METADATA = "attributes.json"

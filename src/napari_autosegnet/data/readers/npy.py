@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from napari_autosegnet.data.array_stack import stack_of_file
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
-from napari_autosegnet.data.stack import ImageStack, stack_of_file
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 
 

@@ -10,10 +10,9 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from napari_autosegnet.data.readers.tiff_pages import TIFF_SUFFIXES
-from napari_autosegnet.data.stack import positive
 from napari_autosegnet.errors import UserError, one_line
 from napari_autosegnet.plain_text import listed
-from napari_autosegnet.units import Placement, in_one_unit
+from napari_autosegnet.units import Placement, in_one_unit, positive
 
 #: Names of the pictures that slide scanners put beside the image.
 _ASSOCIATED = re.compile(r"\b(label|macro|thumbnail|overview|barcode)\b", re.IGNORECASE)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.array_stack import time_point
 from napari_autosegnet.data.readers.formats import Format, ReadRequest, lossy_labels
 from napari_autosegnet.data.readers.section_files import SectionFiles, sections_at_once
-from napari_autosegnet.data.stack import Array, ImageStack, time_point
+from napari_autosegnet.data.stack import Array, ImageStack
 from napari_autosegnet.errors import UserError
 
 if TYPE_CHECKING:

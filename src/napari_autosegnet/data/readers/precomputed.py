@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_autosegnet.data.array_stack import stack_of_array
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.tensors import open_tensor, steps_of
-from napari_autosegnet.data.stack import ImageStack, stack_of_array
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.ome_zarr.paths import read_metadata
 from napari_autosegnet.units import in_one_unit
 

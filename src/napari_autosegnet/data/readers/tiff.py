@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.array_stack import ArraySource, stack_of_array, time_point
 from napari_autosegnet.data.readers.formats import Format, ReadRequest, lossy_labels
 from napari_autosegnet.data.readers.ome_tiff import OmeTiffImage, ome_tiff_image
 from napari_autosegnet.data.readers.pixel_values import PixelValues, ValuesOf
@@ -33,14 +34,7 @@ from napari_autosegnet.data.readers.tiff_pages import (
     prepare_decoders,
     segment_shape,
 )
-from napari_autosegnet.data.stack import (
-    Array,
-    ArraySource,
-    ImageStack,
-    PixelSource,
-    stack_of_array,
-    time_point,
-)
+from napari_autosegnet.data.stack import Array, ImageStack, PixelSource
 from napari_autosegnet.errors import UserError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:

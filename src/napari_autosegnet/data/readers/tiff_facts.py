@@ -13,10 +13,9 @@ import numpy as np
 
 from napari_autosegnet.data.readers.pixel_values import PixelValues, inverted, polynomial
 from napari_autosegnet.data.readers.tiff_pages import file_of
-from napari_autosegnet.data.stack import positive
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import counted, listed
-from napari_autosegnet.units import Placement, in_one_unit, unit_name
+from napari_autosegnet.units import Placement, in_one_unit, positive, unit_name
 
 if TYPE_CHECKING:
     import tifffile

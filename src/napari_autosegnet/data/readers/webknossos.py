@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from napari_autosegnet.data.array_stack import stack_of_array
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.tensors import open_tensor
-from napari_autosegnet.data.stack import ImageStack, stack_of_array
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.paths import read_metadata
 from napari_autosegnet.units import in_one_unit

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_autosegnet.data.array_stack import stack_of_array, stack_of_file
 from napari_autosegnet.data.readers.formats import Format, ReadRequest
 from napari_autosegnet.data.readers.pixel_values import not_applied
-from napari_autosegnet.data.stack import ImageStack, natural_key, stack_of_array, stack_of_file
+from napari_autosegnet.data.stack import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.ome_zarr.metadata import OmeGroup, OmeImage, images_of_plate
 from napari_autosegnet.ome_zarr.nodes import open_node
 from napari_autosegnet.ome_zarr.paths import is_elsewhere, looks_like_zarr
+from napari_autosegnet.plain_text import natural_key
 
 if TYPE_CHECKING:
     import zarr

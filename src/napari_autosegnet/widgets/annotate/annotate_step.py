@@ -123,7 +123,7 @@ class AnnotateStep(QWidget):
         session.annotation.pairs_changed.connect(self._show_layers)
         session.annotation.classes_changed.connect(self._show_state)
         session.annotation.counts_changed.connect(self._show_layer_counts)
-        session.training_data.changed.connect(self._show_state)
+        session.labeled_images.changed.connect(self._show_state)
         session.annotation.noticed.connect(self.message.say)
         # The counts of the section in view follow the slider, but not every tick of it.
         self._show_section_soon = qdebounced(self.table.show_counts, timeout=100)
@@ -219,14 +219,14 @@ class AnnotateStep(QWidget):
         session = self.session
         self.zero_box.setChecked(session.annotation.class_list.zero_is_class)
         self.remove_button.setEnabled(len(session.annotation.label_classes) > 2)
-        problem = session.training_data.problem
+        problem = session.labeled_images.problem
         if problem is None:
-            scarcity = "" if session.training_data.checked is None else session.training_data.checked.scarcity()
+            scarcity = "" if session.labeled_images.checked is None else session.labeled_images.checked.scarcity()
             more = sentence(scarcity) or "More of it makes the result better."
             self.status.say(f"The annotation is enough to begin with. {more}", "info" if scarcity else "good")
         else:
             self.status.say(problem, "info")
-        objects = session.training_data.numbered_objects()
+        objects = session.labeled_images.numbered_objects()
         # Until it is answered what the values are, they are not shown as classes.
         for widget in (self.table, self.add_button, self.remove_button, self.zero_box):
             widget.setVisible(objects is None)
@@ -249,14 +249,14 @@ class AnnotateStep(QWidget):
             self.session.annotation.new_labels(image)
 
     def _on_objects(self) -> None:
-        objects = self.session.training_data.numbered_objects()
+        objects = self.session.labeled_images.numbered_objects()
         if objects is not None:
             self.masks.use_as_one_class(objects[0])
 
     def _on_classes(self) -> None:
-        objects = self.session.training_data.numbered_objects()
+        objects = self.session.labeled_images.numbered_objects()
         if objects is not None:
-            self.session.training_data.take_for_classes(objects[0])
+            self.session.labeled_images.take_for_classes(objects[0])
         self._show_state()
 
     def _on_add(self) -> None:
@@ -284,7 +284,7 @@ class AnnotateStep(QWidget):
 
         def write() -> None:
             with _one_line(f"the annotation cannot be saved in {folder}"):
-                self.session.training_data.export(Run.create(folder))
+                self.session.labeled_images.export(Run.create(folder))
 
         self.message.say("Saving the annotation ...")
         self.session.background.call(

@@ -176,7 +176,7 @@ class LiveLabels(QWidget):
             return
         if self._classifier is None:
             return  # it is being loaded
-        view, stacks = _view(place), self.session.training_data.stacks()
+        view, stacks = _view(place), self.session.labeled_images.stacks()
         annotated = [(_key(each.image, each.time), stack) for each, stack in stacks]
         classifier, classes = self._classifier, self.session.annotation.classes
         self._is_busy = True
@@ -221,7 +221,7 @@ class LiveLabels(QWidget):
     def _missing(self, place: Slice) -> str | None:
         """What has to be done before there can be labels; empty where the step asks for it already."""
         session = self.session
-        if not session.annotation.pairs() or session.training_data.numbered_objects() is not None:
+        if not session.annotation.pairs() or session.labeled_images.numbered_objects() is not None:
             return ""
         if sum(session.annotation.pixels_of(each.value) > 0 for each in session.annotation.label_classes) < 2:
             return "Paint a stroke of two classes, and the slice in view is labeled."

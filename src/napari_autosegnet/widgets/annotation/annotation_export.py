@@ -99,7 +99,7 @@ def labeled_stack(
     annotation: ImageAnnotation, mapping: LabelMapping, pixels: npt.NDArray[np.int64] | None = None
 ) -> LabeledStack:
     """The layers as a labeled stack; ``pixels`` (sections, K) are its counts, where they are known."""
-    from napari_autosegnet.data.stack import stack_of_array
+    from napari_autosegnet.data.array_stack import stack_of_array
 
     topmost = annotation.labels[-1]
     axes = axes_of(annotation.image).removeprefix("c")
@@ -120,7 +120,8 @@ def divide(stacks: Sequence[LabeledStack], split: SplitSettings) -> Checked:
     UserError
         When it cannot be divided.
     """
-    from napari_autosegnet.data.split import region_pixels, split_stacks
+    from napari_autosegnet.data.regions import region_pixels
+    from napari_autosegnet.data.split import split_stacks
 
     regions = split_stacks(stacks, split).validation
     pixels = region_pixels(stacks, regions)

@@ -96,7 +96,8 @@ def layer_stack(layer: Image | Labels, time: int = 0) -> ImageStack:
     UserError
         When the layer has too many axes.
     """
-    from napari_autosegnet.data.stack import stack_of_array, triple
+    from napari_autosegnet.data.array_stack import stack_of_array
+    from napari_autosegnet.units import triple
 
     axes = axes_of(layer)
     if not is_stack(layer):

@@ -115,7 +115,7 @@ class AdvancedLearning(QWidget):
 
     def refresh(self) -> None:
         """Say what is missing, and offer what can be done."""
-        run, missing = self._session.run, self._session.training_data.problem
+        run, missing = self._session.run, self._session.labeled_images.problem
         idle, searched = not self._client.active, self.chosen_network == "searched"
         self.search_button.setEnabled(idle and missing is None)
         words = ""
@@ -155,7 +155,7 @@ class AdvancedLearning(QWidget):
             When a setting cannot be used, or there is nothing to train on.
         """
         session, network, run = self._session, self.chosen_network, self._session.run
-        missing, annotation = session.training_data.problem, self._starting.annotation()
+        missing, annotation = session.labeled_images.problem, self._starting.annotation()
         job: dict[str, Any] = {"network": network, "settings": self._train_settings(), "device": session.device}
         if run is None or _holds(run, "training", "fit"):
             if network == "searched" and run is not None:

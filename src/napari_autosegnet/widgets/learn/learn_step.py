@@ -114,7 +114,7 @@ class LearnStep(QWidget):
         layout.addStretch(1)
         self._refresh_later = qdebounced(self.refresh, timeout=0)
         session.run_changed.connect(self._on_run)
-        session.training_data.changed.connect(self._refresh_soon)
+        session.labeled_images.changed.connect(self._refresh_soon)
         session.annotation.classes_changed.connect(self._on_classes)
         self.panel.changed.connect(self._refresh_soon)
         self.client.reported.connect(self._take)
@@ -167,7 +167,7 @@ class LearnStep(QWidget):
 
     def refresh(self) -> None:
         """Say what is needed or next, and offer it."""
-        active, missing = self.client.active, self.session.training_data.problem
+        active, missing = self.client.active, self.session.labeled_images.problem
         has_architecture = self.run is not None and self.run.has_architecture
         anew = self.is_starting_anew or not (self.client.can_resume or self.has_model or has_architecture)
         self.form.setVisible(anew and not active)

@@ -103,7 +103,7 @@ class NewStrokes(QObject):
         def work() -> tuple[str, float]:
             began = time.monotonic()
             added = _added_classes(run, names)
-            data = session.training_data.export(run)
+            data = session.labeled_images.export(run)
             hand_over_labels(run, data.images, data.labels)
             words = ""
             if added:

@@ -51,10 +51,10 @@ class LearningStart(QObject):
 
     def annotation(self) -> Callable[[Run], dict[str, Any]]:
         """Writes the annotation into a run folder, and gives a job's arguments for it; to be called in a thread."""
-        session, split = self._session, self._session.training_data.split
+        session, split = self._session, self._session.labeled_images.split
 
         def write(run: Run) -> dict[str, Any]:
-            data = session.training_data.export(run)
+            data = session.labeled_images.export(run)
             return {
                 "images": tuple(data.images),
                 "labels": tuple(data.labels),

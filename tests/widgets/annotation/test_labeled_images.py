@@ -15,38 +15,38 @@ from small_layers import gray, painted
 def test_problems_are_told_in_words(make_session: Any, settled: Callable[[Any], None]) -> None:
     session = make_session()
     viewer = session.viewer
-    assert "Open an image" in session.training_data.problem
+    assert "Open an image" in session.labeled_images.problem
     image = viewer.add_image(gray(8, 48, 48))
     session.annotation.follow_layers()
-    assert "annotation layer" in session.training_data.problem
+    assert "annotation layer" in session.labeled_images.problem
     turned = viewer.add_labels(painted(8, 48, 40), name="turned")
     session.annotation.follow_layers()
-    assert "'turned' has 8 x 48 x 40 pixels and 'Image' 8 x 48 x 48" in session.training_data.problem
+    assert "'turned' has 8 x 48 x 40 pixels and 'Image' 8 x 48 x 48" in session.labeled_images.problem
     viewer.layers.remove(turned)
     labels = session.annotation.new_labels(image)
     settled(session)
-    assert "'class 1' or 'class 2'" in session.training_data.problem
+    assert "'class 1' or 'class 2'" in session.labeled_images.problem
     data = np.zeros((8, 48, 48), np.uint8)
     data[0, :4, :4], data[1, :4] = 1, 2
     labels.data = data
     settled(session)
-    assert session.training_data.problem == (
+    assert session.labeled_images.problem == (
         "Class 1 (class 1) has no pixel in the validation part; all of it lies within 4 x 4 pixels of section 0 of "
         "Image; paint it in a second place, in another section or 16 pixels away."
     )
     labels.data = painted(8, 48, 48)
     settled(session)
-    assert session.training_data.problem is None
+    assert session.labeled_images.problem is None
     labels.data = np.arange(8 * 48 * 48).reshape(8, 48, 48) % 100
     settled(session)
-    assert "numbered objects" in session.training_data.problem
+    assert "numbered objects" in session.labeled_images.problem
     viewer.add_image(gray(8, 48, 48, 3), rgb=True)
     other = viewer.add_labels(painted(8, 48, 48))
     session.annotation.follow_layers()
     session.annotation.use(labels, True)
     settled(session)
     assert other in [pair.labels for pair in session.annotation.pairs()]
-    assert "colored and some gray" in session.training_data.problem
+    assert "colored and some gray" in session.labeled_images.problem
 
 
 def test_a_stroke_of_each_class_in_a_large_stack_is_enough(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -57,7 +57,7 @@ def test_a_stroke_of_each_class_in_a_large_stack_is_enough(make_session: Any, se
     settled(session)
     session.annotation.follow_layers()
     settled(session)
-    assert session.training_data.problem is None
+    assert session.labeled_images.problem is None
 
 
 def _only(shape: tuple[int, ...], place: Any) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_an_image_with_too_many_axes_is_named_with_the_way_out(make_session: Any
     session = make_session()
     session.viewer.add_image(gray(1, 1, 2, 3, 32, 32), name="movie")
     session.annotation.follow_layers()
-    assert "'movie' has 6 axes" in session.training_data.problem and "Split Stack" in session.training_data.problem
+    assert "'movie' has 6 axes" in session.labeled_images.problem and "Split Stack" in session.labeled_images.problem
 
 
 def test_transparency_is_no_color(make_session: Any, settled: Callable[[Any], None]) -> None:
@@ -80,4 +80,4 @@ def test_transparency_is_no_color(make_session: Any, settled: Callable[[Any], No
         session.viewer.add_labels(painted(size, size))
     session.annotation.follow_layers()
     settled(session)
-    assert session.training_data.problem is None
+    assert session.labeled_images.problem is None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 
-class TrainingData(QObject):
+class LabeledImages(QObject):
     """Compares the annotation with what a search needs, and writes it; what takes long is done in a thread.
 
     Parameters
