@@ -105,7 +105,7 @@ def test_tifffile(tmp_path: Path, data: st.DataObject) -> None:
     if "s" in kind:
         how |= {"photometric": "rgb", "planarconfig": "separate" if kind == "syx" else "contig"}
         how["extrasamples"] = ["unassalpha"] if samples == 4 else None
-        how["metadata"] = None  # what tifffile itself describes may be sections; see test_tiff_facts.py
+        how["metadata"] = None  # what tifffile itself describes may be sections; see test_tiff_axes.py
     else:
         how["photometric"] = "minisblack"
         how["metadata"] = data.draw(st.sampled_from([None, {}, {"axes": kind.upper()}]))

@@ -17,15 +17,7 @@ from napari_autosegnet.data.array_stack import ArraySource, stack_of_array, time
 from napari_autosegnet.data.readers.formats import Format, ReadRequest, lossy_labels
 from napari_autosegnet.data.readers.ome_tiff import OmeTiffImage, ome_tiff_image
 from napari_autosegnet.data.readers.pixel_values import PixelValues, ValuesOf
-from napari_autosegnet.data.readers.tiff_facts import (
-    JPEG,
-    PLAIN_KINDS,
-    check_extents,
-    check_planes,
-    pixel_values,
-    stated_placement,
-    tiff_axes,
-)
+from napari_autosegnet.data.readers.tiff_axes import tiff_axes
 from napari_autosegnet.data.readers.tiff_log import tifffile_errors
 from napari_autosegnet.data.readers.tiff_pages import (
     TIFF_SUFFIXES,
@@ -34,6 +26,9 @@ from napari_autosegnet.data.readers.tiff_pages import (
     prepare_decoders,
     segment_shape,
 )
+from napari_autosegnet.data.readers.tiff_placement import stated_placement
+from napari_autosegnet.data.readers.tiff_planes import check_extents, check_planes
+from napari_autosegnet.data.readers.tiff_values import JPEG, PLAIN_KINDS, pixel_values
 from napari_autosegnet.data.stack import Array, ImageStack, PixelSource
 from napari_autosegnet.errors import UserError, is_out_of_memory, one_line
 
