@@ -40,3 +40,16 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """Seconds with one unit, or hours with tens of minutes: ``45 s``, ``3 min``, ``2 h 10 min``, ``30 h``."""
+    if not math.isfinite(seconds) or seconds < 59.5:
+        return format_duration(seconds)
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 600:
+        tens = round(minutes / 10)
+        return f"{tens // 6} h" + (f" {tens % 6 * 10} min" if tens % 6 else "")
+    return f"{round(minutes / 60)} h"

@@ -19,7 +19,7 @@ from napari_autosegnet.cli.options import (
     setting_options,
     takes_settings,
 )
-from napari_autosegnet.duration import format_duration
+from napari_autosegnet.duration import format_duration, rough_duration
 from napari_autosegnet.presets import PRESETS, train_settings
 from napari_autosegnet.settings import (
     AugmentationSettings,
@@ -70,6 +70,25 @@ def test_whole_seconds_survive(seconds: int) -> None:
 )
 def test_times_are_written(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (9, "9 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min"),
+        (72, "1 min"),
+        (3569, "59 min"),
+        (3571, "1 h"),
+        (7700, "2 h 10 min"),
+        (35_900, "10 h"),
+        (108_000, "30 h"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_times_are_said_roughly(seconds: float, text: str) -> None:
+    assert rough_duration(seconds) == text
 
 
 @pytest.mark.parametrize("model", SETTINGS)

@@ -5,24 +5,27 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from math import log10, prod
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-from qtpy.QtCore import QEvent, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_autosegnet.data.annotations import PALETTE
-from napari_autosegnet.duration import format_duration
+from napari_autosegnet.duration import format_duration, rough_duration
 from napari_autosegnet.jobs.menu import MenuEntry, choose_network, read_menu
 from napari_autosegnet.run import Run
+from napari_autosegnet.settings import Goal
 from napari_autosegnet.widgets.forms.form_rows import named, tab_as_laid_out
-from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence, wrapped_label
+from napari_autosegnet.widgets.forms.message_line import MessageLine, sentence, tool_tip, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import narrow
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.learn.plots import color_axes, make_view
 from napari_autosegnet.widgets.session import Session
 
-_HEIGHT = 190
+_HEIGHT = 196
+#: Pixels that a list needs besides its texts.
+_SCROLL_BAR = 24
 _CHOSEN, _OTHER = "#d55e00", PALETTE[1]
 
 
@@ -139,10 +142,12 @@ class NetworkMenu(QWidget):
         voxels = None if image is None else prod(spatial_shape(image))
         self.box.clear()
         for index, entry in enumerate(self._entries):
-            goals = f" ({', '.join(entry.goals)})" if entry.goals else ""
-            self.box.addItem(f"{_quality(entry)}, {_cost(entry, voxels)}{goals}")
+            self.box.addItem(f"{_quality(entry)}, {_cost(entry, voxels, rough=True)}{_goals(entry)}")
+            self.box.setItemData(index, tool_tip(_words(entry)), Qt.ItemDataRole.ToolTipRole)
             if entry.chosen:
                 self.box.setCurrentIndex(index)
+        if (choices := self.box.view()) is not None:
+            choices.setMinimumWidth(choices.sizeHintForColumn(0) + _SCROLL_BAR)
         chosen = next((entry for entry in self._entries if entry.chosen), self._entries[0])
         time = "" if image is None else f" It takes {_cost(chosen, voxels)} for all of '{image.name}'."
         self.about.setText(
@@ -160,7 +165,7 @@ class NetworkMenu(QWidget):
             self._axes[1].enableAutoSIPrefix(False)
             self._axes[1].setLabel("million pixels per second")
             color_axes(self, self._axes)
-            self._axes[1].setHeight(42)
+            self._axes[1].setHeight(48)
             self._rows.insertWidget(1, graphics)
             if (step := self.parentWidget()) is not None:
                 tab_as_laid_out(step)
@@ -202,13 +207,33 @@ def speed_ticks(first: float, last: float) -> list[float]:
 
 
 def _quality(entry: MenuEntry) -> str:
-    """``0.79 ± 0.01``."""
-    return f"{entry.mean_iou:.3f} ± {(entry.interval[1] - entry.interval[0]) / 2:.3f}"
+    """``0.87 ± 0.18``, ``0.791 ± 0.012``: with as many digits as are known."""
+    half = (entry.interval[1] - entry.interval[0]) / 2
+    digits = 2 if half >= 0.05 else 3
+    return f"{entry.mean_iou:.{digits}f} ± {half:.{digits}f}"
 
 
-def _cost(entry: MenuEntry, voxels: int | None) -> str:
+def _goals(entry: MenuEntry) -> str:
+    if len(entry.goals) == len(get_args(Goal)):
+        return " (all goals)"
+    return f" ({', '.join(entry.goals)})" if entry.goals else ""
+
+
+def _words(entry: MenuEntry) -> str:
+    """All that is known of a network, for which the list has no room."""
+    goals = f" Best for: {', '.join(entry.goals)}." if entry.goals else ""
+    low, high = entry.interval
+    return (
+        f"{sentence(entry.description)} Mean IoU {entry.mean_iou:.3f}, with 90 % confidence between {low:.3f} and "
+        f"{high:.3f}. {entry.megapixels_per_second:.2g} million pixels per second.{goals}"
+    )
+
+
+def _cost(entry: MenuEntry, voxels: int | None, *, rough: bool = False) -> str:
     """``1 h 20 min`` for so many voxels; ``12.3 Mpx/s`` where there is no image."""
     if voxels is None:
         return f"{entry.megapixels_per_second:.2g} Mpx/s"
     seconds = 3600 * entry.hours(voxels)
-    return "under a second" if seconds < 1 else format_duration(seconds)
+    if seconds < 1:
+        return "< 1 s" if rough else "under a second"
+    return rough_duration(seconds) if rough else format_duration(seconds)
