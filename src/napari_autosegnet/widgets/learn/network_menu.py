@@ -23,7 +23,7 @@ from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.learn.plots import color_axes, make_view
 from napari_autosegnet.widgets.session import Session
 
-_HEIGHT = 196
+_HEIGHT = 195
 #: Pixels that a list needs besides its texts.
 _SCROLL_BAR = 24
 _CHOSEN, _OTHER = "#d55e00", PALETTE[1]
@@ -165,7 +165,8 @@ class NetworkMenu(QWidget):
             self._axes[1].enableAutoSIPrefix(False)
             self._axes[1].setLabel("million pixels per second")
             color_axes(self, self._axes)
-            self._axes[1].setHeight(48)
+            self._axes[1].setHeight(42)
+            graphics.centralWidget.setContentsMargins(0, 2, 0, 5)  # pyqtgraph's labels reach out of their axis
             self._rows.insertWidget(1, graphics)
             if (step := self.parentWidget()) is not None:
                 tab_as_laid_out(step)
