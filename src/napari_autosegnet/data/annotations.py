@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from napari_autosegnet.data.label_values import nearest_color
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import printable
 
@@ -94,7 +95,8 @@ class LabelMapping(BaseModel):
 
     ``values`` maps a value in the file to a class number 1..K (``classes[number - 1]``); every other
     value is not annotated. Several values may be read as one class. Of labels painted in colors, a
-    value is a color, ``0xrrggbb``.
+    value is a color, ``0xrrggbb``; one that differs from it by no more than ``near`` in each channel is read as
+    the nearest, as along soft edges.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,6 +104,7 @@ class LabelMapping(BaseModel):
     classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=_MAX_CLASSES)]
     values: dict[int, int]
     colors: bool = False
+    near: int = 0
 
     @model_validator(mode="after")
     def _complete(self) -> LabelMapping:
@@ -112,7 +115,8 @@ class LabelMapping(BaseModel):
     def describe(self) -> str:
         """One line for the user: ``0 -> 1 membrane, 255 -> 2 cell, everything else not annotated``."""
         parts = [f"{values} -> {number} {self.classes[number - 1].name}" for values, number in self._ranges()]
-        return ", ".join([*parts, "everything else not annotated"])
+        near = [f"other colors that differ by up to {self.near} as the nearest"] if self.near else []
+        return ", ".join([*parts, *near, "everything else not annotated"])
 
     def _ranges(self) -> list[tuple[str, int]]:
         """Values in a row that are read as one class, as a range, with the class's number."""
@@ -139,16 +143,21 @@ class LabelMapping(BaseModel):
 
     def target(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Class numbers (0 = not annotated, 1..K) of an array of label values, in its shape."""
+        if self.near:
+            known = list(self.values)
+            index, distance = nearest_color(labels, known)
+            nearest = np.array([self.values[color] for color in known], np.uint8)[index]
+            return np.where(distance <= self.near, nearest, np.uint8(0))
         if labels.dtype == np.uint8:
             table = np.zeros(256, np.uint8)
             for value, number in self.values.items():
                 if 0 <= value < 256:
                     table[value] = number
             return np.asarray(table[labels])
-        known = np.array(sorted(self.values), np.int64)
-        numbers = np.array([0, *(self.values[int(value)] for value in known)], np.uint8)
-        place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        target: npt.NDArray[np.uint8] = numbers[np.where(known[place] == labels, place + 1, 0)]
+        rising = np.array(sorted(self.values), np.int64)
+        numbers = np.array([0, *(self.values[int(value)] for value in rising)], np.uint8)
+        place = np.minimum(np.searchsorted(rising, labels), len(rising) - 1)
+        target: npt.NDArray[np.uint8] = numbers[np.where(rising[place] == labels, place + 1, 0)]
         return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,6 +42,24 @@ class LabelValues:
 def gray_color(value: Number) -> Number:
     """The color ``0xrrggbb`` of a gray value up to 255."""
     return value * 0x010101
+
+
+def channels_of(colors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Red, green and blue of colors ``0xrrggbb``, on a first axis of three."""
+    return np.stack([colors >> 16 & 255, colors >> 8 & 255, colors & 255])
+
+
+def nearest_color(
+    colors: npt.NDArray[Any], known: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each color, which of the known ones is nearest, and the channel's difference where they differ most."""
+    present, places = np.unique(colors, return_inverse=True)
+    index, reach = np.zeros(len(present), np.int64), np.full(len(present), 256, np.int64)
+    for number, color in enumerate(known):
+        distance = np.abs(channels_of(present.astype(np.int64)) - channels_of(np.array([color]))).max(0)
+        index[distance < reach] = number
+        reach = np.minimum(reach, distance)
+    return index[places].reshape(colors.shape), reach[places].reshape(colors.shape)
 
 
 def label_values(pixels: npt.NDArray[Any], where: str) -> LabelValues:

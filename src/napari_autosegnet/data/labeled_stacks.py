@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from napari_autosegnet.data.name_matching import matched
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_objects
 from napari_autosegnet.data.pairs import given_pairs, open_pair
 from napari_autosegnet.data.selection import ALL, Selection
-from napari_autosegnet.data.soft_edges import MIN_VALUES, soft_edges
+from napari_autosegnet.data.soft_edges import MIN_VALUES, SoftColors, soft_colors, soft_edges
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.plain_text import counted, listed
 
@@ -104,14 +104,14 @@ def pair_stacks(
                 f"the labels {labels[0].display_name} are a color picture; name its colors, for example --classes "
                 f"{colors_to_name(total)}"
             )
+        mapping = _with_soft_edges(labels, mapping, total)
         _check_named(mapping, total)
     stacks = []
     for image, label, sections in zip(images, labels, counts, strict=True):
         pixels = np.zeros((label.sections, len(mapping.classes)), np.int64)
         for index, section in enumerate(sections):
-            for value, count in section.items():
-                if value in mapping.values:
-                    pixels[index, mapping.values[value] - 1] += count
+            numbers = mapping.target(np.array(list(section), np.int64))
+            pixels[index] = np.bincount(numbers, list(section.values()), minlength=len(mapping.classes) + 1)[1:]
         stacks.append(LabeledStack(image, label, mapping, pixels))
     return stacks
 
@@ -177,19 +177,34 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
 
 def _check_hard_edges(labels: Sequence[ImageStack], total: Mapping[int, int], *, colors: bool) -> None:
     """Refuse a mask with soft edges, whose mixed values would become classes."""
-    if colors or len(total) < MIN_VALUES:
+    if len(total) < MIN_VALUES:
         return
-    edges = soft_edges(_values(label, section).values for label in labels for section in range(label.sections))
+    edges = _soft_colors(labels) if colors else soft_edges(each.values for each in _all_values(labels))
     if edges is not None:
         raise UserError(edges.describe())
+
+
+def _with_soft_edges(labels: Sequence[ImageStack], mapping: LabelMapping, total: Mapping[int, int]) -> LabelMapping:
+    """A mapping of colors that reads those near them, too, where the edges are soft."""
+    if not mapping.colors or mapping.near or total.keys() <= mapping.values.keys() or len(total) < MIN_VALUES:
+        return mapping
+    edges = _soft_colors(labels)
+    return mapping if edges is None else mapping.model_copy(update={"near": edges.near})
+
+
+def _soft_colors(labels: Sequence[ImageStack]) -> SoftColors | None:
+    return soft_colors(each.as_colors() for each in _all_values(labels))
+
+
+def _all_values(labels: Sequence[ImageStack]) -> Iterator[LabelValues]:
+    return (_values(label, section) for label in labels for section in range(label.sections))
 
 
 def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) -> None:
     """Refuse many values that are apart, or one piece each: objects with numbers, which would become classes."""
     if len(mapping.classes) <= MAX_SEPARATE_CLASSES or mapping.colors:
         return
-    sections = (_values(label, section).values for label in labels for section in range(label.sections))
-    if not all(are_objects(values) for values in sections):
+    if not all(are_objects(each.values) for each in _all_values(labels)):
         return
     first, last = min(mapping.values), max(mapping.values)
     raise UserError(
@@ -200,7 +215,7 @@ def _check_not_instances(labels: Sequence[ImageStack], mapping: LabelMapping) ->
 
 def _check_named(mapping: LabelMapping, total: Mapping[int, int]) -> None:
     # Of a range some values may be missing.
-    painted = {number for value, number in mapping.values.items() if total.get(value)}
+    painted = set(mapping.target(np.array([value for value, count in total.items() if count], np.int64)).tolist())
     missing = [value for value, number in mapping.values.items() if number not in painted]
     if missing:
         occurring = sorted(value for value, count in total.items() if count)

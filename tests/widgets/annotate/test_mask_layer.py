@@ -200,6 +200,19 @@ def test_values_along_soft_edges_are_the_nearest_class(make_session: Any, qtbot:
     assert read is not None and np.array_equal(read, 1 + (pixels > 127))
 
 
+@pytest.mark.parametrize("steps", [7, 60])
+def test_colors_along_soft_edges_are_the_nearest_class(steps: int) -> None:
+    ramp = np.clip(np.arange(400) - 200, 0, steps) * 255 // steps
+    pixels = np.zeros((40, 400, 3), np.uint8)
+    pixels[..., 0], pixels[..., 2] = 255 - ramp, ramp
+    layer = Image(pixels, rgb=True, name="soft")
+    values = find_values(layer, OPEN)
+    blue = pixels[..., 2] > 127
+    assert values.are_colors and values.pixels == {0x0000FF: int(blue.sum()), 0xFF0000: int((~blue).sum())}
+    read = read_mask(layer, {0xFF0000: 1, 0x0000FF: 2}, OPEN, colors=True, edges=values.edges)
+    assert read is not None and np.array_equal(read, 1 + blue)
+
+
 def test_a_lazy_pyramid_is_read_at_full_resolution(tmp_path: Path) -> None:
     import dask.array
 

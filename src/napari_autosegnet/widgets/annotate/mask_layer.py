@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, class_color, value_text
 from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
 from napari_autosegnet.data.numbered_objects import are_objects
-from napari_autosegnet.data.soft_edges import MIN_VALUES, SoftEdges, soft_edges
+from napari_autosegnet.data.soft_edges import MIN_VALUES, SoftColors, SoftEdges, soft_colors, soft_edges
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
@@ -42,7 +42,7 @@ class MaskValues:
     pixels: dict[int, int]
     #: The values are colors, ``0xrrggbb``.
     are_colors: bool = False
-    edges: SoftEdges | None = None
+    edges: SoftEdges | SoftColors | None = None
 
     def text(self, value: int) -> str:
         """How a value is written for the user."""
@@ -71,11 +71,13 @@ def find_values(layer: Image, closing: threading.Event) -> MaskValues:
     if not counts and not closing.is_set():
         raise UserError(f"'{layer.name}' holds no numbers; a mask has one whole number per class")
     are_colors = layer.rgb and any(value != gray_color(value & 255) for value in counts)
-    if len(counts) >= MIN_VALUES and not are_colors:
-        edges = soft_edges(read.values for read in _read_sections(layer, closing))
+    if len(counts) >= MIN_VALUES:
+        find = soft_colors if are_colors else soft_edges
+        edges = find(read.values for read in _read_sections(layer, closing, colors=are_colors))
         if edges is not None:
-            hard = (LabelValues(edges.hardened(read.values), False) for read in _read_sections(layer, closing))
-            return MaskValues(_added(hard), edges=edges)
+            reads = _read_sections(layer, closing, colors=are_colors)
+            hard = (LabelValues(edges.hardened(read.values), are_colors) for read in reads)
+            return MaskValues(_added(hard), are_colors, edges=edges)
     if len(counts) > MAX_UNNAMED_CLASSES:
         kind = "colors, which look like an image" if layer.rgb else "values, which look like gray values"
         raise UserError(
@@ -185,7 +187,7 @@ def read_mask(
     closing: threading.Event,
     *,
     colors: bool = False,
-    edges: SoftEdges | None = None,
+    edges: SoftEdges | SoftColors | None = None,
 ) -> npt.NDArray[np.uint8] | None:
     """The mask with other values, 0 for all that are not named; None when it was ended early.
 
