@@ -1,1 +1,1 @@
-"""Search, train and apply a segmentation network for your own microscopy stacks."""
+"""Search, train, and apply a segmentation network for your own microscopy stacks."""

@@ -31,15 +31,15 @@ def parse_duration(value: str | float) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h``."""
     if not math.isfinite(seconds):
         return "unknown"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    number, rest = (whole // 60, whole % 60) if whole < 3600 else (whole // 3600, whole % 3600 // 60)
+    unit, lesser = ("min", "s") if whole < 3600 else ("h", "min")
+    return f"{number} {unit}" + (f" {rest:02d} {lesser}" if rest else "")
 
 
 def rough_duration(seconds: float) -> str:

@@ -109,7 +109,7 @@ class NetworkSettings(Settings):
     """Size of the networks; the number of levels is computed from the patch size, never asked."""
 
     base_width: Annotated[int, Field(ge=1, le=4096)] = _advanced(24, "Channels at full resolution")
-    max_width: Annotated[int, Field(ge=1, le=16384)] = _advanced(192, "Most channels at any level")
+    max_width: Annotated[int, Field(ge=1, le=16384)] = _advanced(192, "Maximum number of channels at any level")
     stem_stride: Literal[1, 2, 4, 8] = _advanced(
         1, "Reduction by the first convolution; 2 computes 4 times faster (paper: 1)"
     )
@@ -121,14 +121,14 @@ class OptimizationSettings(Settings):
     """How gradients change the weights of a network."""
 
     optimizer: OptimizerName = _advanced(
-        "muon", "sgd (paper), or muon: the same with orthogonalized steps for the convolutions, which learn faster so"
+        "muon", "sgd (paper), or muon: the same with orthogonalized steps for the convolutions, which then learn faster"
     )
     learning_rate: Rate = _advanced(0.1, "Learning rate at the start of each cycle")
     muon_learning_rate: Rate = _advanced(0.1, "Learning rate of the convolutions with muon")
     restart_period: NotNegative = _advanced(
         0, "Epochs of the first cosine cycle, doubled at each restart; 0: one cycle over the budget"
     )
-    momentum: Fraction = _advanced(0.9, "Momentum")
+    momentum: Fraction = _advanced(0.9, "Momentum of the optimizer")
     weight_decay: Annotated[float, Field(ge=0)] = _advanced(1e-4, "Weight decay")
     clip_norm: Rate = _advanced(5.0, "Largest gradient norm (paper: 0.5)")
     average_weights: Annotated[float, Field(ge=0, lt=1)] = _advanced(
@@ -175,7 +175,7 @@ class SelectionSettings(Settings):
     )
     candidates: Positive = _advanced(64, "Architectures sampled and rated when the search ends")
     finalists: Positive = _advanced(8, "Best of these that are trained alone")
-    steps: Positive = _advanced(200, "Steps that each finalist trains in the first round; halving doubles it")
+    steps: Positive = _advanced(200, "Steps that each finalist trains in the first round; each halving doubles it")
     learning_rate: Rate = _advanced(0.1, "Learning rate of the finalists")
     inherit_weights: bool = _advanced(True, "Finalists start with the shared weights")
     plain_chain: bool = _advanced(True, "A plain chain of the same operations competes among the finalists")
@@ -285,7 +285,7 @@ class TrainSettings(_LearningSettings):
     steps_per_epoch: Positive = _advanced(50, "Steps per epoch")
     teacher: Teacher = _advanced(
         "forest",
-        "What a network learns from beside few strokes: the labels of a forest on pixel features where these are sure "
+        "What a network learns from besides few strokes: labels of a random forest, where it is sure of them "
         "(forest), or nothing (none)",
     )
     optimization: OptimizationSettings = Field(default_factory=OptimizationSettings, description="Learning")
@@ -324,7 +324,7 @@ class FitSettings(TrainSettings):
     learn_from_everything: bool = _advanced(
         True, "Learn from the validation part as well, once it has served to choose", title="Learn from everything"
     )
-    tolerance: Fraction = _advanced(0.005, "Mean IoU that a faster network may lose at most, and surely no more")
+    tolerance: Fraction = _advanced(0.005, "A faster network is taken if it surely loses no more mean IoU than this")
 
 
 class PredictSettings(Settings):
@@ -395,13 +395,13 @@ class PredictSettings(Settings):
     )
     sharded: bool = _field(False, "One file per block instead of one per chunk (not for OME-Zarr 0.4)")
     workers: Positive = _field(1, "Processes that share the blocks", title="Processes")
-    retries: NotNegative = _advanced(2, "Times that a block which failed is tried again")
+    retries: NotNegative = _advanced(2, "How often a block that failed is tried again")
     engine: Literal["auto", "channels_last", "contiguous", "onnxruntime"] = _advanced(
         "auto", "What computes: PyTorch in one of two memory layouts, or ONNX Runtime; auto measures at the start"
     )
     precision: Literal["auto", "float32"] = _advanced(
         "auto",
-        "auto: half precision on devices that are fast in it, with models of which 99.95 % of the labels stay the same",
+        "auto: half precision, if the device is fast in it and 99.95 % of the labels stay the same",
     )
     levels: Positive | None = _advanced(
         None, "Pyramid levels; as many as the source by default", title="Resolution levels"

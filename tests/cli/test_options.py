@@ -66,7 +66,15 @@ def test_whole_seconds_survive(seconds: int) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3599.4, "59 min 59 s"), (7500, "2 h 05 min"), (-1, "0 s")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (3599.4, "59 min 59 s"),
+        (7500, "2 h 05 min"),
+        (7200, "2 h"),
+        (-1, "0 s"),
+    ],
 )
 def test_times_are_written(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
@@ -219,7 +227,7 @@ def test_a_wrong_value_names_its_option(settings: BaseModel, changes: dict[str, 
 def test_help_tells_the_default_of_each_preset() -> None:
     app, _ = _program(settings={preset: train_settings(preset) for preset in PRESETS})
     text = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "400"}).output.split())
-    assert "fast: 20 min 00 s, standard: 3 h 00 min, paper: none" in text
+    assert "fast: 20 min, standard: 3 h, paper: none" in text
     assert AugmentationSettings.model_fields["noise"].description is not None
 
 

@@ -26,15 +26,15 @@ COMMANDS = {
     "demo": "Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.",
     "fit": "From labeled images to a model in one go: find the network that they need, and train it.",
     "search": "Find an architecture for labeled images.",
-    "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.",
+    "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net, or PSPNet.",
     "predict": "Apply a model to an image or stack of any size.",
     "evaluate": "Score a prediction, or a model on labeled images: IoU, Dice, accuracy, V_rand, V_info.",
     "export": "Write a model for other programs: an ONNX file or a bioimage.io package.",
-    "convert": "Write labels as MRC, HDF5, NIfTI or TIFF, for other programs.",
+    "convert": "Write labels as MRC, HDF5, NIfTI, or TIFF, for other programs.",
     "resample": "Write a volume with cubic voxels, for predict --planes all; sections in between are interpolated.",
     "objects": "Write numbered objects with the edits that were made in napari.",
-    "show": "Show an architecture, a model or a run as text, and as a picture.",
-    "runs": "List, follow, pause, resume and stop runs.",
+    "show": "Show an architecture, a model, or a run as text, and as a picture.",
+    "runs": "List, follow, pause, resume, and stop runs.",
 }
 
 
@@ -94,7 +94,7 @@ def help_text(function: Callable[..., Any]) -> str:
 app = typer.Typer(
     name=PROGRAM,
     cls=CommandGroup,
-    help="Search, train and apply a segmentation network for your own microscopy stacks.\n\n"
+    help="Search, train, and apply a segmentation network for your own microscopy stacks.\n\n"
     "Start with: [bold]napari-autosegnet demo[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -25,7 +25,7 @@ def export(
 ) -> None:
     """Write a model for other programs: an ONNX file or a bioimage.io package.
 
-    Normalization and softmax lie in the exported network: it takes gray values as they are.
+    Normalization and softmax are part of the exported network: it takes gray values as they are.
 
     Example: [bold]napari-autosegnet export --model runs/isbi --format onnx --out membranes.onnx[/bold]
     """

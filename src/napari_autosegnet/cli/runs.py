@@ -22,7 +22,7 @@ from napari_autosegnet.run.event_tail import EventTail
 SECONDS_BETWEEN_LOOKS = 0.3
 EVENTS_BEFORE = 10
 
-app = command_group("List, follow, pause, resume and stop runs.")
+app = command_group("List, follow, pause, resume, and stop runs.")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder", show_default=False)]
 

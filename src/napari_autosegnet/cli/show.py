@@ -25,13 +25,13 @@ _GIVE = "give an architecture.json, a model folder, a zip of one, or a run folde
 
 def show(
     what: Annotated[
-        Path, typer.Argument(metavar="WHAT", help="An architecture.json, a model or a run", show_default=False)
+        Path, typer.Argument(metavar="WHAT", help="An architecture.json, a model, or a run", show_default=False)
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw it: .svg, .png or .pdf")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw it: .svg, .png, or .pdf")] = None,
     curves: Annotated[bool, typer.Option("--curves", help="Draw the run's curves instead of its architecture")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Show an architecture, a model or a run as text, and as a picture.
+    """Show an architecture, a model, or a run as text, and as a picture.
 
     Example: [bold]napari-autosegnet show runs/isbi --out architecture.svg[/bold]
     """

@@ -38,7 +38,7 @@ def train(
     ] = None,
     continue_with: Annotated[list[Path] | None, described(TrainJob, "continue_with", metavar="LABELS")] = None,
 ) -> None:
-    """Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net or PSPNet.
+    """Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net, or PSPNet.
 
     Without --image, the images and labels of the run are taken. The best weights by validation mean IoU end up in
     RUN/model. --epochs without --budget lifts the preset's time budget.

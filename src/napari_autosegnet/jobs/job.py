@@ -24,7 +24,7 @@ class JobModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, or mps")
 
     @model_validator(mode="after")
     def _refuse_secrets(self) -> Self:

@@ -215,7 +215,7 @@ class _Editor(QObject):
         if value is None:
             return ""
         if self.field.name == "budget":
-            return format_duration(value).removesuffix(" 00 s")
+            return format_duration(value)
         if isinstance(value, tuple):
             return ", ".join(map(str, value))
         return f"{value:g}" if isinstance(value, float) else str(value)

@@ -105,7 +105,7 @@ class AdvancedLearning(QWidget):
             budget = self._train_settings().budget
         except UserError:
             return ""
-        return "" if budget is None else format_duration(budget).removesuffix(" 00 s")
+        return "" if budget is None else format_duration(budget)
 
     def show_run(self, run: Run | None) -> None:
         """Take over the preset that a run was made with."""
