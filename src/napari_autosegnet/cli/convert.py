@@ -19,7 +19,7 @@ def convert(
     axes: Axes = None,
     as_json: Json = False,
 ) -> None:
-    """Write labels as MRC, HDF5, NIfTI or TIFF, for other programs.
+    """Write labels as MRC, HDF5, NIfTI, or TIFF, for other programs.
 
     Scale and unit are kept. Only one section at a time is in memory, and no file is overwritten.
 
