@@ -23,6 +23,8 @@ from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Quality
 from napari_autosegnet.jobs.menu import checked_model, model_of, read_menu
 from napari_autosegnet.model import Model
 from napari_autosegnet.run import Run, RunHistory
+from napari_autosegnet.training import self_teaching
+from napari_autosegnet.training.self_teaching import FOREST_EPOCHS
 
 SETTINGS = small_jobs.FIT
 
@@ -142,20 +144,24 @@ def test_stopped_before_anything_was_learned(tmp_path: Path, data: dict[str, Any
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_fit_that_a_forest_teaches_is_resumed_exactly(tmp_path: Path, data: dict[str, Any]) -> None:
+@pytest.mark.parametrize("epochs", [1, 4], ids=["while a forest teaches it", "while it teaches itself"])
+def test_a_fit_that_is_taught_is_resumed_exactly(
+    tmp_path: Path, data: dict[str, Any], epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_teaching, "SURE", 0.5)  # after so few steps it is sure of nothing
     with Image.open(data["labels"][0]) as picture:
         strokes = np.asarray(picture).copy()
     strokes[np.arange(256) % 64 > 3] = 9  # of no class
     Image.fromarray(strokes).save(tmp_path / "strokes.png")
     given = data | {"labels": [tmp_path / "strokes.png"], "device": "cpu"}
-    settings = SETTINGS.changed(candidates=1, epochs=3)
+    settings = SETTINGS.changed(candidates=1, epochs=FOREST_EPOCHS + 3)
     undisturbed = api.fit(tmp_path / "whole", **given, settings=settings)
     told: list[Event] = []
 
-    def after_an_epoch() -> bool:
-        return any(isinstance(event, Epoch) for event in told)
+    def after_epochs() -> bool:
+        return sum(isinstance(event, Epoch) for event in told) == epochs
 
-    api.fit(tmp_path / "run", **given, settings=settings, report=told.append, should_stop=after_an_epoch)
+    api.fit(tmp_path / "run", **given, settings=settings, report=told.append, should_stop=after_epochs)
     resumed = api.fit(tmp_path / "run", resume=True, device="cpu")
     assert resumed.description.weights_sha256 == undisturbed.description.weights_sha256
     assert any("a forest" in event.text for event in told if isinstance(event, Note))

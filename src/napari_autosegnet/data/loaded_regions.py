@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -114,19 +114,21 @@ class LoadedRegion:
     ) -> LoadedRegion:
         stack = sections.stacks[region.stack]
         target = np.ascontiguousarray(stack.target(region.section)[slice(*region.y), slice(*region.x)])
-        classes = len(stack.mapping.classes)
-        pixels = np.bincount(target.ravel(), minlength=classes + 1)[1:]
-        counts = None
-        if taught is not None:
-            target = np.where((target == 0) & (taught > 0), taught + np.uint8(classes), target)
-            counts = np.bincount(target.ravel(), minlength=2 * classes + 1)[classes + 1 :]
-        return cls(
-            sections.around(region),
-            sections.constants(region),
-            torch.from_numpy(target).to(sections.device),
-            pixels,
-            counts,
+        pixels = np.bincount(target.ravel(), minlength=len(stack.mapping.classes) + 1)[1:]
+        loaded = cls(
+            sections.around(region), sections.constants(region), torch.from_numpy(target).to(sections.device), pixels
         )
+        return loaded if taught is None else loaded.taught_by(torch.from_numpy(taught))
+
+    def taught_by(self, labels: Tensor) -> LoadedRegion:
+        """The same pixels, with what a teacher says ``(y, x)`` in place of what one said before: 0 or 1..K."""
+        classes = len(self.pixels)
+        painted = torch.where(self.target > classes, 0, self.target)
+        labels = labels.to(painted)
+        target = torch.where((painted == 0) & (labels > 0), labels + classes, painted)
+        counts = torch.bincount(target.flatten().int(), minlength=2 * classes + 1)[classes + 1 :]
+        known = {number: places for number, places in list(self._places.items()) if number < classes}
+        return replace(self, target=target, taught=counts.cpu().numpy(), _places=known)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,7 +6,11 @@ are reflections of the inside, targets outside are `IGNORE`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +36,15 @@ from napari_autosegnet.settings import AugmentationSettings
 #: Target of pixels that are not annotated; losses and metrics leave them out.
 IGNORE = -1
 
+#: A network labels windows of at most so many times a patch's side.
+WINDOW = 4
+
 #: A class of a smaller fraction than this is looked for on purpose.
 RARE_FRACTION = 0.1
+
+
+#: Makes class numbers (side, side) uint8, 0 where it is not sure, of windows (1, c, side, side) that it asks for.
+Labeler = Callable[[Sequence[Callable[[], Tensor]]], Sequence[Tensor]]
 
 
 class PatchSource:
@@ -101,7 +112,7 @@ class PatchSource:
         self._seeks_classes = bool(is_sparse or (frequencies[self._classes] < RARE_FRACTION).any())
         self._by_annotation = np.cumsum(pixels.sum(1) / pixels.sum())
         self._by_class = np.cumsum(pixels / np.maximum(pixels.sum(0), 1), axis=0)
-        self._by_taught = np.cumsum([0 if region.taught is None else region.taught.sum() for region in self.regions])
+        self._by_taught = _cumulated_taught(self.regions)
 
     @property
     def channels(self) -> int:
@@ -149,6 +160,47 @@ class PatchSource:
             batch = change_gray_values(batch, settings, generator)
         return batch, labels.to(torch.int64).sub_(1)
 
+    def taught_by(self, label: Labeler, *, most: int, seed: int) -> PatchSource:
+        """The same images, with what a network says in place of what a teacher said before.
+
+        Parameters
+        ----------
+        label : Labeler
+        most : int
+            Pixels that are labeled, about. Of more, tiles are drawn at random, and the others are not taught.
+        seed : int
+        """
+        tiles = self._tiles(most, np.random.default_rng(seed))
+        labels = label([partial(self._window, tile) for tile in tiles])
+        taught = [torch.zeros_like(region.target) for region in self.regions]
+        for tile, window in zip(tiles, labels, strict=True):
+            taught[tile.region][tile.y, tile.x] = window[tile.inside]
+        other = copy.copy(self)
+        other.regions = [region.taught_by(own) for region, own in zip(self.regions, taught, strict=True)]
+        other._by_taught = _cumulated_taught(other.regions)
+        return other
+
+    def _tiles(self, most: int, generator: np.random.Generator) -> list[_Tile]:
+        """Parts of the regions that a network sees at once, in random order: all, or about so many pixels."""
+        tiles = []
+        for number, region in enumerate(self.regions):
+            side = min(WINDOW, -(-max(region.shape) // self.size)) * self.size
+            rows, columns = (_parts(length, side, self.size // 4) for length in region.shape)
+            tiles += [_Tile(number, y, x, side, top, left) for (y, top), (x, left) in itertools.product(rows, columns)]
+        chosen = []
+        for index in generator.permutation(len(tiles)).tolist():
+            if most <= 0:
+                break
+            chosen.append(tiles[index])
+            most -= tiles[index].side ** 2
+        return chosen
+
+    def _window(self, tile: _Tile) -> Tensor:
+        """Normalized pixels ``(1, c, y, x)`` of a tile and what lies around it."""
+        region = self.regions[tile.region]
+        window = to_device(region.crop_image(tile.top, tile.left, tile.side)[None], self.device)
+        return self._images.finish(window, [region.constants])
+
     @property
     def _turns(self) -> bool:
         settings = self.augmentation
@@ -192,3 +244,37 @@ def _draw(cumulated: npt.NDArray[np.float64], number: float) -> int:
     """Index drawn by cumulated fractions (the last is 1, to rounding)."""
     index = int(np.searchsorted(cumulated, number * cumulated[-1], side="right"))
     return min(index, len(cumulated) - 1)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A part of a region, and the square window around it that a network sees; within the region, in pixels."""
+
+    region: int
+    y: slice
+    x: slice
+    side: int
+    top: int
+    left: int
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Where the tile lies in its window."""
+        return (
+            slice(self.y.start - self.top, self.y.stop - self.top),
+            slice(self.x.start - self.left, self.x.stop - self.left),
+        )
+
+
+def _parts(length: int, side: int, margin: int) -> list[tuple[slice, int]]:
+    """Equal parts of an axis, each with the start of a window that shows it with a margin where it is cut."""
+    if length <= side:
+        return [(slice(0, length), 0)]
+    count = -(-length // (side - 2 * margin))
+    edges = [number * length // count for number in range(count + 1)]
+    return [(slice(*part), part[0] - margin) for part in itertools.pairwise(edges)]
+
+
+def _cumulated_taught(regions: Sequence[LoadedRegion]) -> npt.NDArray[np.float64]:
+    """Pixels that a teacher labels, in each region and those before it."""
+    return np.cumsum([0.0 if region.taught is None else float(region.taught.sum()) for region in regions])

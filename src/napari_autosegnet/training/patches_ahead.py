@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from napari_autosegnet.data.patches import Labeler
 from napari_autosegnet.training.threads import Task, WorkerThreads, single_threaded
 
 #: Images (n, c, y, x) and class indices (n, y, x), -1 where not annotated.
@@ -20,6 +21,15 @@ class PatchStream(Protocol):
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """Images (n, c, y, x) and class indices (n, y, x), -1 where not annotated, on the device."""
+        ...
+
+
+@runtime_checkable
+class TeachableStream(PatchStream, Protocol):
+    """Patches that also show what a teacher says of what nobody annotated, as classes K..2K-1."""
+
+    def taught_by(self, label: Labeler, *, most: int, seed: int) -> TeachableStream:
+        """The same, with what a network says in place of that."""
         ...
 
 
@@ -38,12 +48,14 @@ class PatchesAhead:
 
     Attributes
     ----------
+    source : PatchStream
+        Where they come from.
     state : Tensor
         State of a random generator from which the next batch that is taken is drawn. Set it to continue from there.
     """
 
     def __init__(self, patches: PatchStream, count: int, seed: int, threads: WorkerThreads) -> None:
-        self._patches = patches
+        self.source = patches
         self._count = count
         self._threads = threads
         self._state = torch.Generator().manual_seed(seed).get_state()
@@ -57,6 +69,11 @@ class PatchesAhead:
     def state(self, value: Tensor) -> None:
         self._state = value.cpu()
         self._next = None  # drawn from another state
+
+    def change(self, source: PatchStream) -> None:
+        """Draw patches from another source from here on."""
+        self.source = source
+        self._next = None
 
     def take(self) -> Batch:
         """The next batch."""
@@ -73,4 +90,4 @@ class PatchesAhead:
         """A batch that is drawn from a state, and the state after it."""
         generator = torch.Generator()
         generator.set_state(state)
-        return self._patches.sample(self._count, generator), generator.get_state()
+        return self.source.sample(self._count, generator), generator.get_state()

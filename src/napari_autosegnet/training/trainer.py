@@ -28,9 +28,10 @@ from napari_autosegnet.training.budget import Budget
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from napari_autosegnet.training.learner import Learner
 from napari_autosegnet.training.losses import Loss, make_loss, with_teacher
-from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream
+from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream, TeachableStream
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import Cosine, Schedule
+from napari_autosegnet.training.self_teaching import FOREST_EPOCHS, self_taught
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.validation import PatchScores, paired_interval, score_network
 
@@ -239,6 +240,7 @@ class Trainer:
             self.load_state(read_checkpoint(self.checkpoint, self.device, report))
 
     def _train_epoch(self, report: Report, should_stop: ShouldStop) -> _EpochDone:
+        self._teach_itself()
         self.learner.network.train()
         losses = torch.zeros((), device=self.device)
         steps, stopped = 0, False
@@ -252,6 +254,21 @@ class Trainer:
             )
             steps += 1
         return _EpochDone(float(losses) / max(steps, 1), steps, stopped)
+
+    def _teach_itself(self) -> None:
+        """Let the network's own labels take the place of the forest's.
+
+        They are those of the weights that a checkpoint holds, so that a resumed training learns the same.
+        """
+        source = self.patches.source
+        if (
+            self.data.teacher_weight
+            and self.budget.epoch >= FOREST_EPOCHS
+            and not self.budget.is_time_used
+            and isinstance(source, TeachableStream)
+        ):
+            seed = self.settings.seed + self.budget.epoch
+            self.patches.change(self_taught(source, self.learner.current, seed=seed, threads=self.threads))
 
     def _rate_factor(self, position: float) -> float:
         return self.schedule.factor(position, min(1.0, self.budget.fraction_used(position)))
