@@ -149,6 +149,7 @@ def test_a_fit_that_is_taught_is_resumed_exactly(
     tmp_path: Path, data: dict[str, Any], epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_teaching, "SURE", 0.5)  # after so few steps it is sure of nothing
+    monkeypatch.setattr(self_teaching, "LOSS_MAY_RISE", 100.0)
     with Image.open(data["labels"][0]) as picture:
         strokes = np.asarray(picture).copy()
     strokes[np.arange(256) % 64 > 3] = 9  # of no class

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.patches import PatchSource
 from napari_autosegnet.training.patches_ahead import TeachableStream
-from napari_autosegnet.training.self_teaching import SURE, self_taught
+from napari_autosegnet.training.self_teaching import SURE, self_taught, teaches_itself
 from napari_autosegnet.training.threads import WorkerThreads
 from small_stacks import full, seeded, stack_of
 
@@ -74,3 +74,19 @@ def test_of_large_images_other_parts_are_taught_each_time() -> None:
         assert 0 < part.sum() < (own > 0).sum() and (found[part] == own[part]).all()
         seen.append(part)
     assert (seen[0] != seen[1]).any() and (seen[1] == seen[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], False),
+        ([0.9, 0.8], False),
+        ([0.9, 0.8, 0.7], True),
+        ([0.9, 0.8, 0.7, 2.0], True),  # one epoch says little
+        ([0.9, 0.8, 0.7, 0.9, 0.7], True),
+        ([0.1, 0.8, 0.7, 0.9, 0.8], False),
+        ([0.9, 0.8, 0.7, 0.9, 0.8, 0.1, 0.1], False),  # what the forest made of it afterwards
+    ],
+)
+def test_it_stops_when_what_is_held_out_gets_worse(losses: list[float], expected: bool) -> None:
+    assert teaches_itself(losses) is expected

@@ -3,10 +3,14 @@
 A forest teaches it first, mistakes included. Before it has learned those by heart, labels of its own averaged weights
 take their place, where they are sure (pseudo-labels, Lee 2013; a mean teacher, Tarvainen and Valpola 2017). As patches
 are turned, warped, and changed in their gray values, it learns to see the same in all of them.
+
+That can go wrong: what it takes for sure and is not, becomes surer. Then the loss on the strokes that are held out
+rises, however few they are, and the forest comes back (docs/benchmarks/few-strokes.md).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,6 +26,26 @@ FOREST_EPOCHS = 3
 SURE = 0.9
 #: Pixels that are labeled anew for each epoch: a few percent of its time with patches of 128 x 128 pixels.
 MAX_LABELED = 2**20
+#: Its own labels are of no use when the loss on the validation part rises to so many times what it was before.
+LOSS_MAY_RISE = 1.1
+#: Epochs whose losses are averaged: of few strokes they go up and down.
+_AVERAGED = 2
+
+
+def teaches_itself(losses: Sequence[float]) -> bool:
+    """Whether a network is to learn its own labels rather than the forest's.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        On the validation part, after each epoch; a forest taught the network in the first `FOREST_EPOCHS`.
+    """
+    before, own = losses[:FOREST_EPOCHS], losses[FOREST_EPOCHS:]
+    if len(before) < FOREST_EPOCHS:
+        return False
+    most = LOSS_MAY_RISE * sum(before[-_AVERAGED:]) / _AVERAGED
+    # Once is enough: with the forest the loss may fall again.
+    return all(sum(pair) / _AVERAGED <= most for pair in itertools.pairwise(own))
 
 
 @single_threaded()

@@ -31,7 +31,7 @@ from napari_autosegnet.training.losses import Loss, make_loss, with_teacher
 from napari_autosegnet.training.patches_ahead import PatchesAhead, PatchStream, TeachableStream
 from napari_autosegnet.training.precision import training_precision
 from napari_autosegnet.training.schedules import Cosine, Schedule
-from napari_autosegnet.training.self_teaching import FOREST_EPOCHS, self_taught
+from napari_autosegnet.training.self_teaching import FOREST_EPOCHS, self_taught, teaches_itself
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.validation import PatchScores, paired_interval, score_network
 
@@ -136,7 +136,9 @@ class Trainer:
         self.loss = self._make_loss()
         self.threads = threads or WorkerThreads(self.device)
         self.learner = Learner(network, settings.optimization, self.threads)
-        self.patches = PatchesAhead(data.patches, settings.batch_size, settings.seed, self.threads)
+        #: Patches as they were given, with what a forest teaches.
+        self._given = data.patches
+        self.patches = PatchesAhead(self._given, settings.batch_size, settings.seed, self.threads)
         self.budget = Budget(settings.epochs, settings.budget)
         self.schedule: Schedule = schedule or Cosine(settings.optimization.restart_period)
         #: Steps of all epochs that count.
@@ -151,6 +153,8 @@ class Trainer:
         self.highest: PatchScores | None = None
         #: Mean IoU of each epoch that was validated and not cut short when the time was used up.
         self.curve: list[float] = []
+        #: Loss on the validation part as it is now, after each epoch that was validated.
+        self.losses: list[float] = []
         self._keep()
 
     def run(
@@ -188,8 +192,10 @@ class Trainer:
                 break
             self.budget.epoch += 1
             self.steps += epoch.steps
-            if self.checks and self.last is not None and epoch.steps == self.settings.steps_per_epoch:
-                self.curve.append(self.last.mean_iou)
+            if self.checks and self.last is not None:
+                self.losses.append(self.last.loss)
+                if epoch.steps == self.settings.steps_per_epoch:
+                    self.curve.append(self.last.mean_iou)
             self._keep()
             self._write_checkpoint()
             report(self._progress(epoch.loss))
@@ -201,6 +207,7 @@ class Trainer:
 
     def learn_from_everything(self, patches: PatchStream) -> None:
         """From now on learn from these patches, some of which are of the validation part: no more epochs are rated."""
+        self._given = patches
         self.patches = PatchesAhead(patches, self.settings.batch_size, self.settings.seed + 1, self.threads)
         self.checks = False
 
@@ -212,15 +219,15 @@ class Trainer:
         """
         self.data = data
         self.loss = self._make_loss()
-        patches = data.patches
+        self._given = data.patches
         if not self.checks:
             assert data.everything is not None
-            patches = data.everything()
-        drawn = self.patches.state
-        self.patches = PatchesAhead(patches, self.settings.batch_size, self.settings.seed, self.threads)
-        self.patches.state = drawn
+            self._given = data.everything()
+        self.patches.change(self._given)
         if self.checks and self.last is not None:
             self.last = self._scores(self.learner.current)
+            # What was measured on other pixels is forgotten, how often it was measured is not.
+            self.losses = [self.last.loss] * min(len(self.losses), FOREST_EPOCHS)
         if self.best.weights:
             network = copy.deepcopy(self.learner.network)
             network.load_state_dict(self.best.weights)
@@ -240,7 +247,7 @@ class Trainer:
             self.load_state(read_checkpoint(self.checkpoint, self.device, report))
 
     def _train_epoch(self, report: Report, should_stop: ShouldStop) -> _EpochDone:
-        self._teach_itself()
+        self._choose_teacher()
         self.learner.network.train()
         losses = torch.zeros((), device=self.device)
         steps, stopped = 0, False
@@ -255,20 +262,19 @@ class Trainer:
             steps += 1
         return _EpochDone(float(losses) / max(steps, 1), steps, stopped)
 
-    def _teach_itself(self) -> None:
-        """Let the network's own labels take the place of the forest's.
+    def _choose_teacher(self) -> None:
+        """Let the network's own labels take the place of the forest's, or the other way round.
 
         They are those of the weights that a checkpoint holds, so that a resumed training learns the same.
         """
-        source = self.patches.source
-        if (
-            self.data.teacher_weight
-            and self.budget.epoch >= FOREST_EPOCHS
-            and not self.budget.is_time_used
-            and isinstance(source, TeachableStream)
-        ):
+        given = self._given
+        if not self.data.teacher_weight or not isinstance(given, TeachableStream) or self.budget.is_time_used:
+            return
+        if teaches_itself(self.losses):
             seed = self.settings.seed + self.budget.epoch
-            self.patches.change(self_taught(source, self.learner.current, seed=seed, threads=self.threads))
+            self.patches.change(self_taught(given, self.learner.current, seed=seed, threads=self.threads))
+        elif self.patches.source is not given:
+            self.patches.change(given)
 
     def _rate_factor(self, position: float) -> float:
         return self.schedule.factor(position, min(1.0, self.budget.fraction_used(position)))
@@ -405,6 +411,7 @@ class Trainer:
             "last": _state(self.last),
             "highest": _state(self.highest),
             "curve": list(self.curve),
+            "losses": list(self.losses),
             "best": vars(self.best) | {"scores": _state(self.best.scores)},
         }
 
@@ -416,7 +423,7 @@ class Trainer:
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
             self.last, self.highest = _of_state(state["last"]), _of_state(state["highest"])
             self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
-            self.curve = list(state["curve"])
+            self.curve, self.losses = list(state["curve"]), list(state["losses"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
