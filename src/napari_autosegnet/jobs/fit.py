@@ -126,7 +126,7 @@ class _Keeper:
             self._written, self._at = state, now
         if self._on_epoch is not None:
             self._on_epoch(
-                lambda: maker.model(candidate.specification, candidate.trainer.learner.current.state_dict()),
+                lambda: maker.model(candidate.specification, candidate.weights),
                 state,
             )
 

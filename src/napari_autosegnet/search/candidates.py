@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.errors import UserError
@@ -140,8 +141,14 @@ class Candidate:
     def result(self) -> TrainingResult:
         """What its training has given so far."""
         trainer = self.trainer
-        unchecked = None if trainer.checks else trainer.learner.current.state_dict()
+        unchecked = None if trainer.checks or trainer.is_new else trainer.learner.current.state_dict()
         return TrainingResult(trainer.best, trainer.budget.epoch, trainer.budget.elapsed, unchecked)
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Those to look at now."""
+        trainer = self.trainer
+        return trainer.best.weights if trainer.is_new else trainer.learner.current.state_dict()
 
     def is_surely_better_than(self, other: Candidate) -> bool:
         return paired_interval(self.scores, other.scores)[0] > 0

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report, RoundBegun, Stopped, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.networks.pretrained import start_from_public_images
-from napari_autosegnet.networks.specification import parameter_count
+from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.search.candidates import Candidate, RoundLimits, Size, choose, fitting_sizes, survivors
 from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latencies
 from napari_autosegnet.search.turns import take_turns
@@ -31,6 +32,7 @@ from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.training.budget import Budget
 from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkpoint
 from napari_autosegnet.training.schedules import Falling, Steady
+from napari_autosegnet.training.self_teaching import FOREST_EPOCHS
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 
@@ -40,6 +42,9 @@ MIN_SECONDS = 20.0
 MIN_LAST_SECONDS = 30.0
 #: A network that has learned for fewer epochs says nothing of what it will be.
 MIN_EPOCHS = 3
+#: Where too few pixels are checked, a network finds out in so many epochs, or such a fraction of the budget, whether it
+#: may teach itself; then it begins anew.
+TRIAL_EPOCHS, TRIAL_FRACTION = FOREST_EPOCHS + 5, 0.35
 #: Training on a pixel takes about so many times as long as predicting it (two cores, four sizes: 4 to 9).
 TRAINING_COST = 6.0
 #: How many may compete, as time allows; halving makes the most of powers of two.
@@ -184,12 +189,14 @@ class Fit:
                 candidate = self._make(Size.model_validate(entry["size"]), entry["latency"])
                 candidate.limits = RoundLimits(**entry["limits"])
                 self._keep_to_limits(candidate)
+                if not entry["trainer"]["checks"]:
+                    self._let_learn_from_everything(candidate)
                 candidate.trainer.load_state(entry["trainer"])
-                if state["data"] != self.data.version:  # ended before it was told how the new labels are scored
-                    candidate.trainer.learn_from(self.data)
                 self.candidates.append(candidate)
             self.competing = [self.candidates[index] for index in state["competing"]]
             self.rounds = plan_rounds(len(self.candidates), self.settings.choosing)
+            if state["data"] != self.data.version:  # ended before it was told how the new labels are scored
+                self._learn_from(self.data)
         except (UserError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this run; "
@@ -247,12 +254,17 @@ class Fit:
         )
         if latency is None:
             [latency] = measured_latencies([specification], self.device)
-        torch.manual_seed(settings.seed)
-        network = specification.build()
-        if settings.pretrained and self.data.checked.scarce:
-            start_from_public_images(network, size.name)
+        network = self._new_network(size, specification)
         trainer = Trainer(network, self.data, settings, threads=self.threads, schedule=Steady())
         return Candidate(size, specification, latency, trainer)
+
+    def _new_network(self, size: Size, specification: NetworkSpecification) -> nn.Module:
+        """A network of a size, with the weights that it begins with."""
+        torch.manual_seed(self.settings.seed)
+        network = specification.build()
+        if self.settings.pretrained and self.data.checked.scarce:
+            start_from_public_images(network, size.name)
+        return network
 
     def _train_round(
         self, report: Report, should_stop: ShouldStop, on_epoch: Callable[[Candidate], None] | None
@@ -265,6 +277,7 @@ class Fit:
         with self.threads.shared_by(side_by_side):
             while not turns.stopped and (left := [each for each in self.competing if each.trainer.budget.left]):
                 self._look_for_more_data()
+                self._end_trials()
                 take_turns(
                     left,
                     turns.train,
@@ -284,9 +297,43 @@ class Fit:
             data = self.more_data.take(sum(each.trainer.budget.epoch for each in self.candidates))
             if data is not None:
                 self.data = data
-                for candidate in self.candidates:
-                    candidate.trainer.learn_from(data)
+                self._learn_from(data)
                 self.write_checkpoint()
+
+    def _learn_from(self, data: TrainingData) -> None:
+        """Learn from data of which more is annotated."""
+        for candidate in self.candidates:
+            trainer = candidate.trainer
+            trainer.learn_from(data)
+            is_last_round = self.round >= len(self.rounds) - 1
+            if not trainer.checks and not is_last_round and not data.checked.scarce:
+                # By now there is enough to check with, which these weights have learned from.
+                trainer.begin_anew(self._new_network(candidate.size, candidate.specification), from_everything=False)
+
+    def is_trial_over(self, candidate: Candidate) -> bool:
+        """Whether a network is to begin anew and learn from all of the few strokes.
+
+        Holding some of them out costs more than anything that they tell, which is little: whether a network may teach
+        itself. So some epochs serve to find that out (docs/benchmarks/few-strokes.md).
+        """
+        trainer = candidate.trainer
+        return (
+            trainer.checks
+            and self.settings.learn_from_everything
+            and self.data.everything is not None
+            and len(self.candidates) == 1
+            and bool(self.data.checked.scarce)
+            and (
+                trainer.budget.epoch - trainer.began_at >= TRIAL_EPOCHS or self.budget.fraction_used() >= TRIAL_FRACTION
+            )
+        )
+
+    def _end_trials(self) -> None:
+        for candidate in self.competing:
+            if self.is_trial_over(candidate):
+                candidate.trainer.begin_anew(
+                    self._new_network(candidate.size, candidate.specification), from_everything=True
+                )
 
     @property
     def _side_by_side(self) -> int:
@@ -396,6 +443,8 @@ class _Turns:
         except BaseException:
             self.stopped = True
             raise
+        if self._fit.is_trial_over(candidate):
+            return False
         # Once there is more to learn from, everybody comes to the end of an epoch.
         return candidate.trainer.budget.left and not self.stopped and not self._fit.more_data.is_waiting
 

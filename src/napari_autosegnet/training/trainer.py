@@ -155,6 +155,8 @@ class Trainer:
         self.curve: list[float] = []
         #: Loss on the validation part as it is now, after each epoch that was validated.
         self.losses: list[float] = []
+        #: Epochs that had been trained when the network as it is began to learn.
+        self.began_at = 0
         self._keep()
 
     def run(
@@ -210,6 +212,28 @@ class Trainer:
         self._given = patches
         self.patches = PatchesAhead(patches, self.settings.batch_size, self.settings.seed + 1, self.threads)
         self.checks = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the network began anew and knows less than the one before, whose weights are the best ones yet."""
+        return 0 < self.began_at and self.budget.epoch < self.began_at + FOREST_EPOCHS
+
+    def begin_anew(self, network: nn.Module, *, from_everything: bool) -> None:
+        """From now on train other weights; what the ones before reached is kept, and they are the best so far.
+
+        ``from_everything``: also from the validation part, and no more epochs are rated.
+        """
+        settings = self.settings
+        self.learner = Learner(network, settings.optimization, self.threads)
+        self.began_at = self.budget.epoch
+        if from_everything:
+            assert self.data.everything is not None
+            self.learn_from_everything(self.data.everything())
+        else:
+            self._given = self.data.patches
+            self.patches = PatchesAhead(self._given, settings.batch_size, settings.seed, self.threads)
+            self.checks, self.last, self.losses = True, None, []
+        self._keep()
 
     def learn_from(self, data: TrainingData) -> None:
         """From now on learn from data of the same classes of which more is annotated.
@@ -270,7 +294,7 @@ class Trainer:
         given = self._given
         if not self.data.teacher_weight or not isinstance(given, TeachableStream) or self.budget.is_time_used:
             return
-        if teaches_itself(self.losses):
+        if self.budget.epoch - self.began_at >= FOREST_EPOCHS and teaches_itself(self.losses):
             seed = self.settings.seed + self.budget.epoch
             self.patches.change(self_taught(given, self.learner.current, seed=seed, threads=self.threads))
         elif self.patches.source is not given:
@@ -412,10 +436,13 @@ class Trainer:
             "highest": _state(self.highest),
             "curve": list(self.curve),
             "losses": list(self.losses),
+            "began_at": self.began_at,
+            "checks": self.checks,
             "best": vars(self.best) | {"scores": _state(self.best.scores)},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to what `state` gave; whether it learned from everything is the caller's to say."""
         try:
             self.learner.load_state(state)
             self.learner.rate_factor = state["rate_factor"]
@@ -423,7 +450,7 @@ class Trainer:
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
             self.last, self.highest = _of_state(state["last"]), _of_state(state["highest"])
             self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
-            self.curve, self.losses = list(state["curve"]), list(state["losses"])
+            self.curve, self.losses, self.began_at = list(state["curve"]), list(state["losses"]), state["began_at"]
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
