@@ -100,6 +100,14 @@ class PreparedData:
     def classes(self) -> tuple[str, ...]:
         return tuple(each.name for each in self.stacks[0].mapping.classes)
 
+    @property
+    def divided_sections(self) -> Sequence[Region]:
+        """The sections of which parts are trained or validated on, as a whole: with the gaps between these parts."""
+        from napari_autosegnet.data.regions import whole_sections
+
+        parts = (*self.split.training, *self.split.validation)
+        return whole_sections(self.stacks, sorted({(part.stack, part.section) for part in parts}))
+
     def as_before(self, learned_from: LearnedFrom | None, *, checked: bool = True) -> PreparedData:
         """With the very normalization that was learned with before, from which this one must not differ.
 
@@ -240,7 +248,7 @@ def training_data(
         targets,
         data.classes,
         sections,
-        everything=lambda: patches([*data.split.training, *data.split.validation]),
+        everything=lambda: patches(data.divided_sections),
         teacher_weight=weight,
     )
     if weight:

@@ -216,7 +216,7 @@ class Trainer:
     @property
     def is_new(self) -> bool:
         """Whether the network began anew and knows less than the one before, whose weights are the best ones yet."""
-        return 0 < self.began_at and self.budget.epoch < self.began_at + FOREST_EPOCHS
+        return self.began_at > 0 and self.budget.epoch < self.began_at + FOREST_EPOCHS
 
     def begin_anew(self, network: nn.Module, *, from_everything: bool) -> None:
         """From now on train other weights; what the ones before reached is kept, and they are the best so far.
