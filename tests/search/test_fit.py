@@ -24,7 +24,8 @@ from napari_autosegnet.search.fit import TRAINING_COST, Fit, number_of_candidate
 from napari_autosegnet.search.latency import LATENCY_SIDE
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
 from napari_autosegnet.training.patches_ahead import PatchStream
-from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.self_teaching import FOREST_EPOCHS
+from napari_autosegnet.training.trainer import Trainer, TrainingData
 
 SETTINGS = FitSettings(
     epochs=9,
@@ -158,15 +159,95 @@ def test_the_rate_falls_from_where_the_last_round_begins() -> None:
     assert 0.7 <= chosen.limits.fall_from < 1
 
 
-def test_too_few_checked_pixels_compare_nothing() -> None:
+def scarce() -> TrainingData:
+    """With too few pixels to check anything."""
     data = blobs()
     few = data.validation_targets.clone()
-    few.view(-1)[400:] = -1
+    few[:, 2:] = -1
+    return replace(data, validation_targets=few, everything=Blobs)
+
+
+def test_too_few_checked_pixels_compare_nothing() -> None:
     heard: list[Event] = []
-    fit = Fit(replace(data, validation_targets=few), SETTINGS.changed(candidates=None), in_channels=1)
+    fit = Fit(scarce(), SETTINGS.changed(candidates=None), in_channels=1)
     fit.run(report=heard.append, should_stop=lambda: True)
     assert [each.size for each in fit.candidates] == [SIZES[0]]
     assert any(isinstance(event, Note) and "too little annotation" in event.text for event in heard)
+
+
+class Painted:
+    """Data with more to check, once so many epochs are over."""
+
+    def __init__(self, epoch: int, told: list[Event]) -> None:
+        self.epoch, self._told, self._taken = epoch, told, False
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self._taken and sum(isinstance(event, Epoch) for event in self._told) >= self.epoch
+
+    def take(self, epoch: int) -> TrainingData:
+        self._taken = True
+        return replace(blobs(), everything=Blobs, version=1)
+
+
+TRIED = SETTINGS.changed(candidates=None, epochs=12)
+
+
+def test_a_network_learns_from_all_of_a_few_strokes_after_a_trial() -> None:
+    heard: list[Event] = []
+    results: list[tuple[bool, bool]] = []
+    fit = Fit(scarce(), TRIED, in_channels=1)
+
+    def look(candidate: Candidate) -> None:
+        same = all(
+            torch.equal(value, candidate.trainer.best.weights[name]) for name, value in candidate.weights.items()
+        )
+        results.append((same, candidate.result.unchecked is None))
+
+    chosen = fit.run(report=heard.append, on_epoch=look)
+    assert chosen is not None and chosen.trainer.began_at == 5, "the epoch in which 0.35 of the budget is used up"
+    validated = [event.validation_loss is not None for event in heard if isinstance(event, Epoch)]
+    assert validated == [True] * 5 + [False] * 7
+    new = FOREST_EPOCHS - 1
+    assert results[5 : 5 + new] == [(True, True)] * new, "it knows less at first: the one of the trial is shown"
+    assert results[5 + new :] == [(False, False)] * (7 - new)
+
+
+@pytest.mark.parametrize("epochs", [4, 5, 7])
+@pytest.mark.parametrize("painted", [None, 6])
+def test_a_fit_on_few_strokes_is_resumed_exactly(epochs: int, painted: int | None, tmp_path: Path) -> None:
+    def run(checkpoint: Path | None, stop_after: int = 99) -> Fit:
+        told: list[Event] = []
+        settled = replace(blobs(), everything=Blobs, version=1) if painted and epochs > painted else scarce()
+        again = checkpoint is not None and checkpoint.exists()
+        fit = Fit(settled if again else scarce(), TRIED, in_channels=1, checkpoint=checkpoint)
+        if again:
+            fit.resume()
+        more = None if painted is None or (again and epochs > painted) else Painted(painted - epochs * again, told)
+        fit.run(
+            report=told.append,
+            should_stop=lambda: sum(isinstance(event, Epoch) for event in told) >= stop_after,
+            more_data=more,
+        )
+        return fit
+
+    undisturbed = run(None)
+    run(tmp_path / "fit.pt", stop_after=epochs)
+    resumed = run(tmp_path / "fit.pt")
+    assert figures(resumed) == figures(undisturbed)
+    (one,), (other,) = resumed.candidates, undisturbed.candidates
+    assert one.trainer.began_at == other.trainer.began_at == (5 if painted is None else 6)
+    for name, value in one.weights.items():
+        assert torch.equal(value, other.weights[name]), name
+
+
+def test_once_enough_is_painted_a_network_begins_anew_and_is_checked() -> None:
+    heard: list[Event] = []
+    fit = Fit(scarce(), TRIED, in_channels=1)
+    fit.run(report=heard.append, more_data=Painted(6, heard))
+    validated = [event.validation_loss is not None for event in heard if isinstance(event, Epoch)]
+    assert validated == [True] * 5 + [False] + [True] * 2 + [False] * 4, "a trial, all strokes, checked, the last round"
+    assert fit.candidates[0].trainer.began_at == 6
 
 
 def test_without_learning_from_everything_the_last_round_is_validated() -> None:
