@@ -254,15 +254,15 @@ class Fit:
         )
         if latency is None:
             [latency] = measured_latencies([specification], self.device)
-        network = self._new_network(size, specification)
+        network = self._new_network(size, specification, few_strokes=bool(self.data.checked.scarce))
         trainer = Trainer(network, self.data, settings, threads=self.threads, schedule=Steady())
         return Candidate(size, specification, latency, trainer)
 
-    def _new_network(self, size: Size, specification: NetworkSpecification) -> nn.Module:
+    def _new_network(self, size: Size, specification: NetworkSpecification, *, few_strokes: bool) -> nn.Module:
         """A network of a size, with the weights that it begins with."""
         torch.manual_seed(self.settings.seed)
         network = specification.build()
-        if self.settings.pretrained and self.data.checked.scarce:
+        if self.settings.pretrained and few_strokes:
             start_from_public_images(network, size.name)
         return network
 
@@ -308,7 +308,7 @@ class Fit:
             is_last_round = self.round >= len(self.rounds) - 1
             if not trainer.checks and not is_last_round and not data.checked.scarce:
                 # By now there is enough to check with, which these weights have learned from.
-                trainer.begin_anew(self._new_network(candidate.size, candidate.specification), from_everything=False)
+                self._begin_anew(candidate, from_everything=False)
 
     def is_trial_over(self, candidate: Candidate) -> bool:
         """Whether a network is to begin anew and learn from all of the few strokes.
@@ -331,9 +331,11 @@ class Fit:
     def _end_trials(self) -> None:
         for candidate in self.competing:
             if self.is_trial_over(candidate):
-                candidate.trainer.begin_anew(
-                    self._new_network(candidate.size, candidate.specification), from_everything=True
-                )
+                self._begin_anew(candidate, from_everything=True)
+
+    def _begin_anew(self, candidate: Candidate, *, from_everything: bool) -> None:
+        network = self._new_network(candidate.size, candidate.specification, few_strokes=True)
+        candidate.trainer.begin_anew(network, from_everything=from_everything)
 
     @property
     def _side_by_side(self) -> int:

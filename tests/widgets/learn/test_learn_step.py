@@ -191,7 +191,8 @@ def test_search_and_retrain_under_advanced(qtbot: Any, make_step: Callable[..., 
     assert content["continued"] and content["preset"] == "fast"
     from napari_autosegnet.data.images import open_labels
 
-    assert (open_labels(content["data"]["labels"][0]).section(0)[0, :20, :20] == 3).all()
+    # Written into the run, so the path there is relative to it.
+    assert (open_labels(run.path / content["data"]["labels"][0]).section(0)[0, :20, :20] == 3).all()
     assert Model.load(run.model_folder).normalization == first.normalization
 
 
