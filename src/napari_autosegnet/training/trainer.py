@@ -35,6 +35,9 @@ from napari_autosegnet.training.self_teaching import FOREST_EPOCHS, self_taught,
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.validation import PatchScores, paired_interval, score_network
 
+#: Epochs at the full rate on strokes that are too few to check anything.
+SETTLES_AFTER = 15
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -155,8 +158,8 @@ class Trainer:
         self.curve: list[float] = []
         #: Loss on the validation part as it is now, after each epoch that was validated.
         self.losses: list[float] = []
-        #: Epochs that had been trained when the network as it is began to learn.
-        self.began_at = 0
+        #: Epochs that had been trained when the network as it is began to learn, and when it was last given more data.
+        self.began_at = self.settles_from = 0
         self._keep()
 
     def run(
@@ -225,7 +228,7 @@ class Trainer:
         """
         settings = self.settings
         self.learner = Learner(network, settings.optimization, self.threads)
-        self.began_at = self.budget.epoch
+        self.began_at = self.settles_from = self.budget.epoch
         if from_everything:
             assert self.data.everything is not None
             self.learn_from_everything(self.data.everything())
@@ -242,6 +245,7 @@ class Trainer:
         it can be compared with what comes. To be called between epochs.
         """
         self.data = data
+        self.settles_from = self.budget.epoch
         self.loss = self._make_loss()
         self._given = data.patches
         if not self.checks:
@@ -301,7 +305,11 @@ class Trainer:
             self.patches.change(given)
 
     def _rate_factor(self, position: float) -> float:
-        return self.schedule.factor(position, min(1.0, self.budget.fraction_used(position)))
+        factor = self.schedule.factor(position, min(1.0, self.budget.fraction_used(position)))
+        if self.checks or not self.data.checked.scarce:
+            return factor
+        # A few strokes are soon learned, and then mistakes are: the network settles, until there is more to learn from.
+        return factor * min(1.0, SETTLES_AFTER / max(position - self.settles_from, 1)) ** 2
 
     @single_threaded()
     def train_step(self, rate_factor: float, report: Report) -> Tensor:
@@ -437,6 +445,7 @@ class Trainer:
             "curve": list(self.curve),
             "losses": list(self.losses),
             "began_at": self.began_at,
+            "settles_from": self.settles_from,
             "checks": self.checks,
             "best": vars(self.best) | {"scores": _state(self.best.scores)},
         }
@@ -450,7 +459,8 @@ class Trainer:
             self.patches_at_once, self.patches.state = state["patches_at_once"], state["patches"]
             self.last, self.highest = _of_state(state["last"]), _of_state(state["highest"])
             self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
-            self.curve, self.losses, self.began_at = list(state["curve"]), list(state["losses"]), state["began_at"]
+            self.curve, self.losses = list(state["curve"]), list(state["losses"])
+            self.began_at, self.settles_from = state["began_at"], state["settles_from"]
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint {self.checkpoint} does not fit this network or these settings; "
