@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from learnable import blobs
+from learnable import Blobs, blobs
 from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.device import choose_device, memory_holders
 from napari_autosegnet.errors import UserError
@@ -25,6 +25,7 @@ from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import NetworkSettings, OptimizationSettings, TrainSettings
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
+from napari_autosegnet.training.schedules import Steady
 from napari_autosegnet.training.trainer import Trainer, TrainingData
 from napari_autosegnet.training.validation import PatchScores
 
@@ -112,6 +113,33 @@ def test_the_latest_epoch_is_kept_unless_it_is_surely_worse(
 def pspnet() -> nn.Module:
     torch.manual_seed(0)
     return PSPNet(1, 2, base_width=4, depth=14)
+
+
+def test_a_network_settles_on_a_few_strokes_until_there_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_autosegnet.training.trainer.SETTLES_AFTER", 2)
+    many = replace(blobs(), everything=Blobs)
+    few = many.validation_targets.clone()
+    few[:, 2:] = -1
+    scarce = replace(many, validation_targets=few)
+    settings = SETTINGS.model_copy(update={"epochs": 11, "steps_per_epoch": 2})
+    heard: list[Event] = []
+    trainer = Trainer(network(), scarce, settings, schedule=Steady())
+
+    def rates(epochs: int) -> list[float]:
+        heard.clear()
+        trainer.run(epochs=epochs, report=heard.append)
+        return [event.learning_rate for event in heard if isinstance(event, Epoch)]
+
+    full = settings.optimization.learning_rate
+    assert rates(4)[1:] == pytest.approx([full] * 3), "while there is something to check with"
+    trainer.begin_anew(network(), from_everything=True)
+    settling = rates(4)
+    assert settling[:2] == pytest.approx([full] * 2)
+    assert settling[2:] == pytest.approx([full * (2 / 2.5) ** 2, full * (2 / 3.5) ** 2]), "of an epoch's last step"
+    trainer.learn_from(scarce)
+    assert rates(2) == pytest.approx([full] * 2), "new strokes"
+    trainer.learn_from(many)
+    assert rates(1) == pytest.approx([full])
 
 
 @pytest.mark.parametrize("network", [network, pspnet])
