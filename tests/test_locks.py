@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,19 @@ def test_one_process_holds_a_lock_until_it_is_gone_however_it_ends(tmp_path: Pat
     with holder(file, number, 0) as third:
         assert said(third) == "held"
     assert not is_held(file)
+
+
+def test_who_asks_is_not_taken_for_a_holder(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    with held(file):
+        pass
+    with open(file, "rb") as asked_by_another:
+        fcntl.flock(asked_by_another, fcntl.LOCK_SH | fcntl.LOCK_NB)  # the moment in which `is_held` asks
+        assert not is_held(file)
+    with held(file):
+        assert is_held(file)
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(lambda _: is_held(file), range(2000)))
 
 
 def test_a_file_system_without_locks_has_markers(tmp_path: Path, no_locks: int) -> None:

@@ -51,18 +51,15 @@ def held(file: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def is_held(file: Path) -> bool:
-    """Whether a process holds the lock now, also in a folder that may only be read, such as a colleague's."""
+    """Whether a process holds the lock now, also in a folder that may only be read, such as a colleague's.
+
+    Several may ask at a time: on Windows alone one may take another one for a holder.
+    """
     if _is_marked(file):
         return True
     if not file.exists():
         return False
-    try:
-        with _native(file).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError as error:
-        return error.errno not in _NO_LOCKS and _is_held_for_a_reader(file)
+    return _is_locked(file)
 
 
 def _acquire(file: Path, patience: float) -> BaseFileLock:
@@ -119,10 +116,16 @@ def _holder(file: Path) -> str:
     return f"if no process works there, delete {_marker_file(file)}"
 
 
-def _is_held_for_a_reader(file: Path) -> bool:
-    """Whether a process holds a lock file that this one may not write."""
+def _is_locked(file: Path) -> bool:
+    """Whether a process holds the system's lock. A shared one is tried: others who ask are not in its way."""
     if sys.platform == "win32":
-        return False
+        try:
+            with _native(file).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
     import fcntl
 
     try:
