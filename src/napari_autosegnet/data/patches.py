@@ -29,7 +29,7 @@ from napari_autosegnet.data.augmentation import (
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, LoadedRegion, LoadedSections
 from napari_autosegnet.data.normalization import Normalization
-from napari_autosegnet.data.regions import Region
+from napari_autosegnet.data.regions import Region, equal_parts
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import AugmentationSettings
 
@@ -41,7 +41,6 @@ WINDOW = 4
 
 #: A class of a smaller fraction than this is looked for on purpose.
 RARE_FRACTION = 0.1
-
 
 #: Makes class numbers (side, side) uint8, 0 where it is not sure, of windows (1, c, side, side) that it asks for.
 Labeler = Callable[[Sequence[Callable[[], Tensor]]], Sequence[Tensor]]
@@ -185,7 +184,7 @@ class PatchSource:
         tiles = []
         for number, region in enumerate(self.regions):
             side = min(WINDOW, -(-max(region.shape) // self.size)) * self.size
-            rows, columns = (_parts(length, side, self.size // 4) for length in region.shape)
+            rows, columns = (_windows(length, side, self.size // 4) for length in region.shape)
             tiles += [_Tile(number, y, x, side, top, left) for (y, top), (x, left) in itertools.product(rows, columns)]
         chosen = []
         for index in generator.permutation(len(tiles)).tolist():
@@ -266,13 +265,11 @@ class _Tile:
         )
 
 
-def _parts(length: int, side: int, margin: int) -> list[tuple[slice, int]]:
+def _windows(length: int, side: int, margin: int) -> list[tuple[slice, int]]:
     """Equal parts of an axis, each with the start of a window that shows it with a margin where it is cut."""
     if length <= side:
         return [(slice(0, length), 0)]
-    count = -(-length // (side - 2 * margin))
-    edges = [number * length // count for number in range(count + 1)]
-    return [(slice(*part), part[0] - margin) for part in itertools.pairwise(edges)]
+    return [(part, part.start - margin) for part in equal_parts(0, length, side - 2 * margin)]
 
 
 def _cumulated_taught(regions: Sequence[LoadedRegion]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,3 +53,10 @@ def full_extent(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tup
 def whole_sections(stacks: Sequence[LabeledStack], places: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
     """Whole sections, each by the numbers of its stack and its own."""
     return tuple(Region(stack, section, *full_extent(stacks[stack], section)) for stack, section in sorted(places))
+
+
+def equal_parts(begin: int, end: int, longest: int) -> list[slice]:
+    """Parts of an axis that are as long as each other, to a pixel, and no longer than that; as few as there can be."""
+    count = -(-(end - begin) // longest)
+    edges = [begin + number * (end - begin) // count for number in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(edges)]

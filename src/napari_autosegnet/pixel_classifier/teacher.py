@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.loaded_regions import DENSE_FRACTION, section_reader
 from napari_autosegnet.data.normalization import Normalization
-from napari_autosegnet.data.regions import Region, region_pixels
+from napari_autosegnet.data.regions import Region, equal_parts, region_pixels
 from napari_autosegnet.pixel_classifier.drawn_pixels import MIN_PER_CLASS, drawn_by_class
 from napari_autosegnet.pixel_classifier.features import features_at, pixel_features, reach
 from napari_autosegnet.pixel_classifier.trees import fit_trees, probabilities
@@ -118,7 +118,7 @@ def _chosen_tiles(
     annotated: list[int] = []
     for index, region in enumerate(regions):
         target = stacks[region.stack].target(region.section)
-        for y, x in itertools.product(_parts(region.y), _parts(region.x)):
+        for y, x in itertools.product(equal_parts(*region.y, TILE), equal_parts(*region.x, TILE)):
             tiles.append((index, y, x))
             annotated.append(int(np.count_nonzero(target[y, x])))
     chosen: list[list[tuple[slice, slice]]] = [[] for _ in regions]
@@ -130,11 +130,3 @@ def _chosen_tiles(
             break
         chosen[index].append((y, x))
     return chosen
-
-
-def _parts(span: tuple[int, int]) -> list[slice]:
-    """Equal parts of at most a tile's side."""
-    begin, end = span
-    count = -(-(end - begin) // TILE)
-    edges = [begin + k * (end - begin) // count for k in range(count + 1)]
-    return [slice(*pair) for pair in itertools.pairwise(edges)]

@@ -302,13 +302,12 @@ class Fit:
 
     def _learn_from(self, data: TrainingData) -> None:
         """Learn from data of which more is annotated."""
+        is_last_round = self.round >= len(self.rounds) - 1
         for candidate in self.candidates:
-            trainer = candidate.trainer
-            trainer.learn_from(data)
-            is_last_round = self.round >= len(self.rounds) - 1
-            if not trainer.checks and not is_last_round and not data.checked.scarce:
+            if not candidate.trainer.checks and not is_last_round and not data.checked.scarce:
                 # By now there is enough to check with, which these weights have learned from.
                 self._begin_anew(candidate, from_everything=False)
+            candidate.trainer.learn_from(data)
 
     def is_trial_over(self, candidate: Candidate) -> bool:
         """Whether a network is to begin anew and learn from all of the few strokes.
