@@ -124,6 +124,17 @@ def test_the_dock_goes_on_with_what_is_under_way(make_dock: Any, qtbot: Any, run
     qtbot.waitUntil(lambda: "busy" in listed(), timeout=30_000)
 
 
+def test_a_job_that_ends_before_it_is_followed_is_not_listed(make_dock: Any, qtbot: Any, runs_folder: Path) -> None:
+    run = Run.create(runs_folder / "busy")
+    update_config(run, search={})
+    dock = make_dock()
+    with run.locked():
+        dock.run_box.look()
+        qtbot.waitUntil(lambda: dock.run_box.findText("busy (working)") > 0, timeout=10_000)
+    dock.session.work.follow([run.path])
+    qtbot.waitUntil(lambda: dock.run_box.findText("busy") > 0, timeout=10_000)
+
+
 @pytest.mark.parametrize("way", ["viewer", "dock button", "widget"])
 def test_nothing_is_left_when_it_closes(way: str, make_dock: Any, qtbot: Any) -> None:
     dock = make_dock()

@@ -86,6 +86,7 @@ class WorkList(QObject):
                 return client
         client = RunClient(parent=self)
         client.state_changed.connect(partial(self._on_state, client))
+        client.caught_up.connect(partial(self._on_caught_up, client))
         self._clients.append(client)
         return client
 
@@ -93,6 +94,11 @@ class WorkList(QObject):
         if client.active and client not in self._jobs:
             self._jobs.append(client)
         if client in self._jobs:
+            self.changed.emit()
+
+    def _on_caught_up(self, client: RunClient) -> None:
+        # It ended between being found and being followed: whoever lists it as under way must look again.
+        if not client.active:
             self.changed.emit()
 
     def look(self) -> None:
