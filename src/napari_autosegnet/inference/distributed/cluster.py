@@ -17,7 +17,6 @@ from pathlib import Path
 from napari_autosegnet.addresses import absolute
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import DeviceChosen, Report, silent
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.precision import HALF
 from napari_autosegnet.inference.distributed.cluster_work import ClusterJob, Outcome, Task
 from napari_autosegnet.inference.distributed.dispatcher import Dispatcher
@@ -25,11 +24,12 @@ from napari_autosegnet.inference.distributed.workers import WorkerSource, cores_
 from napari_autosegnet.inference.job import VolumeJob, VolumeRequest, complete, open_ledger
 from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output.output import disk_error, outer_places
-from napari_autosegnet.inference.output.picture_output import FileOutput, PngOutput
+from napari_autosegnet.inference.output.picture_output import PictureOutput
 from napari_autosegnet.inference.output.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.inference.volume import check_hope, summarize
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.model import Model
 
 
 def predict_on_workers(
@@ -67,7 +67,7 @@ def predict_on_workers(
         if job.settings.precision == "auto" and not job.predictor.exact:
             offered = [name for name in HALF if all(name in kind["precisions"] for kind in kinds)]
             job.predictor.may_use(offered, now=all(kind["device"] != "cpu" for kind in kinds))
-        if not source.is_local and isinstance(job.output, FileOutput | PngOutput):
+        if not source.is_local and isinstance(job.output, PictureOutput):
             raise UserError("several machines cannot write into one file; give --out with .zarr")
         if not (source.is_local and all(kind["device"] == "cpu" for kind in kinds)):
             # What is fastest here need not be there.
@@ -147,7 +147,7 @@ class _ClusterRun:
                 return False
         return True
 
-    def instances(self, model: AppliedModel, should_stop: ShouldStop) -> Path | None:
+    def instances(self, model: Model, should_stop: ShouldStop) -> Path | None:
         """Number the objects; None when asked to stop."""
         from napari_autosegnet.inference.instances.run import Done, InstanceRun
         from napari_autosegnet.inference.instances.work import Stage

@@ -26,29 +26,15 @@ if TYPE_CHECKING:
     from napari_autosegnet.inference.compute.block_pixels import BlockResult
 
 
-class FileOutput:
-    """Labels in one file of a `FileKind`, written in place; probabilities in ``<name>-probabilities`` (c, z, y, x).
+class PictureOutput:
+    """A result in files of its own, one for each part, that are no stores."""
 
-    It has its full size from the start, and every block its place in it, so a run continues where it stopped.
-    """
+    places: dict[Part, Path]
+    parts: tuple[Part, ...]
 
-    def __init__(
-        self, path: Path, kind: FileKind, image: ImageStack, classes: int, block: Shape, *, probabilities: bool
-    ) -> None:
-        self.path = self.labels_path = path
-        self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
-        self._kind, self._image = kind, image
-        shape, axes = (image.shape[1:], "yx") if image.is_2d else (image.shape, "zyx")
-        self._files = {path: Pixels(shape, axes, kind.dtype(classes, "the number of a class"))}
-        stem = without_ending(path.name)
-        self._scores = path.with_name(f"{stem}-probabilities{path.name.removeprefix(stem)}")
-        self.places: dict[Part, Path] = {"labels": path, "probabilities": self._scores}
-        self.parts: tuple[Part, ...] = ("labels", "probabilities") if probabilities else ("labels",)
-        if probabilities:
-            if "u1" not in kind.dtypes:
-                raise UserError(f"{kind.name} cannot hold probabilities; give --out with .zarr, .tif, .h5 or .nii")
-            self._files[self._scores] = Pixels((classes, *shape), f"c{axes}", np.dtype(np.uint8))
-        self._begins: dict[Path, int] = {}
+    @property
+    def _files(self) -> list[Path]:
+        return [self.places[part] for part in self.parts]
 
     def foreign(self, ours: Collection[Part]) -> Path | None:
         return taken(self.places, self.parts, ours)
@@ -66,14 +52,45 @@ class FileOutput:
             for partial in file.parent.glob(f".{glob.escape(file.name)}.*partial"):
                 partial.unlink(missing_ok=True)
 
+    def written(self, level: int, number: int) -> int:
+        return as_bits(file.exists() for file in self._files)
+
+    def subsample(self, level: int, position: Shape) -> int:
+        raise ValueError("a file has no pyramid")
+
+
+class FileOutput(PictureOutput):
+    """Labels in one file of a `FileKind`, written in place; probabilities in ``<name>-probabilities`` (c, z, y, x).
+
+    It has its full size from the start, and every block its place in it, so a run continues where it stopped.
+    """
+
+    def __init__(
+        self, path: Path, kind: FileKind, image: ImageStack, classes: int, block: Shape, *, probabilities: bool
+    ) -> None:
+        self.path = self.labels_path = path
+        self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
+        self._kind, self._image = kind, image
+        shape, axes = (image.shape[1:], "yx") if image.is_2d else (image.shape, "zyx")
+        self._pixels = {path: Pixels(shape, axes, kind.dtype(classes, "the number of a class"))}
+        stem = without_ending(path.name)
+        self._scores = path.with_name(f"{stem}-probabilities{path.name.removeprefix(stem)}")
+        self.places: dict[Part, Path] = {"labels": path, "probabilities": self._scores}
+        self.parts: tuple[Part, ...] = ("labels", "probabilities") if probabilities else ("labels",)
+        if probabilities:
+            if "u1" not in kind.dtypes:
+                raise UserError(f"{kind.name} cannot hold probabilities; give --out with .zarr, .tif, .h5 or .nii")
+            self._pixels[self._scores] = Pixels((classes, *shape), f"c{axes}", np.dtype(np.uint8))
+        self._begins: dict[Path, int] = {}
+
     def prepare(self) -> None:
-        for file, pixels in self._files.items():
+        for file, pixels in self._pixels.items():
             if not file.exists():
                 self._make(file, pixels)
         self.attach()
 
     def attach(self) -> None:
-        for file, pixels in self._files.items():
+        for file, pixels in self._pixels.items():
             try:
                 begin = self._kind.begin(file, pixels)
                 if not self._kind.is_whole(file, begin + pixels.nbytes):
@@ -88,13 +105,13 @@ class FileOutput:
 
     def reopen(self) -> None:
         """Make a file that was finished one that blocks can be written to."""
-        for file in self._files:
+        for file in self._pixels:
             if self._kind.is_gzipped and file.exists():
                 unpack(file)
 
     def finish(self) -> None:
         """What is left to do when all blocks are written."""
-        for file in self._files:
+        for file in self._pixels:
             if self._kind.is_gzipped:
                 pack(file)
 
@@ -114,19 +131,13 @@ class FileOutput:
             self._put(self._scores, block, result.probabilities)
         return self.written(0, block.index)
 
-    def written(self, level: int, number: int) -> int:
-        return as_bits(file.exists() for file in self._files)
-
     def _put(self, file: Path, block: Block, values: npt.NDArray[np.uint8]) -> None:
-        pixels = self._files[file]
+        pixels = self._pixels[file]
         box = [*((0, size) for size in values.shape[:-3]), *block.core]
         if self._image.is_2d:
             del box[-3]
             values = values[..., 0, :, :]
         write_box(file, self._begins[file], pixels, box, values)
-
-    def subsample(self, level: int, position: Shape) -> int:
-        raise ValueError("one file has no pyramid")
 
 
 def _partial(file: Path) -> Path:
@@ -134,7 +145,7 @@ def _partial(file: Path) -> Path:
     return file.with_name(f".{file.name}.partial")
 
 
-class PngOutput:
+class PngOutput(PictureOutput):
     """One uint8 PNG of a 2D image, which is one block (of a region of interest: all of it)."""
 
     def __init__(self, path: Path, image: ImageStack, probabilities: bool, block: Shape) -> None:
@@ -147,20 +158,6 @@ class PngOutput:
         self.parts: tuple[Part, ...] = ("labels",)
         self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
         self._shape = image.shape
-
-    def foreign(self, ours: Collection[Part]) -> Path | None:
-        return taken(self.places, self.parts, ours)
-
-    def strange(self, ours: Collection[Part]) -> Path | None:
-        return None
-
-    def remove(self, ours: Collection[Part]) -> None:
-        if "labels" in ours:
-            self.path.unlink(missing_ok=True)
-
-    def remove_partials(self) -> None:
-        for file in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.partial"):
-            file.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,9 +175,3 @@ class PngOutput:
         write_atomically(self.path, content.getvalue())
         sync_folder(self.path.parent)
         return self.written(0, block.index)
-
-    def written(self, level: int, number: int) -> int:
-        return as_bits([self.path.exists()])
-
-    def subsample(self, level: int, position: Shape) -> int:
-        raise ValueError("a PNG has no pyramid")

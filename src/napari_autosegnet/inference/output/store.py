@@ -67,6 +67,7 @@ class LabelPyramid:
         dtype: npt.DTypeLike = np.uint8,
         sharded: bool = False,
         zarr_format: Literal[2, 3] = 3,
+        is_group: bool = True,
     ) -> None:
         self.folder = folder
         self.plan = plan
@@ -74,7 +75,7 @@ class LabelPyramid:
         self._is_2d = is_2d
         self.arrays = [
             BlockArray(
-                folder / str(number),
+                folder / str(number) if is_group else folder,
                 _flat(level.shape, is_2d),
                 _flat(chunks, is_2d),
                 dtype=dtype,
@@ -164,7 +165,44 @@ class ProbabilityArray:
         return self._array.written((0, self._classes), *_flat(core, self._is_2d))
 
 
-class ZarrOutput:
+class _ZarrArrays:
+    """Labels and, if asked for, probabilities of a volume in Zarr, written block by block."""
+
+    places: dict[Part, Path]
+    parts: tuple[Part, ...]
+    pyramid: PyramidPlan
+    probabilities: ProbabilityArray | None
+    _labels: LabelPyramid
+
+    def remove_partials(self) -> None:
+        for part in self.parts:
+            remove_partials(self.places[part], deep=True)
+            _remove_rubbish(self.places[part])
+
+    def attach(self) -> None:
+        self._labels.open()
+        if self.probabilities is not None:
+            self.probabilities.open()
+
+    def write(self, block: Block, result: BlockResult) -> int:
+        self._labels.write(block.core, result.labels)
+        if result.probabilities is not None and self.probabilities is not None:
+            self.probabilities.write(block.core, result.probabilities)
+        return self.written(0, block.index)
+
+    def written(self, level: int, number: int) -> int:
+        core = self.pyramid.core(level, self.pyramid.position(level, number))
+        written = self._labels.written(core, level)
+        if self.probabilities is not None and not level:
+            written += self.probabilities.written(core)
+        return as_bits(written)
+
+    def subsample(self, level: int, position: Shape) -> int:
+        self._labels.subsample(level, position)
+        return self.written(level, self.pyramid.number(level, position))
+
+
+class ZarrOutput(_ZarrArrays):
     """OME-Zarr: ``labels/segmentation`` with its pyramid, ``labels/instances`` and ``probabilities`` if asked for.
 
     A store of its own is an image too: its root names the label arrays as its levels, so that viewers that
@@ -212,31 +250,14 @@ class ZarrOutput:
         self._classes = tuple(classes)
         self._version = version
 
-        def pyramid(folder: str, dtype: npt.DTypeLike) -> LabelPyramid:
-            return LabelPyramid(
-                path / folder,
-                self.pyramid,
-                chunks=chunks,
-                is_2d=image.is_2d,
-                dtype=dtype,
-                sharded=sharded,
-                zarr_format=zarr_format(version),
-            )
-
-        self._labels = pyramid(LABELS, np.uint8)
-        self.instances = pyramid(INSTANCES, np.uint32) if instances else None
-        self.probabilities: ProbabilityArray | None = None
+        about: dict[str, Any] = {"chunks": chunks, "is_2d": image.is_2d, "sharded": sharded}
+        about["zarr_format"] = zarr_format(version)
+        self._labels = LabelPyramid(path / LABELS, self.pyramid, **about)
+        self.instances = LabelPyramid(path / INSTANCES, self.pyramid, dtype=np.uint32, **about) if instances else None
+        self.probabilities = None
         if probabilities:
-            self.probabilities = ProbabilityArray(
-                path / PROBABILITIES / "0",
-                len(classes),
-                image.shape,
-                chunks=chunks,
-                block=block,
-                is_2d=image.is_2d,
-                sharded=sharded,
-                zarr_format=zarr_format(version),
-            )
+            folder = path / PROBABILITIES / "0"
+            self.probabilities = ProbabilityArray(folder, len(classes), image.shape, block=block, **about)
 
     def foreign(self, ours: Collection[Part]) -> Path | None:
         if not self.within_image and is_used(self.path) and not (ours and self._may_be_ours()):
@@ -279,9 +300,7 @@ class ZarrOutput:
     def remove_partials(self) -> None:
         for folder in (self.path, self.labels_path.parent):
             remove_partials(folder)
-        for part in self.parts:
-            remove_partials(self.places[part], deep=True)
-            _remove_rubbish(self.places[part])
+        super().remove_partials()
 
     def prepare(self) -> None:
         if not self.within_image:
@@ -324,29 +343,12 @@ class ZarrOutput:
         )
 
     def attach(self) -> None:
-        for part in (self._labels, self.probabilities, self.instances):
-            if part is not None:
-                part.open()
-
-    def write(self, block: Block, result: BlockResult) -> int:
-        self._labels.write(block.core, result.labels)
-        if result.probabilities is not None and self.probabilities is not None:
-            self.probabilities.write(block.core, result.probabilities)
-        return self.written(0, block.index)
-
-    def written(self, level: int, number: int) -> int:
-        core = self.pyramid.core(level, self.pyramid.position(level, number))
-        written = self._labels.written(core, level)
-        if self.probabilities is not None and not level:
-            written += self.probabilities.written(core)
-        return as_bits(written)
-
-    def subsample(self, level: int, position: Shape) -> int:
-        self._labels.subsample(level, position)
-        return self.written(level, self.pyramid.number(level, position))
+        super().attach()
+        if self.instances is not None:
+            self.instances.open()
 
 
-class PlainZarrOutput:
+class PlainZarrOutput(_ZarrArrays):
     """One Zarr array of labels (z, y, x); probabilities (c, z, y, x) in ``<name>-probabilities.zarr``."""
 
     def __init__(
@@ -357,27 +359,9 @@ class PlainZarrOutput:
         self.places: dict[Part, Path] = {"labels": path, "probabilities": scores}
         self.parts: tuple[Part, ...] = ("labels", "probabilities") if classes else ("labels",)
         self.pyramid = PyramidPlan((Level(image.shape, (1, 1, 1)),), block)
-        # The array lies at the path itself, not at level 0 of a group.
-        self._labels = BlockArray(
-            path,
-            _flat(image.shape, image.is_2d),
-            _flat(chunks, image.is_2d),
-            dtype=np.uint8,
-            axes=_flat(("z", "y", "x"), image.is_2d),
-            shards=_flat(block, image.is_2d) if sharded else None,
-        )
-        self._is_2d = image.is_2d
-        self._probabilities: ProbabilityArray | None = None
-        if classes:
-            self._probabilities = ProbabilityArray(
-                scores,
-                classes,
-                image.shape,
-                chunks=chunks,
-                block=block,
-                is_2d=image.is_2d,
-                sharded=sharded,
-            )
+        about: dict[str, Any] = {"chunks": chunks, "is_2d": image.is_2d, "sharded": sharded}
+        self._labels = LabelPyramid(path, self.pyramid, is_group=False, **about)
+        self.probabilities = ProbabilityArray(scores, classes, image.shape, block=block, **about) if classes else None
 
     def foreign(self, ours: Collection[Part]) -> Path | None:
         # The ledger may be that of an OME-Zarr at the same place.
@@ -397,37 +381,11 @@ class PlainZarrOutput:
             if part in ours and self._may_be_ours(part):
                 remove_folder(place)
 
-    def remove_partials(self) -> None:
-        for part in self.parts:
-            remove_partials(self.places[part], deep=True)
-            _remove_rubbish(self.places[part])
-
     def prepare(self) -> None:
         self._labels.make()
-        if self._probabilities is not None:
-            self._probabilities.make()
+        if self.probabilities is not None:
+            self.probabilities.make()
         update_consolidated(self.path)
-
-    def attach(self) -> None:
-        self._labels.open()
-        if self._probabilities is not None:
-            self._probabilities.open()
-
-    def write(self, block: Block, result: BlockResult) -> int:
-        self._labels.write(result.labels[0] if self._is_2d else result.labels, *_flat(block.core, self._is_2d))
-        if result.probabilities is not None and self._probabilities is not None:
-            self._probabilities.write(block.core, result.probabilities)
-        return self.written(0, block.index)
-
-    def written(self, level: int, number: int) -> int:
-        core = self.pyramid.core(level, self.pyramid.position(level, number))
-        written = self._labels.written(*_flat(core, self._is_2d))
-        if self._probabilities is not None:
-            written += self._probabilities.written(core)
-        return as_bits(written)
-
-    def subsample(self, level: int, position: Shape) -> int:
-        raise ValueError("a plain array has no pyramid")
 
 
 def _has_only_metadata(group: Path) -> bool:
