@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ def full_extent(stack: LabeledStack, section: int) -> tuple[tuple[int, int], tup
     return (0, height), (0, width)
 
 
-def whole_sections(stacks: Sequence[LabeledStack], places: Sequence[tuple[int, int]]) -> tuple[Region, ...]:
+def whole_sections(stacks: Sequence[LabeledStack], places: Collection[tuple[int, int]]) -> tuple[Region, ...]:
     """Whole sections, each by the numbers of its stack and its own."""
     return tuple(Region(stack, section, *full_extent(stacks[stack], section)) for stack, section in sorted(places))
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class PixelSource(ABC):
         return None
 
 
+@dataclass(eq=False, repr=False)
 class ImageStack:
     """A stack of sections, read where and when it is asked for; a 2D image is a stack of one.
 
@@ -90,54 +92,36 @@ class ImageStack:
         What is to be told of how the source was read, a line each; see `tell_notes`.
     """
 
-    def __init__(
-        self,
-        source: PixelSource,
-        *,
-        name: str,
-        shapes: Sequence[tuple[int, int]],
-        channels: int,
-        dtype: npt.DTypeLike,
-        path: Path | None = None,
-        scale: Triple = (1.0, 1.0, 1.0),
-        translation: Triple = (0.0, 0.0, 0.0),
-        unit: str | None = None,
-        is_2d: bool = False,
-        pyramid_levels: int = 1,
-        chunks: tuple[int, int, int] | None = None,
-        sections_at_once: int | None = None,
-        section_names: tuple[str, ...] | None = None,
-        channel_names: tuple[str, ...] | None = None,
-        level_shapes: Sequence[tuple[int, int, int]] = (),
-        time_points: int = 1,
-        selection: Mapping[str, Any] | None = None,
-        notes: Sequence[str] = (),
-    ) -> None:
-        self.source = source
-        self._shapes = tuple((int(height), int(width)) for height, width in shapes)
-        self.name = name
-        self.path = path
-        self.channels = int(channels)
-        self.dtype = readable_dtype(np.dtype(dtype), path or name)
-        self.scale = scale
-        self.translation = translation
-        self.unit = unit
-        self.is_2d = is_2d
-        self.pyramid_levels = pyramid_levels
-        self.chunks = chunks
-        self.sections_at_once = sections_at_once
-        self.section_names = section_names
-        self.channel_names = channel_names
-        self.level_shapes = tuple(level_shapes)
-        self.time_points = time_points
-        self.selection = dict(selection or {})
-        self.notes = tuple(notes)
-        if not self._shapes or self.channels < 1 or any(0 in shape for shape in self._shapes):
-            raise UserError(f"{path or name} holds no pixels; give an image of at least one pixel per axis")
-        self._uniform = len(set(self._shapes)) == 1
+    source: PixelSource
+    _: KW_ONLY
+    name: str
+    shapes: Sequence[tuple[int, int]]
+    channels: int
+    dtype: np.dtype[Any]
+    path: Path | None = None
+    scale: Triple = (1.0, 1.0, 1.0)
+    translation: Triple = (0.0, 0.0, 0.0)
+    unit: str | None = None
+    is_2d: bool = False
+    pyramid_levels: int = 1
+    chunks: tuple[int, int, int] | None = None
+    sections_at_once: int | None = None
+    section_names: tuple[str, ...] | None = None
+    channel_names: tuple[str, ...] | None = None
+    level_shapes: Sequence[tuple[int, int, int]] = ()
+    time_points: int = 1
+    selection: dict[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.shapes = tuple((int(height), int(width)) for height, width in self.shapes)
+        self.dtype = readable_dtype(np.dtype(self.dtype), self.display_name)
+        self.notes = tuple(self.notes)
+        if not self.shapes or self.channels < 1 or any(0 in shape for shape in self.shapes):
+            raise UserError(f"{self.display_name} holds no pixels; give an image of at least one pixel per axis")
 
     def __repr__(self) -> str:
-        size = "x".join(map(str, self._shapes[0])) if self._uniform else "mixed sizes"
+        size = "x".join(map(str, self.shapes[0])) if self.uniform else "mixed sizes"
         return f"<ImageStack {self.name}: {self.sections} sections of {size}, {self.channels} channels, {self.dtype}>"
 
     @property
@@ -153,7 +137,7 @@ class ImageStack:
     @property
     def sections(self) -> int:
         """Number of z planes."""
-        return len(self._shapes)
+        return len(self.shapes)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -172,14 +156,14 @@ class ImageStack:
         """Parts ``(y, x)`` that hold all values of a section, for a Zarr of which most has no files; None: unknown."""
         return self.source.representative_parts(section)
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether all sections have one shape."""
-        return self._uniform
+        return len(set(self.shapes)) == 1
 
     def section_shape(self, section: int) -> tuple[int, int]:
         """Shape ``(y, x)`` of one section."""
-        return self._shapes[section]
+        return self.shapes[section]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -191,7 +175,7 @@ class ImageStack:
             When the sections differ in shape.
         """
         self._need_uniform()
-        return (self.sections, *self._shapes[0])
+        return (self.sections, *self.shapes[0])
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
         """Region as ``(c, z, y, x)``; only what lies in it is read.
@@ -242,7 +226,7 @@ class ImageStack:
         """One whole section as ``(c, y, x)``."""
         if not 0 <= section < self.sections:
             raise IndexError(f"section {section} of {self.sections}")
-        height, width = self._shapes[section]
+        height, width = self.shapes[section]
         return self._read(slice(section, section + 1), slice(0, height), slice(0, width))[:, 0]
 
     def at_time(self, time: int) -> ImageStack:
@@ -263,7 +247,7 @@ class ImageStack:
         return np.ascontiguousarray(pixels, dtype=self.dtype)
 
     def _need_uniform(self) -> None:
-        if not self._uniform:
+        if not self.uniform:
             raise UserError(f"the sections of {self.display_name} differ in size; give images of one size")
 
 

@@ -106,7 +106,7 @@ class PreparedData:
         from napari_autosegnet.data.regions import whole_sections
 
         parts = (*self.split.training, *self.split.validation)
-        return whole_sections(self.stacks, sorted({(part.stack, part.section) for part in parts}))
+        return whole_sections(self.stacks, {(part.stack, part.section) for part in parts})
 
     def as_before(self, learned_from: LearnedFrom | None, *, checked: bool = True) -> PreparedData:
         """With the very normalization that was learned with before, from which this one must not differ.
