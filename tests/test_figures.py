@@ -211,14 +211,6 @@ def test_pixels_that_are_no_numbers_leave_the_others_visible() -> None:
     assert not to_gray(np.full((4, 4), np.nan)).any()
 
 
-def test_scale_bar_is_round_and_drawn_only_with_a_scale(tmp_path: Path) -> None:
-    image, labels = section()
-    overlay(image, labels, CLASSES, tmp_path / "a.svg", scale=(0.13, 0.13), unit="micrometer")
-    assert "2 µm" in drawn_words(tmp_path / "a.svg")  # of 10.4 µm
-    overlay(image, labels, CLASSES, tmp_path / "b.svg")
-    assert "µm" not in drawn_words(tmp_path / "b.svg")
-
-
 def test_arrays_of_different_sections_are_refused(tmp_path: Path) -> None:
     image, labels = section()
     with pytest.raises(UserError, match="truth"):

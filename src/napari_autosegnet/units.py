@@ -90,7 +90,7 @@ def unit_name(text: object) -> str | None:
 
 
 def unit_symbol(unit: str | None) -> str:
-    """Symbol in OME-XML and on a scale bar; "pixel" where the unit is not known."""
+    """Symbol in OME-XML and in messages; "pixel" where the unit is not known."""
     return _UNITS[unit][1] if unit in _UNITS else "pixel"
 
 

@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.figures.canvas import FAINT, INK, PAPER, figure_of, save
-from napari_autosegnet.units import unit_symbol
+from napari_autosegnet.figures.canvas import FAINT, INK, figure_of, save
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -35,9 +33,6 @@ def overlay(
     classes: Sequence[NamedColor],
     path: Path,
     truth: npt.NDArray[np.uint8] | None = None,
-    *,
-    scale: tuple[float, float] | None = None,
-    unit: str | None = None,
 ) -> None:
     """Show a section beside its segmentation: image, prediction and, with ``truth``, truth and where they differ.
 
@@ -53,10 +48,6 @@ def overlay(
         File to write; PNG, SVG or PDF by its suffix.
     truth
         Annotated class numbers ``(y, x)``, 0 where not annotated.
-    scale
-        Size of a pixel ``(y, x)`` in ``unit``; a scale bar is drawn when both are given.
-    unit
-        Unit of length.
 
     Raises
     ------
@@ -84,8 +75,6 @@ def overlay(
         axes.imshow(picture, interpolation="nearest", aspect="auto")
         axes.set_axis_off()
         axes.set_title(title, fontsize=11, color=INK, pad=5)
-        if index == 0 and scale is not None and unit:
-            _scale_bar(axes, image.shape, scale, unit)
     _class_legend(figure, classes, with_differences=truth is not None)
     save(figure, path, title="Segmentation")
 
@@ -189,31 +178,6 @@ def _edges(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]
     return edges
-
-
-def _scale_bar(axes: Axes, shape: tuple[int, ...], scale: tuple[float, float], unit: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    wanted = shape[1] * scale[1] / 4
-    power = 10.0 ** math.floor(math.log10(wanted))
-    length = max(step * power for step in (1, 2, 5) if step * power <= wanted)
-    pixels = length / scale[1]
-    high = shape[0] * 0.012
-    x, y = shape[1] * 0.95 - pixels, shape[0] * 0.945
-    box = Rectangle(
-        (x - shape[1] * 0.02, y - shape[0] * 0.075), pixels + shape[1] * 0.04, shape[0] * 0.11, color="#00000099"
-    )
-    axes.add_patch(box)
-    axes.add_patch(Rectangle((x, y), pixels, high, color=PAPER))
-    axes.text(
-        x + pixels / 2,
-        y - high * 0.6,
-        f"{length:g} {unit_symbol(unit)}",
-        color=PAPER,
-        fontsize=9,
-        ha="center",
-        va="bottom",
-    )
 
 
 def _class_legend(figure: Figure, classes: Sequence[NamedColor], *, with_differences: bool) -> None:
