@@ -68,7 +68,7 @@ def test_a_result_may_be_a_file_and_what_is_lost_is_said(
     [
         ("file", "", "Choose the file"),
         ("file", "/no/such/file.tif", "There is no file"),
-        ("time", "last", "a number from 0, not 'last'"),
+        ("time", "last", "'Time point' must be a whole number, not last"),
         ("out", "result.svs", "A result ends in .zarr, .mrc, .h5, .nii, .nii.gz or .tif, not 'result.svs'; change it"),
         ("block", "512", "'Block'"),
         ("workers", "0", "'Processes' must be at least 1"),
@@ -83,7 +83,7 @@ def test_errors_of_the_dialog_are_one_line(field: str, text: str, message: str, 
     elif field == "time":
         dialog.image_box.setCurrentIndex(1)
         dialog.file_line.setText(__file__)
-        dialog.time_line.setText(text)
+        dialog.reading.findChild(QLineEdit, "time_point").setText(text)
     elif field == "out":
         dialog.out_line.setText(text)
     else:

@@ -188,7 +188,7 @@ def test_edits_become_annotation_of_the_image(panel: ProofreadingPanel, store: P
     settle(panel, qtbot)
     qtbot.mouseClick(panel.annotation_button, Qt.MouseButton.LeftButton)
     settle(panel, qtbot)
-    assert said[-1] == "error: the image behind 'instances' is not open; open it, and use the edits again"
+    assert said[-1] == "error: the image behind 'instances' is not open; open it and use the edits again"
     image = viewer.add_image(np.zeros(objects.shape, np.uint8), name="image", scale=PLACE.scale, translate=(100, 8, 8))
     viewer.layers.selection.active = layer
     qtbot.mouseClick(panel.annotation_button, Qt.MouseButton.LeftButton)

@@ -14,6 +14,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 import npe2
 import tifffile
+from qtpy.QtWidgets import QLineEdit
 
 from apply_steps import expected, idle, use_run
 from napari_autosegnet.data.images import image_from_array
@@ -276,9 +277,8 @@ def test_one_time_point_and_channel_of_a_file_is_segmented(
     dialog = ApplyDialog(step.session)
     qtbot.addWidget(dialog)
     dialog.file_line.setText(str(tmp_path / "series.zarr"))
-    dialog.time_line.setText("1")
-    dialog.channels_line.setText("0")
-    dialog.axes_line.setText("tczyx")
+    for name, text in (("time_point", "1"), ("channels", "0"), ("axes", "tczyx")):
+        dialog.reading.findChild(QLineEdit, name).setText(text)
     with qtbot.waitSignal(step.volume.done, timeout=120_000):
         step.volume.start(run.model_folder, dialog.read())
     # The image is shown beneath its result.

@@ -150,7 +150,8 @@ def test_the_dialog_and_what_is_unfolded_can_be_reached(dock: Any, qtbot: Any) -
     for stop in tab_stops(dialog, dialog.image_box, qtbot):
         check(stop)
         stops.append(stop)
-    assert {dialog.file_line, dialog.time_line, dialog.channels_line, dialog.axes_line, dialog.out_line} <= set(stops)
+    reading = dialog.reading.findChildren(QLineEdit)
+    assert len(reading) == 3 and {dialog.file_line, *reading, dialog.out_line} <= set(stops)
     dialog.close()
 
     dock.activateWindow()

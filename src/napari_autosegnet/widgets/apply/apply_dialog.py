@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
     QLineEdit,
     QMenu,
@@ -26,13 +25,13 @@ from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.data.images import ImageStack, open_selected
 from napari_autosegnet.data.readers.formats import parts_of
-from napari_autosegnet.data.selection import Selection
+from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.output.file_kinds import file_filters, file_kind, loss
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.widgets.apply.volume_advice import VolumeAdvice
 from napari_autosegnet.widgets.forms.buttons import dialog_buttons, push_button
-from napari_autosegnet.widgets.forms.form_rows import add_row, named
+from napari_autosegnet.widgets.forms.form_rows import named
 from napari_autosegnet.widgets.forms.message_line import MessageLine, capitalized, wrapped_label
 from napari_autosegnet.widgets.forms.settings_form import SettingsForm
 from napari_autosegnet.widgets.layers.layer_arrays import time_points
@@ -60,9 +59,7 @@ class Chosen:
     source: Image | Path
     out: Path | None
     settings: PredictSettings
-    time_point: int | None = None
-    channels: tuple[str, ...] | None = None
-    axes: str | None = None
+    read: Selection = ALL
     cubes: bool = False
 
 
@@ -97,7 +94,9 @@ class ApplyDialog(QDialog):
         self.file_line, file_row = _path_row(self._menu_of_sources())
         named(self.file_line, "File or folder", "Path or address of the image to segment")
         self.file_line.textChanged.connect(self._on_reading)
-        self._file_rows = (file_row, self._reading_rows())
+        self.reading = SettingsForm(Selection, {"": ALL})
+        self.reading.changed.connect(self._on_reading)
+        self._file_rows = (file_row, self.reading)
         out_button = named(
             push_button("...", "Choose where the result is written", self._choose_out), "Choose the result"
         )
@@ -137,22 +136,6 @@ class ApplyDialog(QDialog):
         self.setMinimumWidth(420)
         self._on_image(self.image_box.currentText())
         self.chosen: Chosen | None = None
-
-    def _reading_rows(self) -> QWidget:
-        """What of a file is read; most files need none of it."""
-        self.time_line, self.channels_line, self.axes_line = QLineEdit(), QLineEdit(), QLineEdit()
-        rows = QWidget()
-        layout = QFormLayout(rows)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for label, line, shown, help_text in (
-            ("Time point", self.time_line, "if there are several", "Counted from 0"),
-            ("Channels", self.channels_line, "all", "By name or by number from 0, with commas between them"),
-            ("Axes", self.axes_line, "as the file says", "Of a plain array that does not name them, such as tczyx"),
-        ):
-            line.setPlaceholderText(shown)
-            line.textChanged.connect(self._on_reading)
-            add_row(layout, label, line, help_text)
-        return rows
 
     def _menu_of_sources(self) -> QPushButton:
         button = named(QPushButton("..."), "Choose the file or folder", "Choose the image to segment")
@@ -233,7 +216,7 @@ class ApplyDialog(QDialog):
         except UserError:
             lost = None  # said when it is started
         self.loss_label.setVisible(lost is not None)
-        self.loss_label.setText(f"{lost}. It is shown when it is finished, and cannot be painted on." if lost else "")
+        self.loss_label.setText(f"{lost}. It is shown when it is finished and cannot be painted on." if lost else "")
 
     def _on_start(self) -> None:
         try:
@@ -261,7 +244,7 @@ class ApplyDialog(QDialog):
         if settings.planes == "all" and self.is_looking:
             raise UserError("the size of the image's voxels is still being looked at; try again in a moment")
         cubes = self.advice.writes_cubes(settings)
-        return Chosen(source, out, settings, read.time_point, read.channels, read.axes, cubes)
+        return Chosen(source, out, settings, read, cubes)
 
     def _source(self) -> tuple[Image | Path, Selection]:
         """The image, and what of it is read."""
@@ -274,14 +257,9 @@ class ApplyDialog(QDialog):
         source = absolute(Path(text).expanduser())
         if address_of(source) is None and not parts_of(source)[0].exists():
             raise UserError(f"there is no file {source}; check the path")
-        time_point = self.time_line.text().strip()
-        if time_point and not time_point.isdecimal():
-            raise UserError(f"a time point is a number from 0, not '{time_point}'")
-        channels = tuple(name.strip() for name in self.channels_line.text().split(",") if name.strip())
-        axes = self.axes_line.text().strip()
-        return source, Selection(
-            time_point=int(time_point) if time_point else None, channels=channels or None, axes=axes or None
-        )
+        read = self.reading.value()
+        assert isinstance(read, Selection)
+        return source, read
 
 
 class _Looks:

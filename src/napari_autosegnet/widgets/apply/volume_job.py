@@ -77,7 +77,8 @@ class VolumeJob(QObject):
         #: What is segmented: a layer, or a file and what of it is read.
         self._image: Image | None = None
         self._file: tuple[Path, Selection] | None = None
-        self._out: Path | None = None
+        #: Store of the latest result.
+        self.out: Path | None = None
         self._model = Path()
         self._layer: Labels | None = None
         self._opening = False
@@ -96,11 +97,6 @@ class VolumeJob(QObject):
         if self._layer is not None and self._layer not in self._session.viewer.layers:
             self._layer = None
         return self._layer
-
-    @property
-    def out(self) -> Path | None:
-        """Store of the latest result."""
-        return self._out
 
     def start(self, model: Path, chosen: Chosen) -> None:
         """Apply a model to a layer or a file.
@@ -124,8 +120,7 @@ class VolumeJob(QObject):
         target = chosen.out or run.path / "result.ome.zarr"
         cubes = _free(target.with_name(f"{file_name(name)}-cubes.zarr")) if chosen.cubes else None
         self._started_here = run.path
-        device = self._session.device
-        read = Selection(time_point=chosen.time_point, channels=chosen.channels, axes=chosen.axes)
+        device, read = self._session.device, chosen.read
 
         def job() -> PredictJob:
             image, time = _file(source, run, read.time_point)
@@ -173,14 +168,14 @@ class VolumeJob(QObject):
         self.client.attach(run)
 
     def _begin(self, image: Image | None, file: tuple[Path, Selection] | None, out: Path, model: Path) -> None:
-        self._image, self._file, self._out, self._model = image, file, out, model
+        self._image, self._file, self.out, self._model = image, file, out, model
         self._layer, self._opening = None, False
         self.time_point = 0 if file is None else file[1].time_point or 0
 
     # ------------------------------------------------------------ following
 
     def _take(self, event: Event) -> None:
-        is_store = self._out is not None and file_kind(self._out) is None
+        is_store = self.out is not None and file_kind(self.out) is None
         if is_store and isinstance(event, BlocksPlanned | BlockWritten):
             self._open()  # at a block only when the store could not be read before
         if isinstance(event, BlockWritten):
@@ -199,7 +194,7 @@ class VolumeJob(QObject):
             else:
                 self._settle(layer)
             self._open_objects()
-            self.done.emit(self._out)
+            self.done.emit(self.out)
         elif layer is not None:
             self._settle(layer)
 
@@ -215,10 +210,10 @@ class VolumeJob(QObject):
         self.settled.emit(layer)
 
     def _open(self) -> None:
-        if self._opening or self._out is None:
+        if self._opening or self.out is None:
             return
         self._opening = True
-        out, model = self._out, self._model
+        out, model = self.out, self._model
         self._session.background.call(lambda: result_layer_of(out, model), self._show, self._look_again)
 
     def _look_again(self, text: str) -> None:
@@ -242,7 +237,7 @@ class VolumeJob(QObject):
 
     def _open_objects(self) -> None:
         """Show the single objects, if they were asked for; they are numbered last."""
-        out = self._out
+        out = self.out
         if out is not None and (out / INSTANCES).is_dir():
             self._session.background.call(lambda: objects_layer_of(out), self._show_objects, self.failed.emit)
 
