@@ -53,7 +53,7 @@ TITLES = {"annotate": "1 Annotate", "learn": "2 Learn", "apply": "3 Apply"}
 _TIPS = {
     "annotate": "Paint some strokes of every class",
     "learn": "Find and train a network on what is painted",
-    "apply": "Segment images, and correct the result",
+    "apply": "Segment images and correct the result",
 }
 
 

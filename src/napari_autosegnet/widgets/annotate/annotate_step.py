@@ -75,7 +75,7 @@ class AnnotateStep(QWidget):
 
         self.table = ClassTable(session)
         self.table.complained.connect(lambda text: self.message.say(text, "error"))
-        self.add_button = push_button("Add class", "Add a class below the others, and take its brush", self._on_add)
+        self.add_button = push_button("Add class", "Add a class below the others and take its brush", self._on_add)
         self.remove_button = push_button(
             "Remove class", "What is painted in it stays in the layer, but is not used", self._on_remove
         )

@@ -57,7 +57,8 @@ class LiveLabels(QWidget):
         self._pairs = session.annotation.pairs()
         #: What is shown, or under way.
         self._place: Slice | None = None
-        self._is_busy = False
+        #: Labels are computed.
+        self.is_busy = False
         self._wanted_again = False
         #: Not by the user.
         self._is_hidden = False
@@ -147,11 +148,6 @@ class LiveLabels(QWidget):
     # ------------------------------------------------------------ what is asked for
 
     @property
-    def is_busy(self) -> bool:
-        """Whether labels are computed."""
-        return self._is_busy
-
-    @property
     def _is_wanted(self) -> bool:
         return self.box.isChecked() and self.isVisible()
 
@@ -161,7 +157,7 @@ class LiveLabels(QWidget):
 
     def _ask(self) -> None:
         """Label the slice in view, now or as soon as what is under way is done."""
-        if self._is_busy:
+        if self.is_busy:
             self._wanted_again = True
             return
         if not self._is_wanted or self.session.annotation.is_counting:
@@ -179,7 +175,7 @@ class LiveLabels(QWidget):
         view, stacks = _view(place), self.session.labeled_images.stacks()
         annotated = [(_key(each.image, each.time), stack) for each, stack in stacks]
         classifier, classes = self._classifier, self.session.annotation.classes
-        self._is_busy = True
+        self.is_busy = True
 
         def work() -> LabeledView | None:
             try:
@@ -203,7 +199,7 @@ class LiveLabels(QWidget):
         self._finish()
 
     def _finish(self, again: bool = False) -> None:
-        self._is_busy = False
+        self.is_busy = False
         if self._wanted_again or again:
             self._wanted_again = False
             self._ask()

@@ -32,44 +32,36 @@ class ClassList(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._classes = _default_classes()
-        self._are_defaults = True
+        self.label_classes = _default_classes()
+        #: Nobody named them yet.
+        self.are_defaults = True
         self._ignored: set[int] = set()
         #: Values of classes that nobody named: they are only painted.
         self._found: set[int] = set()
 
     @property
-    def label_classes(self) -> tuple[LabelClass, ...]:
-        return self._classes
-
-    @property
     def infos(self) -> tuple[ClassInfo, ...]:
-        return tuple(ClassInfo(name=each.name, color=each.color) for each in self._classes)
-
-    @property
-    def are_defaults(self) -> bool:
-        """Whether nobody named them yet."""
-        return self._are_defaults
+        return tuple(ClassInfo(name=each.name, color=each.color) for each in self.label_classes)
 
     def unnamed(self, values: Iterable[int]) -> list[int]:
         """Those of the values above 0 that nobody made a class: they are only painted."""
-        given = set() if self._are_defaults else {each.value for each in self._classes} - self._found
+        given = set() if self.are_defaults else {each.value for each in self.label_classes} - self._found
         return [value for value in values if value > 0 and value not in given]
 
     def mapping(self) -> LabelMapping:
         """How painted values are read as class numbers."""
-        values = {each.value: number for number, each in enumerate(self._classes, start=1)}
+        values = {each.value: number for number, each in enumerate(self.label_classes, start=1)}
         return LabelMapping(classes=self.infos, values=values)
 
     @property
     def zero_is_class(self) -> bool:
         """Whether pixels of value 0 are a class, and not unpainted."""
-        return any(each.value == 0 for each in self._classes)
+        return any(each.value == 0 for each in self.label_classes)
 
     def set_zero_is_class(self, is_class: bool) -> None:
         if is_class == self.zero_is_class:
             return
-        others = tuple(each for each in self._classes if each.value != 0)
+        others = tuple(each for each in self.label_classes if each.value != 0)
         if is_class:
             names = {each.name for each in others}
             name = next(name for name in ("background", "class 0", "unpainted") if name not in names)
@@ -86,32 +78,32 @@ class ClassList(QObject):
         """
         new = tuple(replace(each, name=each.name.strip()) for each in classes)
         check_names([each.name for each in new])
-        self._ignored |= {each.value for each in self._classes} - {each.value for each in new}
+        self._ignored |= {each.value for each in self.label_classes} - {each.value for each in new}
         self._ignored -= {each.value for each in new}
-        self._found &= {each.value for each in new if each in self._classes}
-        self._are_defaults = False
+        self._found &= {each.value for each in new if each in self.label_classes}
+        self.are_defaults = False
         self._take(new)
 
     def add(self, name: str | None = None, color: str | None = None) -> LabelClass:
         """One more class, with the next free value and color."""
-        value = 1 + max((each.value for each in self._classes if each.value < 255), default=0)
+        value = 1 + max((each.value for each in self.label_classes if each.value < 255), default=0)
         added = LabelClass(value, name or self._free_name(value), color or self._free_color())
-        self.put([*self._classes, added])
+        self.put([*self.label_classes, added])
         return added
 
     def change(self, value: int, *, name: str | None = None, color: str | None = None) -> None:
         changes: dict[str, Any] = {key: new for key, new in (("name", name), ("color", color)) if new is not None}
-        self.put([replace(each, **changes) if each.value == value else each for each in self._classes])
+        self.put([replace(each, **changes) if each.value == value else each for each in self.label_classes])
 
     def remove(self, value: int) -> None:
         """What is painted with the value counts as not annotated from now on."""
-        self.put([each for each in self._classes if each.value != value])
+        self.put([each for each in self.label_classes if each.value != value])
 
     def reset(self) -> None:
         """Back to the defaults, as if nothing had been named or painted."""
-        self._are_defaults = True
+        self.are_defaults = True
         self._ignored, self._found = set(), set()
-        if self._classes != _default_classes():
+        if self.label_classes != _default_classes():
             self._take(_default_classes())
 
     def adopt(self, classes: Sequence[LabelClass]) -> None:
@@ -120,8 +112,8 @@ class ClassList(QObject):
         To be called only while nothing is painted: what is painted keeps its meaning.
         """
         # A layer may just have been given the defaults, to be shown with.
-        if self._are_defaults and classes and tuple(classes) != self._classes:
-            self._are_defaults = False
+        if self.are_defaults and classes and tuple(classes) != self.label_classes:
+            self.are_defaults = False
             self._found = {each.value for each in classes if _is_unnamed(each) and each.value > 2}
             self._take(tuple(classes))
 
@@ -131,8 +123,8 @@ class ClassList(QObject):
         Classes of one name are one class. A new one keeps its value where that is free; 0 never is, as it would
         make a class of whatever is unpainted. What nobody named becomes a class once it is found painted.
         """
-        by_name = {each.name: each.value for each in self._classes}
-        colors = {each.color for each in self._classes}
+        by_name = {each.name: each.value for each in self.label_classes}
+        colors = {each.color for each in self.label_classes}
         taken = {0, *self._ignored, *by_name.values()}
         values: dict[int, int] = {}
         missing: list[LabelClass] = []
@@ -154,19 +146,19 @@ class ClassList(QObject):
     def extend(self, classes: Sequence[LabelClass]) -> None:
         """Add the classes that `matched` found missing."""
         if classes:
-            self.put([*self._classes, *classes])
+            self.put([*self.label_classes, *classes])
 
     def take_values(self, values: set[int], *, complete: bool) -> None:
         """Make classes of values that are painted; ``complete`` says that these are all values that occur."""
-        classes = self._classes
+        classes = self.label_classes
         gone = self._found - values - {0} if complete else set()
         if 255 in gone and 0 in self._found:
             gone.add(0)  # it was a class for the sake of 255 only
         if gone:
             classes = tuple(each for each in classes if each.value not in gone)
-            if self._are_defaults and not {1, 2} & {each.value for each in classes}:
+            if self.are_defaults and not {1, 2} & {each.value for each in classes}:
                 classes = (*_default_classes(), *classes)
-        if self._are_defaults and complete and values == {0, 255}:
+        if self.are_defaults and complete and values == {0, 255}:
             infos = default_classes(["class 0", "class 255"])
             classes = tuple(
                 LabelClass(value, info.name, info.color) for value, info in zip((0, 255), infos, strict=True)
@@ -180,21 +172,21 @@ class ClassList(QObject):
                 classes = (*classes, LabelClass(value, self._free_name(value), color))
                 self._found.add(value)
         self._found &= {each.value for each in classes}
-        if classes != self._classes:
+        if classes != self.label_classes:
             self._take(classes)
 
     def _take(self, classes: tuple[LabelClass, ...]) -> None:
-        self._classes = classes
+        self.label_classes = classes
         self.changed.emit()
 
     def _free_name(self, number: int) -> str:
-        names = {each.name for each in self._classes}
+        names = {each.name for each in self.label_classes}
         while f"class {number}" in names:
             number += 1
         return f"class {number}"
 
     def _free_color(self, used: set[str] | None = None) -> str:
-        used = {each.color for each in self._classes} if used is None else used
+        used = {each.color for each in self.label_classes} if used is None else used
         return next(color for color in map(class_color, count()) if color not in used)
 
 

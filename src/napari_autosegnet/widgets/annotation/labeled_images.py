@@ -84,7 +84,11 @@ class LabeledImages(QObject):
             self._set_problem("Counting the annotated pixels ...")
         else:
             stacks, split = [stack for _, stack in self.stacks()], self.split
-            self._background.call(lambda: annotation_export.divide(stacks, split), self._on_divided, self._on_refused)
+            self._background.call(
+                lambda: annotation_export.divide(stacks, split),
+                lambda checked: self._take(None, checked),
+                lambda why: self._take(sentence(why), None),
+            )
 
     def _images(self) -> list[ImageAnnotation]:
         """The pairs in use, those of one image together, at every time point with annotation."""
@@ -222,12 +226,6 @@ class LabeledImages(QObject):
                     "right click it in the layer list, choose Split Stack, and use one part."
                 )
         return None
-
-    def _on_divided(self, checked: Checked) -> None:
-        self._take(None, checked)
-
-    def _on_refused(self, why: str) -> None:
-        self._take(sentence(why), None)
 
     def _take(self, problem: str | None, checked: Checked | None) -> None:
         # Something may have changed since; then another check is under way.

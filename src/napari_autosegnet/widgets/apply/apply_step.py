@@ -73,7 +73,7 @@ class ApplyStep(QWidget):
         self.proofreading = ProofreadingPanel(session, self)
         self.proofreading.said.connect(self._say)
         self.corrected_label = wrapped_label()
-        paint_label = wrapped_label("Paint the right classes over them: it is annotation, and counts at once.")
+        paint_label = wrapped_label("Paint the right classes over them: it is annotation and counts at once.")
         self.brushes = ClassBrushes(session, self)
         self.brushes.said.connect(lambda text: self._say(text, "error"))
         self.take_button = push_button(
@@ -146,7 +146,9 @@ class ApplyStep(QWidget):
 
         def refuse(text: str) -> None:
             if path == self._wanted_model():
-                self._refuse_model(text)
+                self._chosen = None
+                self._say(text, "error")
+                self._take_model(None)
 
         self._is_reading = True
         self._reading.call(lambda: summarize(path), take, refuse)
@@ -175,11 +177,6 @@ class ApplyStep(QWidget):
     def _take_model(self, model: ModelSummary | None) -> None:
         self.model, self._is_reading = model, False
         self._show_state()
-
-    def _refuse_model(self, text: str) -> None:
-        self._chosen = None
-        self._say(text, "error")
-        self._take_model(None)
 
     # ------------------------------------------------------------ what is shown
 

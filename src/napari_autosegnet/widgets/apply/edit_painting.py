@@ -38,7 +38,7 @@ def paint_edits(
     viewer = session.viewer
     image = image_behind(viewer, objects)
     if image is None:
-        raise UserError(f"the image behind '{objects.name}' is not open; open it, and use the edits again")
+        raise UserError(f"the image behind '{objects.name}' is not open; open it and use the edits again")
     target = session.annotation.annotation_of(image)
     if target is not None and session.annotation.class_list.zero_is_class:
         raise UserError(

@@ -48,7 +48,7 @@ class VolumeAdvice:
         self._image: ImageStack | None = None
         self.planes_label, self.objects_label = wrapped_label(), wrapped_label()
         self.cubes_box = named(
-            QCheckBox("Write cubes first, and segment these"),
+            QCheckBox("Write cubes first and segment these"),
             "Write cubes first",
             "Sections between those of the stack are interpolated and written to a new store beside the result",
         )

@@ -75,17 +75,9 @@ def image_layer(path: Path, read: Selection = ALL, files: Sequence[Path] | None 
     if stack.channels in (3, 4) and stack.dtype == np.uint8:
         about["rgb"] = True
 
-    def section(index: int) -> Any:
-        pixels = stack.section(index)
-        return np.moveaxis(pixels, 0, -1) if "rgb" in about else pixels[0]
-
-    shape = (*stack.section_shape(0), stack.channels) if "rgb" in about else stack.section_shape(0)
-    if stack.is_2d:
-        return section(0), about
-    size = stack.sections * int(np.prod(shape)) * stack.dtype.itemsize
-    if size <= IN_MEMORY:
-        return np.stack([section(index) for index in range(stack.sections)]), about
-    return StackArray(stack, "zyxc" if "rgb" in about else "zyx"), about
+    array = StackArray(stack, ("yx" if stack.is_2d else "zyx") + "c" * ("rgb" in about))
+    is_small = array.size * array.dtype.itemsize <= IN_MEMORY
+    return (np.asarray(array) if stack.is_2d or is_small else array), about
 
 
 # ---------------------------------------------------------------- OME-Zarr

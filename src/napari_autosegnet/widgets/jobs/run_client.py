@@ -59,6 +59,13 @@ class RunClient(QObject):
         A job ended well.
     caught_up : Signal()
         All events of the past were reported.
+    state : State
+    reason : str
+        Why the job failed, died or stopped, in one line; empty otherwise.
+    cancelled : bool
+        Whether the last job was cancelled here.
+    process : WorkerProcess or None
+        The worker, when it runs on this computer.
     """
 
     reported = Signal(object)
@@ -73,20 +80,20 @@ class RunClient(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(_INTERVAL)
         self._timer.timeout.connect(self._tick)
-        self._state: State = "idle"
-        self._reason = ""
+        self.state: State = "idle"
+        self.reason = ""
         self._forget(None)
 
     def _forget(self, run: Run | None) -> None:
         self._run = run
         self._tail = None if run is None else EventTail(run.events_file)
         self._caught_up = False
-        self._process: WorkerProcess | None = None
+        self.process: WorkerProcess | None = None
         self._starting: Future[WorkerProcess] | None = None
         self._writing: Future[None] | None = None
         self._status = RunStatus(self.step)
         self._wanted: set[Request] = set()
-        self._cancelled = False
+        self.cancelled = False
         self._kill_at: float | None = None
         self._job_step: str | None = None
         self._resumable = False
@@ -113,18 +120,9 @@ class RunClient(QObject):
         return self._run is not None and self._run.path == run.path
 
     @property
-    def state(self) -> State:
-        return self._state
-
-    @property
     def active(self) -> bool:
         """Whether somebody works on the run."""
-        return self._state in ACTIVE
-
-    @property
-    def reason(self) -> str:
-        """Why the job failed, died or stopped, in one line; empty otherwise."""
-        return self._reason
+        return self.state in ACTIVE
 
     @property
     def can_resume(self) -> bool:
@@ -135,11 +133,6 @@ class RunClient(QObject):
     def pause_asked(self) -> bool:
         """Whether a pause was asked for that has not come yet."""
         return "pause" in self._wanted
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the last job was cancelled here."""
-        return self._cancelled
 
     @property
     def seconds_left(self) -> float | None:
@@ -155,11 +148,6 @@ class RunClient(QObject):
     def job_step(self) -> str | None:
         """Step of the job that works, or worked last; None while it is not known."""
         return self.step or self._job_step
-
-    @property
-    def process(self) -> WorkerProcess | None:
-        """The worker, when it runs on this computer."""
-        return self._process
 
     # -- what can be asked for -------------------------------------------------------------------------------------
 
@@ -205,8 +193,8 @@ class RunClient(QObject):
             raise UserError("this run is being worked on already; wait, or stop it first")
         run = self.run
         self._status.begin_job()
-        self._wanted, self._kill_at, self._process = set(), None, None
-        self._cancelled = self._never_began = False
+        self._wanted, self._kill_at, self.process = set(), None, None
+        self.cancelled = self._never_began = False
         self._job_step = step if callable(job) else job.step
 
         def begin() -> WorkerProcess:
@@ -239,7 +227,7 @@ class RunClient(QObject):
 
     def pause(self) -> None:
         """Ask for a pause after the current step."""
-        if self._state in ("starting", "working"):
+        if self.state in ("starting", "working"):
             self._wanted.add("pause")
             self._ask("pause")
 
@@ -260,11 +248,11 @@ class RunClient(QObject):
         """End the job without a new result; the process is gone within two seconds."""
         if not self.active:
             return
-        self._cancelled = True
+        self.cancelled = True
         self._wanted = {"cancel"}
         self._kill_at = time.monotonic() + _SECONDS_UNTIL_KILL
         run, starting = self.run, self._starting
-        known = self._process
+        known = self.process
 
         def ask() -> None:
             run.request("cancel")
@@ -304,10 +292,10 @@ class RunClient(QObject):
         assert self._starting is not None
         error = self._starting.exception()
         if error is None:
-            self._process = self._starting.result()
+            self.process = self._starting.result()
         self._starting = None
         if error is not None:
-            self._reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self.reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._never_began = True
             self._end("failed")
 
@@ -318,7 +306,7 @@ class RunClient(QObject):
     def _take(self, event: Event) -> None:
         counts = self._status.add(event)
         last_step = self._status.last_step
-        if self._process is None and self._starting is None:
+        if self.process is None and self._starting is None:
             self._job_step = last_step
         if not counts:
             return
@@ -331,13 +319,13 @@ class RunClient(QObject):
                 pass
             case Paused():
                 self._wanted.discard("pause")
-                if self._state in ("starting", "working"):
+                if self.state in ("starting", "working"):
                     self._set_state("paused")
             case Resumed():
-                if self._state == "paused":
+                if self.state == "paused":
                     self._set_state("working")
             # In the past nobody knows yet whether somebody still works.
-            case _ if self._caught_up and self._state not in ("working", "paused", "stopping"):
+            case _ if self._caught_up and self.state not in ("working", "paused", "stopping"):
                 self._set_state("working")
 
     def _settle(self) -> None:
@@ -355,13 +343,13 @@ class RunClient(QObject):
         if alive:
             if first:
                 self._set_state("paused" if self._status.paused else "working" if self._status.begun else "starting")
-            elif self._state == "starting" and self._status.begun:
+            elif self.state == "starting" and self._status.begun:
                 self._set_state("working")
             self._repeat_requests()
             self._kill_when_due()
         elif self._read():
             return  # it told something before it ended
-        elif first and self._process is None and not self._status.begun and not self._died_before_it_began:
+        elif first and self.process is None and not self._status.begun and not self._died_before_it_began():
             self._set_state("idle")
         else:
             self._decide_end()
@@ -370,10 +358,10 @@ class RunClient(QObject):
             self.caught_up.emit()
 
     def _is_alive(self) -> bool:
-        if self._process is None:
-            self._process = self._find()
-        if self._process is not None:
-            return self._process.alive
+        if self.process is None:
+            self.process = self._find()
+        if self.process is not None:
+            return self.process.alive
         # Started from a shell, or on another computer: whoever works holds the lock.
         now = time.monotonic()
         if now < self._next_lock:
@@ -390,7 +378,6 @@ class RunClient(QObject):
             self._job_step = info.step
         return process
 
-    @property
     def _died_before_it_began(self) -> bool:
         return died_before_it_began(self.run, self.step, self._status.started)
 
@@ -401,30 +388,30 @@ class RunClient(QObject):
                 self._ask(what)
 
     def _kill_when_due(self) -> None:
-        if self._kill_at is not None and self._process is not None and time.monotonic() > self._kill_at:
-            self._process.kill()
+        if self._kill_at is not None and self.process is not None and time.monotonic() > self._kill_at:
+            self.process.kill()
 
     def _decide_end(self) -> None:
-        exit_status = None if self._process is None else self._process.exit_status
+        exit_status = None if self.process is None else self.process.exit_status
         run, step, end = self.run, self.step or self._status.step, self._status.end
-        state, self._reason = ending(run, end, exit_status, cancelled=self._cancelled)
-        if end is None and self._cancelled:  # else whoever did it writes it down
+        state, self.reason = ending(run, end, exit_status, cancelled=self.cancelled)
+        if end is None and self.cancelled:  # else whoever did it writes it down
             self._write(lambda: note_cancelled(run, step))
         self._end(state)
         if state == "finished":
             self.finished.emit()
 
     def _end(self, state: State) -> None:
-        self._process, self._kill_at = None, None
+        self.process, self._kill_at = None, None
         self._wanted = set()
         self._resumable = state != "finished" and can_be_continued(self.run, self.step, self._status.step)
         self._set_state(state)
 
     def _set_state(self, state: State) -> None:
         if state in ACTIVE or state in ("idle", "finished"):
-            self._reason = ""
-        if state != self._state:
-            self._state = state
+            self.reason = ""
+        if state != self.state:
+            self.state = state
             self.state_changed.emit(state)
 
     def _ask(self, what: Request) -> None:

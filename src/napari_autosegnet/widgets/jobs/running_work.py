@@ -125,7 +125,7 @@ def unless_it_competes(
     lines = [f"{capitalized(job_name(client))}: {_progress(client)}." for client in others]
     box = QMessageBox(QMessageBox.Icon.Question, "Another job is under way", "\n".join(lines), parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setInformativeText("Jobs that run at the same time slow each other down, and may run out of memory.")
+    box.setInformativeText("Jobs that run at the same time slow each other down and may run out of memory.")
     box.addButton("Start anyway", QMessageBox.ButtonRole.AcceptRole)
     box.setDefaultButton(box.addButton("Do not start", QMessageBox.ButtonRole.RejectRole))
     box.accepted.connect(confirmed or start)

@@ -353,7 +353,7 @@ _TIPS = {
     "Train it": "Trains the network that was found, from scratch",
 }
 _WHAT = (
-    "Finds the network that your annotation needs, and trains it. Keep painting meanwhile: new strokes are learned "
+    "Finds the network that your annotation needs and trains it. Keep painting meanwhile: new strokes are learned "
     "from as you paint them. Or close napari: it runs in a program of its own."
 )
 

@@ -57,7 +57,7 @@ class NetworkMenu(QWidget):
             QComboBox(),
             "Network",
             "Quality with its 90 % interval, and time to apply the network to all of the image in view, without "
-            "reading and writing. The chosen one is the run's model, and is shown on the slice in view",
+            "reading and writing. The chosen one is the run's model and is shown on the slice in view",
         )
         narrow(self.box)
         self.box.activated.connect(lambda index: self.choose(self._entries[index].name))

@@ -109,7 +109,7 @@ class NewStrokes(QObject):
             if added:
                 words = (
                     f"{listed(added)} came after the start: a network keeps the classes that it began with, so what "
-                    "is painted so is not learned. To have it, stop, and learn again."
+                    "is painted so is not learned. To have it, stop and learn again."
                 )
             return words, time.monotonic() - began
 
