@@ -24,7 +24,7 @@ PROGRAM = "napari-autosegnet"
 #: of commands comes at once.
 COMMANDS = {
     "demo": "Run all steps on a built-in sample: fit, apply, score. A few minutes on 2 cores.",
-    "fit": "From labeled images to a model in one go: find the network that they need, and train it.",
+    "fit": "From labeled images to a model in one go: find the network that they need and train it.",
     "search": "Find an architecture for labeled images.",
     "train": "Train a network from scratch: what a run found, an architecture file, a plain chain, U-Net, or PSPNet.",
     "predict": "Apply a model to an image or stack of any size.",
@@ -33,7 +33,7 @@ COMMANDS = {
     "convert": "Write labels as MRC, HDF5, NIfTI, or TIFF, for other programs.",
     "resample": "Write a volume with cubic voxels, for predict --planes all; sections in between are interpolated.",
     "objects": "Write numbered objects with the edits that were made in napari.",
-    "show": "Show an architecture, a model, or a run as text, and as a picture.",
+    "show": "Show an architecture, a model, or a run as text and as a picture.",
     "runs": "List, follow, pause, resume, and stop runs.",
 }
 

@@ -31,7 +31,7 @@ def fit(
         str | None, typer.Option(metavar="NETWORK", help="Use another network of a finished --run as its model")
     ] = None,
 ) -> None:
-    """From labeled images to a model in one go: find the network that they need, and train it.
+    """From labeled images to a model in one go: find the network that they need and train it.
 
     Networks of several sizes compete on your data; the better ones continue, and the one that --goal asks for is
     trained to the end. It is in RUN/model from the first epochs on; the others that are worth it are listed at the end.

@@ -31,7 +31,7 @@ def show(
     curves: Annotated[bool, typer.Option("--curves", help="Draw the run's curves instead of its architecture")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Show an architecture, a model, or a run as text, and as a picture.
+    """Show an architecture, a model, or a run as text and as a picture.
 
     Example: [bold]napari-autosegnet show runs/isbi --out architecture.svg[/bold]
     """

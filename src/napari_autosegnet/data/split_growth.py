@@ -45,9 +45,7 @@ def grown_split(split: Split, stacks: Sequence[LabeledStack], settings: SplitSet
         When the settings name sections or groups, or a class has no pixel left in one of the parts.
     """
     if settings.group is not None or settings.train_sections is not None or settings.validation_sections is not None:
-        raise UserError(
-            "the split names sections or groups, and does not grow; start a new run with the new annotation"
-        )
+        raise UserError("the split names sections or groups and does not grow; start a new run with the new annotation")
     gap = max(settings.gap, context)
     is_cut = any((each.y, each.x) != full_extent(stacks[each.stack], each.section) for each in split.validation)
     grown = [_Growth(stack, index, split, gap).run(settings, is_cut=is_cut) for index, stack in enumerate(stacks)]

@@ -42,7 +42,7 @@ def evaluate_prediction(
 ) -> Scores:
     """Score a label image with class numbers 1..K; see `api.evaluate`."""
     if len(labels) != 1 or len(images) > 1:
-        raise UserError("a prediction is scored against one label file; give one --labels, and at most one --image")
+        raise UserError("a prediction is scored against one label file; give one --labels and at most one --image")
     if overlays is not None and not images:
         raise UserError("overlays show the prediction on its image; give --image too")
     store = prediction / LABELS

@@ -131,7 +131,7 @@ def _output_at(
         if kind is None and not is_png and not is_store_name(place):
             raise UserError(f"labels cannot be written as {place.suffix}; give --out with {WRITTEN}")
         if settings.instances and (kind is not None or is_png or settings.format == "zarr"):
-            raise UserError("numbered objects need an OME-Zarr store; give --out with .zarr, and no --format zarr")
+            raise UserError("numbered objects need an OME-Zarr store; give --out with .zarr and no --format zarr")
         if kind is not None:
             return FileOutput(place, kind, image, len(classes), block, probabilities=settings.probabilities)
         if is_png:
@@ -167,7 +167,7 @@ def _means(out: Path, image: Path) -> bool:
 
 def _named(path: Path) -> Path:
     """The place that a path means, links followed; it has a name, after which ledger and lock are called."""
-    refuse_address(path, "results are written to a disk; give --out a path, and upload it afterwards")
+    refuse_address(path, "results are written to a disk; give --out a path and upload it afterwards")
     try:
         place = path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself

@@ -120,7 +120,7 @@ class Proofreading:
         number = self._object_under(*strokes)
         box = self.box(number)
         if np.prod([length(span) for span in box]) > MAX_SPLIT:
-            raise UserError(f"object {number} is too large to be split; export the edits, and split it elsewhere")
+            raise UserError(f"object {number} is too large to be split; export the edits and split it elsewhere")
         inside = self.levels[0].box(box) == number
         markers = np.zeros(inside.shape, np.int32)
         for value, stroke in enumerate(strokes, start=1):
