@@ -23,8 +23,9 @@ from few_strokes import Problem, add_problems, chosen_problems, mean_iou, measur
 from napari_autosegnet import api
 from napari_autosegnet.cli.options import parse_duration
 from napari_autosegnet.data.images import open_image
-from napari_autosegnet.inference.volume import predict_sections
+from napari_autosegnet.inference.compute.sections import predicted_sections
 from napari_autosegnet.presets import fit_settings
+from napari_autosegnet.settings import PredictSettings
 
 #: Settings of a fit beside those of the preset.
 ARMS: dict[str, dict[str, Any]] = {
@@ -52,9 +53,10 @@ def score_network(
         settings=fit_settings("fast", budget=seconds, seed=draw, **changes),
         device="cpu",
     )
-    predicted, _ = predict_sections(model, open_image(scored), range(len(problem.scored)))
+    sections = range(len(problem.scored))
+    predicted = predicted_sections(model, open_image(scored), PredictSettings(), sections=sections)
     # 1 is the first class: 0 says that a pixel has none.
-    return mean_iou([section.astype(int) - 1 for section in predicted], [truth for _, truth in problem.scored])
+    return mean_iou([labels.astype(int) - 1 for labels, _ in predicted], [truth for _, truth in problem.scored])
 
 
 def main() -> None:

@@ -168,20 +168,24 @@ class Task:
         from napari_autosegnet.data.labeled_stacks import open_labeled
         from napari_autosegnet.data.section_numbers import parse_sections
         from napari_autosegnet.device import choose_device
-        from napari_autosegnet.inference.volume import predict_sections
+        from napari_autosegnet.inference.compute.sections import predicted_sections
         from napari_autosegnet.model import Model
+        from napari_autosegnet.settings import PredictSettings
         from napari_autosegnet.training.metrics import boundary_scores
 
         (stack,) = open_labeled([self.problem.test_image], [self.problem.test_labels], self.problem.classes)
         chosen = parse_sections(self.problem.test_sections or f"0-{stack.image.sections - 1}")
         network = Model.load(model)
         began = time.monotonic()
-        labels, probabilities = predict_sections(network, stack.image, chosen, device=choose_device(self.device))
+        predicted = predicted_sections(
+            network, stack.image, PredictSettings(), sections=chosen, device=choose_device(self.device)
+        )
+        labels, probabilities = zip(*predicted, strict=True)
         speed = sum(section.size for section in labels) / 1e6 / (time.monotonic() - began)
         classes = len(stack.mapping.classes)
         found: list[Counts] = []
         for place, section in enumerate(chosen):
-            truth, predicted = stack.target(section), labels[place]
+            truth, labeled = stack.target(section), labels[place]
             height, width = truth.shape
             parts = [(slice(None), slice(None))]
             if len(chosen) == 1:
@@ -189,7 +193,7 @@ class Task:
                 halves_x = (slice(0, width // 2), slice(width // 2, width))
                 parts = [(y, x) for y in halves_y for x in halves_x]
             for part in parts:
-                t, p = truth[part].ravel().astype(int), predicted[part].ravel().astype(int)
+                t, p = truth[part].ravel().astype(int), labeled[part].ravel().astype(int)
                 counted = t > 0
                 pairs = (t[counted] - 1) * classes + p[counted] - 1
                 found.append(np.bincount(pairs, minlength=classes**2).reshape(classes, classes))
@@ -198,7 +202,7 @@ class Task:
             index = [info.name for info in stack.mapping.classes].index(self.problem.boundary)
             # Target 0 is "not annotated".
             truth = [stack.target(section).astype(np.int64) - 1 for section in chosen]
-            scores = boundary_scores(probabilities[index], truth, index)
+            scores = boundary_scores(np.stack([each[index] for each in probabilities]), truth, index)
             if scores is not None:
                 content |= {"v_rand": scores.v_rand, "v_info": scores.v_info}
         return content

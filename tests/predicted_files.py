@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_autosegnet.data.images import open_image
+from napari_autosegnet.data.images import ImageStack, open_image
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.inference.compute.sections import predicted_sections
 from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
@@ -50,3 +52,12 @@ def refused(model: Model, image: Path, out: Path | None, said: str, **more: Any)
 def labels_of(result: Path) -> np.ndarray:
     """Labels of a result at full resolution."""
     return np.asarray(zarr.open_group(result, mode="r")["labels/segmentation/0"])
+
+
+def predict_sections(
+    model: Any, image: ImageStack, sections: Sequence[int] | None = None, settings: Any = None, **more: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, y, x) and probabilities (K, n, y, x) of all sections, or of some."""
+    predicted = predicted_sections(model, image, settings or PredictSettings(), sections=sections, **more)
+    labels, probabilities = zip(*predicted, strict=True)
+    return np.stack(labels), np.stack(probabilities, axis=1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_autosegnet.architecture import Architecture
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Note, ProgressMade, Report, silent
+from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.jobs.arguments import (
     AnyPath,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from napari_autosegnet.inference.volume import PredictionSummary
+    from napari_autosegnet.inference.output.progress import PredictionSummary
     from napari_autosegnet.jobs.training import OnEpoch
     from napari_autosegnet.model import Model
     from napari_autosegnet.training.metrics import Scores
@@ -65,7 +65,7 @@ def fit(
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> Model:
-    """From labeled images to a model in one go: find the network that they need, and train it.
+    """From labeled images to a model in one go: find the network that they need and train it.
 
     Networks of several sizes compete; the better ones continue from what they have learned, and the one that the
     settings' ``goal`` asks for is trained to the end. ``RUN/model`` is there from the first epochs on and gets better.
@@ -392,20 +392,15 @@ def segment(
 
     from napari_autosegnet.data.images import image_from_array
     from napari_autosegnet.device import choose_device
-    from napari_autosegnet.inference.volume import checked_survey, make_predictor, predict_section
+    from napari_autosegnet.inference.compute.sections import predicted_sections
     from napari_autosegnet.model import Model
 
-    settings = settings or PredictSettings()
     stack = image_from_array(image if hasattr(image, "shape") else np.asarray(image), channel_axis=channel_axis)
     opened = Model.load(model_folder(as_path(model, "model")))
-    survey = checked_survey(opened, stack, settings.gray_values, report)
-    predictor = make_predictor(opened, choose_device(device), settings, report)
-    labels = np.zeros(stack.shape, np.uint8)
-    for section in range(stack.sections):
-        predicted = predict_section(predictor, stack, section, survey=survey)
-        assert predicted is not None, "nobody asks it to stop"
-        labels[section] = predicted[0]
-        report(ProgressMade(done=section + 1, total=stack.sections))
+    predicted = predicted_sections(
+        opened, stack, settings or PredictSettings(), device=choose_device(device), report=report
+    )
+    labels = np.stack([section for section, _ in predicted])
     return labels[0] if stack.is_2d else labels
 
 

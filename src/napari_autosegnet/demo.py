@@ -128,15 +128,17 @@ def _draw(run: Run, image: Path, labels: Path, paths: dict[str, Path], device: s
     from napari_autosegnet import figures
     from napari_autosegnet.data.labeled_stacks import open_labeled
     from napari_autosegnet.device import choose_device
-    from napari_autosegnet.inference.volume import predict_sections
+    from napari_autosegnet.inference.compute.sections import predicted_sections
     from napari_autosegnet.model import Model
+    from napari_autosegnet.settings import PredictSettings
 
     model = Model.load(run.model_folder)
     stack = open_labeled([image], [labels], SAMPLE_CLASSES)[0]
-    predicted, probabilities = predict_sections(model, stack.image, device=choose_device(device))
+    predicted = predicted_sections(model, stack.image, PredictSettings(), device=choose_device(device))
+    segmented, probabilities = next(predicted)
     gray = stack.image.section(0)[0]
-    figures.overlay(gray, predicted[0], model.classes, paths["overlay"], truth=stack.target(0))
-    figures.draw_uncertainty(probabilities[:, 0], paths["uncertainty"], image=gray)
+    figures.overlay(gray, segmented, model.classes, paths["overlay"], truth=stack.target(0))
+    figures.draw_uncertainty(probabilities, paths["uncertainty"], image=gray)
     network = model.specification
     assert network.network == "searched" and network.architecture is not None
     figures.draw_architecture(network.architecture, paths["architecture"], levels=network.levels)

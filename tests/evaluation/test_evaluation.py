@@ -19,7 +19,7 @@ from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.evaluation.overlays import picture_names
 from napari_autosegnet.evaluation.prediction import stored_names
 from napari_autosegnet.events import DataRead, Finished, Note, ProgressMade, Stopped
-from napari_autosegnet.inference import volume
+from napari_autosegnet.inference.compute import sections
 from napari_autosegnet.settings import PredictSettings
 from remembered_events import Events
 from small_models import small_model
@@ -310,13 +310,13 @@ def test_sections_without_labels_are_not_predicted(
     sparse[[0, 2]] = 0
     labels = write(tmp_path / "sparse.tif", sparse)
     computed: list[int] = []
-    real = volume.predict_section
+    real = sections.predict_section
 
     def counted(predictor: Any, image: Any, section: int, **named: Any) -> Any:
         computed.append(section)
         return real(predictor, image, section, **named)
 
-    monkeypatch.setattr(volume, "predict_section", counted)
+    monkeypatch.setattr(sections, "predict_section", counted)
     events = Events()
     arguments: dict[str, Any] = {"images": [predicted.image], "labels": [labels], "classes": CLASSES}
     scores = api.evaluate(model=predicted.model, report=events, **arguments)

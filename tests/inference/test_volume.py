@@ -16,13 +16,14 @@ from napari_autosegnet.data.images import ImageStack, image_from_array, open_ima
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, ProgressMade
 from napari_autosegnet.inference.compute.predictor import Predictor
+from napari_autosegnet.inference.compute.sections import predict_section
 from napari_autosegnet.inference.compute.survey import ImageSurvey
-from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.settings import PredictSettings
 from napari_autosegnet.units import Placement
-from predicted_files import labels_of
+from predicted_files import labels_of, predict_sections
 from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]

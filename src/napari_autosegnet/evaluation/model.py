@@ -38,7 +38,7 @@ def evaluate_model(
     should_stop: ShouldStop = never_stop,
 ) -> Scores:
     """Apply a model to labeled images and score it; see `api.evaluate`."""
-    from napari_autosegnet.inference.volume import checked_survey, make_predictor, predict_section
+    from napari_autosegnet.inference.compute.sections import checked_survey, make_predictor, predict_section
 
     loaded = Model.load(model)
     stacks = open_labeled(images, labels, _trained_mapping(loaded) if classes is None else classes, read)

@@ -28,7 +28,6 @@ from napari_autosegnet.inference.blocks import (
     largest_cube,
     parse_region,
 )
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
 from napari_autosegnet.inference.compute.engines import usual_engine
 from napari_autosegnet.inference.compute.fastest import (
@@ -153,7 +152,7 @@ class VolumeRequest:
 
 
 def open_job(
-    model: AppliedModel,
+    model: Model,
     image: ImageStack,
     out: Path | None,
     settings: PredictSettings,
@@ -203,7 +202,7 @@ def open_job(
     return VolumeJob(image, mask, survey, predictor, plan, output, settings)
 
 
-def open_ledger(job: VolumeJob, model: AppliedModel, report: Report = silent) -> Ledger:
+def open_ledger(job: VolumeJob, model: Model, report: Report = silent) -> Ledger:
     """The job's ledger, after the output was made or found to be that of an unfinished run of the same job.
 
     Raises

@@ -17,39 +17,20 @@ from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockResult
 from napari_autosegnet.inference.compute.faint import faint_sections
-from napari_autosegnet.inference.compute.reading import check_image, read_block
-from napari_autosegnet.inference.compute.sections import (
-    checked_survey,
-    make_predictor,
-    predict_section,
-    predict_sections,
-)
 from napari_autosegnet.inference.instances.run import number_objects
 from napari_autosegnet.inference.job import VolumeJob, complete, open_job, open_ledger
 from napari_autosegnet.inference.output.ledger import Ledger, Status, locked
 from napari_autosegnet.inference.output.output import disk_error, outer_places
-from napari_autosegnet.inference.output.progress import FailedBlock, PredictionSummary, Progress
+from napari_autosegnet.inference.output.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "FailedBlock",
-    "PredictionSummary",
-    "check_image",
-    "checked_survey",
-    "make_predictor",
-    "predict_section",
-    "predict_sections",
-    "predict_volume",
-    "read_block",
-]
 
 #: Blocks that wait between two stages.
 QUEUE = 2
@@ -58,7 +39,7 @@ _SHOWN = 8
 
 
 def predict_volume(
-    model: AppliedModel,
+    model: Model,
     image: ImageStack,
     out: Path | None,
     settings: PredictSettings | None = None,

@@ -16,7 +16,7 @@ from napari_autosegnet.jobs.job import JobModel
 from napari_autosegnet.settings import PredictSettings
 
 if TYPE_CHECKING:
-    from napari_autosegnet.inference.volume import PredictionSummary
+    from napari_autosegnet.inference.output.progress import PredictionSummary
 
 
 class PredictJob(JobModel):

@@ -11,9 +11,9 @@ from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.compute.engines import available_engines, make_engine
 from napari_autosegnet.inference.compute.predictor import Predictor
-from napari_autosegnet.inference.volume import predict_sections
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
+from predicted_files import predict_sections
 
 CPU = torch.device("cpu")
 Noise = Callable[..., np.ndarray]

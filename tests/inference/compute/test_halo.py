@@ -8,9 +8,9 @@ import torch
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.compute.halo import measure_halo
 from napari_autosegnet.inference.compute.predictor import Predictor
-from napari_autosegnet.inference.volume import predict_sections
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
+from predicted_files import predict_sections
 
 MakeModel = Callable[..., Model]
 

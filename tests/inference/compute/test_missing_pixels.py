@@ -15,9 +15,11 @@ from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.events import Event, Note
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.inference.compute.reading import missing_voxels
-from napari_autosegnet.inference.volume import predict_section, predict_sections, predict_volume
+from napari_autosegnet.inference.compute.sections import predict_section
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
+from predicted_files import predict_sections
 
 Noise = Callable[..., np.ndarray]
 MakeModel = Callable[..., Model]

@@ -20,9 +20,10 @@ from napari_autosegnet.inference.compute import patience
 from napari_autosegnet.inference.compute.patience import read_patiently
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.job import open_job
-from napari_autosegnet.inference.volume import predict_sections, predict_volume
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
+from predicted_files import predict_sections
 
 Noise = Callable[..., np.ndarray]
 ALL = slice(None)

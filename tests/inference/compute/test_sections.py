@@ -8,7 +8,7 @@ import pytest
 
 from napari_autosegnet.data.images import image_from_array
 from napari_autosegnet.inference.compute import sections
-from napari_autosegnet.inference.compute.sections import make_predictor, predict_section
+from napari_autosegnet.inference.compute.sections import make_predictor, predict_section, section_tiles
 from napari_autosegnet.model import HaloFigure, Model
 from napari_autosegnet.settings import PredictSettings
 
@@ -44,9 +44,10 @@ def test_a_large_section_is_read_in_parts_and_told_tile_by_tile(
 
     monkeypatch.setattr(sections, "read_block", counted)
     told: list[tuple[int, int]] = []
-    parts = predict_section(predictor, image, 1, report=lambda event: told.append((event.done, event.total)))
-    assert parts is not None and len(read) == 4 and max(read) < 210
-    assert np.array_equal(parts[0], whole[0]) and np.allclose(parts[1], whole[1], atol=1e-5)
+    for tile in section_tiles(predictor, image, 1, report=lambda event: told.append((event.done, event.total))):
+        assert np.array_equal(tile.labels, whole[0][tile.place])
+        assert np.allclose(tile.probabilities, whole[1][:, *tile.place], atol=1e-5)
+    assert len(read) == 4 and max(read) < 210
     assert told == sorted(told) and told[-1][0] == told[-1][1] > 4
     asked: list[bool] = []
     assert predict_section(predictor, image, 1, should_stop=lambda: (asked.append(True), len(asked) == 2)[1]) is None

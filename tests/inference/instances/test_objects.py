@@ -28,7 +28,8 @@ from napari_autosegnet.inference.instances.objects import (
     object_classes,
     seed_mask,
 )
-from napari_autosegnet.inference.volume import PredictionSummary, predict_volume
+from napari_autosegnet.inference.output.progress import PredictionSummary
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
 

@@ -15,9 +15,10 @@ import zarr
 from napari_autosegnet.data.images import ImageStack, image_from_array, open_image
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlockWritten, Note
-from napari_autosegnet.inference.volume import predict_sections, predict_volume
+from napari_autosegnet.inference.volume import predict_volume
 from napari_autosegnet.model import Model
 from napari_autosegnet.settings import PredictSettings
+from predicted_files import predict_sections
 from remembered_events import Events
 
 Noise = Callable[..., np.ndarray]

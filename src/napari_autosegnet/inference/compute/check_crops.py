@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.normalization import Constants
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.model import Model
 
 #: Share of pixels whose labels must be the same.
 TARGET = 0.9995
@@ -32,12 +32,12 @@ class Crop:
         return self.pixels.shape
 
 
-def check_crops(model: AppliedModel, images: Sequence[ImageStack], side: int, count: int = SECTIONS) -> Iterator[Crop]:
+def check_crops(model: Model, images: Sequence[ImageStack], side: int) -> Iterator[Crop]:
     """Centers, of a side at most, of some sections spread evenly over all images."""
     context = model.context
     surveys = [ImageSurvey(image, model.normalization) for image in images]
     places = [(survey, section) for survey in surveys for section in range(survey.image.sections)]
-    chosen = sorted({round(place) for place in np.linspace(0, len(places) - 1, min(count, len(places)))})
+    chosen = sorted({round(place) for place in np.linspace(0, len(places) - 1, min(SECTIONS, len(places)))})
     for survey, section in (places[index] for index in chosen):
         image = survey.image
         height, width = image.section_shape(section)

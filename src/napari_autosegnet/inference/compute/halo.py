@@ -20,12 +20,11 @@ import torch
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, round_up
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_to_domain
 from napari_autosegnet.inference.compute.check_crops import TARGET, Crop, check_crops
 from napari_autosegnet.inference.compute.predictor import WHOLE, Predictor
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.model import HaloFigure
+from napari_autosegnet.model import HaloFigure, Model
 
 #: Kept part of the tiles that are measured, in pixels.
 CORE = 128
@@ -35,12 +34,11 @@ TILES = 24
 
 
 def measure_halo(
-    model: AppliedModel,
+    model: Model,
     images: Sequence[ImageStack],
     *,
     device: torch.device | str = "cpu",
     target: float = TARGET,
-    side: int = SIDE,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> HaloFigure | None:
@@ -56,8 +54,6 @@ def measure_halo(
         The images that it was trained on; a few sections, spread evenly, are looked at.
     target : float
         Share of pixels that have to agree.
-    side : int
-        The largest side of the crop of each section.
 
     Returns
     -------
@@ -68,7 +64,7 @@ def measure_halo(
     """
     predictor = Predictor(model, device, tile=WHOLE, halo=0, report=report)
     stride, exact = predictor.stride, predictor.exact_halo
-    crops = [crop for crop in check_crops(model, images, side) if min(crop.shape[2:]) >= 4 * stride]
+    crops = [crop for crop in check_crops(model, images, SIDE) if min(crop.shape[2:]) >= 4 * stride]
     if not crops:
         return None
     whole = [_whole_labels(predictor, crop) for crop in crops]

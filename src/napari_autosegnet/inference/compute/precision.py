@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from napari_autosegnet.data.images import ImageStack
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockPixels, pad_to_domain
 from napari_autosegnet.inference.compute.check_crops import TARGET, check_crops
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.model import HalfPrecision
+from napari_autosegnet.model import HalfPrecision, Model
 
 Precision = Literal["float32"] | HalfPrecision
 
@@ -49,7 +48,7 @@ def fast_precisions(device: torch.device) -> tuple[HalfPrecision, ...]:
     return ()
 
 
-def kept_precisions(model: AppliedModel, offered: Iterable[HalfPrecision]) -> tuple[HalfPrecision, ...]:
+def kept_precisions(model: Model, offered: Iterable[HalfPrecision]) -> tuple[HalfPrecision, ...]:
     """Those in which enough of a model's labels are those of float32."""
     return tuple(name for name in offered if model.half_precision.get(name, 0) >= TARGET)
 
@@ -66,7 +65,7 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
 
 
 def measure_half_precision(
-    model: AppliedModel,
+    model: Model,
     images: Sequence[ImageStack],
     *,
     device: torch.device | str = "cpu",

@@ -17,7 +17,6 @@ from napari_autosegnet.device import memory_holders
 from napari_autosegnet.errors import UserError, is_out_of_memory
 from napari_autosegnet.events import Note, Report, silent
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Span, Tile, round_up
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, BlockPixels, BlockResult, pad_to_domain
 from napari_autosegnet.inference.compute.engines import (
     EngineName,
@@ -29,7 +28,7 @@ from napari_autosegnet.inference.compute.engines import (
 from napari_autosegnet.inference.compute.folding import fold_batch_norm
 from napari_autosegnet.inference.compute.precision import Precision, arithmetic, fast_precisions, kept_precisions
 from napari_autosegnet.interruption import ShouldStop, never_stop
-from napari_autosegnet.model import HalfPrecision
+from napari_autosegnet.model import HalfPrecision, Model
 from napari_autosegnet.networks.receptive_field import receptive_field_radius
 from napari_autosegnet.pixel_classifier.forest import PixelClassifier
 
@@ -86,7 +85,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: AppliedModel,
+        model: Model,
         device: torch.device | str = "cpu",
         *,
         tile: int = USUAL_TILE,

@@ -10,15 +10,15 @@ import numpy.typing as npt
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.inference.blocks import Block, BlockPlan, slices
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.block_pixels import BlockInput, pad_after
 from napari_autosegnet.inference.compute.faint import FaintRun, faint_runs
 from napari_autosegnet.inference.compute.patience import read_patiently
 from napari_autosegnet.inference.compute.survey import ImageSurvey
+from napari_autosegnet.model import Model
 from napari_autosegnet.plain_text import counted
 
 
-def check_image(model: AppliedModel, image: ImageStack) -> None:
+def check_image(model: Model, image: ImageStack) -> None:
     """Refuse an image that the model cannot read.
 
     Raises

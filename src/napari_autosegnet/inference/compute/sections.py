@@ -11,7 +11,6 @@ import numpy.typing as npt
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.events import ProgressMade, Report, silent
 from napari_autosegnet.inference.blocks import CUBE_SIDE, round_up, slices
-from napari_autosegnet.inference.compute.applied_model import AppliedModel
 from napari_autosegnet.inference.compute.faint import FaintRun, faint_sections
 from napari_autosegnet.inference.compute.gray_check import check_gray_values
 from napari_autosegnet.inference.compute.precision import Precision
@@ -19,6 +18,7 @@ from napari_autosegnet.inference.compute.predictor import USUAL_TILE, Predictor
 from napari_autosegnet.inference.compute.reading import check_image, read_block
 from napari_autosegnet.inference.compute.survey import ImageSurvey
 from napari_autosegnet.interruption import ShouldStop, never_stop
+from napari_autosegnet.model import Model
 from napari_autosegnet.settings import GrayValuesChoice, PredictSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ READ_AT_ONCE = 2048
 
 
 def make_predictor(
-    model: AppliedModel,
+    model: Model,
     device: torch.device | str,
     settings: PredictSettings,
     report: Report = silent,
@@ -57,7 +57,7 @@ def make_predictor(
 
 
 def checked_survey(
-    model: AppliedModel,
+    model: Model,
     image: ImageStack,
     choice: GrayValuesChoice = "checked",
     report: Report = silent,
@@ -149,13 +149,12 @@ def predict_section(
     section: int,
     *,
     survey: ImageSurvey | None = None,
-    report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None:
     """Labels (y, x) and probabilities (K, y, x) of one section, as `section_tiles` gives them; None when stopped."""
     shape = image.section_shape(section)
     labels, probabilities = np.zeros(shape, np.uint8), np.zeros((predictor.classes, *shape), np.float32)
-    for tile in section_tiles(predictor, image, section, survey=survey, report=report):
+    for tile in section_tiles(predictor, image, section, survey=survey):
         if should_stop():
             return None
         labels[tile.place] = tile.labels
@@ -163,40 +162,29 @@ def predict_section(
     return labels, probabilities
 
 
-def predict_sections(
-    model: AppliedModel,
+def predicted_sections(
+    model: Model,
     image: ImageStack,
-    sections: Sequence[int] | None = None,
-    settings: PredictSettings | None = None,
+    settings: PredictSettings,
     *,
+    sections: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     report: Report = silent,
-    should_stop: ShouldStop = never_stop,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Labels (n, y, x) and probabilities (K, n, y, x) of some sections of a uniform stack, in memory.
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
+    """Labels (y, x) and probabilities (K, y, x) of all sections, or of some, one after the other.
 
-    For whole volumes there is `predict_volume`, for stacks of mixed sizes `predict_section`. When asked to
-    stop, the sections finished so far are returned.
+    For volumes that do not fit into memory there is `predict_volume`.
 
     Raises
     ------
     UserError
-        When the image does not fit the model, or its sections differ in size.
+        When the image does not fit the model.
     """
-    settings = settings or PredictSettings()
-    predictor = make_predictor(model, device, settings, report)
     survey = checked_survey(model, image, settings.gray_values, report)
+    predictor = make_predictor(model, device, settings, report)
     chosen = range(image.sections) if sections is None else sections
-    _, height, width = image.shape
-    labels: list[npt.NDArray[np.uint8]] = []
-    probabilities: list[npt.NDArray[np.float32]] = []
     for number, section in enumerate(chosen, start=1):
-        predicted = predict_section(predictor, image, section, survey=survey, should_stop=should_stop)
-        if predicted is None:
-            break
-        labels.append(predicted[0])
-        probabilities.append(predicted[1])
+        predicted = predict_section(predictor, image, section, survey=survey)
+        assert predicted is not None, "nobody asks it to stop"
+        yield predicted
         report(ProgressMade(done=number, total=len(chosen)))
-    if not labels:
-        return np.zeros((0, height, width), np.uint8), np.zeros((predictor.classes, 0, height, width), np.float32)
-    return np.stack(labels), np.stack(probabilities, axis=1)

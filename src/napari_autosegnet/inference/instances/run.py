@@ -33,8 +33,8 @@ from napari_autosegnet.interruption import ShouldStop
 from napari_autosegnet.units import Placement
 
 if TYPE_CHECKING:
-    from napari_autosegnet.inference.compute.applied_model import AppliedModel
     from napari_autosegnet.inference.job import VolumeJob
+    from napari_autosegnet.model import Model
 
 #: Told of a block that is done: its number, the seconds it took and the files it left.
 Done = Callable[[int, float, int], None]
@@ -57,7 +57,7 @@ class InstanceRun:
         Is told ``block`` and ``progress`` with the step ``instances``.
     """
 
-    def __init__(self, job: VolumeJob, model: AppliedModel, ledger: Ledger, report: Report) -> None:
+    def __init__(self, job: VolumeJob, model: Model, ledger: Ledger, report: Report) -> None:
         self.work = InstanceWork(job)
         self._job = job
         self._report = report
@@ -192,7 +192,7 @@ class InstanceRun:
 
 
 def number_objects(
-    job: VolumeJob, model: AppliedModel, ledger: Ledger, report: Report, should_stop: ShouldStop
+    job: VolumeJob, model: Model, ledger: Ledger, report: Report, should_stop: ShouldStop
 ) -> Path | None:
     """Write the instances of a job in this process; None when asked to stop."""
     run = InstanceRun(job, model, ledger, report)

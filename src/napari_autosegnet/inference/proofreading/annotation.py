@@ -50,13 +50,8 @@ class EditAnnotation:
     values: npt.NDArray[np.uint8]
     notes: tuple[str, ...]
 
-    def paint(self, labels: npt.NDArray[Any], values: Mapping[int, int] | None = None) -> Places:
+    def paint(self, labels: npt.NDArray[Any]) -> Places:
         """Paint them in an annotation (z, y, x) or (y, x), in place, where it is 0: what is painted there stays.
-
-        Parameters
-        ----------
-        values : mapping, optional
-            Value in the annotation for every class; by default those of the result.
 
         Returns
         -------
@@ -65,8 +60,7 @@ class EditAnnotation:
         """
         where = tuple(self.places.T[3 - labels.ndim :])
         free = labels[where] == 0
-        painted = self.values if values is None else self.numbered(values)
-        labels[tuple(axis[free] for axis in where)] = painted[free]
+        labels[tuple(axis[free] for axis in where)] = self.values[free]
         kept: Places = self.places[free]
         return kept
 
