@@ -13,12 +13,11 @@ from napari_autosegnet.figures.architecture_drawing import (
 )
 from napari_autosegnet.figures.curves import draw_curves
 from napari_autosegnet.figures.menu import draw_menu
-from napari_autosegnet.figures.sections import NamedColor, draw_uncertainty, normalized_entropy, overlay
+from napari_autosegnet.figures.sections import draw_uncertainty, normalized_entropy, overlay
 
 __all__ = [
     "KIND_COLORS",
     "SOURCE_COLORS",
-    "NamedColor",
     "describe_architecture",
     "draw_architecture",
     "draw_curves",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.annotations import ClassInfo
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.figures.canvas import FAINT, INK, figure_of, save
 
@@ -17,20 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class NamedColor(Protocol):
-    """A class as figures need it: its name and its color (``#rrggbb``)."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def color(self) -> str: ...
-
-
 def overlay(
     image: npt.NDArray[Any],
     labels: npt.NDArray[np.uint8],
-    classes: Sequence[NamedColor],
+    classes: Sequence[ClassInfo],
     path: Path,
     truth: npt.NDArray[np.uint8] | None = None,
 ) -> None:
@@ -147,7 +138,7 @@ def to_gray(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def _colored(
-    gray: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8], classes: Sequence[NamedColor]
+    gray: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8], classes: Sequence[ClassInfo]
 ) -> npt.NDArray[np.float64]:
     """The gray image tinted by class, with the outlines of each class in its full color."""
     from matplotlib.colors import to_rgb
@@ -180,7 +171,7 @@ def _edges(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return edges
 
 
-def _class_legend(figure: Figure, classes: Sequence[NamedColor], *, with_differences: bool) -> None:
+def _class_legend(figure: Figure, classes: Sequence[ClassInfo], *, with_differences: bool) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=info.color, edgecolor=INK, linewidth=0.6, label=info.name) for info in classes]
