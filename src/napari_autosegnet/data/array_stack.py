@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.gray_values import Window
-from napari_autosegnet.data.pixel_files import ChunkFiles, files_of_array, release_pages
+from napari_autosegnet.data.pixel_files import ChunkFiles, files_of_array, release_pages, unwritten_chunks
 from napari_autosegnet.data.stack import Array, ImageStack, PixelSource
-from napari_autosegnet.data.unwritten import unwritten_chunks
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.units import Placement
 

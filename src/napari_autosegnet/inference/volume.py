@@ -168,18 +168,6 @@ def _faint(job: VolumeJob, ledger: Ledger) -> tuple[int, ...]:
     return tuple(section for section in faint_sections(blocks, job.survey.faint_range) if section not in constant)
 
 
-def check_hope(progress: Progress) -> None:
-    """Give up when nothing but failures was seen.
-
-    Raises
-    ------
-    UserError
-        With the first block's reason.
-    """
-    if progress.is_hopeless:
-        raise UserError(f"the first {len(progress.failed)} blocks failed; the first is {progress.failed[0]}")
-
-
 def _run(job: VolumeJob, ledger: Ledger, progress: Progress, should_stop: ShouldStop) -> bool:
     """Read, compute and write all pending blocks; False when asked to stop."""
     indices: Sequence[int] = progress.pending
@@ -213,7 +201,6 @@ def _run_blocks(
             for block, data in _ahead(reader, job, indices):
                 if isinstance(data, UserError):
                     progress.fail(block, str(data), last=last)
-                    check_hope(progress)
                     if should_stop():
                         settle(0)
                         return False

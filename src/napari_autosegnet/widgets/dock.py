@@ -273,7 +273,7 @@ class AutoSegNetDock(QWidget):
     def open(self, path: Path) -> None:
         """Go on with a run folder, or use a model folder; a folder with something else in it is refused."""
         self.message.clear()
-        if _is_model_folder(path):
+        if (path / "model.json").is_file():  # a model itself, not a run
             self.apply_step.set_model(path)
             self.show_step("apply")
             return
@@ -388,8 +388,3 @@ def _scrolling() -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
-
-
-def _is_model_folder(path: Path) -> bool:
-    """Whether a folder holds a model itself, and is not a run."""
-    return (path / "model.json").is_file()

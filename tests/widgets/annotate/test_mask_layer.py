@@ -21,7 +21,7 @@ from qtpy.QtWidgets import QLabel
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
 from napari_autosegnet.widgets.annotate.axes_question import AxesQuestion
-from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.annotate.mask_conversion import MaskDialog
 from napari_autosegnet.widgets.annotate.mask_layer import MaskValues, find_values, read_mask, suggested_meaning
 from napari_autosegnet.widgets.layers.class_colors import LabelClass
 from napari_autosegnet.widgets.session import Session

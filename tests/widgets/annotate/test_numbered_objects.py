@@ -16,7 +16,7 @@ pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 from napari.layers import Labels
 
 from napari_autosegnet.widgets.annotate.annotate_step import AnnotateStep
-from napari_autosegnet.widgets.annotate.numbered_objects import read_objects
+from napari_autosegnet.widgets.annotate.mask_layer import read_one_class
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_objects_of_a_time_series_stay_in_their_sections() -> None:
     pixels = np.zeros((2, 3, 16, 16), np.uint16)
     pixels[0, 1, 2:5, 2:5], pixels[1, 2, 8:12, 8:12] = 1, 2
     wanted = np.where(pixels > 0, 2, 1) * pixels.any((2, 3), keepdims=True)
-    assert np.array_equal(read_objects(Labels(pixels), {0: 1, 1: 2}, threading.Event()), wanted)
+    assert np.array_equal(read_one_class(Labels(pixels), {0: 1, 1: 2}, threading.Event()), wanted)
 
 
 def test_classes_stay_classes(step: Any, settled: Any) -> None:

@@ -27,7 +27,7 @@ from napari_autosegnet.inference.output.output import disk_error, outer_places
 from napari_autosegnet.inference.output.picture_output import PictureOutput
 from napari_autosegnet.inference.output.progress import PredictionSummary, Progress
 from napari_autosegnet.inference.output.pyramid import PyramidProgress
-from napari_autosegnet.inference.volume import check_hope, summarize
+from napari_autosegnet.inference.volume import summarize
 from napari_autosegnet.interruption import ShouldStop, never_stop
 from napari_autosegnet.model import Model
 
@@ -134,7 +134,6 @@ class _ClusterRun:
                 _give_up(task, reason, last)
             else:
                 progress.fail(job.plan[task.number], reason, last=last)
-                check_hope(progress)
 
         tasks = [Task("labels", 0, index) for index in progress.pending]
         if not self._dispatcher.run(self._about, tasks, finish, fail, job.settings.retries):

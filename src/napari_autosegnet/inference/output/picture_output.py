@@ -116,7 +116,7 @@ class FileOutput(PictureOutput):
                 pack(file)
 
     def _make(self, file: Path, pixels: Pixels) -> None:
-        partial = _partial(file)
+        partial = file.with_name(f".{file.name}.partial")
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._kind.create(partial, pixels, self._image)
@@ -138,11 +138,6 @@ class FileOutput(PictureOutput):
             del box[-3]
             values = values[..., 0, :, :]
         write_box(file, self._begins[file], pixels, box, values)
-
-
-def _partial(file: Path) -> Path:
-    """A file in the making."""
-    return file.with_name(f".{file.name}.partial")
 
 
 class PngOutput(PictureOutput):

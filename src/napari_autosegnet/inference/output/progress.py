@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import BlocksPlanned, BlockWritten, ProgressMade, Report, WarningRaised
 from napari_autosegnet.inference.blocks import Block, BlockPlan, Shape
 from napari_autosegnet.inference.output.ledger import Status
@@ -122,11 +123,6 @@ class Progress:
     def failed(self) -> tuple[FailedBlock, ...]:
         return tuple(self._failed[index] for index in sorted(self._failed))
 
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether nothing but failures was seen so far, and several of them."""
-        return not self._new and len(self._failed) >= HOPELESS
-
     def count(self, status: Status) -> int:
         return sum(one == status for one in self._finished.values())
 
@@ -160,8 +156,16 @@ class Progress:
         )
 
     def fail(self, block: Block, reason: str, *, last: bool) -> None:
-        """Count a failed attempt at a block; ``last`` when there will be no other in this run."""
+        """Count a failed attempt at a block; ``last`` when there will be no other in this run.
+
+        Raises
+        ------
+        UserError
+            When nothing but failures was seen, and several of them; with the first block's reason.
+        """
         failed = FailedBlock(index=block.index, origin=block.origin, shape=block.shape, reason=reason)
         self._failed[block.index] = failed
         then = "left out of this run" if last else "tried again at the end"
         self._report(WarningRaised(text=f"{failed}; {then}"))
+        if not self._new and len(self._failed) >= HOPELESS:
+            raise UserError(f"the first {len(self._failed)} blocks failed; the first is {self.failed[0]}")

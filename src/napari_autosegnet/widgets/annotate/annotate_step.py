@@ -83,7 +83,9 @@ class AnnotateStep(QWidget):
         self.zero_box.setToolTip(
             "Tick this when every pixel is labeled and the value 0 means something, such as background or membrane"
         )
-        self.zero_box.clicked.connect(self._on_zero)
+        self.zero_box.clicked.connect(
+            lambda checked: self._tried(lambda: session.annotation.class_list.set_zero_is_class(checked))
+        )
 
         self.live = LiveLabels(session)
         self.status = MessageLine()
@@ -269,9 +271,6 @@ class AnnotateStep(QWidget):
             self.message.say("Choose the class to remove in the table first.", "error")
         else:
             self._tried(lambda: self.session.annotation.class_list.remove(value))
-
-    def _on_zero(self, checked: bool) -> None:
-        self._tried(lambda: self.session.annotation.class_list.set_zero_is_class(checked))
 
     def _on_save(self) -> None:
         start = self.session.run.path if self.session.run else self.session.runs_folder

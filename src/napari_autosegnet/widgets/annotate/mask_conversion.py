@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QComboBox, QDialog, QVBoxLayout, QWidget
 
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.widgets.annotate import mask_layer, numbered_objects
-from napari_autosegnet.widgets.annotate.mask_dialog import MaskDialog
+from napari_autosegnet.widgets.annotate import mask_layer
 from napari_autosegnet.widgets.annotate.mask_layer import MaskValues
-from napari_autosegnet.widgets.forms.message_line import sentence
+from napari_autosegnet.widgets.forms.buttons import dialog_buttons
+from napari_autosegnet.widgets.forms.form_rows import add_row, form_layout
+from napari_autosegnet.widgets.forms.message_line import sentence, wrapped_label
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape
 from napari_autosegnet.widgets.session import Session
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
+
+
+NOT_ANNOTATED = "not annotated"
 
 
 class MaskConversion(QObject):
@@ -76,18 +80,18 @@ class MaskConversion(QObject):
     def use_as_one_class(self, layer: Labels) -> None:
         """Make one class of all objects of a layer."""
         session = self._session
-        values = numbered_objects.object_values(session, layer)
+        values = mask_layer.object_values(session, layer)
 
         def show(pixels: Any) -> None:
             if pixels is not None and any(layer is each for each in session.viewer.layers):
-                numbered_objects.use_one_class(session, layer, pixels)
+                mask_layer.use_one_class(session, layer, pixels)
                 self.said.emit(
                     f"The objects of '{layer.name}' are one class now, 'object'; around them is 'background'. "
                     "Sections without objects are not annotated.",
                     "good",
                 )
 
-        self._read(layer, partial(numbered_objects.read_objects, layer, values, session.background.closing), show)
+        self._read(layer, partial(mask_layer.read_one_class, layer, values, session.background.closing), show)
 
     def _take(self, layer: Image, values: MaskValues) -> None:
         """Ask what the values of a mask are; what looks like numbered objects is asked about as a layer of such is."""
@@ -130,3 +134,61 @@ class MaskConversion(QObject):
     def _set_busy(self, is_busy: bool) -> None:
         self.is_busy = is_busy
         self.busy_changed.emit()
+
+
+class MaskDialog(QDialog):
+    """A row for each value: a class that there is, the name of a new one, or not annotated.
+
+    Parameters
+    ----------
+    name : str
+        Of the mask.
+    values : MaskValues
+    suggested : Mapping[int, str | None]
+        What is filled in at first; None: not annotated.
+    classes : sequence of str
+        Names of the classes that there are.
+    parent : QWidget, optional
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: MaskValues,
+        suggested: Mapping[int, str | None],
+        classes: Sequence[str],
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Use as annotation")
+        kind = "color" if values.are_colors else "value"
+        question = f"Which class is each {kind} of '{name}'? Choose one, or type the name of a new one."
+        if values.edges is not None:
+            question += " Its edges are soft: the values in between count as the nearest of these."
+        intro = wrapped_label(question)
+        self.boxes: dict[int, QComboBox] = {}
+        rows = form_layout()
+        total = sum(values.pixels.values())
+        for value, pixels in values.pixels.items():
+            box = self.boxes[value] = QComboBox()
+            box.setEditable(True)
+            box.addItems(list(dict.fromkeys((NOT_ANNOTATED, *classes, *filter(None, suggested.values())))))
+            box.setCurrentText(suggested[value] or NOT_ANNOTATED)
+            text = f"{values.text(value)}  ({pixels / total:.1%} of the pixels)"
+            label = add_row(rows, text, box, f"Class of the pixels with this {kind}")
+            if values.are_colors:
+                label.setText(f'<span style="color: {values.text(value)}">\N{BLACK SQUARE}</span> {text}')
+        buttons, self.use_button = dialog_buttons(
+            self, "Use as annotation", "Makes an annotation layer of it; the mask stays as it is", self.accept
+        )
+        layout = QVBoxLayout(self)
+        layout.addWidget(intro)
+        layout.addLayout(rows)
+        layout.addWidget(buttons)
+        self.setMinimumWidth(380)
+
+    @property
+    def meaning(self) -> dict[int, str | None]:
+        """The class of each value, as filled in."""
+        texts = {value: box.currentText().strip() for value, box in self.boxes.items()}
+        return {value: None if text in ("", NOT_ANNOTATED) else text for value, text in texts.items()}

@@ -1,4 +1,4 @@
-"""A mask that napari opened as an image, made annotation: its values, what they mean, and a Labels layer of them."""
+"""A mask that napari opened as an image, or numbered objects, made annotation: what the values mean, and a layer."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ from napari_autosegnet.widgets.session import Session
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
+
 #: The class that a value of a mask is read as; None: not annotated.
 Meaning = Mapping[int, str | None]
+#: What numbered objects become: 0 stands for all that is no object, 1 for all that is one.
+_OBJECTS: dict[int, str | None] = {0: "background", 1: "object"}
 
 
 @dataclass(frozen=True)
@@ -243,3 +246,38 @@ def _place(session: Session, layer: Image) -> dict[str, Any]:
         or not np.allclose(layer.affine.affine_matrix, np.eye(layer.ndim + 1))
     )
     return place_on(layer if says_something or not images else images[-1])
+
+
+def object_values(session: Session, layer: Labels) -> dict[int, int]:
+    """Values that background (0) and objects (1) are painted with in the session, which gets these classes.
+
+    The layer of the objects is not used any more, or else each of them would stay a class.
+    """
+    session.annotation.use(layer, False)
+    return class_values(session, _OBJECTS)
+
+
+def read_one_class(layer: Labels, values: dict[int, int], closing: threading.Event) -> npt.NDArray[np.uint8] | None:
+    """Classes of the pixels of a layer of objects, in its shape; None when it was ended early.
+
+    A section without an object is not annotated. Reads all of it: call it in a thread.
+    """
+
+    def read(section: int) -> npt.NDArray[Any]:
+        is_object = read_section(layer, section) > 0
+        return np.where(is_object, values[1], values[0] if is_object.any() else 0)
+
+    return by_section(layer, read, closing)
+
+
+def use_one_class(session: Session, layer: Labels, pixels: npt.NDArray[np.uint8]) -> Labels:
+    """Add annotation in place of a layer of objects, which stays in the viewer, hidden and not used."""
+    image = session.layers.image_of(layer)
+    names = set(_OBJECTS.values())
+    classes = [each for each in session.annotation.class_list.label_classes if each.name in names]
+    about: dict[str, Any] = annotation_layer(classes, name=f"{layer.name} as one class", **place_on(layer))
+    labels = session.viewer.add_labels(pixels, **about)
+    if image is not None:
+        session.annotation.choose_image(labels, image)
+    layer.visible = False
+    return labels

@@ -167,7 +167,8 @@ class _Editor(QObject):
         else:
             line = QLineEdit()
             line.textEdited.connect(self.edited)
-            line.setPlaceholderText(self._placeholder())
+            if field.is_optional:
+                line.setPlaceholderText(str(field.extra.get("empty", "automatic")))
             self.widget = line
         self.widget.setObjectName(".".join(field.path))
         policy = self.widget.sizePolicy()
@@ -186,9 +187,6 @@ class _Editor(QObject):
             event.ignore()
             return True
         return super().eventFilter(watched, event)
-
-    def _placeholder(self) -> str:
-        return str(self.field.extra.get("empty", "automatic")) if self.field.is_optional else ""
 
     def text(self) -> str:
         if isinstance(self.widget, QComboBox):

@@ -171,10 +171,9 @@ class ArchitectureView(QWidget):
     def open_drawing(self) -> None:
         """Draw the architecture in full in a thread, and show it in a window when it is done."""
         if self.architecture is not None and not self._background.is_busy:
-            self._background.call(partial(_drawn, self.architecture), self._show_drawing)
-
-    def _show_drawing(self, content: bytes) -> None:
-        ArchitectureDialog(content, self).show()
+            self._background.call(
+                partial(_drawn, self.architecture), lambda content: ArchitectureDialog(content, self).show()
+            )
 
 
 def _drawn(architecture: Architecture) -> bytes:
