@@ -125,7 +125,7 @@ def test_a_time_series_follows_the_slider(
     dialog = ApplyDialog(session)
     qtbot.addWidget(dialog)
     chosen = dialog.read()
-    assert chosen.time_point == 1 and "Time point 1 (from 0) of 2" in dialog.time_label.text()
+    assert chosen.read == Selection(time_point=1) and "Time point 1 (from 0) of 2" in dialog.time_label.text()
     out, selection = session.runs_folder / "result.ome.zarr", Selection(time_point=1)
     predict_volume(small_model(), layer_stack(image, 1), out, PredictSettings())
     job = Run.create(session.runs_folder / "segmentation")
