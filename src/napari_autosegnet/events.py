@@ -29,6 +29,8 @@ from pydantic import (
 
 from napari_autosegnet.quality import Quality
 
+#: Steps that learn from labeled images.
+LearningStep = Literal["fit", "search", "train"]
 Step = Literal["fit", "search", "train", "predict", "evaluate", "convert", "resample"]
 
 

@@ -18,13 +18,19 @@ from napari_autosegnet import api
 from napari_autosegnet.cli import app
 from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.labeled_stacks import open_labeled
-from napari_autosegnet.data.learned_from import LearnedFrom, pixel_digest
+from napari_autosegnet.data.learned_from import LearnedFrom, RunData, pixel_digest
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Event
+from napari_autosegnet.events import DataRead, Event
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.run import Run
-from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings, TrainSettings
+from napari_autosegnet.settings import (
+    NetworkSettings,
+    SearchSettings,
+    SelectionSettings,
+    SplitSettings,
+    TrainSettings,
+)
 from run_configs import update_config
 
 NORMALIZATION = Normalization(mean=(100.0,), std=(40.0,))
@@ -79,22 +85,23 @@ def test_sections_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
 def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
     image, labels = files
     stacks = open_labeled([image], [labels])
-    alone = LearnedFrom.of(stacks, NORMALIZATION, context=0)
-    around = LearnedFrom.of(stacks, NORMALIZATION, context=1)
+    data = RunData(images=(image,), labels=(labels,))
+    alone = LearnedFrom.of(data, stacks, NORMALIZATION, context=0)
+    around = LearnedFrom.of(data, stacks, NORMALIZATION, context=1)
     assert alone.pairs[0].sections == ("1", "2", "3", "4") and len(around.pairs[0].sections) == 6
     changed(image, 0)
-    alone.check_data([image], [labels], advice="advice")
+    alone.check_data(data, advice="advice")
     with pytest.raises(UserError, match=r"the image .*image\.tif is not the one that the run began with; advice"):
-        around.check_data([image], [labels], advice="advice")
+        around.check_data(data, advice="advice")
     changed(labels, 5)
     with pytest.raises(UserError, match=r"the labels .*labels\.tif are not those that the run began with; advice"):
-        alone.check_data([image], [labels], advice="advice")
+        alone.check_data(data, advice="advice")
     with pytest.raises(UserError, match="does not name the images"):
-        alone.check_data([image, image], [labels, labels], advice="advice")
+        alone.check_data(RunData(images=(image,) * 2, labels=(labels,) * 2), advice="advice")
 
 
 def test_a_normalization_may_differ_by_rounding_only() -> None:
-    learned_from = LearnedFrom(pairs=(), normalization=NORMALIZATION)
+    learned_from = LearnedFrom(data=RunData(), pairs=(), normalization=NORMALIZATION)
     learned_from.check_normalization(Normalization(mean=(100.0 + 1e-6,), std=(40.0 - 1e-6,)))
     with pytest.raises(UserError, match="the normalization is not the one that the run began with"):
         learned_from.check_normalization(Normalization(mean=(101.0,), std=(40.0,)))
@@ -235,18 +242,53 @@ def test_a_run_whose_images_were_moved_is_resumed_from_their_new_place(step: str
     assert resume() is not None
 
 
-def test_a_search_is_not_gone_on_with_on_the_labels_of_a_later_training(
-    files: tuple[Path, Path], tmp_path: Path
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"labels": "more.tif"},
+        # As many classes on the same pixels: neither the normalization nor the network tells.
+        {"classes": "2:one,1:other"},
+        {"split": SplitSettings(gap=0, validation_fraction=0.5)},
+    ],
+    ids=lambda later: next(iter(later)),
+)
+def test_a_search_goes_on_with_its_own_data_whatever_was_trained_on_since(
+    later: dict[str, Any], files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The run names the labels of its last step."""
     resume = begin(tmp_path / "run", files, "search")
-    more = MARKS.copy()
-    more[0] = 1
-    tifffile.imwrite(tmp_path / "more.tif", more, photometric="minisblack")
-    images = {"images": [files[0]], "labels": [tmp_path / "more.tif"]}
-    api.train(tmp_path / "run", **images, network="unet", settings=TRAIN, device="cpu")
-    with pytest.raises(UserError, match=r"the labels .*more\.tif are not those that the run began with"):
-        resume()
+    began = RunConfiguration.load(Run(tmp_path / "run")).searched_on
+    assert began is not None
+    tifffile.imwrite(tmp_path / "more.tif", np.where(MARKS, MARKS, 1), photometric="minisblack")
+    given: dict[str, Any] = {"labels": files[1].name, **later}
+    given["labels"] = [tmp_path / given["labels"]]
+    api.train(tmp_path / "run", images=[files[0]], **given, network="unet", settings=TRAIN, device="cpu")
+    after = RunConfiguration.load(Run(tmp_path / "run"))
+    assert after.searched_on == began and after.trained_on is not None and after.data == after.trained_on.data
+    assert after.trained_on.data != began.data
+    read: list[str] = []
+    report = lambda event: read.append(event.text) if isinstance(event, DataRead) else None  # noqa: E731
+    assert api.search(tmp_path / "run", resume=True, device="cpu", report=report) is not None
+    assert began.data.mapping is not None and read == [began.data.mapping.describe()]
+    # So does the training.
+    assert api.train(tmp_path / "run", resume=True, device="cpu") is not None
+    assert resume() is not None and RunConfiguration.load(Run(tmp_path / "run")) == after
+
+
+def test_what_one_job_finds_elsewhere_is_not_put_under_another(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The labels were copied before more was painted: the search takes the copy, the training what was painted."""
+    begin(tmp_path / "run", files, "search")
+    shutil.copy(files[1], tmp_path / "copy.tif")
+    more = np.where(MARKS, MARKS, 1)
+    tifffile.imwrite(files[1], more, photometric="minisblack")
+    api.train(tmp_path / "run", images=[files[0]], labels=[files[1]], network="unet", settings=TRAIN, device="cpu")
+    assert api.search(tmp_path / "run", labels=[tmp_path / "copy.tif"], resume=True, device="cpu") is not None
+    configuration = RunConfiguration.load(Run(tmp_path / "run"))
+    assert configuration.searched_on is not None and configuration.searched_on.data.labels == (tmp_path / "copy.tif",)
+    assert configuration.trained_on is not None and configuration.trained_on.data.labels == (files[1],)
+    # What is gone, it is for all of them.
+    files[0].rename(tmp_path / "moved.tif")
+    assert api.train(tmp_path / "run", images=[tmp_path / "moved.tif"], resume=True, device="cpu") is not None
+    assert api.search(tmp_path / "run", resume=True, device="cpu") is not None
 
 
 def test_what_is_read_of_a_file_is_resumed_as_it_was(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from napari_autosegnet.data.annotations import parse_classes
+from napari_autosegnet.data.learned_from import RunData
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.presets import train_settings
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
@@ -84,11 +85,11 @@ def test_what_is_gone_is_looked_for_by_its_name(tmp_path: Path) -> None:
     here, gone, array = tmp_path / "here.tif", tmp_path / "gone.tif", tmp_path / "s.ome.zarr" / "0"
     here.write_bytes(b"")
     labels = tmp_path / "marks.tif"
-    configuration = RunConfiguration(data=RunData(images=(here, gone, array), labels=(labels,) * 3))
+    data = RunData(images=(here, gone, array), labels=(labels,) * 3)
     new = tmp_path / "new"
     files = [new / "here.tif", new / "gone.tif", new / "other.ome.zarr" / "0"]
-    assert configuration.found_among(files) == {"images": (here, new / "gone.tif", array)}
+    assert data.found_among(files) == {"images": (here, new / "gone.tif", array)}
     files = [new / "other.ome.zarr" / "0", new / "s.ome.zarr" / "0", new / "marks.tif"]
     found = {"images": (here, gone, new / "s.ome.zarr" / "0"), "labels": (new / "marks.tif",) * 3}
-    assert configuration.found_among(files) == found
-    assert configuration.found_among([]) == RunConfiguration().found_among(files) == {}
+    assert data.found_among(files) == found
+    assert data.found_among([]) == RunData().found_among(files) == {}

@@ -68,7 +68,7 @@ def test_a_run_reads_its_data_as_before(run: Run, tmp_path: Path) -> None:
     read = Selection(channels=("1",), axes="zcyx")
     given = LabeledData.given([tmp_path / "image.npy"], [tmp_path / "labels.tif"], "0:rest,1:cell", read)
     RunConfiguration(data=given.description).save(run)
-    (stack,) = LabeledData.of_run(run).stacks
+    (stack,) = LabeledData.kept(run, RunConfiguration.load(run).data).stacks
     np.testing.assert_array_equal(stack.image.section(1)[0], image[1])
 
 
@@ -117,10 +117,11 @@ def test_a_model_that_is_trained_further_keeps_its_surroundings(run: Run) -> Non
 
 
 def test_data_of_the_run(run: Run, tmp_path: Path) -> None:
-    kept = LabeledData.of_run(run)
-    assert kept.description == RunConfiguration.load(run).data
+    data = RunConfiguration.load(run).data
+    kept = LabeledData.kept(run, data)
+    assert kept.description == data
     assert kept.description.split.seed == 5
-    more = LabeledData.of_run(run, [tmp_path / "more.tif"], SplitSettings(seed=6))
+    more = LabeledData.kept(run, data, [tmp_path / "more.tif"], SplitSettings(seed=6))
     assert more.description.labels == (tmp_path / "more.tif",)
     assert more.description.split.seed == 6
     assert more.description.images == kept.description.images

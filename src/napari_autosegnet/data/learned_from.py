@@ -1,5 +1,7 @@
 """What a search or a training learns from. Its run keeps it, so that it can only be resumed on the same data.
 
+Each of them keeps how its labels are read and divided, too: another job in the same run may read them in another way.
+
 `identity` tells cheaply whether a file was touched, for images of any size. Here it is the pixels that count, as they
 are read: a file that was copied, or written again with the same content, is the same, and in a large stack nothing is
 read but what is annotated.
@@ -9,23 +11,74 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from napari_autosegnet.data.annotations import LabelMapping
 from napari_autosegnet.data.images import ImageStack
 from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.readers.formats import is_there
-from napari_autosegnet.data.selection import ALL, Selection
+from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.settings import SplitSettings
 
 #: How much a measured number may differ from what was measured before, on another computer for example.
 _TOLERANCE = 1e-6
+
+
+class RunData(BaseModel):
+    """Images and labels of a run, and how they are read and divided.
+
+    ``time_point``, ``channels`` and ``axes`` are those of the `Selection`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time_point: int | None = None
+    channels: tuple[str, ...] | None = None
+    axes: str | None = None
+    images: tuple[Path, ...] = ()
+    labels: tuple[Path, ...] = ()
+    mapping: LabelMapping | None = None
+    split: SplitSettings = SplitSettings()
+
+    @property
+    def selection(self) -> Selection:
+        """What of the images and labels is read."""
+        return Selection(time_point=self.time_point, channels=self.channels, axes=self.axes)
+
+    def found_among(self, files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+        """Where images and labels may lie that are gone: files that are called as they are, for a job that resumes.
+
+        Whether they are the same, the job finds out. What is not found stays as it is.
+        """
+        kept = {"images": self.images, "labels": self.labels}
+        found = {name: tuple(_found(path, files) for path in paths) for name, paths in kept.items()}
+        return {name: paths for name, paths in found.items() if paths != kept[name]}
+
+    def placed(self, place: Callable[[Path], Path]) -> RunData:
+        """The same, with all paths as ``place`` gives them."""
+        images, labels = (tuple(map(place, paths)) for paths in (self.images, self.labels))
+        return self.model_copy(update={"images": images, "labels": labels})
+
+
+def _found(path: Path, files: Sequence[Path]) -> Path:
+    """Of files, the one whose path ends most like one that is gone; that itself where it is not, or none is like it."""
+    names = path.parts[::-1]
+
+    def alike(file: Path) -> int:
+        return len(list(takewhile(lambda both: both[0] == both[1], zip(names, file.parts[::-1], strict=False))))
+
+    best = max(files, key=alike, default=path)
+    # Of an array in a Zarr, the name alone says nothing: it is 0.
+    return path if is_there(path) or alike(best) < (1 if path.suffix else 2) else best
 
 
 class PairDigests(BaseModel):
@@ -39,30 +92,32 @@ class PairDigests(BaseModel):
 
 
 class LearnedFrom(BaseModel):
-    """Checksums of the pixels of all images and labels, and how the images are normalized."""
+    """Images and labels, checksums of their pixels, and how the images are normalized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    data: RunData
     pairs: tuple[PairDigests, ...]
     normalization: Normalization
 
     @classmethod
-    def of(cls, stacks: Sequence[LabeledStack], normalization: Normalization, *, context: int) -> LearnedFrom:
-        """What stacks hold now; ``context`` sections around an annotated one are learned from, too."""
-        return cls(pairs=tuple(_digests(stack, context) for stack in stacks), normalization=normalization)
+    def of(
+        cls, data: RunData, stacks: Sequence[LabeledStack], normalization: Normalization, *, context: int
+    ) -> LearnedFrom:
+        """What the stacks of ``data`` hold now; ``context`` sections around an annotated one are learned from, too."""
+        return cls(data=data, pairs=tuple(_digests(stack, context) for stack in stacks), normalization=normalization)
 
-    def check_data(
-        self, images: Sequence[Path], labels: Sequence[Path], selection: Selection = ALL, *, advice: str
-    ) -> None:
+    def check_data(self, data: RunData, *, advice: str) -> None:
         """Refuse files that are gone, or hold other pixels, in what is read of them, than they did.
 
-        Their names and places do not count. ``advice`` says what to do about other pixels.
+        ``data`` says where they lie now: names and places do not count. ``advice`` says what to do about other pixels.
 
         Raises
         ------
         UserError
             When one is or does; it names the file.
         """
+        images, labels = data.images, data.labels
         if not len(images) == len(labels) == len(self.pairs):
             raise UserError(f"the run does not name the images that it began with; {advice}")
         for what, option, paths in (("image", "--image", images), ("labels", "--labels", labels)):
@@ -74,7 +129,7 @@ class LearnedFrom(BaseModel):
                     "continue"
                 )
         for image, marks, kept in zip(images, labels, self.pairs, strict=True):
-            pixels, targets = open_pair(image, marks, selection)
+            pixels, targets = open_pair(image, marks, data.selection)
             if pixel_digest(targets) != kept.labels:
                 raise UserError(f"the labels {marks} are not those that the run began with; {advice}")
             if pixel_digest(pixels, kept.sections) != kept.image:

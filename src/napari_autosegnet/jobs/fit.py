@@ -69,7 +69,7 @@ class FitJob(LearningJob):
             else:
                 configuration.preset, configuration.fit = self.preset, self.settings or fit_settings(self.preset)
             settings, learned_from = configuration.fit, configuration.fitted_on
-            data = self.open_data(run, configuration, learned_from, advice="put it back, or start a new run")
+            data = self.open_data(run, configuration, advice="put it back, or start a new run")
             grown = configuration.grown_split
             divide = None if grown is None else lambda _: grown
             prepared = prepare(data, settings, device=self.device, report=report, divide=divide)
@@ -90,7 +90,7 @@ class FitJob(LearningJob):
             if not self.resume:
                 run.withdraw("labels")
                 configuration.data = data.description
-                configuration.fitted_on = prepared.learned_from(settings.context)
+                configuration.fitted_on = prepared.learned_from(configuration.data, settings.context)
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.
             elif has_checkpoint(checkpoint):

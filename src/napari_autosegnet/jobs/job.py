@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from napari_autosegnet.addresses import address_of
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
+from napari_autosegnet.events import LearningStep
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
 
 if TYPE_CHECKING:
-    from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.jobs.configuration import RunConfiguration
     from napari_autosegnet.jobs.preparation import LabeledData
 
@@ -39,6 +39,7 @@ class JobModel(BaseModel):
 class LearningJob(JobModel):
     """A job that learns from labeled images, in a run folder."""
 
+    step: LearningStep
     images: tuple[Path, ...] = Field(
         (),
         description="Image or stack: TIFF, MRC, HDF5, NIfTI, DM4, PNG, a folder of pictures, Zarr, OME-Zarr; "
@@ -71,10 +72,8 @@ class LearningJob(JobModel):
                 "leave these out, or start without --resume"
             )
 
-    def open_data(
-        self, run: Run, configuration: RunConfiguration, learned_from: LearnedFrom | None, *, advice: str
-    ) -> LabeledData:
-        """Open its images and labels; of a job that is resumed those of the run, which must still hold the same.
+    def open_data(self, run: Run, configuration: RunConfiguration, *, advice: str) -> LabeledData:
+        """Open its images and labels; of a job that is resumed those that it began with, which must hold the same.
 
         If they were moved, ``images`` and ``labels`` say where they are, and the run remembers it.
 
@@ -87,7 +86,7 @@ class LearningJob(JobModel):
 
         if not self.resume:
             return LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
-        configuration.find_data(learned_from, self.images, self.labels, advice)
+        data = configuration.find_data(self.step, self.images, self.labels, advice)
         if self.images or self.labels:
             configuration.save(run)
-        return LabeledData.of_run(run)
+        return LabeledData.kept(run, data)

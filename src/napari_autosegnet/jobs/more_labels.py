@@ -112,15 +112,16 @@ class MoreLabels:
             handed = _Handed.model_validate(read_json(self._file, _ADVICE))
         except ValidationError as error:
             raise UserError(f"{self._file} is damaged {first_problem(error)}; {_ADVICE}") from error
-        data = configuration.data
-        assert data is not None
+        assert configuration.fitted_on is not None
+        data = configuration.fitted_on.data
         new = dict(zip(handed.images, handed.labels, strict=False))
         labels = tuple(new.get(image, old) for image, old in zip(data.images, data.labels, strict=True))
         return None if labels == data.labels else labels
 
     def _read(self, labels: Sequence[Path], configuration: RunConfiguration, epoch: int) -> TrainingData:
         settings, old = self.maker.settings, self.maker.prepared
-        data = LabeledData.of_run(self._run, labels)
+        assert configuration.fitted_on is not None
+        data = LabeledData.kept(self._run, configuration.fitted_on.data, labels)
 
         def divide(stacks: Sequence[LabeledStack]) -> Split:
             return grown_split(old.split, stacks, data.split, context=settings.context)
@@ -133,7 +134,8 @@ class MoreLabels:
             normalization = normalization.model_copy(update={"seen": seen})
         prepared = replace(prepared, normalization=normalization)
         patches = replace(self._patches(prepared, silent), version=configuration.labels_taken + 1)
-        configuration.data, configuration.fitted_on = data.description, prepared.learned_from(settings.context)
+        configuration.data = data.description
+        configuration.fitted_on = prepared.learned_from(configuration.data, settings.context)
         configuration.grown_split, configuration.labels_taken = prepared.split, patches.version
         # Before a checkpoint knows of it: one that does not is rated again.
         configuration.save(self._run)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_autosegnet.addresses import absolute
+from napari_autosegnet.data.learned_from import LearnedFrom, RunData
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import DataRead, DeviceChosen, Note, Report
-from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SearchSettings, SplitSettings, TrainSettings
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from napari_autosegnet.data.labeled_stacks import LabeledStack
-    from napari_autosegnet.data.learned_from import LearnedFrom
     from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.data.regions import Region, Split
     from napari_autosegnet.training.trainer import TrainingData
@@ -58,8 +57,10 @@ class LabeledData:
         return cls(stacks, images, labels, selection, split or SplitSettings())
 
     @classmethod
-    def of_run(cls, run: Run, labels: Sequence[Path] = (), split: SplitSettings | None = None) -> LabeledData:
-        """Open the run's own images; ``labels`` and ``split`` take the place of its own if they are given.
+    def kept(
+        cls, run: Run, data: RunData | None, labels: Sequence[Path] = (), split: SplitSettings | None = None
+    ) -> LabeledData:
+        """Open what a run keeps; ``labels`` and ``split`` take the place of its own if they are given.
 
         Raises
         ------
@@ -68,7 +69,6 @@ class LabeledData:
         """
         from napari_autosegnet.data.labeled_stacks import open_labeled
 
-        data = RunConfiguration.load(run).data
         if data is None or data.mapping is None:
             raise UserError(f"{run.path} names no data; give --image and --labels")
         labels = labels or data.labels
@@ -122,11 +122,9 @@ class PreparedData:
             learned_from.check_normalization(self.normalization)
         return replace(self, normalization=learned_from.normalization)
 
-    def learned_from(self, context: int) -> LearnedFrom:
-        """What a run keeps of it, to be resumed on the same data only."""
-        from napari_autosegnet.data.learned_from import LearnedFrom
-
-        return LearnedFrom.of(self.stacks, self.normalization, context=context)
+    def learned_from(self, data: RunData, context: int) -> LearnedFrom:
+        """What a run keeps of it, to be resumed on the same ``data`` only."""
+        return LearnedFrom.of(data, self.stacks, self.normalization, context=context)
 
 
 def prepare(

@@ -50,7 +50,7 @@ class SearchJob(LearningJob):
                 configuration.preset = self.preset
                 configuration.search = self.settings or search_settings(self.preset)
             settings, learned_from = configuration.search, configuration.searched_on
-            data = self.open_data(run, configuration, learned_from, advice="put it back, or start a new search")
+            data = self.open_data(run, configuration, advice="put it back, or start a new search")
             prepared = prepare(data, settings, device=self.device, report=report).as_before(learned_from)
             size = partial(
                 NetworkSpecification.for_patches,
@@ -74,7 +74,7 @@ class SearchJob(LearningJob):
             )
             if not self.resume:
                 configuration.data = data.description
-                configuration.searched_on = prepared.learned_from(settings.context)
+                configuration.searched_on = prepared.learned_from(configuration.data, settings.context)
                 configuration.save(run)
             # A run that was ended before its first epoch begins again.
             elif has_checkpoint(run.checkpoint_file("search")):

@@ -74,7 +74,7 @@ class TrainJob(LearningJob):
                     "put it back, start a new run, or train on from a finished model with new labels: "
                     "--continue-with, in napari 'Add labels and continue'"
                 )
-                data = self.open_data(run, configuration, learned_from, advice=advice)
+                data = self.open_data(run, configuration, advice=advice)
             elif self.images:
                 labels = self.labels or self.continue_with
                 data = LabeledData.given(self.images, labels, self.classes, self.selection, self.split)
@@ -83,7 +83,7 @@ class TrainJob(LearningJob):
                     "the run's own images are read as before; leave out --time, --channels and --axes, or give --image"
                 )
             else:
-                data = LabeledData.of_run(run, self.continue_with, self.split)
+                data = LabeledData.kept(run, configuration.data, self.continue_with, self.split)
             if start.network == "forest":
                 return train_forest(
                     run, configuration, start, data, learned_from=learned_from, report=report, should_stop=should_stop

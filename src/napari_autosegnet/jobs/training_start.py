@@ -116,7 +116,8 @@ class TrainingStart:
         from napari_autosegnet.jobs.preparation import prepare
 
         if self.model is not None:
-            kept = None if configuration.data is None else configuration.data.mapping
+            before = configuration.data if learned_from is None else learned_from.data
+            kept = None if before is None else before.mapping
             check_same_classes(self.model, data.stacks[0].mapping, kept)
         prepared = prepare(data, self.settings, device=device, report=report, every_class=every_class)
         return replace(prepared, normalization=self._normalization(prepared)).as_before(learned_from)
@@ -151,7 +152,7 @@ class TrainingStart:
         configuration.network, configuration.training = self.network, self.settings
         configuration.training_architecture = None if self.architecture is None else self.architecture.digest
         configuration.continued = self.model is not None
-        configuration.trained_on = prepared.learned_from(self.settings.context)
+        configuration.trained_on = prepared.learned_from(configuration.data, self.settings.context)
         # Last, and at once: from here on there is something to resume.
         configuration.save(run)
 

@@ -12,9 +12,10 @@ pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
 
 from napari_autosegnet.data.annotations import default_classes
+from napari_autosegnet.data.learned_from import RunData
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.jobs.configuration import RunConfiguration, RunData
+from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.ome_zarr.metadata import OmeGroup
 from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.run import Run

@@ -15,7 +15,7 @@ from typing import Literal
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.events import Event, Failed, Finished, Note, Paused, Resumed, Step, Stopped
+from napari_autosegnet.events import Event, Failed, Finished, LearningStep, Note, Paused, Resumed, Step, Stopped
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.fit import FitJob
 from napari_autosegnet.jobs.job_file import Job, read_job
@@ -212,16 +212,18 @@ class RunClient(QObject):
         """
         run = self.run
 
-        def resumed(job: type[FitJob] | type[SearchJob] | type[TrainJob]) -> Job:
-            return job(resume=True, device=device, **RunConfiguration.load(run).found_among(open_files))
+        def resumed(job: type[FitJob] | type[SearchJob] | type[TrainJob], step: LearningStep) -> Job:
+            learned_from = RunConfiguration.load(run).learned_from(step)
+            moved = {} if learned_from is None else learned_from.data.found_among(open_files)
+            return job(resume=True, device=device, **moved)
 
         match self.job_step or read_job(run).step:
             case "fit":
-                self.start(lambda: resumed(FitJob), "fit")
+                self.start(lambda: resumed(FitJob, "fit"), "fit")
             case "search":
-                self.start(lambda: resumed(SearchJob), "search")
+                self.start(lambda: resumed(SearchJob, "search"), "search")
             case "train":
-                self.start(lambda: resumed(TrainJob), "train")
+                self.start(lambda: resumed(TrainJob, "train"), "train")
             case _:
                 self.start(lambda: read_job(self.run), "predict")
 
