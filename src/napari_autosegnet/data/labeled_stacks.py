@@ -23,6 +23,7 @@ from napari_autosegnet.data.label_values import LabelValues, gray_color, label_v
 from napari_autosegnet.data.name_matching import matched
 from napari_autosegnet.data.numbered_objects import MAX_SEPARATE_CLASSES, are_objects
 from napari_autosegnet.data.pairs import given_pairs, open_pair
+from napari_autosegnet.data.same_place import check_same_place
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.data.soft_edges import MIN_VALUES, SoftColors, soft_colors, soft_edges
 from napari_autosegnet.errors import UserError
@@ -166,6 +167,7 @@ def _check_pair(image: ImageStack, labels: ImageStack) -> None:
                 f"section {section} of {image.display_name} is {ours} pixels and of its labels "
                 f"{labels.display_name} {theirs}; give labels of the image's size"
             )
+    check_same_place(image, labels, "the labels")
     if image.section_names and labels.section_names:
         order = matched(image.section_names, labels.section_names, where=(image.display_name, labels.display_name))
         if order != list(range(image.sections)):

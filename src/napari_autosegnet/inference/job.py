@@ -15,6 +15,7 @@ from napari_autosegnet.data.gray_match import GrayScale
 from napari_autosegnet.data.identity import image_identity, same_identity
 from napari_autosegnet.data.images import ImageStack, open_image, open_selected, tell_notes
 from napari_autosegnet.data.pairs import paired_files
+from napari_autosegnet.data.same_place import check_same_place
 from napari_autosegnet.data.selection import ALL, Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import Note, Report, silent
@@ -177,6 +178,8 @@ def open_job(
     shape = image.shape
     if mask is not None and mask.shape != shape:
         raise UserError(f"the mask has the shape {mask.shape}, the image {shape}; give a mask of the same shape")
+    if mask is not None:
+        check_same_place(image, mask, "the mask")
     if mask is not None and mask.path is not None and (missing := unfinished(mask.path)) is not None:
         raise UserError(f"{missing}; finish it before it serves as a mask")
     region = None if settings.region is None else parse_region(settings.region, shape)

@@ -63,3 +63,21 @@ def test_a_picture_that_is_shown_turned_is_read_as_it_is_stored(kind: str, tmp_p
     ]
     (note,) = open_image(tmp_path).notes
     assert note.endswith(f"asks viewers to turn it; the same holds for 2 other files of {tmp_path}")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_strokes_that_were_erased_to_transparent_are_no_labels(mode: str, tmp_path: Path) -> None:
+    """Drawing programs keep the color of what is erased, beneath the transparency."""
+    pixels = np.zeros((16, 16, len(mode)), np.uint8)
+    pixels[:8, :, 0], pixels[:8, :, -1] = 200, 255
+    pixels[8:12, :, 0], pixels[8:12, :, -1] = 90, 255
+    Image.fromarray(pixels).save(tmp_path / "drawn.png")
+    image = open_labels(tmp_path / "drawn.png").section(0)
+    assert image.shape[0] == len(mode) - 1 and sorted(np.unique(image[0]).tolist()) == [0, 90, 200]
+    pixels[4:6, :, -1] = 0
+    Image.fromarray(pixels).save(tmp_path / "erased.png")
+    color = "#c80000" if mode == "RGBA" else "#c8"
+    with pytest.raises(UserError, match=rf"erased\.png has transparent pixels of the color {color} that other pixels"):
+        open_labels(tmp_path / "erased.png").section(0)
+    # Of an image the colors are what it is.
+    assert (open_image(tmp_path / "erased.png").section(0)[0, :8] == 200).all()

@@ -120,8 +120,29 @@ def _loses_bits(file: Path, picture: PIL.Image.Image) -> bool:
 def _decode(file: Path, *, labels: bool) -> Array:
     with _opened(file) as picture:
         mode, channels, dtype = _picture_mode(picture.mode, labels=labels)
+        if labels and picture.mode in ("LA", "RGBA"):
+            _refuse_erased(file, np.asarray(picture))
         pixels = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
     return np.moveaxis(pixels, -1, 0) if channels > 1 else pixels[np.newaxis]
+
+
+def _refuse_erased(file: Path, pixels: Array) -> None:
+    """Refuse labels in which erased pixels keep the color of strokes, as drawing programs leave it.
+
+    Parameters
+    ----------
+    pixels : (y, x, c)
+        The last channel is the alpha.
+    """
+    transparent = pixels[..., -1] == 0
+    colors = [np.unique(pixels[at][:, :-1], axis=0) for at in (transparent, ~transparent)]
+    both = {*map(tuple, colors[0].tolist())} & {*map(tuple, colors[1].tolist())}
+    if both:
+        color = "#" + "".join(f"{value:02x}" for value in min(both))
+        raise UserError(
+            f"{file} has transparent pixels of the color {color} that other pixels are painted with; remove the "
+            "transparency first, on a background of a color that is no class"
+        )
 
 
 FORMAT = Format(
