@@ -20,6 +20,7 @@ from napari_autosegnet.data.images import image_from_array, open_image
 from napari_autosegnet.data.labeled_stacks import open_labeled
 from napari_autosegnet.data.learned_from import LearnedFrom, RunData, pixel_digest
 from napari_autosegnet.data.normalization import Normalization
+from napari_autosegnet.data.regions import Split
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.events import DataRead, Event
 from napari_autosegnet.jobs.configuration import RunConfiguration
@@ -86,8 +87,8 @@ def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
     image, labels = files
     stacks = open_labeled([image], [labels])
     data = RunData(images=(image,), labels=(labels,))
-    alone = LearnedFrom.of(data, stacks, NORMALIZATION, context=0)
-    around = LearnedFrom.of(data, stacks, NORMALIZATION, context=1)
+    alone = LearnedFrom.of(data, stacks, Split((), ()), NORMALIZATION, context=0)
+    around = LearnedFrom.of(data, stacks, Split((), ()), NORMALIZATION, context=1)
     assert alone.pairs[0].sections == ("1", "2", "3", "4") and len(around.pairs[0].sections) == 6
     changed(image, 0)
     alone.check_data(data, advice="advice")
@@ -101,7 +102,7 @@ def test_only_what_is_learned_from_counts(files: tuple[Path, Path]) -> None:
 
 
 def test_a_normalization_may_differ_by_rounding_only() -> None:
-    learned_from = LearnedFrom(data=RunData(), pairs=(), normalization=NORMALIZATION)
+    learned_from = LearnedFrom(data=RunData(), split=Split((), ()), pairs=(), normalization=NORMALIZATION)
     learned_from.check_normalization(Normalization(mean=(100.0 + 1e-6,), std=(40.0 - 1e-6,)))
     with pytest.raises(UserError, match="the normalization is not the one that the run began with"):
         learned_from.check_normalization(Normalization(mean=(101.0,), std=(40.0,)))
@@ -272,6 +273,33 @@ def test_a_search_goes_on_with_its_own_data_whatever_was_trained_on_since(
     # So does the training.
     assert api.train(tmp_path / "run", resume=True, device="cpu") is not None
     assert resume() is not None and RunConfiguration.load(Run(tmp_path / "run")) == after
+
+
+def test_a_run_is_resumed_whatever_became_of_its_table_of_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that was changed, what was checked with would be learned from; one that is gone is not needed."""
+    images, labels = ([tmp_path / f"{what}{number}.tif" for number in range(3)] for what in ("image", "labels"))
+    for number, files in enumerate(zip(images, labels, strict=True)):
+        marks = np.where(np.arange(64) < 40 + 12 * number, MARKS[1 + number], 0)
+        for file, array in zip(files, (PIXELS[1 + number], marks), strict=True):
+            tifffile.imwrite(file, array, photometric="minisblack")
+    # What is normalized section by section says nothing of the split.
+    settings = TRAIN.model_copy(update={"normalization": "section"})
+    split = SplitSettings(group="animal@index.csv")
+    read: list[DataRead] = []
+    how: dict[str, Any] = {
+        "device": "cpu",
+        "report": lambda event: read.append(event) if isinstance(event, DataRead) else None,
+    }
+    monkeypatch.chdir(tmp_path)
+    Path("index.csv").write_text("file,animal\nimage0.tif,1\nimage1.tif,1\nimage2.tif,2\n")
+    api.train("run", images=images, labels=labels, split=split, network="unet", settings=settings, **how)
+    Path("index.csv").write_text("file,animal\nimage0.tif,1\nimage1.tif,2\nimage2.tif,2\n")
+    assert api.train("run", resume=True, **how) is not None
+    Path("index.csv").unlink()
+    assert api.train("run", resume=True, **how) is not None
+    assert len(read) == 3 and read[0] == read[1] == read[2]
 
 
 def test_what_one_job_finds_elsewhere_is_not_put_under_another(files: tuple[Path, Path], tmp_path: Path) -> None:

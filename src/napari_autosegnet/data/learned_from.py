@@ -25,6 +25,7 @@ from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.readers.formats import is_there
+from napari_autosegnet.data.regions import Split
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
@@ -92,20 +93,26 @@ class PairDigests(BaseModel):
 
 
 class LearnedFrom(BaseModel):
-    """Images and labels, checksums of their pixels, and how the images are normalized."""
+    """Images and labels, checksums of their pixels, how they are divided, and how the images are normalized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: RunData
+    split: Split
     pairs: tuple[PairDigests, ...]
     normalization: Normalization
 
     @classmethod
     def of(
-        cls, data: RunData, stacks: Sequence[LabeledStack], normalization: Normalization, *, context: int
+        cls, data: RunData, stacks: Sequence[LabeledStack], split: Split, normalization: Normalization, *, context: int
     ) -> LearnedFrom:
         """What the stacks of ``data`` hold now; ``context`` sections around an annotated one are learned from, too."""
-        return cls(data=data, pairs=tuple(_digests(stack, context) for stack in stacks), normalization=normalization)
+        pairs = tuple(_digests(stack, context) for stack in stacks)
+        return cls(data=data, split=split, pairs=pairs, normalization=normalization)
+
+    def divide(self, _: Sequence[LabeledStack]) -> Split:
+        """The same split again, whatever became of the table of groups that it was made with."""
+        return self.split
 
     def check_data(self, data: RunData, *, advice: str) -> None:
         """Refuse files that are gone, or hold other pixels, in what is read of them, than they did.

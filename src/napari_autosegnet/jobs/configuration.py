@@ -12,7 +12,6 @@ from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.learned_from import LearnedFrom, RunData
 from napari_autosegnet.data.pairs import given_pairs
 from napari_autosegnet.data.readers.formats import is_there
-from napari_autosegnet.data.regions import Split
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.events import LearningStep
 from napari_autosegnet.files import relative, write_atomically
@@ -34,8 +33,8 @@ class RunConfiguration(BaseModel):
         Of the search; a training takes the same one by default.
     data
         Of the job that was begun last; a new training takes the same by default.
-    grown_split, labels_taken
-        How a fit's labels are divided since some were painted meanwhile, and how many times that was.
+    labels_taken
+        How many times a fit took labels that were painted meanwhile.
     network, training_architecture
         What the training trains, and the digest of its architecture.
     fitted_on, searched_on, trained_on
@@ -52,7 +51,6 @@ class RunConfiguration(BaseModel):
     data: RunData | None = None
     fit: FitSettings | None = None
     fitted_on: LearnedFrom | None = None
-    grown_split: Split | None = None
     labels_taken: int = 0
     search: SearchSettings | None = None
     searched_on: LearnedFrom | None = None

@@ -70,11 +70,10 @@ class FitJob(LearningJob):
                 configuration.preset, configuration.fit = self.preset, self.settings or fit_settings(self.preset)
             settings, learned_from = configuration.fit, configuration.fitted_on
             data = self.open_data(run, configuration, advice="put it back, or start a new run")
-            grown = configuration.grown_split
-            divide = None if grown is None else lambda _: grown
+            divide = None if learned_from is None else learned_from.divide
             prepared = prepare(data, settings, device=self.device, report=report, divide=divide)
             # That of a split that has grown was measured on fewer sections.
-            prepared = prepared.as_before(learned_from, checked=grown is None)
+            prepared = prepared.as_before(learned_from, checked=not configuration.labels_taken)
 
             def patches_of(prepared: PreparedData, report: Report) -> TrainingData:
                 return training_data(prepared, settings, stride=STRIDE, report=report)

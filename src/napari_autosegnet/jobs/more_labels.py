@@ -136,7 +136,7 @@ class MoreLabels:
         patches = replace(self._patches(prepared, silent), version=configuration.labels_taken + 1)
         configuration.data = data.description
         configuration.fitted_on = prepared.learned_from(configuration.data, settings.context)
-        configuration.grown_split, configuration.labels_taken = prepared.split, patches.version
+        configuration.labels_taken = patches.version
         # Before a checkpoint knows of it: one that does not is rated again.
         configuration.save(self._run)
         self.maker = replace(self.maker, prepared=prepared, data=patches)

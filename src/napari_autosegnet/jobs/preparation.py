@@ -124,7 +124,7 @@ class PreparedData:
 
     def learned_from(self, data: RunData, context: int) -> LearnedFrom:
         """What a run keeps of it, to be resumed on the same ``data`` only."""
-        return LearnedFrom.of(data, self.stacks, self.normalization, context=context)
+        return LearnedFrom.of(data, self.stacks, self.split, self.normalization, context=context)
 
 
 def prepare(

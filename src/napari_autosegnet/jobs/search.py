@@ -51,7 +51,9 @@ class SearchJob(LearningJob):
                 configuration.search = self.settings or search_settings(self.preset)
             settings, learned_from = configuration.search, configuration.searched_on
             data = self.open_data(run, configuration, advice="put it back, or start a new search")
-            prepared = prepare(data, settings, device=self.device, report=report).as_before(learned_from)
+            divide = None if learned_from is None else learned_from.divide
+            prepared = prepare(data, settings, device=self.device, report=report, divide=divide)
+            prepared = prepared.as_before(learned_from)
             size = partial(
                 NetworkSpecification.for_patches,
                 in_channels=prepared.normalization.channels(settings.context),

@@ -119,7 +119,14 @@ class TrainingStart:
             before = configuration.data if learned_from is None else learned_from.data
             kept = None if before is None else before.mapping
             check_same_classes(self.model, data.stacks[0].mapping, kept)
-        prepared = prepare(data, self.settings, device=device, report=report, every_class=every_class)
+        prepared = prepare(
+            data,
+            self.settings,
+            device=device,
+            report=report,
+            every_class=every_class,
+            divide=None if learned_from is None else learned_from.divide,
+        )
         return replace(prepared, normalization=self._normalization(prepared)).as_before(learned_from)
 
     def _normalization(self, data: PreparedData) -> Normalization:
