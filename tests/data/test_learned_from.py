@@ -199,6 +199,22 @@ def test_a_changed_normalization_is_not_gone_on_with(files: tuple[Path, Path], t
             resume()
 
 
+@pytest.mark.parametrize(
+    "part", [{"section": 77}, {"section": -1}, {"stack": 1}, {"y": [0, 9000]}, {"x": [5, 5]}, None], ids=str
+)
+def test_a_split_of_other_images_is_not_gone_on_with(
+    part: dict[str, Any] | None, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    resume = begin(run.path, files, "train")
+    content = run.read_config()["trained_on"]
+    first, *others = content["split"]["training"]
+    content["split"]["training"] = [] if part is None else [{**first, **part}, *others]
+    update_config(run, trained_on=content)
+    with pytest.raises(UserError, match=r"the split is not one of the run's images: its config\.json was changed"):
+        resume()
+
+
 def test_a_resumed_run_takes_no_other_data(files: tuple[Path, Path], tmp_path: Path) -> None:
     for step in ("train", "search"):
         begin(tmp_path / step, files, step)

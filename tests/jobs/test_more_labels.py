@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,3 +207,35 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
     while not condition():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_strokes_move_with_the_run_that_they_were_handed_to(how: str, tmp_path: Path) -> None:
+    """The dock writes images and strokes into the run; what was not taken before it was moved is taken after it."""
+    painting = Painting(tmp_path / "run" / "annotation")
+    few, more = painting.labels("few", painting.rows(64)), painting.labels("more", painting.rows(32))
+    run, told = Run(tmp_path / "run"), list[Event]()
+    api.fit(
+        run.path,
+        **painting.job(few),
+        settings=UNTAUGHT,
+        report=told.append,
+        should_stop=lambda: any(isinstance(event, Epoch) and event.epoch == 2 for event in told),
+    )
+    hand_over_labels(run, [painting.image], [more])
+    new = tmp_path / "elsewhere" / "new"
+    new.parent.mkdir()
+    if how == "moved":
+        run.path.rename(new)
+    else:
+        shutil.copytree(run.path, new)
+        # That of the first run is painted on; the copy has its own.
+        painting.labels("more", painting.rows(16))
+    api.fit(new, resume=True, device="cpu")
+    (event,) = taken(Run(new))
+    assert event.labels == (str(new / "annotation" / "more.png"),)
+    data = RunConfiguration.load(Run(new)).data
+    assert data is not None and data.images == (new / "annotation" / painting.image.name,)
+    if how == "copied":
+        api.fit(run.path, resume=True, device="cpu")
+        assert sum(taken(run)[0].training_pixels.values()) > 1.5 * sum(event.training_pixels.values())

@@ -25,7 +25,7 @@ from napari_autosegnet.data.labeled_stacks import LabeledStack
 from napari_autosegnet.data.normalization import Normalization
 from napari_autosegnet.data.pairs import open_pair
 from napari_autosegnet.data.readers.formats import is_there
-from napari_autosegnet.data.regions import Split
+from napari_autosegnet.data.regions import Region, Split, full_extent
 from napari_autosegnet.data.selection import Selection
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.settings import SplitSettings
@@ -110,8 +110,17 @@ class LearnedFrom(BaseModel):
         pairs = tuple(_digests(stack, context) for stack in stacks)
         return cls(data=data, split=split, pairs=pairs, normalization=normalization)
 
-    def divide(self, _: Sequence[LabeledStack]) -> Split:
-        """The same split again, whatever became of the table of groups that it was made with."""
+    def divide(self, stacks: Sequence[LabeledStack]) -> Split:
+        """The same split again, whatever became of the table of groups that it was made with.
+
+        Raises
+        ------
+        UserError
+            When it is not one of these stacks.
+        """
+        parts = (*self.split.training, *self.split.validation)
+        if not (self.split.training and all(_is_within(part, stacks) for part in parts)):
+            raise UserError("the split is not one of the run's images: its config.json was changed; start a new run")
         return self.split
 
     def check_data(self, data: RunData, *, advice: str) -> None:
@@ -155,6 +164,13 @@ class LearnedFrom(BaseModel):
                 "the normalization is not the one that the run began with: its config.json was changed, or this is "
                 "another version of the program; start a new run"
             )
+
+
+def _is_within(region: Region, stacks: Sequence[LabeledStack]) -> bool:
+    if not (0 <= region.stack < len(stacks) and 0 <= region.section < stacks[region.stack].image.sections):
+        return False
+    extent = full_extent(stacks[region.stack], region.section)
+    return all(0 <= start < stop <= end for (start, stop), (_, end) in zip((region.y, region.x), extent, strict=True))
 
 
 def pixel_digest(stack: ImageStack, sections: Iterable[str] | None = None) -> str:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_autosegnet.addresses import absolute
+from napari_autosegnet.addresses import absolute, address_of
 from napari_autosegnet.data.regions import Region, Split, region_pixels
 from napari_autosegnet.data.split_growth import grown_split
 from napari_autosegnet.errors import UserError, first_problem
 from napari_autosegnet.events import LabelsTaken, Report, WarningRaised, silent
+from napari_autosegnet.files import relative
 from napari_autosegnet.jobs.configuration import RunConfiguration
 from napari_autosegnet.jobs.preparation import LabeledData, PreparedData, prepare
 from napari_autosegnet.json_files import read_json
@@ -50,7 +51,9 @@ def hand_over_labels(run: Run, images: Sequence[Path], labels: Sequence[Path]) -
 
     Images that are not the run's are left out. Labels hold the run's classes by the values that it began with.
     """
-    handed = {"images": [str(absolute(each)) for each in images], "labels": [str(absolute(each)) for each in labels]}
+    # What the dock writes lies in the run, which may be moved before it is looked at.
+    sides = {"images": images, "labels": labels}
+    handed = {side: [relative(absolute(each), run.path) for each in paths] for side, paths in sides.items()}
     run.request("labels", json.dumps(handed, indent=1) + "\n")
 
 
@@ -114,7 +117,11 @@ class MoreLabels:
             raise UserError(f"{self._file} is damaged {first_problem(error)}; {_ADVICE}") from error
         assert configuration.fitted_on is not None
         data = configuration.fitted_on.data
-        new = dict(zip(handed.images, handed.labels, strict=False))
+        folder = self._run.path.absolute()
+        images, files = (
+            [path if address_of(path) else folder / path for path in paths] for paths in (handed.images, handed.labels)
+        )
+        new = dict(zip(images, files, strict=False))
         labels = tuple(new.get(image, old) for image, old in zip(data.images, data.labels, strict=True))
         return None if labels == data.labels else labels
 
