@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_autosegnet.errors import UserError
-from napari_autosegnet.search.candidates import SIZES, Candidate, Size, choose, fitting_sizes, pareto_front, survivors
+from napari_autosegnet.search.candidates import (
+    SIZES,
+    Candidate,
+    RoundLimits,
+    Size,
+    choose,
+    fitting_sizes,
+    pareto_front,
+    survivors,
+)
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Validation
 from napari_autosegnet.training.validation import PatchScores
@@ -75,6 +84,16 @@ def test_the_usual_size_survives_unless_another_is_surely_better() -> None:
     assert usual in survivors([*lucky, usual], 2, "accurate", 0.005)
     better = [candidate(70, 0.8, 0.9, 0.85, 0.82), candidate(60, 0.81, 0.9, 0.85, 0.8)]
     assert usual not in survivors([*better, usual], 2, "balanced", 0.005)
+
+
+def test_the_usual_size_does_not_come_back() -> None:
+    """What others win by when they have learned for longer may be doubtful, as few pixels are checked."""
+    usual = candidate(80, 0.7, 0.8, 0.75, 0.72, size=SIZES[0])
+    others = [candidate(160, 0.9, 0.72, 0.76, 0.7), candidate(60, 0.6, 0.85, 0.7, 0.72)]
+    usual.limits, others[0].limits, others[1].limits = RoundLimits(0), RoundLimits(2), RoundLimits(1)
+    assert choose([usual, *others], "balanced", 0.005) is others[0]
+    usual.limits = RoundLimits(2)
+    assert choose([usual, *others], "balanced", 0.005) is usual
 
 
 FIELD = st.lists(st.tuples(st.floats(0.1, 0.95), st.floats(1, 1000)), min_size=1, max_size=8)

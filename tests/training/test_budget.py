@@ -51,6 +51,8 @@ def test_whichever_is_used_up_first_ends_it() -> None:
     assert budget.seconds_left == pytest.approx(6.0), "three more epochs like this one"
     budget.elapsed = 10.0
     assert not budget.left and budget.is_time_used
+    budget.elapsed = 12.0
+    assert budget.seconds_left == 0.0, "the last epoch took longer"
     assert Budget(None, None, clock).left
     assert not Budget(0, None, clock).left and not Budget(None, 0.0, clock).left
 

@@ -237,4 +237,6 @@ def choose(candidates: Sequence[Candidate], goal: Goal, tolerance: float) -> Can
 
 
 def _usual(candidates: Sequence[Candidate]) -> Candidate | None:
-    return next((each for each in candidates if each.size == SIZES[0]), None)
+    """The usual size, as long as it competes: once it has left, others have learned for longer."""
+    current = max((each.limits.round for each in candidates), default=-1)
+    return next((each for each in candidates if each.size == SIZES[0] and each.limits.round == current), None)

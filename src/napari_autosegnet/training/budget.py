@@ -96,7 +96,7 @@ class Budget:
     def seconds_left(self) -> float | None:
         """Expected seconds to the end; None where nothing is known of it."""
         fraction = self.fraction_used()
-        return self.elapsed * (1 / fraction - 1) if fraction else None
+        return max(0.0, self.elapsed * (1 / fraction - 1)) if fraction else None
 
 
 def _fraction(used: float, limit: float) -> float:
