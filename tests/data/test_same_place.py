@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import tifffile
@@ -43,8 +44,9 @@ def write(
         ([2000.0, 500.0, 500.0], [0.0, 100.0, 0.0], "nanometer", ""),
         # The distance of sections is often lost; half a pixel is the corner of one instead of its middle.
         ([0.5, 0.5, 0.5], [0.0, 0.25, 0.25], "micrometer", ""),
-        # What says nothing lies where the image does; what has other units cannot be compared.
+        # What says nothing lies where the image does.
         ([1.0, 1.0, 1.0], None, None, ""),
+        ([1.0, 1.0, 1.0], [0.0, 5.0, 10.0], "micrometer", ""),
         (
             [2.0, 0.5, 0.5],
             [0.0, 5.0, 10.0],
@@ -52,7 +54,12 @@ def write(
             r"labels .* are \+0, \+10, \+20 pixels \(z, y, x\) apart",
         ),
         ([2000.0, 500.0, 500.0], [-2000.0, 0.0, 0.0], "nanometer", r"are -1, \+0, \+0 pixels"),
-        ([2.0, 1.0, 1.0], None, "micrometer", r"is 0\.5 x 0\.5 µm \(y x x\), of the labels .* 1 x 1 µm; give"),
+        (
+            [2.0, 0.25, 0.25],
+            None,
+            "micrometer",
+            r"is 0\.5 x 0\.5 µm \(y x x\), of the labels .* 0\.25 x 0\.25 µm; give",
+        ),
     ],
 )
 def test_labels_of_an_ome_zarr(
@@ -76,10 +83,24 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
     write(zarr.create_group(tmp_path / "s.zarr"), PIXELS, [2.0, 0.5, 0.5], [0.0, 7.0, 9.0], "micrometer")
     tifffile.imwrite(tmp_path / "plain.tif", MARKS, photometric="minisblack")
     fiji: dict[str, Any] = {"imagej": True, "metadata": {"spacing": 2.0, "unit": "micron", "axes": "ZYX"}}
-    tifffile.imwrite(tmp_path / "half.tif", MARKS, resolution=(1.0, 1.0), **fiji)
-    assert open_labeled([tmp_path / "s.zarr"], [tmp_path / "plain.tif"])[0].mapping.values == {1: 1, 2: 2}
-    with pytest.raises(UserError, match=r"of the labels .*half\.tif 1 x 1 µm"):
+    # It keeps the size of a pixel and loses the place.
+    tifffile.imwrite(tmp_path / "same.tif", MARKS, resolution=(2.0, 2.0), **fiji)
+    tifffile.imwrite(tmp_path / "half.tif", MARKS, resolution=(4.0, 4.0), **fiji)
+    for labels in ("plain.tif", "same.tif"):
+        assert open_labeled([tmp_path / "s.zarr"], [tmp_path / labels])[0].mapping.values == {1: 1, 2: 2}
+    with pytest.raises(UserError, match=r"of the labels .*half\.tif 0\.25 x 0\.25 µm"):
         open_labeled([tmp_path / "s.zarr"], [tmp_path / "half.tif"])
+
+
+def test_labels_of_a_program_that_knows_no_sizes(tmp_path: Path) -> None:
+    """MRC has a size always: many programs write 1 angstrom."""
+    for name, pixels, size in (("image", PIXELS, 8.0), ("labels", MARKS, 1.0), ("other", MARKS, 4.0)):
+        with mrcfile.new(tmp_path / f"{name}.mrc") as file:
+            file.set_data(pixels.astype(np.int16))
+            file.voxel_size = size
+    assert open_labeled([tmp_path / "image.mrc"], [tmp_path / "labels.mrc"])[0].mapping.values == {1: 1, 2: 2}
+    with pytest.raises(UserError, match=r"is 8 x 8 Å \(y x x\), of the labels .*other\.mrc 4 x 4 Å"):
+        open_labeled([tmp_path / "image.mrc"], [tmp_path / "other.mrc"])
 
 
 def test_the_place_in_z_of_one_section_does_not_count() -> None:

@@ -15,8 +15,8 @@ _MAX_SHIFT = 0.75
 def check_same_place(image: ImageStack, other: ImageStack, what: str) -> None:
     """Refuse a stack of the image's shape that lies elsewhere or has pixels of another size, such as a shifted crop.
 
-    A stack that says nothing of its place lies where the image does. The distance of sections does not count: many
-    programs lose it.
+    What programs write when they do not know counts as not said: pixels of size 1 and, in the other stack, a place
+    of 0. The distance of sections does not count either: many programs lose it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def check_same_place(image: ImageStack, other: ImageStack, what: str) -> None:
         When both say where they lie, and it is not the same place.
     """
     factor = length_factor(other.unit, image.unit)
-    if factor is None or not (_is_placed(image) and _is_placed(other)):
+    if factor is None or any(stack.scale[1:] == (1.0, 1.0) for stack in (image, other)):
         return
     sizes = [(abs(one), abs(two) * factor) for one, two in zip(image.scale[1:], other.scale[1:], strict=True)]
     if any(abs(one - two) > _SIZE_TOLERANCE * one for one, two in sizes):
@@ -40,6 +40,8 @@ def check_same_place(image: ImageStack, other: ImageStack, what: str) -> None:
             f"of {what} {other.display_name} {theirs} {unit}; "
             "give both at one resolution, or correct the scale that is wrong"
         )
+    if other.translation == (0.0, 0.0, 0.0):
+        return
     shift = [
         (place * factor - origin) / step
         for place, origin, step in zip(other.translation, image.translation, image.scale, strict=True)
@@ -50,7 +52,3 @@ def check_same_place(image: ImageStack, other: ImageStack, what: str) -> None:
             f"by their metadata {image.display_name} and {what} {other.display_name} are {shown} pixels (z, y, x) "
             "apart; give both of one place, or correct the translation that is wrong"
         )
-
-
-def _is_placed(stack: ImageStack) -> bool:
-    return stack.unit is not None or stack.scale != (1.0, 1.0, 1.0) or stack.translation != (0.0, 0.0, 0.0)

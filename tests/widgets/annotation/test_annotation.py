@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 pytest.importorskip("napari", reason="napari is not installed")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed")
@@ -325,6 +326,28 @@ def test_an_export_keeps_the_image_of_the_one_before(
         settled(session)
         found.append(session.labeled_images.export(run).images[0])
     assert [open_image(path).section(0)[0].max() for path in found] == [10, 200]
+
+
+def test_labels_lie_on_the_file_of_an_image_that_was_moved_in_the_viewer(
+    make_session: Any, settled: Callable[[Any], None], tmp_path: Path
+) -> None:
+    """As people move one to see two side by side, or correct the size of its pixels."""
+    from napari.layers._source import layer_source
+
+    pixels, file = gray(40, 40), tmp_path / "placed.ome.tif"
+    about = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(file, pixels, photometric="minisblack", metadata=about)
+    session, run = make_session(), Run.create(tmp_path / "run")
+    with layer_source(path=str(file)):
+        image = session.viewer.add_image(pixels)
+    where: dict[str, Any] = {"scale": (0.25, 0.25), "translate": (0, 90), "units": ("um", "um")}
+    image.scale, image.translate, image.units = where.values()
+    session.viewer.add_labels(painted(40, 40), **where)
+    settled(session)
+    data = session.labeled_images.export(run)
+    assert data.images == [file]
+    (stack,) = open_labeled(data.images, data.labels)
+    assert stack.labels.scale[1:] == stack.image.scale[1:] == (0.5, 0.5) and not any(stack.labels.translation)
 
 
 def test_an_image_series_is_written_once(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> None:

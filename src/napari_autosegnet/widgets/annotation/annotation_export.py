@@ -24,6 +24,7 @@ from napari_autosegnet.ome_zarr.write import write_image
 from napari_autosegnet.quality import Checked
 from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
+from napari_autosegnet.units import Placement
 from napari_autosegnet.widgets.layers.axes import axes_of, full_resolution, is_rgb
 from napari_autosegnet.widgets.layers.layer_arrays import layer_placement, layer_stack, spatial_shape, time_points
 from napari_autosegnet.widgets.layers.layer_files import file_of
@@ -75,8 +76,8 @@ class _ImageState:
     __hash__ = None  # type: ignore[assignment]
 
 
-#: By layer and time point: what the file was written of, and where it is.
-ImageFiles = dict[tuple[int, int], tuple[_ImageState, Path]]
+#: By layer and time point: what the file was written of, where it is, and where its voxels lie.
+ImageFiles = dict[tuple[int, int], tuple[_ImageState, Path, Placement]]
 
 
 class _Overlaid:
@@ -148,6 +149,8 @@ def export_annotation(
     UserError
         When the folder cannot be written.
     """
+    from napari_autosegnet.data.images import open_image
+
     folder = run.file(FOLDER)
     number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
     known: ImageFiles = {} if image_files is None else image_files
@@ -158,16 +161,19 @@ def export_annotation(
         key, now = (id(annotation.image), annotation.time), _ImageState.of(annotation.image)
         # Of a file with a time axis a search would read another time point, and of one with channels napari shows one.
         is_part = axes_of(annotation.image) not in ("yx", "zyx")
-        before, path = known.get(key, (None, None))
-        if before != now or path is None or not path.exists():
+        before, path, placed = known.get(key, (None, None, None))
+        if before != now or path is None or placed is None or not path.exists():
             path = None if is_part else file_of(annotation.image)
             if path is None:
                 # Numbered, too: a search or training may still read the image of an export before this one.
                 path = (folder / "images" / f"{number}-{name}.ome.zarr").absolute()
                 write_image_layer(annotation.image, path, annotation.time)
-            known[key] = (now, path)
+            stack = open_image(path)
+            placed = Placement(stack.scale, stack.translation, stack.unit)
+            known[key] = (now, path, placed)
         target = (folder / str(number) / f"{name}.ome.zarr").absolute()
-        write_labels(annotation, mapping, target)
+        # On the file, wherever its layer was moved to in the viewer.
+        write_labels(annotation, mapping, target, placed)
         images.append(path)
         labels.append(target)
     classes = ",".join(f"{value}:{info.name}:{info.color}" for value, info in enumerate(mapping.classes, start=1))
@@ -213,14 +219,12 @@ def write_image_layer(layer: Image, path: Path, time: int = 0) -> None:
     )
 
 
-def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path) -> None:
+def write_labels(annotation: ImageAnnotation, mapping: LabelMapping, path: Path, placed: Placement) -> None:
     """Write the Labels layers of an image as class numbers."""
     stack = labeled_stack(annotation, mapping)
-    image = annotation.image
-    placed = layer_placement(image.scale, image.translate, image.units)
     write_image(
         path,
-        _shape_in_space(image),
+        _shape_in_space(annotation.image),
         np.uint8,
         stack.target,
         placement=placed,
