@@ -33,7 +33,7 @@ from napari_autosegnet.training.learner import Learner
 from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.threads import WorkerThreads
-from napari_autosegnet.training.trainer import TrainingData
+from napari_autosegnet.training.training_data import TrainingData
 
 #: Fraction of the time at a steady rate; then it falls.
 STEADY = 0.5

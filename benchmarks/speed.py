@@ -45,7 +45,8 @@ from napari_autosegnet.search.supernet import Supernet
 from napari_autosegnet.settings import AugmentationSettings, SearchSettings
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.threads import WorkerThreads
-from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingData
 
 Array = npt.NDArray[Any]
 

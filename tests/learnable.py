@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_autosegnet.training.trainer import TrainingData
+from napari_autosegnet.training.training_data import TrainingData
 
 
 class Blobs:

@@ -24,6 +24,7 @@ from napari_autosegnet.errors import UserError, first_problem, is_out_of_memory
         ),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
         (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not execute a primitive"), True),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
     ],
 )

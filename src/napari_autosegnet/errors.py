@@ -37,8 +37,14 @@ class StoppedError(UserError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the computer, or its graphics card, had too little memory."""
     text = str(error).lower()
-    # The last is oneDNN's, which gets none for the code that it makes.
-    words = ("out of memory", "not enough memory", "can't allocate memory", "could not create a primitive")
+    # The last two are oneDNN's, which gets none for the code that it makes, or to run it.
+    words = (
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "could not create a primitive",
+        "could not execute a primitive",
+    )
     return isinstance(error, MemoryError) or any(word in text for word in words)
 
 

@@ -27,7 +27,8 @@ from napari_autosegnet.events import silent
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.presets import train_settings
 from napari_autosegnet.settings import AugmentationSettings, NetworkSettings, SplitSettings
-from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingData
 from small_stacks import AS_IT_IS, full, seeded, stack_of, two_classes
 
 pytestmark = pytest.mark.usefixtures("unlimited_pixels")

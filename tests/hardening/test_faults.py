@@ -38,7 +38,7 @@ from napari_autosegnet.settings import (
     TrainSettings,
 )
 from napari_autosegnet.training.learner import MAX_ROLLBACKS
-from napari_autosegnet.training.trainer import TrainingData
+from napari_autosegnet.training.training_data import TrainingData
 from run_configs import update_config
 from small_disks import mounted
 from small_models import small_model

@@ -23,7 +23,7 @@ from napari_autosegnet.search.candidates import (
     survivors,
 )
 from napari_autosegnet.settings import Goal, NetworkSettings
-from napari_autosegnet.training.trainer import Validation
+from napari_autosegnet.training.training_data import Validation
 from napari_autosegnet.training.validation import PatchScores
 
 

@@ -25,7 +25,8 @@ from napari_autosegnet.search.latency import LATENCY_SIDE
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
 from napari_autosegnet.training.patches_ahead import PatchStream
 from napari_autosegnet.training.self_teaching import FOREST_EPOCHS
-from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingData
 
 SETTINGS = FitSettings(
     epochs=9,

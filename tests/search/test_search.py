@@ -26,7 +26,8 @@ from napari_autosegnet.events import (
 from napari_autosegnet.search.search import Search, SearchResult
 from napari_autosegnet.search.selection import Finalist, Selection
 from napari_autosegnet.settings import NetworkSettings, SearchSettings, SelectionSettings
-from napari_autosegnet.training.trainer import Trainer, TrainingResult, Validation
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingResult, Validation
 from remembered_events import Events
 
 SETTINGS = SearchSettings(

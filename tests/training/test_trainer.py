@@ -26,7 +26,8 @@ from napari_autosegnet.settings import NetworkSettings, OptimizationSettings, Tr
 from napari_autosegnet.training.checkpoints import write_checkpoint
 from napari_autosegnet.training.losses import dice_loss
 from napari_autosegnet.training.schedules import Steady
-from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingData
 from napari_autosegnet.training.validation import PatchScores
 
 SETTINGS = TrainSettings(

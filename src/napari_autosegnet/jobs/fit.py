@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.model import Model
     from napari_autosegnet.search.candidates import Candidate
     from napari_autosegnet.search.fit import Fit
-    from napari_autosegnet.training.trainer import TrainingData
+    from napari_autosegnet.training.training_data import TrainingData
 
 #: Sides of validation patches are a multiple of it, so that all sizes of networks take them.
 STRIDE = 16

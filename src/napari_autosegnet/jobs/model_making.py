@@ -16,7 +16,7 @@ from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import TrainSettings
 from napari_autosegnet.training.calibration import calibrate, scale_logits
 from napari_autosegnet.training.threads import WorkerThreads
-from napari_autosegnet.training.trainer import TrainingData, TrainingResult
+from napari_autosegnet.training.training_data import TrainingData, TrainingResult
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from napari_autosegnet.run import Run
 if TYPE_CHECKING:
     from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.jobs.model_making import ModelMaker
-    from napari_autosegnet.training.trainer import TrainingData
+    from napari_autosegnet.training.training_data import TrainingData
 
 _ADVICE = "continue painting, and it is written again"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_autosegnet.data.labeled_stacks import LabeledStack
     from napari_autosegnet.data.normalization import Normalization
     from napari_autosegnet.data.regions import Region, Split
-    from napari_autosegnet.training.trainer import TrainingData
+    from napari_autosegnet.training.training_data import TrainingData
 
 Settings = SearchSettings | TrainSettings
 
@@ -202,7 +202,7 @@ def training_data(
     from napari_autosegnet.data import validation_patches as validation
     from napari_autosegnet.data.patches import PatchSource
     from napari_autosegnet.pixel_classifier.teacher import taught_labels, teacher_weight
-    from napari_autosegnet.training.trainer import TrainingData
+    from napari_autosegnet.training.training_data import TrainingData
 
     is_taught = isinstance(settings, TrainSettings) and settings.teacher == "forest"
     weight = teacher_weight(data.stacks, data.split.training) if is_taught else 0.0

@@ -14,7 +14,8 @@ from napari_autosegnet.architecture import SearchSpace
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
-from napari_autosegnet.training.trainer import Trainer, TrainingResult
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingResult
 from napari_autosegnet.training.validation import PatchScores, paired_interval
 
 #: A network is faster than another one if it takes less than this fraction of its time.

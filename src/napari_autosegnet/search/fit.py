@@ -34,7 +34,8 @@ from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkp
 from napari_autosegnet.training.schedules import Falling, Steady
 from napari_autosegnet.training.self_teaching import FOREST_EPOCHS
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
-from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingData
 
 #: Less than this is too short to compare networks: seconds that each trains in the first round.
 MIN_SECONDS = 20.0

@@ -45,7 +45,7 @@ from napari_autosegnet.training.checkpoints import read_checkpoint, write_checkp
 from napari_autosegnet.training.losses import make_loss
 from napari_autosegnet.training.patches_ahead import PatchesAhead
 from napari_autosegnet.training.schedules import cosine_rate, decayed_rate, warmup_rate
-from napari_autosegnet.training.trainer import TrainingData
+from napari_autosegnet.training.training_data import TrainingData
 
 #: A search counts as collapsed with less of the entropy, or more of the identities, that its strategy can have.
 COLLAPSED_ENTROPY = 0.2

@@ -26,7 +26,8 @@ from napari_autosegnet.networks.segmentation import SegmentationNetwork
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.settings import OptimizationSettings, SearchSettings, TrainSettings
 from napari_autosegnet.training.threads import WorkerThreads, single_threaded
-from napari_autosegnet.training.trainer import Trainer, TrainingData
+from napari_autosegnet.training.trainer import Trainer
+from napari_autosegnet.training.training_data import TrainingData
 
 #: Batches that a finalist's batch norm statistics are first measured on.
 STATISTICS_BATCHES = 8
