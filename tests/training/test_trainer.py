@@ -111,6 +111,19 @@ def test_the_latest_epoch_is_kept_unless_it_is_surely_worse(
     assert all(torch.equal(trainer.best.weights[name], value) for name, value in weights[kept - 1].items())
 
 
+@pytest.mark.parametrize(("epochs", "recent"), [(1, 1), (2, 2), (9, 2), (12, 3)])
+def test_scores_of_the_last_quarter_of_the_epochs_are_kept(epochs: int, recent: int) -> None:
+    trainer = Trainer(network(), blobs(), SETTINGS.changed(epochs=epochs, steps_per_epoch=1))
+    trainer.run()
+    again = Trainer(network(), blobs(), SETTINGS)
+    again.load_state(trainer.state())
+    for one in (trainer, again):
+        assert [each.mean_iou for each in one.recent] == trainer.curve[-recent:]
+    assert len(trainer.curve) == epochs
+    trainer.learn_from(replace(blobs(), version=1))
+    assert len(trainer.recent) == 1, "what was measured on other pixels is forgotten"
+
+
 def pspnet() -> nn.Module:
     torch.manual_seed(0)
     return PSPNet(1, 2, base_width=4, depth=14)

@@ -16,7 +16,7 @@ from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.settings import Goal, NetworkSettings
 from napari_autosegnet.training.trainer import Trainer
 from napari_autosegnet.training.training_data import TrainingResult
-from napari_autosegnet.training.validation import PatchScores, paired_interval
+from napari_autosegnet.training.validation import PatchScores, paired_interval, pooled
 
 #: A network is faster than another one if it takes less than this fraction of its time.
 CLEARLY_FASTER = 0.85
@@ -58,6 +58,11 @@ class Size(BaseModel):
         return specification.model_copy(update={"architecture": chain})
 
     @property
+    def cost(self) -> float:
+        """About proportional to the multiplications for a pixel of the image."""
+        return self.cells * (self.base_width / self.stem_stride) ** 2
+
+    @property
     def name(self) -> str:
         """Short, for a folder."""
         return f"w{self.base_width}-s{self.stem_stride}-c{self.cells}"
@@ -82,16 +87,18 @@ SIZES: tuple[Size, ...] = (
 )
 
 
-def fitting_sizes(patch_size: int, settings: NetworkSettings) -> list[Size]:
-    """Those of `SIZES` that take patches of this size.
+def fitting_sizes(patch_size: int, settings: NetworkSettings, goal: Goal) -> list[Size]:
+    """Those of `SIZES` that take patches of this size; for goal ``fast``, those cheaper than the usual one first.
 
     Raises
     ------
     UserError
         When none does; it names a size that will do.
     """
-    fitting, problem = [], None
-    for size in SIZES:
+    usual, fitting, problem = SIZES[0], [], None
+    # The order is kept otherwise, and the usual size stays the first.
+    by_goal = sorted(SIZES, key=lambda size: size.cost >= usual.cost and size != usual) if goal == "fast" else SIZES
+    for size in by_goal:
         try:
             size.specification(patch_size, settings, in_channels=1, classes=2)
         except UserError as error:
@@ -134,7 +141,9 @@ class Candidate:
 
     @property
     def scores(self) -> PatchScores:
-        """Those of the epoch that is kept."""
+        """Those of its last epochs together: one alone is partly luck, and the kept one may have been kept by luck."""
+        if self.trainer.recent:
+            return pooled(self.trainer.recent)
         assert self.trainer.best.scores is not None
         return self.trainer.best.scores
 

@@ -37,10 +37,14 @@ from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer
 from napari_autosegnet.training.training_data import TrainingData
 
-#: Less than this is too short to compare networks: seconds that each trains in the first round.
-MIN_SECONDS = 20.0
-#: Less than this is too short for the last round.
-MIN_LAST_SECONDS = 30.0
+#: Less than this is too short to compare networks: seconds of a CPU's core that each trains in the first round. A slow
+#: network that is worth its time shows it after 60 to 150 s; what wins earlier, mostly wins by luck
+#: (docs/benchmarks/search.md).
+MIN_SECONDS = 100.0
+#: A GPU does as much in this time, and more; it was not measured.
+MIN_SECONDS_ON_GPU = 20.0
+#: Fraction of the budget after which the rate of a network that is alone falls.
+STEADY_ALONE = 0.7
 #: A network that has learned for fewer epochs says nothing of what it will be.
 MIN_EPOCHS = 3
 #: Where too few pixels are checked, a network finds out in so many epochs, or such a fraction of the budget, whether it
@@ -83,7 +87,12 @@ class Round:
 
 
 def plan_rounds(candidates: int, choosing: float) -> list[Round]:
-    """Rounds with half as many each time, which take equal time, then the last one's own."""
+    """Rounds with half as many each time, which take equal time, then the last one's own.
+
+    Where one is alone there is nothing to choose, and ``choosing`` says nothing.
+    """
+    if candidates == 1:
+        return [Round(1, STEADY_ALONE), Round(1, 1 - STEADY_ALONE)]
     counts = [candidates]
     while counts[-1] > 2:
         counts.append(math.ceil(counts[-1] / 2))
@@ -91,17 +100,15 @@ def plan_rounds(candidates: int, choosing: float) -> list[Round]:
     return [*rounds, Round(1, 1 - choosing)]
 
 
-def number_of_candidates(settings: FitSettings, threads: int = 1) -> int:
+def number_of_candidates(settings: FitSettings, threads: int = 1, *, on_gpu: bool = False) -> int:
     """As many as there is time for, or as the settings say; as many train side by side as there are threads."""
     if settings.candidates is not None:
         # Each trains for an epoch at least.
         return min(settings.candidates, settings.epochs or settings.candidates)
+    enough = MIN_SECONDS_ON_GPU if on_gpu else MIN_SECONDS
     for count in FIELDS:
-        rounds = plan_rounds(count, settings.choosing)
-        first, last = rounds[0].fraction, rounds[-1].fraction
-        enough_time = settings.budget is None or (
-            first * settings.budget * min(threads, count) >= MIN_SECONDS and last * settings.budget >= MIN_LAST_SECONDS
-        )
+        first = plan_rounds(count, settings.choosing)[0].fraction
+        enough_time = settings.budget is None or first * settings.budget * min(threads, count) >= enough
         enough_epochs = settings.epochs is None or first * settings.epochs >= 1
         if enough_time and enough_epochs:
             return count
@@ -210,7 +217,8 @@ class Fit:
         A size that would do less than about `MIN_EPOCHS` in the first round does not compete. Where too few pixels are
         checked to compare networks, the usual size is alone.
         """
-        settings, count = self.settings, number_of_candidates(self.settings, self.threads.count)
+        settings = self.settings
+        count = number_of_candidates(settings, self.threads.count, on_gpu=self.device.type != "cpu")
         too_few_pixels = settings.candidates is None and bool(self.data.checked.scarce)
         if too_few_pixels:
             count = 1
@@ -220,7 +228,7 @@ class Fit:
             first = plan_rounds(count, settings.choosing)[0].fraction
             # Rounded: whether a size competes must not depend on how busy the computer is for a second.
             most_seconds = first * settings.budget * side_by_side / (MIN_EPOCHS - 0.5)
-        for size in fitting_sizes(settings.patch_size, settings.network):
+        for size in fitting_sizes(settings.patch_size, settings.network, settings.goal):
             candidate = self._make(size)
             if not self.candidates or self._seconds_of_epoch(candidate, side_by_side) <= most_seconds:
                 self.candidates.append(candidate)

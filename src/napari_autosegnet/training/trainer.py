@@ -90,6 +90,8 @@ class Trainer:
         self.highest: PatchScores | None = None
         #: Mean IoU of each epoch that was validated and not cut short when the time was used up.
         self.curve: list[float] = []
+        #: Scores of the last quarter of these epochs, two at least, on the validation part as it is now.
+        self.recent: list[PatchScores] = []
         #: Loss on the validation part as it is now, after each epoch that was validated.
         self.losses: list[float] = []
         #: Epochs that had been trained when the network as it is began to learn, and when it was last given more data.
@@ -135,6 +137,7 @@ class Trainer:
                 self.losses.append(self.last.loss)
                 if epoch.steps == self.settings.steps_per_epoch:
                     self.curve.append(self.last.mean_iou)
+                    self.recent = [*self.recent, self.last][-max(2, len(self.curve) // 4) :]
             self._keep()
             self._write_checkpoint()
             report(self._progress(epoch.loss))
@@ -169,7 +172,7 @@ class Trainer:
         else:
             self._given = self.data.patches
             self.patches = PatchesAhead(self._given, settings.batch_size, settings.seed, self.threads)
-            self.checks, self.last, self.losses = True, None, []
+            self.checks, self.last, self.losses, self.recent = True, None, [], []
         self._keep()
 
     def learn_from(self, data: TrainingData) -> None:
@@ -190,6 +193,7 @@ class Trainer:
             self.last = self._scores(self.learner.current)
             # What was measured on other pixels is forgotten, how often it was measured is not.
             self.losses = [self.last.loss] * min(len(self.losses), FOREST_EPOCHS)
+            self.recent = [self.last]
         if self.best.weights:
             network = copy.deepcopy(self.learner.network)
             network.load_state_dict(self.best.weights)
@@ -378,6 +382,7 @@ class Trainer:
             "highest": _state(self.highest),
             "curve": list(self.curve),
             "losses": list(self.losses),
+            "recent": [scores.state() for scores in self.recent],
             "began_at": self.began_at,
             "settles_from": self.settles_from,
             "checks": self.checks,
@@ -394,6 +399,7 @@ class Trainer:
             self.last, self.highest = _of_state(state["last"]), _of_state(state["highest"])
             self.best = Validation(**state["best"] | {"scores": _of_state(state["best"]["scores"])})
             self.curve, self.losses = list(state["curve"]), list(state["losses"])
+            self.recent = [PatchScores.from_state(each) for each in state["recent"]]
             self.began_at, self.settles_from = state["began_at"], state["settles_from"]
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UserError(

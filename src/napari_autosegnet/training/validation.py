@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,12 @@ class PatchScores:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> PatchScores:
         return cls(state["counts"].cpu().numpy(), state["loss"])
+
+
+def pooled(scores: Sequence[PatchScores]) -> PatchScores:
+    """Scores of several epochs on the same patches as those of one."""
+    counts: npt.NDArray[np.int64] = np.sum([each.counts for each in scores], axis=0)
+    return PatchScores(counts, float(np.mean([each.loss for each in scores])))
 
 
 def paired_interval(ours: PatchScores, theirs: PatchScores) -> tuple[float, float]:
