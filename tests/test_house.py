@@ -42,6 +42,7 @@ FLOORS = {
     "locks": 0,
     "processes": 0,
     "events": 0,
+    "event_words": 0,
     "interruption": 0,
     "run": 0,
     "quality": 0,

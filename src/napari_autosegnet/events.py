@@ -204,13 +204,6 @@ class RoundBegun(_Event):
     rounds: Count
     networks: tuple[Text, ...]
 
-    def describe(self) -> str:
-        """``comparing 4 networks, round 1 of 3``."""
-        if len(self.networks) > 1:
-            return f"comparing {len(self.networks)} networks, round {self.round} of {self.rounds}"
-        which = "the chosen one to the end" if self.round == self.rounds else "a network"
-        return ": ".join([f"training {which}", *self.networks])
-
 
 class CandidateRated(_Event):
     """A network of a fit was trained for a round.
@@ -328,11 +321,6 @@ class LabelsTaken(_Event):
     labels: tuple[Text, ...] = ()
     training_pixels: dict[Text, Count]
     validation_pixels: dict[Text, Count]
-
-    def describe(self) -> str:
-        """``new strokes are in: learns from 5,120 pixels, checks on 1,240``."""
-        learned, checked = (sum(each.values()) for each in (self.training_pixels, self.validation_pixels))
-        return f"new strokes are in: learns from {learned:,} pixels, checks on {checked:,}"
 
 
 class PreviewDrawn(_Event):

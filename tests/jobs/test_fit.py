@@ -19,6 +19,7 @@ import small_jobs
 from napari_autosegnet import api, figures
 from napari_autosegnet.cli.app import run as run_command
 from napari_autosegnet.errors import StoppedError, UserError
+from napari_autosegnet.event_words import under_way
 from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, QualityMeasured, RoundBegun
 from napari_autosegnet.jobs.menu import checked_model, model_of, read_menu
 from napari_autosegnet.model import Model
@@ -77,8 +78,8 @@ def test_curves_and_menu_are_drawn(finished: Run, tmp_path: Path) -> None:
     rated = [event for event in finished.events() if isinstance(event, CandidateRated)]
     begun = [event for event in finished.events() if isinstance(event, RoundBegun)]
     assert [name for event in begun for name in event.networks] == [event.network for event in rated]
-    assert begun[0].describe() == "comparing 2 networks, round 1 of 2"
-    assert begun[-1].describe() == f"training the chosen one to the end: {begun[-1].networks[0]}"
+    assert under_way(begun[0]) == "comparing 2 networks, round 1 of 2"
+    assert under_way(begun[-1]) == f"training the chosen one to the end: {begun[-1].networks[0]}"
     assert set(history.networks("fit")) == {event.network for event in rated}
     assert len(history.points("fit", "loss")) == SETTINGS.epochs
     assert 0 < len(history.points("fit", "mean_iou")) < SETTINGS.epochs, "in the last round nothing is measured"

@@ -9,14 +9,13 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_autosegnet.duration import format_duration
+from napari_autosegnet.event_words import labels_taken, under_way
 from napari_autosegnet.events import (
-    CandidateRated,
     DeviceChosen,
     Epoch,
     Event,
     LabelsTaken,
     Note,
-    ProgressMade,
     RoundBegun,
     Started,
     Stopped,
@@ -123,7 +122,7 @@ class JobPanel(QWidget):
     def _take(self, event: Event) -> None:
         match event:
             case Started():
-                self._where, self._phase = "preparing", ""
+                self._phase = ""
                 self.note.clear()
             case DeviceChosen(name=name):
                 self._device = name
@@ -132,28 +131,15 @@ class JobPanel(QWidget):
             case WarningRaised(text=text):
                 self.note.say("Warning: " + sentence(text), "error")
             case LabelsTaken():
-                self.note.say(sentence(event.describe()), "good")
+                self.note.say(sentence(labels_taken(event)), "good")
             case RoundBegun():
-                self._where = self._phase = event.describe()
+                self._phase = under_way(event) or ""
             case Epoch():
-                warming_up = ", warming up" if event.phase == "warm-up" else ""
-                self._where = ", ".join(filter(None, (self._phase, f"epoch {event.epoch}{warming_up}")))
                 self._memory = event.memory or 0
-            case CandidateRated(round=last, rounds=rounds) if last == rounds:
-                self._where = "measuring and writing the networks"
-            case ProgressMade(step="candidates rated", total=int(total)):
-                self._where = f"choosing the best networks: {event.done} of {total} rated"
-            case ProgressMade(step="finalists trained", total=int(total)):
-                self._where = f"training the best few alone: {event.done} of {total} trainings done"
-            case ProgressMade(step="cubes", total=int(total)):
-                self._where = f"writing cubes: section {event.done} of {total}"
-            case ProgressMade(total=int(total)):
-                objects = "numbering objects: " if event.step in ("seeds", "fragments", "contacts", "instances") else ""
-                self._where = f"{objects}block {event.done} of {total}"
-            case Stopped() if self.client.state == "stopping":
-                self._where = "writing the result"
-            case _:
-                return
+        if isinstance(event, Stopped) and self.client.state == "stopping":
+            self._where = "writing the result"
+        elif where := under_way(event):
+            self._where = ", ".join(filter(None, (self._phase, where))) if isinstance(event, Epoch) else where
         if self.client.active:
             self._show_progress()
 
