@@ -62,7 +62,7 @@ def make_volume(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     elif model.halo is not None:
         halo = model.halo.pixels
     else:
-        figure = measure_halo(model, [image_from_array(volume[:1])], side=512)
+        figure = measure_halo(model, [image_from_array(volume[:1])])
         halo = figure.pixels if figure is not None else 32
     predictor = Predictor(model, halo=halo)
     about = {"tile": given.tile, "halo": predictor.halo, "exact_halo": predictor.exact_halo}

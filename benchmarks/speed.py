@@ -137,8 +137,8 @@ def make_naive(search: Search, frequencies: Tensor, image: Array, target: Array,
     """Turn a search into the loop that it is compared with."""
     settings = search.settings
     # An average would be a copy of its own, in which only the sampled operations are computed.
-    search.supernet.averaged = None
-    for layer in search.supernet.network.modules():
+    search.supernet.learner.averaged = None
+    for layer in search.supernet.learner.network.modules():
         if isinstance(layer, SearchedLayer):
             own: dict[str, nn.Module] = dict(layer.operations.items())
             for place in own:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import small_jobs
 from napari_autosegnet.data.gray_values import section_gray
@@ -71,7 +72,7 @@ def test_a_slice_that_does_not_fit_is_told_once_and_the_training_goes_on(tmp_pat
     assert notes == ["no preview: the slice is (3, 40, 40), the network takes 1 channels"]
 
 
-def test_previews_take_a_fifth_of_the_time_at_most(tmp_path: Path) -> None:
+def test_previews_take_a_fifth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, drawn = 0.0, []
 
     def model() -> Any:
@@ -80,7 +81,8 @@ def test_previews_take_a_fifth_of_the_time_at_most(tmp_path: Path) -> None:
         drawn.append(now)
         raise UserError("slow")
 
-    preview = Preview(Run(tmp_path), "cpu", lambda: False, clock=lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    preview = Preview(Run(tmp_path), "cpu", lambda: False)
     preview_file(Run(tmp_path), "input").parent.mkdir()
     preview_file(Run(tmp_path), "input").touch()
     for epoch in range(200):
@@ -89,14 +91,17 @@ def test_previews_take_a_fifth_of_the_time_at_most(tmp_path: Path) -> None:
     assert 0.1 * now < 10.0 * len(drawn) < 0.25 * now
 
 
-def test_a_preview_is_drawn_again_only_for_another_model_or_slice(tmp_path: Path) -> None:
+def test_a_preview_is_drawn_again_only_for_another_model_or_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, models = Run(tmp_path), []
 
     def model() -> Any:
         models.append(small_model())
         return models[-1]
 
-    preview = Preview(run, "cpu", never_stop, clock=lambda: 0.0)
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    preview = Preview(run, "cpu", never_stop)
     for state, new_slice, drawn in ((1, True, 1), (1, False, 1), (2, False, 2), (2, True, 3)):
         if new_slice:
             give_slice(run, np.random.default_rng(0).integers(0, 255, (1, 40, 40), np.uint8))

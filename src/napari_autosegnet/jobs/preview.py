@@ -84,13 +84,12 @@ class Preview:
         Ends a preview in its middle.
     """
 
-    def __init__(self, run: Run, device: str, should_stop: ShouldStop, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, run: Run, device: str, should_stop: ShouldStop) -> None:
         self.run = run
         self.device = device
         self.should_stop = should_stop
-        self._clock = clock
         self._spent = 0.0
-        self._began = clock()
+        self._began = time.monotonic()
         self._last_problem = ""
         self._drawn: tuple[Hashable, int] | None = None
 
@@ -99,7 +98,7 @@ class Preview:
 
         Not while previews have taken too much time already.
         """
-        started = self._clock()
+        started = time.monotonic()
         source = preview_file(self.run, "input")
         if self._spent > PREVIEW_FRACTION * (started - self._began) or not source.is_file():
             return
@@ -115,7 +114,7 @@ class Preview:
             if problem != self._last_problem:
                 self.run.report(Note(text=f"no preview: {problem}"))
             self._last_problem = problem
-        self._spent += self._clock() - started
+        self._spent += time.monotonic() - started
 
     def _draw(self, model: Model) -> None:
         source = preview_file(self.run, "input")

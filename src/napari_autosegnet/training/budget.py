@@ -17,8 +17,6 @@ class Budget:
     ----------
     epochs, seconds : optional
         Limits; without any there is no end.
-    clock : callable, optional
-        Seconds since some moment; `time.monotonic` by default.
 
     Attributes
     ----------
@@ -28,19 +26,17 @@ class Budget:
         Epochs done.
     """
 
-    def __init__(self, epochs: float | None, seconds: float | None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, epochs: float | None, seconds: float | None) -> None:
         self.epochs = epochs
         self.seconds = seconds
         self.epoch = 0
-        # Looked up now: benchmarks put another one in its place.
-        self._clock = clock or time.monotonic
         self._counted = 0.0
         self._since: float | None = None
 
     @property
     def elapsed(self) -> float:
         """Seconds within `counting`, without those within `pausing`."""
-        return self._counted if self._since is None else self._counted + self._clock() - self._since
+        return self._counted if self._since is None else self._counted + time.monotonic() - self._since
 
     @elapsed.setter
     def elapsed(self, seconds: float) -> None:
@@ -49,7 +45,7 @@ class Budget:
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Within this, time counts."""
-        self._since = self._clock()
+        self._since = time.monotonic()
         try:
             yield
         finally:
@@ -62,7 +58,7 @@ class Budget:
         try:
             yield
         finally:
-            self._since = self._clock()
+            self._since = time.monotonic()
 
     def without(self, question: Callable[[], Answer]) -> Answer:
         """The answer to a question, whose time does not count."""

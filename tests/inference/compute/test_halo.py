@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from napari_autosegnet.data.images import image_from_array
+from napari_autosegnet.inference.compute import halo
 from napari_autosegnet.inference.compute.halo import measure_halo
 from napari_autosegnet.inference.compute.predictor import Predictor
 from napari_autosegnet.model import Model
@@ -28,10 +30,13 @@ def local(model: Model, *, reach: int) -> Model:
     return Model(model.description, weights)
 
 
-def test_the_figure_is_what_a_run_with_it_reaches(make_model: MakeModel, noise: Callable[..., np.ndarray]) -> None:
+def test_the_figure_is_what_a_run_with_it_reaches(
+    make_model: MakeModel, noise: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halo, "TARGET", 0.99)
     model = make_model(levels=2)
     image = image_from_array(noise(2, 320, 320))
-    figure = measure_halo(model, [image], target=0.99)
+    figure = measure_halo(model, [image])
     exact = Predictor(model, halo="exact").halo
     assert figure is not None and 0 < figure.pixels <= exact and figure.pixels % 4 == 0
     assert figure.agreement >= 0.99
@@ -59,7 +64,8 @@ def test_stop(make_model: MakeModel, noise: Callable[..., np.ndarray]) -> None:
 
 
 def test_pooling_over_the_image_gets_the_largest_measured(
-    make_model: MakeModel, noise: Callable[..., np.ndarray]
+    make_model: MakeModel, noise: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figure = measure_halo(make_model(network="pspnet"), [image_from_array(noise(1, 160, 160))], target=1.1)
+    monkeypatch.setattr(halo, "TARGET", 1.1)  # never reached
+    figure = measure_halo(make_model(network="pspnet"), [image_from_array(noise(1, 160, 160))])
     assert figure is not None and figure.pixels == (160 - 40) // 2 // 8 * 8 and figure.agreement <= 1

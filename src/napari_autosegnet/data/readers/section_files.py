@@ -28,7 +28,7 @@ class SectionFiles(PixelSource):
 
     paths: Sequence[Path]
     decode: Callable[[Path], Array]
-    kept: dict[int, Array] = field(default_factory=dict, repr=False)
+    kept: dict[int, Array] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
         wanted = range(z.start, z.stop)

@@ -38,7 +38,6 @@ def measure_halo(
     images: Sequence[ImageStack],
     *,
     device: torch.device | str = "cpu",
-    target: float = TARGET,
     report: Report = silent,
     should_stop: ShouldStop = never_stop,
 ) -> HaloFigure | None:
@@ -52,8 +51,6 @@ def measure_halo(
         The trained model.
     images : Sequence[ImageStack]
         The images that it was trained on; a few sections, spread evenly, are looked at.
-    target : float
-        Share of pixels that have to agree.
 
     Returns
     -------
@@ -77,10 +74,10 @@ def measure_halo(
         pixels, wrong = sum(tile.expected.size for tile in tiles), 0
         for tile in tiles:
             wrong += tile.wrong(predictor)
-            if exact is not None and wrong > (1 - target) * pixels:
+            if exact is not None and wrong > (1 - TARGET) * pixels:
                 return False  # whatever the other tiles say
         measured[halo] = 1 - wrong / pixels
-        return measured[halo] >= target
+        return measured[halo] >= TARGET
 
     # Larger halos would make the tile as large as the section, and without a seam everything agrees.
     largest = max((max(crop.shape[2:]) - _core(crop, stride)) // 2 for crop in crops) // stride * stride
