@@ -77,6 +77,8 @@ def test_sections_of_a_folder_go_by_their_names(tmp_path: Path) -> None:
             Image.fromarray(section).save(tmp_path / folder / f"{number}.png")
     one, other = (open_image(tmp_path / folder) for folder in ("one", "other"))
     assert pixel_digest(one) == pixel_digest(other)
+    alone = pixel_digest(open_image((tmp_path / "one" / "0.png").rename(tmp_path / "alone.png")))
+    assert alone == pixel_digest(open_image((tmp_path / "alone.png").rename(tmp_path / "one" / "0.png")))
     (tmp_path / "other" / "0.png").rename(tmp_path / "other" / "x.png")
     (tmp_path / "other" / "1.png").rename(tmp_path / "other" / "0.png")
     (tmp_path / "other" / "x.png").rename(tmp_path / "other" / "1.png")

@@ -239,3 +239,24 @@ def test_strokes_move_with_the_run_that_they_were_handed_to(how: str, tmp_path: 
     if how == "copied":
         api.fit(run.path, resume=True, device="cpu")
         assert sum(taken(run)[0].training_pixels.values()) > 1.5 * sum(event.training_pixels.values())
+
+
+def test_strokes_that_wait_are_those_of_an_image_that_was_moved(tmp_path: Path) -> None:
+    """Handed over for the old path, they were left out, without a word."""
+    painting = Painting(tmp_path / "data")
+    few, more = painting.labels("few", painting.rows(64)), painting.labels("more", painting.rows(32))
+    run, told = Run(tmp_path / "run"), list[Event]()
+    api.fit(
+        run.path,
+        **painting.job(few),
+        settings=UNTAUGHT,
+        report=told.append,
+        should_stop=lambda: any(isinstance(event, Epoch) and event.epoch == 2 for event in told),
+    )
+    hand_over_labels(run, [painting.image], [more])
+    image, labels = (path.rename(tmp_path / f"moved-{path.name}") for path in (painting.image, few))
+    api.fit(run.path, images=[image], labels=[labels], resume=True, device="cpu")
+    (event,) = taken(run)
+    assert event.labels == (str(more),)
+    data = RunConfiguration.load(run).data
+    assert data is not None and (data.images, data.labels) == ((image,), (more,))

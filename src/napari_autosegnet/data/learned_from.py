@@ -204,7 +204,8 @@ def _digests(stack: LabeledStack, context: int) -> PairDigests:
 
 def _names(stack: ImageStack) -> Sequence[str]:
     names = stack.section_names or ()
-    return names if len(set(names)) == stack.sections else [str(number) for number in range(stack.sections)]
+    # A file of one section may be renamed; among several, the name says which one it is.
+    return names if 1 < len(set(names)) == stack.sections else [str(number) for number in range(stack.sections)]
 
 
 def _is_close(one: Any, other: Any) -> bool:

@@ -82,11 +82,15 @@ class LearningJob(JobModel):
         UserError
             When they cannot be opened, or do not; ``advice`` says what to do then.
         """
+        from napari_autosegnet.jobs.more_labels import follow_moved_files
         from napari_autosegnet.jobs.preparation import LabeledData
 
         if not self.resume:
             return LabeledData.given(self.images, self.labels, self.classes, self.selection, self.split)
+        before = configuration.learned_from(self.step)
         data = configuration.find_data(self.step, self.images, self.labels, advice)
-        if self.images or self.labels:
+        if before is not None and (self.images or self.labels):
+            places = zip((*before.data.images, *before.data.labels), (*data.images, *data.labels), strict=True)
+            follow_moved_files(run, dict(places))
             configuration.save(run)
         return LabeledData.kept(run, data)

@@ -11,7 +11,7 @@ Whoever paints writes both, the worker reads them and keeps in ``config.json`` w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,27 @@ class _Handed(BaseModel):
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
 
+    @classmethod
+    def read(cls, run: Run) -> _Handed:
+        """What was handed over last.
+
+        Raises
+        ------
+        UserError
+            When it cannot be read.
+        """
+        file = run.request_file("labels")
+        try:
+            handed = cls.model_validate(read_json(file, _ADVICE))
+        except ValidationError as error:
+            raise UserError(f"{file} is damaged {first_problem(error)}; {_ADVICE}") from error
+        folder = run.path.absolute()
+        images, labels = (
+            tuple(path if address_of(path) else folder / path for path in paths)
+            for paths in (handed.images, handed.labels)
+        )
+        return cls(images=images, labels=labels)
+
 
 def hand_over_labels(run: Run, images: Sequence[Path], labels: Sequence[Path]) -> None:
     """Ask the fit that works in a run to learn from these labels of its images from its next epoch on.
@@ -55,6 +76,15 @@ def hand_over_labels(run: Run, images: Sequence[Path], labels: Sequence[Path]) -
     sides = {"images": images, "labels": labels}
     handed = {side: [relative(absolute(each), run.path) for each in paths] for side, paths in sides.items()}
     run.request("labels", json.dumps(handed, indent=1) + "\n")
+
+
+def follow_moved_files(run: Run, moves: Mapping[Path, Path]) -> None:
+    """Labels that wait for the fit are those of its images wherever they, and labels that it knows, lie now."""
+    try:
+        handed = _Handed.read(run)
+    except UserError:
+        return  # nothing was handed over, or whoever takes it will say what is wrong
+    hand_over_labels(run, *([moves.get(path, path) for path in paths] for paths in (handed.images, handed.labels)))
 
 
 class MoreLabels:
@@ -111,17 +141,10 @@ class MoreLabels:
 
     def _handed(self, configuration: RunConfiguration) -> tuple[Path, ...] | None:
         """Labels of all images of the run, of which some are new; None where none are."""
-        try:
-            handed = _Handed.model_validate(read_json(self._file, _ADVICE))
-        except ValidationError as error:
-            raise UserError(f"{self._file} is damaged {first_problem(error)}; {_ADVICE}") from error
+        handed = _Handed.read(self._run)
         assert configuration.fitted_on is not None
         data = configuration.fitted_on.data
-        folder = self._run.path.absolute()
-        images, files = (
-            [path if address_of(path) else folder / path for path in paths] for paths in (handed.images, handed.labels)
-        )
-        new = dict(zip(images, files, strict=False))
+        new = dict(zip(handed.images, handed.labels, strict=False))
         labels = tuple(new.get(image, old) for image, old in zip(data.images, data.labels, strict=True))
         return None if labels == data.labels else labels
 

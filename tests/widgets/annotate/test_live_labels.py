@@ -247,3 +247,20 @@ def test_whatever_goes_wrong_is_one_line(make_live: Callable[..., LiveLabels], q
     array.error = None
     painted.paint((0, 0), 1)
     qtbot.waitUntil(lambda: live.layer is not None and not live.line.text(), timeout=30_000)
+
+
+def test_labels_of_an_image_that_is_closed_are_out_of_sight(make_live: Callable[..., LiveLabels], qtbot: Any) -> None:
+    live = make_live()
+    viewer = live.session.viewer
+    image = viewer.add_image(textures())
+    painted = live.session.annotation.new_labels(image)
+    stroke(painted, 1)
+    stroke(painted, 2)
+    qtbot.waitUntil(lambda: is_shown(live), timeout=60_000)
+    layer = live.layer
+    viewer.layers.remove(image)
+    qtbot.waitUntil(lambda: not layer.visible, timeout=30_000)
+    viewer.add_image(textures())
+    viewer.layers.move(len(viewer.layers) - 1, 0)
+    qtbot.waitUntil(lambda: is_shown(live), timeout=60_000)
+    assert live.layer is not layer and layer not in viewer.layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,15 @@ from qtpy.QtCore import Qt
 import small_jobs
 from napari_autosegnet.events import DataRead, Epoch, LabelsTaken, PreviewDrawn, QualityMeasured, Started
 from napari_autosegnet.jobs.configuration import RunConfiguration
+from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labeled
+from napari_autosegnet.widgets.jobs.run_client import RunClient
 from napari_autosegnet.widgets.jobs.worker_process import find
 from napari_autosegnet.widgets.learn.more_strokes import ENOUGH, MIN_SECONDS, MoreStrokes, QualityCurve
+from napari_autosegnet.widgets.learn.new_strokes import NewStrokes
+from run_configs import update_config
+from small_layers import gray, painted
 
 LONG = 600_000
 
@@ -128,3 +134,29 @@ def test_more_strokes_are_asked_for_where_time_does_not_help(qtbot: Any) -> None
         qtbot.mouseClick(widget.button, Qt.MouseButton.LeftButton)
     widget.show_state(active=False)
     assert widget.isHidden()
+
+
+def test_layers_that_are_closed_are_no_new_strokes(
+    make_session: Callable[..., Any], settled: Callable[[Any], None], runs_folder: Path, qtbot: Any
+) -> None:
+    """It said that the run began with classes of other names."""
+    session, run = make_session(), Run.create(runs_folder / "busy")
+    update_config(run, fit={})
+    run.report(Started(step="fit"))
+    session.viewer.add_image(gray(64, 64))
+    labels = session.viewer.add_labels(painted(64, 64))
+    session.annotation.follow_layers()
+    settled(session)
+    client = RunClient(step="fit")
+    strokes, said = NewStrokes(session, client), list[str]()
+    with run.locked():
+        client.attach(run)
+        qtbot.waitUntil(lambda: client.state == "working", timeout=10_000)
+        strokes.follow(run)
+        strokes.said.connect(said.append)
+        session.viewer.layers.remove(labels)
+        settled(session)
+        qtbot.wait(2500)
+        assert said == [] and not run.request_file("labels").exists()
+    client.close()
+    strokes.close()

@@ -164,6 +164,7 @@ class LiveLabels(QWidget):
             return  # asked again when that changes
         place = self._place = self._place_in_view()
         if place is None:
+            self._hide_layer()  # the image was closed, or the slider is beyond it
             return
         missing = self._missing(place)
         if missing is not None:

@@ -88,12 +88,14 @@ class NewStrokes(QObject):
     def _look(self, state: object = None) -> None:
         if self._known is None and not self._session.annotation.is_counting:
             self._known = self._annotation()
-        if self._is_wanted and self._annotation() != self._known:
+        now = self._annotation()
+        # Of layers that were closed the run keeps what it has.
+        if self._is_wanted and now and now != self._known:
             self._timer.start(int(1000 * max(_REST, self._not_before - time.monotonic())))
 
     def _hand_over(self) -> None:
         run, now = self._run, self._annotation()
-        if run is None or not self._is_wanted or now == self._known:
+        if run is None or not self._is_wanted or not now or now == self._known:
             return
         if self._background.is_busy or self._session.annotation.is_counting:
             self._timer.start(int(1000 * _REST))
