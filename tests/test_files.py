@@ -51,4 +51,9 @@ def test_nothing_is_written_to_a_folder_named_like_an_address(tmp_path: Path, mo
         open_output(Path("s3://bucket/result.zarr"), image, [], PredictSettings(), chunks=(1, 4, 4), block=(1, 4, 4))
     with pytest.raises(UserError, match="s3://bucket/run is an address, and runs are kept on a disk"):
         Run.create(Path("s3://bucket/run"))
+    place = tmp_path / "result"
+    with pytest.raises(UserError, match=f"^file://{place} is an address; give the path {place}$"):
+        Run.create(Path(f"file://{place}"))
+    with pytest.raises(UserError, match=f"^file://{place} is an address; give the path {place}$"):
+        refuse_unwritable(Path(f"file://{place}"))
     assert not list(tmp_path.iterdir())

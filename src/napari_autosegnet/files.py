@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from napari_autosegnet.addresses import address_of
+from napari_autosegnet.addresses import address_of, on_disk
 from napari_autosegnet.errors import UserError
 
 
@@ -56,6 +56,7 @@ def refuse_unwritable(path: Path) -> None:
     UserError
         When its folder, or the one that this would be made in, takes no file of that name.
     """
+    refuse_address(path, "files are written to a disk; give a path")
     around = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     trial = around / _temporary(path).name
     try:
@@ -139,7 +140,7 @@ def refuse_inside(path: Path, source: Path | None) -> None:
 
 
 def refuse_address(path: Path, advice: str) -> None:
-    """Refuse what is to be written to an address such as ``s3://``.
+    """Refuse what is to be written to an address such as ``s3://`` or ``file://``, of which a folder would be made.
 
     Raises
     ------
@@ -149,3 +150,5 @@ def refuse_address(path: Path, advice: str) -> None:
     address = address_of(path)
     if address is not None:
         raise UserError(f"{address} is an address, and {advice}")
+    if on_disk(path) != path:
+        raise UserError(f"{on_disk(path).as_uri()} is an address; give the path {on_disk(path)}")

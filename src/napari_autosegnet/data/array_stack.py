@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_autosegnet.data.gray_values import Window
+from napari_autosegnet.data.label_values import without_erased
 from napari_autosegnet.data.pixel_files import ChunkFiles, files_of_array, release_pages, unwritten_chunks
 from napari_autosegnet.data.stack import Array, ImageStack, PixelSource
 from napari_autosegnet.errors import UserError
@@ -24,22 +25,34 @@ _UNKNOWN = Placement()
 
 @dataclass
 class ArraySource(PixelSource):
-    """Anything indexed like a numpy array; ``axes`` are its axes by name (t, c, z, y, x)."""
+    """Anything indexed like a numpy array; ``axes`` are its axes by name (t, c, z, y, x).
+
+    With ``erased``, the name of labels, a channel of transparency comes after those that are used; it says what of
+    them was erased.
+    """
 
     array: Any
     axes: Sequence[str]
     time: int
     channels: int
+    erased: str | None = None
 
     def read(self, z: slice, y: slice, x: slice) -> Array:
         release_pages(self.array)
-        where: dict[str, Any] = {"t": self.time, "c": slice(0, self.channels), "z": z, "y": y, "x": x}
+        where: dict[str, Any] = {
+            "t": self.time,
+            "c": slice(0, self.channels + (self.erased is not None)),
+            "z": z,
+            "y": y,
+            "x": x,
+        }
         pixels = np.asarray(self.array[tuple(where[axis] for axis in self.axes)])
         left = [axis for axis in self.axes if axis != "t"]
         pixels = pixels.transpose([left.index(axis) for axis in "czyx" if axis in left])
         if "z" not in left:
             pixels = pixels[..., np.newaxis, :, :]
-        return pixels if "c" in left else pixels[np.newaxis]
+        pixels = pixels if "c" in left else pixels[np.newaxis]
+        return pixels if self.erased is None else without_erased(pixels, self.erased)
 
     def files(self) -> Sequence[Path]:
         return files_of_array(self.array, {self.axes.index("t"): self.time} if "t" in self.axes else None)
@@ -71,6 +84,7 @@ def stack_of_array(
     name: str,
     time: int | None,
     alpha: bool = False,
+    labels: bool = False,
     chunks: Sequence[int] | None = None,
     path: Path | None = None,
     placement: Placement = _UNKNOWN,
@@ -90,7 +104,7 @@ def stack_of_array(
     by_axis = dict(zip(axes, chunks, strict=True)) if chunks else {}
     point = time_point(sizes.get("t"), time, path or name, axes)
     return ImageStack(
-        ArraySource(array, list(axes), point, channels),
+        ArraySource(array, list(axes), point, channels, str(path or name) if alpha and labels else None),
         name=name,
         path=path,
         shapes=[(sizes["y"], sizes["x"])] * sizes.get("z", 1),

@@ -49,6 +49,34 @@ def channels_of(colors: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.stack([colors >> 16 & 255, colors >> 8 & 255, colors & 255])
 
 
+def without_erased(pixels: npt.NDArray[Any], where: object) -> npt.NDArray[Any]:
+    """Colors of labels without their transparency.
+
+    Parameters
+    ----------
+    pixels : (c, ...)
+        The last channel is the transparency.
+    where : object
+        What the labels are called.
+
+    Raises
+    ------
+    UserError
+        When erased pixels keep the color of strokes, as drawing programs leave it.
+    """
+    colors, transparent = pixels[:-1], pixels[-1] == 0
+    if transparent.any():
+        seen = [np.unique(colors[:, at], axis=1).T.tolist() for at in (transparent, ~transparent)]
+        both = {*map(tuple, seen[0])} & {*map(tuple, seen[1])}
+        if both:
+            color = "#" + "".join(f"{int(value):02x}" for value in min(both))
+            raise UserError(
+                f"{where} has transparent pixels of the color {color} that other pixels are painted with; remove the "
+                "transparency first, on a background of a color that is no class"
+            )
+    return colors
+
+
 def nearest_color(
     colors: npt.NDArray[Any], known: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

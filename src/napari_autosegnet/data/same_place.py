@@ -9,7 +9,7 @@ from napari_autosegnet.units import length_factor, unit_symbol
 #: How much sizes of a pixel may differ that two programs wrote.
 _SIZE_TOLERANCE = 0.01
 #: In pixels. Programs differ by half of one: its middle, or its corner.
-_MAX_SHIFT = 0.75
+MAX_SHIFT = 0.75
 
 
 def check_same_place(image: ImageStack, other: ImageStack, what: str) -> None:
@@ -46,7 +46,7 @@ def check_same_place(image: ImageStack, other: ImageStack, what: str) -> None:
         (place * factor - origin) / step
         for place, origin, step in zip(other.translation, image.translation, image.scale, strict=True)
     ]
-    if max(map(abs, shift[image.is_2d or other.is_2d :])) > _MAX_SHIFT:
+    if max(map(abs, shift[image.is_2d or other.is_2d :])) > MAX_SHIFT:
         shown = ", ".join(f"{pixels:+.4g}" for pixels in shift)
         raise UserError(
             f"by their metadata {image.display_name} and {what} {other.display_name} are {shown} pixels (z, y, x) "

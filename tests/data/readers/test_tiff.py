@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from napari_autosegnet.data.images import (
     ImageStack,
     open_image,
+    open_labels,
 )
 from napari_autosegnet.errors import UserError
 
@@ -93,6 +94,38 @@ def test_planar_and_transparent_samples(tmp_path: Path) -> None:
         assert (stack.channels, stack.is_2d, stack.sections) == (3, True, 1)
         np.testing.assert_array_equal(stack.section(0), planar)
         np.testing.assert_array_equal(stack.read(ALL, slice(5, 20), slice(7, 9))[:, 0], planar[:, 5:20, 7:9])
+
+
+@pytest.mark.parametrize("kind", ["RGB", "gray", "several pages", "pages of two sizes"])
+def test_strokes_that_were_erased_to_transparent_are_no_labels(kind: str, tmp_path: Path) -> None:
+    """Drawing programs keep the color of what is erased, beneath the transparency."""
+    pixels = np.zeros((16, 16, 2 if kind == "gray" else 4), np.uint8)
+    pixels[:8, :, 0], pixels[:8, :, -1] = 200, 255
+    pixels[8:12, :, 0], pixels[8:12, :, -1] = 90, 255
+
+    def write(path: Path) -> Path:
+        how: dict[str, Any] = {
+            "photometric": "minisblack" if kind == "gray" else "rgb",
+            "planarconfig": "contig",
+            "extrasamples": ["unassalpha"],
+            "metadata": None,
+        }
+        sections = {"several pages": [pixels, pixels], "pages of two sizes": [pixels[:, :8], pixels]}
+        with tifffile.TiffWriter(path) as file:
+            for section in sections.get(kind, [pixels]):
+                file.write(np.ascontiguousarray(section), **how)
+        return path
+
+    drawn = open_labels(write(tmp_path / "drawn.tif"))
+    last = drawn.sections - 1
+    assert drawn.channels == pixels.shape[-1] - 1 and sorted(np.unique(drawn.section(last)[0])) == [0, 90, 200]
+    pixels[4:6, :, -1] = 0
+    erased = write(tmp_path / "erased.tif")
+    color = "#c8" if kind == "gray" else "#c80000"
+    with pytest.raises(UserError, match=rf"erased\.tif has transparent pixels of the color {color} that other pixels"):
+        open_labels(erased).section(last)
+    # Of an image the colors are what it is.
+    assert (open_image(erased).section(last)[0, :8] == 200).all()
 
 
 def test_a_time_series_without_sections_can_be_read_as_sections(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_labels_follow_strokes_and_slider_until_they_are_not_wanted(
     viewer.dims.set_current_step(0, 1)
     qtbot.waitUntil(lambda: agreement(live.layer, mirrored=True) > 0.9, timeout=30_000)
     wait_for(1)
+    painted.translate = image.translate + np.array([0, 2, 0])  # strokes would land elsewhere than they are seen
+    qtbot.waitUntil(lambda: not live.layer.visible, timeout=30_000)
+    button = dock.annotate_step.place_button
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert painted.translate.tolist() == image.translate.tolist() and button.isHidden()
+    wait_for(1)
+    image.translate = painted.translate = (5, 2, 4)
+    wait_for(1)
     painted.data = np.zeros_like(painted.data)  # replaced by nothing
     qtbot.waitUntil(lambda: not live.layer.visible, timeout=30_000)
     stroke(painted, 1, 0)

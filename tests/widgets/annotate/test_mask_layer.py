@@ -67,7 +67,7 @@ def test_a_dropped_mask_becomes_annotation(dropped: Any, qtbot: Any, settled: An
     session = step.session
     viewer.layers["cells"].scale = viewer.layers["cells_mask"].scale = (30, 4, 4)
     viewer.layers["cells"].units = viewer.layers["cells_mask"].units = ("nm", "nm", "nm")
-    viewer.layers["cells_mask"].translate = (60, 8, 8)
+    viewer.layers["cells"].translate = viewer.layers["cells_mask"].translate = (60, 8, 8)
     settled(session)
     assert "Is 'cells_mask' a mask? Select it and press Use as annotation" in step.status.text()
     assert all(type(layer) is Image for layer in viewer.layers)
@@ -181,6 +181,17 @@ def test_a_mask_painted_in_colors(make_session: Any) -> None:
     assert suggested_meaning(values, make_session().annotation.class_list) == {0: "#000000", 0xFF0000: "#ff0000"}
     read = read_mask(layer, {0: 1, 0xFF0000: 2}, OPEN, colors=True)
     assert read is not None and np.array_equal(read, 1 + (pixels[..., 0] > 0))
+
+
+def test_strokes_that_were_erased_to_transparent_are_no_mask() -> None:
+    """Their colors counted as painted, without a word."""
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:4, :, 0], pixels[..., 3] = 200, 255
+    layer = Image(pixels, rgb=True, name="drawn")
+    assert find_values(layer, OPEN).pixels == {0: 32, 0xC80000: 32}
+    pixels[2:4, :, 3] = 0
+    with pytest.raises(UserError, match="'drawn' has transparent pixels of the color #c80000"):
+        find_values(layer, OPEN)
 
 
 @pytest.mark.parametrize(("steps", "rgb"), [(7, False), (7, True), (60, False)])

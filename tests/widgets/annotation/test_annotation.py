@@ -353,7 +353,7 @@ def test_labels_lie_on_the_file_of_an_image_that_was_moved_in_the_viewer(
 def test_an_image_series_is_written_once(make_session: Any, settled: Callable[[Any], None], tmp_path: Path) -> None:
     session, run = make_session(), Run.create(tmp_path / "run")
     image = session.viewer.add_image(gray(2, 3, 40, 40), name="series")
-    session.viewer.add_labels(np.stack([painted(3, 40, 40)] * 2), name="series annotation")
+    labels = session.viewer.add_labels(np.stack([painted(3, 40, 40)] * 2), name="series annotation")
     settled(session)
     first, again = (session.labeled_images.export(run) for _ in range(2))
     assert len(first.images) == 2 and first.images == again.images and not set(first.labels) & set(again.labels)
@@ -361,6 +361,6 @@ def test_an_image_series_is_written_once(make_session: Any, settled: Callable[[A
     settled(session)
     anew = session.labeled_images.export(run)
     assert not set(anew.images) & set(first.images) and all(path.exists() for path in (*first.images, *anew.images))
-    image.scale = (1, 5, 2, 2)
+    image.scale = labels.scale = (1, 5, 2, 2)
     settled(session)
     assert not set(session.labeled_images.export(run).images) & set(anew.images)

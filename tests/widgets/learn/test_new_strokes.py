@@ -83,6 +83,13 @@ def test_strokes_that_are_painted_meanwhile_reach_the_worker(
         assert step.strokes_problem.text().startswith("'vesicle' came after the start: ")
         qtbot.waitUntil(lambda: len(events(LabelsTaken)) == 2 or not step.client.active, timeout=LONG)
         assert "vesicle" not in events(LabelsTaken)[1].training_pixels, "all else is learned from"
+        # What is seen elsewhere than it lies waits until it is put there.
+        annotation.translate = np.asarray(annotation.translate) + 5 * np.asarray(annotation.scale)
+        annotation.paint((50, 120), 1)
+        qtbot.waitUntil(lambda: " is shown up to 5 pixels away" in step.strokes_problem.text(), timeout=LONG)
+        dock.session.annotation.put_on_image(dock.session.annotation.pairs()[0])
+        qtbot.waitUntil(lambda: len(events(LabelsTaken)) == 3 or not step.client.active, timeout=LONG)
+        assert events(LabelsTaken)[2].training_pixels != events(LabelsTaken)[1].training_pixels
         # A worker that is gone continues with what it had.
         run = dock.session.run
         assert run is not None

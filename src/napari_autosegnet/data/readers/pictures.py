@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.array_stack import time_point
+from napari_autosegnet.data.label_values import without_erased
 from napari_autosegnet.data.readers.formats import Format, ReadRequest, lossy_labels
 from napari_autosegnet.data.readers.section_files import SectionFiles, sections_at_once
 from napari_autosegnet.data.stack import Array, ImageStack
@@ -121,28 +122,9 @@ def _decode(file: Path, *, labels: bool) -> Array:
     with _opened(file) as picture:
         mode, channels, dtype = _picture_mode(picture.mode, labels=labels)
         if labels and picture.mode in ("LA", "RGBA"):
-            _refuse_erased(file, np.asarray(picture))
+            without_erased(np.moveaxis(np.asarray(picture), -1, 0), file)
         pixels = np.asarray(picture.convert(mode) if mode else picture).astype(dtype, copy=False)
     return np.moveaxis(pixels, -1, 0) if channels > 1 else pixels[np.newaxis]
-
-
-def _refuse_erased(file: Path, pixels: Array) -> None:
-    """Refuse labels in which erased pixels keep the color of strokes, as drawing programs leave it.
-
-    Parameters
-    ----------
-    pixels : (y, x, c)
-        The last channel is the alpha.
-    """
-    transparent = pixels[..., -1] == 0
-    colors = [np.unique(pixels[at][:, :-1], axis=0) for at in (transparent, ~transparent)]
-    both = {*map(tuple, colors[0].tolist())} & {*map(tuple, colors[1].tolist())}
-    if both:
-        color = "#" + "".join(f"{value:02x}" for value in min(both))
-        raise UserError(
-            f"{file} has transparent pixels of the color {color} that other pixels are painted with; remove the "
-            "transparency first, on a background of a color that is no class"
-        )
 
 
 FORMAT = Format(

@@ -155,7 +155,7 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
         )
     if len(file.series) > 1 and series.kind in (*PLAIN_KINDS, "shaped"):
         time_point(None, request.time, path)
-        return _stack_of_pages(file, path)
+        return _stack_of_pages(file, path, labels=request.labels)
     placement = stated_placement(file) if image is None else image.placement
     axes, alpha = tiff_axes(series, path, wanted=request.axes, labels=request.labels, alone=request.alone)
     sizes = dict(zip(axes, series.shape, strict=True))
@@ -185,7 +185,7 @@ def _stack_of_file(file: tifffile.TiffFile, request: ReadRequest, image: OmeTiff
         array, axes = _merge_samples(array, axes)
     if values is not None:
         array = ValuesOf(array, values)
-    stack = stack_of_array(array, axes, time=request.time, alpha=alpha, chunks=chunks, **about)
+    stack = stack_of_array(array, axes, time=request.time, alpha=alpha, labels=request.labels, chunks=chunks, **about)
     if request.axes is not None:
         stack.selection["axes"] = request.axes
     return stack
@@ -225,7 +225,7 @@ def _merge_samples(array: Any, axes: list[str]) -> tuple[Array, list[str]]:
     return whole.reshape(-1, *whole.shape[2:]), ["c", *rest]
 
 
-def _stack_of_pages(file: tifffile.TiffFile, path: Path) -> ImageStack:
+def _stack_of_pages(file: tifffile.TiffFile, path: Path, *, labels: bool) -> ImageStack:
     """Pages of different sizes: one section each."""
     pages = [page for page in (frame.aspage() for frame in file.pages) if not page.is_reduced]
     kinds = {(page.axes, page.dtype, page.shape[2:]) for page in pages}
@@ -238,7 +238,8 @@ def _stack_of_pages(file: tifffile.TiffFile, path: Path) -> ImageStack:
     samples = pages[0].shape[2] if pages[0].axes == "YXS" else 1
     alpha = samples in (2, 4) and bool(pages[0].extrasamples)
     axes = ["y", "x", "c"][: len(pages[0].axes)]
-    sources = [ArraySource(_page_array(page, values), axes, 0, samples - alpha) for page in pages]
+    erased = str(path) if alpha and labels else None
+    sources = [ArraySource(_page_array(page, values), axes, 0, samples - alpha, erased) for page in pages]
     return ImageStack(
         _PagesSource(sources),
         name=path.name,

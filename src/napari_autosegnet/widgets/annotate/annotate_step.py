@@ -94,6 +94,9 @@ class AnnotateStep(QWidget):
             "All objects become the class 'object', all around them the class 'background'",
             self._on_objects,
         )
+        self.place_button = push_button(
+            "Put it on the image", "The layer is shown where its pixels lie on the image", self._on_place
+        )
         self.classes_button = push_button("", "Each value is a class of its own", self._on_classes)
         self.next_button = emphasized(
             push_button(
@@ -117,7 +120,7 @@ class AnnotateStep(QWidget):
         layout.addWidget(self.live)
         layout.addWidget(self.message)
         layout.addWidget(self.status)
-        layout.addLayout(_row(self.objects_button, self.classes_button))
+        layout.addLayout(_row(self.objects_button, self.classes_button, self.place_button))
         layout.addWidget(self.next_button)
         layout.addLayout(_row(self.save_button, self.load_button))
         layout.addStretch(1)
@@ -167,7 +170,14 @@ class AnnotateStep(QWidget):
             choices = session.layers.image_choices(labels)
             if len(choices) > 1:
                 self.layer_rows.addWidget(self._image_box(labels), 2 * row + 1, 0, 1, 2)
-        if not session.layers.labels():
+        first = 2 * len(session.layers.labels())
+        for row, labels in enumerate(reversed(session.layers.strays()), start=first):
+            for column, text in enumerate((_short(labels.name), "fits no image")):
+                shown = QLabel(text)
+                shown.setEnabled(False)
+                shown.setToolTip(tool_tip(f"'{labels.name}' has the size of no image, so what is painted is not used"))
+                self.layer_rows.addWidget(shown, row, column)
+        if not session.layers.labels() and not session.layers.strays():
             none = QLabel("none yet")
             none.setEnabled(False)
             self.layer_rows.addWidget(none, 0, 0)
@@ -237,6 +247,7 @@ class AnnotateStep(QWidget):
         self.classes_button.setVisible(objects is not None and objects[1] <= MAX_UNNAMED_CLASSES)
         if objects is not None:
             self.classes_button.setText(f"{objects[1]} classes")
+        self.place_button.setVisible(objects is None and session.layers.displacement() is not None)
         self.next_button.setEnabled(problem is None)
 
     # ------------------------------------------------------------ what is pressed
@@ -254,6 +265,11 @@ class AnnotateStep(QWidget):
         objects = self.session.labeled_images.numbered_objects()
         if objects is not None:
             self.masks.use_as_one_class(objects[0])
+
+    def _on_place(self) -> None:
+        displaced = self.session.layers.displacement()
+        if displaced is not None:
+            self.session.annotation.put_on_image(displaced.pair)
 
     def _on_classes(self) -> None:
         objects = self.session.labeled_images.numbered_objects()

@@ -54,7 +54,7 @@ class LiveLabels(QWidget):
         self.session = session
         self._background = Background(self)
         self._classifier: LiveClassifier | None = None
-        self._pairs = session.annotation.pairs()
+        self._known = self._what_is_known()
         #: What is shown, or under way.
         self._place: Slice | None = None
         #: Labels are computed.
@@ -133,9 +133,12 @@ class LiveLabels(QWidget):
 
     def _on_pairs(self) -> None:
         # Also told when the layer of the labels is added.
-        if self.session.annotation.pairs() != self._pairs:
-            self._pairs = self.session.annotation.pairs()
+        if self._what_is_known() != self._known:
+            self._known = self._what_is_known()
             self._ask_soon()
+
+    def _what_is_known(self) -> tuple[Any, ...]:
+        return self.session.annotation.pairs(), self.session.layers.displacement()
 
     def _on_view(self, event: Any = None) -> None:
         self._look_soon()
@@ -219,6 +222,8 @@ class LiveLabels(QWidget):
         """What has to be done before there can be labels; empty where the step asks for it already."""
         session = self.session
         if not session.annotation.pairs() or session.labeled_images.numbered_objects() is not None:
+            return ""
+        if session.layers.displacement() is not None:
             return ""
         if sum(session.annotation.pixels_of(each.value) > 0 for each in session.annotation.label_classes) < 2:
             return "Paint a stroke of two classes, and the slice in view is labeled."

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_autosegnet.data.annotations import MAX_UNNAMED_CLASSES, class_color, value_text
-from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values
+from napari_autosegnet.data.label_values import LabelValues, gray_color, label_values, without_erased
 from napari_autosegnet.data.numbered_objects import are_objects
 from napari_autosegnet.data.soft_edges import MIN_VALUES, SoftColors, SoftEdges, soft_colors, soft_edges
 from napari_autosegnet.errors import UserError
 from napari_autosegnet.widgets.annotation.class_list import ClassList, check_names
+from napari_autosegnet.widgets.layers.axes import is_rgb
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, annotation_layer
 from napari_autosegnet.widgets.layers.layer_arrays import (
     empty_labels,
@@ -232,7 +233,9 @@ def _read_sections(layer: Image, closing: threading.Event, *, colors: bool = Fal
 def _values(layer: Image, section: int, *, colors: bool = False) -> LabelValues:
     """Values (y, x) of a section, as colors or, of a gray picture saved with colors, as gray values."""
     pixels = read_section(layer, section)
-    channels = np.moveaxis(pixels[..., :3], -1, 0) if pixels.ndim == 3 else pixels[np.newaxis]
+    channels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[np.newaxis]
+    if is_rgb(layer) and len(channels) == 4:
+        channels = without_erased(channels, f"'{layer.name}'")
     read = label_values(channels, f"'{layer.name}'")
     return LabelValues(read.as_colors(), are_colors=True) if colors else read
 

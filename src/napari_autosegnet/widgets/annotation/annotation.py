@@ -23,6 +23,8 @@ from napari_autosegnet.widgets.annotation.pixel_counter import Counts, PixelCoun
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.layers.class_colors import LabelClass, prepare_colors, show_classes
 from napari_autosegnet.widgets.layers.layer_arrays import empty_labels, place_on, spatial_shape
+from napari_autosegnet.widgets.layers.notes import role
+from napari_autosegnet.widgets.layers.section_layers import PLACE, follow_image, move_layer
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -88,9 +90,7 @@ class Annotation(QObject):
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             emitter.disconnect(self._on_layers)
-        for layer in self._named:
-            layer.events.name.disconnect(self._on_layers)
-        self._named = []
+        self._follow_each([])
         self._follow_soon.cancel()
         self.order.close()
         self._counter.close()
@@ -135,6 +135,9 @@ class Annotation(QObject):
         UserError
             When there can be none.
         """
+        displaced = self.layers.displacement()
+        if displaced is not None and displaced.pair.image is image:
+            raise UserError(f"{displaced}; put it there in step 1, or untick it")
         labels = [pair.labels for pair in self._pairs if pair.image is image]
         if labels and all(each.multiscale for each in labels):
             raise UserError(
@@ -181,11 +184,7 @@ class Annotation(QObject):
         if before and not any(id(layer) in alive for layer in before):
             self._pairs = []  # what is gone keeps its names
             self.class_list.reset()
-        for layer in self._named:
-            layer.events.name.disconnect(self._on_layers)
-        self._named = list(self.viewer.layers)
-        for layer in self._named:
-            layer.events.name.connect(self._on_layers)
+        self._follow_each(list(self.viewer.layers))
         pairs = self.layers.follow()
         self.matching.follow([pair.labels for pair in pairs], is_painted=not self.nothing_is_painted())
         self._pairs = [pair for pair in pairs if self.matching.is_matched(pair.labels)]
@@ -193,6 +192,27 @@ class Annotation(QObject):
         self._take_values()
         self._show_classes()
         self.pairs_changed.emit()
+
+    def _follow_each(self, layers: list[Any]) -> None:
+        for layer in self._named:
+            layer.events.name.disconnect(self._on_layers)
+            for attribute in PLACE:
+                getattr(layer.events, attribute).disconnect(self._on_moved)
+        self._named = layers
+        for layer in layers:
+            layer.events.name.connect(self._on_layers)
+            for attribute in PLACE:
+                getattr(layer.events, attribute).connect(self._on_moved)
+
+    def _on_moved(self, event: Any) -> None:
+        if not role(event.source):
+            follow_image(self.viewer, event.source)
+            self._follow_soon()
+
+    def put_on_image(self, pair: LayerPair) -> None:
+        """Show a Labels layer where its pixels lie on the image."""
+        move_layer(pair.labels, place_on(pair.image))
+        self.follow_layers()
 
     # ------------------------------------------------------------ classes
 

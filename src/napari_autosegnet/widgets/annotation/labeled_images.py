@@ -17,7 +17,7 @@ from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation import Annotation
 from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation, ImageFiles
-from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair, is_annotation
+from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import sentence
 from napari_autosegnet.widgets.layers.axes import is_ambiguous
@@ -175,6 +175,9 @@ class LabeledImages(QObject):
         if not pairs:
             nothing = "Make an annotation layer and paint some of every class in it." + self._mask_hint()
             return self._unlike_all_images() or nothing
+        displaced = self._layers.displacement()
+        if displaced is not None:
+            return f"{displaced}, so strokes land elsewhere than you see them. Put it there, or untick it."
         if len({channel_count(pair.image) for pair in pairs}) > 1:
             return "Some images are colored and some gray, or they differ in channels; use images of one kind."
         if self._classes.zero_is_class and len({id(pair.image) for pair in pairs}) < len(pairs):
@@ -202,13 +205,12 @@ class LabeledImages(QObject):
     def _unlike_all_images(self) -> str | None:
         """What to do with a Labels layer that lies on no image."""
         image = self._layers.images()[-1]
-        for layer in reversed(self._layers.viewer.layers):
-            if is_annotation(layer) and not self._layers.image_choices(layer):
-                theirs, ours = (" x ".join(map(str, spatial_shape(each))) for each in (layer, image))
-                return (
-                    f"'{layer.name}' has {theirs} pixels and '{image.name}' {ours}, so it is not its annotation; "
-                    "open the image that it belongs to, or make an annotation layer."
-                )
+        for layer in reversed(self._layers.strays()):
+            theirs, ours = (" x ".join(map(str, spatial_shape(each))) for each in (layer, image))
+            return (
+                f"'{layer.name}' has {theirs} pixels and '{image.name}' {ours}, so it is not its annotation; "
+                "open the image that it belongs to, or make an annotation layer."
+            )
         return None
 
     def _deep_image(self) -> str | None:

@@ -12,6 +12,7 @@ from napari_autosegnet.widgets.layers.axes import is_ambiguous
 from napari_autosegnet.widgets.layers.layer_arrays import is_stack, sections, spatial_shape
 from napari_autosegnet.widgets.layers.notes import role
 from napari_autosegnet.widgets.layers.section_layers import image_behind
+from napari_autosegnet.widgets.layers.view import lies_on, pixels_apart
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -41,6 +42,23 @@ class LayerPair:
     @property
     def sections(self) -> int:
         return sections(self.image)
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """Annotation that the viewer shows elsewhere than on its image, so that strokes land elsewhere than they are seen.
+
+    Pixels belong together by their number. ``pixels`` of the image is how far they are apart, where it is most.
+    """
+
+    pair: LayerPair
+    pixels: float
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.pair.labels.name}' is shown up to {self.pixels:.3g} pixels away from where it lies on "
+            f"'{self.pair.image.name}'"
+        )
 
 
 class LayerPairs:
@@ -74,14 +92,29 @@ class LayerPairs:
     def image_choices(self, labels: Labels) -> list[Image]:
         """Image layers of the same shape as a Labels layer."""
         shape = spatial_shape(labels)
+        if len(shape) != labels.ndim:
+            return []  # labels have no channels
         return [image for image in self.images() if spatial_shape(image) == shape]
 
+    def strays(self) -> list[Labels]:
+        """The user's Labels layers that fit no image, from the bottom to the top."""
+        return [layer for layer in self.viewer.layers if is_annotation(layer) and not self.image_choices(layer)]
+
+    def displacement(self) -> Displacement | None:
+        """The topmost annotation in use that the viewer shows elsewhere than on its image."""
+        for labels in reversed(self.labels()):
+            image = self.image_of(labels) if self.is_used(labels) else None
+            if image is not None and not lies_on(self.viewer, labels, image):
+                return Displacement(LayerPair(image, labels), float(pixels_apart(self.viewer, labels, image).max()))
+        return None
+
     def image_of(self, labels: Labels) -> Image | None:
-        """Image that a Labels layer belongs to: as chosen or known from before, by name, or the nearest below it."""
+        """Image that a Labels layer belongs to: as chosen or known before, by place and name, or the nearest below."""
         choices = self.image_choices(labels)
         chosen = self._chosen_image.get(id(labels))
         if any(chosen is image for image in choices):
             return chosen
+        choices = [image for image in choices if lies_on(self.viewer, labels, image)] or choices
         named = self._image_by_name(labels, choices)
         if named is not None:
             return named

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer
 
+#: Attributes of a layer that say where it lies.
+PLACE = ("scale", "translate", "rotate", "shear", "affine", "units")
 #: Name of the layer of slices that were segmented on demand.
 SLICES = "segmentation of the slice"
 
@@ -194,6 +196,14 @@ def _replace(layer: Any, data: npt.NDArray[Any], place: dict[str, Any], where: d
     note(layer, **where)
     move_layer(layer, place)
     layer.data = data
+
+
+def follow_image(viewer: ViewerModel, image: Layer) -> None:
+    """Put what was computed from an image, which was moved, turned or rescaled, on it again."""
+    for layer in viewer.layers:
+        about = notes(layer)
+        if role(layer) in ("result", "preview", "uncertainty", "objects") and about.get("image") == id(image):
+            move_layer(layer, place_on(image, about.get("section"), about.get("origin", (0, 0))))
 
 
 def move_layer(layer: Any, place: dict[str, Any]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_autosegnet.data.same_place import MAX_SHIFT
 from napari_autosegnet.widgets.layers.axes import axes_of
 from napari_autosegnet.widgets.layers.layer_arrays import spatial_shape, time_points
 
@@ -90,6 +92,28 @@ def slice_in_view(viewer: ViewerModel, image: Image | None, side: int, step: int
 def view_of_data(viewer: ViewerModel, layer: Layer, point: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Where in the viewer a point of a layer's data lies."""
     return np.asarray(layer.data_to_world(point), float) * _units_per_unit(viewer, layer)
+
+
+def pixels_apart(viewer: ViewerModel, labels: Labels, image: Image) -> npt.NDArray[np.float64]:
+    """How far from their pixels of an image, in these, the viewer shows those of a Labels layer of its shape.
+
+    Along each axis, where it is most.
+    """
+    shape = spatial_shape(labels)
+    corners = np.array([*itertools.product(*((0, size - 1) for size in shape))], float)
+    beside = view_of_data(viewer, image, np.zeros(image.ndim))[: image.ndim - len(shape)]  # channels have no place
+    seen = [
+        data_in_view(viewer, image, [*beside, *view_of_data(viewer, labels, corner)])[-len(shape) :]
+        for corner in corners
+    ]
+    return np.abs(np.array(seen) - corners).max(axis=0)
+
+
+def lies_on(viewer: ViewerModel, labels: Labels, image: Image) -> bool:
+    """Whether the viewer shows the pixels of a Labels layer on those of an image of its shape that they belong to."""
+    apart = pixels_apart(viewer, labels, image)
+    # Less than half a section: between two of them nobody knows which one is seen.
+    return bool((apart[-2:] <= MAX_SHIFT).all() and (apart[:-2] < 0.5).all())
 
 
 def _units_per_unit(viewer: ViewerModel, layer: Layer) -> npt.NDArray[np.float64]:

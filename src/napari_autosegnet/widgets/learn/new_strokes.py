@@ -53,6 +53,7 @@ class NewStrokes(QObject):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._hand_over)
         session.annotation.counts_changed.connect(self._look)
+        session.labeled_images.changed.connect(self._look)
         client.state_changed.connect(self._look)
 
     def close(self) -> None:
@@ -122,8 +123,7 @@ class NewStrokes(QObject):
             self.said.emit(words)
             self._look()
 
-        def refuse(text: str) -> None:
-            self._known = now  # until something else is painted
+        def refuse(text: str) -> None:  # tried again when something changes
             self.said.emit(sentence(f"the new strokes are not learned from: {text}"))
 
         self._background.call(work, done, refuse)
