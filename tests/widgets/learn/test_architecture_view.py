@@ -29,12 +29,13 @@ def colors(view: ArchitectureView) -> set[str]:
 def test_it_follows_the_search_and_shows_the_operations(qtbot: Any) -> None:
     view = ArchitectureView()
     qtbot.addWidget(view)
-    assert view.isHidden() and view.sizeHint().height() == 0
+    assert view.isHidden() and view.text() == ""
     view.add(ArchitectureFound(architecture={"down": 3}))
     assert view.isHidden()
     view.add(event(0, score=0.25, final=False))
     view.resize(view.sizeHint())
     assert not view.isHidden() and view.score == 0.25 and not view.final
+    assert "Best network so far, quality 0.250" in view.text()
     architecture = view.architecture
     assert architecture is not None
     used = {operation_style(node.operation).fill for node in architecture.nodes}
@@ -42,8 +43,9 @@ def test_it_follows_the_search_and_shows_the_operations(qtbot: Any) -> None:
     first = view.grab().toImage()
     view.add(event(1, score=0.5))
     assert view.final and view.grab().toImage() != first
+    assert "Network found" in view.text() and "quality" not in view.text()
     view.clear()
-    assert view.isHidden() and view.architecture is None
+    assert view.isHidden() and view.architecture is None and view.text() == ""
 
 
 def test_all_cells_of_a_larger_space_fit(qtbot: Any) -> None:
