@@ -148,3 +148,24 @@ def test_classes_are_those_of_the_training(preview: Any, qtbot: Any) -> None:
     qtbot.waitUntil(
         lambda: bool(training.shown()) and [each.name for each in kept_classes(live.layer)] == own, timeout=10_000
     )
+
+
+def test_what_lies_on_an_image_that_is_closed_is_out_of_sight(preview: Any, qtbot: Any) -> None:
+    live, session, _ = preview
+    viewer, training = session.viewer, Training(*preview)
+    image = viewer.add_image(np.zeros((64, 64), np.uint8))
+    session.annotation.follow_layers()
+    qtbot.waitUntil(lambda: training.origin() == (0, 0), timeout=10_000)
+    labels, unsure = live.layer, live.uncertainty
+    unsure.visible = True
+    viewer.layers.remove(image)
+    assert not labels.visible and not unsure.visible
+    live.come_back()
+    assert not labels.visible
+    again = viewer.add_image(np.ones((64, 64), np.uint8))
+    session.annotation.follow_layers()
+    qtbot.waitUntil(lambda: bool(training.shown()) and live.layer.visible, timeout=10_000)
+    assert set(viewer.layers) == {again, live.layer, live.uncertainty}
+    viewer.layers.select_all()
+    viewer.layers.remove_selected()
+    assert len(viewer.layers) == 0 and live.layer is None and live.uncertainty is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 pytest.importorskip("pytestqt")
 pytest.importorskip("napari")
 
+from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 
 import small_jobs
+from napari_autosegnet.data.selection import ALL
 from napari_autosegnet.events import DataRead, Epoch, LabelsTaken, PreviewDrawn, QualityMeasured, Started
 from napari_autosegnet.jobs.configuration import RunConfiguration
+from napari_autosegnet.jobs.preparation import LabeledData
 from napari_autosegnet.run import Run
 from napari_autosegnet.widgets.dock import AutoSegNetDock
 from napari_autosegnet.widgets.files.sample_data import axons_labeled
@@ -165,5 +169,77 @@ def test_layers_that_are_closed_are_no_new_strokes(
         settled(session)
         qtbot.wait(2500)
         assert said == [] and not run.request_file("labels").exists()
+    client.close()
+    strokes.close()
+
+
+def begin(run: Run, images: tuple[Path, ...], labels: tuple[Path, ...]) -> None:
+    """What the worker of a fit keeps when it has begun with two classes."""
+    configuration = RunConfiguration.load(run)
+    configuration.data = LabeledData.given(images, labels, "1:class 1,2:class 2", ALL, None).description
+    configuration.save(run)
+    run.report(Started(step="fit"))
+
+
+def test_a_dock_that_is_opened_again_hands_strokes_to_the_run_of_its_layers(
+    make_session: Callable[..., Any], settled: Callable[[Any], None], runs_folder: Path, qtbot: Any
+) -> None:
+    """They were not learned from, without a word."""
+    run, viewer = Run.create(runs_folder / "busy"), ViewerModel()
+    viewer.add_image(gray(64, 64), name="cells")
+    labels = viewer.add_labels(painted(64, 64))
+    with run.locked():
+        session = make_session(viewer)
+        settled(session)
+        data = session.labeled_images.export(run)
+        begin(run, tuple(data.images), tuple(data.labels))
+        first = NewStrokes(session, RunClient(step="fit"))
+        first.follow(run)
+        first.close()
+        session.close()
+        labels.data_setitem((np.array([20]), np.array([20])), 1)  # while no dock is open
+
+        session, client, said = make_session(viewer), RunClient(step="fit"), list[str]()
+        strokes = NewStrokes(session, client)
+        strokes.said.connect(said.append)
+        settled(session)
+        client.attach(run)
+        qtbot.waitUntil(run.request_file("labels").exists, timeout=30_000)
+        handed = json.loads(run.request_file("labels").read_text())
+        assert [run.path / image for image in handed["images"]] == data.images, "the run knows it by this file"
+        assert [run.path / file for file in handed["labels"]] != data.labels
+        qtbot.waitUntil(lambda: said == [""], timeout=30_000)
+
+        run.request_file("labels").unlink()
+        session.labeled_images.changed.emit()
+        qtbot.wait(2000)
+        assert not run.request_file("labels").exists(), "nothing was painted since"
+        # An image that came later is none of the run's.
+        viewer.add_image(gray(48, 48), name="more")
+        viewer.add_labels(painted(48, 48))
+        qtbot.waitUntil(lambda: len(said) > 1, timeout=30_000)
+        assert said[-1].startswith("The run did not begin with 'more', so strokes there are not learned.")
+    client.close()
+    strokes.close()
+
+
+def test_strokes_that_are_none_of_the_runs_are_said_to_be_not_learned_from(
+    make_session: Callable[..., Any], settled: Callable[[Any], None], runs_folder: Path, qtbot: Any
+) -> None:
+    session, run = make_session(), Run.create(runs_folder / "busy")
+    given = small_jobs.write_data(runs_folder)
+    begin(run, given["images"], given["labels"])
+    session.viewer.add_image(gray(64, 64))
+    session.viewer.add_labels(painted(64, 64))
+    client = RunClient(step="fit")
+    strokes, said = NewStrokes(session, client), list[str]()
+    strokes.said.connect(said.append)
+    settled(session)
+    with run.locked():
+        client.attach(run)
+        qtbot.waitUntil(lambda: bool(said), timeout=10_000)
+        assert said[0].startswith("New strokes are not learned from: the run began with other annotation")
+        qtbot.wait(2000)
+        assert not run.request_file("labels").exists()
     client.close()
     strokes.close()

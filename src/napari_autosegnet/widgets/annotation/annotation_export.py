@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,9 @@ DESCRIPTION = "annotation.json"
 
 @dataclass(frozen=True)
 class ExportedData:
-    """Paths for `api.search` and `api.train`; ``classes`` reads the labels."""
+    """Paths for `api.search` and `api.train`; ``classes`` reads the labels, ``names`` are those of the images."""
 
+    names: list[str]
     images: list[Path]
     labels: list[Path]
     classes: str
@@ -76,8 +78,9 @@ class _ImageState:
     __hash__ = None  # type: ignore[assignment]
 
 
-#: By layer and time point: what the file was written of, where it is, and where its voxels lie.
-ImageFiles = dict[tuple[int, int], tuple[_ImageState, Path, Placement]]
+#: By layer and time point: what the file was written of, where it is, and where its voxels lie. Whichever dock is open:
+#: a run that began in another one knows the image by this file.
+_FILES: weakref.WeakKeyDictionary[Image, dict[int, tuple[_ImageState, Path, Placement]]] = weakref.WeakKeyDictionary()
 
 
 class _Overlaid:
@@ -131,18 +134,10 @@ def divide(stacks: Sequence[LabeledStack], split: SplitSettings) -> Checked:
     return Checked(pixels=dict(zip(names, pixels.sum(0).tolist(), strict=True)), sections=len(sections))
 
 
-def export_annotation(
-    run: Run,
-    annotations: Sequence[ImageAnnotation],
-    mapping: LabelMapping,
-    image_files: ImageFiles | None = None,
-) -> ExportedData:
+def export_annotation(run: Run, annotations: Sequence[ImageAnnotation], mapping: LabelMapping) -> ExportedData:
     """Write annotation into a run folder; earlier annotation there is kept for whoever still reads it.
 
-    Parameters
-    ----------
-    image_files : dict, optional
-        Remembers the file of each image layer and time point between calls: what is unchanged is not written again.
+    An image layer that is unchanged is not written again.
 
     Raises
     ------
@@ -153,15 +148,14 @@ def export_annotation(
 
     folder = run.file(FOLDER)
     number = 1 + max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
-    known: ImageFiles = {} if image_files is None else image_files
     images: list[Path] = []
     labels: list[Path] = []
     for index, annotation in enumerate(annotations, start=1):
         name = f"{index}-{file_name(annotation.name)}"
-        key, now = (id(annotation.image), annotation.time), _ImageState.of(annotation.image)
+        known, now = _FILES.setdefault(annotation.image, {}), _ImageState.of(annotation.image)
         # Of a file with a time axis a search would read another time point, and of one with channels napari shows one.
         is_part = axes_of(annotation.image) not in ("yx", "zyx")
-        before, path, placed = known.get(key, (None, None, None))
+        before, path, placed = known.get(annotation.time, (None, None, None))
         if before != now or path is None or placed is None or not path.exists():
             path = None if is_part else file_of(annotation.image)
             if path is None:
@@ -170,7 +164,7 @@ def export_annotation(
                 write_image_layer(annotation.image, path, annotation.time)
             stack = open_image(path)
             placed = Placement(stack.scale, stack.translation, stack.unit)
-            known[key] = (now, path, placed)
+            known[annotation.time] = (now, path, placed)
         target = (folder / str(number) / f"{name}.ome.zarr").absolute()
         # On the file, wherever its layer was moved to in the viewer.
         write_labels(annotation, mapping, target, placed)
@@ -190,7 +184,7 @@ def export_annotation(
     ]
     content = {"version": 1, "classes": classes, "images": entries}
     write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
-    return ExportedData(images, labels, classes)
+    return ExportedData([each.name for each in annotations], images, labels, classes)
 
 
 def _place(image: Image) -> dict[str, list[float]]:

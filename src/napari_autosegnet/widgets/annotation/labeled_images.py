@@ -16,7 +16,7 @@ from napari_autosegnet.run import Run
 from napari_autosegnet.settings import SplitSettings
 from napari_autosegnet.widgets.annotation import annotation_export
 from napari_autosegnet.widgets.annotation.annotation import Annotation
-from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation, ImageFiles
+from napari_autosegnet.widgets.annotation.annotation_export import ExportedData, ImageAnnotation
 from napari_autosegnet.widgets.annotation.layer_pairs import LayerPair
 from napari_autosegnet.widgets.forms.background import Background
 from napari_autosegnet.widgets.forms.message_line import sentence
@@ -59,15 +59,9 @@ class LabeledImages(QObject):
         self._classes = annotation.class_list
         self._layers = annotation.layers
         self._background = background
-        self._files: ImageFiles = {}
-        annotation.pairs_changed.connect(self._on_layers)
+        annotation.pairs_changed.connect(self.check)
         annotation.classes_changed.connect(self.check)
         annotation.counts_changed.connect(self.check)
-        self.check()
-
-    def _on_layers(self) -> None:
-        alive = {id(layer) for layer in self._layers.viewer.layers}
-        self._files = {key: file for key, file in self._files.items() if key[0] in alive}
         self.check()
 
     def check(self) -> None:
@@ -158,7 +152,7 @@ class LabeledImages(QObject):
         problem = self._simple_problem()
         if problem is not None:
             raise UserError(problem)
-        return annotation_export.export_annotation(run, self._images(), self._classes.mapping(), self._files)
+        return annotation_export.export_annotation(run, self._images(), self._classes.mapping())
 
     def _simple_problem(self) -> str | None:
         """What is missing as far as one can tell without counting."""

@@ -11,6 +11,7 @@ from superqt.utils import qdebounced
 
 from napari_autosegnet.events import ArchitectureFound, Epoch, Event, QualityMeasured, Started
 from napari_autosegnet.jobs.fit import FitJob
+from napari_autosegnet.jobs.job_file import Step
 from napari_autosegnet.plain_text import escaped
 from napari_autosegnet.presets import FIT_PRESETS, FitPreset, fit_settings
 from napari_autosegnet.quality import LEAST_PIXELS, Quality
@@ -254,7 +255,6 @@ class LearnStep(QWidget):
         assert isinstance(settings, FitSettings)
         run, annotation = self.starting.new_run(), self.starting.annotation()
         job = {"preset": self.preset, "settings": settings, "device": self.session.device}
-        self.strokes.follow(run)
         self.starting.start(run, "fit", lambda: FitJob(**annotation(run), **job))
 
     def ask_anew(self) -> None:
@@ -288,9 +288,11 @@ class LearnStep(QWidget):
             self.client.attach(run)
         self._refresh_soon()
 
-    def _on_begun(self) -> None:
+    def _on_begun(self, run: Run, step: Step) -> None:
         self.is_starting_anew = False
         self._clear()
+        if step == "fit":
+            self.strokes.follow(run)
 
     def _clear(self) -> None:
         """Show nothing of an earlier job."""

@@ -69,6 +69,7 @@ class LivePreview(QObject):
         session.viewer.dims.events.current_step.connect(self._on_view)
         session.viewer.layers.selection.events.active.connect(self._on_view)
         session.viewer.scene.camera.events.center.connect(self._on_view)
+        session.viewer.layers.events.removed.connect(self._on_removed)
 
     def close(self) -> None:
         """Let go of the viewer."""
@@ -76,6 +77,7 @@ class LivePreview(QObject):
         self._session.viewer.dims.events.current_step.disconnect(self._on_view)
         self._session.viewer.layers.selection.events.active.disconnect(self._on_view)
         self._session.viewer.scene.camera.events.center.disconnect(self._on_view)
+        self._session.viewer.layers.events.removed.disconnect(self._on_removed)
 
     @property
     def layer(self) -> Labels | None:
@@ -118,6 +120,12 @@ class LivePreview(QObject):
         for layer in (self.layer, self.uncertainty):
             if layer is not None:
                 self._session.viewer.layers.remove(layer)
+
+    def _on_removed(self, event: Any) -> None:
+        """Hide what lies on an image that was closed; napari may be about to close that, too, so it is not removed."""
+        for layer in (self.layer, self.uncertainty):
+            if layer is not None and section_layers.image_behind(self._session.viewer, layer) is None:
+                layer.visible = self._is_aside = False
 
     def _on_state(self, state: str) -> None:
         if state == "starting":

@@ -30,8 +30,8 @@ class LearningStart(QObject):
         That a question belongs to.
     """
 
-    #: A job begins in the session's run.
-    begun = Signal()
+    #: A job begins in the session's run: that, and the step.
+    begun = Signal(object, str)
     #: Why none does although the question was answered, in a line.
     refused = Signal(str)
 
@@ -77,7 +77,7 @@ class LearningStart(QObject):
             self._session.run = run
             if not self._client.attached_to(run):
                 self._client.attach(run)
-            self.begun.emit()
+            self.begun.emit(run, step)
             self._client.start(job, step)
             self._session.work.follow_start(self._client)
 
