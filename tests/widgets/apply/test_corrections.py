@@ -17,12 +17,14 @@ from napari_autosegnet.widgets.layers.section_layers import image_behind, show_l
 
 INFOS = (ClassInfo(name="wall", color="#e69f00"), ClassInfo(name="cell", color="#56b4e9"))
 CLASSES = tuple(LabelClass(number, info.name, info.color) for number, info in enumerate(INFOS, 1))
+#: Where the stack lies, and annotation on it.
+PLACE: dict[str, Any] = {"scale": (10, 2, 2), "translate": (5, 6, 7)}
 
 
 @pytest.fixture
 def session(make_session: Any) -> Any:
     session = make_session()
-    session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack", scale=(10, 2, 2), translate=(5, 6, 7))
+    session.viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="stack", **PLACE)
     session.annotation.follow_layers()
     return session
 
@@ -173,7 +175,7 @@ def test_what_passes_with_the_next_epoch_is_not_painted_on(session: Any) -> None
 
 def test_a_pyramid_cannot_take_corrections(session: Any, result: Any, settled: Any) -> None:
     levels = [np.ones((4, 64, 64), np.uint8), np.ones((4, 32, 32), np.uint8)]
-    pyramid = session.viewer.add_labels(levels, multiscale=True, name="pyramid")
+    pyramid = session.viewer.add_labels(levels, multiscale=True, name="pyramid", **PLACE)
     session.annotation.follow_layers()
     settled(session)
     corrections = Corrections(session)
@@ -198,7 +200,7 @@ def test_classes_are_matched_by_name_and_other_annotation_stays(session: Any, re
     own = (LabelClass(3, "cell", "#010203"), LabelClass(9, "dirt", "#040506"))
     data = np.zeros((4, 64, 64), np.uint8)
     data[0] = 9
-    labels = session.viewer.add_labels(data, **annotation_layer(own, name="mine", scale=(10, 2, 2)))
+    labels = session.viewer.add_labels(data, **annotation_layer(own, name="mine", **PLACE))
     labels.visible = False
     session.annotation.follow_layers()
     corrections = Corrections(session)
