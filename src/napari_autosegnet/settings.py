@@ -314,7 +314,7 @@ class FitSettings(TrainSettings):
     )
     candidates: Positive | None = _advanced(None, "Networks that compete; by default as many as there is time for")
     choosing: Annotated[float, Field(ge=0, lt=1)] = _advanced(
-        0.5, "Fraction of the budget in which networks compete; in the rest the chosen one is trained to the end"
+        0.6, "Fraction of the budget in which networks compete; in the rest the chosen one is trained to the end"
     )
     pretrained: bool = _advanced(
         True,
