@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,7 +17,6 @@ from napari_autosegnet.events import (
 )
 
 EPOCH = Epoch(step="train", epoch=3, epochs=10, loss=0.51234, mean_iou=0.7, seconds=30.0, seconds_left=70.0)
-ARCHITECTURE: dict[str, Any] = {"down": []}
 
 
 def test_frequent_events_give_a_line_a_minute_and_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,19 +209,25 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
         time.sleep(0.02)
 
 
+def stopped_after_two_epochs(folder: Path, job: dict[str, Any]) -> Run:
+    """The run of a fit that was stopped."""
+    told: list[Event] = []
+    api.fit(
+        folder,
+        **job,
+        settings=UNTAUGHT,
+        report=told.append,
+        should_stop=lambda: any(isinstance(event, Epoch) and event.epoch == 2 for event in told),
+    )
+    return Run(folder)
+
+
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_strokes_move_with_the_run_that_they_were_handed_to(how: str, tmp_path: Path) -> None:
     """The dock writes images and strokes into the run; what was not taken before it was moved is taken after it."""
     painting = Painting(tmp_path / "run" / "annotation")
     few, more = painting.labels("few", painting.rows(64)), painting.labels("more", painting.rows(32))
-    run, told = Run(tmp_path / "run"), list[Event]()
-    api.fit(
-        run.path,
-        **painting.job(few),
-        settings=UNTAUGHT,
-        report=told.append,
-        should_stop=lambda: any(isinstance(event, Epoch) and event.epoch == 2 for event in told),
-    )
+    run = stopped_after_two_epochs(tmp_path / "run", painting.job(few))
     hand_over_labels(run, [painting.image], [more])
     new = tmp_path / "elsewhere" / "new"
     new.parent.mkdir()
@@ -245,14 +251,7 @@ def test_strokes_that_wait_are_those_of_an_image_that_was_moved(tmp_path: Path) 
     """Handed over for the old path, they were left out, without a word."""
     painting = Painting(tmp_path / "data")
     few, more = painting.labels("few", painting.rows(64)), painting.labels("more", painting.rows(32))
-    run, told = Run(tmp_path / "run"), list[Event]()
-    api.fit(
-        run.path,
-        **painting.job(few),
-        settings=UNTAUGHT,
-        report=told.append,
-        should_stop=lambda: any(isinstance(event, Epoch) and event.epoch == 2 for event in told),
-    )
+    run = stopped_after_two_epochs(tmp_path / "run", painting.job(few))
     hand_over_labels(run, [painting.image], [more])
     image, labels = (path.rename(tmp_path / f"moved-{path.name}") for path in (painting.image, few))
     api.fit(run.path, images=[image], labels=[labels], resume=True, device="cpu")

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from learnable import Blobs, blobs
 from napari_autosegnet.errors import UserError
@@ -20,7 +18,7 @@ from napari_autosegnet.events import CandidateRated, Epoch, Event, Note, Report
 from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import NetworkSpecification
 from napari_autosegnet.search.candidates import SIZES, Candidate
-from napari_autosegnet.search.fit import TRAINING_COST, Fit, number_of_candidates, plan_rounds
+from napari_autosegnet.search.fit import TRAINING_COST, Fit
 from napari_autosegnet.search.latency import LATENCY_SIDE
 from napari_autosegnet.settings import AugmentationSettings, FitSettings
 from napari_autosegnet.training.patches_ahead import PatchStream
@@ -62,22 +60,6 @@ def figures(fit: Fit) -> list[tuple[str, int, float, float]]:
         (str(each.size), each.trainer.budget.epoch, each.scores.mean_iou, each.trainer.best.loss)
         for each in fit.candidates
     ]
-
-
-@given(candidates=st.integers(1, 20), choosing=st.floats(0, 0.99))
-def test_rounds_halve_and_use_the_whole_budget(candidates: int, choosing: float) -> None:
-    rounds = plan_rounds(candidates, choosing)
-    assert rounds[0].candidates == candidates and rounds[-1].candidates == 1
-    assert all(later.candidates == -(-earlier.candidates // 2) for earlier, later in pairwise(rounds[:-1]))
-    assert sum(each.candidates * each.fraction for each in rounds) == pytest.approx(1)
-    assert all(each.fraction >= 0 for each in rounds)
-
-
-@pytest.mark.parametrize(("budget", "count"), [(330, 1), (340, 2), (1330, 2), (1340, 4), (4010, 8)])
-def test_as_many_compete_as_there_is_time_for(budget: float, count: int) -> None:
-    assert number_of_candidates(FitSettings(budget=budget)) == count
-    assert number_of_candidates(FitSettings(budget=budget / 2), threads=2) == count, "two train side by side"
-    assert number_of_candidates(FitSettings(budget=budget / 5), on_gpu=True) == count
 
 
 def test_the_chosen_one_trains_to_the_end_at_a_falling_rate_on_everything() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +26,7 @@ from napari_autosegnet.networks.pretrained import start_from_public_images
 from napari_autosegnet.networks.specification import NetworkSpecification, parameter_count
 from napari_autosegnet.search.candidates import Candidate, RoundLimits, Size, choose, fitting_sizes, survivors
 from napari_autosegnet.search.latency import LATENCY_SIDE, measured_latencies
+from napari_autosegnet.search.rounds import Round, number_of_candidates, plan_rounds
 from napari_autosegnet.search.turns import take_turns
 from napari_autosegnet.settings import FitSettings
 from napari_autosegnet.training.budget import Budget
@@ -37,14 +37,6 @@ from napari_autosegnet.training.threads import WorkerThreads, single_threaded
 from napari_autosegnet.training.trainer import Trainer
 from napari_autosegnet.training.training_data import TrainingData
 
-#: Less than this is too short to compare networks: seconds of a CPU's core that each trains in the first round. A slow
-#: network that is worth its time shows it after 60 to 150 s; what wins earlier, mostly wins by luck
-#: (docs/benchmarks/search.md).
-MIN_SECONDS = 100.0
-#: A GPU does as much in this time, and more; it was not measured.
-MIN_SECONDS_ON_GPU = 20.0
-#: Fraction of the budget after which the rate of a network that is alone falls.
-STEADY_ALONE = 0.7
 #: A network that has learned for fewer epochs says nothing of what it will be.
 MIN_EPOCHS = 3
 #: Where too few pixels are checked, a network finds out in so many epochs, or such a fraction of the budget, whether it
@@ -52,8 +44,6 @@ MIN_EPOCHS = 3
 TRIAL_EPOCHS, TRIAL_FRACTION = FOREST_EPOCHS + 5, 0.35
 #: Training on a pixel takes about so many times as long as predicting it (two cores, four sizes: 4 to 9).
 TRAINING_COST = 6.0
-#: How many may compete, as time allows; halving makes the most of powers of two.
-FIELDS = (8, 4, 2)
 
 
 class MoreData(Protocol):
@@ -76,43 +66,6 @@ class _NoMoreData:
 
     def take(self, epoch: int) -> TrainingData | None:
         return None
-
-
-@dataclass(frozen=True)
-class Round:
-    """So many candidates train for this fraction of the whole budget each, and for longer if side by side."""
-
-    candidates: int
-    fraction: float
-
-
-def plan_rounds(candidates: int, choosing: float) -> list[Round]:
-    """Rounds with half as many each time, which take equal time, then the last one's own.
-
-    Where one is alone there is nothing to choose, and ``choosing`` says nothing.
-    """
-    if candidates == 1:
-        return [Round(1, STEADY_ALONE), Round(1, 1 - STEADY_ALONE)]
-    counts = [candidates]
-    while counts[-1] > 2:
-        counts.append(math.ceil(counts[-1] / 2))
-    rounds = [Round(count, choosing / len(counts) / count) for count in counts]
-    return [*rounds, Round(1, 1 - choosing)]
-
-
-def number_of_candidates(settings: FitSettings, threads: int = 1, *, on_gpu: bool = False) -> int:
-    """As many as there is time for, or as the settings say; as many train side by side as there are threads."""
-    if settings.candidates is not None:
-        # Each trains for an epoch at least.
-        return min(settings.candidates, settings.epochs or settings.candidates)
-    enough = MIN_SECONDS_ON_GPU if on_gpu else MIN_SECONDS
-    for count in FIELDS:
-        first = plan_rounds(count, settings.choosing)[0].fraction
-        enough_time = settings.budget is None or first * settings.budget * min(threads, count) >= enough
-        enough_epochs = settings.epochs is None or first * settings.epochs >= 1
-        if enough_time and enough_epochs:
-            return count
-    return 1
 
 
 class Fit:

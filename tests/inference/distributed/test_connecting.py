@@ -19,7 +19,12 @@ import pytest
 
 from napari_autosegnet.errors import StoppedError, UserError
 from napari_autosegnet.events import BlockWritten, Event, parse_event
-from napari_autosegnet.inference.distributed.workers import Workers, WorkerSource, need_cluster_extra
+from napari_autosegnet.inference.distributed.workers import (
+    Workers,
+    WorkerSource,
+    need_cluster_extra,
+    workers,
+)
 from napari_autosegnet.inference.job import VolumeRequest
 from remembered_events import Events
 from volume_requests import BLOCKS
@@ -91,10 +96,9 @@ def test_a_scheduler_with_keys_that_dies_is_named(
     """Its keys stand in dask's own configuration; what it computed is kept."""
     import dask
 
-    from napari_autosegnet.inference.distributed import workers
     from napari_autosegnet.inference.distributed.cluster import predict_on_workers
 
-    monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr("napari_autosegnet.inference.distributed.workers.CONNECT_SECONDS", 1)
     keys = distributed.Security.temporary()
     (tmp_path / "cert.pem").write_text(keys.tls_client_cert)
     (tmp_path / "key.pem").write_text(keys.tls_client_key)
@@ -140,6 +144,23 @@ def test_a_scheduler_with_keys_that_dies_is_named(
     done = len(events.of(BlockWritten))
     assert 0 < done < BLOCKS
     assert len((tmp_path / "many.zarr.ledger.jsonl").read_bytes().splitlines()) > done
+
+
+def test_what_went_wrong_is_said_though_closing_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does when the client is just connecting again to a scheduler that died."""
+    close = distributed.Client.close
+
+    def fail(client: distributed.Client) -> None:
+        close(client)
+        raise ValueError("IOStream is not idle; cannot convert to SSL")
+
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        monkeypatch.setattr(distributed.Client, "close", fail)
+        source = WorkerSource(scheduler=cluster.scheduler_address)
+        with pytest.raises(UserError, match="it is gone"), workers(source) as found:
+            assert found.client.status == "running"
+            raise UserError("it is gone")
+        assert found.client.status == "closed"
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

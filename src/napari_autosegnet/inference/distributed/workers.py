@@ -7,7 +7,7 @@ import logging
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,8 @@ def workers(source: WorkerSource, shared: Path | None = None) -> Iterator[Worker
                 local.end()
 
 
-def _client_of(scheduler: str) -> Client:
+@contextmanager
+def _client_of(scheduler: str) -> Iterator[Client]:
     """A client of somebody's scheduler, with the keys of dask's own configuration."""
     from distributed import Client, Security
 
@@ -155,12 +156,18 @@ def _client_of(scheduler: str) -> Client:
     if security.require_encryption and not scheduler.startswith("tls://"):
         raise UserError(f"dask's configuration asks for TLS; give the scheduler's tls:// address, not {scheduler}")
     try:
-        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False, security=security)
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False, security=security)
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(
             f"no dask scheduler answers at {scheduler} ({type(error).__name__}); "
             "start one with 'dask scheduler', or check the address and whether it takes tls:// or tcp://"
         ) from error
+    try:
+        yield client
+    finally:
+        # One that is just connecting to a dead scheduler fails at this, in place of what there is to say.
+        with suppress(Exception):
+            client.close()
 
 
 def cores_per_worker(count: int) -> int:

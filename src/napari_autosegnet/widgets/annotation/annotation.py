@@ -72,7 +72,7 @@ class Annotation(QObject):
         self.matching = ClassMatching(self.class_list, background, self)
         self.matching.changed.connect(self._on_layers)
         self.matching.noticed.connect(self.noticed)
-        self._named: list[Any] = []
+        self._followed: list[Any] = []
         #: Whether labels of a type can be colored without a pause.
         self._colors_ready: dict[np.dtype[Any], bool] = {}
         self._pairs: list[LayerPair] = []
@@ -180,7 +180,7 @@ class Annotation(QObject):
     def follow_layers(self) -> None:
         """Look again at the viewer's layers; this is done by itself soon after one comes, goes or is renamed."""
         alive = {id(layer) for layer in self.viewer.layers}
-        before = [layer for layer in self._named if is_annotation(layer) and not self.matching.refusal(layer)]
+        before = [layer for layer in self._followed if is_annotation(layer) and not self.matching.refusal(layer)]
         if before and not any(id(layer) in alive for layer in before):
             self._pairs = []  # what is gone keeps its names
             self.class_list.reset()
@@ -194,11 +194,11 @@ class Annotation(QObject):
         self.pairs_changed.emit()
 
     def _follow_each(self, layers: list[Any]) -> None:
-        for layer in self._named:
+        for layer in self._followed:
             layer.events.name.disconnect(self._on_layers)
             for attribute in PLACE:
                 getattr(layer.events, attribute).disconnect(self._on_moved)
-        self._named = layers
+        self._followed = layers
         for layer in layers:
             layer.events.name.connect(self._on_layers)
             for attribute in PLACE:
